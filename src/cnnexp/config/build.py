@@ -1,0 +1,202 @@
+"""Turn a checked config into the objects of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from cnnexp import ops
+from cnnexp.config.check import check_types
+from cnnexp.config.errors import ConfigError
+from cnnexp.config.schema import AcceleratorConfig, DataConfig, RegularizationConfig
+from cnnexp.config.targets import check_target, make
+from cnnexp.data import (
+    MNIST_TRAIN_SIZE,
+    ImageDataModule,
+    ImageSet,
+    load_digits,
+    load_mnist_or_digits,
+)
+from cnnexp.regularization import L2, Penalty
+from cnnexp.runs import RunFolder
+from cnnexp.training import TrainingJob, quiet_lightning
+
+__all__ = ["build_job", "check_job"]
+
+
+def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> TrainingJob:
+    """The training that ``config`` (resolved, plain types) describes.
+
+    Args:
+        config: As composed from ``conf/train.yaml`` or read from a run's config.yaml.
+        extra_targets: Prefixes of ``_target_`` allowed beyond cnnexp's own list.
+
+    Raises:
+        ConfigError: Something in it cannot work.
+        DataUnavailableError, DataFileError: The images cannot be had.
+    """
+    typed = check_types(config)
+    _check_backward(typed.backward.name)
+    optimizer = partial(_optimizer, typed.optimizer, extra_targets)
+    scheduler = None
+    if typed.scheduler.get("_target_") is not None:
+        scheduler = partial(_scheduler, typed.scheduler, extra_targets)
+    trainer = {k: v for k, v in typed.trainer.items() if k != "_target_"}
+    check_target("trainer", typed.trainer, extra=extra_targets)
+    return TrainingJob(
+        data=_data(typed.data, typed.seed, typed.accelerator),
+        network=partial(_network, typed.model, extra_targets),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        penalties=_penalties(typed.regularization),
+        backward=typed.backward.name,
+        trainer={**trainer, **_accelerator(typed.accelerator)},
+        callbacks=partial(_callbacks, typed.callbacks, extra_targets),
+        loggers=partial(_loggers, typed.logger, extra_targets),
+        seed=typed.seed,
+        monitor=typed.checkpoint.monitor,
+        mode=typed.checkpoint.mode,
+        channels_last=typed.accelerator.channels_last,
+        config=dict(config),
+    )
+
+
+def check_job(
+    job: TrainingJob, config: Mapping[str, Any], extra_targets: Sequence[str] = ()
+) -> None:
+    """Build everything of ``job`` once, without memory for weights and without a file, and drop it.
+
+    Raises:
+        ConfigError: A part refuses its arguments, or they do not fit together.
+        DataUnavailableError, DataFileError: The images cannot be had.
+    """
+    from lightning import Trainer
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    try:
+        job.data.split()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    with torch.device("meta"):
+        network = job.network(job.data.images)
+    parameters = [nn.Parameter(torch.empty_like(p, device="cpu")) for p in network.parameters()]
+    if not parameters:
+        raise ConfigError("model: the network has no parameters to train")
+    optimizer = job.optimizer(parameters)
+    if job.scheduler is not None:
+        job.scheduler(optimizer, 1000)
+    job.callbacks()
+    for name, node in config.get("logger", {}).items():
+        check_target(f"logger.{name}", node, ("save_dir",), extra_targets)
+    try:
+        with quiet_lightning():
+            Trainer(**job.trainer, logger=False, enable_checkpointing=False)
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _check_backward(name: str) -> None:
+    for op in ops.op_names():
+        try:
+            ops.get_algorithm(op, name)
+        except ops.UnknownAlgorithmError as error:
+            raise ConfigError(f"backward.name={name}: {error}") from error
+
+
+def _data(config: DataConfig, seed: int, accelerator: AcceleratorConfig) -> ImageDataModule:
+    load = partial(_load_images, config.name, config.root, config.fallback, config.download)
+    images = load()
+    # The digits that stand in for MNIST are split in the same proportion.
+    stand_in = images.name != config.name
+    share = len(images.train) / MNIST_TRAIN_SIZE if stand_in else 1.0
+    train_size = config.train_size
+    return ImageDataModule(
+        load,
+        batch_size=config.batch_size,
+        eval_batch_size=config.eval_batch_size,
+        val_size=round(config.val_size * share),
+        train_size=None if train_size is None else max(1, round(train_size * share)),
+        split_seed=config.split_seed,
+        shuffle_seed=seed,
+        pin_memory=accelerator.name != "cpu" and torch.cuda.is_available(),
+    )
+
+
+@lru_cache(maxsize=2)  # checked first, then run, then the next job of a sweep: read once
+def _load_images(name: str, root: str, fallback: str, download: bool) -> ImageSet:
+    if name == "digits":
+        return load_digits()
+    return load_mnist_or_digits(root, fallback=fallback, download=download)
+
+
+def _network(config: Mapping[str, Any], extra: Sequence[str], images: ImageSet) -> nn.Module:
+    network = make(
+        "model",
+        config,
+        extra,
+        in_channels=images.channels,
+        num_classes=len(images.classes),
+        image_size=images.image_size,
+    )
+    return _instance("model", network, nn.Module)
+
+
+def _optimizer(
+    config: Mapping[str, Any], extra: Sequence[str], params: Iterable[nn.Parameter]
+) -> Optimizer:
+    return _instance("optimizer", make("optimizer", config, extra, params=params), Optimizer)
+
+
+def _scheduler(
+    config: Mapping[str, Any], extra: Sequence[str], optimizer: Optimizer, total_steps: int
+) -> LRScheduler:
+    made = make("scheduler", config, extra, optimizer=optimizer, total_steps=total_steps)
+    return _instance("scheduler", made, LRScheduler)
+
+
+def _callbacks(config: Mapping[str, Any], extra: Sequence[str]) -> list[Callback]:
+    return [
+        _instance(f"callbacks.{name}", make(f"callbacks.{name}", node, extra), Callback)
+        for name, node in config.items()
+    ]
+
+
+def _loggers(config: Mapping[str, Any], extra: Sequence[str], folder: RunFolder) -> list[Logger]:
+    return [
+        _instance(
+            f"logger.{name}", make(f"logger.{name}", node, extra, save_dir=folder.path), Logger
+        )
+        for name, node in config.items()
+    ]
+
+
+def _instance(part: str, made: Any, kind: Callable[..., Any]) -> Any:
+    if not isinstance(made, kind):  # pyright: ignore[reportArgumentType]
+        raise ConfigError(f"{part}._target_ must make a {kind.__name__}, but makes {type(made)}")
+    return made
+
+
+def _penalties(config: RegularizationConfig) -> list[Penalty]:
+    return [L2(config.l2.strength)] if config.l2 is not None else []
+
+
+def _accelerator(config: AcceleratorConfig) -> dict[str, Any]:
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if config.name == "gpu" and found < config.devices:
+        raise ConfigError(
+            f"accelerator=gpu with {config.devices} device{'s' * (config.devices > 1)}: this machine "
+            f"has {found} usable GPUs; use accelerator=cpu or auto"
+        )
+    return {
+        "accelerator": config.name,
+        "devices": config.devices,
+        "precision": config.precision,
+    }

@@ -1,0 +1,201 @@
+"""Compose a config with Hydra, and say in one sentence what is wrong if it cannot be composed."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import cnnexp
+from cnnexp.config.errors import ConfigError, did_you_mean
+
+__all__ = ["Composer", "Jobs", "conf_dir", "plain_config"]
+
+
+def conf_dir() -> Path:
+    """The folder of the config tree: ``conf/`` of the checkout, or ``cnnexp/conf`` in a wheel."""
+    package = Path(cnnexp.__file__).resolve().parent
+    checkout = package.parents[1] / "conf"
+    inside = package / "conf"
+    return inside if inside.is_dir() or not checkout.is_dir() else checkout
+
+
+def plain_config(config: DictConfig) -> dict[str, Any]:
+    """The resolved ``config`` in plain types, without Hydra's own node.
+
+    Raises:
+        ConfigError: A value is missing or an interpolation cannot be resolved.
+    """
+    job = {key: config._get_node(key) for key in config if key != "hydra"}
+    try:
+        whole = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
+        assert isinstance(whole, dict)
+        bare = OmegaConf.create({key: whole[key] for key in job})
+        plain = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_line(error)) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs of a sweep.
+
+    Attributes:
+        overrides: Of each job, in Hydra's order.
+        complete: Whether these are all jobs; else a sweeper chooses values as it goes, and the one
+            entry is what its jobs share.
+    """
+
+    overrides: list[list[str]]
+    complete: bool
+
+
+class Composer:
+    """Compose the configs of one command line.
+
+    Args:
+        config_name: The root config, for example ``"train"``.
+        config_path: Folder to use instead of cnnexp's own config tree (``--config-path``).
+        config_dir: Folder searched before the tree (``--config-dir``).
+    """
+
+    def __init__(
+        self, config_name: str, config_path: str | None = None, config_dir: str | None = None
+    ) -> None:
+        for flag, folder in (("--config-path", config_path), ("--config-dir", config_dir)):
+            if folder is not None and not Path(folder).is_dir():
+                raise ConfigError(f"{flag}={folder}: there is no such folder")
+        self._name = config_name
+        self._path = Path(config_path).resolve() if config_path else conf_dir()
+        self._dir = Path(config_dir).resolve() if config_dir else None
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The config of one job, Hydra's node included; interpolations are not yet resolved.
+
+        Raises:
+            ConfigError: Unknown key, unknown choice, bad syntax or an interpolation that fails.
+        """
+        try:
+            with self._hydra() as extra:
+                config = compose(self._name, [*extra, *overrides], return_hydra_config=True)
+        except MissingConfigException as error:
+            raise ConfigError(_unknown_choice(error)) from error
+        except OverrideParseException as error:
+            raise ConfigError(_unreadable(error)) from error
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(self._explain(error, overrides)) from error
+        HydraConfig.instance().set_config(config)  # what ${hydra:…} reads
+        return config
+
+    def jobs(self, overrides: Sequence[str]) -> Jobs:
+        """What a sweep over ``overrides`` runs.
+
+        Raises:
+            ConfigError: An override cannot be read.
+        """
+        try:
+            parsed = OverridesParser.create().parse_overrides(list(overrides))
+        except OverrideParseException as error:
+            raise ConfigError(_unreadable(error)) from error
+        fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
+        sweeper = self.compose(fixed).hydra.sweeper
+        basic = sweeper._target_.rpartition(".")[2] == BasicSweeper.__name__
+        if not basic or not all(o.is_discrete_sweep() for o in parsed if o.is_sweep_override()):
+            return Jobs([fixed], complete=False)
+        params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+        swept = OverridesParser.create().parse_overrides(params)
+        hydra = [o for o in parsed if o.get_key_element().lstrip("+~").startswith("hydra.")]
+        swept += [o for o in parsed if o not in hydra]
+        batches = BasicSweeper.split_arguments(swept, max_batch_size=None)
+        same = [o.input_line or "" for o in hydra]
+        return Jobs([[*job, *same] for batch in batches for job in batch], complete=True)
+
+    @contextmanager
+    def _hydra(self) -> Iterator[list[str]]:
+        """Hydra initialised; yields overrides that stand for the command's flags."""
+        extra = [f"hydra.searchpath=[file://{self._dir}]"] if self._dir else []
+        with initialize_config_dir(str(self._path), job_name=self._name, version_base="1.3"):
+            yield extra
+
+    def _explain(self, error: Exception, overrides: Sequence[str]) -> str:
+        """The message for an override that does not fit the config."""
+        text = str(error)
+        if text.startswith("Ambiguous value"):  # optimizer=adam,sgd without -m
+            return f"{_first_line(error)}: to run each value, add -m (for a list, write [a,b])"
+        match = re.search(r"Could not override '([^']+)'", text)
+        if not match:
+            return _first_line(error)
+        key = match[1]
+        parent, _, name = key.rpartition(".")
+        given = next((o for o in overrides if o.lstrip("+~").startswith(key)), key)
+        choices = [
+            o for o in overrides if not o.startswith(("+", "~")) and "." not in o.split("=")[0]
+        ]
+        base = self._base([o for o in choices if o != given])
+        node = OmegaConf.select(base, parent) if parent else None
+        if isinstance(node, DictConfig) and "_target_" in node and _takes(node._target_, name):
+            return f"{given}: not set in the config yet; {node._target_} takes it: add +{given}"
+        return f"{given}: there is no key '{key}' in the config.{did_you_mean(key, _keys(base))}"
+
+    def _base(self, choices: Sequence[str]) -> DictConfig:
+        """The config with ``choices`` if they can be composed, else without."""
+        with self._hydra() as extra:
+            try:
+                return compose(self._name, [*extra, *choices])
+            except (HydraException, OmegaConfBaseException):
+                return compose(self._name, extra)
+
+
+def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in node:
+        yield f"{prefix}{key}"
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+            yield from _keys(child, f"{prefix}{key}.")
+
+
+def _takes(target: str, argument: str) -> bool:
+    """Whether the class or function ``target`` names ``argument`` among its parameters."""
+    module, _, name = target.rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module), name)
+        return argument in inspect.signature(function).parameters
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return False
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    reason = [line for line in str(error).splitlines() if line and not line.startswith("See ")]
+    return f"cannot read '{error.override}' ({reason[-1]}); write group=choice or key=value"
+
+
+def _unknown_choice(error: MissingConfigException) -> str:
+    missing = error.missing_cfg_file or ""
+    group, _, choice = missing.rpartition("/")
+    if not group or error.options is None:
+        return f"there is no config '{missing}'. {_first_line(error)}"
+    known = sorted(error.options)
+    hint = did_you_mean(choice, known)
+    return f"{group}={choice}: unknown choice; known: {', '.join(known)}.{hint}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = getattr(error, "full_key", None)
+    where = f"{key}: " if key and key not in lines[0] else ""
+    return where + lines[0] if lines else type(error).__name__

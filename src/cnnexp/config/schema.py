@@ -1,0 +1,134 @@
+"""The typed part of a config: every option that is cnnexp's own.
+
+YAML files under ``conf/`` give the values; these classes give types and ranges. Parts in which
+users name a class of their own (``_target_``) are checked against that class instead, see
+``cnnexp.config.targets``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = [
+    "AcceleratorConfig",
+    "BackwardConfig",
+    "CheckpointConfig",
+    "DataConfig",
+    "L2Config",
+    "RegularizationConfig",
+    "TrainConfig",
+]
+
+
+def _at_least(owner: object, part: str, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if value is not None and value < least:
+            raise ValueError(f"{part}.{name}={value}: must be at least {least}")
+
+
+def _one_of(part: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{part}={value}: must be one of {', '.join(allowed)}")
+
+
+@dataclass
+class DataConfig:
+    """Which images, and how they are split and batched; see ``cnnexp.data.ImageDataModule``."""
+
+    name: str
+    batch_size: int = 128
+    eval_batch_size: int = 500
+    val_size: int = 5000
+    train_size: int | None = None
+    split_seed: int = 0
+    root: str = "data"
+    download: bool = True
+    fallback: str = "digits"
+
+    def __post_init__(self) -> None:
+        _one_of("data.name", self.name, ("mnist", "digits"))
+        _at_least(self, "data", 1, "batch_size", "eval_batch_size", "train_size")
+        _at_least(self, "data", 0, "val_size")
+        _one_of("data.fallback", self.fallback, ("digits", "error"))
+
+
+@dataclass
+class BackwardConfig:
+    """Which algorithm computes the gradients; see ``cnnexp.ops.algorithm_names``."""
+
+    name: str
+
+
+@dataclass
+class L2Config:
+    """See ``cnnexp.regularization.L2``."""
+
+    strength: float
+
+    def __post_init__(self) -> None:
+        _at_least(self, "regularization.l2", 0, "strength")
+
+
+@dataclass
+class RegularizationConfig:
+    """The regularisers in use, each under its own name."""
+
+    l2: L2Config | None = None
+
+
+@dataclass
+class AcceleratorConfig:
+    """The device, and how numbers and images are kept on it."""
+
+    name: str
+    devices: int = 1
+    precision: str = "32-true"
+    channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        _one_of("accelerator.name", self.name, ("auto", "cpu", "gpu"))
+        _at_least(self, "accelerator", 1, "devices")
+        allowed = ("32-true", "64-true", "bf16-mixed", "16-mixed")
+        _one_of("accelerator.precision", self.precision, allowed)
+
+
+@dataclass
+class CheckpointConfig:
+    """Which epoch is the best one: that with the best ``monitor``, a validation metric."""
+
+    monitor: str = "val/acc"
+    mode: str = "max"
+
+    def __post_init__(self) -> None:
+        _one_of("checkpoint.monitor", self.monitor, ("val/acc", "val/loss"))
+        _one_of("checkpoint.mode", self.mode, ("max", "min"))
+
+
+@dataclass
+class TrainConfig:
+    """The root of ``conf/train.yaml``."""
+
+    name: str
+    output_dir: str
+    seed: int
+    data: DataConfig
+    model: dict[str, Any]
+    backward: BackwardConfig
+    optimizer: dict[str, Any]
+    accelerator: AcceleratorConfig
+    trainer: dict[str, Any]
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
+    logger: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    allow_targets: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed}: must be between 0 and {2**32 - 1}")
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise ValueError(f"name={self.name!r}: must be a plain folder name")

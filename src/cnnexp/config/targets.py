@@ -1,0 +1,184 @@
+"""Parts of a config that name a class with ``_target_``: found, allowed, and its arguments checked."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from cnnexp.config.errors import ConfigError, did_you_mean
+
+__all__ = ["ALLOWED", "allowed_prefixes", "check_target", "locate", "make"]
+
+# What each part of the config may name. Extended by the command line or CNNEXP_ALLOW_TARGETS only:
+# a config file that came from elsewhere must not be able to name what is run.
+ALLOWED: Mapping[str, tuple[str, ...]] = {
+    "model": ("cnnexp.models.", "cnnexp.nn.", "torch.nn.", "torchvision.models."),
+    "optimizer": ("torch.optim.", "cnnexp.optim."),
+    "scheduler": ("torch.optim.lr_scheduler.", "cnnexp.optim."),
+    "logger": ("lightning.pytorch.loggers.",),
+    "callbacks": ("lightning.pytorch.callbacks.", "cnnexp.training.callbacks."),
+    "trainer": ("lightning.Trainer", "lightning.pytorch.Trainer"),
+}
+
+
+def allowed_prefixes(overrides: Sequence[str] = ()) -> tuple[str, ...]:
+    """Prefixes allowed beyond :data:`ALLOWED`: of ``CNNEXP_ALLOW_TARGETS`` and of the command line.
+
+    Args:
+        overrides: The command line's; ``allow_targets=[mylab.,other.]`` is read from it.
+    """
+    values = [os.environ.get("CNNEXP_ALLOW_TARGETS", "")]
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key == "allow_targets":
+            values.append(value.strip("[]"))
+    names = [name.strip(" '\"") for value in values for name in value.split(",")]
+    return tuple(name for name in names if name)
+
+
+def locate(part: str, target: object, extra: Sequence[str] = ()) -> Callable[..., Any]:
+    """The class or function that ``part``'s ``_target_`` names.
+
+    Raises:
+        ConfigError: It is not a name, not allowed, not there, or not callable.
+    """
+    if not isinstance(target, str):
+        raise ConfigError(f"{part}._target_ must be the dotted name of a class, but got {target!r}")
+    kind = part.partition(".")[0]
+    allowed = (*ALLOWED[kind], *extra)
+    if not _within(target, allowed):
+        raise ConfigError(
+            f"{part}._target_={target} is not allowed (allowed: {', '.join(allowed)}). To use your "
+            f"own code, add allow_targets=[{target.partition('.')[0]}.] to the command line, or set "
+            f"CNNEXP_ALLOW_TARGETS"
+        )
+    module, _, name = target.rpartition(".")
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"{part}._target_={target}: cannot import {module}: {error}") from error
+    if not hasattr(found, name):
+        hint = did_you_mean(name, [n for n in dir(found) if not n.startswith("_")])
+        raise ConfigError(f"{part}._target_={target}: {module} has no '{name}'.{hint}")
+    made = getattr(found, name)
+    if not callable(made):
+        raise ConfigError(f"{part}._target_={target} is neither a class nor a function")
+    # A module can hold names of other modules; only what is defined in an allowed package counts.
+    packages = {prefix.partition(".")[0] + "." for prefix in allowed}
+    if not _within(f"{getattr(made, '__module__', '')}.", tuple(packages)):
+        raise ConfigError(
+            f"{part}._target_={target} is not allowed: it is {made.__module__}.{name}"
+        )
+    return made
+
+
+def check_target(
+    part: str, node: Mapping[str, Any], given: Sequence[str] = (), extra: Sequence[str] = ()
+) -> Callable[..., Any]:
+    """Check that ``part`` can be called with the arguments in ``node``.
+
+    Args:
+        part: Its place in the config, for messages.
+        node: ``_target_`` and the arguments.
+        given: Names of arguments that cnnexp adds where the target takes them.
+        extra: Prefixes allowed beyond :data:`ALLOWED`.
+
+    Returns:
+        The class or function.
+
+    Raises:
+        ConfigError: As :func:`locate`; an argument is unknown, missing or of the wrong type.
+    """
+    target = node.get("_target_")
+    function = locate(part, target, extra)
+    arguments = {key: value for key, value in node.items() if key != "_target_"}
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    named = {
+        n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+    hints = _type_hints(function)
+    for key, value in arguments.items():
+        if key not in named and not takes_any:
+            hint = did_you_mean(key, named)
+            raise ConfigError(f"{part}.{key}: {target} takes no argument '{key}'.{hint}")
+        if key in hints and not _accepts(hints[key], value):
+            wanted = _spell(hints[key])
+            raise ConfigError(
+                f"{part}.{key}={value}: must be {wanted}, but is {_spell(type(value))}"
+            )
+    for name, parameter in named.items():
+        if parameter.default is parameter.empty and name not in arguments and name not in given:
+            raise ConfigError(f"{part}.{name} is missing: {target} needs it; add +{part}.{name}=…")
+    return function
+
+
+def make(part: str, node: Mapping[str, Any], extra: Sequence[str] = (), **given: Any) -> Any:
+    """Call ``part``'s target with the arguments in ``node`` and those of ``given`` that it takes.
+
+    Raises:
+        ConfigError: As :func:`check_target`, or the target refuses a value.
+    """
+    function = check_target(part, node, tuple(given), extra)
+    parameters = inspect.signature(function).parameters
+    arguments = {name: value for name, value in given.items() if name in parameters}
+    arguments |= {key: value for key, value in node.items() if key != "_target_"}
+    try:
+        return function(**arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{part}: {node['_target_']} refuses its arguments: {error}") from error
+
+
+def _within(name: str, prefixes: Sequence[str]) -> bool:
+    return any(name == p or (p.endswith(".") and name.startswith(p)) for p in prefixes)
+
+
+def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except (NameError, TypeError, AttributeError):  # hints that only exist for type checkers
+        return {}
+
+
+def _accepts(hint: Any, value: Any) -> bool:
+    """Whether a YAML ``value`` fits ``hint``; hints beyond plain types are left to the target."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_accepts(a, value) for a in arguments if _is_plain(a)) or not any(
+            _is_plain(a) for a in arguments
+        )
+    if origin is typing.Literal:
+        return value in arguments
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str):
+        return isinstance(value, hint)
+    if hint is type(None):
+        return value is None
+    if (origin or hint) in (list, tuple, Sequence):
+        return isinstance(value, (list, tuple))
+    return True
+
+
+def _is_plain(hint: Any) -> bool:
+    kind = typing.get_origin(hint) or hint
+    kinds = (float, int, bool, str, type(None), list, tuple, Sequence, typing.Literal)
+    return kind in (*kinds, typing.Union, types.UnionType)
+
+
+def _spell(hint: Any) -> str:
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_spell(a) for a in arguments if _is_plain(a))
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    words = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+    words |= {type(None): "null", list: "a list", tuple: "a list", Sequence: "a list"}
+    return words.get(typing.get_origin(hint) or hint, str(hint))

@@ -1,0 +1,71 @@
+"""Batches gathered from tensors, in an order that is a function of seed and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cnnexp.data.images import LabelledImages
+
+__all__ = ["BatchOrder", "GatheredBatches", "batch_loader"]
+
+
+class BatchOrder(Sampler[Tensor]):
+    """Yield the indices of each batch; shuffled anew each epoch, but the same for the same seed.
+
+    Args:
+        size: Number of samples, ≥ 0.
+        batch_size: Samples a batch, ≥ 1; the last batch may be smaller.
+        seed: Of the shuffling; None keeps the order.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int | None = None) -> None:
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order is yielded next; Lightning calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.seed is None:
+            order = torch.arange(self.size)
+        else:
+            # torch's generator uses 32 bits of its seed only, so the pair is mixed into so many
+            mixed = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)
+            generator = torch.Generator().manual_seed(int(mixed[0]))
+            order = torch.randperm(self.size, generator=generator)
+        yield from order.split(self.batch_size)
+
+
+class GatheredBatches(Dataset[tuple[Tensor, Tensor]]):
+    """A data set that is asked for a whole batch at once: one gather, no Python per image."""
+
+    def __init__(self, data: LabelledImages) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) indices → images (B, C, H, W) uint8 and labels (B,) int64."""
+        return self.data.images[indices], self.data.labels[indices]
+
+
+def batch_loader(
+    data: LabelledImages, batch_size: int, *, seed: int | None = None, pin_memory: bool = False
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """A DataLoader over ``data`` that yields gathered batches in the :class:`BatchOrder` of ``seed``."""
+    return DataLoader(
+        GatheredBatches(data),
+        batch_size=None,  # the sampler yields whole batches
+        sampler=BatchOrder(len(data), batch_size, seed),
+        pin_memory=pin_memory,
+    )

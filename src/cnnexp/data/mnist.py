@@ -1,0 +1,155 @@
+"""MNIST: 60,000 training and 10,000 test images of handwritten digits, 28×28 grey.
+
+Source: LeCun, Cortes & Burges, "The MNIST database of handwritten digits" (1998).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from cnnexp.data.digits import load_digits
+from cnnexp.data.images import DataFileError, DataUnavailableError, ImageSet, LabelledImages
+
+__all__ = ["MNIST_CHECKSUMS", "MNIST_TRAIN_SIZE", "load_mnist", "load_mnist_or_digits"]
+
+MNIST_CHECKSUMS: Mapping[str, str] = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+MNIST_TRAIN_SIZE = 60_000
+_DOWNLOAD_TIMEOUT = 15.0  # seconds without an answer
+
+
+def load_mnist(
+    root: Path | str, *, download: bool = True, checksums: Mapping[str, str] = MNIST_CHECKSUMS
+) -> ImageSet:
+    """MNIST from ``root``/MNIST/raw, downloaded to there if files are missing.
+
+    Args:
+        root: Folder that holds ``MNIST/raw`` (torchvision's layout) or shall hold it.
+        download: Fetch missing files from torchvision's mirrors.
+        checksums: md5 of each of the four files by name.
+
+    Raises:
+        DataUnavailableError: A file is missing and cannot be downloaded.
+        DataFileError: A file's checksum or content is wrong; it is named with the checksum expected.
+    """
+    folder = Path(root).expanduser() / "MNIST" / "raw"
+    missing = [name for name in checksums if not (folder / name).is_file()]
+    if missing and download:
+        _download(folder)
+        missing = [name for name in checksums if not (folder / name).is_file()]
+    if missing:
+        raise DataUnavailableError(f"MNIST is not in {folder} (missing: {', '.join(missing)})")
+    for name, expected in checksums.items():
+        _verify(folder / name, expected)
+    return ImageSet(
+        name="mnist",
+        train=_read(folder, "train"),
+        test=_read(folder, "t10k"),
+        classes=tuple(str(digit) for digit in range(10)),
+        mean=(0.1307,),
+        std=(0.3081,),
+        checksum=hashlib.md5("".join(checksums.values()).encode()).hexdigest(),
+    )
+
+
+def load_mnist_or_digits(
+    root: Path | str, *, fallback: str = "digits", download: bool = True
+) -> ImageSet:
+    """MNIST, or where it is neither on disk nor to be downloaded, the bundled digits.
+
+    They carry a ``notice`` that says so. A corrupt file is an error, never a reason to fall back.
+
+    Args:
+        root: As in :func:`load_mnist`.
+        fallback: ``"digits"``, or ``"error"`` to raise instead.
+        download: As in :func:`load_mnist`.
+
+    Raises:
+        DataUnavailableError: With ``fallback="error"``, MNIST cannot be had.
+        DataFileError: A file is corrupt.
+    """
+    try:
+        return load_mnist(root, download=download)
+    except DataUnavailableError as error:
+        if fallback == "error":
+            raise DataUnavailableError(
+                f"{error}; set data.root or CNNEXP_DATA to a folder that holds MNIST/raw, or "
+                f"data.fallback=digits to train on the bundled digits"
+            ) from error
+        notice = (
+            f"NO MNIST: {error}. Going on with the bundled digits (scikit-learn's 8×8, enlarged to "
+            f"28×28): all results say 'digits' and do not compare with MNIST's"
+        )
+        return replace(load_digits(), notice=notice)
+
+
+def _verify(file: Path, expected: str) -> None:
+    from torchvision.datasets.utils import calculate_md5
+
+    found = calculate_md5(file)
+    if found != expected:
+        raise DataFileError(
+            f"{file} is corrupt or truncated: its md5 is {found}, expected {expected} "
+            f"({file.stat().st_size} bytes); delete it to have it downloaded again"
+        )
+
+
+def _read(folder: Path, part: str) -> LabelledImages:
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
+    try:
+        images = read_image_file(str(folder / f"{part}-images-idx3-ubyte"))
+        labels = read_label_file(str(folder / f"{part}-labels-idx1-ubyte"))
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise DataFileError(f"{folder}/{part}-*: not in the IDX format: {error}") from error
+    return LabelledImages(images.unsqueeze(1), labels)
+
+
+def _download(folder: Path) -> None:
+    """Fetch the files into ``folder``; each appears there whole or not at all."""
+    from torchvision.datasets import MNIST
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch, _socket_timeout():
+            raw = Path(MNIST(scratch, download=True).raw_folder)
+            for name in MNIST_CHECKSUMS:
+                if not (folder / name).exists():
+                    os.replace(raw / name, folder / name)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).replace("\n", " ").strip()
+        _remove_empty(folder)
+        raise DataUnavailableError(
+            f"MNIST is not in {folder} and could not be downloaded ({reason[:300]})"
+        ) from error
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove the folders that a failed download made, unless they hold something."""
+    for path in (folder, folder.parent):
+        try:
+            path.rmdir()
+        except OSError:
+            return
+
+
+@contextmanager
+def _socket_timeout() -> Iterator[None]:
+    """Let torchvision's download, which sets no time limit, fail instead of hang."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

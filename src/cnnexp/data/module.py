@@ -1,0 +1,120 @@
+"""The data module: an image set, split, batched and brought to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from cnnexp.data.batches import batch_loader
+from cnnexp.data.images import ImageSet, LabelledImages
+
+__all__ = ["ImageDataModule"]
+
+
+class ImageDataModule(L.LightningDataModule):
+    """Batches of (images (B, C, H, W) float32 in 0…1, labels (B,) int64) of one image set.
+
+    The training images are split once, by ``split_seed``: ``val_size`` of them validate, the
+    others train. The official test images are only ever test batches.
+
+    Args:
+        load: Loads the image set; called once, at the first use.
+        batch_size: Images a training batch, ≥ 1.
+        eval_batch_size: Images a validation or test batch, ≥ 1.
+        val_size: Training images held out for validation; 0 for none.
+        train_size: Images trained on, drawn by ``split_seed``; None for all that remain.
+        split_seed: Of the split.
+        shuffle_seed: Of the order of training batches, a new one each epoch.
+        pin_memory: Keep batches in page-locked memory (for a GPU).
+
+    Raises:
+        ValueError: At the first use, if ``val_size`` and ``train_size`` ask for more images than
+            there are.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], ImageSet],
+        *,
+        batch_size: int = 128,
+        eval_batch_size: int = 500,
+        val_size: int = 5000,
+        train_size: int | None = None,
+        split_seed: int = 0,
+        shuffle_seed: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__()
+        self._load = load
+        self._images: ImageSet | None = None
+        self._split: tuple[LabelledImages, LabelledImages] | None = None
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.val_size, self.train_size = val_size, train_size
+        self.split_seed, self.shuffle_seed = split_seed, shuffle_seed
+        self.pin_memory = pin_memory
+
+    @property
+    def images(self) -> ImageSet:
+        """The image set; loaded at the first use."""
+        if self._images is None:
+            self._images = self._load()
+        return self._images
+
+    @property
+    def train(self) -> LabelledImages:
+        """The images trained on."""
+        return self.split()[0]
+
+    @property
+    def val(self) -> LabelledImages:
+        """The images held out for validation."""
+        return self.split()[1]
+
+    def split(self) -> tuple[LabelledImages, LabelledImages]:
+        """(training, validation) images; made at the first use."""
+        if self._split is None:
+            whole = self.images.train
+            room = len(whole) - self.val_size
+            wanted = room if self.train_size is None else self.train_size
+            if room < 1 or wanted > room:
+                raise ValueError(
+                    f"{self.images.name} has {len(whole)} training images: too few for "
+                    f"data.val_size={self.val_size} and data.train_size={self.train_size}"
+                )
+            generator = torch.Generator().manual_seed(self.split_seed)
+            order = torch.randperm(len(whole), generator=generator)
+            held_out, rest = order[: self.val_size], order[self.val_size :]
+            self._split = (
+                whole.select(rest[:wanted].sort().values),
+                whole.select(held_out.sort().values),
+            )
+        return self._split
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Shuffled batches of the training images."""
+        return batch_loader(
+            self.train, self.batch_size, seed=self.shuffle_seed, pin_memory=self.pin_memory
+        )
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]] | list[Any]:
+        """Batches of the validation images in order; none with ``val_size=0``."""
+        return self._evaluation(self.val) if self.val_size else []
+
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Batches of the official test images in order."""
+        return self._evaluation(self.images.test)
+
+    def _evaluation(self, data: LabelledImages) -> DataLoader[tuple[Tensor, Tensor]]:
+        return batch_loader(data, self.eval_batch_size, pin_memory=self.pin_memory)
+
+    def on_after_batch_transfer(
+        self, batch: tuple[Tensor, Tensor], dataloader_idx: int
+    ) -> tuple[Tensor, Tensor]:
+        """Scale the pixels on the device: a byte each has travelled there, not four."""
+        images, labels = batch
+        return images.float() / 255, labels

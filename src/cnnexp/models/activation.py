@@ -1,0 +1,22 @@
+"""Activations by name."""
+
+from __future__ import annotations
+
+from torch import nn
+
+__all__ = ["ACTIVATIONS", "activation_layer"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+def activation_layer(name: str) -> nn.Module:
+    """A new layer of the activation ``name``; raises ``ValueError`` with the known names."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"unknown activation '{name}'; known: {', '.join(sorted(ACTIVATIONS))}")
+    return ACTIVATIONS[name]()

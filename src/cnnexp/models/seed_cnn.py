@@ -1,0 +1,84 @@
+"""The network of the article, mended: blocks of convolution, activation and pooling, one linear layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cnnexp.models.activation import activation_layer
+
+__all__ = ["SeedCNN"]
+
+
+class SeedCNN(nn.Module):
+    """Blocks conv 'same' → activation → max-pool 2×2, then one linear layer to the logits.
+
+    On 28×28 images the four blocks of the article see 28, 14, 7 and 3 pixels a side and leave one:
+    the linear layer has 256 inputs.
+
+    Args:
+        in_channels: Channels of the images, C_in.
+        num_classes: Logits at the end.
+        image_size: (H, W) of the images; each block halves it, rounding down.
+        channels: C_out of each block; their number is the number of blocks, ≥ 1.
+        kernel_size: K of every convolution, or one for each block; ≥ 1.
+        activation: Name of an activation, see ``cnnexp.models.activation``.
+        pool_size: Window and stride of the pooling, ≥ 1; 1 leaves it out.
+
+    Raises:
+        ValueError: A range is violated, the lists differ in length, or the images are too small
+            for the number of blocks.
+
+    Source: the article's ``cnn_model`` with the mends of docs/derivation.md.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        image_size: Sequence[int] = (28, 28),
+        channels: Sequence[int] = (32, 64, 128, 256),
+        kernel_size: int | Sequence[int] = 3,
+        activation: str = "relu",
+        pool_size: int = 2,
+    ) -> None:
+        super().__init__()
+        kernels = (
+            [kernel_size] * len(channels) if isinstance(kernel_size, int) else list(kernel_size)
+        )
+        _check(channels, kernels, pool_size, image_size)
+        layers: list[nn.Module] = []
+        for c_in, c_out, kernel in zip([in_channels, *channels], channels, kernels, strict=False):
+            layers += [nn.Conv2d(c_in, c_out, kernel, padding="same"), activation_layer(activation)]
+            if pool_size > 1:
+                layers.append(nn.MaxPool2d(pool_size))
+        self.features = nn.Sequential(*layers)
+        h, w = (size // pool_size ** len(channels) for size in image_size)
+        self.classifier = nn.Linear(channels[-1] * h * w, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, in_channels, H, W) → logits (N, num_classes)."""
+        return self.classifier(torch.flatten(self.features(images), 1))
+
+
+def _check(
+    channels: Sequence[int], kernels: Sequence[int], pool_size: int, image_size: Sequence[int]
+) -> None:
+    if not channels or min(channels) < 1:
+        raise ValueError(f"channels must be one or more positive numbers, but got {list(channels)}")
+    if len(kernels) != len(channels):
+        raise ValueError(
+            f"kernel_size has {len(kernels)} values for {len(channels)} blocks; give one number or "
+            f"one for each block"
+        )
+    if min(kernels) < 1 or pool_size < 1:
+        raise ValueError(
+            f"kernel_size and pool_size must be at least 1, but got {list(kernels)} and {pool_size}"
+        )
+    if min(image_size) < pool_size ** len(channels):
+        raise ValueError(
+            f"images of {image_size[0]}×{image_size[1]} are too small for {len(channels)} blocks that "
+            f"each divide the size by pool_size={pool_size}; use fewer channels or a smaller pool_size"
+        )

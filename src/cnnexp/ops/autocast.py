@@ -1,0 +1,26 @@
+"""Follow ``torch.autocast`` where torch's own op would."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["cast_for_autocast"]
+
+
+def cast_for_autocast(
+    input: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Cast the arguments to the autocast dtype where autocast is on for their device.
+
+    The casts stand outside our autograd Functions, so that autograd's own backward of a cast brings
+    each gradient back to its parameter's dtype and the backward formulas see one dtype only.
+    (``torch.amp.custom_fwd`` does not combine with ``setup_context``: pytorch #132388.)
+    """
+    device = input.device.type
+    if not torch.is_autocast_enabled(device) or not input.is_floating_point():
+        return input, weight, bias
+    dtype = torch.get_autocast_dtype(device)
+    if input.dtype == torch.float64:  # autocast leaves float64 alone
+        return input, weight, bias
+    return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)

@@ -1,0 +1,50 @@
+"""Average-pooling over columns: each window becomes a column, its sum one reduction.
+
+    X[n, c, k, l] = x[n, c, window l at offset k]        Y[n, c, l] = Σ_k X[n, c, k, l] / D[l]
+    ∂L/∂X[n, c, k, l] = ∂L/∂Y[n, c, l] / D[l]            for every k
+
+and ∂L/∂x adds the columns back to where they were read (col2im).
+
+Source: docs/derivation.md.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnnexp.ops.avg_pool2d.function import make_avg_pool2d
+from cnnexp.ops.geometry import WindowGeometry
+from cnnexp.ops.registry import Algorithm, register
+
+__all__ = ["forward", "grad_input"]
+
+
+def forward(input: Tensor, geometry: WindowGeometry, divisor: Tensor) -> Tensor:
+    """x: (N, C, H, W), divisor: (P, Q) → y: (N, C, P, Q)."""
+    matrix = F.unfold(geometry.pad(input), geometry.kernel_size, stride=geometry.stride)
+    n, c, (rows, columns) = *input.shape[:2], geometry.output_size
+    matrix = matrix.reshape(n, c, math.prod(geometry.kernel_size), rows * columns)
+    return matrix.sum(2).reshape(n, c, rows, columns) / divisor
+
+
+def grad_input(grad_output: Tensor, geometry: WindowGeometry, divisor: Tensor) -> Tensor:
+    """∂L/∂x from ∂L/∂y: (N, C, P, Q) → (N, C, H, W)."""
+    n, c, rows, columns = grad_output.shape
+    offsets = math.prod(geometry.kernel_size)
+    shares = (grad_output / divisor).reshape(n, c, 1, rows * columns)
+    matrix = shares.expand(-1, -1, offsets, -1).reshape(n, c * offsets, rows * columns)
+    folded = F.fold(matrix, geometry.padded_size(), geometry.kernel_size, stride=geometry.stride)
+    return geometry.crop(folded)
+
+
+register(
+    Algorithm(
+        op="avg_pool2d",
+        name="im2col",
+        function=make_avg_pool2d(forward, grad_input),
+        summary="windows as columns, the sum as one reduction over them",
+    )
+)

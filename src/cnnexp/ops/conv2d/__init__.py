@@ -1,0 +1,47 @@
+"""2-D convolution with hand-derived gradients. The formulas stand in the algorithms' files."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cnnexp.ops.conv2d import direct, im2col, native, reference  # noqa: F401  (they register)
+from cnnexp.ops.geometry import IntPair
+from cnnexp.ops.registry import get_algorithm
+
+__all__ = ["conv2d"]
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntPair = 1,
+    padding: IntPair | str = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    *,
+    algorithm: str = "direct",
+) -> Tensor:
+    """``torch.nn.functional.conv2d`` with the backward of ``algorithm``.
+
+    Args:
+        input: (N, C_in, H, W) or (C_in, H, W).
+        weight: (C_out, C_in/groups, K_h, K_w).
+        bias: (C_out,) or None.
+        stride: Step of the window, int or (s_h, s_w), ≥ 1.
+        padding: Zeros on both sides, int or (p_h, p_w), ≥ 0; or 'valid' (none) or 'same' (as many
+            as keep the size; stride 1 only).
+        dilation: Step within the window, int or (d_h, d_w), ≥ 1.
+        groups: Split the channels into so many independent convolutions.
+        algorithm: A name from ``cnnexp.ops.algorithm_names("conv2d")``.
+
+    Returns:
+        (N, C_out, P, Q) or (C_out, P, Q).
+
+    Raises:
+        RuntimeError: Shapes, ranges, dtypes or devices do not fit together (as torch).
+        TypeError: An argument has the wrong type (as torch).
+        UnknownAlgorithmError: ``algorithm`` is not registered.
+    """
+    function = get_algorithm("conv2d", algorithm)
+    return function(input, weight, bias, stride, padding, dilation, groups)

@@ -1,0 +1,158 @@
+"""Where a sliding window stands: sizes, strides, paddings, and the checks on them.
+
+Letters used in all of ``cnnexp.ops``: N batch, C_in and C_out channels, H and W input height and
+width, K_h and K_w kernel height and width, P and Q output height and width; s stride, p padding,
+d dilation. Window (p, q) reads, at its offset (u, v), the input element
+(p·s_h + u·d_h − p_h, q·s_w + v·d_w − p_w); elements off the image are padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["IntPair", "WindowGeometry", "as_pair", "check_image"]
+
+IntPair = int | Sequence[int]
+
+
+def as_pair(value: IntPair, name: str) -> tuple[int, int]:
+    """``value`` as (height, width): an int counts for both, as does a sequence of one.
+
+    Raises:
+        TypeError: ``value`` is neither an int nor a sequence of ints.
+        RuntimeError: the sequence has more than two elements or none (as torch).
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value, value
+    if isinstance(value, (str, bytes, bool)) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be an int or a pair of ints, but got {value!r}")
+    if not all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        raise TypeError(f"{name} must be an int or a pair of ints, but got {value!r}")
+    if len(value) not in (1, 2):
+        raise RuntimeError(f"{name} must be an int or a pair of ints, but got {tuple(value)}")
+    return value[0], value[-1]
+
+
+def check_image(input: Tensor, op: str) -> None:
+    """Raise ``RuntimeError`` unless ``input`` is (C, H, W) or (N, C, H, W), as torch."""
+    if input.dim() not in (3, 4):
+        raise RuntimeError(
+            f"Expected 3D (unbatched) or 4D (batched) input to {op}, "
+            f"but got input of size: {list(input.shape)}"
+        )
+
+
+@dataclass(frozen=True)
+class WindowGeometry:
+    """The positions of a window that slides over an image of ``input_size`` (H, W).
+
+    Attributes:
+        input_size: (H, W) of the image.
+        kernel_size: (K_h, K_w).
+        stride: (s_h, s_w), at least 1.
+        padding: (p_h, p_w) on both sides, at least 0.
+        dilation: (d_h, d_w), at least 1.
+        ceil_mode: Let the last window hang over the far edge, as torch's pooling does.
+
+    Raises:
+        RuntimeError: a value is out of range or the window does not fit into the padded image.
+    """
+
+    input_size: tuple[int, int]
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    ceil_mode: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
+            value = getattr(self, name)
+            if min(value) < least:
+                raise RuntimeError(f"{name} must be at least {least}, but got {value}")
+        if min(self.output_size) < 1:
+            padded = tuple(n + 2 * p for n, p in zip(self.input_size, self.padding, strict=True))
+            raise RuntimeError(
+                f"the window {self.extent} (kernel_size {self.kernel_size}, dilation "
+                f"{self.dilation}) does not fit into the padded input {padded}"
+            )
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """(height, width) that one dilated window spans: d·(K − 1) + 1."""
+        (k_h, k_w), (d_h, d_w) = self.kernel_size, self.dilation
+        return d_h * (k_h - 1) + 1, d_w * (k_w - 1) + 1
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """(P, Q): how many positions the window takes."""
+        return self._positions(0), self._positions(1)
+
+    def _positions(self, axis: int) -> int:
+        size, stride, padding = self.input_size[axis], self.stride[axis], self.padding[axis]
+        room = size + 2 * padding - self.extent[axis]
+        positions = (room + (stride - 1 if self.ceil_mode else 0)) // stride + 1
+        # A window that would start in the far padding is left out (torch, pooling_output_shape).
+        if self.ceil_mode and (positions - 1) * stride >= size + padding:
+            positions -= 1
+        return positions
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether two windows can share an element of the image."""
+        return any(e > s for e, s in zip(self.extent, self.stride, strict=True))
+
+    def blind_windows(self) -> bool:
+        """Whether a window reads nothing but padding (a dilated one can step over a small image)."""
+        return any(
+            all(
+                not 0 <= i * self.stride[axis] + u * self.dilation[axis] - self.padding[axis] < size
+                for u in range(self.kernel_size[axis])
+            )
+            for axis, size in enumerate(self.input_size)
+            for i in range(self.output_size[axis])
+        )
+
+    def padded_size(self) -> tuple[int, int]:
+        """(height, width) of the image with all the padding that the windows reach into."""
+        (p, q), (e_h, e_w) = self.output_size, self.extent
+        return (
+            max((p - 1) * self.stride[0] + e_h, self.input_size[0] + 2 * self.padding[0]),
+            max((q - 1) * self.stride[1] + e_w, self.input_size[1] + 2 * self.padding[1]),
+        )
+
+    def pad(self, image: Tensor, value: float = 0.0) -> Tensor:
+        """(…, H, W) → (…, *padded_size()), ``value`` around the image."""
+        (h, w), (p_h, p_w), (h_all, w_all) = self.input_size, self.padding, self.padded_size()
+        amounts = (p_w, w_all - w - p_w, p_h, h_all - h - p_h)
+        return torch.nn.functional.pad(image, amounts, value=value)
+
+    def crop(self, padded: Tensor) -> Tensor:
+        """(…, *padded_size()) → (…, H, W): the inverse of :meth:`pad`."""
+        (h, w), (p_h, p_w) = self.input_size, self.padding
+        return padded.narrow(-2, p_h, h).narrow(-1, p_w, w)
+
+    def windows(self) -> Iterator[tuple[int, int, slice, slice]]:
+        """Yield (p, q, rows, columns): each position and what it reads of the padded image."""
+        (rows, columns), (e_h, e_w), (d_h, d_w) = self.output_size, self.extent, self.dilation
+        for p in range(rows):
+            for q in range(columns):
+                top, left = p * self.stride[0], q * self.stride[1]
+                yield p, q, slice(top, top + e_h, d_h), slice(left, left + e_w, d_w)
+
+    def offsets(self) -> Iterator[tuple[int, int, slice, slice]]:
+        """Yield (u, v, rows, columns): each offset and what all windows read there when padded."""
+        (rows, columns), (s_h, s_w) = self.output_size, self.stride
+        for u in range(self.kernel_size[0]):
+            for v in range(self.kernel_size[1]):
+                top, left = u * self.dilation[0], v * self.dilation[1]
+                yield (
+                    u,
+                    v,
+                    slice(top, top + (rows - 1) * s_h + 1, s_h),
+                    slice(left, left + (columns - 1) * s_w + 1, s_w),
+                )

@@ -1,0 +1,108 @@
+"""The registry of algorithms: which op can be computed in which ways.
+
+Each way is one frozen :class:`Algorithm`, entered by :func:`register` at the end of its own file
+and chosen by name. Tests and the ``backward`` config group read their lists from here, so that
+nothing that is registered goes untested.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+__all__ = [
+    "Algorithm",
+    "UnknownAlgorithmError",
+    "UnsupportedInputError",
+    "algorithm_names",
+    "get_algorithm",
+    "op_names",
+    "register",
+]
+
+
+class UnknownAlgorithmError(ValueError):
+    """An op or an algorithm was asked for that nobody has registered."""
+
+
+class UnsupportedInputError(RuntimeError):
+    """An algorithm was given a device or a dtype that it does not run on."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One way to compute one op, forward and backward.
+
+    Attributes:
+        op: Name of the op, for example ``"conv2d"``.
+        name: Name of the algorithm, for example ``"im2col"``.
+        function: Callable with the signature of the op's twin in ``torch.nn.functional``.
+        summary: One line for help texts and tables.
+        devices: Device types that it runs on; empty means all.
+        dtypes: Data types that it computes in; empty means all floating ones.
+        requires: Names of the extra packages that it needs, as in ``pip install NAME``.
+    """
+
+    op: str
+    name: str
+    function: Callable[..., Any]
+    summary: str
+    devices: tuple[str, ...] = ()
+    dtypes: tuple[torch.dtype, ...] = ()
+    requires: tuple[str, ...] = ()
+
+    def __call__(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Compute the op on ``input``; raises :class:`UnsupportedInputError` where it cannot."""
+        if self.devices and input.device.type not in self.devices:
+            raise UnsupportedInputError(self._refusal("device", input.device.type, self.devices))
+        if self.dtypes and input.dtype not in self.dtypes:
+            raise UnsupportedInputError(self._refusal("dtype", input.dtype, self.dtypes))
+        return self.function(input, *args, **kwargs)
+
+    def _refusal(self, kind: str, value: object, allowed: tuple[object, ...]) -> str:
+        known = ", ".join(map(str, allowed))
+        others = ", ".join(n for n in algorithm_names(self.op) if n != self.name)
+        return (
+            f"{self.op} algorithm '{self.name}' does not run on {kind} {value} (it runs on: {known}); "
+            f"choose another algorithm: {others}"
+        )
+
+
+_REGISTRY: dict[str, dict[str, Algorithm]] = {}
+
+
+def register(algorithm: Algorithm) -> Algorithm:
+    """Enter ``algorithm``; raises ``ValueError`` if its op has one of that name already."""
+    known = _REGISTRY.setdefault(algorithm.op, {})
+    if algorithm.name in known:
+        raise ValueError(f"{algorithm.op} has an algorithm named '{algorithm.name}' already")
+    known[algorithm.name] = algorithm
+    return algorithm
+
+
+def op_names() -> tuple[str, ...]:
+    """Names of all ops that have at least one algorithm, sorted."""
+    return tuple(sorted(_REGISTRY))
+
+
+def algorithm_names(op: str) -> tuple[str, ...]:
+    """Names of the algorithms of ``op``, sorted; raises :class:`UnknownAlgorithmError`."""
+    if op not in _REGISTRY:
+        raise UnknownAlgorithmError(f"unknown op '{op}'; known: {', '.join(op_names())}")
+    return tuple(sorted(_REGISTRY[op]))
+
+
+def get_algorithm(op: str, name: str) -> Algorithm:
+    """The algorithm ``name`` of ``op``; raises :class:`UnknownAlgorithmError` with the known names."""
+    names = algorithm_names(op)
+    if name not in names:
+        close = difflib.get_close_matches(str(name), names, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise UnknownAlgorithmError(
+            f"unknown algorithm '{name}' for {op}; known: {', '.join(names)}{hint}"
+        )
+    return _REGISTRY[op][name]

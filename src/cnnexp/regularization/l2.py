@@ -1,0 +1,46 @@
+"""L2 regularisation, also known as ridge or (coupled) weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from cnnexp.regularization.penalty import penalised_weights
+
+__all__ = ["L2", "l2_penalty"]
+
+
+def l2_penalty(weights: Iterable[Tensor]) -> Tensor:
+    """½ Σ w² over all elements of ``weights``; its gradient is w. 0 for no weights."""
+    squares = [weight.square().sum() for weight in weights]
+    return torch.stack(squares).sum() / 2 if squares else torch.zeros(())
+
+
+class L2:
+    """Add ``strength`` · ½ Σ w² to the loss, which adds ``strength`` · w to each weight's gradient.
+
+    This is the coupled form: the optimiser sees the term in the gradient, so that adaptive methods
+    rescale it (AdamW's decoupled ``weight_decay`` does not). With plain SGD both are the same.
+
+    Args:
+        strength: λ ≥ 0; 0 changes nothing, usual values lie between 1e-5 and 1e-2.
+
+    Raises:
+        ValueError: ``strength`` is negative.
+
+    Source: Goodfellow, Bengio & Courville, "Deep Learning" (2016), section 7.1.1; Loshchilov &
+    Hutter, "Decoupled Weight Decay Regularization" (2019), for coupled against decoupled.
+    """
+
+    name = "l2"
+
+    def __init__(self, strength: float) -> None:
+        if strength < 0:
+            raise ValueError(f"regularization.l2.strength must be at least 0, but got {strength}")
+        self.strength = strength
+
+    def __call__(self, network: nn.Module) -> Tensor:
+        """``strength`` · ½ Σ w² of ``network``, a scalar."""
+        return self.strength * l2_penalty(penalised_weights(network))

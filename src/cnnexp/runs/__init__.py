@@ -1,0 +1,15 @@
+"""The run folder: the one place that knows its files, reads and writes them."""
+
+from cnnexp.runs.folder import METRIC_COLUMNS, RunFolder, State, claim_run_folder
+from cnnexp.runs.identity import config_hash
+from cnnexp.runs.provenance import collect_provenance, git_state
+
+__all__ = [
+    "METRIC_COLUMNS",
+    "RunFolder",
+    "State",
+    "claim_run_folder",
+    "collect_provenance",
+    "config_hash",
+    "git_state",
+]

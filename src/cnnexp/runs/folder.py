@@ -1,0 +1,158 @@
+"""The run folder: the one place that knows which files a run consists of.
+
+::
+
+    config.yaml        the resolved config, plain YAML; enough to run again
+    provenance.json    command, git commit, versions, seed, device, data set and its checksum
+    status.json        state: running | done | failed | stopped; epoch, step, error
+    metrics.csv        every logged scalar: epoch, step, name, value
+    tensorboard/       event files
+    checkpoints/       last.ckpt, best.ckpt
+    result.json        final figures, written once, when the run is done
+    train.log
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from cnnexp.runs.files import write_json, write_text
+
+__all__ = ["METRIC_COLUMNS", "RunFolder", "State", "claim_run_folder"]
+
+State = Literal["running", "done", "failed", "stopped"]
+METRIC_COLUMNS = ("epoch", "step", "name", "value")
+
+
+class RunFolder:
+    """Read and write one run's files.
+
+    Args:
+        path: The folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.provenance = self.path / "provenance.json"
+        self.status = self.path / "status.json"
+        self.metrics = self.path / "metrics.csv"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.result = self.path / "result.json"
+        self.log = self.path / "train.log"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint of the epoch with the best validation accuracy."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The checkpoint of the last epoch."""
+        return self.checkpoints / "last.ckpt"
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write ``config`` (plain types) to config.yaml."""
+        write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+    def read_config(self) -> dict[str, Any]:
+        """The content of config.yaml."""
+        return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+
+    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
+        """Write provenance.json, see ``cnnexp.runs.collect_provenance``."""
+        write_json(self.provenance, provenance)
+
+    def read_provenance(self) -> dict[str, Any]:
+        """The content of provenance.json; empty if there is none."""
+        return self._read_json(self.provenance)
+
+    def write_status(self, state: State, **details: Any) -> None:
+        """Replace status.json by ``state``, the time and ``details`` (epoch, step, error …)."""
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        write_json(self.status, {"state": state, "time": now, **details})
+
+    def read_status(self) -> dict[str, Any]:
+        """The content of status.json; empty if there is none."""
+        return self._read_json(self.status)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write result.json: the run is done."""
+        write_json(self.result, result)
+
+    def read_result(self) -> dict[str, Any]:
+        """The content of result.json; empty if there is none."""
+        return self._read_json(self.result)
+
+    def append_metrics(self, metrics: Mapping[str, float], *, epoch: int | None, step: int) -> None:
+        """Append one row a metric to metrics.csv, with a head line if the file is new."""
+        new = not self.metrics.exists()
+        with self.metrics.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            if new:
+                writer.writerow(METRIC_COLUMNS)
+            for name, value in metrics.items():
+                writer.writerow(("" if epoch is None else epoch, step, name, repr(float(value))))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.csv as {epoch, step, name, value}; empty if there is none."""
+        if not self.metrics.exists():
+            return []
+        with self.metrics.open(newline="", encoding="utf-8") as stream:
+            return [
+                {
+                    "epoch": int(row["epoch"]) if row["epoch"] else None,
+                    "step": int(row["step"]),
+                    "name": row["name"],
+                    "value": float(row["value"]),
+                }
+                for row in csv.DictReader(stream)
+            ]
+
+    def clear(self) -> None:
+        """Remove what an earlier run left, except train.log, which goes on."""
+        for file in (self.config, self.provenance, self.status, self.metrics, self.result):
+            file.unlink(missing_ok=True)
+        for folder in (self.tensorboard, self.checkpoints):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder if nothing is in it."""
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    @staticmethod
+    def _read_json(file: Path) -> dict[str, Any]:
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def claim_run_folder(parent: Path | str, now: datetime | None = None) -> RunFolder:
+    """Make ``parent``/<YYYY-MM-DD_HH-MM-SS>[-n], a folder that no other run has or will get.
+
+    Raises:
+        OSError: The folder cannot be made.
+    """
+    stamp = (now or datetime.now()).strftime("%Y-%m-%d_%H-%M-%S")
+    parent = Path(parent)
+    parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        path = parent / (stamp if number == 1 else f"{stamp}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return RunFolder(path)

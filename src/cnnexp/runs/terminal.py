@@ -1,0 +1,19 @@
+"""How log lines look on the terminal."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+__all__ = ["TerminalFormatter"]
+
+
+class TerminalFormatter(logging.Formatter):
+    """The message alone: tracebacks are for train.log."""
+
+    def __init__(self) -> None:
+        super().__init__("%(message)s")
+
+    def formatException(self, ei: Any) -> str:
+        """Nothing; the next handler formats the exception anew."""
+        return ""

@@ -1,0 +1,184 @@
+"""``python -m cnnexp.train``: train one network, or with ``-m`` every combination of a sweep.
+
+Everything is composed and checked before Hydra is handed the command, so that a mistake costs one
+message and leaves nothing behind. torch and lightning are imported only once there is something to
+check or to run: ``--help`` and ``--cfg job`` answer at once.
+
+Exit codes: 0 done, 1 a run failed, 2 the command or the config cannot work, 130 stopped by Ctrl-C,
+143 stopped by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from cnnexp.config import Composer, ConfigError, conf_dir, plain_config
+from cnnexp.config.resolvers import register_resolvers
+from cnnexp.runs import RunFolder, claim_run_folder, config_hash
+
+__all__ = ["main", "run_job"]
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Run the command in ``sys.argv`` and exit with its code."""
+    register_resolvers()
+    parser = get_args_parser()
+    flags = parser.parse_args()
+    try:
+        sys.exit(_main(parser, flags))
+    except ConfigError as error:
+        print(f"cnnexp.train: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("cnnexp.train: stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
+
+
+def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
+    informs = flags.help or flags.hydra_help or flags.info is not None or flags.shell_completion
+    if informs:
+        return _hand_to_hydra(parser, flags)
+    composer = Composer(flags.config_name or "train", flags.config_path, flags.config_dir)
+    if flags.cfg is not None:
+        composer.compose(flags.overrides)
+        return _hand_to_hydra(parser, flags)
+    if flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides:
+        return _sweep(parser, flags, composer)
+    config = composer.compose(flags.overrides)
+    if (code := _check([plain_config(config)], flags.overrides)) != 0:
+        return code
+    folder = _run_folder(config, flags.overrides)
+    quoted = str(folder).replace("'", r"\'")
+    flags.overrides = [*flags.overrides, *_OURS, f"hydra.run.dir='{quoted}'"]
+    try:
+        _hand_to_hydra(parser, flags)
+    finally:
+        folder.remove_if_empty()
+    return _exit_code([folder])
+
+
+# What a config.yaml of a run folder, used as --config-name, does not bring along.
+_OURS = ("hydra.output_subdir=null", "hydra/job_logging=cnnexp")
+
+
+def _sweep(parser: argparse.ArgumentParser, flags: argparse.Namespace, composer: Composer) -> int:
+    jobs = composer.jobs(flags.overrides)
+    configs, folders = [], []
+    for overrides in jobs.overrides:
+        config = composer.compose(overrides)
+        configs.append(plain_config(config))
+        folders.append(RunFolder(Path(config.hydra.sweep.dir) / config_hash(configs[-1])))
+    if (code := _check(configs, flags.overrides)) != 0:
+        return code
+    _hand_to_hydra(parser, flags)
+    return _exit_code(folders) if jobs.complete else 0
+
+
+def _hand_to_hydra(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
+    """Run the command as ``hydra.main`` does, which would read ``sys.argv`` instead of ``flags``."""
+    version.setbase("1.3")
+    _run_hydra(
+        args=flags,
+        args_parser=parser,
+        task_function=run_job,
+        config_path=str(conf_dir()),
+        config_name="train",
+    )
+    return 0
+
+
+def _check(configs: Sequence[Mapping[str, Any]], overrides: Sequence[str]) -> int:
+    """Check every config of the command; 0, or the exit code of what is wrong with the data."""
+    from cnnexp.config.build import build_job, check_job
+    from cnnexp.config.targets import allowed_prefixes
+    from cnnexp.data import DataFileError, DataUnavailableError
+
+    extra = allowed_prefixes(overrides)
+    try:
+        for config in configs:
+            check_job(build_job(config, extra), config, extra)
+    except (DataFileError, DataUnavailableError) as error:
+        print(f"cnnexp.train: {error}", file=sys.stderr)
+        return 2 if isinstance(error, DataUnavailableError) else 1
+    return 0
+
+
+def _run_folder(config: DictConfig, overrides: Sequence[str]) -> RunFolder:
+    """A new folder for the run, or the one that the command names, if no run is in it."""
+    for override in overrides:
+        if override.startswith("hydra.run.dir="):
+            folder = RunFolder(str(config.hydra.run.dir))
+            if folder.status.exists() or folder.config.exists():
+                raise ConfigError(
+                    f"hydra.run.dir={folder}: there is a run in it; name another folder"
+                )
+            return folder
+    parent = Path(str(config.output_dir)) / "train" / str(config.name)
+    try:
+        return claim_run_folder(parent)
+    except OSError as error:
+        raise ConfigError(f"output_dir={config.output_dir}: cannot write there: {error}") from error
+
+
+def _exit_code(folders: Sequence[RunFolder]) -> int:
+    return 0 if all(folder.read_status().get("state") == "done" for folder in folders) else 1
+
+
+def run_job(cfg: DictConfig) -> float | None:
+    """One job, in the folder that Hydra chose; what goes wrong is told by its status.json.
+
+    Args:
+        cfg: The composed config, without Hydra's node.
+
+    Returns:
+        The best validation accuracy (for sweepers that search), None if there is none.
+    """
+    from cnnexp.config.build import build_job
+    from cnnexp.config.targets import allowed_prefixes
+    from cnnexp.training import TrainingStopped, run_training
+
+    register_resolvers()  # a launcher may have started this process
+    hydra = HydraConfig.get()
+    folder = RunFolder(_relative(hydra.runtime.output_dir))
+    if hydra.mode == RunMode.MULTIRUN:
+        if folder.read_status().get("state") == "done":
+            log.info("%s is done already", folder)
+            return folder.read_result().get("val/acc")
+        folder.clear()
+    try:
+        job = build_job(plain_config(cfg), allowed_prefixes(hydra.overrides.task))
+        return run_training(job, folder, progress_bar=sys.stderr.isatty())["val/acc"]
+    except TrainingStopped as stop:
+        log.warning("%s; status and checkpoints are in %s", stop, folder)
+        sys.exit(stop.code)
+    except Exception as error:  # the traceback goes to train.log only
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        log.error("failed: %s (more in %s)", reason, folder.log, exc_info=True)
+        return None
+
+
+def _relative(path: str) -> Path:
+    """``path`` as seen from here, if it lies below."""
+    try:
+        return Path(path).relative_to(Path.cwd())
+    except ValueError:
+        return Path(path)
+
+
+if __name__ == "__main__":
+    from cnnexp.train import main as _main_by_name  # so that launchers can pickle run_job by name
+
+    _main_by_name()

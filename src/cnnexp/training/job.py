@@ -1,0 +1,62 @@
+"""What a training consists of, as plain objects: no config, no Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from torch import nn
+
+from cnnexp.data import ImageDataModule, ImageSet
+from cnnexp.regularization import Penalty
+from cnnexp.runs import RunFolder
+from cnnexp.training.classifier import OptimizerFactory, SchedulerFactory
+
+__all__ = ["TrainingJob"]
+
+
+def _no_callbacks() -> Sequence[Callback]:
+    return ()
+
+
+def _no_loggers(folder: RunFolder) -> Sequence[Logger]:
+    return ()
+
+
+@dataclass
+class TrainingJob:
+    """One training, ready to run.
+
+    Attributes:
+        data: Where the images come from.
+        network: Makes the network for the images; called once the seed is set.
+        optimizer: Makes the optimiser from the parameters.
+        scheduler: Makes the schedule from the optimiser and the total of steps; None for none.
+        penalties: Terms added to the loss.
+        backward: The algorithm of all convolution and pooling layers, see ``cnnexp.ops``.
+        trainer: Arguments of ``lightning.Trainer``.
+        callbacks: Makes callbacks beyond cnnexp's own.
+        loggers: Makes loggers beyond metrics.csv.
+        seed: Of weights and data order.
+        monitor, mode: The validation metric whose best ("max" or "min") epoch is tested.
+        channels_last: Memory layout of images and kernels.
+        config: The resolved config that describes all this; kept in the run folder.
+    """
+
+    data: ImageDataModule
+    network: Callable[[ImageSet], nn.Module]
+    optimizer: OptimizerFactory
+    scheduler: SchedulerFactory | None = None
+    penalties: Sequence[Penalty] = ()
+    backward: str = "direct"
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    callbacks: Callable[[], Sequence[Callback]] = _no_callbacks
+    loggers: Callable[[RunFolder], Sequence[Logger]] = _no_loggers
+    seed: int = 0
+    monitor: str = "val/acc"
+    mode: str = "max"
+    channels_last: bool = True
+    config: Mapping[str, Any] = field(default_factory=dict)

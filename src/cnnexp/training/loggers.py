@@ -1,0 +1,50 @@
+"""A Lightning logger that writes every scalar to the run folder's metrics.csv."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from cnnexp.runs import RunFolder
+
+__all__ = ["MetricsFile"]
+
+
+class MetricsFile(Logger):
+    """Append what is logged to ``folder``'s metrics.csv, at once, one row a scalar.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__()
+        self._folder = folder
+
+    @property
+    def name(self) -> str:
+        """The kind of logger."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """Empty: there is one file a run."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append ``metrics``; Lightning passes the epoch among them."""
+        epoch = metrics.get("epoch")
+        values = {name: value for name, value in metrics.items() if name != "epoch"}
+        self._folder.append_metrics(
+            values, epoch=None if epoch is None else int(epoch), step=step or 0
+        )
+
+    @rank_zero_only
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Nothing: the run folder holds the whole config."""
