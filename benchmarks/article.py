@@ -72,7 +72,7 @@ def table(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="the article's settings, three seeds each")
     parser.add_argument("--table", action="store_true", help="only write the table")
     parser.add_argument("--backward", default="native,direct,im2col", help="comma-separated")
     parser.add_argument("--seed", default="0,1,2", help="comma-separated")

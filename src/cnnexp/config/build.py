@@ -32,6 +32,20 @@ from cnnexp.training import TrainingJob, quiet_lightning
 __all__ = ["build_job", "check_job"]
 
 
+# Arguments of lightning.Trainer that other parts of the config, or the run itself, decide.
+_NOT_OF_TRAINER = {
+    "accelerator": "choose it with accelerator=auto|cpu|gpu",
+    "devices": "set accelerator.devices",
+    "precision": "set accelerator.precision",
+    "logger": "choose it with logger=tensorboard|csv",
+    "callbacks": "add each with +callbacks.<name>._target_=…",
+    "default_root_dir": "set output_dir",
+    "enable_checkpointing": "checkpoints/last.ckpt and best.ckpt are part of a run",
+    "enable_model_summary": "the run's first line names the model and its size",
+    "enable_progress_bar": "it shows on a terminal only",
+}
+
+
 def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> TrainingJob:
     """The training that ``config`` (resolved, plain types) describes.
 
@@ -49,8 +63,10 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
     scheduler = None
     if typed.scheduler.get("_target_") is not None:
         scheduler = partial(_scheduler, typed.scheduler, extra_targets)
-    trainer = {k: v for k, v in typed.trainer.items() if k != "_target_"}
     check_target("trainer", typed.trainer, extra=extra_targets)
+    trainer = {k: v for k, v in typed.trainer.items() if k != "_target_"}
+    for key in sorted(set(trainer) & set(_NOT_OF_TRAINER)):
+        raise ConfigError(f"trainer.{key}: {_NOT_OF_TRAINER[key]}")
     return TrainingJob(
         data=_data(typed.data, typed.seed, typed.accelerator),
         network=partial(_network, typed.model, extra_targets),

@@ -31,13 +31,13 @@ def load_digits(image_size: int = 28) -> ImageSet:
         raise ValueError(f"digits need an image_size of at least 8, but got {image_size}")
     from sklearn import datasets, model_selection  # 1 s to import: only where digits are used
 
-    digits = datasets.load_digits()
-    small = torch.from_numpy(digits.images).unsqueeze(1) * (255 / 16)
+    pixels_of_each, classes = datasets.load_digits(return_X_y=True)
+    small = torch.as_tensor(pixels_of_each).reshape(-1, 1, 8, 8) * (255 / 16)  # 0 to 16 → 0 to 255
     large = F.interpolate(small, size=(image_size, image_size), mode="bilinear")
     images = large.round().clamp(0, 255).to(torch.uint8)
-    labels = torch.from_numpy(digits.target).long()
+    labels = torch.as_tensor(classes).long()
     train, test = model_selection.train_test_split(
-        range(len(labels)), test_size=_TEST_SHARE, stratify=digits.target, random_state=0
+        range(len(labels)), test_size=_TEST_SHARE, stratify=classes, random_state=0
     )
     train_images = LabelledImages(images[sorted(train)], labels[sorted(train)])
     pixels = train_images.images.double() / 255

@@ -47,4 +47,5 @@ class Conv2d(nn.Conv2d):
         )
 
     def extra_repr(self) -> str:
+        """The layer's settings, for ``repr``."""
         return f"{super().extra_repr()}, algorithm={self.algorithm}"

@@ -42,6 +42,7 @@ class MaxPool2d(nn.MaxPool2d):
         )
 
     def extra_repr(self) -> str:
+        """The layer's settings, for ``repr``."""
         return f"{super().extra_repr()}, algorithm={self.algorithm}"
 
 
@@ -76,4 +77,5 @@ class AvgPool2d(nn.AvgPool2d):
         )
 
     def extra_repr(self) -> str:
+        """The layer's settings, for ``repr``."""
         return f"{super().extra_repr()}, algorithm={self.algorithm}"

@@ -19,7 +19,7 @@ REPLACEMENTS: dict[type[nn.Module], tuple[type[nn.Module], str]] = {
     nn.MaxPool2d: (MaxPool2d, "max_pool2d"),
     nn.AvgPool2d: (AvgPool2d, "avg_pool2d"),
 }
-_OURS = {ours: op for ours, op in REPLACEMENTS.values()}
+_OURS = dict(REPLACEMENTS.values())
 
 
 def replace_layers(module: Module, algorithm: str = "direct") -> Module:
@@ -46,5 +46,5 @@ def replace_layers(module: Module, algorithm: str = "direct") -> Module:
         if type(layer) in REPLACEMENTS:
             layer.__class__ = REPLACEMENTS[type(layer)][0]
         if type(layer) in _OURS:
-            layer.algorithm = algorithm  # pyright: ignore[reportAttributeAccessIssue]
+            layer.algorithm = algorithm  # pyright: ignore[reportArgumentType]
     return module

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -73,12 +75,12 @@ def run_training(
         with quiet_lightning():
             L.seed_everything(job.seed, workers=True, verbose=False)
             classifier = _classifier(job)
-            callbacks = _callbacks(job, folder, progress_bar)
+            callbacks = _Callbacks(job, folder, progress_bar)
             loggers: list[Logger] = [MetricsFile(folder), *job.loggers(folder)]
             trainer = L.Trainer(
                 **job.trainer,
                 default_root_dir=folder.path,
-                callbacks=[*callbacks.values(), *job.callbacks()],
+                callbacks=[*callbacks.all, *job.callbacks()],
                 logger=loggers,
                 enable_progress_bar=progress_bar,
                 enable_model_summary=False,
@@ -122,34 +124,39 @@ def _classifier(job: TrainingJob) -> Classifier:
     )
 
 
-def _callbacks(job: TrainingJob, folder: RunFolder, progress_bar: bool) -> dict[str, Callback]:
-    """Our callbacks by name, in the order in which they run."""
+class _Callbacks:
+    """Our own callbacks; those that are asked for their figures later by name."""
 
-    def checkpoint(name: str, **choice: Any) -> ModelCheckpoint:
-        return ModelCheckpoint(
-            folder.checkpoints,
-            name,
-            save_top_k=1,
-            enable_version_counter=False,
-            auto_insert_metric_name=False,
-            **choice,
-        )
+    def __init__(self, job: TrainingJob, folder: RunFolder, progress_bar: bool) -> None:
+        self.throughput = Throughput()
+        self.history = EpochHistory()
+        self.all: list[Callback] = [
+            self.throughput,
+            LearningRate(),
+            FirstLayerFilters(),
+            TestPictures(job.data.images.classes),
+            self.history,
+            RunStatus(folder),
+        ]
+        if progress_bar:
+            self.all.append(TQDMProgressBar(refresh_rate=10, leave=False))
+        if not job.trainer.get("fast_dev_run"):
+            if job.data.val_size and job.trainer.get("limit_val_batches", 1.0) != 0:
+                self.all.append(_checkpoint(folder.best_checkpoint, job.monitor, job.mode))
+            self.all.append(_checkpoint(folder.last_checkpoint))
 
-    callbacks: dict[str, Callback] = {
-        "throughput": Throughput(),
-        "learning_rate": LearningRate(),
-        "filters": FirstLayerFilters(),
-        "pictures": TestPictures(job.data.images.classes),
-        "history": EpochHistory(),
-        "status": RunStatus(folder),
-    }
-    if progress_bar:
-        callbacks["bar"] = TQDMProgressBar(refresh_rate=10, leave=False)
-    if not job.trainer.get("fast_dev_run"):
-        if job.data.val_size and job.trainer.get("limit_val_batches", 1.0) != 0:
-            callbacks["best"] = checkpoint("best", monitor=job.monitor, mode=job.mode)
-        callbacks["last"] = checkpoint("last")
-    return callbacks
+
+def _checkpoint(file: Path, monitor: str | None = None, mode: str = "min") -> ModelCheckpoint:
+    """Keep ``file``: of the epoch with the best ``monitor``, or of the last epoch if None."""
+    return ModelCheckpoint(
+        file.parent,
+        file.stem,
+        monitor=monitor,
+        mode=mode,
+        save_top_k=1,
+        enable_version_counter=False,
+        auto_insert_metric_name=False,
+    )
 
 
 def _describe(
@@ -189,28 +196,27 @@ def _train_and_test(
     folder: RunFolder,
     classifier: Classifier,
     trainer: L.Trainer,
-    callbacks: Mapping[str, Callback],
+    callbacks: _Callbacks,
 ) -> dict[str, Any]:
     log_hparams(trainer.loggers, job.config)
     start = time.perf_counter()
     trainer.fit(classifier, datamodule=job.data)
     seconds = time.perf_counter() - start
-    history, throughput = callbacks["history"], callbacks["throughput"]
-    assert isinstance(history, EpochHistory) and isinstance(throughput, Throughput)
     if trainer.received_sigterm:
         raise TrainingStopped(143)
     epochs, steps = trainer.current_epoch, trainer.global_step
-    chosen = next((c for c in (folder.best_checkpoint, folder.last_checkpoint) if c.exists()), None)
-    test = trainer.test(
+    checkpoints = (folder.best_checkpoint, folder.last_checkpoint)
+    chosen = next((file for file in checkpoints if file.exists()), None)
+    (test,) = trainer.test(
         classifier,
         datamodule=job.data,
         ckpt_path=chosen,
         verbose=False,
         weights_only=True if chosen else None,
-    )[0]
-    best = history.best(job.monitor, job.mode)
-    last = history.epochs[-1] if history.epochs else {}
-    rates = throughput.images_per_second
+    )
+    best = callbacks.history.best(job.monitor, job.mode)
+    last = callbacks.history.epochs[-1] if callbacks.history.epochs else {}
+    rates = callbacks.throughput.images_per_second
     result = {
         "status": "done",
         "dataset": job.data.images.name,
@@ -224,7 +230,7 @@ def _train_and_test(
         "epochs": epochs,
         "steps": steps,
         "seconds_fit": round(seconds, 2),
-        "images_per_second": round(sum(rates) / len(rates), 1) if rates else None,
+        "images_per_second": round(statistics.mean(rates), 1) if rates else None,
         "parameters": _parameters(classifier),
         "seed": job.seed,
         "config_hash": config_hash(job.config),

@@ -7,7 +7,8 @@ cross-correlation; deep learning calls it convolution.) Each y[n, o, p, q] is th
 window (p, q) with kernel o. The loss therefore depends on x through every window that an element
 lies in, and on w through every position of the window, which the chain rule adds up:
 
-    ∂L/∂x[window (p, q)] += Σ_o ∂L/∂y[n, o, p, q] · w[o]        ∂L/∂w[o] = Σ_{n,p,q} ∂L/∂y[n, o, p, q] · window (p, q)
+    ∂L/∂x[window (p, q)] += Σ_o ∂L/∂y[n, o, p, q] · w[o]
+    ∂L/∂w[o] = Σ_{n,p,q} ∂L/∂y[n, o, p, q] · window (p, q)
 
 Source: docs/derivation.md; Dumoulin & Visin, "A guide to convolution arithmetic for deep learning"
 (2016), for the sizes.

@@ -1,7 +1,8 @@
 """Max-pooling over rows: each window becomes a row, its maximum one reduction.
 
-    X[n, p, q, k, c] = x[n, c, window (p, q) at offset k]        k*[n, p, q, c] = argmax_k X[n, p, q, k, c]
-    y[n, c, p, q] = X[n, p, q, k*, c]                            ∂L/∂X[n, p, q, k, c] = ∂L/∂y[n, c, p, q] · [k = k*]
+    X[n, p, q, k, c] = x[n, c, window (p, q) at offset k]
+    k*[n, p, q, c] = argmax_k X[n, p, q, k, c]        y[n, c, p, q] = X[n, p, q, k*, c]
+    ∂L/∂X[n, p, q, k, c] = ∂L/∂y[n, c, p, q] · [k = k*]
 
 and ∂L/∂x adds the rows back to where they were read (col2im). Ties go to the first element in
 row-major order and a NaN wins, as in torch. The channel runs fastest; results are in channels_last

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _find_mnist() -> Path | None:
+    """The folder that holds MNIST/raw: of CNNEXP_DATA, else the developers' shared folder."""
+    for place in (os.environ.get("CNNEXP_DATA"), ROOT.parent / "shared" / "data"):
+        if place and (Path(place) / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
+            return Path(place).resolve()
+    return None
+
+
+@pytest.fixture(scope="session")
+def mnist_root() -> Path:
+    root = _find_mnist()
+    if root is None:
+        pytest.skip("real MNIST is not here: set CNNEXP_DATA to the folder that holds MNIST/raw")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder without MNIST in reach."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CNNEXP_DATA", raising=False)
+    monkeypatch.delenv("CNNEXP_ALLOW_TARGETS", raising=False)
+    return tmp_path
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command(empty_folder: Path) -> Command:
+    """Run ``python -m cnnexp.<…>`` in the empty folder, as a process of its own."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *arguments],
+            cwd=empty_folder,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run

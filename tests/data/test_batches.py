@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cnnexp.data import (
+    BatchOrder,
+    DataFileError,
+    ImageDataModule,
+    LabelledImages,
+    batch_loader,
+    load_digits,
+)
+
+
+def _orders(seed: int, epoch: int) -> list[int]:
+    order = BatchOrder(100, 32, seed)
+    order.set_epoch(epoch)
+    return torch.cat(list(order)).tolist()
+
+
+def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+    assert _orders(3, 1) == _orders(3, 1)
+    different = {tuple(_orders(seed, epoch)) for seed in (0, 1, 2**32 - 1) for epoch in (0, 1, 2)}
+    assert len(different) == 9
+    assert all(sorted(order) == list(range(100)) for order in different)
+
+
+def test_batches_without_shuffling_and_with_a_smaller_last_one() -> None:
+    batches = list(BatchOrder(10, 4))
+    assert [batch.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert len(BatchOrder(10, 4)) == 3
+    assert len(BatchOrder(8, 4)) == 2
+
+
+def test_a_loader_gathers_whole_batches() -> None:
+    data = LabelledImages(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.arange(10))
+    images, labels = next(iter(batch_loader(data, 4, seed=1)))
+    assert images.shape == (4, 1, 1, 1)
+    assert images.flatten().tolist() == labels.tolist()
+
+
+def test_images_and_labels_must_match() -> None:
+    with pytest.raises(DataFileError, match="3 images, but 4 labels"):
+        LabelledImages(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), torch.zeros(4))
+
+
+def _module(**options: int | None) -> ImageDataModule:
+    return ImageDataModule(load_digits, **options)  # pyright: ignore[reportArgumentType]
+
+
+def test_validation_is_cut_from_the_training_images_by_seed() -> None:
+    one, same, other = (_module(val_size=137, split_seed=s) for s in (1, 1, 2))
+    assert (len(one.train), len(one.val)) == (1300, 137)
+    assert torch.equal(one.val.images, same.val.images)
+    assert not torch.equal(one.val.images, other.val.images)
+    rejoined = torch.cat((one.train.images, one.val.images)).flatten(1).double().sum(1)
+    whole = load_digits().train.images.flatten(1).double().sum(1)
+    assert torch.equal(rejoined.sort().values, whole.sort().values)  # every image once
+
+
+def test_no_validation() -> None:
+    module = _module(val_size=0)
+    assert len(module.train) == 1437
+    assert module.val_dataloader() == []
+
+
+def test_fewer_training_images() -> None:
+    small, large = (_module(val_size=100, train_size=size) for size in (50, 60))
+    assert len(small.train) == 50
+    assert torch.equal(small.val.images, large.val.images)
+
+
+@pytest.mark.parametrize("options", [{"val_size": 1437}, {"val_size": 1000, "train_size": 500}])
+def test_a_split_that_asks_for_too_many(options: dict[str, int]) -> None:
+    with pytest.raises(
+        ValueError, match="digits has 1437 training images: too few for data.val_size"
+    ):
+        _module(**options).split()
+
+
+def test_pixels_are_scaled_on_the_device() -> None:
+    module = _module(val_size=0)
+    images = torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8)
+    scaled, _ = module.on_after_batch_transfer((images, torch.tensor([1])), 0)
+    torch.testing.assert_close(scaled, torch.tensor([[[[0.0, 0.2, 1.0]]]]))

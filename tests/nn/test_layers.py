@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import cnnexp.nn
+from cnnexp import ops
+from cnnexp.models import LeNet5, SeedCNN
+
+PAIRS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    ("Conv2d", (2, 4, 3), {"padding": "same"}),
+    ("Conv2d", (2, 4, 3), {"stride": 2, "padding": 1, "groups": 2, "bias": False}),
+    ("Conv2d", (2, 4, 3), {"padding": 1, "padding_mode": "reflect"}),
+    ("MaxPool2d", (2,), {}),
+    ("MaxPool2d", (3,), {"stride": 2, "padding": 1, "return_indices": True}),
+    ("AvgPool2d", (3,), {"stride": 2, "padding": 1, "count_include_pad": False}),
+]
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("conv2d"))
+@pytest.mark.parametrize(("name", "arguments", "options"), PAIRS)
+def test_a_layer_is_its_torch_twin(
+    name: str, arguments: tuple[Any, ...], options: dict[str, Any], algorithm: str
+) -> None:
+    theirs = getattr(nn, name)(*arguments, **options)
+    ours = getattr(cnnexp.nn, name)(*arguments, **options, algorithm=algorithm)
+    ours.load_state_dict(theirs.state_dict())
+    assert isinstance(ours, type(theirs))
+    assert f"algorithm={algorithm}" in repr(ours)
+    image = torch.randn(2, 2, 7, 8)
+    torch.testing.assert_close(ours(image), theirs(image))
+    theirs.load_state_dict(ours.state_dict())
+
+
+@pytest.mark.parametrize("name", ["Conv2d", "MaxPool2d", "AvgPool2d"])
+def test_an_unknown_algorithm_is_refused_when_the_layer_is_made(name: str) -> None:
+    arguments = (1, 1, 3) if name == "Conv2d" else (2,)
+    with pytest.raises(ops.UnknownAlgorithmError, match="unknown algorithm 'magic'"):
+        getattr(cnnexp.nn, name)(*arguments, algorithm="magic")
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("conv2d"))
+@pytest.mark.parametrize("make", [SeedCNN, LeNet5])
+def test_replace_layers_keeps_outputs_gradients_and_state(make: Any, algorithm: str) -> None:
+    network = make()
+    image, labels = torch.randn(4, 1, 28, 28), torch.tensor([1, 2, 3, 4])
+    loss = nn.functional.cross_entropy(network(image), labels)
+    expected = torch.autograd.grad(loss, list(network.parameters()))
+    state, parameters = network.state_dict(), list(network.parameters())
+    assert cnnexp.nn.replace_layers(network, algorithm) is network
+    layers = [m for m in network.modules() if type(m).__module__.startswith("cnnexp.nn")]
+    assert len(layers) == (8 if make is SeedCNN else 4)
+    assert all(one is other for one, other in zip(network.parameters(), parameters, strict=True))
+    assert network.state_dict().keys() == state.keys()
+    loss = nn.functional.cross_entropy(network(image), labels)
+    # one step's gradients agree to 1e-5 of their size in float32
+    for found, true in zip(
+        torch.autograd.grad(loss, list(network.parameters())), expected, strict=True
+    ):
+        assert (found - true).norm() <= 1e-5 * true.norm()
+
+
+def test_replace_layers_switches_ours_and_keeps_hooks_and_shared_layers() -> None:
+    shared = nn.MaxPool2d(2)
+    network = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), shared, nn.Tanh(), shared)
+    seen: list[torch.Size] = []
+    network[0].register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    cnnexp.nn.replace_layers(network, "im2col")
+    assert network[1] is network[3] is shared
+    cnnexp.nn.replace_layers(network, "direct")
+    assert {m.algorithm for m in network.modules() if hasattr(m, "algorithm")} == {"direct"}
+    network(torch.zeros(1, 1, 8, 8))
+    assert seen == [torch.Size([1, 1, 8, 8])]
+
+
+def test_replace_layers_leaves_subclasses_of_others_alone() -> None:
+    class Quantised(nn.Conv2d):
+        pass
+
+    network = nn.Sequential(Quantised(1, 1, 3))
+    cnnexp.nn.replace_layers(network)
+    assert type(network[0]) is Quantised
+
+
+def test_replace_layers_changes_nothing_when_it_refuses() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 1, 3))
+    with pytest.raises(ops.UnknownAlgorithmError):
+        cnnexp.nn.replace_layers(network, "magic")
+    assert type(network[0]) is nn.Conv2d

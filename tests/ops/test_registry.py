@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from cnnexp import ops
+
+
+def test_records_are_frozen() -> None:
+    algorithm = ops.get_algorithm("conv2d", "direct")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        algorithm.name = "other"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_name_is_registered_once() -> None:
+    with pytest.raises(ValueError, match="conv2d has an algorithm named 'direct' already"):
+        ops.register(ops.get_algorithm("conv2d", "direct"))
+
+
+def test_an_unknown_algorithm_lists_the_known_ones_and_suggests_the_nearest() -> None:
+    with pytest.raises(
+        ops.UnknownAlgorithmError,
+        match=r"unknown algorithm 'dirct' for conv2d; known: direct, im2col, native, reference; "
+        r"did you mean 'direct'\?",
+    ):
+        ops.conv2d(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), algorithm="dirct")
+
+
+def test_an_unknown_op_lists_the_known_ones() -> None:
+    with pytest.raises(
+        ops.UnknownAlgorithmError, match="unknown op 'conv9d'; known: avg_pool2d, conv2d"
+    ):
+        ops.algorithm_names("conv9d")
+
+
+def test_an_algorithm_refuses_devices_and_dtypes_that_it_does_not_run_on() -> None:
+    direct = ops.get_algorithm("conv2d", "direct")
+    only_gpu = dataclasses.replace(direct, name="gpu-only", devices=("cuda",))
+    with pytest.raises(
+        ops.UnsupportedInputError, match=r"does not run on device cpu \(it runs on: cuda\)"
+    ):
+        only_gpu(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3))
+    only_single = dataclasses.replace(direct, name="single-only", dtypes=(torch.float32,))
+    with pytest.raises(
+        ops.UnsupportedInputError,
+        match=r"dtype torch.float64.*choose another algorithm: direct, im2col",
+    ):
+        only_single(torch.zeros(1, 1, 3, 3).double(), torch.zeros(1, 1, 3, 3).double())
+
+
+@pytest.mark.parametrize("op", ops.op_names())
+def test_every_algorithm_has_a_summary(op: str) -> None:
+    for name in ops.algorithm_names(op):
+        assert len(ops.get_algorithm(op, name).summary) > 20
