@@ -181,10 +181,10 @@ def test_autocast_computes_in_its_dtype_and_brings_gradients_back(algorithm: str
     image, weight, bias = torch.randn(2, 3, 6, 6), torch.randn(4, 3, 3, 3), torch.randn(4)
     tensors = [t.requires_grad_() for t in (image, weight, bias)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = ops.conv2d(*tensors, padding=1, algorithm=algorithm)
+        output = ops.conv2d(image, weight, bias, padding=1, algorithm=algorithm)
     assert output.dtype == torch.bfloat16
     grads = torch.autograd.grad(output.float().square().sum(), tensors)
-    exact = ops.conv2d(*tensors, padding=1)
+    exact = ops.conv2d(image, weight, bias, padding=1)
     expected = torch.autograd.grad(exact.square().sum(), tensors)
     for grad, true in zip(grads, expected, strict=True):
         assert grad.dtype == torch.float32

@@ -6,16 +6,21 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import version
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -91,8 +96,7 @@ class Composer:
             ConfigError: Unknown key, unknown choice, bad syntax or an interpolation that fails.
         """
         try:
-            with self._hydra() as extra:
-                config = compose(self._name, [*extra, *overrides], return_hydra_config=True)
+            config = self._compose(overrides)
         except MissingConfigException as error:
             raise ConfigError(_unknown_choice(error)) from error
         except OverrideParseException as error:
@@ -125,12 +129,23 @@ class Composer:
         same = [o.input_line or "" for o in hydra]
         return Jobs([[*job, *same] for batch in batches for job in batch], complete=True)
 
-    @contextmanager
-    def _hydra(self) -> Iterator[list[str]]:
-        """Hydra initialised; yields overrides that stand for the command's flags."""
-        extra = [f"hydra.searchpath=[file://{self._dir}]"] if self._dir else []
-        with initialize_config_dir(str(self._path), job_name=self._name, version_base="1.3"):
-            yield extra
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        """As ``hydra.compose``, which cannot look where --config-dir says."""
+        version.setbase("1.3")
+        search_path = create_config_search_path(str(self._path))
+        if self._dir:
+            anchor = SearchPathQuery(provider="schema")
+            search_path.prepend("command-line", f"file://{self._dir}", anchor)
+        before = get_gh_backup()
+        GlobalHydra.instance().clear()
+        hydra = Hydra.create_main_hydra2(self._name, search_path)
+        try:
+            return hydra.compose_config(
+                self._name, list(overrides), RunMode.RUN, with_log_configuration=False
+            )
+        finally:
+            GlobalHydra.instance().clear()
+            restore_gh_from_backup(before)
 
     def _explain(self, error: Exception, overrides: Sequence[str]) -> str:
         """The message for an override that does not fit the config."""
@@ -154,11 +169,10 @@ class Composer:
 
     def _base(self, choices: Sequence[str]) -> DictConfig:
         """The config with ``choices`` if they can be composed, else without."""
-        with self._hydra() as extra:
-            try:
-                return compose(self._name, [*extra, *choices])
-            except (HydraException, OmegaConfBaseException):
-                return compose(self._name, extra)
+        try:
+            return self._compose(choices)
+        except (HydraException, OmegaConfBaseException):
+            return self._compose([])
 
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:

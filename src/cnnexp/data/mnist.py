@@ -9,7 +9,7 @@ import hashlib
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +120,7 @@ def _download(folder: Path) -> None:
     """Fetch the files into ``folder``; each appears there whole or not at all."""
     from torchvision.datasets import MNIST
 
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch, _socket_timeout():
@@ -129,15 +130,15 @@ def _download(folder: Path) -> None:
                     os.replace(raw / name, folder / name)
     except (OSError, RuntimeError) as error:
         reason = str(error).replace("\n", " ").strip()
-        _remove_empty(folder)
+        _remove(made)
         raise DataUnavailableError(
             f"MNIST is not in {folder} and could not be downloaded ({reason[:300]})"
         ) from error
 
 
-def _remove_empty(folder: Path) -> None:
-    """Remove the folders that a failed download made, unless they hold something."""
-    for path in (folder, folder.parent):
+def _remove(folders: Sequence[Path]) -> None:
+    """Remove the folders that a failed download made, innermost first, unless they hold something."""
+    for path in folders:
         try:
             path.rmdir()
         except OSError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import lightning as L
 import torch
@@ -101,9 +100,9 @@ class ImageDataModule(L.LightningDataModule):
             self.train, self.batch_size, seed=self.shuffle_seed, pin_memory=self.pin_memory
         )
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]] | list[Any]:
-        """Batches of the validation images in order; none with ``val_size=0``."""
-        return self._evaluation(self.val) if self.val_size else []
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Batches of the validation images in order; no batches with ``val_size=0``."""
+        return self._evaluation(self.val)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Batches of the official test images in order."""

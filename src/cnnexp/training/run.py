@@ -77,8 +77,9 @@ def run_training(
             classifier = _classifier(job)
             callbacks = _Callbacks(job, folder, progress_bar)
             loggers: list[Logger] = [MetricsFile(folder), *job.loggers(folder)]
+            no_validation = {} if job.data.val_size else {"limit_val_batches": 0}
             trainer = L.Trainer(
-                **job.trainer,
+                **{**job.trainer, **no_validation},
                 default_root_dir=folder.path,
                 callbacks=[*callbacks.all, *job.callbacks()],
                 logger=loggers,

@@ -1,0 +1,143 @@
+"""Types, ranges, targets and combinations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cnnexp.config import Composer, ConfigError, plain_config
+from cnnexp.config.build import build_job, check_job
+from cnnexp.config.resolvers import register_resolvers
+from cnnexp.config.targets import allowed_prefixes, check_target, locate, make
+
+
+@pytest.fixture(autouse=True)
+def _no_mnist(empty_folder: Path) -> None:
+    register_resolvers()
+
+
+def _check(*overrides: str, extra: tuple[str, ...] = ()) -> None:
+    config = plain_config(Composer("train").compose(["data=digits", *overrides]))
+    check_job(build_job(config, extra), config, extra)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.batch_size=0", r"data\.batch_size=0: must be at least 1"),
+        ("data.val_size=-1", r"data\.val_size=-1: must be at least 0"),
+        ("data.val_size=many", r"data\.val_size=many: .*could not be converted to Integer"),
+        ("data.val_size=2000", r"digits has 1437 training images: too few for data\.val_size=2000"),
+        ("+data.colour=red", r"data\.colour: there is no key 'colour' in data\."),
+        ("+data.batchsize=3", r"Did you mean 'batch_size'\?"),
+        ("+optimiser.lr=3", r"optimiser: there is no key .* Did you mean 'optimizer'\?"),
+        ("seed=-1", r"seed=-1: must be between 0 and 4294967295"),
+        ("name=a/b", r"name='a/b': must be a plain folder name"),
+        ("backward.name=magic", r"backward\.name=magic: unknown algorithm 'magic'.*known: direct"),
+        (
+            "+regularization.l2.strength=-1",
+            r"regularization\.l2\.strength=-1.*: must be at least 0",
+        ),
+        ("accelerator.name=tpu", r"accelerator\.name=tpu: must be one of auto, cpu, gpu"),
+        ("accelerator.precision=8", r"accelerator\.precision=8: must be one of 32-true"),
+        ("checkpoint.monitor=test/acc", r"checkpoint\.monitor=test/acc: must be one of val/acc"),
+        ("optimizer.lr=fast", r"optimizer\.lr=fast: must be a number, but is text"),
+        ("optimizer.lr=-1", r"optimizer: torch\.optim\.Adam refuses .*Invalid learning rate: -1"),
+        ("optimizer.betas=0.9", r"optimizer\.betas=0\.9: must be a list, but is a number"),
+        ("+optimizer.learning_rate=1", r"torch\.optim\.Adam takes no argument 'learning_rate'"),
+        (
+            "optimizer._target_=torch.optim.Adem",
+            r"torch\.optim has no 'Adem'\. Did you mean 'Adam'\?",
+        ),
+        ("optimizer._target_=3", r"must be the dotted name of a class, but got 3"),
+        (
+            "model._target_=os.system",
+            r"model\._target_=os\.system is not allowed .*allow_targets=\[os\.\]",
+        ),
+        ("model._target_=torch.optim.Adam", r"is not allowed"),
+        ("scheduler._target_=cnnexp.optim.schedules.CosineAnnealingLR", r"T_max is missing"),
+        ("model.channels=[1,2,3,4,5,6]", r"model: .*images of 28×28 are too small for 6 blocks"),
+        ("model.channels=[]", r"channels must be one or more positive numbers"),
+        (
+            "model._target_=torch.nn.Flatten",
+            r"model\.channels: torch\.nn\.Flatten takes no argument",
+        ),
+        ("trainer.max_epochs=-3", r"trainer: .*max_epochs.* must be a non-negative integer or -1"),
+        ("+trainer.logger=false", r"trainer\.logger: choose it with logger="),
+        ("+trainer.max_epoch=3", r"takes no argument 'max_epoch'\. Did you mean 'max_epochs'\?"),
+        (
+            "+callbacks.x._target_=lightning.pytorch.callbacks.EarlyStopping",
+            r"callbacks\.x\.monitor is missing",
+        ),
+        ("+logger.x._target_=lightning.pytorch.loggers.CSVLogger", ""),
+    ],
+)
+def test_a_config_that_cannot_work_gets_one_sentence(override: str, message: str) -> None:
+    if not message:
+        _check(override)  # save_dir is the run folder: cnnexp adds it
+        return
+    with pytest.raises(ConfigError, match=message) as caught:
+        _check(override)
+    assert "\n" not in str(caught.value)
+
+
+def test_gpu_where_there_is_none() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(
+        ConfigError, match=r"accelerator=gpu with 1 device: this machine has 0 usable"
+    ):
+        _check("accelerator=gpu")
+
+
+def test_combinations_that_work() -> None:
+    _check("optimizer=sgd", "scheduler=onecycle", "regularization=l2", "model=lenet5")
+    _check(
+        "+trainer.gradient_clip_val=1.0", "+callbacks.t._target_=lightning.pytorch.callbacks.Timer"
+    )
+    _check("optimizer.lr=1", "model.kernel_size=[5,3,3,3]", "data.val_size=0")
+
+
+def test_targets_are_allowed_by_the_command_line_and_the_environment_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert allowed_prefixes(["seed=1", "allow_targets=[mylab.,other.]"]) == ("mylab.", "other.")
+    monkeypatch.setenv("CNNEXP_ALLOW_TARGETS", "lab.nets.")
+    assert allowed_prefixes() == ("lab.nets.",)
+    with pytest.raises(ConfigError, match="is not allowed"):
+        _check("model._target_=fractions.Fraction")
+    with pytest.raises(
+        ConfigError, match=r"model\.channels: fractions\.Fraction takes no argument"
+    ):
+        _check("model._target_=fractions.Fraction", extra=("fractions.",))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torch.nn.os.system",
+        "torch.nn.modules.sys.exit",
+        "torch.nn.functional.importlib.import_module",
+    ],
+)
+def test_other_modules_cannot_be_reached_through_an_allowed_one(target: str) -> None:
+    with pytest.raises(ConfigError):
+        locate("model", target)
+
+
+def test_what_a_module_merely_imports_is_not_its_own() -> None:
+    # torch.nn.functional.Callable is typing's
+    with pytest.raises(ConfigError, match="is not allowed: it is"):
+        locate("model", "torch.nn.functional.Callable")
+
+
+def test_make_adds_what_the_target_takes_and_leaves_the_rest() -> None:
+    node: dict[str, Any] = {"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 3}
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    made = make("scheduler", node, optimizer=optimizer, total_steps=10)
+    assert made.step_size == 3
+    with pytest.raises(ConfigError, match=r"scheduler\.step_size is missing"):
+        check_target("scheduler", {"_target_": node["_target_"]}, ("optimizer",))

@@ -1,0 +1,276 @@
+"""``python -m cnnexp.train`` as its users call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cnnexp import train
+from cnnexp.runs import RunFolder
+from tests.conftest import Command
+from tests.data.idx import write_mnist
+
+# LeNet-5, one epoch on the digits: the way through in seconds
+SHORT = ("model=lenet5", "data=digits", "trainer.max_epochs=1", "accelerator=cpu")
+
+
+def _runs(folder: Path) -> list[RunFolder]:
+    return [RunFolder(file.parent) for file in sorted(folder.rglob("status.json"))]
+
+
+@pytest.mark.parametrize(
+    "flags", [("--help",), ("--cfg", "job"), ("--cfg", "job", "optimizer=sgd")]
+)
+def test_help_and_cfg_import_neither_torch_nor_lightning(command: Command, flags: Any) -> None:
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['cnnexp.train', *{list(flags)!r}]\n"
+        "try: runpy.run_module('cnnexp.train', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "heavy = {'torch', 'lightning', 'torchvision', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "optimizer" in done.stdout
+
+
+def test_help_lists_every_choice_and_how_to_use_them(command: Command) -> None:
+    done = command("cnnexp.train", "--help")
+    assert done.returncode == 0
+    for line in ("optimizer: adam, sgd", "backward: direct, im2col, native, reference",
+                 "python -m cnnexp.train -m optimizer=adam,sgd seed=0,1"):  # fmt: skip
+        assert line in done.stdout
+
+
+MISUSE = [
+    (["optimizer=adm"], "optimizer=adm: unknown choice; known: adam, sgd. Did you mean 'adam'?"),
+    (
+        ["optimizer.lrr=1"],
+        "optimizer.lrr=1: there is no key 'optimizer.lrr' in the config. Did you",
+    ),
+    (["optimizer.lr=fast"], "optimizer.lr=fast: must be a number, but is text"),
+    (["data.batch_size=0"], "data.batch_size=0: must be at least 1"),
+    (["--cfg", "job", "optimizer=adm"], "optimizer=adm: unknown choice"),
+    (
+        ["-m", "optimizer=adam,sgd", "optimizer.lr=1,-1"],
+        "refuses its arguments: Invalid learning rate",
+    ),
+    (["-m", "optimizer=adam,adm"], "optimizer=adm: unknown choice"),
+    (["--config-dir", "nowhere"], "--config-dir=nowhere: there is no such folder"),
+    (["--config-name", "trian"], "trian"),
+    (["data=mnist", "data.fallback=error"], "data.fallback=digits to train on the bundled digits"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISUSE, ids=lambda v: "")
+def test_misuse_is_one_message_exit_code_2_and_nothing_left_behind(
+    empty_folder: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if not any(a.startswith(("--", "data")) for a in arguments):
+        arguments = [*arguments, "data=digits"]
+    else:
+        arguments = [*arguments, "data.download=false"]
+    monkeypatch.setattr(sys, "argv", ["cnnexp.train", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        train.main()
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("cnnexp.train: ")
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+    assert list(empty_folder.iterdir()) == []
+    assert sys.argv == ["cnnexp.train", *arguments]
+
+
+def test_gpu_where_there_is_none_as_a_process(command: Command, empty_folder: Path) -> None:
+    done = command("cnnexp.train", "accelerator=gpu", "data=digits", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "cnnexp.train: accelerator=gpu with 1 device: this machine has 0 usable GPUs; "
+        "use accelerator=cpu or auto\n"
+    )
+    assert list(empty_folder.iterdir()) == []
+
+
+def test_a_corrupt_data_file_is_a_failure_that_names_it(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_mnist(empty_folder / "data")
+    monkeypatch.setattr(sys, "argv", ["cnnexp.train"])
+    with pytest.raises(SystemExit) as stop:
+        train.main()
+    assert stop.value.code == 1
+    assert "train-images-idx3-ubyte is corrupt or truncated" in capsys.readouterr().err
+    assert [path.name for path in empty_folder.iterdir()] == ["data"]
+
+
+def test_offline_with_an_empty_data_folder_it_trains_on_the_digits_and_says_so_once(
+    command: Command, empty_folder: Path
+) -> None:
+    short = [argument for argument in SHORT if argument != "data=digits"]
+    offline = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    done = command("cnnexp.train", *short, **offline)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("NO MNIST") == 1
+    (run,) = _runs(empty_folder)
+    assert run.read_result()["dataset"] == "digits"
+    assert run.read_provenance()["dataset"]["sizes"] == [1317, 120, 360]  # as 55,000 to 5,000
+    assert run.log.read_text().count("NO MNIST") == 1
+    assert not (empty_folder / "data").exists()
+
+
+def test_a_run_prints_lines_and_writes_the_run_folder(command: Command, empty_folder: Path) -> None:
+    done = command(
+        "cnnexp.train", *SHORT, "optimizer=sgd", "regularization=l2", "scheduler=onecycle"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no warnings, no progress bar where there is no terminal
+    first, epoch, test, where = done.stdout.splitlines()
+    assert first.startswith("cnnexp 0.1.0  LeNet5, 61,706 parameters  backward direct  digits")
+    assert epoch.startswith("epoch 1/1  train/loss ")
+    assert test.startswith("test/acc ")
+    (run,) = _runs(empty_folder)
+    assert where == f"run folder {run.path.relative_to(empty_folder)}"
+    assert run.path.parent == empty_folder / "outputs" / "train" / "lenet5"
+    assert {path.name for path in run.path.iterdir()} == {
+        "config.yaml", "provenance.json", "status.json", "metrics.csv", "tensorboard",
+        "checkpoints", "result.json", "train.log",
+    }  # fmt: skip
+    assert run.read_provenance()["command"].endswith("cnnexp.train " + " ".join(SHORT) + (
+        " optimizer=sgd regularization=l2 scheduler=onecycle"
+    ))  # fmt: skip
+    assert run.read_config()["scheduler"]["max_lr"] == 0.1  # resolved
+    assert "test/acc" in run.log.read_text()
+
+
+def test_a_config_yaml_runs_again_with_the_same_result(
+    command: Command, empty_folder: Path
+) -> None:
+    assert command("cnnexp.train", *SHORT, "seed=3", "optimizer.lr=0.002").returncode == 0
+    (first,) = _runs(empty_folder)
+    again = command("cnnexp.train", "--config-dir", str(first.path), "--config-name", "config")
+    assert again.returncode == 0, again.stderr
+    _, second = _runs(empty_folder)
+    one, two = first.read_result(), second.read_result()
+    for key in ("seconds_fit", "images_per_second"):
+        del one[key], two[key]
+    assert one == two
+    assert first.read_config() == second.read_config()
+
+
+def test_a_sweep_makes_one_folder_a_job_and_skips_what_is_done(
+    command: Command, empty_folder: Path
+) -> None:
+    sweep = ("cnnexp.train", "-m", *SHORT, "name=opt", "optimizer=adam,sgd", "seed=0,1")
+    done = command(*sweep)
+    assert done.returncode == 0, done.stderr
+    runs = _runs(empty_folder)
+    assert len(runs) == 4
+    for run in runs:
+        result = run.read_result()
+        assert run.path == empty_folder / "outputs" / "sweeps" / "opt" / result["config_hash"]
+    settings = {(r.read_config()["optimizer"]["_target_"], r.read_config()["seed"]) for r in runs}
+    assert len(settings) == 4
+    before = [run.result.stat().st_mtime_ns for run in runs]
+    again = command(*sweep)
+    assert again.returncode == 0
+    assert again.stdout.count("is done already") == 4
+    assert [run.result.stat().st_mtime_ns for run in runs] == before
+
+
+def test_a_failing_job_lets_the_others_run_and_the_sweep_exits_with_1(
+    command: Command, empty_folder: Path
+) -> None:
+    # 64 classes fit the checks, but the callback stops the second job when it starts
+    (empty_folder / "mylab.py").write_text(
+        "import lightning as L\n"
+        "class Fail(L.Callback):\n"
+        "    def __init__(self, at: int) -> None:\n"
+        "        self.at = at\n"
+        "    def on_train_start(self, trainer, pl_module):\n"
+        "        if self.at: raise RuntimeError('it broke\\nhere')\n"
+    )
+    done = command(
+        "cnnexp.train", "-m", *SHORT, "name=x", "allow_targets=[mylab.]",
+        "+callbacks.f._target_=mylab.Fail", "+callbacks.f.at=1,0", PYTHONPATH=str(empty_folder),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "failed: RuntimeError: it broke here (more in outputs/sweeps/x/" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    states = sorted(run.read_status()["state"] for run in _runs(empty_folder))
+    assert states == ["done", "failed"]
+    (failed,) = [run for run in _runs(empty_folder) if run.read_status()["state"] == "failed"]
+    assert "Traceback" in failed.log.read_text()
+    assert failed.read_status()["error"] == "RuntimeError: it broke\nhere"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_the_run_and_its_status_says_so(
+    empty_folder: Path, number: signal.Signals, code: int
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cnnexp.train", *SHORT, "trainer.max_epochs=500"],
+        cwd=empty_folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        runs = _runs(empty_folder)
+        if runs and runs[0].read_status().get("epoch", 0) >= 1:
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in out + err
+    (run,) = _runs(empty_folder)
+    assert run.read_status()["state"] == "stopped"
+    assert run.read_status()["epoch"] >= 1
+    assert run.last_checkpoint.exists()
+    assert not run.result.exists()
+
+
+def test_a_folder_with_a_run_in_it_is_not_overwritten(command: Command, empty_folder: Path) -> None:
+    assert command("cnnexp.train", *SHORT, "hydra.run.dir=here").returncode == 0
+    before = json.loads((empty_folder / "here" / "status.json").read_text())
+    again = command("cnnexp.train", *SHORT, "hydra.run.dir=here")
+    assert again.returncode == 2
+    assert again.stderr == (
+        "cnnexp.train: hydra.run.dir=here: there is a run in it; name another folder\n"
+    )
+    assert json.loads((empty_folder / "here" / "status.json").read_text()) == before
+
+
+def test_a_name_with_odd_characters(command: Command, empty_folder: Path) -> None:
+    done = command("cnnexp.train", *SHORT, "name='it is, a=name'")
+    assert done.returncode == 0, done.stderr
+    (run,) = _runs(empty_folder)
+    assert run.path.parent.name == "it is, a=name"
+    assert yaml.safe_load(run.config.read_text())["name"] == "it is, a=name"
+
+
+def test_an_output_folder_that_cannot_be_made(command: Command, empty_folder: Path) -> None:
+    (empty_folder / "file").touch()
+    done = command("cnnexp.train", *SHORT, "output_dir=file")
+    assert done.returncode == 2
+    assert done.stderr.startswith("cnnexp.train: output_dir=file: cannot write there: ")
+    assert os.listdir(empty_folder) == ["file"]

@@ -1,0 +1,188 @@
+"""Real trainings, in this process: what they reach, what they write, and that they repeat."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cnnexp import ops
+from cnnexp.data import ImageDataModule, load_digits, load_mnist
+from cnnexp.models import LeNet5, SeedCNN
+from cnnexp.optim import cosine
+from cnnexp.regularization import L2
+from cnnexp.runs import RunFolder
+from cnnexp.training import TrainingJob, run_training
+from cnnexp.training.hparams import HPARAMS_METRICS
+
+
+def _job(**changes: Any) -> TrainingJob:
+    """LeNet-5 on the digits: seconds."""
+    seed = changes.get("seed", 0)
+    settings: dict[str, Any] = {
+        "data": ImageDataModule(
+            load_digits, val_size=144, batch_size=64, split_seed=seed, shuffle_seed=seed
+        ),
+        "network": lambda images: LeNet5(image_size=images.image_size),
+        "optimizer": partial(torch.optim.Adam, lr=2e-3),
+        "trainer": {"max_epochs": 2, "log_every_n_steps": 5, "accelerator": "cpu"},
+        "config": {"seed": seed, "optimizer": {"_target_": "torch.optim.Adam", "lr": 2e-3}},
+    }
+    return TrainingJob(**settings | changes)
+
+
+def _run(folder: Path, **changes: Any) -> tuple[RunFolder, dict[str, Any]]:
+    folder.mkdir()
+    run = RunFolder(folder)
+    return run, run_training(_job(**changes), run)
+
+
+def _tensorboard(folder: RunFolder) -> list[TensorBoardLogger]:
+    return [TensorBoardLogger(folder.path, "tensorboard", "", default_hp_metric=False)]
+
+
+def test_ten_thousand_mnist_images_reach_95_percent_in_two_epochs(
+    mnist_root: Path, tmp_path: Path
+) -> None:
+    data = ImageDataModule(
+        partial(load_mnist, mnist_root, download=False), val_size=2000, train_size=10_000
+    )
+    _, result = _run(
+        tmp_path / "run",
+        data=data,
+        network=lambda images: SeedCNN(image_size=images.image_size),
+        optimizer=partial(torch.optim.Adam, lr=1e-3),
+    )
+    assert result["val/acc"] >= 0.95
+    assert result["test/acc"] >= 0.95
+    assert (result["dataset"], result["backward"], result["epochs"]) == ("mnist", "direct", 2)
+
+
+def test_the_digits_are_learnt(tmp_path: Path) -> None:
+    trainer = {"max_epochs": 8, "accelerator": "cpu"}
+    _, result = _run(tmp_path / "run", trainer=trainer)
+    assert result["test/acc"] >= 0.93
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Path) -> None:
+    results = [
+        _run(tmp_path / name, seed=seed, penalties=[L2(1e-4)], scheduler=cosine)
+        for name, seed in (("a", 5), ("b", 5), ("c", 6))
+    ]
+    (one, first), (two, second), (_, third) = results
+    exact = ("train/loss", "val/loss", "test/loss", "test/acc", "config_hash")
+    assert [first[key] for key in exact] == [second[key] for key in exact]
+    assert first["train/loss"] != third["train/loss"]
+    states = [
+        torch.load(run.last_checkpoint, weights_only=True)["state_dict"] for run in (one, two)
+    ]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+    def losses(run: RunFolder) -> list[float]:
+        return [row["value"] for row in run.read_metrics() if row["name"] == "train/loss_step"]
+
+    assert losses(one) == losses(two)
+    assert len(losses(one)) == 2 * 21 // 5
+
+
+@pytest.mark.parametrize("backward", ops.algorithm_names("conv2d"))
+def test_every_backward_trains_the_same_network(backward: str, tmp_path: Path) -> None:
+    _, result = _run(tmp_path / "run", backward=backward)
+    _, native = _run(tmp_path / "native", backward="native")
+    assert result["backward"] == backward
+    assert result["train/loss"] == pytest.approx(native["train/loss"], rel=1e-3)
+    assert result["test/acc"] == pytest.approx(native["test/acc"], abs=0.02)
+
+
+def test_the_run_folder_is_whole(tmp_path: Path) -> None:
+    run, result = _run(tmp_path / "run", loggers=_tensorboard)
+    names = {path.name for path in run.path.iterdir()}
+    assert names == {
+        "config.yaml", "provenance.json", "status.json", "metrics.csv", "tensorboard",
+        "checkpoints", "result.json",
+    }  # fmt: skip
+    assert {path.name for path in run.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert run.read_result() == result
+    assert run.read_status()["state"] == "done"
+    assert run.read_status()["step"] == result["steps"] == 2 * 21
+    assert run.read_config()["optimizer"]["lr"] == 2e-3
+    assert run.read_provenance()["dataset"]["name"] == "digits"
+    assert run.read_provenance()["dataset"]["sizes"] == [1293, 144, 360]
+    assert result.keys() >= {
+        "status", "dataset", "backward", "test/acc", "test/loss", "val/acc", "val/loss",
+        "train/loss", "epochs", "steps", "seconds_fit", "images_per_second", "parameters", "seed",
+        "config_hash",
+    }  # fmt: skip
+    assert result["parameters"] == 61_706
+    logged = {row["name"] for row in run.read_metrics()}
+    assert logged >= {
+        "train/loss_step", "train/loss", "train/acc", "train/lr", "val/loss", "val/acc",
+        "test/loss", "test/acc", "perf/images_per_second",
+    }  # fmt: skip
+    for checkpoint in run.checkpoints.iterdir():
+        torch.load(checkpoint, weights_only=True)
+
+
+def test_tensorboard_has_the_curves_the_pictures_and_the_hparams(tmp_path: Path) -> None:
+    run, result = _run(tmp_path / "run", loggers=_tensorboard, penalties=[L2(1e-4)])
+    board = EventAccumulator(str(run.tensorboard), {"scalars": 0, "images": 0, "tensors": 0})
+    board.Reload()
+    assert set(board.Tags()["scalars"]) >= {
+        "train/loss_step", "train/loss", "train/acc", "train/lr", "val/loss", "val/acc",
+        "test/loss", "test/acc", "perf/images_per_second", "train/penalty/l2",
+    }  # fmt: skip
+    assert len(board.Scalars("val/acc")) == 2
+    assert set(board.Tags()["images"]) >= {
+        "filters/features.0", "test/confusion_matrix", "test/misclassified",
+    }  # fmt: skip
+    assert len(board.Images("filters/features.0")) == 3  # untrained, and after each epoch
+    for name in HPARAMS_METRICS:
+        values = [event.value for event in board.Scalars(f"hp/{name}")]
+        assert math.isnan(values[0])  # announced at the start …
+        assert values[-1] == pytest.approx(result[name], rel=1e-5)  # … and real at the end
+    assert "hp_metric" not in board.Tags()["scalars"]
+
+
+def test_the_best_epoch_by_validation_is_tested_not_the_last(tmp_path: Path) -> None:
+    # the learning rate is ruined after the first epoch, so that later epochs are worse
+    def ruin(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 1.0 if s < 21 else 300.0)
+
+    run, result = _run(
+        tmp_path / "run", scheduler=ruin, trainer={"max_epochs": 3, "accelerator": "cpu"}
+    )
+    accuracies = [row["value"] for row in run.read_metrics() if row["name"] == "val/acc"]
+    assert result["best_epoch"] == 1
+    assert result["val/acc"] == pytest.approx(accuracies[0], abs=1e-6) == max(accuracies)
+    assert result["epochs"] == 3
+    assert result["test/acc"] > accuracies[-1] + 0.2
+
+
+def test_without_validation_the_last_epoch_is_tested(tmp_path: Path) -> None:
+    run, result = _run(tmp_path / "run", data=ImageDataModule(load_digits, val_size=0))
+    assert [path.name for path in run.checkpoints.iterdir()] == ["last.ckpt"]
+    assert result["val/acc"] is None
+    assert result["best_epoch"] == 2
+
+
+def test_a_failure_is_written_down_and_raised(tmp_path: Path) -> None:
+    def broken(images: Any) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(5, 10))
+
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        _run(tmp_path / "run", network=broken)
+    run = RunFolder(tmp_path / "run")
+    assert run.read_status()["state"] == "failed"
+    assert "shapes cannot be multiplied" in run.read_status()["error"]
+    assert not run.result.exists()
+
+
+def test_fast_dev_run_goes_through(tmp_path: Path) -> None:
+    _, result = _run(tmp_path / "run", trainer={"fast_dev_run": True, "accelerator": "cpu"})
+    assert result["steps"] == 1
