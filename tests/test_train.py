@@ -103,7 +103,7 @@ def test_gpu_where_there_is_none_as_a_process(command: Command, empty_folder: Pa
     done = command("cnnexp.train", "accelerator=gpu", "data=digits", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2
     assert done.stderr == (
-        "cnnexp.train: accelerator=gpu with 1 device: this machine has 0 usable GPUs; "
+        "cnnexp.train: accelerator=gpu: this machine has 0 usable GPUs; "
         "use accelerator=cpu or auto\n"
     )
     assert list(empty_folder.iterdir()) == []

@@ -31,6 +31,18 @@ __all__ = ["main", "run_job"]
 
 log = logging.getLogger(__name__)
 
+# Hydra's own settings: here and not in conf/train.yaml, so that they hold for any root config, the
+# config.yaml of a run folder among them. Those of the command line come after them.
+_HYDRA = (
+    "hydra.output_subdir=null",  # the run folder has its own config.yaml
+    "hydra/job_logging=cnnexp",
+    "hydra/hydra_logging=cnnexp",
+)
+_HYDRA_SWEEP = (
+    "hydra.sweep.dir=${output_dir}/sweeps/${name}",
+    "hydra.sweep.subdir=${job_id:}",
+)
+
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its code."""
@@ -57,12 +69,13 @@ def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
         return _hand_to_hydra(parser, flags)
     if flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides:
         return _sweep(parser, flags, composer)
-    config = composer.compose(flags.overrides)
-    if (code := _check([plain_config(config)], flags.overrides)) != 0:
+    given = flags.overrides
+    config = composer.compose([*_HYDRA, *given])
+    if (code := _check([plain_config(config)], given)) != 0:
         return code
-    folder = _run_folder(config, flags.overrides)
+    folder = _run_folder(config, given)
     quoted = str(folder).replace("'", r"\'")
-    flags.overrides = [*flags.overrides, *_OURS, f"hydra.run.dir='{quoted}'"]
+    flags.overrides = [*_HYDRA, *given, f"hydra.run.dir='{quoted}'"]
     try:
         _hand_to_hydra(parser, flags)
     finally:
@@ -70,18 +83,16 @@ def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
     return _exit_code([folder])
 
 
-# What a config.yaml of a run folder, used as --config-name, does not bring along.
-_OURS = ("hydra.output_subdir=null", "hydra/job_logging=cnnexp")
-
-
 def _sweep(parser: argparse.ArgumentParser, flags: argparse.Namespace, composer: Composer) -> int:
+    given = flags.overrides
+    flags.overrides = [*_HYDRA, *_HYDRA_SWEEP, *given]
     jobs = composer.jobs(flags.overrides)
     configs, folders = [], []
     for overrides in jobs.overrides:
         config = composer.compose(overrides)
         configs.append(plain_config(config))
         folders.append(RunFolder(Path(config.hydra.sweep.dir) / config_hash(configs[-1])))
-    if (code := _check(configs, flags.overrides)) != 0:
+    if (code := _check(configs, given)) != 0:
         return code
     _hand_to_hydra(parser, flags)
     return _exit_code(folders) if jobs.complete else 0

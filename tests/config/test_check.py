@@ -42,6 +42,7 @@ def _check(*overrides: str, extra: tuple[str, ...] = ()) -> None:
             r"regularization\.l2\.strength=-1.*: must be at least 0",
         ),
         ("accelerator.name=tpu", r"accelerator\.name=tpu: must be one of auto, cpu, gpu"),
+        ("accelerator.devices=2", r"accelerator\.devices=2: this version trains on 1 device"),
         ("accelerator.precision=8", r"accelerator\.precision=8: must be one of 32-true"),
         ("checkpoint.monitor=test/acc", r"checkpoint\.monitor=test/acc: must be one of val/acc"),
         ("optimizer.lr=fast", r"optimizer\.lr=fast: must be a number, but is text"),
@@ -87,9 +88,7 @@ def test_a_config_that_cannot_work_gets_one_sentence(override: str, message: str
 def test_gpu_where_there_is_none() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(
-        ConfigError, match=r"accelerator=gpu with 1 device: this machine has 0 usable"
-    ):
+    with pytest.raises(ConfigError, match=r"accelerator=gpu: this machine has 0 usable"):
         _check("accelerator=gpu")
 
 
@@ -99,6 +98,12 @@ def test_combinations_that_work() -> None:
         "+trainer.gradient_clip_val=1.0", "+callbacks.t._target_=lightning.pytorch.callbacks.Timer"
     )
     _check("optimizer.lr=1", "model.kernel_size=[5,3,3,3]", "data.val_size=0")
+
+
+def test_a_schedule_without_an_end() -> None:
+    with pytest.raises(ConfigError, match=r"max_epochs=-1: a schedule needs an end"):
+        _check("scheduler=cosine", "trainer.max_epochs=-1")
+    _check("scheduler=cosine", "trainer.max_epochs=-1", "+trainer.max_steps=9")
 
 
 def test_targets_are_allowed_by_the_command_line_and_the_environment_only(

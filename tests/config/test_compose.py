@@ -51,9 +51,7 @@ def test_every_choice_composes_checks_and_builds(choice: str) -> None:
         import torch
 
         if not torch.cuda.is_available():
-            with pytest.raises(
-                ConfigError, match="accelerator=gpu with 1 device: this machine has 0"
-            ):
+            with pytest.raises(ConfigError, match="accelerator=gpu: this machine has 0"):
                 build_job(config)
             return
     check_job(build_job(config), config)

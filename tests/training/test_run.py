@@ -164,6 +164,25 @@ def test_the_best_epoch_by_validation_is_tested_not_the_last(tmp_path: Path) -> 
     assert result["test/acc"] > accuracies[-1] + 0.2
 
 
+@pytest.mark.parametrize("monitor", ["val/acc", "val/loss"])
+def test_the_best_is_the_greatest_accuracy_or_the_least_loss(monitor: str, tmp_path: Path) -> None:
+    trainer = {"max_epochs": 4, "accelerator": "cpu"}
+    run, result = _run(tmp_path / "run", monitor=monitor, trainer=trainer)
+    values = [row["value"] for row in run.read_metrics() if row["name"] == monitor]
+    best = max(values) if monitor == "val/acc" else min(values)
+    assert result["best_epoch"] == values.index(best) + 1
+    state = torch.load(run.best_checkpoint, weights_only=True)
+    assert state["epoch"] == values.index(best)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+@pytest.mark.parametrize("backward", ["direct", "im2col"])
+def test_other_precisions(precision: str, backward: str, tmp_path: Path) -> None:
+    trainer = {"max_epochs": 1, "accelerator": "cpu", "precision": precision}
+    _, result = _run(tmp_path / "run", trainer=trainer, backward=backward)
+    assert result["train/loss"] < 2.3  # better than guessing: ln 10 = 2.303
+
+
 def test_without_validation_the_last_epoch_is_tested(tmp_path: Path) -> None:
     run, result = _run(tmp_path / "run", data=ImageDataModule(load_digits, val_size=0))
     assert [path.name for path in run.checkpoints.iterdir()] == ["last.ckpt"]

@@ -63,6 +63,9 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
     scheduler = None
     if typed.scheduler.get("_target_") is not None:
         scheduler = partial(_scheduler, typed.scheduler, extra_targets)
+        endless = typed.trainer.get("max_epochs") == -1 and "max_steps" not in typed.trainer
+        if endless:
+            raise ConfigError("trainer.max_epochs=-1: a schedule needs an end; use scheduler=none")
     check_target("trainer", typed.trainer, extra=extra_targets)
     trainer = {k: v for k, v in typed.trainer.items() if k != "_target_"}
     for key in sorted(set(trainer) & set(_NOT_OF_TRAINER)):
@@ -79,7 +82,6 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
         loggers=partial(_loggers, typed.logger, extra_targets),
         seed=typed.seed,
         monitor=typed.checkpoint.monitor,
-        mode=typed.checkpoint.mode,
         channels_last=typed.accelerator.channels_last,
         config=dict(config),
     )
@@ -208,8 +210,7 @@ def _accelerator(config: AcceleratorConfig) -> dict[str, Any]:
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if config.name == "gpu" and found < config.devices:
         raise ConfigError(
-            f"accelerator=gpu with {config.devices} device{'s' * (config.devices > 1)}: this machine "
-            f"has {found} usable GPUs; use accelerator=cpu or auto"
+            f"accelerator=gpu: this machine has {found} usable GPUs; use accelerator=cpu or auto"
         )
     return {
         "accelerator": config.name,

@@ -90,21 +90,20 @@ class AcceleratorConfig:
 
     def __post_init__(self) -> None:
         _one_of("accelerator.name", self.name, ("auto", "cpu", "gpu"))
-        _at_least(self, "accelerator", 1, "devices")
+        if self.devices != 1:
+            raise ValueError(f"accelerator.devices={self.devices}: this version trains on 1 device")
         allowed = ("32-true", "64-true", "bf16-mixed", "16-mixed")
         _one_of("accelerator.precision", self.precision, allowed)
 
 
 @dataclass
 class CheckpointConfig:
-    """Which epoch is the best one: that with the best ``monitor``, a validation metric."""
+    """Which epoch is the best one: that with the greatest val/acc or the least val/loss."""
 
     monitor: str = "val/acc"
-    mode: str = "max"
 
     def __post_init__(self) -> None:
         _one_of("checkpoint.monitor", self.monitor, ("val/acc", "val/loss"))
-        _one_of("checkpoint.mode", self.mode, ("max", "min"))
 
 
 @dataclass

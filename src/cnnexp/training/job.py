@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
@@ -41,7 +41,8 @@ class TrainingJob:
         callbacks: Makes callbacks beyond cnnexp's own.
         loggers: Makes loggers beyond metrics.csv.
         seed: Of weights and data order.
-        monitor, mode: The validation metric whose best ("max" or "min") epoch is tested.
+        monitor: The validation metric whose best epoch is tested: the greatest, or for a loss the
+            least.
         channels_last: Memory layout of images and kernels.
         config: The resolved config that describes all this; kept in the run folder.
     """
@@ -57,6 +58,10 @@ class TrainingJob:
     loggers: Callable[[RunFolder], Sequence[Logger]] = _no_loggers
     seed: int = 0
     monitor: str = "val/acc"
-    mode: str = "max"
     channels_last: bool = True
     config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def mode(self) -> Literal["max", "min"]:
+        """Whether the greatest or the least ``monitor`` is the best."""
+        return "min" if self.monitor.endswith("loss") else "max"

@@ -1,0 +1,82 @@
+"""Take a picture of a TensorBoard page in headless Chromium, as docs/pictures has them.
+
+    pip install selenium        # and Debian's packages chromium and chromium-driver
+    python docs/screenshot.py outputs/train docs/pictures/tensorboard.png "timeseries&tagFilter=loss|acc"
+
+Starts TensorBoard on the folder, opens the page, waits until its curves are drawn, and stops it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--hide-scrollbars",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(address: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=5).read()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+
+
+def screenshot(folder: Path, picture: Path, page: str, size: str, seconds: float) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder)]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/data/environment")
+        options = webdriver.ChromeOptions()
+        for flag in (*FLAGS, f"--window-size={size}"):
+            options.add_argument(flag)
+        browser = webdriver.Chrome(options, Service("/usr/bin/chromedriver"))
+        try:
+            browser.get(f"http://127.0.0.1:{port}/#{page}")
+            time.sleep(seconds)
+            browser.save_screenshot(str(picture))
+        finally:
+            browser.quit()
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="take a picture of a TensorBoard page")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("page", nargs="?", default="timeseries")
+    parser.add_argument("--size", default="1500,1000")
+    parser.add_argument("--seconds", type=float, default=20.0, help="to wait for the curves")
+    options = parser.parse_args()
+    screenshot(options.folder, options.picture, options.page, options.size, options.seconds)

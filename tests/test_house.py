@@ -1,0 +1,104 @@
+"""The house rules that a program can check: layers, sizes, versions in one place, no stray data."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from tests.conftest import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_imports_point_down() -> None:
+    program = (
+        "import sys; from importlinter.cli import lint_imports_command; lint_imports_command()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"Contracts: 3 kept, 0 broken", done.stdout)
+
+
+def _sources() -> list[Path]:
+    return [file for part in ("src", "tests", "benchmarks") for file in (ROOT / part).rglob("*.py")]
+
+
+@pytest.mark.parametrize("file", _sources(), ids=lambda f: str(f.relative_to(ROOT)))
+def test_files_are_small(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_the_tools_have_the_same_versions_everywhere() -> None:
+    pinned = {}
+    for line in PROJECT["project"]["optional-dependencies"]["dev"]:
+        requirement = Requirement(line)
+        if str(requirement.specifier).startswith("=="):
+            pinned[requirement.name] = str(requirement.specifier)[2:]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    used = {repo["hooks"][0]["id"].partition("-")[0]: repo["rev"][1:] for repo in hooks["repos"]}
+    assert pinned == used
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    for name, version in pinned.items():
+        assert f"\n{name}=={version}\n" in constraints
+
+
+def test_the_constraints_are_within_the_ranges_of_the_project() -> None:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert "://" not in text  # versions only, no addresses
+    exact = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line)
+            exact[requirement.name] = Version(str(requirement.specifier)[2:])
+    extras = PROJECT["project"]["optional-dependencies"]
+    for line in [*PROJECT["project"]["dependencies"], *extras["test"], *extras["dev"]]:
+        requirement = Requirement(line)
+        if requirement.name != "cnnexp":
+            assert exact[requirement.name] in requirement.specifier, line
+
+
+def test_versions_with_known_holes_are_kept_out() -> None:
+    ranges = {
+        Requirement(line).name: Requirement(line) for line in PROJECT["project"]["dependencies"]
+    }
+    for bad in ("2.6.2", "2.6.3", "2.6.5"):
+        assert bad not in ranges["lightning"].specifier
+    assert "1.3.7" not in ranges["hydra-core"].specifier
+    assert "1.3.8" in ranges["hydra-core"].specifier
+
+
+def test_outputs_stands_in_the_tree_and_its_contents_are_ignored() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+
+    assert git("ls-files", "outputs").stdout.split() == ["outputs/.gitignore"]
+    assert git("check-ignore", "outputs/train/x/result.json").returncode == 0
+
+
+def test_the_changelog_names_the_version() -> None:
+    from cnnexp import __version__
+
+    assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

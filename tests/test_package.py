@@ -1,0 +1,53 @@
+"""The wheel works as the checkout does: conf/ travels inside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    (file,) = folder.glob("cnnexp-*.whl")
+    return file
+
+
+def test_the_wheel_holds_the_code_the_config_tree_and_nothing_else(wheel: Path) -> None:
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    conf = {f"cnnexp/{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.yaml")}
+    code = {str(file.relative_to(ROOT / "src")) for file in (ROOT / "src").rglob("*.py")}
+    assert names == conf | code
+
+
+def test_an_installed_wheel_runs_in_an_empty_folder(wheel: Path, empty_folder: Path) -> None:
+    site = empty_folder / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*install, "--target", str(site), str(wheel)], check=True, timeout=120)
+    work = empty_folder / "work"
+    work.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    where = [sys.executable, "-c", "import cnnexp; print(cnnexp.__file__)"]
+    found = subprocess.run(
+        where, cwd=work, env=environment, capture_output=True, text=True, check=True
+    )
+    assert Path(found.stdout.strip()).is_relative_to(site)
+    command = [sys.executable, "-m", "cnnexp.train", "data=digits", "model=lenet5"]
+    command += ["trainer.max_epochs=1", "accelerator=cpu"]
+    done = subprocess.run(
+        command, cwd=work, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    (result,) = work.glob("outputs/train/lenet5/*/result.json")
+    assert '"dataset": "digits"' in result.read_text()
+    provenance = result.with_name("provenance.json").read_text()
+    assert '"git": null' in provenance  # an installed package has no checkout

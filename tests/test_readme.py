@@ -1,0 +1,166 @@
+"""The commands and the links of the documentation."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from cnnexp.config import Composer
+from cnnexp.config.resolvers import register_resolvers
+from tests.conftest import ROOT
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+# what makes a documented training short, without changing what it does
+SHORT = ("data=digits", "model=lenet5", "trainer.max_epochs=1", "accelerator=cpu")
+
+
+def _blocks(file: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", file.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def _commands(file: Path) -> list[str]:
+    lines = [
+        line.partition(" #")[0].strip() for block in _blocks(file, "") for line in block.split("\n")
+    ]
+    return [
+        line for line in lines if line.startswith(("make ", "python -m cnnexp", "tensorboard "))
+    ]
+
+
+README_COMMANDS = _commands(ROOT / "README.md")
+TRAININGS = sorted(
+    {c for f in DOCUMENTS for c in _commands(f) if c.startswith("python -m cnnexp.train")}
+)
+
+
+def test_the_readme_names_the_two_commands_first() -> None:
+    assert README_COMMANDS[:2] == ["make train", "make test"]
+    assert any(c.startswith("tensorboard") for c in README_COMMANDS)
+    assert len(TRAININGS) >= 6
+
+
+@pytest.mark.parametrize("command", [c for c in README_COMMANDS if c.startswith("python -m")])
+def test_every_training_of_the_readme_runs(command: str, empty_folder: Path) -> None:
+    arguments = shlex.split(command)[1:] + ([] if "--" in command else list(SHORT))
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    results = list(empty_folder.rglob("result.json"))
+    if "--" not in command:
+        assert len(results) == (4 if " -m " in command[len("python -m") :] else 1)
+        assert all(json.loads(file.read_text())["status"] == "done" for file in results)
+
+
+@pytest.mark.parametrize("command", [c for c in TRAININGS if "--" not in c])
+def test_every_documented_override_fits_the_config(command: str, empty_folder: Path) -> None:
+    register_resolvers()
+    overrides = shlex.split(command)[3:]
+    composer = Composer("train")
+    sweep = overrides[:1] == ["-m"]
+    jobs = composer.jobs(overrides[1:]).overrides if sweep else [overrides]
+    for job in jobs:
+        composer.compose(job)
+
+
+def _make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_make_sets_up_once_and_passes_overrides_on(tmp_path: Path) -> None:
+    venv = f"VENV={tmp_path}"
+    setup = '-m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"'
+    assert setup in _make("-n", "train", venv).stdout
+    (tmp_path / ".installed").touch()  # newer than pyproject.toml: set up
+    assert "pip" not in _make("-n", "train", venv).stdout
+    assert f"{tmp_path}/bin/python -m pytest" in _make("-n", "test", venv).stdout
+    planned = _make("-n", "train", venv, "ARGS=optimizer=sgd trainer.max_epochs=3").stdout
+    line = f"{tmp_path}/bin/python -m cnnexp.train optimizer=sgd trainer.max_epochs=3"
+    assert line in planned.splitlines()
+
+
+def test_make_train_trains(empty_folder: Path) -> None:
+    if not (Path(sys.prefix) / ".installed").exists():
+        pytest.skip("this environment was not set up by make")
+    overrides = " ".join([*SHORT, f"output_dir={empty_folder}"])
+    done = _make("train", f"VENV={sys.prefix}", f"ARGS={overrides}")
+    assert done.returncode == 0, done.stderr
+    assert len(list(empty_folder.rglob("result.json"))) == 1
+
+
+def test_tensorboard_shows_a_run(empty_folder: Path) -> None:
+    train = [sys.executable, "-m", "cnnexp.train", *SHORT]
+    subprocess.run(train, check=True, capture_output=True, timeout=300)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = shlex.split(next(c for c in README_COMMANDS if c.startswith("tensorboard")))[1:]
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "tensorboard.main",
+            *command,
+            "--port",
+            str(port),
+            "--host",
+            "127.0.0.1",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        tags: dict[str, object] = {}
+        end = time.monotonic() + 60
+        while not tags and time.monotonic() < end:
+            try:
+                address = f"http://127.0.0.1:{port}/data/plugin/scalars/tags"
+                with urllib.request.urlopen(address, timeout=5) as answer:
+                    tags = json.load(answer)
+            except urllib.error.URLError:
+                time.sleep(0.3)
+            time.sleep(0.2)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=20)
+    ((run, scalars),) = tags.items()
+    assert run.startswith("train/lenet5/")
+    assert {"train/loss", "val/acc", "test/acc"} <= set(scalars)  # pyright: ignore
+
+
+def test_python_examples_run(empty_folder: Path) -> None:
+    examples = [block for file in DOCUMENTS for block in _blocks(file, "python")]
+    assert examples
+    for example in examples:
+        done = subprocess.run(
+            [sys.executable, "-W", "error::UserWarning", "-c", example],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda f: f.name)
+def test_links_lead_somewhere(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if "://" not in target:
+            assert (file.parent / target).exists(), target
+    for path in re.findall(r"`((?:src|tests|conf|docs|benchmarks)/[\w./-]+)`", text):
+        assert (ROOT / path).exists(), path
