@@ -68,6 +68,14 @@ MISUSE = [
         "refuses its arguments: Invalid learning rate",
     ),
     (["-m", "optimizer=adam,adm"], "optimizer=adm: unknown choice"),
+    (["--help", "optimizer=adm"], "optimizer=adm: unknown choice"),
+    (["--info", "config", "optimizer=adm"], "optimizer=adm: unknown choice"),
+    (["--resolve"], "--resolve goes with --cfg or --help"),
+    (["logger=null"], "logger"),
+    (["-m", "optimizer.lr=interval(1,2)"], "write optimizer.lr=value,value"),
+    (["-m", "seed=0,1", "output_dir=/proc/x"], "hydra.sweep.dir: cannot make /proc/x/sweeps"),
+    (["hydra.run.dir=/proc/x"], "hydra.run.dir: cannot make /proc/x"),
+    (["--config-path", "nowhere"], "nowhere: there is no such folder"),
     (["--config-dir", "nowhere"], "--config-dir=nowhere: there is no such folder"),
     (["--config-name", "trian"], "trian"),
     (["data=mnist", "data.fallback=error"], "data.fallback=digits to train on the bundled digits"),
@@ -82,10 +90,9 @@ def test_misuse_is_one_message_exit_code_2_and_nothing_left_behind(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if not any(a.startswith(("--", "data")) for a in arguments):
-        arguments = [*arguments, "data=digits"]
-    else:
-        arguments = [*arguments, "data.download=false"]
+    if "--resolve" not in arguments:
+        fallback = any(a.startswith("data.fallback") for a in arguments)
+        arguments = [*arguments, "data.download=false" if fallback else "data=digits"]
     monkeypatch.setattr(sys, "argv", ["cnnexp.train", *arguments])
     with pytest.raises(SystemExit) as stop:
         train.main()
@@ -193,12 +200,18 @@ def test_a_sweep_makes_one_folder_a_job_and_skips_what_is_done(
     assert again.returncode == 0
     assert again.stdout.count("is done already") == 4
     assert [run.result.stat().st_mtime_ns for run in runs] == before
+    # a result on other data, as of digits that stood in for MNIST, is not this job's
+    provenance = runs[0].read_provenance()
+    provenance["dataset"]["checksum"] = "of other data"
+    runs[0].write_provenance(provenance)
+    assert command(*sweep).stdout.count("is done already") == 3
+    assert runs[0].result.stat().st_mtime_ns > before[0]
 
 
 def test_a_failing_job_lets_the_others_run_and_the_sweep_exits_with_1(
     command: Command, empty_folder: Path
 ) -> None:
-    # 64 classes fit the checks, but the callback stops the second job when it starts
+    # a callback of the user's own that passes the checks and breaks the first job
     (empty_folder / "mylab.py").write_text(
         "import lightning as L\n"
         "class Fail(L.Callback):\n"
@@ -272,5 +285,5 @@ def test_an_output_folder_that_cannot_be_made(command: Command, empty_folder: Pa
     (empty_folder / "file").touch()
     done = command("cnnexp.train", *SHORT, "output_dir=file")
     assert done.returncode == 2
-    assert done.stderr.startswith("cnnexp.train: output_dir=file: cannot write there: ")
+    assert done.stderr.startswith("cnnexp.train: output_dir: cannot make file/train/lenet5: ")
     assert os.listdir(empty_folder) == ["file"]

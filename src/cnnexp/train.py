@@ -15,7 +15,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
@@ -26,6 +26,9 @@ from omegaconf import DictConfig
 from cnnexp.config import Composer, ConfigError, conf_dir, plain_config
 from cnnexp.config.resolvers import register_resolvers
 from cnnexp.runs import RunFolder, claim_run_folder, config_hash
+
+if TYPE_CHECKING:
+    from cnnexp.training import TrainingJob
 
 __all__ = ["main", "run_job"]
 
@@ -60,12 +63,15 @@ def main() -> None:
 
 
 def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
-    informs = flags.help or flags.hydra_help or flags.info is not None or flags.shell_completion
-    if informs:
-        return _hand_to_hydra(parser, flags)
+    if flags.resolve and flags.cfg is None and not flags.help:
+        raise ConfigError("--resolve goes with --cfg or --help")
+    if flags.config_path is not None:  # Hydra would look beside this file
+        flags.config_path = str(Path(flags.config_path).resolve())
     composer = Composer(flags.config_name or "train", flags.config_path, flags.config_dir)
-    if flags.cfg is not None:
-        composer.compose(flags.overrides)
+    informs = flags.help or flags.hydra_help or flags.info is not None or flags.shell_completion
+    if informs or flags.cfg is not None:
+        if flags.overrides and not flags.shell_completion:
+            composer.compose(flags.overrides)
         return _hand_to_hydra(parser, flags)
     if flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides:
         return _sweep(parser, flags, composer)
@@ -94,6 +100,8 @@ def _sweep(parser: argparse.ArgumentParser, flags: argparse.Namespace, composer:
         folders.append(RunFolder(Path(config.hydra.sweep.dir) / config_hash(configs[-1])))
     if (code := _check(configs, given)) != 0:
         return code
+    for folder in folders:
+        _make(folder.path.parent, "hydra.sweep.dir")
     _hand_to_hydra(parser, flags)
     return _exit_code(folders) if jobs.complete else 0
 
@@ -120,7 +128,7 @@ def _check(configs: Sequence[Mapping[str, Any]], overrides: Sequence[str]) -> in
     extra = allowed_prefixes(overrides)
     try:
         for config in configs:
-            check_job(build_job(config, extra), config, extra)
+            check_job(build_job(config, extra), extra)
     except (DataFileError, DataUnavailableError) as error:
         print(f"cnnexp.train: {error}", file=sys.stderr)
         return 2 if isinstance(error, DataUnavailableError) else 1
@@ -136,12 +144,18 @@ def _run_folder(config: DictConfig, overrides: Sequence[str]) -> RunFolder:
                 raise ConfigError(
                     f"hydra.run.dir={folder}: there is a run in it; name another folder"
                 )
+            _make(folder.path, "hydra.run.dir")
             return folder
     parent = Path(str(config.output_dir)) / "train" / str(config.name)
+    _make(parent, "output_dir")
+    return claim_run_folder(parent)
+
+
+def _make(folder: Path, key: str) -> None:
     try:
-        return claim_run_folder(parent)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"output_dir={config.output_dir}: cannot write there: {error}") from error
+        raise ConfigError(f"{key}: cannot make {folder}: {error.strerror}") from error
 
 
 def _exit_code(folders: Sequence[RunFolder]) -> int:
@@ -164,13 +178,13 @@ def run_job(cfg: DictConfig) -> float | None:
     register_resolvers()  # a launcher may have started this process
     hydra = HydraConfig.get()
     folder = RunFolder(_relative(hydra.runtime.output_dir))
-    if hydra.mode == RunMode.MULTIRUN:
-        if folder.read_status().get("state") == "done":
-            log.info("%s is done already", folder)
-            return folder.read_result().get("val/acc")
-        folder.clear()
     try:
         job = build_job(plain_config(cfg), allowed_prefixes(hydra.overrides.task))
+        if hydra.mode == RunMode.MULTIRUN:
+            if _is_done(folder, job):
+                log.info("%s is done already", folder)
+                return folder.read_result().get("val/acc")
+            folder.clear()
         return run_training(job, folder, progress_bar=sys.stderr.isatty())["val/acc"]
     except TrainingStopped as stop:
         log.warning("%s; status and checkpoints are in %s", stop, folder)
@@ -179,6 +193,13 @@ def run_job(cfg: DictConfig) -> float | None:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         log.error("failed: %s (more in %s)", reason, folder.log, exc_info=True)
         return None
+
+
+def _is_done(folder: RunFolder, job: TrainingJob) -> bool:
+    """Whether ``folder`` holds this job's result: digits that stood in for MNIST are not MNIST's."""
+    trained_on = folder.read_provenance().get("dataset", {}).get("checksum")
+    done = folder.read_status().get("state") == "done"
+    return done and trained_on == job.data.images.checksum
 
 
 def _relative(path: str) -> Path:

@@ -21,7 +21,7 @@ def _no_mnist(empty_folder: Path) -> None:
 
 def _check(*overrides: str, extra: tuple[str, ...] = ()) -> None:
     config = plain_config(Composer("train").compose(["data=digits", *overrides]))
-    check_job(build_job(config, extra), config, extra)
+    check_job(build_job(config, extra), extra)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,35 @@ def _check(*overrides: str, extra: tuple[str, ...] = ()) -> None:
             "model._target_=torch.nn.Flatten",
             r"model\.channels: torch\.nn\.Flatten takes no argument",
         ),
+        ("+model.num_classes=5", r"the network must give logits \(2, 10\), but gives \(2, 5\)"),
+        ("+model.in_channels=3", r"the network cannot take \(1, 28, 28\) images"),
+        (
+            "regularization=l2 regularization.l2.strength=nan",
+            r"strength=nan: must be at least 0 and",
+        ),
+        ("optimizer.lr=inf", r"optimizer\.lr=inf: must be finite"),
+        ("optimizer.betas=[0.9]", r"optimizer: torch\.optim\.Adam refuses its arguments"),
+        ("optimizer=null", r"optimizer=null: must be the name of a choice; known: adam, sgd"),
+        ("optimizer=5", r"optimizer=5: must be the name of a choice; known: adam, sgd"),
+        ("logger.tensorboard=null", r"logger\.tensorboard=None: must be a class"),
+        ("+callbacks.x=5", r"callbacks\.x=5: must be a class"),
+        ("+trainer.limit_test_batches=0", r"limit_test_batches=0: a run ends with a test"),
+        (
+            "trainer._target_=torch.optim.Adam",
+            r"trainer\._target_=torch\.optim\.Adam is not allowed",
+        ),
+        (
+            "scheduler=onecycle trainer.max_epochs=0",
+            r"a schedule needs a training of one step or more",
+        ),
+        (
+            "scheduler=cosine trainer.max_epochs=-1 +trainer.max_steps=-1",
+            r"needs a training of one",
+        ),
+        (
+            "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau",
+            r"ReduceLROnPlateau, which waits for a metric, is not supported yet",
+        ),
         ("trainer.max_epochs=-3", r"trainer: .*max_epochs.* must be a non-negative integer or -1"),
         ("+trainer.logger=false", r"trainer\.logger: choose it with logger="),
         ("+trainer.max_epoch=3", r"takes no argument 'max_epoch'\. Did you mean 'max_epochs'\?"),
@@ -78,10 +107,10 @@ def _check(*overrides: str, extra: tuple[str, ...] = ()) -> None:
 )
 def test_a_config_that_cannot_work_gets_one_sentence(override: str, message: str) -> None:
     if not message:
-        _check(override)  # save_dir is the run folder: cnnexp adds it
+        _check(*override.split())  # save_dir is the run folder: cnnexp adds it
         return
     with pytest.raises(ConfigError, match=message) as caught:
-        _check(override)
+        _check(*override.split())
     assert "\n" not in str(caught.value)
 
 
@@ -101,9 +130,16 @@ def test_combinations_that_work() -> None:
 
 
 def test_a_schedule_without_an_end() -> None:
-    with pytest.raises(ConfigError, match=r"max_epochs=-1: a schedule needs an end"):
+    with pytest.raises(ConfigError, match=r"max_epochs=-1, max_steps=-1: a schedule needs"):
         _check("scheduler=cosine", "trainer.max_epochs=-1")
     _check("scheduler=cosine", "trainer.max_epochs=-1", "+trainer.max_steps=9")
+
+
+def test_the_cheap_checks_come_before_the_data() -> None:
+    overrides = ["data.root=nowhere", "data.download=false", "data.fallback=error"]
+    config = plain_config(Composer("train").compose([*overrides, "optimizer.lr=-1"]))
+    with pytest.raises(ConfigError, match="Invalid learning rate"):
+        check_job(build_job(config))
 
 
 def test_targets_are_allowed_by_the_command_line_and_the_environment_only(

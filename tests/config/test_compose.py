@@ -54,7 +54,7 @@ def test_every_choice_composes_checks_and_builds(choice: str) -> None:
             with pytest.raises(ConfigError, match="accelerator=gpu: this machine has 0"):
                 build_job(config)
             return
-    check_job(build_job(config), config)
+    check_job(build_job(config))
 
 
 @pytest.mark.parametrize("file", sorted(conf_dir().rglob("*.yaml")), ids=lambda f: f.stem)
@@ -86,15 +86,20 @@ def test_the_defaults_are_the_settings_of_the_article() -> None:
         ("lr=3", r"lr=3: there is no key 'lr' in the config\. Did you mean 'optimizer\.lr'\?"),
         ("data.batch_sise=3", r"Did you mean 'data\.batch_size'\?"),
         ("trainer.limit_train_batches=3", r"takes it: add \+trainer\.limit_train_batches=3"),
+        ("data.root=null data=digits", r"there is no key 'data\.root' in the config\.$"),
         ("optimizer=adam,sgd", r"to run each value, add -m"),
         ("optimizer", r"cannot read 'optimizer' .*; write group=choice or key=value"),
-        ("name=${nothing}", r"nothing"),
     ],
 )
 def test_a_bad_override_gets_one_sentence(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        _compose(override)
+        Composer("train").compose(override.split())
     assert "\n" not in str(caught.value)
+
+
+def test_an_interpolation_that_leads_nowhere_gets_one_sentence() -> None:
+    with pytest.raises(ConfigError, match="nothing"):
+        _compose("name=${nothing}")
 
 
 def test_a_folder_of_ones_own_adds_choices(tmp_path: Path) -> None:
@@ -115,7 +120,8 @@ def test_the_jobs_of_a_sweep() -> None:
     assert jobs.complete
     assert len(jobs.overrides) == 6
     assert jobs.overrides[0] == ["optimizer=adam", "seed=0", "hydra.sweep.dir=x"]
-    shared = composer.jobs(["optimizer.lr=interval(0,1)", "seed=3"])
-    assert (shared.overrides, shared.complete) == ([["seed=3"]], False)
+    assert len(composer.jobs(["model=glob(*)"]).overrides) == len(GROUPS["model"])
+    with pytest.raises(ConfigError, match=r"lr=interval\(0,1\): Hydra's own sweeper tries listed"):
+        composer.jobs(["optimizer.lr=interval(0,1)", "seed=3"])
     with pytest.raises(ConfigError, match="cannot read"):
         composer.jobs(["seed"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -69,6 +71,12 @@ def test_fewer_training_images() -> None:
     small, large = (_module(val_size=100, train_size=size) for size in (50, 60))
     assert len(small.train) == 50
     assert torch.equal(small.val.images, large.val.images)
+
+
+def test_a_set_that_stands_in_for_another_is_split_in_proportion() -> None:
+    stand_in = dataclasses.replace(load_digits(), stands_in_for=60_000)
+    module = ImageDataModule(lambda: stand_in, val_size=5000, train_size=10_000)
+    assert (len(module.train), len(module.val)) == (240, 120)  # of 1,437
 
 
 @pytest.mark.parametrize("options", [{"val_size": 1437}, {"val_size": 1000, "train_size": 500}])

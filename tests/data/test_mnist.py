@@ -54,7 +54,7 @@ def test_files_that_are_not_idx_are_refused_even_with_the_right_checksum(tmp_pat
     file = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
     file.write_bytes(b"labels")
     checksums[file.name] = "42cecfeff00cc916fef4f64e7b921079"
-    with pytest.raises(DataFileError):
+    with pytest.raises(DataFileError, match="not in the IDX format"):
         load_mnist(tmp_path, download=False, checksums=checksums)
 
 

@@ -61,3 +61,20 @@ def test_avg_pool2d_shares_the_gradient_out(algorithm: str) -> None:
     assert pooled.tolist() == [[[[3.0]]]]
     (grad,) = torch.autograd.grad(pooled, image, torch.tensor([[[[8.0]]]]))
     assert grad.tolist() == [[[[2.0, 2.0], [2.0, 2.0]]]]
+
+
+def test_the_formulas_of_relu_linear_layer_and_cross_entropy() -> None:
+    """Those that docs/derivation.md gives and torch's autograd computes."""
+    x = torch.tensor([[1.0, -2.0, 0.0]], requires_grad=True)
+    g = torch.tensor([[5.0, 6.0, 7.0]])
+    assert torch.autograd.grad(x.relu(), x, g)[0].tolist() == (g * (x > 0)).tolist()
+
+    x, w, b = (torch.randn(shape, requires_grad=True) for shape in ((4, 3), (2, 3), (2,)))
+    g = torch.randn(4, 2)
+    found = torch.autograd.grad(torch.nn.functional.linear(x, w, b), (x, w, b), g)
+    torch.testing.assert_close(found, (g @ w, g.T @ x, g.sum(0)))
+
+    z, t = torch.randn(4, 3, requires_grad=True), torch.tensor([0, 2, 1, 1])
+    loss = torch.nn.functional.cross_entropy(z, t)
+    expected = (z.softmax(1) - torch.nn.functional.one_hot(t, 3)) / 4
+    torch.testing.assert_close(torch.autograd.grad(loss, z)[0], expected)

@@ -236,3 +236,11 @@ def test_per_sample_gradients_equal_batches_of_one(module: Any, arguments: Any) 
     torch.testing.assert_close(each, torch.stack(ones))
     torch.testing.assert_close(each.sum(0), module.grad_weight(grad, image, geometry))
     torch.testing.assert_close(grad_bias(grad, per_sample=True).sum(0), grad_bias(grad))
+
+
+@every_op
+@every_algorithm
+def test_meta_tensors_give_the_shape(make: Callable[[str], Op], algorithm: str) -> None:
+    function, inputs = make(algorithm)
+    shape = function(*inputs).shape
+    assert function(*(t.to("meta") for t in inputs)).shape == shape

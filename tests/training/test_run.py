@@ -183,6 +183,18 @@ def test_other_precisions(precision: str, backward: str, tmp_path: Path) -> None
     assert result["train/loss"] < 2.3  # better than guessing: ln 10 = 2.303
 
 
+def test_validation_in_the_middle_of_an_epoch_and_not_in_every_one(tmp_path: Path) -> None:
+    trainer = {"max_epochs": 2, "accelerator": "cpu", "val_check_interval": 0.5}
+    run, result = _run(tmp_path / "often", trainer=trainer)
+    accuracies = [row["value"] for row in run.read_metrics() if row["name"] == "val/acc"]
+    assert len(accuracies) == 4
+    assert result["val/acc"] == pytest.approx(max(accuracies), abs=1e-6)
+    trainer = {"max_epochs": 3, "accelerator": "cpu", "check_val_every_n_epoch": 2}
+    run, result = _run(tmp_path / "seldom", trainer=trainer)
+    assert torch.load(run.last_checkpoint, weights_only=True)["epoch"] == 2
+    assert result["best_epoch"] == 2
+
+
 def test_without_validation_the_last_epoch_is_tested(tmp_path: Path) -> None:
     run, result = _run(tmp_path / "run", data=ImageDataModule(load_digits, val_size=0))
     assert [path.name for path in run.checkpoints.iterdir()] == ["last.ckpt"]

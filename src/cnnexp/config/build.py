@@ -7,30 +7,34 @@ from functools import lru_cache, partial
 from typing import Any
 
 import torch
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cnnexp import ops
 from cnnexp.config.check import check_types
 from cnnexp.config.errors import ConfigError
-from cnnexp.config.schema import AcceleratorConfig, DataConfig, RegularizationConfig
-from cnnexp.config.targets import check_target, make
-from cnnexp.data import (
-    MNIST_TRAIN_SIZE,
-    ImageDataModule,
-    ImageSet,
-    load_digits,
-    load_mnist_or_digits,
+from cnnexp.config.schema import (
+    AcceleratorConfig,
+    DataConfig,
+    RegularizationConfig,
+    TrainConfig,
 )
+from cnnexp.config.targets import check_target, make
+from cnnexp.data import ImageDataModule, ImageSet, load_digits, load_mnist_or_digits
 from cnnexp.regularization import L2, Penalty
 from cnnexp.runs import RunFolder
-from cnnexp.training import TrainingJob, quiet_lightning
+from cnnexp.training import SchedulerFactory, TrainingJob, quiet_lightning
 
 __all__ = ["build_job", "check_job"]
 
+
+# Arguments that a network gets from the data, if it takes them.
+_FROM_DATA = ("in_channels", "num_classes", "image_size")
 
 # Arguments of lightning.Trainer that other parts of the config, or the run itself, decide.
 _NOT_OF_TRAINER = {
@@ -47,7 +51,7 @@ _NOT_OF_TRAINER = {
 
 
 def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> TrainingJob:
-    """The training that ``config`` (resolved, plain types) describes.
+    """The training that ``config`` (resolved, plain types) describes. Loads no data.
 
     Args:
         config: As composed from ``conf/train.yaml`` or read from a run's config.yaml.
@@ -55,31 +59,20 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
 
     Raises:
         ConfigError: Something in it cannot work.
-        DataUnavailableError, DataFileError: The images cannot be had.
     """
-    typed = check_types(config)
+    typed, extra = check_types(config), extra_targets
     _check_backward(typed.backward.name)
-    optimizer = partial(_optimizer, typed.optimizer, extra_targets)
-    scheduler = None
-    if typed.scheduler.get("_target_") is not None:
-        scheduler = partial(_scheduler, typed.scheduler, extra_targets)
-        endless = typed.trainer.get("max_epochs") == -1 and "max_steps" not in typed.trainer
-        if endless:
-            raise ConfigError("trainer.max_epochs=-1: a schedule needs an end; use scheduler=none")
-    check_target("trainer", typed.trainer, extra=extra_targets)
-    trainer = {k: v for k, v in typed.trainer.items() if k != "_target_"}
-    for key in sorted(set(trainer) & set(_NOT_OF_TRAINER)):
-        raise ConfigError(f"trainer.{key}: {_NOT_OF_TRAINER[key]}")
+    check_target("model", typed.model, _FROM_DATA, extra)
     return TrainingJob(
         data=_data(typed.data, typed.seed, typed.accelerator),
-        network=partial(_network, typed.model, extra_targets),
-        optimizer=optimizer,
-        scheduler=scheduler,
+        network=partial(_network, typed.model, extra),
+        optimizer=partial(_optimizer, typed.optimizer, extra),
+        scheduler=_schedule(typed, extra),
         penalties=_penalties(typed.regularization),
         backward=typed.backward.name,
-        trainer={**trainer, **_accelerator(typed.accelerator)},
-        callbacks=partial(_callbacks, typed.callbacks, extra_targets),
-        loggers=partial(_loggers, typed.logger, extra_targets),
+        trainer={**_trainer(typed.trainer), **_accelerator(typed.accelerator)},
+        callbacks=partial(_callbacks, typed.callbacks, extra),
+        loggers=partial(_loggers, typed.logger, extra),
         seed=typed.seed,
         monitor=typed.checkpoint.monitor,
         channels_last=typed.accelerator.channels_last,
@@ -87,38 +80,51 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
     )
 
 
-def check_job(
-    job: TrainingJob, config: Mapping[str, Any], extra_targets: Sequence[str] = ()
-) -> None:
-    """Build everything of ``job`` once, without memory for weights and without a file, and drop it.
+def check_job(job: TrainingJob, extra_targets: Sequence[str] = ()) -> None:
+    """Build everything of ``job`` once, the data last, without a file, and drop it.
 
     Raises:
         ConfigError: A part refuses its arguments, or they do not fit together.
         DataUnavailableError, DataFileError: The images cannot be had.
     """
-    from lightning import Trainer
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
-    try:
-        job.data.split()
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    with torch.device("meta"):
-        network = job.network(job.data.images)
-    parameters = [nn.Parameter(torch.empty_like(p, device="cpu")) for p in network.parameters()]
-    if not parameters:
-        raise ConfigError("model: the network has no parameters to train")
-    optimizer = job.optimizer(parameters)
+    optimizer = job.optimizer([nn.Parameter(torch.zeros(2, 2))])
     if job.scheduler is not None:
         job.scheduler(optimizer, 1000)
     job.callbacks()
-    for name, node in config.get("logger", {}).items():
+    for name, node in job.config.get("logger", {}).items():
         check_target(f"logger.{name}", node, ("save_dir",), extra_targets)
     try:
         with quiet_lightning():
             Trainer(**job.trainer, logger=False, enable_checkpointing=False)
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+    try:
+        job.data.split()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    _check_network(job)
+
+
+def _check_network(job: TrainingJob) -> None:
+    """Send two images without memory through the network."""
+    images = job.data.images
+    expected = (2, len(images.classes))
+    with torch.device("meta"):
+        network = job.network(images)
+        if not any(p.requires_grad for p in network.parameters()):
+            raise ConfigError("model: the network has no parameters to train")
+        try:
+            logits = network(torch.empty(2, images.channels, *images.image_size))
+        except (RuntimeError, TypeError, ValueError) as error:
+            size = (images.channels, *images.image_size)
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"model: the network cannot take {size} images: {reason}") from error
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if shape != expected:
+        raise ConfigError(
+            f"model: for 2 images of {expected[1]} classes the network must give logits {expected}, "
+            f"but gives {shape}"
+        )
 
 
 def _check_backward(name: str) -> None:
@@ -130,18 +136,12 @@ def _check_backward(name: str) -> None:
 
 
 def _data(config: DataConfig, seed: int, accelerator: AcceleratorConfig) -> ImageDataModule:
-    load = partial(_load_images, config.name, config.root, config.fallback, config.download)
-    images = load()
-    # The digits that stand in for MNIST are split in the same proportion.
-    stand_in = images.name != config.name
-    share = len(images.train) / MNIST_TRAIN_SIZE if stand_in else 1.0
-    train_size = config.train_size
     return ImageDataModule(
-        load,
+        partial(_load_images, config.name, config.root, config.fallback, config.download),
         batch_size=config.batch_size,
         eval_batch_size=config.eval_batch_size,
-        val_size=round(config.val_size * share),
-        train_size=None if train_size is None else max(1, round(train_size * share)),
+        val_size=config.val_size,
+        train_size=config.train_size,
         split_seed=config.split_seed,
         shuffle_seed=seed,
         pin_memory=accelerator.name != "cpu" and torch.cuda.is_available(),
@@ -173,10 +173,38 @@ def _optimizer(
     return _instance("optimizer", make("optimizer", config, extra, params=params), Optimizer)
 
 
+def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of Lightning's Trainer, which is the only one."""
+    check_target("trainer", config)
+    arguments = {key: value for key, value in config.items() if key != "_target_"}
+    for key in sorted(set(arguments) & set(_NOT_OF_TRAINER)):
+        raise ConfigError(f"trainer.{key}: {_NOT_OF_TRAINER[key]}")
+    if arguments.get("limit_test_batches", 1.0) == 0:
+        raise ConfigError("trainer.limit_test_batches=0: a run ends with a test")
+    return arguments
+
+
+def _schedule(config: TrainConfig, extra: Sequence[str]) -> SchedulerFactory | None:
+    """None for a constant learning rate."""
+    if config.scheduler.get("_target_") is None:
+        return None
+    epochs, steps = config.trainer.get("max_epochs"), config.trainer.get("max_steps", -1)
+    if (epochs == -1 and steps == -1) or 0 in (epochs, steps):
+        raise ConfigError(
+            f"trainer.max_epochs={epochs}, max_steps={steps}: a schedule needs a training of one step "
+            f"or more that ends; use scheduler=none"
+        )
+    return partial(_scheduler, config.scheduler, extra)
+
+
 def _scheduler(
     config: Mapping[str, Any], extra: Sequence[str], optimizer: Optimizer, total_steps: int
 ) -> LRScheduler:
     made = make("scheduler", config, extra, optimizer=optimizer, total_steps=total_steps)
+    if isinstance(made, ReduceLROnPlateau):
+        raise ConfigError(
+            "scheduler: ReduceLROnPlateau, which waits for a metric, is not supported yet"
+        )
     return _instance("scheduler", made, LRScheduler)
 
 

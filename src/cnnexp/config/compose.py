@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,8 @@ class Composer:
             raise ConfigError(_unreadable(error)) from error
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(self._explain(error, overrides)) from error
+        except ValueError as error:  # optimizer=null: a group's choice must be a name
+            raise ConfigError(self._unnamed_choice(overrides) or _first_line(error)) from error
         HydraConfig.instance().set_config(config)  # what ${hydra:…} reads
         return config
 
@@ -112,17 +115,28 @@ class Composer:
         Raises:
             ConfigError: An override cannot be read.
         """
+        with self._hydra() as hydra:  # which globs and group names are read with
+            parser = OverridesParser.create(config_loader=hydra.config_loader)
+            return self._jobs(parser, overrides)
+
+    def _jobs(self, parser: OverridesParser, overrides: Sequence[str]) -> Jobs:
         try:
-            parsed = OverridesParser.create().parse_overrides(list(overrides))
+            parsed = parser.parse_overrides(list(overrides))
         except OverrideParseException as error:
             raise ConfigError(_unreadable(error)) from error
         fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
         sweeper = self.compose(fixed).hydra.sweeper
         basic = sweeper._target_.rpartition(".")[2] == BasicSweeper.__name__
-        if not basic or not all(o.is_discrete_sweep() for o in parsed if o.is_sweep_override()):
+        if not basic:
             return Jobs([fixed], complete=False)
+        for override in parsed:
+            if override.is_sweep_override() and not override.is_discrete_sweep():
+                raise ConfigError(
+                    f"{override.input_line}: Hydra's own sweeper tries listed values only; "
+                    f"write {override.key_or_group}=value,value"
+                )
         params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-        swept = OverridesParser.create().parse_overrides(params)
+        swept = parser.parse_overrides(params)
         hydra = [o for o in parsed if o.get_key_element().lstrip("+~").startswith("hydra.")]
         swept += [o for o in parsed if o not in hydra]
         batches = BasicSweeper.split_arguments(swept, max_batch_size=None)
@@ -131,6 +145,13 @@ class Composer:
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         """As ``hydra.compose``, which cannot look where --config-dir says."""
+        with self._hydra() as hydra:
+            return hydra.compose_config(
+                self._name, list(overrides), RunMode.RUN, with_log_configuration=False
+            )
+
+    @contextmanager
+    def _hydra(self) -> Iterator[Hydra]:
         version.setbase("1.3")
         search_path = create_config_search_path(str(self._path))
         if self._dir:
@@ -138,11 +159,8 @@ class Composer:
             search_path.prepend("command-line", f"file://{self._dir}", anchor)
         before = get_gh_backup()
         GlobalHydra.instance().clear()
-        hydra = Hydra.create_main_hydra2(self._name, search_path)
         try:
-            return hydra.compose_config(
-                self._name, list(overrides), RunMode.RUN, with_log_configuration=False
-            )
+            yield Hydra.create_main_hydra2(self._name, search_path)
         finally:
             GlobalHydra.instance().clear()
             restore_gh_from_backup(before)
@@ -165,7 +183,19 @@ class Composer:
         node = OmegaConf.select(base, parent) if parent else None
         if isinstance(node, DictConfig) and "_target_" in node and _takes(node._target_, name):
             return f"{given}: not set in the config yet; {node._target_} takes it: add +{given}"
-        return f"{given}: there is no key '{key}' in the config.{did_you_mean(key, _keys(base))}"
+        known = [k for k in _keys(base) if not k.startswith("hydra.")]
+        if key in known:
+            return _first_line(error)
+        return f"{given}: there is no key '{key}' in the config.{did_you_mean(key, known)}"
+
+    def _unnamed_choice(self, overrides: Sequence[str]) -> str:
+        with self._hydra() as hydra:
+            for override in OverridesParser.create().parse_overrides(list(overrides)):
+                known = hydra.config_loader.get_group_options(override.key_or_group)
+                if known and not isinstance(override.value(), (str, list)):
+                    names = ", ".join(sorted(known))
+                    return f"{override.input_line}: must be the name of a choice; known: {names}"
+        return ""
 
     def _base(self, choices: Sequence[str]) -> DictConfig:
         """The config with ``choices`` if they can be composed, else without."""

@@ -7,6 +7,7 @@ users name a class of their own (``_target_``) are checked against that class in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +26,8 @@ __all__ = [
 def _at_least(owner: object, part: str, least: float, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
-        if value is not None and value < least:
-            raise ValueError(f"{part}.{name}={value}: must be at least {least}")
+        if value is not None and not (value >= least and math.isfinite(value)):
+            raise ValueError(f"{part}.{name}={value}: must be at least {least} and finite")
 
 
 def _one_of(part: str, value: str, allowed: Sequence[str]) -> None:

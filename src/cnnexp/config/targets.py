@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import os
 import types
 import typing
@@ -94,6 +95,8 @@ def check_target(
     Raises:
         ConfigError: As :func:`locate`; an argument is unknown, missing or of the wrong type.
     """
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{part}={node}: must be a class: {part}._target_=… and its arguments")
     target = node.get("_target_")
     function = locate(part, target, extra)
     arguments = {key: value for key, value in node.items() if key != "_target_"}
@@ -107,6 +110,8 @@ def check_target(
         if key not in named and not takes_any:
             hint = did_you_mean(key, named)
             raise ConfigError(f"{part}.{key}: {target} takes no argument '{key}'.{hint}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{part}.{key}={value}: must be finite")
         if key in hints and not _accepts(hints[key], value):
             wanted = _spell(hints[key])
             raise ConfigError(
@@ -130,8 +135,9 @@ def make(part: str, node: Mapping[str, Any], extra: Sequence[str] = (), **given:
     arguments |= {key: value for key, value in node.items() if key != "_target_"}
     try:
         return function(**arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{part}: {node['_target_']} refuses its arguments: {error}") from error
+    except Exception as error:  # whatever a user's class raises
+        reason = " ".join(f"{error}".split()) or type(error).__name__
+        raise ConfigError(f"{part}: {node['_target_']} refuses its arguments: {reason}") from error
 
 
 def _within(name: str, prefixes: Sequence[str]) -> bool:

@@ -8,11 +8,10 @@ from cnnexp.data.images import (
     ImageSet,
     LabelledImages,
 )
-from cnnexp.data.mnist import MNIST_TRAIN_SIZE, load_mnist, load_mnist_or_digits
+from cnnexp.data.mnist import load_mnist, load_mnist_or_digits
 from cnnexp.data.module import ImageDataModule
 
 __all__ = [
-    "MNIST_TRAIN_SIZE",
     "BatchOrder",
     "DataFileError",
     "DataUnavailableError",

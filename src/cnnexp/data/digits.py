@@ -1,7 +1,7 @@
 """The handwritten digits that come with scikit-learn: real data where there is no network.
 
-1,797 images of 8×8 pixels in 17 grey values, by 43 people (the test part of UCI's "Optical
-Recognition of Handwritten Digits"; Alpaydin & Kaynak, 1998), enlarged to 28×28 so that networks for
+1,797 images of 8×8 pixels in 17 grey values (the test part of UCI's "Optical Recognition of
+Handwritten Digits"; Alpaydin & Kaynak, 1998), enlarged to 28×28 so that networks for
 MNIST fit.
 """
 

@@ -53,8 +53,9 @@ class ImageSet:
         test: The official test images.
         classes: Name of each class.
         mean, std: Of the training pixels scaled to 0…1, one number a channel.
-        checksum: Identifies the data: an md5 over the files' own md5s.
+        checksum: Identifies the data: an md5 of it, or of its files' md5s.
         notice: What every run on it must say first; empty if nothing.
+        stands_in_for: Training images of the set that it replaces; 0 if it is itself.
     """
 
     name: str
@@ -65,6 +66,7 @@ class ImageSet:
     std: tuple[float, ...]
     checksum: str
     notice: str = ""
+    stands_in_for: int = 0
 
     @property
     def channels(self) -> int:

@@ -12,12 +12,13 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 
 from cnnexp.data.digits import load_digits
 from cnnexp.data.images import DataFileError, DataUnavailableError, ImageSet, LabelledImages
 
-__all__ = ["MNIST_CHECKSUMS", "MNIST_TRAIN_SIZE", "load_mnist", "load_mnist_or_digits"]
+__all__ = ["MNIST_CHECKSUMS", "load_mnist", "load_mnist_or_digits"]
 
 MNIST_CHECKSUMS: Mapping[str, str] = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -91,7 +92,7 @@ def load_mnist_or_digits(
             f"NO MNIST: {error}. Going on with the bundled digits (scikit-learn's 8×8, enlarged to "
             f"28×28): all results say 'digits' and do not compare with MNIST's"
         )
-        return replace(load_digits(), notice=notice)
+        return replace(load_digits(), notice=notice, stands_in_for=MNIST_TRAIN_SIZE)
 
 
 def _verify(file: Path, expected: str) -> None:
@@ -128,7 +129,7 @@ def _download(folder: Path) -> None:
             for name in MNIST_CHECKSUMS:
                 if not (folder / name).exists():
                     os.replace(raw / name, folder / name)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, HTTPException) as error:
         reason = str(error).replace("\n", " ").strip()
         _remove(made)
         raise DataUnavailableError(

@@ -19,7 +19,8 @@ class ImageDataModule(L.LightningDataModule):
     """Batches of (images (B, C, H, W) float32 in 0…1, labels (B,) int64) of one image set.
 
     The training images are split once, by ``split_seed``: ``val_size`` of them validate, the
-    others train. The official test images are only ever test batches.
+    others train. A set that stands in for another one is split in the same proportion. The
+    official test images are only ever test batches.
 
     Args:
         load: Loads the image set; called once, at the first use.
@@ -77,9 +78,11 @@ class ImageDataModule(L.LightningDataModule):
     def split(self) -> tuple[LabelledImages, LabelledImages]:
         """(training, validation) images; made at the first use."""
         if self._split is None:
-            whole = self.images.train
-            room = len(whole) - self.val_size
-            wanted = room if self.train_size is None else self.train_size
+            whole, instead_of = self.images.train, self.images.stands_in_for
+            share = len(whole) / instead_of if instead_of else 1.0
+            val_size = round(self.val_size * share)
+            room = len(whole) - val_size
+            wanted = room if self.train_size is None else max(1, round(self.train_size * share))
             if room < 1 or wanted > room:
                 raise ValueError(
                     f"{self.images.name} has {len(whole)} training images: too few for "
@@ -87,7 +90,7 @@ class ImageDataModule(L.LightningDataModule):
                 )
             generator = torch.Generator().manual_seed(self.split_seed)
             order = torch.randperm(len(whole), generator=generator)
-            held_out, rest = order[: self.val_size], order[self.val_size :]
+            held_out, rest = order[:val_size], order[val_size:]
             self._split = (
                 whole.select(rest[:wanted].sort().values),
                 whole.select(held_out.sort().values),

@@ -18,7 +18,7 @@ def cast_for_autocast(
     (``torch.amp.custom_fwd`` does not combine with ``setup_context``: pytorch #132388.)
     """
     device = input.device.type
-    if not torch.is_autocast_enabled(device) or not input.is_floating_point():
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return input, weight, bias
     dtype = torch.get_autocast_dtype(device)
     if input.dtype == torch.float64:  # autocast leaves float64 alone

@@ -8,6 +8,7 @@ d dilation. Window (p, q) reads, at its offset (u, v), the input element
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,15 +27,13 @@ def as_pair(value: IntPair, name: str) -> tuple[int, int]:
         TypeError: ``value`` is neither an int nor a sequence of ints.
         RuntimeError: the sequence has more than two elements or none (as torch).
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value, value
-    if isinstance(value, (str, bytes, bool)) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be an int or a pair of ints, but got {value!r}")
-    if not all(isinstance(v, int) and not isinstance(v, bool) for v in value):
-        raise TypeError(f"{name} must be an int or a pair of ints, but got {value!r}")
-    if len(value) not in (1, 2):
-        raise RuntimeError(f"{name} must be an int or a pair of ints, but got {tuple(value)}")
-    return value[0], value[-1]
+    try:  # operator.index takes NumPy's ints as well, and no floats
+        numbers = [operator.index(v) for v in (value if isinstance(value, Sequence) else [value])]
+    except TypeError:
+        raise TypeError(f"{name} must be an int or a pair of ints, but got {value!r}") from None
+    if len(numbers) not in (1, 2):
+        raise RuntimeError(f"{name} must be an int or a pair of ints, but got {value!r}")
+    return numbers[0], numbers[-1]
 
 
 def check_image(input: Tensor, op: str) -> None:

@@ -27,8 +27,10 @@ def pool_geometry(
     """
     check_image(input, op)
     kernel_size = as_pair(kernel_size, "kernel_size")
-    # torch takes an empty list for "not given", too
-    stride = kernel_size if stride is None or stride == [] else as_pair(stride, "stride")
+    # torch takes an empty sequence for "not given", too
+    if stride is None or stride in ([], ()):
+        stride = kernel_size
+    stride = as_pair(stride, "stride")
     padding = as_pair(padding, "padding")
     if any(p > k // 2 for p, k in zip(padding, kernel_size, strict=True)):
         raise RuntimeError(

@@ -33,6 +33,10 @@ class UnsupportedInputError(RuntimeError):
     """An algorithm was given a device or a dtype that it does not run on."""
 
 
+# Real ones only: the formulas have no conjugates, which complex gradients need.
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """One way to compute one op, forward and backward.
@@ -43,7 +47,7 @@ class Algorithm:
         function: Callable with the signature of the op's twin in ``torch.nn.functional``.
         summary: One line for help texts and tables.
         devices: Device types that it runs on; empty means all.
-        dtypes: Data types that it computes in; empty means all floating ones.
+        dtypes: Data types that it computes in; empty means all that torch has.
         requires: Names of the extra packages that it needs, as in ``pip install NAME``.
     """
 
@@ -52,7 +56,7 @@ class Algorithm:
     function: Callable[..., Any]
     summary: str
     devices: tuple[str, ...] = ()
-    dtypes: tuple[torch.dtype, ...] = ()
+    dtypes: tuple[torch.dtype, ...] = FLOATING
     requires: tuple[str, ...] = ()
 
     def __call__(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -55,7 +55,7 @@ class RunFolder:
 
     @property
     def best_checkpoint(self) -> Path:
-        """The checkpoint of the epoch with the best validation accuracy."""
+        """The checkpoint of the epoch that was best on validation images."""
         return self.checkpoints / "best.ckpt"
 
     @property

@@ -1,7 +1,15 @@
 """Train a network: LightningModule, callbacks, checkpoints, Trainer."""
 
-from cnnexp.training.classifier import Classifier
+from cnnexp.training.classifier import Classifier, OptimizerFactory, SchedulerFactory
 from cnnexp.training.job import TrainingJob
 from cnnexp.training.run import TrainingStopped, quiet_lightning, run_training
 
-__all__ = ["Classifier", "TrainingJob", "TrainingStopped", "quiet_lightning", "run_training"]
+__all__ = [
+    "Classifier",
+    "OptimizerFactory",
+    "SchedulerFactory",
+    "TrainingJob",
+    "TrainingStopped",
+    "quiet_lightning",
+    "run_training",
+]

@@ -77,7 +77,7 @@ def run_training(
             classifier = _classifier(job)
             callbacks = _Callbacks(job, folder, progress_bar)
             loggers: list[Logger] = [MetricsFile(folder), *job.loggers(folder)]
-            no_validation = {} if job.data.val_size else {"limit_val_batches": 0}
+            no_validation = {} if len(job.data.val) else {"limit_val_batches": 0}
             trainer = L.Trainer(
                 **{**job.trainer, **no_validation},
                 default_root_dir=folder.path,
@@ -142,7 +142,7 @@ class _Callbacks:
         if progress_bar:
             self.all.append(TQDMProgressBar(refresh_rate=10, leave=False))
         if not job.trainer.get("fast_dev_run"):
-            if job.data.val_size and job.trainer.get("limit_val_batches", 1.0) != 0:
+            if len(job.data.val) and job.trainer.get("limit_val_batches", 1.0) != 0:
                 self.all.append(_checkpoint(folder.best_checkpoint, job.monitor, job.mode))
             self.all.append(_checkpoint(folder.last_checkpoint))
 
@@ -155,6 +155,8 @@ def _checkpoint(file: Path, monitor: str | None = None, mode: str = "min") -> Mo
         monitor=monitor,
         mode=mode,
         save_top_k=1,
+        # after validation; the last one after the epoch, validated or not
+        save_on_train_epoch_end=None if monitor else True,
         enable_version_counter=False,
         auto_insert_metric_name=False,
     )
@@ -216,7 +218,7 @@ def _train_and_test(
         weights_only=True if chosen else None,
     )
     best = callbacks.history.best(job.monitor, job.mode)
-    last = callbacks.history.epochs[-1] if callbacks.history.epochs else {}
+    last = callbacks.history.last
     rates = callbacks.throughput.images_per_second
     result = {
         "status": "done",

@@ -35,6 +35,11 @@ def divisors(
     return torch.outer(*counts).to(like.dtype)
 
 
+def _wide(tensor: Tensor) -> Tensor:
+    """Half precision as float32: the sum of a window overflows long before its average does."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
 def make_avg_pool2d(
     forward: Callable[..., Tensor], grad_input: Callable[..., Tensor]
 ) -> Callable[..., Tensor]:
@@ -50,7 +55,7 @@ def make_avg_pool2d(
 
         @staticmethod
         def forward(input: Tensor, geometry: WindowGeometry, divisor: Tensor) -> Tensor:
-            return forward(input, geometry, divisor)
+            return forward(_wide(input), geometry, divisor).to(input.dtype)
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -62,7 +67,8 @@ def make_avg_pool2d(
             if not ctx.needs_input_grad[0]:
                 return None, None, None
             (divisor,) = ctx.saved_tensors
-            return grad_input(grad_output, ctx.geometry, divisor), None, None
+            grad = grad_input(_wide(grad_output), ctx.geometry, divisor)
+            return grad.to(grad_output.dtype), None, None
 
     def avg_pool2d(
         input: Tensor,
@@ -76,7 +82,7 @@ def make_avg_pool2d(
         if divisor_override == 0:
             raise RuntimeError("divisor must be not zero")
         geometry = pool_geometry(input, "avg_pool2d", kernel_size, stride, padding, 1, ceil_mode)
-        divisor = divisors(geometry, count_include_pad, divisor_override, input)
+        divisor = divisors(geometry, count_include_pad, divisor_override, _wide(input))
         batch = input if input.dim() == 4 else input.unsqueeze(0)
         output = AvgPool2dFunction.apply(batch, geometry, divisor)
         return output if input.dim() == 4 else output.squeeze(0)

@@ -12,5 +12,6 @@ register(
         name="native",
         function=F.avg_pool2d,
         summary="torch.nn.functional.avg_pool2d and torch's autograd, the baseline",
+        dtypes=(),
     )
 )

@@ -12,5 +12,6 @@ register(
         name="native",
         function=F.conv2d,
         summary="torch.nn.functional.conv2d and torch's autograd, the baseline",
+        dtypes=(),
     )
 )

@@ -12,5 +12,6 @@ register(
         name="native",
         function=F.max_pool2d,
         summary="torch.nn.functional.max_pool2d and torch's autograd, the baseline",
+        dtypes=(),
     )
 )

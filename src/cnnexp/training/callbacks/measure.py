@@ -28,8 +28,8 @@ class LearningRate(Callback):
 class Throughput(Callback):
     """Log ``perf/images_per_second``, training only, once an epoch.
 
-    The clock runs from the first batch of an epoch to its last, without validation; a GPU is waited
-    for at the two ends only.
+    The clock runs from the first batch of an epoch to its last, before the validation at its end (one
+    in the middle counts); a GPU is waited for at the two ends only.
 
     Attributes:
         images_per_second: Of each epoch so far.

@@ -15,32 +15,37 @@ log = logging.getLogger(__name__)
 
 
 class EpochHistory(Callback):
-    """Keep each epoch's metrics and print them as one line, which train.log keeps, too.
+    """Keep the metrics of each validation and epoch, and print a line an epoch, kept in train.log.
 
     Attributes:
-        epochs: One dict of metrics an epoch, with its number (from 1) as ``"epoch"``.
+        validations: The metrics of each validation, with the epoch (from 1) as ``"epoch"``.
+        last: The metrics at the end of the last epoch, likewise; {} before.
     """
 
     def __init__(self) -> None:
-        self.epochs: list[dict[str, float]] = []
+        self.validations: list[dict[str, float]] = []
+        self.last: dict[str, float] = {}
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep what the choice of the best weights is made from, at the moment it is made."""
+        if not trainer.sanity_checking:
+            self.validations.append(_metrics(trainer))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Runs after the epoch's validation."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.epochs.append({"epoch": trainer.current_epoch + 1, **metrics})
+        """Print; runs after the epoch's validation."""
+        self.last = _metrics(trainer)
         parts = [
-            f"{name} {_figure(name, metrics[name])}"
+            f"{name} {_figure(name, self.last[name])}"
             for name in ("train/loss", "train/acc", "val/loss", "val/acc", "perf/images_per_second")
-            if name in metrics
+            if name in self.last
         ]
         log.info("epoch %d/%s  %s", trainer.current_epoch + 1, trainer.max_epochs, "  ".join(parts))
 
     def best(self, monitor: str, mode: str) -> dict[str, float]:
-        """The first epoch with the best ``monitor``; the last epoch if none has it; {} before any."""
-        rated = [epoch for epoch in self.epochs if monitor in epoch]
-        if not rated:
-            return self.epochs[-1] if self.epochs else {}
-        return (max if mode == "max" else min)(rated, key=lambda epoch: epoch[monitor])
+        """The first validation with the best ``monitor``; the last epoch if there was none."""
+        if not self.validations:
+            return self.last
+        return (max if mode == "max" else min)(self.validations, key=lambda v: v[monitor])
 
 
 class RunStatus(Callback):
@@ -58,6 +63,11 @@ class RunStatus(Callback):
         if trainer.is_global_zero:
             done = trainer.current_epoch + 1
             self._folder.write_status("running", epoch=done, step=trainer.global_step)
+
+
+def _metrics(trainer: L.Trainer) -> dict[str, float]:
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return {"epoch": trainer.current_epoch + 1, **metrics}
 
 
 def _figure(name: str, value: float) -> str:
