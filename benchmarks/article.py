@@ -1,7 +1,7 @@
 """The article's network and settings on real MNIST: three seeds of each backward.
 
-    python benchmarks/article.py            train what is missing, then write the table
-    python benchmarks/article.py --table    only write the table, from the runs that are done
+    python benchmarks/article.py            train what is missing, then write the file and the table
+    python benchmarks/article.py --table    only these two, from the runs that are done
 
 Runs ``python -m cnnexp.train -m name=article backward=… seed=…`` (Adam 1e-3, batch 128, 10 epochs,
 no augmentation, no schedule; the epoch is chosen on 5,000 validation images) and collects every
@@ -63,12 +63,13 @@ def table(root: Path) -> None:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    print(f"{RESULTS}: {len(rows)} runs")
+    print("| backward | test accuracy | seeds | parameters |\n| --- | --- | --- | --- |")
     for backward in dict.fromkeys(row["backward"] for row in rows):
         accuracies = [100 * row["test/acc"] for row in rows if row["backward"] == backward]
-        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else float("nan")
+        spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
         each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
-        print(f"{backward:8} {statistics.mean(accuracies):.2f} ± {spread:.2f} %  ({each})")
+        size = f"{rows[0]['parameters']:,}"
+        print(f"| `{backward}` | {statistics.mean(accuracies):.2f}{spread} % | {each} | {size} |")
 
 
 if __name__ == "__main__":
