@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import cnnexp
 from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.targets import locate
 
 __all__ = ["Composer", "Jobs", "conf_dir", "plain_config"]
 
@@ -181,8 +181,9 @@ class Composer:
         ]
         base = self._base([o for o in choices if o != given])
         node = OmegaConf.select(base, parent) if parent else None
-        if isinstance(node, DictConfig) and "_target_" in node and _takes(node._target_, name):
-            return f"{given}: not set in the config yet; {node._target_} takes it: add +{given}"
+        target = node.get("_target_") if isinstance(node, DictConfig) else None
+        if target is not None and _takes(parent, target, name):
+            return f"{given}: not set in the config yet; {target} takes it: add +{given}"
         known = [k for k in _keys(base) if not k.startswith("hydra.")]
         if key in known:
             return _first_line(error)
@@ -213,13 +214,11 @@ def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from _keys(child, f"{prefix}{key}.")
 
 
-def _takes(target: str, argument: str) -> bool:
-    """Whether the class or function ``target`` names ``argument`` among its parameters."""
-    module, _, name = target.rpartition(".")
+def _takes(part: str, target: object, argument: str) -> bool:
+    """Whether the class or function that ``part``'s ``target`` names has such an argument."""
     try:
-        function = getattr(importlib.import_module(module), name)
-        return argument in inspect.signature(function).parameters
-    except (ImportError, AttributeError, TypeError, ValueError):
+        return argument in inspect.signature(locate(part, target)).parameters
+    except (ConfigError, KeyError, TypeError, ValueError):
         return False
 
 
