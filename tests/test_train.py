@@ -245,19 +245,19 @@ def test_a_signal_stops_the_run_and_its_status_says_so(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         runs = _runs(empty_folder)
-        if runs and runs[0].read_status().get("epoch", 0) >= 1:
+        if runs and runs[0].read_status().get("epoch", 0) >= 2:
             break
         time.sleep(0.1)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == code, err
     assert "Traceback" not in out + err
     (run,) = _runs(empty_folder)
     assert run.read_status()["state"] == "stopped"
-    assert run.read_status()["epoch"] >= 1
+    assert run.read_status()["epoch"] >= 2
     assert run.last_checkpoint.exists()
     assert not run.result.exists()
 

@@ -90,8 +90,9 @@ def run_training(
             result = _train_and_test(job, folder, classifier, trainer, callbacks)
     except BaseException as error:
         stopped = _stop_code(error)
+        # an epoch that status.json counts already is done, even if the Trainer has yet to count it
         progress = {
-            "epoch": trainer.current_epoch if trainer else 0,
+            "epoch": max(trainer.current_epoch if trainer else 0, folder.read_status()["epoch"]),
             "step": trainer.global_step if trainer else 0,
         }
         if stopped is not None:
