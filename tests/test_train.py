@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -165,6 +170,31 @@ def test_a_run_prints_lines_and_writes_the_run_folder(command: Command, empty_fo
     ))  # fmt: skip
     assert run.read_config()["scheduler"]["max_lr"] == 0.1  # resolved
     assert "test/acc" in run.log.read_text()
+
+
+def test_on_a_terminal_the_lines_stand_above_the_progress_bar(empty_folder: Path) -> None:
+    terminal, ours = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    command = [sys.executable, "-m", "cnnexp.train", *SHORT]
+    process = subprocess.Popen(command, stdin=ours, stdout=ours, stderr=ours)
+    os.close(ours)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:  # how Linux says that the other end is closed
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(terminal)
+    assert process.wait(timeout=60) == 0
+    text = shown.decode()
+    assert "train/loss_step=" in text
+    assert "v_num" not in text
+    lines = re.split(r"[\r\n]+", text)
+    assert any(line.startswith("epoch 1/1  train/loss ") for line in lines)
+    assert not any("it/s" in line for line in lines if "epoch 1/1" in line)
 
 
 def test_a_config_yaml_runs_again_with_the_same_result(

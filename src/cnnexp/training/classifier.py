@@ -79,7 +79,7 @@ class Classifier(L.LightningModule):
         loss = F.cross_entropy(logits, labels)
         self.train_acc.update(logits.detach(), labels)
         size = labels.size(0)
-        self.log("train/loss_step", loss, batch_size=size)
+        self.log("train/loss_step", loss, prog_bar=True, batch_size=size)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size)
         self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, batch_size=size)
         total = loss

@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from cnnexp import __version__
@@ -23,9 +23,11 @@ from cnnexp.training.callbacks import (
     EpochHistory,
     FirstLayerFilters,
     LearningRate,
+    ProgressBar,
     RunStatus,
     TestPictures,
     Throughput,
+    lines_above_bar,
 )
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.hparams import log_hparams, log_hparams_metrics
@@ -72,7 +74,7 @@ def run_training(
     folder.write_status("running", epoch=0, step=0)
     trainer: L.Trainer | None = None
     try:
-        with quiet_lightning():
+        with quiet_lightning(), lines_above_bar(progress_bar):
             L.seed_everything(job.seed, workers=True, verbose=False)
             classifier = _classifier(job)
             callbacks = _Callbacks(job, folder, progress_bar)
@@ -141,7 +143,7 @@ class _Callbacks:
             RunStatus(folder),
         ]
         if progress_bar:
-            self.all.append(TQDMProgressBar(refresh_rate=10, leave=False))
+            self.all.append(ProgressBar(refresh_rate=10))
         if not job.trainer.get("fast_dev_run"):
             if len(job.data.val) and job.trainer.get("limit_val_batches", 1.0) != 0:
                 self.all.append(_checkpoint(folder.best_checkpoint, job.monitor, job.mode))

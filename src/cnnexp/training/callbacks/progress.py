@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cnnexp.runs import RunFolder
 
@@ -46,6 +48,23 @@ class EpochHistory(Callback):
         if not self.validations:
             return self.last
         return (max if mode == "max" else min)(self.validations, key=lambda v: v[monitor])
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar with the loss, and without the version number of a logger."""
+
+    def get_metrics(
+        self, trainer: L.Trainer, pl_module: L.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What the bar shows beside its length."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+def lines_above_bar(progress_bar: bool) -> AbstractContextManager[None]:
+    """Within it, log lines for the terminal appear above the bar instead of in it."""
+    return logging_redirect_tqdm() if progress_bar else nullcontext()
 
 
 class RunStatus(Callback):
