@@ -54,7 +54,7 @@ def test_help_and_cfg_import_neither_torch_nor_lightning(command: Command, flags
 def test_help_lists_every_choice_and_how_to_use_them(command: Command) -> None:
     done = command("cnnexp.train", "--help")
     assert done.returncode == 0
-    for line in ("optimizer: adam, sgd", "backward: direct, im2col, native, reference",
+    for line in ("optimizer: adam, sgd", "backward: auto, direct, fused, im2col, native, reference",
                  "python -m cnnexp.train -m optimizer=adam,sgd seed=0,1"):  # fmt: skip
         assert line in done.stdout
 
@@ -155,7 +155,7 @@ def test_a_run_prints_lines_and_writes_the_run_folder(command: Command, empty_fo
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no warnings, no progress bar where there is no terminal
     first, epoch, test, where = done.stdout.splitlines()
-    assert first.startswith("cnnexp 0.1.0  LeNet5, 61,706 parameters  backward direct  digits")
+    assert first.startswith("cnnexp 0.1.0  LeNet5, 61,706 parameters  backward auto  digits")
     assert epoch.startswith("epoch 1/1  train/loss ")
     assert test.startswith("test/acc ")
     (run,) = _runs(empty_folder)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 import cnnexp.nn
@@ -17,11 +19,34 @@ PAIRS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("MaxPool2d", (2,), {}),
     ("MaxPool2d", (3,), {"stride": 2, "padding": 1, "return_indices": True}),
     ("AvgPool2d", (3,), {"stride": 2, "padding": 1, "count_include_pad": False}),
+    ("AdaptiveAvgPool2d", ((3, 2),), {}),
+    ("BatchNorm2d", (2,), {}),
+    ("BatchNorm2d", (2,), {"momentum": None, "affine": False}),
+    ("BatchNorm2d", (2,), {"track_running_stats": False}),
+    ("ReLU", (), {}),
+    ("LeakyReLU", (0.3,), {}),
+    ("GELU", (), {"approximate": "tanh"}),
+    ("Tanh", (), {}),
+    ("Dropout", (0.3,), {}),
+    ("Linear", (8, 3), {}),
+    ("Linear", (8, 3), {"bias": False}),
 ]
 
 
-@pytest.mark.parametrize("algorithm", ops.algorithm_names("conv2d"))
-@pytest.mark.parametrize(("name", "arguments", "options"), PAIRS)
+def test_every_replacement_is_among_the_pairs() -> None:
+    names = {twin.__name__ for twin in cnnexp.nn.REPLACEMENTS.values()}
+    assert names == {name for name, *_ in PAIRS} | {"CrossEntropyLoss"}
+
+
+def _pairs() -> list[Any]:
+    return [
+        pytest.param(*pair, algorithm, id=f"{pair[0]}-{index}-{algorithm}")
+        for index, pair in enumerate(PAIRS)
+        for algorithm in ops.algorithm_names(getattr(cnnexp.nn, pair[0]).op)
+    ]
+
+
+@pytest.mark.parametrize(("name", "arguments", "options", "algorithm"), _pairs())
 def test_a_layer_is_its_torch_twin(
     name: str, arguments: tuple[Any, ...], options: dict[str, Any], algorithm: str
 ) -> None:
@@ -30,9 +55,44 @@ def test_a_layer_is_its_torch_twin(
     ours.load_state_dict(theirs.state_dict())
     assert isinstance(ours, type(theirs))
     assert f"algorithm={algorithm}" in repr(ours)
-    image = torch.randn(2, 2, 7, 8)
-    torch.testing.assert_close(ours(image), theirs(image))
-    theirs.load_state_dict(ours.state_dict())
+    for training in (True, True, False):
+        image = torch.randn(2, 2, 7, 8)
+        results = []
+        for layer in (ours.train(training), theirs.train(training)):
+            torch.manual_seed(1)  # dropout draws
+            results.append(layer(image))
+        torch.testing.assert_close(*results)
+    torch.testing.assert_close(dict(ours.state_dict()), dict(theirs.state_dict()))
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("cross_entropy"))
+def test_the_loss_is_its_torch_twin(algorithm: str) -> None:
+    options: dict[str, Any] = {"weight": torch.rand(3), "label_smoothing": 0.1, "ignore_index": 1}
+    logits, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 2])
+    ours = cnnexp.nn.CrossEntropyLoss(**options, algorithm=algorithm)
+    torch.testing.assert_close(ours(logits, target), nn.CrossEntropyLoss(**options)(logits, target))
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "fused", "im2col"])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["resnet18", "vgg11_bn"])
+def test_networks_of_torchvision_keep_outputs_and_gradients(
+    name: str, training: bool, algorithm: str
+) -> None:
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name, num_classes=3).double().train(training)
+    twin = cnnexp.nn.replace_layers(copy.deepcopy(network), algorithm)
+    ours = [m for m in twin.modules() if isinstance(m, cnnexp.nn.Layer)]
+    assert len(ours) == {"resnet18": 20 + 20 + 9 + 3, "vgg11_bn": 8 + 8 + 10 + 5 + 1 + 2 + 3}[name]
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    results = []
+    for module in (twin, network):
+        torch.manual_seed(1)  # dropout draws
+        output = module(images)
+        # where a bias is followed by batch normalisation, its gradient is 0 up to rounding
+        grads = torch.autograd.grad(output.square().sum(), list(module.parameters()))
+        results.append([output, *grads, *module.buffers()])
+    torch.testing.assert_close(*results, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["Conv2d", "MaxPool2d", "AvgPool2d"])
@@ -51,8 +111,8 @@ def test_replace_layers_keeps_outputs_gradients_and_state(make: Any, algorithm: 
     expected = torch.autograd.grad(loss, list(network.parameters()))
     state, parameters = network.state_dict(), list(network.parameters())
     assert cnnexp.nn.replace_layers(network, algorithm) is network
-    layers = [m for m in network.modules() if type(m).__module__.startswith("cnnexp.nn")]
-    assert len(layers) == (8 if make is SeedCNN else 4)
+    layers = [m for m in network.modules() if isinstance(m, cnnexp.nn.Layer)]
+    assert len(layers) == (13 if make is SeedCNN else 11)
     assert all(one is other for one, other in zip(network.parameters(), parameters, strict=True))
     assert network.state_dict().keys() == state.keys()
     loss = nn.functional.cross_entropy(network(image), labels)

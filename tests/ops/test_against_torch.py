@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp import ops
-from tests.ops.cases import CASES, Case
+from cnnexp.proofs import CASES, SMOOTH_CASES, TWINS, Battery, Report, called, run_battery
+from cnnexp.proofs.check import check_against_twin
 
 EVERY = [(op, name) for op in ops.op_names() for name in ops.algorithm_names(op)]
 every_algorithm = pytest.mark.parametrize(("op", "algorithm"), EVERY)
@@ -19,75 +19,33 @@ every_algorithm = pytest.mark.parametrize(("op", "algorithm"), EVERY)
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
 
-def test_every_op_has_random_cases() -> None:
-    assert set(CASES) == set(ops.op_names())
-
-
-def test_every_op_has_the_same_algorithms() -> None:
-    """backward=NAME sets one name for the whole network."""
-    assert len({ops.algorithm_names(op) for op in ops.op_names()}) == 1
-
-
-def _compute(function: Any, case: Case) -> tuple[Any, list[Tensor]]:
-    tensors, arguments = case
-    inputs = [t.detach().clone(memory_format=torch.preserve_format) for t in tensors]
-    inputs = [t.requires_grad_() for t in inputs]
-    output = function(*inputs, **arguments)
-    values = output[0] if isinstance(output, tuple) else output
-    generator = torch.Generator().manual_seed(7)
-    grad = torch.randn(values.shape, generator=generator, dtype=values.dtype)
-    return output, list(torch.autograd.grad(values, inputs, grad))
+def test_every_op_has_random_cases_and_a_twin() -> None:
+    assert set(CASES) == set(SMOOTH_CASES) == set(TWINS) == set(ops.op_names())
 
 
 @every_algorithm
 def test_agrees_with_torch_or_refuses_with_the_same_exception(op: str, algorithm: str) -> None:
-    draw = random.Random(f"{op} cases")
-    ours, theirs = getattr(ops, op), getattr(F, op)
-    computed = refused = 0
-    while computed < 200:
-        case = CASES[op](draw)
-        try:
-            expected, expected_grads = _compute(theirs, case)
-        except (RuntimeError, TypeError) as error:
-            with pytest.raises(type(error)):
-                _compute(lambda *t, **a: ours(*t, **a, algorithm=algorithm), case)
-            refused += 1
-            continue
-        found, grads = _compute(lambda *t, **a: ours(*t, **a, algorithm=algorithm), case)
-        torch.testing.assert_close(found, expected, equal_nan=True)
-        torch.testing.assert_close(grads, expected_grads)
-        computed += 1
-    assert refused > 10
+    """The full battery, ``python -m cnnexp.gradcheck``, looks at ten times as many."""
+    report, draw = Report(op), random.Random(f"{op} cases")
+    while report.cases < 200:
+        check_against_twin(report, called(op, algorithm), called(op, None), CASES[op](draw))
+    assert report, str(report)
+    if op not in ("relu", "leaky_relu", "tanh"):  # these take everything
+        assert report.refused > 10
 
 
 @every_algorithm
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_low_precision_error_is_at_most_twice_that_of_torch(
     op: str, algorithm: str, dtype: torch.dtype
 ) -> None:
-    draw = random.Random(3)
-    computed = 0
-    while computed < 40:
-        tensors, arguments = CASES[op](draw, dtype)
-        tensors = [t.nan_to_num(0.5, neginf=-2.0) for t in tensors]
-        try:
-            exact = _flat(_compute(getattr(F, op), ([t.double() for t in tensors], arguments)))
-        except (RuntimeError, TypeError):
-            continue
-        theirs = _flat(_compute(getattr(F, op), (tensors, arguments)))
-        ours = _flat(
-            _compute(
-                lambda *t, **a: getattr(ops, op)(*t, **a, algorithm=algorithm), (tensors, arguments)
-            )
-        )
-        for our, their, true in zip(ours, theirs, exact, strict=True):
-            assert our.isfinite().all()
-            # torch can be exact by luck in one case: half a unit in the last place is granted
-            unit = torch.finfo(dtype).eps * max(
-                1.0, true.abs().max().item() if true.numel() else 1.0
-            )
-            assert _error(our, true) <= 2 * _error(their, true) + unit
-        computed += 1
+    (row,) = [
+        row
+        for row in run_battery(Battery(1, 1, 60), [op], [algorithm], seed=3)
+        if row.dtype == str(dtype).removeprefix("torch.")
+    ]
+    assert row.report.cases == 60
+    assert row.report, str(row.report)
 
 
 def test_avg_pool2d_of_a_large_window_does_not_overflow_in_half_precision() -> None:
@@ -100,24 +58,14 @@ def test_avg_pool2d_of_a_large_window_does_not_overflow_in_half_precision() -> N
 
 
 @every_algorithm
-def test_complex_and_integer_input(op: str, algorithm: str) -> None:
+@pytest.mark.parametrize("dtype", [torch.complex128, torch.int64], ids=str)
+def test_complex_and_integer_input(op: str, algorithm: str, dtype: torch.dtype) -> None:
     """Only torch's own knows their rules; ours refuse instead of computing without conjugates."""
-    shapes = [(1, 1, 4, 4), (1, 1, 2, 2)] if op == "conv2d" else [(1, 1, 4, 4)]
-    arguments = {} if op == "conv2d" else {"kernel_size": 2}
-    for dtype in (torch.complex128, torch.int64):
-        tensors = [torch.ones(shape, dtype=dtype) for shape in shapes]
-        if algorithm != "native":
-            with pytest.raises(ops.UnsupportedInputError, match=f"does not run on dtype {dtype}"):
-                getattr(ops, op)(*tensors, **arguments, algorithm=algorithm)
-
-
-def _flat(computed: tuple[Any, list[Tensor]]) -> list[Tensor]:
-    output, grads = computed
-    return [output[0] if isinstance(output, tuple) else output, *grads]
-
-
-def _error(found: Tensor, true: Tensor) -> float:
-    return (found.double() - true).abs().max().item() if true.numel() else 0.0
+    record = ops.get_algorithm(op, algorithm)
+    if not record.dtypes:
+        pytest.skip("takes what torch takes")
+    with pytest.raises(ops.UnsupportedInputError, match=f"does not run on dtype {dtype}"):
+        record(torch.ones(1, 1, 4, 4, dtype=dtype))
 
 
 @pytest.mark.parametrize("algorithm", ops.algorithm_names("conv2d"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -63,18 +65,107 @@ def test_avg_pool2d_shares_the_gradient_out(algorithm: str) -> None:
     assert grad.tolist() == [[[[2.0, 2.0], [2.0, 2.0]]]]
 
 
-def test_the_formulas_of_relu_linear_layer_and_cross_entropy() -> None:
-    """Those that docs/derivation.md gives and torch's autograd computes."""
-    x = torch.tensor([[1.0, -2.0, 0.0]], requires_grad=True)
-    g = torch.tensor([[5.0, 6.0, 7.0]])
-    assert torch.autograd.grad(x.relu(), x, g)[0].tolist() == (g * (x > 0)).tolist()
+POINTWISE = {  # x, ∂L/∂y → y, ∂L/∂x
+    "relu": ([2.0, -1.0, 0.0], [5.0, 6.0, 7.0], [2.0, 0.0, 0.0], [5.0, 0.0, 0.0]),
+    "leaky_relu": ([2.0, -1.0, 0.0], [5.0, 6.0, 7.0], [2.0, -0.01, 0.0], [5.0, 0.06, 0.07]),
+    "tanh": ([0.0, 20.0], [3.0, 4.0], [0.0, 1.0], [3.0, 0.0]),
+    # Φ(0) = ½, φ(0)·0 = 0; far out x or 0
+    "gelu": ([0.0, 30.0, -30.0], [4.0, 5.0, 6.0], [0.0, 30.0, 0.0], [2.0, 5.0, 0.0]),
+}
 
-    x, w, b = (torch.randn(shape, requires_grad=True) for shape in ((4, 3), (2, 3), (2,)))
-    g = torch.randn(4, 2)
-    found = torch.autograd.grad(torch.nn.functional.linear(x, w, b), (x, w, b), g)
-    torch.testing.assert_close(found, (g @ w, g.T @ x, g.sum(0)))
 
-    z, t = torch.randn(4, 3, requires_grad=True), torch.tensor([0, 2, 1, 1])
-    loss = torch.nn.functional.cross_entropy(z, t)
-    expected = (z.softmax(1) - torch.nn.functional.one_hot(t, 3)) / 4
-    torch.testing.assert_close(torch.autograd.grad(loss, z)[0], expected)
+@pytest.mark.parametrize("algorithm", ["direct", "native"])
+@pytest.mark.parametrize("op", POINTWISE)
+def test_activations(op: str, algorithm: str) -> None:
+    x, g, y, grad = (torch.tensor(values) for values in POINTWISE[op])
+    output = getattr(ops, op)(x.requires_grad_(), algorithm=algorithm)
+    torch.testing.assert_close(output.detach(), y)
+    torch.testing.assert_close(torch.autograd.grad(output, x, g)[0], grad)
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("linear"))
+def test_linear(algorithm: str) -> None:
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    w = torch.tensor([[1.0, -1.0]], requires_grad=True)
+    b = torch.tensor([10.0], requires_grad=True)
+    y = ops.linear(x, w, b, algorithm=algorithm)
+    assert y.tolist() == [[9.0], [9.0]]
+    grads = torch.autograd.grad(y, (x, w, b), torch.tensor([[1.0], [2.0]]))
+    # 1·(1, 2) + 2·(3, 4) = (7, 10)
+    assert [g.tolist() for g in grads] == [[[1.0, -1.0], [2.0, -2.0]], [[7.0, 10.0]], [3.0]]
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("batch_norm"))
+def test_batch_norm_takes_away_shift_and_stretch(algorithm: str) -> None:
+    x = torch.tensor([[-1.0], [1.0], [-1.0], [1.0]], requires_grad=True)  # mean 0, variance 1
+    y = ops.batch_norm(x, None, None, training=True, eps=1e-12, algorithm=algorithm)
+    torch.testing.assert_close(y, x)
+    # (1, 0, 0, 0) less its mean ¼ less x̂ times the mean of g·x̂, −¼
+    (grad,) = torch.autograd.grad(y, x, torch.tensor([[1.0], [0.0], [0.0], [0.0]]))
+    torch.testing.assert_close(grad, torch.tensor([[0.5], [0.0], [-0.5], [0.0]]))
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("batch_norm"))
+def test_batch_norm_moves_the_running_statistics_by_momentum(algorithm: str) -> None:
+    mean, variance = torch.tensor([10.0]), torch.tensor([3.0])
+    x = torch.tensor([[-1.0], [1.0]])  # mean 0, unbiased variance 2
+    ops.batch_norm(x, mean, variance, training=True, momentum=0.5, algorithm=algorithm)
+    assert (mean.item(), variance.item()) == (5.0, 2.5)
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("cross_entropy"))
+def test_cross_entropy_is_softmax_minus_target(algorithm: str) -> None:
+    z = torch.tensor([[0.0, math.log(3.0)]], requires_grad=True)  # softmax: ¼, ¾
+    loss = ops.cross_entropy(z, torch.tensor([0]), algorithm=algorithm)
+    assert loss.item() == pytest.approx(math.log(4.0))
+    torch.testing.assert_close(torch.autograd.grad(loss, z)[0], torch.tensor([[-0.75, 0.75]]))
+    loss = ops.cross_entropy(z, torch.tensor([0]), label_smoothing=0.2, algorithm=algorithm)
+    # the target is 0.9, 0.1
+    torch.testing.assert_close(torch.autograd.grad(loss, z)[0], torch.tensor([[-0.65, 0.65]]))
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("cross_entropy"))
+def test_cross_entropy_of_nothing_that_counts_is_nan_without_a_gradient(algorithm: str) -> None:
+    z = torch.randn(2, 3, requires_grad=True)
+    loss = ops.cross_entropy(z, torch.tensor([-100, -100]), algorithm=algorithm)
+    assert loss.isnan()
+    assert torch.autograd.grad(loss, z)[0].tolist() == [[0.0] * 3] * 2
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("adaptive_avg_pool2d"))
+def test_adaptive_avg_pool2d_intervals_overlap(algorithm: str) -> None:
+    x = torch.tensor([[[[1.0, 2.0, 6.0]]]], requires_grad=True)  # columns 0–1 and 1–2
+    y = ops.adaptive_avg_pool2d(x, (1, 2), algorithm=algorithm)
+    assert y.tolist() == [[[[1.5, 4.0]]]]
+    (grad,) = torch.autograd.grad(y, x, torch.tensor([[[[2.0, 4.0]]]]))
+    assert grad.tolist() == [[[[1.0, 3.0, 2.0]]]]
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("dropout"))
+def test_dropout_keeps_and_scales_the_same_elements_of_the_gradient(algorithm: str) -> None:
+    x = torch.ones(1000, requires_grad=True)
+    y = ops.dropout(x, 0.75, algorithm=algorithm)
+    assert set(y.tolist()) == {0.0, 4.0}
+    assert 0.2 < (y > 0).float().mean().item() < 0.3
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], y.detach())
+    assert torch.equal(ops.dropout(x, 0.75, training=False, algorithm=algorithm), x)
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("conv_relu_pool"))
+def test_conv_relu_pool(algorithm: str) -> None:
+    x, w = X.clone().requires_grad_(), W.clone().requires_grad_()
+    b = torch.tensor([-10.0], requires_grad=True)
+    y = ops.conv_relu_pool(x, w, b, algorithm=algorithm)
+    # the convolution is 7, 9, 13, 15: less 10 and cut off 0, 0, 3, 5
+    assert y.tolist() == [[[[5.0]]]]
+    grads = torch.autograd.grad(y, (x, w, b), torch.tensor([[[[2.0]]]]))
+    # all goes to the lower right window, pixels 5, 6, 8, 9
+    assert grads[0].tolist() == [[[[0.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, -2.0, 4.0]]]]
+    assert grads[1].tolist() == [[[[10.0, 12.0], [16.0, 18.0]]]]
+    assert grads[2].tolist() == [2.0]
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("batch_norm"))
+def test_batch_norm_needs_a_positive_eps(algorithm: str) -> None:
+    with pytest.raises(ValueError, match="eps must be positive during training, but got 0"):
+        ops.batch_norm(torch.ones(2, 1), None, None, training=True, eps=0.0, algorithm=algorithm)

@@ -1,4 +1,4 @@
-"""What every registered algorithm promises: proofs of the gradient, transforms, no side effects."""
+"""What every registered algorithm of every op promises: proofs of the gradient, transforms, layouts."""
 
 from __future__ import annotations
 
@@ -8,95 +8,43 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.autograd import gradcheck, gradgradcheck
 
 from cnnexp import ops
+from cnnexp.ops.batch_norm import grad_weight as batch_norm_grad_weight
 from cnnexp.ops.conv2d import direct, im2col, reference
 from cnnexp.ops.conv2d.function import grad_bias, make_conv2d
 from cnnexp.ops.conv2d.geometry import conv2d_geometry
+from cnnexp.ops.linear import grad_bias as linear_grad_bias
+from cnnexp.ops.linear import grad_weight as linear_grad_weight
+from cnnexp.proofs import check
+from tests.ops.calls import CALLS, Call
 
-NAMES = ops.algorithm_names("conv2d")
-OURS = [name for name in NAMES if name != "native"]
-
-
-def _double(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
-
-
-def _distinct(*shape: int) -> Tensor:
-    """Spaced values in random order: no ties, which are kinks of the maximum."""
-    count = torch.Size(shape).numel()
-    return torch.randperm(count).double().reshape(shape).requires_grad_()
-
-
-Op = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
-
-
-def _conv2d(algorithm: str) -> Op:
-    inputs = (_double(2, 4, 5, 6), _double(4, 2, 3, 2), _double(4))
-    return lambda x, w, b: ops.conv2d(
-        x, w, b, (2, 1), (1, 2), (1, 2), 2, algorithm=algorithm
-    ), inputs
-
-
-def _conv2d_same(algorithm: str) -> Op:
-    inputs = (_double(2, 2, 4, 5), _double(3, 2, 4, 3), _double(3))
-    return lambda x, w, b: ops.conv2d(x, w, b, padding="same", algorithm=algorithm), inputs
-
-
-def _max_pool2d(algorithm: str) -> Op:
-    def pool(x: Tensor) -> Tensor:
-        return ops.max_pool2d(x, 3, 2, 1, 1, True, algorithm=algorithm)  # pyright: ignore[reportReturnType]
-
-    return pool, (_distinct(2, 2, 5, 6),)
-
-
-def _max_pool2d_apart(algorithm: str) -> Op:
-    def pool(x: Tensor) -> Tensor:
-        return ops.max_pool2d(x, 2, algorithm=algorithm)  # pyright: ignore[reportReturnType]
-
-    return pool, (_distinct(2, 2, 5, 6),)
-
-
-def _avg_pool2d(algorithm: str) -> Op:
-    inputs = (_double(2, 2, 5, 6),)
-    return lambda x: ops.avg_pool2d(x, (3, 2), 2, 1, True, False, algorithm=algorithm), inputs
-
-
-def _avg_pool2d_apart(algorithm: str) -> Op:
-    return lambda x: ops.avg_pool2d(x, 2, algorithm=algorithm), (_double(2, 2, 5, 6),)
-
-
-every_op = pytest.mark.parametrize(
-    "make",
-    [_conv2d, _conv2d_same, _max_pool2d, _max_pool2d_apart, _avg_pool2d, _avg_pool2d_apart],
-    ids=lambda make: make.__name__.strip("_"),
+# torch's own, of its twin and of native
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+every_call = pytest.mark.parametrize(
+    ("call", "algorithm"),
+    [
+        pytest.param(call, algorithm, id=f"{name}-{algorithm}")
+        for name, call in CALLS.items()
+        for algorithm in ops.algorithm_names(call.op)
+    ],
 )
-every_algorithm = pytest.mark.parametrize("algorithm", NAMES)
 
 
-@every_op
-@every_algorithm
-def test_gradcheck(make: Callable[[str], Op], algorithm: str) -> None:
-    function, inputs = make(algorithm)
-    assert gradcheck(
-        function,
-        inputs,
-        check_batched_grad=True,
-        check_undefined_grad=True,
-        check_grad_dtypes=True,
-    )
+def test_every_op_has_a_call() -> None:
+    assert {call.op for call in CALLS.values()} == set(ops.op_names())
 
 
-@every_op
-@every_algorithm
-def test_gradgradcheck(make: Callable[[str], Op], algorithm: str) -> None:
-    function, inputs = make(algorithm)
-    assert gradgradcheck(function, inputs)
+@every_call
+def test_first_and_second_derivative_purity_and_the_same_answer_again(
+    call: Call, algorithm: str
+) -> None:
+    report = check(call.function(algorithm), [call.tensors()], twin=call.function(None))
+    assert report, str(report)
 
 
 @pytest.mark.parametrize("wrong", ["input", "weight"])
-def test_gradcheck_catches_a_wrong_backward(wrong: str) -> None:
+def test_the_check_catches_a_wrong_backward(wrong: str) -> None:
     """The negative control: forget to flip the kernel, or mirror the weight's gradient."""
 
     def unflipped(grad_output: Tensor, weight: Tensor, geometry: Any) -> Tensor:
@@ -110,16 +58,17 @@ def test_gradcheck_catches_a_wrong_backward(wrong: str) -> None:
         unflipped if wrong == "input" else direct.grad_input,
         mirrored if wrong == "weight" else direct.grad_weight,
     )
-    _, inputs = _conv2d("direct")
-    with pytest.raises(RuntimeError, match="Jacobian mismatch"):
-        gradcheck(lambda x, w, b: conv2d(x, w, b, 1, 1, 1, 2), inputs)
+    report = check(lambda x, w, b: conv2d(x, w, b, 1, 1, 1, 2), [CALLS["conv2d"].tensors()])
+    assert not report
+    assert "gradients differ from finite differences" in report.failures[0]
 
 
-@every_op
-@every_algorithm
-def test_compiles_without_a_graph_break(make: Callable[[str], Op], algorithm: str) -> None:
+@every_call
+def test_compiles_without_a_graph_break(call: Call, algorithm: str) -> None:
+    if call.op == "dropout":
+        pytest.skip("our case seeds the generator around the call, which dynamo does not trace")
     torch._dynamo.reset()
-    function, inputs = make(algorithm)
+    function, inputs = call.function(algorithm), call.tensors()
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
     found, expected = compiled(*inputs), function(*inputs)
     torch.testing.assert_close(found, expected)
@@ -129,10 +78,11 @@ def test_compiles_without_a_graph_break(make: Callable[[str], Op], algorithm: st
     )
 
 
-@every_op
-@every_algorithm
-def test_vmap_of_grad_equals_batches_of_one(make: Callable[[str], Op], algorithm: str) -> None:
-    function, inputs = make(algorithm)
+@every_call
+def test_vmap_of_grad_equals_batches_of_one(call: Call, algorithm: str) -> None:
+    if call.op in ("batch_norm", "dropout", "cross_entropy"):
+        pytest.skip("its result for one image depends on the batch, the draw or the target")
+    function, inputs = call.function(algorithm), call.tensors()
     image, *others = (t.detach() for t in inputs)
     last = len(others)
 
@@ -144,51 +94,102 @@ def test_vmap_of_grad_equals_batches_of_one(make: Callable[[str], Op], algorithm
     torch.testing.assert_close(each, torch.stack([grad(one, *others) for one in image]))
 
 
-@every_op
-@every_algorithm
-def test_inputs_and_gradients_are_left_alone_and_the_answer_is_the_same_again(
-    make: Callable[[str], Op], algorithm: str
-) -> None:
-    function, inputs = make(algorithm)
-    before = [t.detach().clone() for t in inputs]
-    grad = torch.randn_like(function(*inputs))
-    grad_before = grad.clone()
-    first = [function(*inputs), *torch.autograd.grad(function(*inputs), inputs, grad)]
-    second = [function(*inputs), *torch.autograd.grad(function(*inputs), inputs, grad)]
-    for one, other in zip(first, second, strict=True):
-        assert torch.equal(one, other)
-    for now, then in zip((*inputs, grad), (*before, grad_before), strict=True):
-        assert torch.equal(now, then)
+@every_call
+def test_forward_mode_gives_the_tangent_of_the_twin(call: Call, algorithm: str) -> None:
+    inputs = tuple(t.detach() for t in call.tensors())
+    tangents = tuple(torch.randn_like(t) for t in inputs)
+    found = torch.func.jvp(call.function(algorithm), inputs, tangents)
+    # without any forward mode: the derivative of the gradient, which is linear in what it is of
+    function = call.function(None)
+    weights = torch.zeros_like(found[1], requires_grad=True)
+    gradients = torch.autograd.grad(
+        function(*(leaves := [t.clone().requires_grad_() for t in inputs])),
+        leaves,
+        weights,
+        create_graph=True,
+    )
+    projected = sum((g * t).sum() for g, t in zip(gradients, tangents, strict=True))
+    assert isinstance(projected, Tensor)
+    (expected,) = torch.autograd.grad(projected, weights)
+    torch.testing.assert_close(found[1], expected)
 
 
-@every_op
-@every_algorithm
+@every_call
+def test_hessian_is_that_of_the_twin(call: Call, algorithm: str) -> None:
+    if call.op == "dropout":
+        pytest.skip("a linear op that draws: vmap asks for a decision")
+    image, *others = (t.detach() for t in call.tensors())
+
+    def hessian(name: str | None) -> Tensor:
+        function = call.function(name)
+        return torch.func.hessian(lambda x: function(x, *others).sin().sum())(image)
+
+    torch.testing.assert_close(hessian(algorithm), hessian(None))
+
+
+@every_call
 @pytest.mark.parametrize("layout", ["expanded", "channels_last"])
-def test_gradients_in_any_layout(make: Callable[[str], Op], algorithm: str, layout: str) -> None:
-    function, inputs = make(algorithm)
+def test_gradients_in_any_layout(call: Call, algorithm: str, layout: str) -> None:
+    function, inputs = call.function(algorithm), call.tensors()
     output = function(*inputs)
     if layout == "expanded":  # what .sum() sends back
-        grad = torch.ones((), dtype=output.dtype).expand(output.shape)
-    else:
+        grad = torch.ones((), dtype=torch.float64).expand_as(output)
+    elif output.dim() == 4:
         grad = torch.randn_like(output).contiguous(memory_format=torch.channels_last)
-    expected_function, _ = make("native")
-    expected = torch.autograd.grad(expected_function(*inputs), inputs, grad)
+    else:
+        pytest.skip("no image")
+    expected = torch.autograd.grad(function(*inputs), inputs, grad.contiguous())
     torch.testing.assert_close(torch.autograd.grad(output, inputs, grad), expected)
 
 
-@every_algorithm
-def test_autocast_computes_in_its_dtype_and_brings_gradients_back(algorithm: str) -> None:
-    image, weight, bias = torch.randn(2, 3, 6, 6), torch.randn(4, 3, 3, 3), torch.randn(4)
-    tensors = [t.requires_grad_() for t in (image, weight, bias)]
+@every_call
+def test_meta_tensors_give_the_shape(call: Call, algorithm: str) -> None:
+    if any(isinstance(value, Tensor) for value in call.arguments.values()):
+        pytest.skip("its other tensors are on the CPU")
+    function, inputs = call.function(algorithm), call.tensors()
+    shape = function(*inputs).shape
+    assert function(*(t.detach().to("meta") for t in inputs)).shape == shape
+
+
+@every_call
+def test_runs_with_deterministic_algorithms_alone(call: Call, algorithm: str) -> None:
+    function, inputs = call.function(algorithm), call.tensors()
+    torch.use_deterministic_algorithms(True)
+    try:
+        torch.autograd.grad(function(*inputs).sum(), inputs)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(
+    ("call", "algorithm"),
+    [
+        (CALLS[name], algorithm)
+        for name in ("conv2d", "conv_relu_pool", "linear")
+        for algorithm in ops.algorithm_names(name)
+    ],
+)
+def test_autocast_computes_in_its_dtype_and_brings_gradients_back(
+    call: Call, algorithm: str
+) -> None:
+    tensors, function = call.tensors(torch.float32), call.function(algorithm)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = ops.conv2d(image, weight, bias, padding=1, algorithm=algorithm)
+        output = function(*tensors)
     assert output.dtype == torch.bfloat16
     grads = torch.autograd.grad(output.float().square().sum(), tensors)
-    exact = ops.conv2d(image, weight, bias, padding=1)
-    expected = torch.autograd.grad(exact.square().sum(), tensors)
+    expected = torch.autograd.grad(function(*tensors).square().sum(), tensors)
     for grad, true in zip(grads, expected, strict=True):
         assert grad.dtype == torch.float32
-        torch.testing.assert_close(grad, true, rtol=0.05, atol=0.05 * true.abs().max().item())
+        torch.testing.assert_close(grad, true, rtol=0.1, atol=0.1 * true.abs().max().item())
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("cross_entropy"))
+def test_autocast_computes_the_loss_in_float32(algorithm: str) -> None:
+    logits = torch.randn(4, 3, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = ops.cross_entropy(logits, torch.tensor([0, 1, 2, 0]), algorithm=algorithm)
+    assert loss.dtype == torch.float32
+    assert torch.autograd.grad(loss, logits)[0].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("needed", [(0,), (1,), (2,), (0, 1), (1, 2)], ids=str)
@@ -238,9 +239,21 @@ def test_per_sample_gradients_equal_batches_of_one(module: Any, arguments: Any) 
     torch.testing.assert_close(grad_bias(grad, per_sample=True).sum(0), grad_bias(grad))
 
 
-@every_op
-@every_algorithm
-def test_meta_tensors_give_the_shape(make: Callable[[str], Op], algorithm: str) -> None:
-    function, inputs = make(algorithm)
-    shape = function(*inputs).shape
-    assert function(*(t.to("meta") for t in inputs)).shape == shape
+@pytest.mark.parametrize("shape", [(3, 4), (3, 2, 4), (3, 2, 2, 4)], ids=str)
+def test_per_sample_gradients_of_linear_equal_batches_of_one(shape: tuple[int, ...]) -> None:
+    input, grad = torch.randn(shape).double(), torch.randn(*shape[:-1], 5).double()
+    each = linear_grad_weight(grad, input, per_sample=True)
+    ones = [linear_grad_weight(grad[n : n + 1], input[n : n + 1]) for n in range(3)]
+    torch.testing.assert_close(each, torch.stack(ones))
+    torch.testing.assert_close(each.sum(0), linear_grad_weight(grad, input))
+    each = linear_grad_bias(grad, per_sample=True)
+    assert each.shape == (3, 5)
+    torch.testing.assert_close(each.sum(0), linear_grad_bias(grad))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 2, 2)], ids=str)
+def test_per_sample_gradients_of_batch_norm_add_up(shape: tuple[int, ...]) -> None:
+    grad, centred = torch.randn(shape).double(), torch.randn(shape).double()
+    each = batch_norm_grad_weight(grad, centred, per_sample=True)
+    assert each.shape == (3, 4)
+    torch.testing.assert_close(each.sum(0), batch_norm_grad_weight(grad, centred))

@@ -22,7 +22,7 @@ def test_a_name_is_registered_once() -> None:
 def test_an_unknown_algorithm_lists_the_known_ones_and_suggests_the_nearest() -> None:
     with pytest.raises(
         ops.UnknownAlgorithmError,
-        match=r"unknown algorithm 'dirct' for conv2d; known: direct, im2col, native, reference; "
+        match=r"unknown algorithm 'dirct' for conv2d; known: direct, im2col, native, reference, auto; "
         r"did you mean 'direct'\?",
     ):
         ops.conv2d(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), algorithm="dirct")
@@ -30,7 +30,8 @@ def test_an_unknown_algorithm_lists_the_known_ones_and_suggests_the_nearest() ->
 
 def test_an_unknown_op_lists_the_known_ones() -> None:
     with pytest.raises(
-        ops.UnknownAlgorithmError, match="unknown op 'conv9d'; known: avg_pool2d, conv2d"
+        ops.UnknownAlgorithmError,
+        match="unknown op 'conv9d'; known: adaptive_avg_pool2d, avg_pool2d",
     ):
         ops.algorithm_names("conv9d")
 
@@ -54,3 +55,15 @@ def test_an_algorithm_refuses_devices_and_dtypes_that_it_does_not_run_on() -> No
 def test_every_algorithm_has_a_summary(op: str) -> None:
     for name in ops.algorithm_names(op):
         assert len(ops.get_algorithm(op, name).summary) > 20
+
+
+def test_an_op_without_the_algorithm_takes_direct() -> None:
+    assert ops.resolve_algorithm("conv2d", "im2col") == "im2col"
+    assert ops.resolve_algorithm("relu", "im2col") == "direct"
+    assert ops.resolve_algorithm("relu", "native") == "native"
+    assert ops.resolve_algorithm("relu", "auto") == "auto"
+    with pytest.raises(
+        ops.UnknownAlgorithmError,
+        match=r"unknown algorithm 'fuse' for any op; known: direct, fused, .*did you mean 'fused'",
+    ):
+        ops.resolve_algorithm("relu", "fuse")

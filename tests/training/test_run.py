@@ -61,7 +61,7 @@ def test_ten_thousand_mnist_images_reach_95_percent_in_two_epochs(
     )
     assert result["val/acc"] >= 0.95
     assert result["test/acc"] >= 0.95
-    assert (result["dataset"], result["backward"], result["epochs"]) == ("mnist", "direct", 2)
+    assert (result["dataset"], result["backward"], result["epochs"]) == ("mnist", "auto", 2)
 
 
 def test_the_digits_are_learnt(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Pat
     assert len(losses(one)) == 2 * 21 // 5
 
 
-@pytest.mark.parametrize("backward", ops.algorithm_names("conv2d"))
+@pytest.mark.parametrize("backward", [*ops.algorithm_names("conv_relu_pool"), "auto"])
 def test_every_backward_trains_the_same_network(backward: str, tmp_path: Path) -> None:
     _, result = _run(tmp_path / "run", backward=backward)
     _, native = _run(tmp_path / "native", backward="native")
@@ -115,7 +115,7 @@ def test_the_run_folder_is_whole(tmp_path: Path) -> None:
     assert run.read_provenance()["dataset"]["name"] == "digits"
     assert run.read_provenance()["dataset"]["sizes"] == [1293, 144, 360]
     assert result.keys() >= {
-        "status", "dataset", "backward", "test/acc", "test/loss", "val/acc", "val/loss",
+        "status", "dataset", "backward", "backward/layers", "test/acc", "test/loss", "val/acc", "val/loss",
         "train/loss", "epochs", "steps", "seconds_fit", "images_per_second", "parameters", "seed",
         "config_hash",
     }  # fmt: skip
@@ -176,7 +176,7 @@ def test_the_best_is_the_greatest_accuracy_or_the_least_loss(monitor: str, tmp_p
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
-@pytest.mark.parametrize("backward", ["direct", "im2col"])
+@pytest.mark.parametrize("backward", ["auto", "im2col"])
 def test_other_precisions(precision: str, backward: str, tmp_path: Path) -> None:
     trainer = {"max_epochs": 1, "accelerator": "cpu", "precision": precision}
     _, result = _run(tmp_path / "run", trainer=trainer, backward=backward)
@@ -217,3 +217,15 @@ def test_a_failure_is_written_down_and_raised(tmp_path: Path) -> None:
 def test_fast_dev_run_goes_through(tmp_path: Path) -> None:
     _, result = _run(tmp_path / "run", trainer={"fast_dev_run": True, "accelerator": "cpu"})
     assert result["steps"] == 1
+
+
+def test_auto_writes_its_choice_and_a_rerun_takes_the_same(tmp_path: Path) -> None:
+    folder, result = _run(tmp_path / "first", config={"backward": {"name": "auto"}})
+    layers = result["backward/layers"]
+    assert set(layers) == {"features.0", "features.3", "features.6", "features.9", "classifier"}
+    assert "auto" not in layers.values()
+    written = yaml.safe_load(folder.config.read_text(encoding="utf-8"))["backward"]
+    assert written == {"name": "auto", "layers": layers}
+    other = dict.fromkeys(layers, "im2col") | {"classifier": "direct"}
+    _, again = _run(tmp_path / "again", backward_layers=other)
+    assert again["backward/layers"] == other

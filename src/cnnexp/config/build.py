@@ -26,6 +26,7 @@ from cnnexp.config.schema import (
 )
 from cnnexp.config.targets import check_target, make
 from cnnexp.data import ImageDataModule, ImageSet, load_digits, load_mnist_or_digits
+from cnnexp.nn import pin_algorithms, replace_layers
 from cnnexp.regularization import L2, Penalty
 from cnnexp.runs import RunFolder
 from cnnexp.training import SchedulerFactory, TrainingJob, quiet_lightning
@@ -70,6 +71,7 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
         scheduler=_schedule(typed, extra),
         penalties=_penalties(typed.regularization),
         backward=typed.backward.name,
+        backward_layers=typed.backward.layers,
         trainer={**_trainer(typed.trainer), **_accelerator(typed.accelerator)},
         callbacks=partial(_callbacks, typed.callbacks, extra),
         loggers=partial(_loggers, typed.logger, extra),
@@ -119,6 +121,13 @@ def _check_network(job: TrainingJob) -> None:
             size = (images.channels, *images.image_size)
             reason = str(error).splitlines()[0]
             raise ConfigError(f"model: the network cannot take {size} images: {reason}") from error
+        if job.backward_layers is not None:
+            try:
+                pin_algorithms(replace_layers(network, job.backward), job.backward_layers)
+            except ValueError as error:
+                raise ConfigError(
+                    f"backward.layers: {error}; backward.layers=null chooses anew"
+                ) from error
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shape != expected:
         raise ConfigError(
@@ -128,11 +137,10 @@ def _check_network(job: TrainingJob) -> None:
 
 
 def _check_backward(name: str) -> None:
-    for op in ops.op_names():
-        try:
-            ops.get_algorithm(op, name)
-        except ops.UnknownAlgorithmError as error:
-            raise ConfigError(f"backward.name={name}: {error}") from error
+    try:
+        ops.resolve_algorithm("conv2d", name)
+    except ops.UnknownAlgorithmError as error:
+        raise ConfigError(f"backward.name={name}: {error}") from error
 
 
 def _data(config: DataConfig, seed: int, accelerator: AcceleratorConfig) -> ImageDataModule:

@@ -58,9 +58,20 @@ class DataConfig:
 
 @dataclass
 class BackwardConfig:
-    """Which algorithm computes the gradients; see ``cnnexp.ops.algorithm_names``."""
+    """Which algorithm computes the gradients; see ``cnnexp.ops.algorithm_names``.
+
+    ``layers`` is what ``auto`` chose for each layer: a run writes it into its config.yaml, and a run
+    from that config takes the same.
+    """
 
     name: str
+    layers: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.layers is not None and self.name != "auto":
+            raise ValueError(
+                f"backward.layers goes with backward.name=auto, not {self.name}; set backward.layers=null"
+            )
 
 
 @dataclass

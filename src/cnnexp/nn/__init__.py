@@ -1,7 +1,35 @@
 """Layers over ``cnnexp.ops``, drop-in for their twins in ``torch.nn``."""
 
-from cnnexp.nn.conv import Conv2d
-from cnnexp.nn.pool import AvgPool2d, MaxPool2d
+from cnnexp.nn.activation import GELU, Dropout, LeakyReLU, ReLU, Tanh
+from cnnexp.nn.choose import choose_algorithms, layer_algorithms, pin_algorithms
+from cnnexp.nn.conv import Conv2d, ConvReLUPool
+from cnnexp.nn.fuse import fuse_blocks, split_blocks
+from cnnexp.nn.layer import Layer
+from cnnexp.nn.linear import CrossEntropyLoss, Linear
+from cnnexp.nn.norm import BatchNorm2d
+from cnnexp.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from cnnexp.nn.replace import REPLACEMENTS, replace_layers
 
-__all__ = ["REPLACEMENTS", "AvgPool2d", "Conv2d", "MaxPool2d", "replace_layers"]
+__all__ = [
+    "GELU",
+    "REPLACEMENTS",
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Conv2d",
+    "ConvReLUPool",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Layer",
+    "LeakyReLU",
+    "Linear",
+    "MaxPool2d",
+    "ReLU",
+    "Tanh",
+    "choose_algorithms",
+    "fuse_blocks",
+    "layer_algorithms",
+    "pin_algorithms",
+    "replace_layers",
+    "split_blocks",
+]

@@ -8,33 +8,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnnexp import ops
+from cnnexp.nn.layer import Layer
 
-__all__ = ["Conv2d"]
+__all__ = ["Conv2d", "ConvReLUPool"]
 
 
-class Conv2d(nn.Conv2d):
-    """``torch.nn.Conv2d`` with the backward of ``algorithm``; state dicts are interchangeable.
+class Conv2d(Layer, nn.Conv2d):
+    """``torch.nn.Conv2d`` with the backward of ``algorithm``; state dicts are interchangeable."""
 
-    Args:
-        *args, **kwargs: As ``torch.nn.Conv2d``.
-        algorithm: A name from ``cnnexp.ops.algorithm_names("conv2d")``.
-
-    Raises:
-        UnknownAlgorithmError: ``algorithm`` is not registered.
-    """
-
-    algorithm: str
-
-    def __init__(self, *args: Any, algorithm: str = "direct", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.algorithm = ops.get_algorithm("conv2d", algorithm).name
+    op = "conv2d"
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C_in, H, W) or (C_in, H, W) → (N, C_out, P, Q) or (C_out, P, Q)."""
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-            padding = 0
+        input, padding = _padded(self, input)
         return ops.conv2d(
             input,
             self.weight,
@@ -46,6 +32,53 @@ class Conv2d(nn.Conv2d):
             algorithm=self.algorithm,
         )
 
+
+class ConvReLUPool(Layer, nn.Conv2d):
+    """``Conv2d`` → ``ReLU`` → ``MaxPool2d`` or ``AvgPool2d`` in one layer.
+
+    Parameters and state-dict keys are those of the convolution, the only part that has any.
+
+    Args:
+        *args, **kwargs: As ``torch.nn.Conv2d``.
+        pool: The pooling, see ``cnnexp.ops.Pool``; max-pooling 2×2 if None.
+        algorithm: A name from ``cnnexp.ops.algorithm_names("conv_relu_pool")``, or ``"auto"``.
+
+    Raises:
+        UnknownAlgorithmError: ``algorithm`` is not registered.
+    """
+
+    op = "conv_relu_pool"
+    pool: ops.Pool
+
+    def __init__(
+        self, *args: Any, pool: ops.Pool | None = None, algorithm: str = "fused", **kwargs: Any
+    ) -> None:
+        super().__init__(*args, algorithm=algorithm, **kwargs)
+        self.pool = pool or ops.Pool()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C_in, H, W) or (C_in, H, W) → (N, C_out, P, Q) or (C_out, P, Q)."""
+        input, padding = _padded(self, input)
+        return ops.conv_relu_pool(
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            padding,
+            self.dilation,
+            self.groups,
+            self.pool,
+            algorithm=self.algorithm,
+        )
+
     def extra_repr(self) -> str:
         """The layer's settings, for ``repr``."""
-        return f"{super().extra_repr()}, algorithm={self.algorithm}"
+        return f"{super().extra_repr()}, pool={self.pool}"
+
+
+def _padded(layer: nn.Conv2d, input: Tensor) -> tuple[Tensor, Any]:
+    """The input and the padding left to do: modes other than zeros are done here."""
+    if layer.padding_mode == "zeros":
+        return input, layer.padding
+    reach = layer._reversed_padding_repeated_twice
+    return F.pad(input, reach, mode=layer.padding_mode), 0

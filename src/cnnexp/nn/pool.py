@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from cnnexp import ops
+from cnnexp.nn.layer import Layer
 
-__all__ = ["AvgPool2d", "MaxPool2d"]
+__all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "MaxPool2d"]
 
 
-class MaxPool2d(nn.MaxPool2d):
-    """``torch.nn.MaxPool2d`` with the backward of ``algorithm``.
+class MaxPool2d(Layer, nn.MaxPool2d):
+    """``torch.nn.MaxPool2d`` with the backward of ``algorithm``."""
 
-    Args:
-        *args, **kwargs: As ``torch.nn.MaxPool2d``.
-        algorithm: A name from ``cnnexp.ops.algorithm_names("max_pool2d")``.
-
-    Raises:
-        UnknownAlgorithmError: ``algorithm`` is not registered.
-    """
-
-    algorithm: str
-
-    def __init__(self, *args: Any, algorithm: str = "direct", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.algorithm = ops.get_algorithm("max_pool2d", algorithm).name
+    op = "max_pool2d"
 
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """(N, C, H, W) or (C, H, W) → (N, C, P, Q) or (C, P, Q); a pair with ``return_indices``."""
@@ -41,27 +28,11 @@ class MaxPool2d(nn.MaxPool2d):
             algorithm=self.algorithm,
         )
 
-    def extra_repr(self) -> str:
-        """The layer's settings, for ``repr``."""
-        return f"{super().extra_repr()}, algorithm={self.algorithm}"
 
+class AvgPool2d(Layer, nn.AvgPool2d):
+    """``torch.nn.AvgPool2d`` with the backward of ``algorithm``."""
 
-class AvgPool2d(nn.AvgPool2d):
-    """``torch.nn.AvgPool2d`` with the backward of ``algorithm``.
-
-    Args:
-        *args, **kwargs: As ``torch.nn.AvgPool2d``.
-        algorithm: A name from ``cnnexp.ops.algorithm_names("avg_pool2d")``.
-
-    Raises:
-        UnknownAlgorithmError: ``algorithm`` is not registered.
-    """
-
-    algorithm: str
-
-    def __init__(self, *args: Any, algorithm: str = "direct", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.algorithm = ops.get_algorithm("avg_pool2d", algorithm).name
+    op = "avg_pool2d"
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) or (C, H, W) → (N, C, P, Q) or (C, P, Q)."""
@@ -76,6 +47,12 @@ class AvgPool2d(nn.AvgPool2d):
             algorithm=self.algorithm,
         )
 
-    def extra_repr(self) -> str:
-        """The layer's settings, for ``repr``."""
-        return f"{super().extra_repr()}, algorithm={self.algorithm}"
+
+class AdaptiveAvgPool2d(Layer, nn.AdaptiveAvgPool2d):
+    """``torch.nn.AdaptiveAvgPool2d`` with the backward of ``algorithm``."""
+
+    op = "adaptive_avg_pool2d"
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) or (C, H, W) → (N, C, P, Q) or (C, P, Q)."""
+        return ops.adaptive_avg_pool2d(input, self.output_size, algorithm=self.algorithm)

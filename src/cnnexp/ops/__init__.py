@@ -1,14 +1,25 @@
-"""Tensor maths: every op in several algorithms, each with a hand-derived backward.
+"""Tensor maths: every op with a hand-derived backward, some in several algorithms.
 
 An op takes the arguments of its twin in ``torch.nn.functional`` plus ``algorithm=``, the name of a
-registered way to compute it: ``reference`` (by definition), ``im2col``, ``direct``, or ``native``
-(torch's own autograd, the baseline).
+registered way to compute it: ``direct``, for convolution and pooling also ``reference`` (by
+definition) and ``im2col``, for their block with a ReLU also ``fused``, or ``native`` (torch's own
+autograd, the baseline); ``auto`` measures which is the fastest.
 """
 
+from cnnexp.ops.adaptive_avg_pool2d import adaptive_avg_pool2d
+from cnnexp.ops.auto import recorded_choices
 from cnnexp.ops.avg_pool2d import avg_pool2d
+from cnnexp.ops.batch_norm import batch_norm
 from cnnexp.ops.conv2d import conv2d
+from cnnexp.ops.conv_relu_pool import Pool, conv_relu_pool
+from cnnexp.ops.cross_entropy import cross_entropy
+from cnnexp.ops.dropout import dropout
+from cnnexp.ops.gelu import gelu
+from cnnexp.ops.leaky_relu import leaky_relu
+from cnnexp.ops.linear import linear
 from cnnexp.ops.max_pool2d import max_pool2d
 from cnnexp.ops.registry import (
+    AUTO,
     Algorithm,
     UnknownAlgorithmError,
     UnsupportedInputError,
@@ -16,17 +27,34 @@ from cnnexp.ops.registry import (
     get_algorithm,
     op_names,
     register,
+    resolve_algorithm,
 )
+from cnnexp.ops.relu import relu
+from cnnexp.ops.tanh import tanh
 
 __all__ = [
+    "AUTO",
     "Algorithm",
+    "Pool",
     "UnknownAlgorithmError",
     "UnsupportedInputError",
+    "adaptive_avg_pool2d",
     "algorithm_names",
     "avg_pool2d",
+    "batch_norm",
     "conv2d",
+    "conv_relu_pool",
+    "cross_entropy",
+    "dropout",
+    "gelu",
     "get_algorithm",
+    "leaky_relu",
+    "linear",
     "max_pool2d",
     "op_names",
+    "recorded_choices",
     "register",
+    "relu",
+    "resolve_algorithm",
+    "tanh",
 ]

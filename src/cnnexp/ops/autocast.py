@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["cast_for_autocast"]
+__all__ = ["autocast_dtype", "cast_for_autocast"]
 
 
 def cast_for_autocast(
@@ -17,10 +17,15 @@ def cast_for_autocast(
     each gradient back to its parameter's dtype and the backward formulas see one dtype only.
     (``torch.amp.custom_fwd`` does not combine with ``setup_context``: pytorch #132388.)
     """
-    device = input.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-        return input, weight, bias
-    dtype = torch.get_autocast_dtype(device)
-    if input.dtype == torch.float64:  # autocast leaves float64 alone
+    dtype = autocast_dtype(input)
+    if dtype is None or input.dtype == torch.float64:  # autocast leaves float64 alone
         return input, weight, bias
     return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def autocast_dtype(input: Tensor) -> torch.dtype | None:
+    """What autocast computes in on the device of ``input``; None where it is off."""
+    device = input.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)

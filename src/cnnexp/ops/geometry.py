@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["IntPair", "WindowGeometry", "as_pair", "check_image"]
+__all__ = ["IntPair", "WindowGeometry", "as_pair", "check_image", "cut"]
 
 IntPair = int | Sequence[int]
 
@@ -43,6 +43,17 @@ def check_image(input: Tensor, op: str) -> None:
             f"Expected 3D (unbatched) or 4D (batched) input to {op}, "
             f"but got input of size: {list(input.shape)}"
         )
+
+
+def cut(image: Tensor, rows: slice, columns: slice, height: int = -2) -> Tensor:
+    """``image[…, rows, columns]``, a view; ``height`` is the dimension of the rows.
+
+    Indexing turns a slice over everything into an alias, which batched gradients have no rule for.
+    """
+    part = torch.ops.aten.slice.Tensor(image, height, rows.start, rows.stop, rows.step or 1)
+    return torch.ops.aten.slice.Tensor(
+        part, height + 1, columns.start, columns.stop, columns.step or 1
+    )
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ nothing that is registered goes untested.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 __all__ = [
+    "AUTO",
     "Algorithm",
     "UnknownAlgorithmError",
     "UnsupportedInputError",
@@ -22,6 +23,8 @@ __all__ = [
     "get_algorithm",
     "op_names",
     "register",
+    "resolve_algorithm",
+    "set_auto",
 ]
 
 
@@ -76,6 +79,9 @@ class Algorithm:
         )
 
 
+AUTO = "auto"  # not an algorithm: whichever is the fastest, see cnnexp.ops.auto
+
+_auto: list[Callable[[str], Algorithm]] = []
 _REGISTRY: dict[str, dict[str, Algorithm]] = {}
 
 
@@ -101,12 +107,41 @@ def algorithm_names(op: str) -> tuple[str, ...]:
 
 
 def get_algorithm(op: str, name: str) -> Algorithm:
-    """The algorithm ``name`` of ``op``; raises :class:`UnknownAlgorithmError` with the known names."""
+    """The algorithm ``name`` of ``op``, or with ``"auto"`` the one that chooses.
+
+    Raises:
+        UnknownAlgorithmError: With the known names.
+    """
     names = algorithm_names(op)
+    if name == AUTO and _auto:
+        return _auto[0](op)
     if name not in names:
-        close = difflib.get_close_matches(str(name), names, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        raise UnknownAlgorithmError(
-            f"unknown algorithm '{name}' for {op}; known: {', '.join(names)}{hint}"
-        )
+        raise UnknownAlgorithmError(_unknown(name, op, names))
     return _REGISTRY[op][name]
+
+
+def resolve_algorithm(op: str, name: str) -> str:
+    """``name`` where ``op`` has it, else ``"direct"``: one name for all layers of a network.
+
+    Many ops have a single formula and therefore only ``direct`` and ``native``.
+
+    Raises:
+        UnknownAlgorithmError: No op at all has an algorithm ``name``.
+    """
+    if name in algorithm_names(op) or name == AUTO:
+        return name
+    known = sorted({each for other in _REGISTRY.values() for each in other})
+    if name not in known:
+        raise UnknownAlgorithmError(_unknown(name, "any op", known))
+    return "direct"
+
+
+def set_auto(make: Callable[[str], Algorithm]) -> None:
+    """Let ``get_algorithm(op, "auto")`` return ``make(op)``."""
+    _auto[:] = [make]
+
+
+def _unknown(name: str, where: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return f"unknown algorithm '{name}' for {where}; known: {', '.join(known)}, {AUTO}{hint}"

@@ -13,17 +13,19 @@ __all__ = ["config_hash"]
 
 # Where things lie and what the run is called do not change what is computed.
 _NOT_IDENTITY = ("output_dir", "name", "hydra")
-_NOT_IDENTITY_OF_DATA = ("root",)
+# Which algorithms backward=auto took: another machine may take others for the same job.
+_NOT_IDENTITY_OF = {"data": ("root",), "backward": ("layers",)}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that identify the job of a resolved ``config``.
 
-    Paths, the run's name and the launcher's settings are left out; the order of keys does not
-    matter.
+    Paths, the run's name, the launcher's settings and what ``backward=auto`` chose are left out; the
+    order of keys does not matter.
     """
     kept = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
-    if isinstance(data := kept.get("data"), Mapping):
-        kept["data"] = {key: v for key, v in data.items() if key not in _NOT_IDENTITY_OF_DATA}
+    for part, left_out in _NOT_IDENTITY_OF.items():
+        if isinstance(node := kept.get(part), Mapping):
+            kept[part] = {key: value for key, value in node.items() if key not in left_out}
     text = json.dumps(plain(kept), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -8,7 +8,6 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
@@ -37,6 +36,8 @@ class Classifier(L.LightningModule):
         scheduler: Makes the schedule from the optimiser and the number of optimiser steps of the
             whole training; stepped after each of them. None for a constant learning rate.
         penalties: Terms added to the training loss.
+        loss: The mean softmax cross-entropy of logits (N, num_classes) and labels (N,); torch's own
+            if None.
         channels_last: Keep images and kernels in channels_last memory, which is the faster layout
             for convolutions on most devices; changes no result beyond rounding.
     """
@@ -54,6 +55,7 @@ class Classifier(L.LightningModule):
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         penalties: Sequence[Penalty] = (),
+        loss: nn.Module | None = None,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
@@ -63,20 +65,25 @@ class Classifier(L.LightningModule):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self.penalties = tuple(penalties)
+        self.loss = loss or nn.CrossEntropyLoss()
         self.train_acc = MulticlassAccuracy(num_classes, average="micro")
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         self.test_acc = MulticlassAccuracy(num_classes, average="micro")
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in 0…1 → logits (N, num_classes)."""
+        return self.network(self.normalise(images))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) in 0…1 → what the network gets, in its memory layout."""
         normalised = (images - self.mean) / self.std
-        return self.network(normalised.contiguous(memory_format=self._layout))
+        return normalised.contiguous(memory_format=self._layout)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of one batch, penalties included."""
         images, labels = batch
         logits = self(images)
-        loss = F.cross_entropy(logits, labels)
+        loss = self.loss(logits, labels)
         self.train_acc.update(logits.detach(), labels)
         size = labels.size(0)
         self.log("train/loss_step", loss, prog_bar=True, batch_size=size)
@@ -103,7 +110,7 @@ class Classifier(L.LightningModule):
         images, labels = batch
         logits = self(images)
         accuracy.update(logits, labels)
-        loss = F.cross_entropy(logits, labels)
+        loss = self.loss(logits, labels)
         size = labels.size(0)
         self.log(f"{part}/loss", loss, on_step=False, on_epoch=True, batch_size=size)
         self.log(f"{part}/acc", accuracy, on_step=False, on_epoch=True, batch_size=size)

@@ -36,7 +36,8 @@ class TrainingJob:
         optimizer: Makes the optimiser from the parameters.
         scheduler: Makes the schedule from the optimiser and the total of steps; None for none.
         penalties: Terms added to the loss.
-        backward: The algorithm of all convolution and pooling layers, see ``cnnexp.ops``.
+        backward: The algorithm of all layers, see ``cnnexp.nn.replace_layers``.
+        backward_layers: With ``backward="auto"``, the algorithm of each layer; None to choose them.
         trainer: Arguments of ``lightning.Trainer``.
         callbacks: Makes callbacks beyond cnnexp's own.
         loggers: Makes loggers beyond metrics.csv.
@@ -52,7 +53,8 @@ class TrainingJob:
     optimizer: OptimizerFactory
     scheduler: SchedulerFactory | None = None
     penalties: Sequence[Penalty] = ()
-    backward: str = "direct"
+    backward: str = "auto"
+    backward_layers: Mapping[str, str] | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)
     callbacks: Callable[[], Sequence[Callback]] = _no_callbacks
     loggers: Callable[[RunFolder], Sequence[Logger]] = _no_loggers

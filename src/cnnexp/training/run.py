@@ -6,7 +6,7 @@ import logging
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from cnnexp import __version__
-from cnnexp.nn import replace_layers
+from cnnexp.nn import layer_algorithms, replace_layers
 from cnnexp.runs import RunFolder, collect_provenance, config_hash
+from cnnexp.training.backward import loss_layer, settle_backward
 from cnnexp.training.callbacks import (
     EpochHistory,
     FirstLayerFilters,
@@ -88,7 +89,8 @@ def run_training(
                 enable_progress_bar=progress_bar,
                 enable_model_summary=False,
             )
-            _describe(job, folder, classifier, trainer)
+            config = settle_backward(job, classifier, trainer)
+            _describe(job, folder, classifier, trainer, config)
             result = _train_and_test(job, folder, classifier, trainer, callbacks)
     except BaseException as error:
         stopped = _stop_code(error)
@@ -124,6 +126,7 @@ def _classifier(job: TrainingJob) -> Classifier:
         optimizer=job.optimizer,
         scheduler=job.scheduler,
         penalties=job.penalties,
+        loss=loss_layer(job.backward),
         channels_last=job.channels_last,
     )
 
@@ -166,7 +169,11 @@ def _checkpoint(file: Path, monitor: str | None = None, mode: str = "min") -> Mo
 
 
 def _describe(
-    job: TrainingJob, folder: RunFolder, classifier: Classifier, trainer: L.Trainer
+    job: TrainingJob,
+    folder: RunFolder,
+    classifier: Classifier,
+    trainer: L.Trainer,
+    config: Mapping[str, Any],
 ) -> None:
     """Say what is about to run, on the terminal and in the run folder."""
     images = job.data.images
@@ -186,7 +193,7 @@ def _describe(
         device,
         job.seed,
     )
-    folder.write_config(job.config)
+    folder.write_config(config)
     folder.write_provenance(
         collect_provenance(
             seed=job.seed,
@@ -227,6 +234,7 @@ def _train_and_test(
         "status": "done",
         "dataset": job.data.images.name,
         "backward": job.backward,
+        "backward/layers": layer_algorithms(classifier.network),
         "test/acc": round(test["test/acc"], 6),
         "test/loss": test["test/loss"],
         "val/acc": round(best["val/acc"], 6) if "val/acc" in best else None,

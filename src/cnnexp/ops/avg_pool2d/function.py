@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.geometry import IntPair, WindowGeometry
 from cnnexp.ops.pool_geometry import pool_geometry
+from cnnexp.ops.precision import widened
 
 __all__ = ["divisors", "make_avg_pool2d"]
 
@@ -35,11 +37,6 @@ def divisors(
     return torch.outer(*counts).to(like.dtype)
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """Half precision as float32: the sum of a window overflows long before its average does."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
 def make_avg_pool2d(
     forward: Callable[..., Tensor], grad_input: Callable[..., Tensor]
 ) -> Callable[..., Tensor]:
@@ -55,7 +52,7 @@ def make_avg_pool2d(
 
         @staticmethod
         def forward(input: Tensor, geometry: WindowGeometry, divisor: Tensor) -> Tensor:
-            return forward(_wide(input), geometry, divisor).to(input.dtype)
+            return forward(widened(input), geometry, divisor).to(input.dtype)
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -67,8 +64,19 @@ def make_avg_pool2d(
             if not ctx.needs_input_grad[0]:
                 return None, None, None
             (divisor,) = ctx.saved_tensors
-            grad = grad_input(_wide(grad_output), ctx.geometry, divisor)
+            grad = grad_input(widened(grad_output), ctx.geometry, divisor)
             return grad.to(grad_output.dtype), None, None
+
+    class WithTangents(AvgPool2dFunction):
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+            AvgPool2dFunction.setup_context(ctx, inputs, output)
+            ctx.save_for_forward(inputs[2])
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Tensor:
+            (divisor,), tangent = ctx.saved_tensors, tangents[0]
+            return forward(widened(tangent), ctx.geometry, divisor).to(tangent.dtype)
 
     def avg_pool2d(
         input: Tensor,
@@ -82,9 +90,10 @@ def make_avg_pool2d(
         if divisor_override == 0:
             raise RuntimeError("divisor must be not zero")
         geometry = pool_geometry(input, "avg_pool2d", kernel_size, stride, padding, 1, ceil_mode)
-        divisor = divisors(geometry, count_include_pad, divisor_override, _wide(input))
+        divisor = divisors(geometry, count_include_pad, divisor_override, widened(input))
         batch = input if input.dim() == 4 else input.unsqueeze(0)
-        output = AvgPool2dFunction.apply(batch, geometry, divisor)
+        function = WithTangents if in_forward_mode() else AvgPool2dFunction
+        output = function.apply(batch, geometry, divisor)
         return output if input.dim() == 4 else output.squeeze(0)
 
     return avg_pool2d

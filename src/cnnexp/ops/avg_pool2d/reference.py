@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cnnexp.ops.avg_pool2d.function import make_avg_pool2d
-from cnnexp.ops.geometry import WindowGeometry
+from cnnexp.ops.geometry import WindowGeometry, cut
 from cnnexp.ops.registry import Algorithm, register
 
 __all__ = ["forward", "grad_input"]
@@ -25,7 +25,7 @@ __all__ = ["forward", "grad_input"]
 def forward(input: Tensor, geometry: WindowGeometry, divisor: Tensor) -> Tensor:
     """x: (N, C, H, W), divisor: (P, Q) → y: (N, C, P, Q)."""
     padded = geometry.pad(input)
-    sums = [padded[..., rows, columns].sum((-2, -1)) for _, _, rows, columns in geometry.windows()]
+    sums = [cut(padded, rows, columns).sum((-2, -1)) for _, _, rows, columns in geometry.windows()]
     output = torch.stack(sums, dim=-1).reshape(*input.shape[:2], *geometry.output_size)
     return output / divisor
 
@@ -35,7 +35,7 @@ def grad_input(grad_output: Tensor, geometry: WindowGeometry, divisor: Tensor) -
     shares = grad_output / divisor
     padded = grad_output.new_zeros(*grad_output.shape[:2], *geometry.padded_size())
     for p, q, rows, columns in geometry.windows():
-        padded[..., rows, columns] += shares[..., p, q, None, None]
+        cut(padded, rows, columns).add_(shares[..., p, q, None, None])
     return geometry.crop(padded)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cnnexp.ops.autocast import cast_for_autocast
 from cnnexp.ops.conv2d.geometry import conv2d_geometry
+from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.geometry import IntPair
 
 __all__ = ["grad_bias", "make_conv2d"]
@@ -68,6 +69,26 @@ def make_conv2d(
                 grads[2] = grad_bias(grad_output)
             return tuple(grads)
 
+    class WithTangents(Conv2dFunction):
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+            Conv2dFunction.setup_context(ctx, inputs, output)
+            ctx.save_for_forward(*inputs[:2])
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+            """Linear in each argument: the product rule."""
+            (input, weight), geometry = ctx.saved_tensors, ctx.geometry
+            parts = []
+            if tangents[0] is not None:
+                parts.append(forward(geometry.add_extra(tangents[0]), weight, None, geometry))
+            if tangents[1] is not None:
+                parts.append(forward(geometry.add_extra(input), tangents[1], None, geometry))
+            if tangents[2] is not None:
+                size = (input.size(0), weight.size(0), *geometry.output_size)
+                parts.append(tangents[2].reshape(-1, 1, 1).expand(size))
+            return sum(parts[1:], parts[0])
+
     def conv2d(
         input: Tensor,
         weight: Tensor,
@@ -80,7 +101,8 @@ def make_conv2d(
         input, weight, bias = cast_for_autocast(input, weight, bias)
         geometry = conv2d_geometry(input, weight, bias, stride, padding, dilation, groups)
         batch = input if input.dim() == 4 else input.unsqueeze(0)
-        output = Conv2dFunction.apply(batch, weight, bias, geometry)
+        function = WithTangents if in_forward_mode() else Conv2dFunction
+        output = function.apply(batch, weight, bias, geometry)
         return output if input.dim() == 4 else output.squeeze(0)
 
     return conv2d

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from cnnexp.ops.conv2d.function import make_conv2d
 from cnnexp.ops.conv2d.geometry import Conv2dGeometry
+from cnnexp.ops.geometry import cut
 from cnnexp.ops.registry import Algorithm, register
 
 __all__ = ["col2im", "forward", "grad_input", "grad_weight", "im2col"]
@@ -34,7 +35,7 @@ __all__ = ["col2im", "forward", "grad_input", "grad_weight", "im2col"]
 def im2col(input: Tensor, geometry: Conv2dGeometry) -> Tensor:
     """(N, C_in, H, W) → X, group by group: (G, N·P·Q, K_h·K_w·C_in/G)."""
     padded = geometry.pad(input).permute(0, 2, 3, 1)
-    pieces = [padded[:, rows, columns] for _, _, rows, columns in geometry.offsets()]
+    pieces = [cut(padded, rows, columns, 1) for _, _, rows, columns in geometry.offsets()]
     positions = input.size(0) * math.prod(geometry.output_size)
     channels = input.size(1) // geometry.groups
     matrix = torch.stack(pieces, dim=3)  # (N, P, Q, K_h·K_w, C_in)
@@ -51,7 +52,7 @@ def col2im(grad_matrix: Tensor, n: int, geometry: Conv2dGeometry) -> Tensor:
     pieces = pieces.reshape(offsets, n, *geometry.output_size, groups * channels)
     padded = grad_matrix.new_zeros(n, *geometry.padded_size(), groups * channels)
     for piece, (_, _, rows, columns) in zip(pieces.unbind(0), geometry.offsets(), strict=True):
-        padded[:, rows, columns] += piece
+        cut(padded, rows, columns, 1).add_(piece)
     return geometry.crop(padded.permute(0, 3, 1, 2))
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from cnnexp.ops.conv2d.function import make_conv2d
 from cnnexp.ops.conv2d.geometry import Conv2dGeometry
+from cnnexp.ops.geometry import cut
 from cnnexp.ops.registry import Algorithm, register
 
 __all__ = ["forward", "grad_input", "grad_weight"]
@@ -46,7 +47,7 @@ def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2d
     groups, c_out, size = kernels.shape
     values = []
     for _, _, rows, columns in geometry.windows():
-        window = padded[..., rows, columns].reshape(groups, input.size(0), size)
+        window = cut(padded, rows, columns).reshape(groups, input.size(0), size)
         values.append(window @ kernels.transpose(1, 2))  # (G, N, C_out/G)
     output = torch.stack(values, dim=-1).transpose(0, 1)  # (N, G, C_out/G, P·Q)
     output = output.reshape(input.size(0), groups * c_out, *geometry.output_size)
@@ -61,7 +62,7 @@ def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) ->
     padded = grad_output.new_zeros(groups, n, c_in, *geometry.padded_size())
     for p, q, rows, columns in geometry.windows():
         share = grads[..., p, q] @ kernels  # (G, N, C_in/G·K_h·K_w)
-        padded[..., rows, columns] += share.reshape(groups, n, c_in, *geometry.kernel_size)
+        cut(padded, rows, columns).add_(share.reshape(groups, n, c_in, *geometry.kernel_size))
     padded = padded.transpose(0, 1).reshape(n, groups * c_in, *geometry.padded_size())
     return geometry.crop(padded)
 
@@ -80,7 +81,7 @@ def grad_weight(
     lead = (n,) if per_sample else ()
     total = grad_output.new_zeros(*lead, groups, grads.size(2), size)
     for p, q, rows, columns in geometry.windows():
-        window, grad = padded[..., rows, columns].reshape(groups, n, size), grads[..., p, q]
+        window, grad = cut(padded, rows, columns).reshape(groups, n, size), grads[..., p, q]
         if per_sample:
             products = grad.unsqueeze(-1) * window.unsqueeze(-2)  # (G, N, C_out/G, size)
             total = total + products.transpose(0, 1)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.geometry import IntPair, WindowGeometry
 from cnnexp.ops.pool_geometry import pool_geometry
 
@@ -45,6 +46,17 @@ def make_max_pool2d(
             (indices,) = ctx.saved_tensors
             return grad_input(grad_output, indices, ctx.geometry), None
 
+    class WithTangents(MaxPool2dFunction):
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+            MaxPool2dFunction.setup_context(ctx, inputs, output)
+            ctx.save_for_forward(output[1])
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, None]:
+            (indices,), tangent = ctx.saved_tensors, tangents[0]  # y's is that of the winner
+            return tangent.flatten(2).gather(2, indices.flatten(2)).view_as(indices), None
+
     def max_pool2d(
         input: Tensor,
         kernel_size: IntPair,
@@ -65,7 +77,8 @@ def make_max_pool2d(
                 f"{geometry.padding}, dilation {geometry.dilation}; lower the padding or dilation"
             )
         batch = input if input.dim() == 4 else input.unsqueeze(0)
-        output, indices = MaxPool2dFunction.apply(batch, geometry)
+        function = WithTangents if in_forward_mode() else MaxPool2dFunction
+        output, indices = function.apply(batch, geometry)
         if input.dim() == 3:
             output, indices = output.squeeze(0), indices.squeeze(0)
         return (output, indices) if return_indices else output

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cnnexp.ops.geometry import WindowGeometry
+from cnnexp.ops.geometry import WindowGeometry, cut
 from cnnexp.ops.max_pool2d.function import make_max_pool2d
 from cnnexp.ops.registry import Algorithm, register
 
@@ -25,7 +25,7 @@ __all__ = ["forward", "grad_input"]
 
 def _rows(padded: Tensor, geometry: WindowGeometry) -> Tensor:
     """Padded images (…, C) in channels_last order → X (…, P, Q, K_h·K_w, C), offsets row-major."""
-    pieces = [padded[..., rows, columns, :] for _, _, rows, columns in geometry.offsets()]
+    pieces = [cut(padded, rows, columns, -3) for _, _, rows, columns in geometry.offsets()]
     return torch.stack(pieces, dim=-2)
 
 
@@ -58,7 +58,7 @@ def grad_input(grad_output: Tensor, indices: Tensor, geometry: WindowGeometry) -
     places = _places(geometry, grad_output.device)
     padded = grad_output.new_zeros(n, *geometry.padded_size(), c)
     for offset, (_, _, rows, columns) in enumerate(geometry.offsets()):
-        padded[:, rows, columns] += torch.where(winners == places[:, :, offset], grads, 0)
+        cut(padded, rows, columns, 1).add_(torch.where(winners == places[:, :, offset], grads, 0))
     return geometry.crop(padded.permute(0, 3, 1, 2))
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cnnexp.ops.geometry import WindowGeometry
+from cnnexp.ops.geometry import WindowGeometry, cut
 from cnnexp.ops.max_pool2d.function import make_max_pool2d
 from cnnexp.ops.registry import Algorithm, register
 
@@ -33,7 +33,7 @@ def forward(input: Tensor, geometry: WindowGeometry) -> tuple[Tensor, Tensor]:
     leader = input.new_full((*input.shape[:2], *geometry.output_size), -torch.inf)
     winner = torch.full_like(leader, -1, dtype=torch.int64)
     for _, _, rows, columns in geometry.offsets():
-        value, place = padded[..., rows, columns], places[rows, columns]
+        value, place = cut(padded, rows, columns), cut(places, rows, columns)
         # winner < 0: the first element on the image leads even if all of them are −inf
         takes = ((value > leader) | value.isnan() | (winner < 0)) & (place >= 0)
         leader, winner = torch.where(takes, value, leader), torch.where(takes, place, winner)

@@ -1,0 +1,188 @@
+"""``python -m cnnexp.bench step`` and ``ops``: how fast, and how much memory, beside torch.
+
+``step`` times whole training steps of a network: zero_grad, forward, loss, backward, Adam. ``ops``
+times the forward and the backward of single ops. torch in its own layout (NCHW), in channels_last
+and with torch.compile, and every algorithm of ours take turns in one process; figures are medians,
+with quartiles, and ratios of medians. Compare ratios, not milliseconds of different days.
+
+Exit codes: 0 done, 2 the command cannot work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from cnnexp.speed import Measured
+
+__all__ = ["main"]
+
+
+class _Misuse(Exception):
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its code."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options)
+    except _Misuse as error:
+        print(f"cnnexp.bench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("cnnexp.bench: stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cnnexp.bench", description="Time our backward beside torch's."
+    )
+    parts = parser.add_subparsers(dest="part", required=True, metavar="{step,ops}")
+    step = parts.add_parser("step", help="whole training steps of a network")
+    step.add_argument("--model", default="seed_cnn", help="seed_cnn (default) or lenet5")
+    step.add_argument("--batch", type=int, default=128, metavar="N", help="images (default: 128)")
+    step.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float64")
+    single = parts.add_parser("ops", help="forward and backward of single ops")
+    single.add_argument("--op", help="only these, comma-separated")
+    for part, rounds in ((step, 40), (single, 15)):
+        part.add_argument("--algorithm", help="only these, comma-separated; auto is one")
+        part.add_argument("--rounds", type=int, default=rounds, help=f"default: {rounds}")
+        part.add_argument("--threads", type=int, help="of torch and numba (default: theirs)")
+        part.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+        part.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+        part.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
+        part.add_argument("--csv", type=Path, metavar="FILE", help="write the results to FILE")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    for flag, file in (("--json", options.json), ("--csv", options.csv)):
+        if file is not None and not file.resolve().parent.is_dir():
+            raise _Misuse(f"{flag}={file}: there is no folder {file.resolve().parent}")
+    for flag in ("rounds", "threads", "batch"):
+        value = getattr(options, flag, None)
+        if value is not None and value < 1:
+            raise _Misuse(f"--{flag}={value}: must be at least 1")
+    import torch
+
+    from cnnexp import ops, speed
+
+    device = _device(options.device)
+    if options.threads is not None:
+        _use_threads(options.threads)
+    about = speed.conditions(device)
+    print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+    rows: list[Measured] = []
+    compiles = not options.no_compile
+    if options.part == "step":
+        model = _chosen("--model", options.model, list(speed.MODELS))[0]
+        names = {name for op in ops.op_names() for name in ops.algorithm_names(op)} - {"reference"}
+        algorithms = _chosen("--algorithm", options.algorithm, [*sorted(names), ops.AUTO])
+        dtype = getattr(torch, _chosen("--dtype", options.dtype, _DTYPES)[0])
+        rows = speed.bench_step(
+            model,
+            options.batch,
+            algorithms,
+            device=device,
+            dtype=dtype,
+            rounds=options.rounds,
+            with_compile=compiles,
+        )
+        _print(rows)
+    else:
+        for situation in _situations(options):
+            known = [
+                n for n in ops.algorithm_names(situation.op) if n not in ("native", "reference")
+            ]
+            chosen = _chosen("--algorithm", options.algorithm, [*known, "native", ops.AUTO], True)
+            measured = speed.bench_op(
+                situation, chosen, device=device, rounds=options.rounds, with_compile=compiles
+            )
+            _print(measured)
+            rows += measured
+    speed.write_results(rows, about, options.json, options.csv)
+
+
+_DTYPES = ("float32", "bfloat16", "float64")
+
+
+def _situations(options: argparse.Namespace) -> list:  # type: ignore[type-arg]
+    from cnnexp import speed
+
+    known = list(dict.fromkeys(situation.op for situation in speed.SITUATIONS))
+    chosen = _chosen("--op", options.op, known)
+    return [situation for situation in speed.SITUATIONS if situation.op in chosen]
+
+
+def _chosen(
+    flag: str, given: str | None, known: Sequence[str], some_are_enough: bool = False
+) -> list[str]:
+    """The names given, all if None; with ``some_are_enough`` those of them that are known here."""
+    if given is None:
+        return list(known)
+    names = [name.strip() for name in given.split(",")]
+    here = [name for name in names if name in known]
+    if some_are_enough and here:
+        return here
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise _Misuse(f"{flag}={name}: unknown; known: {', '.join(known)}{hint}")
+    return names
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name not in ("cpu", "cuda"):
+        raise _Misuse(f"--device={name}: must be cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise _Misuse("--device=cuda: this machine has no usable GPU")
+    return torch.device(name)
+
+
+def _use_threads(count: int) -> None:
+    import numba
+    import torch
+
+    most = os.cpu_count() or 1
+    if count > most:
+        raise _Misuse(f"--threads={count}: this machine offers {most}")
+    torch.set_num_threads(count)
+    numba.set_num_threads(count)
+
+
+def _print(rows: Sequence[Measured]) -> None:
+    print(f"\n{rows[0].what}")
+    parts = list(rows[0].milliseconds)
+    others = list(dict.fromkeys(name for row in rows for name in row.ratios))
+    head = "".join(f"{part + ' ms':>13}" for part in parts)
+    print(f"  {'':22}{head}{'quartiles':>16}{'saved MB':>10}", end="")
+    print("".join(f"{'/ ' + name:>22}" for name in others))
+    for row in rows:
+        if row.note:
+            print(f"  {row.way:22}{row.note}")
+            continue
+        figures = "".join(f"{row.milliseconds[part]:13.3f}" for part in parts)
+        quartiles = f"{row.low:.3f}–{row.high:.3f}"
+        ratios = "".join(
+            f"{row.ratios[name]:22.2f}" if name in row.ratios else f"{'':22}" for name in others
+        )
+        print(
+            f"  {row.way:22}{figures}{quartiles:>16}{row.saved_megabytes:10.2f}{ratios}", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()

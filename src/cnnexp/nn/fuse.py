@@ -1,0 +1,97 @@
+"""Put convolution, ReLU and pooling of a network into one layer, and take it apart again."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from cnnexp import ops
+from cnnexp.nn.activation import ReLU
+from cnnexp.nn.conv import Conv2d, ConvReLUPool
+from cnnexp.nn.pool import AvgPool2d, MaxPool2d
+
+__all__ = ["fuse_blocks", "split_blocks"]
+
+
+class _Done(nn.Identity):
+    """Stands where a ReLU or a pooling stood whose work the convolution before it does now."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.__dict__["part"] = part  # not a submodule: it does nothing here
+
+    def extra_repr(self) -> str:
+        return f"done by the layer before: {type(self.part).__name__}"
+
+
+def fuse_blocks(module: nn.Module) -> None:
+    """Turn each run of ``Conv2d``, ``ReLU`` and pooling within an ``nn.Sequential`` into a block.
+
+    The convolution becomes a ``ConvReLUPool``; ReLU and pooling are replaced by an identity, so that
+    all names, indices and state-dict keys stay. What carries hooks is left as it is: they expect to
+    see each layer's own output. So is a convolution that stands in several places.
+    """
+    for sequence in module.modules():
+        if not isinstance(sequence, nn.Sequential):
+            continue
+        children = list(sequence.named_children())
+        for (_, conv), (relu_name, relu), (pool_name, pool) in zip(
+            children, children[1:], children[2:], strict=False
+        ):
+            if _is_block(conv, relu, pool) and _places(module, conv) == 1:
+                assert isinstance(conv, Conv2d)
+                conv.__class__ = ConvReLUPool  # pyright: ignore[reportAttributeAccessIssue]
+                conv.pool = _pool(pool)  # pyright: ignore[reportArgumentType]
+                setattr(sequence, relu_name, _Done(relu))
+                setattr(sequence, pool_name, _Done(pool))
+
+
+def split_blocks(module: nn.Module) -> None:
+    """Undo :func:`fuse_blocks`; a ``ConvReLUPool`` made as such stays."""
+    for sequence in module.modules():
+        if isinstance(sequence, nn.Sequential):
+            last: nn.Module | None = None
+            for name, layer in list(sequence.named_children()):
+                if isinstance(layer, _Done):
+                    setattr(sequence, name, layer.part)
+                    if isinstance(last, ConvReLUPool):
+                        del last.pool
+                        last.__class__ = Conv2d  # pyright: ignore[reportAttributeAccessIssue]
+                else:
+                    last = layer
+
+
+def _is_block(conv: nn.Module, relu: nn.Module, pool: nn.Module) -> bool:
+    if type(conv) is not Conv2d or type(relu) is not ReLU:
+        return False
+    if type(pool) is not AvgPool2d and not (type(pool) is MaxPool2d and not pool.return_indices):
+        return False
+    return not any(_has_hooks(layer) for layer in (conv, relu, pool))
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    return bool(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+    )
+
+
+def _places(module: nn.Module, layer: nn.Module) -> int:
+    return sum(child is layer for parent in module.modules() for child in parent._modules.values())
+
+
+def _pool(layer: nn.Module) -> ops.Pool:
+    if isinstance(layer, MaxPool2d):
+        window = layer.kernel_size, layer.stride, layer.padding, layer.dilation
+        return ops.Pool("max", *window, layer.ceil_mode)
+    assert isinstance(layer, AvgPool2d)
+    return ops.Pool(
+        "avg",
+        layer.kernel_size,
+        layer.stride,
+        layer.padding,
+        ceil_mode=layer.ceil_mode,
+        count_include_pad=layer.count_include_pad,
+        divisor_override=layer.divisor_override,
+    )

@@ -1,0 +1,151 @@
+"""Average-pooling to a given size.
+
+Output (p, q) averages the rows ⌊p·H/P⌋ … ⌈(p+1)·H/P⌉ − 1 and the columns ⌊q·W/Q⌋ … ⌈(q+1)·W/Q⌉ − 1.
+The average over a rectangle is the average over rows of the average over columns. With A the matrix
+(P, H) that holds 1/(length of interval p) where row i is in interval p, else 0, and B likewise
+(Q, W) for the columns, every plane x[n, c] is pooled by two matrix products; its gradient by their
+transposes:
+
+    Y = A·X·Bᵀ        ∂L/∂X = Aᵀ·G·B
+
+Source: docs/derivation.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.geometry import check_image
+from cnnexp.ops.precision import widened
+from cnnexp.ops.registry import Algorithm, get_algorithm, register
+
+__all__ = ["adaptive_avg_pool2d", "averaging_matrix", "forward", "grad_input"]
+
+OutputSize = int | None | Sequence[int | None]
+
+
+def averaging_matrix(size: int, positions: int, like: Tensor) -> Tensor:
+    """(positions, size): row p averages interval p of ``size`` elements."""
+    p = torch.arange(positions, device=like.device)
+    start = (p * size).div(positions, rounding_mode="floor")
+    end = -((-(p + 1) * size).div(positions, rounding_mode="floor"))
+    i = torch.arange(size, device=like.device)
+    inside = (i >= start[:, None]) & (i < end[:, None])
+    return inside.to(like.dtype) / (end - start)[:, None].to(like.dtype)
+
+
+def forward(input: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """x: (…, H, W), A: (P, H), B: (Q, W) → y: (…, P, Q)."""
+    return rows @ input @ columns.transpose(0, 1)
+
+
+def grad_input(grad_output: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """∂L/∂x from ∂L/∂y: (…, P, Q) → (…, H, W)."""
+    return rows.transpose(0, 1) @ grad_output @ columns
+
+
+class _AdaptiveAvgPool2dFunction(torch.autograd.Function):
+    generate_vmap_rule = True  # everything below is pure torch
+
+    @staticmethod
+    def forward(input: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        return forward(widened(input), rows, columns).to(input.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if not ctx.needs_input_grad[0]:
+            return None, None, None
+        grad = grad_input(widened(grad_output), *ctx.saved_tensors)
+        return grad.to(grad_output.dtype), None, None
+
+
+class _WithTangents(_AdaptiveAvgPool2dFunction):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _AdaptiveAvgPool2dFunction.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[1:])
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        tangent = tangents[0]
+        return forward(widened(tangent), *ctx.saved_tensors).to(tangent.dtype)
+
+
+def _direct(input: Tensor, output_size: OutputSize) -> Tensor:
+    check_image(input, "adaptive_avg_pool2d")
+    sizes = (
+        [output_size] * 2 if output_size is None or isinstance(output_size, int) else output_size
+    )
+    if len(sizes) >= input.dim():
+        raise ValueError(
+            f"output_size {output_size!r} needs more dimensions than {list(input.shape)}"
+        )
+    if len(sizes) != 2:
+        raise RuntimeError(f"output_size must be an int or a pair, but got {output_size!r}")
+    size = [n if s is None else s for s, n in zip(sizes, input.shape[-2:], strict=True)]
+    if not all(isinstance(s, int) for s in size):
+        raise TypeError(
+            f"output_size must be an int, None or a pair of them, but got {output_size!r}"
+        )
+    if min(size) < 0 or min(input.shape[-2:]) < 1:
+        raise RuntimeError(
+            f"adaptive_avg_pool2d needs output_size ≥ 0 and a non-empty image, but got {size} for "
+            f"input of size {list(input.shape)}"
+        )
+    like = widened(input)
+    rows, columns = (
+        averaging_matrix(n, s, like) for n, s in zip(input.shape[-2:], size, strict=True)
+    )
+    function = _WithTangents if in_forward_mode() else _AdaptiveAvgPool2dFunction
+    return function.apply(input, rows, columns)
+
+
+def adaptive_avg_pool2d(
+    input: Tensor, output_size: OutputSize, *, algorithm: str = "direct"
+) -> Tensor:
+    """``torch.nn.functional.adaptive_avg_pool2d`` with the backward of ``algorithm``.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W).
+        output_size: P = Q, or (P, Q); None keeps the input's.
+        algorithm: A name from ``cnnexp.ops.algorithm_names("adaptive_avg_pool2d")``.
+
+    Returns:
+        (N, C, P, Q) or (C, P, Q).
+
+    Raises:
+        RuntimeError, ValueError: The image is empty, a size is negative, or there are not two of them
+            (as torch).
+        TypeError: A size is no int (as torch).
+        UnknownAlgorithmError: ``algorithm`` is not registered.
+    """
+    return get_algorithm("adaptive_avg_pool2d", algorithm)(input, output_size)
+
+
+register(
+    Algorithm(
+        op="adaptive_avg_pool2d",
+        name="direct",
+        function=_direct,
+        summary="averaging as two matrix products, the gradient by their transposes",
+    )
+)
+register(
+    Algorithm(
+        op="adaptive_avg_pool2d",
+        name="native",
+        function=F.adaptive_avg_pool2d,
+        summary="torch.nn.functional.adaptive_avg_pool2d and torch's autograd, the baseline",
+        dtypes=(),
+    )
+)

@@ -1,0 +1,179 @@
+"""``algorithm="auto"``: measure once which algorithm is the fastest, then remember.
+
+Each op is measured for each combination of shapes, dtype, memory layout, device and arguments that
+it meets, forward and backward, on the tensors of the call. Choices are kept in memory and, for the
+next process, in a file under the user's cache folder, together with the times that led to them. Where
+nothing can be measured (under ``torch.compile``, ``torch.func``, in forward mode, on tensors
+without memory) an earlier choice is used, else the op's default.
+
+Algorithms round differently. A training therefore does not choose call by call: it pins one
+algorithm for each layer before it starts and writes them into its config, see
+``cnnexp.nn.choose_algorithms``.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnexp.ops.autocast import autocast_dtype
+from cnnexp.ops.choices import ChoiceFile
+from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.registry import (
+    AUTO,
+    Algorithm,
+    algorithm_names,
+    get_algorithm,
+    set_auto,
+)
+from cnnexp.ops.timing import interleaved_times
+
+__all__ = ["forget", "recorded_choices"]
+
+log = logging.getLogger(__name__)
+
+_DEFAULTS = {"conv_relu_pool": "fused"}  # of all other ops: direct
+_ORACLES = ("reference",)  # never the fastest, and too slow to find out
+_SECONDS = 0.3  # of measuring, once the rounds that are needed are done
+
+_chosen: dict[Any, str] = {}
+_file = ChoiceFile()
+_recorders: list[Callable[[str, str], None]] = []
+
+
+def _call(op: str, *arguments: Any, **options: Any) -> Any:
+    name = _choose(op, arguments, options)
+    for record in _recorders:
+        record(op, name)
+    return get_algorithm(op, name)(*arguments, **options)
+
+
+def _choose(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> str:
+    default = _DEFAULTS.get(op, "direct")
+    if torch.compiler.is_compiling():
+        return default
+    key = (op, _needs_grad(arguments), *map(_describe, (*arguments, *sorted(options.items()))))
+    if key in _chosen:
+        return _chosen[key]
+    if not _measurable(arguments):
+        return default
+    text = _text(key, arguments[0])
+    name = _file.get(text)
+    if name not in algorithm_names(op):
+        times = _measure(op, arguments, options)
+        name = min(times, key=lambda each: times[each])
+        _file.put(text, name, times)
+        report = ", ".join(
+            f"{n} {1e3 * t:.3f}" for n, t in sorted(times.items(), key=lambda i: i[1])
+        )
+        log.info("backward auto: %s takes %s (ms forward and backward: %s)", op, name, report)
+    _chosen[key] = name
+    return name
+
+
+def _needs_grad(arguments: tuple[Any, ...]) -> bool:
+    tensors = [a for a in arguments if isinstance(a, Tensor)]
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def _describe(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        last = value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
+        layout = "channels_last" if last else "contiguous" if value.is_contiguous() else "strided"
+        shape, precision = tuple(value.shape), autocast_dtype(value) or value.dtype
+        return shape, precision, value.device, layout, value.requires_grad
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _text(key: Any, input: Tensor) -> str:
+    """``key`` and all else that times depend on, for the file."""
+    from cnnexp import __version__
+
+    gpu = input.device.type == "cuda"
+    device = (
+        torch.cuda.get_device_name(input.device) if gpu else f"{torch.get_num_threads()} threads"
+    )
+    return f"{key} | {device} | torch {torch.__version__}, cnnexp {__version__}"
+
+
+def _measurable(arguments: tuple[Any, ...]) -> bool:
+    if torch._C._are_functorch_transforms_active() or in_forward_mode():
+        return False
+    tensors = [a for a in arguments if isinstance(a, Tensor)]
+    plain = all(
+        type(t) in (Tensor, torch.nn.Parameter) and t.device.type != "meta" for t in tensors
+    )
+    return plain and all(t.numel() for t in tensors)
+
+
+def _measure(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> dict[str, float]:
+    """Median seconds of forward and backward of each algorithm that takes the arguments."""
+    needs_grad = _needs_grad(arguments)
+    device = arguments[0].device
+    ways = {}
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
+        for name in algorithm_names(op):
+            if name in _ORACLES:
+                continue
+            way = partial(_step, get_algorithm(op, name), *_copies(arguments, options), needs_grad)
+            try:
+                way()
+            except (RuntimeError, ImportError):
+                continue  # not on this device, not for this dtype, a package is missing
+            ways[name] = way
+        if not ways:  # the arguments are wrong: let the op say so
+            return {"native": 0.0}
+        times = interleaved_times(ways, device, rounds=7, seconds=_SECONDS)
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def _copies(arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any]:
+    """The arguments with tensors of their own: nothing of the caller's is touched."""
+
+    def copy(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        own = value.detach().clone(memory_format=torch.preserve_format)
+        return own.requires_grad_(value.requires_grad)
+
+    return tuple(map(copy, arguments)), {k: copy(v) for k, v in options.items()}
+
+
+def _step(
+    algorithm: Algorithm, arguments: tuple[Any, ...], options: dict[str, Any], needs_grad: bool
+) -> None:
+    output = algorithm(*arguments, **options)
+    output = output[0] if isinstance(output, tuple) else output
+    if needs_grad:
+        inputs = [a for a in arguments if isinstance(a, Tensor) and a.requires_grad]
+        torch.autograd.grad(output, inputs, torch.ones_like(output))
+
+
+def forget() -> None:
+    """Forget the choices in memory (the file stays): the next call reads or measures again."""
+    _chosen.clear()
+    _file.forget()
+
+
+@contextmanager
+def recorded_choices(record: Callable[[str, str], None]) -> Iterator[None]:
+    """Call ``record(op, algorithm)`` for every call with ``algorithm="auto"``."""
+    _recorders.append(record)
+    try:
+        yield
+    finally:
+        _recorders.remove(record)
+
+
+def _auto(op: str) -> Algorithm:
+    return Algorithm(op, AUTO, partial(_call, op), "the fastest, measured", dtypes=())
+
+
+set_auto(_auto)

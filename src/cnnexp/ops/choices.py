@@ -1,0 +1,82 @@
+"""The file in which the choices of ``algorithm="auto"`` outlive a process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ChoiceFile", "cache_dir", "processor_name"]
+
+log = logging.getLogger(__name__)
+
+
+def cache_dir() -> Path:
+    """``$CNNEXP_CACHE``, else the folder ``cnnexp`` in the user's cache folder."""
+    if place := os.environ.get("CNNEXP_CACHE"):
+        return Path(place)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "cnnexp"
+
+
+class ChoiceFile:
+    """``algorithms.json``: for each situation the algorithm, and the milliseconds that led to it.
+
+    A folder that cannot be written costs the memory of the choices, nothing else; a file that
+    cannot be read is as good as none and is replaced.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Any] | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return cache_dir() / "algorithms.json"
+
+    def get(self, situation: str) -> str | None:
+        """The algorithm that was chosen on this processor, None if none was."""
+        if self._entries is None:
+            self._entries = self._read()
+        entry = self._entries.get(f"{situation} | {processor_name()}")
+        return entry.get("algorithm") if isinstance(entry, dict) else None
+
+    def put(self, situation: str, algorithm: str, seconds: dict[str, float]) -> None:
+        """Add a choice; what other processes have added meanwhile is kept."""
+        times = {name: round(1e3 * each, 4) for name, each in seconds.items()}
+        entry = {"algorithm": algorithm, "milliseconds": times}
+        self._entries = {**self._read(), f"{situation} | {processor_name()}": entry}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                "w", dir=self.path.parent, delete=False, encoding="utf-8"
+            ) as file:
+                json.dump(self._entries, file, indent=1)
+            os.replace(file.name, self.path)
+        except OSError as error:
+            log.debug("the choice is not kept: %s", error)
+
+    def forget(self) -> None:
+        """Read the file again at the next look."""
+        self._entries = None
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def processor_name() -> str:
+    """The processor's model, as the system names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,218 @@
+"""Convolution, bias, ReLU and pooling as one Function that keeps one byte a pooled element.
+
+    z = x ∗ w                    a[n, o, i, j] = relu(z[n, o, i, j] + b[o])
+    max:  y[n, o, p, q] = max_{u,v} a[window]        avg:  y[n, o, p, q] = Σ_{u,v} a[window] / D[p, q]
+
+What is usually kept for the backward are z, a, y's int64 indices and x. But ∂L/∂z needs of all that
+only which element of each window has a say: for max-pooling the winner's offset k*, or that the ReLU
+stopped it; for average-pooling one bit an element. One byte, called the code, holds either:
+
+    max:  ∂L/∂z[n, o, place(p, q, k)] += g[n, o, p, q] · [k = k*]
+    avg:  ∂L/∂z[n, o, place(p, q, k)] += g[n, o, p, q] / D[p, q] · [bit k]
+
+and z is dropped as soon as y is known. ∂L/∂x and ∂L/∂w are those of the convolution. With
+max-pooling, ∂L/∂z is zero in all but one element a window, and the CPU kernels multiply only those
+(``sparse``); the gradient of the gradient, which few need, takes the dense way through ∂L/∂z.
+
+Source: docs/derivation.md.
+"""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cnnexp.ops.autocast import cast_for_autocast
+from cnnexp.ops.avg_pool2d.function import divisors
+from cnnexp.ops.conv2d import direct
+from cnnexp.ops.conv2d.function import grad_bias as dense_grad_bias
+from cnnexp.ops.conv2d.geometry import Conv2dGeometry, conv2d_geometry
+from cnnexp.ops.conv_relu_pool import cpu
+from cnnexp.ops.conv_relu_pool.parts import compose
+from cnnexp.ops.conv_relu_pool.pool import Pool
+from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.geometry import IntPair, WindowGeometry
+from cnnexp.ops.registry import Algorithm, register
+
+__all__ = ["conv_relu_pool"]
+
+
+class _Plan(NamedTuple):
+    """What the Function knows of its arguments beside the tensors."""
+
+    conv: Conv2dGeometry
+    pool: WindowGeometry
+    sparse: bool  # whether the gradients multiply the winners only
+    divisor: Tensor | None
+
+
+class _Spread(torch.autograd.Function):
+    """∂L/∂y → ∂L/∂z, linear, with its transpose as backward; so it can be differentiated again."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad_output: Tensor, code: Tensor, plan: _Plan) -> Tensor:
+        return cpu.pool_spread(grad_output, code, cpu.pack(plan.pool), plan.divisor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, code, ctx.plan = inputs
+        ctx.save_for_backward(code)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Gather.apply(grad, *ctx.saved_tensors, ctx.plan), None, None
+
+
+class _Gather(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(image: Tensor, code: Tensor, plan: _Plan) -> Tensor:
+        return cpu.pool_gather(image, code, cpu.pack(plan.pool), plan.divisor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, code, ctx.plan = inputs
+        ctx.save_for_backward(code)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Spread.apply(grad, *ctx.saved_tensors, ctx.plan), None, None
+
+
+class _ConvReLUPool(torch.autograd.Function):
+    generate_vmap_rule = True  # the operators have rules of their own
+
+    @staticmethod
+    def forward(
+        input: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan
+    ) -> tuple[Tensor, Tensor]:
+        input = plan.conv.add_extra(input)
+        conv, pool = cpu.pack(plan.conv), cpu.pack(plan.pool)
+        if plan.sparse and input.size(1) < cpu.FEW_CHANNELS:
+            return cpu.forward_few_channels(input, weight, bias, conv, pool)
+        return cpu.forward(input, weight, bias, conv, pool, plan.divisor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        input, weight, _, ctx.plan = inputs
+        _, code = output
+        ctx.mark_non_differentiable(code)
+        needs_input, needs_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(
+            input if needs_weight else None, weight if needs_input else None, code
+        )
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor, _: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        input, weight, code = ctx.saved_tensors
+        plan, needs = ctx.plan, ctx.needs_input_grad
+        # create_graph: only the dense way can be differentiated again
+        gradients = _sparse if plan.sparse and not torch.is_grad_enabled() else _dense
+        return gradients(grad_output, code, input, weight, needs, plan)
+
+
+def _sparse(
+    grad_output: Tensor,
+    code: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    needs: tuple[bool, ...],
+    plan: _Plan,
+) -> tuple[Tensor | None, ...]:
+    """The gradients from the winners alone."""
+    grads: list[Tensor | None] = [None, None, None, None]
+    conv, pool = cpu.pack(plan.conv), cpu.pack(plan.pool)
+    if needs[0]:
+        grads[0] = plan.conv.drop_extra(cpu.grad_input(grad_output, code, weight, conv, pool))
+    if needs[1]:
+        image = plan.conv.add_extra(input)
+        grads[1] = cpu.grad_weight(grad_output, code, image, conv, pool)
+    if needs[2]:
+        grads[2] = cpu.grad_bias(grad_output, code)
+    return tuple(grads)
+
+
+def _dense(
+    grad_output: Tensor,
+    code: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    needs: tuple[bool, ...],
+    plan: _Plan,
+) -> tuple[Tensor | None, ...]:
+    """The gradients through ∂L/∂z, by the formulas of ``conv2d``'s ``direct``."""
+    grads: list[Tensor | None] = [None, None, None, None]
+    spread = _Spread.apply(grad_output, code, plan)
+    if needs[0]:
+        grads[0] = plan.conv.drop_extra(direct.grad_input(spread, weight, plan.conv))
+    if needs[1]:
+        grads[1] = direct.grad_weight(spread, plan.conv.add_extra(input), plan.conv)
+    if needs[2]:
+        grads[2] = dense_grad_bias(spread)
+    return tuple(grads)
+
+
+def conv_relu_pool(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: IntPair,
+    padding: IntPair | str,
+    dilation: IntPair,
+    groups: int,
+    pool: Pool,
+) -> Tensor:
+    """The fused block where there are kernels for it and it pays, else its parts one by one."""
+    arguments = (stride, padding, dilation, groups)
+    cast = cast_for_autocast(input, weight, bias)
+    geometry = conv2d_geometry(*cast, *arguments)
+    windows = pool.geometry(
+        input.new_empty((*input.shape[:-2], *geometry.output_size), device="meta")
+    )
+    if not _fuses(cast[0], geometry, windows, pool):
+        return compose("direct")(input, weight, bias, *arguments, pool)
+    divisor = None
+    if pool.kind == "avg":
+        divisor = divisors(windows, pool.count_include_pad, pool.divisor_override, cast[0])
+    batch = cast[0] if input.dim() == 4 else cast[0].unsqueeze(0)
+    # one winner a window: at least half of the products are with zeros
+    sparse = pool.kind == "max" and 2 * math.prod(windows.output_size) <= math.prod(
+        geometry.output_size
+    )
+    output, _ = _ConvReLUPool.apply(batch, *cast[1:], _Plan(geometry, windows, sparse, divisor))
+    return output if input.dim() == 4 else output.squeeze(0)
+
+
+def _fuses(input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry, kind: Pool) -> bool:
+    most = 8 if kind.kind == "avg" else 254  # elements of a window that a byte can tell apart
+    return (
+        input.device.type == "cpu"
+        and input.dtype in (torch.float32, torch.float64)
+        and conv.groups == 1
+        and math.prod(pool.kernel_size) <= most
+        and not (kind.kind == "max" and pool.blind_windows())
+        and not in_forward_mode()
+        and _has_numba()
+    )
+
+
+def _has_numba() -> bool:
+    return find_spec("numba") is not None
+
+
+register(
+    Algorithm(
+        op="conv_relu_pool",
+        name="fused",
+        function=conv_relu_pool,
+        summary="one pass, one byte a pooled element kept, gradients from the winners alone",
+        requires=("numba",),
+    )
+)

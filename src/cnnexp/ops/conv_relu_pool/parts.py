@@ -1,0 +1,55 @@
+"""The block from its parts: convolution with bias, then ReLU, then pooling, one op each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from cnnexp.ops.avg_pool2d import avg_pool2d
+from cnnexp.ops.conv2d import conv2d
+from cnnexp.ops.conv_relu_pool.pool import Pool
+from cnnexp.ops.geometry import IntPair
+from cnnexp.ops.max_pool2d import max_pool2d
+from cnnexp.ops.registry import Algorithm, register, resolve_algorithm
+from cnnexp.ops.relu import relu
+
+__all__ = ["compose"]
+
+
+def compose(algorithm: str) -> Callable[..., Tensor]:
+    """The block whose parts are computed with ``algorithm``."""
+
+    def conv_relu_pool(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: IntPair,
+        padding: IntPair | str,
+        dilation: IntPair,
+        groups: int,
+        pool: Pool,
+    ) -> Tensor:
+        image = conv2d(input, weight, bias, stride, padding, dilation, groups, algorithm=algorithm)
+        image = relu(image, algorithm=resolve_algorithm("relu", algorithm))
+        window = pool.kernel_size, pool.stride, pool.padding
+        if pool.kind == "avg":
+            counts = pool.count_include_pad, pool.divisor_override
+            return avg_pool2d(image, *window, pool.ceil_mode, *counts, algorithm=algorithm)
+        pooled = max_pool2d(image, *window, pool.dilation, pool.ceil_mode, algorithm=algorithm)
+        assert isinstance(pooled, Tensor)  # no indices were asked for
+        return pooled
+
+    return conv_relu_pool
+
+
+for _name in ("native", "reference", "im2col", "direct"):
+    register(
+        Algorithm(
+            op="conv_relu_pool",
+            name=_name,
+            function=compose(_name),
+            summary=f"convolution, ReLU and pooling one after the other, each by '{_name}'",
+            dtypes=(),
+        )
+    )

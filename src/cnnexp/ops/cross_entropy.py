@@ -1,0 +1,249 @@
+"""Softmax cross-entropy, with class weights and label smoothing.
+
+For logits z (N, C), s = softmax(z), and a target distribution q (N, C) that need not sum to 1,
+
+    L[n] = −Σ_c q[n, c] · log s[n, c]        ∂L[n]/∂z[n, k] = s[n, k] · Σ_c q[n, c] − q[n, k]
+
+since ∂ log s[c] / ∂z[k] = [c = k] − s[k]. With class weights w and smoothing ε the target is
+
+    q[n, c] = w[c] · ((1 − ε)·t[n, c] + ε/C)        t: one-hot, or the probabilities given
+
+for one-hot t with w[t_n] instead of w[c] on its first term, which is the same. 'mean' divides by
+Σ_n w[t_n] for classes (ignored ones left out), by N for probabilities. Softmax and logarithm
+together have this short derivative; a softmax before the loss would flatten it.
+
+Source: docs/derivation.md; Szegedy, Vanhoucke, Ioffe, Shlens & Wojna, "Rethinking the Inception
+Architecture for Computer Vision" (2016), section 7, for label smoothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnnexp.ops.autocast import autocast_dtype
+from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.precision import widened
+from cnnexp.ops.registry import Algorithm, get_algorithm, register
+
+__all__ = ["cross_entropy", "forward", "grad_input", "grad_target"]
+
+
+def forward(logits: Tensor, target: Tensor) -> Tensor:
+    """L from z and q, both (N, C, …) → (N, …)."""
+    # where q is 0 the term is 0, even if the logit is −∞
+    return -(target * logits.log_softmax(1)).where(target != 0, 0).sum(1)
+
+
+def grad_input(grad_output: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+    """∂L/∂z from the gradient of each L: (N, …), z and q: (N, C, …)."""
+    total = target.sum(1, keepdim=True)
+    return grad_output.unsqueeze(1) * (logits.softmax(1) * total - target)
+
+
+def grad_target(grad_output: Tensor, logits: Tensor) -> Tensor:
+    """∂L/∂q from the gradient of each L: (N, …) and z: (N, C, …)."""
+    return -grad_output.unsqueeze(1) * logits.log_softmax(1)
+
+
+class _CrossEntropyFunction(torch.autograd.Function):
+    generate_vmap_rule = True  # everything below is pure torch
+
+    @staticmethod
+    def forward(logits: Tensor, target: Tensor) -> Tensor:
+        return forward(logits, target)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        logits, target = ctx.saved_tensors
+        return (
+            grad_input(grad_output, logits, target) if ctx.needs_input_grad[0] else None,
+            grad_target(grad_output, logits) if ctx.needs_input_grad[1] else None,
+        )
+
+
+class _WithTangents(_CrossEntropyFunction):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _CrossEntropyFunction.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        logits_tangent, target_tangent = tangents
+        logits, target = ctx.saved_tensors
+        ones = torch.ones_like(logits.select(1, 0))
+        tangent = torch.zeros_like(ones)
+        if logits_tangent is not None:
+            tangent = tangent + (grad_input(ones, logits, target) * logits_tangent).sum(1)
+        if target_tangent is not None:
+            tangent = tangent + (grad_target(ones, logits) * target_tangent).sum(1)
+        return tangent
+
+
+def _direct(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    if size_average is not None or reduce is not None:  # the old names, as torch translates them
+        kept = reduce is False
+        reduction = "none" if kept else "sum" if size_average is False else "mean"
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{reduction} is not a valid value for reduction: none, mean, sum")
+    if not 0 <= label_smoothing <= 1:
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    if input.dim() == 1 and target.numel() == 1 and not target.is_floating_point():
+        target = target.reshape(())
+    _check(input, target, weight)
+    logits, dtype = widened(input), input.dtype
+    if autocast_dtype(input) is not None:  # autocast computes losses in float32
+        dtype = logits.dtype
+    if input.dim() == 1:
+        logits, target = logits.unsqueeze(0), target.unsqueeze(0)
+    weight = None if weight is None else weight.detach().to(logits.dtype)
+    if target.dim() == logits.dim():
+        mass, total = _smooth(target.to(logits.dtype), weight, label_smoothing), None
+    else:
+        mass, total = _one_hot(logits, target, weight, ignore_index, label_smoothing)
+    function = _WithTangents if in_forward_mode() else _CrossEntropyFunction
+    losses = function.apply(logits, mass)
+    if reduction == "none":
+        return (losses.squeeze(0) if input.dim() == 1 else losses).to(dtype)
+    summed = losses.sum()
+    if reduction == "mean":
+        if total is None:
+            return (summed / losses.numel()).to(dtype)
+        # nothing counts: NaN, but with a gradient of 0 (as torch)
+        summed = torch.where(total == 0, torch.nan, summed / torch.where(total == 0, 1, total))
+    return summed.to(dtype)
+
+
+def _smooth(target: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
+    """Probabilities t (N, C, …) → q."""
+    if smoothing:
+        target = (1 - smoothing) * target + smoothing / target.size(1)
+    return target if weight is None else target * weight.reshape(-1, *[1] * (target.dim() - 2))
+
+
+def _one_hot(
+    logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Classes t (N, …) → q, and what 'mean' divides by."""
+    counts = target != ignore_index
+    _check_classes(target[counts] if _readable(target) else None, logits.size(1))
+    classes = torch.where(counts, target, 0).unsqueeze(1)
+    hot = torch.zeros_like(logits).scatter(1, classes, 1.0)
+    mass = _smooth(hot, weight, smoothing) * counts.unsqueeze(1)
+    each = counts if weight is None else counts * weight[classes.squeeze(1)]
+    return mass, each.sum().to(logits.dtype)
+
+
+def _readable(target: Tensor) -> bool:
+    """Whether looking at the values costs no synchronisation and breaks no graph."""
+    return (
+        target.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def _check_classes(target: Tensor | None, classes: int) -> None:
+    if target is not None and target.numel():
+        for found in (int(target.min()), int(target.max())):
+            if not 0 <= found < classes:
+                raise IndexError(
+                    f"Target {found} is out of bounds: the classes are 0…{classes - 1}"
+                )
+
+
+def _check(input: Tensor, target: Tensor, weight: Tensor | None) -> None:
+    if input.dim() < 1:
+        raise RuntimeError("cross_entropy needs logits (C,) or (N, C, …), but got a scalar")
+    axis = 0 if input.dim() == 1 else 1
+    classes = input.size(axis)
+    expected = [*input.shape[:axis], *input.shape[axis + 1 :]]
+    if list(target.shape) == list(input.shape) and target.is_floating_point():
+        pass
+    elif list(target.shape) != expected:
+        sizes_differ = input.dim() > 1 and target.dim() and target.size(0) != input.size(0)
+        raise (ValueError if sizes_differ else RuntimeError)(
+            f"cross_entropy needs a target of shape {expected} (classes) or {list(input.shape)} "
+            f"(probabilities), but got {list(target.shape)}"
+        )
+    elif target.dtype not in (torch.int64, torch.uint8):
+        raise RuntimeError(f"expected classes as int64, but found {target.dtype}")
+    if weight is not None and weight.shape != (classes,):
+        raise RuntimeError(
+            f"weight should have one element for each of {classes} classes, but has shape "
+            f"{list(weight.shape)}"
+        )
+    if weight is not None and weight.requires_grad:
+        raise RuntimeError("cross_entropy has no derivative with respect to weight; detach it")
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    *,
+    algorithm: str = "direct",
+) -> Tensor:
+    """``torch.nn.functional.cross_entropy`` with the backward of ``algorithm``.
+
+    Args:
+        input: Logits (C,) or (N, C, …).
+        target: Classes 0 … C − 1, int64, () or (N, …); or probabilities, the shape of ``input``.
+        weight: Of each class, (C,), or None for 1.
+        size_average, reduce: The old names of ``reduction``.
+        ignore_index: The class that does not count.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        label_smoothing: ε, 0…1.
+        algorithm: A name from ``cnnexp.ops.algorithm_names("cross_entropy")``.
+
+    Returns:
+        A scalar; the shape of the classes with ``reduction="none"``.
+
+    Raises:
+        RuntimeError, ValueError: Shapes or ranges do not fit together (as torch).
+        UnknownAlgorithmError: ``algorithm`` is not registered.
+    """
+    return get_algorithm("cross_entropy", algorithm)(
+        input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
+    )
+
+
+register(
+    Algorithm(
+        op="cross_entropy",
+        name="direct",
+        function=_direct,
+        summary="softmax and logarithm together: softmax minus target",
+    )
+)
+register(
+    Algorithm(
+        op="cross_entropy",
+        name="native",
+        function=F.cross_entropy,
+        summary="torch.nn.functional.cross_entropy and torch's autograd, the baseline",
+        dtypes=(),
+    )
+)

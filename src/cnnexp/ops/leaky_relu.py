@@ -1,0 +1,75 @@
+"""The leaky rectified linear unit.
+
+    y = x if x > 0 else a·x        ∂L/∂x = ∂L/∂y · (1 if x > 0 else a)
+
+with the slope a, 0.01 by default. At the kink x = 0 the derivative is taken as a, as torch does.
+
+Source: Maas, Hannun & Ng, "Rectifier Nonlinearities Improve Neural Network Acoustic Models" (2013).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnnexp.ops.pointwise import make_pointwise
+from cnnexp.ops.registry import Algorithm, get_algorithm, register
+
+__all__ = ["forward", "grad_input", "leaky_relu"]
+
+
+def forward(input: Tensor, negative_slope: float) -> Tensor:
+    """Y from x, of any shape."""
+    return torch.where(input > 0, input, input * negative_slope)
+
+
+def grad_input(grad_output: Tensor, input: Tensor, negative_slope: float) -> Tensor:
+    """∂L/∂x from ∂L/∂y and x."""
+    return torch.where(input > 0, grad_output, grad_output * negative_slope)
+
+
+_pointwise = make_pointwise(forward, grad_input, keeps="input")
+
+
+def _direct(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    return _pointwise(input, negative_slope)
+
+
+def leaky_relu(
+    input: Tensor, negative_slope: float = 0.01, inplace: bool = False, *, algorithm: str = "direct"
+) -> Tensor:
+    """``torch.nn.functional.leaky_relu`` with the backward of ``algorithm``.
+
+    Args:
+        input: Any shape.
+        negative_slope: a, any number.
+        inplace: Accepted and without effect, except for ``native``: our ops write into no input.
+        algorithm: A name from ``cnnexp.ops.algorithm_names("leaky_relu")``.
+
+    Returns:
+        The shape of ``input``.
+
+    Raises:
+        UnknownAlgorithmError: ``algorithm`` is not registered.
+    """
+    return get_algorithm("leaky_relu", algorithm)(input, negative_slope, inplace)
+
+
+register(
+    Algorithm(
+        op="leaky_relu",
+        name="direct",
+        function=_direct,
+        summary="the gradient, times the slope where the input is negative",
+    )
+)
+register(
+    Algorithm(
+        op="leaky_relu",
+        name="native",
+        function=F.leaky_relu,
+        summary="torch.nn.functional.leaky_relu and torch's autograd, the baseline",
+        dtypes=(),
+    )
+)

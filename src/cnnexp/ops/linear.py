@@ -1,0 +1,164 @@
+"""The linear layer.
+
+    y[n, o] = b[o] + Σ_k x[n, k] · w[o, k]                      Y = X·Wᵀ + b
+    ∂L/∂x[n, k] = Σ_o ∂L/∂y[n, o] · w[o, k]                     ∂L/∂X = G·W
+    ∂L/∂w[o, k] = Σ_n ∂L/∂y[n, o] · x[n, k]                     ∂L/∂W = Gᵀ·X
+    ∂L/∂b[o] = Σ_n ∂L/∂y[n, o]
+
+Where x has more dimensions, (N, …, C_in), n runs over all but the last.
+
+Source: docs/derivation.md; Goodfellow, "Efficient Per-Example Gradient Computations" (2015), for
+``per_sample``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnnexp.ops.autocast import cast_for_autocast
+from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.registry import Algorithm, get_algorithm, register
+
+__all__ = ["forward", "grad_bias", "grad_input", "grad_weight", "linear"]
+
+
+def forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Y from x: (N, …, C_in), w: (C_out, C_in), b: (C_out,) → (N, …, C_out)."""
+    return F.linear(input, weight, bias)
+
+
+def grad_input(grad_output: Tensor, weight: Tensor) -> Tensor:
+    """∂L/∂x from ∂L/∂y: (N, …, C_out) and w → (N, …, C_in)."""
+    return grad_output @ weight
+
+
+def grad_weight(grad_output: Tensor, input: Tensor, per_sample: bool = False) -> Tensor:
+    """∂L/∂w from ∂L/∂y: (N, …, C_out) and x → (C_out, C_in).
+
+    With ``per_sample`` the sum over the first dimension is kept out: (N, C_out, C_in).
+    """
+    lead = input.shape[:1] if per_sample else ()
+    rows = input.shape[len(lead) : -1].numel()
+    grads = grad_output.reshape(*lead, rows, grad_output.size(-1))
+    return grads.transpose(-1, -2) @ input.reshape(*lead, rows, input.size(-1))
+
+
+def grad_bias(grad_output: Tensor, per_sample: bool = False) -> Tensor:
+    """∂L/∂b from ∂L/∂y: (N, …, C_out) → (C_out,), with ``per_sample`` (N, C_out)."""
+    summed = tuple(range(1 if per_sample else 0, grad_output.dim() - 1))
+    return grad_output.sum(summed) if summed else grad_output
+
+
+class _LinearFunction(torch.autograd.Function):
+    generate_vmap_rule = True  # everything below is pure torch
+
+    @staticmethod
+    def forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return forward(input, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        input, weight, _ = inputs
+        needs_input, needs_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(input if needs_weight else None, weight if needs_input else None)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        input, weight = ctx.saved_tensors
+        needs_input, needs_weight, needs_bias = ctx.needs_input_grad
+        return (
+            grad_input(grad_output, weight) if needs_input else None,
+            grad_weight(grad_output, input) if needs_weight else None,
+            grad_bias(grad_output) if needs_bias else None,
+        )
+
+
+class _LinearWithTangents(_LinearFunction):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _LinearFunction.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[:2])
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        input_tangent, weight_tangent, bias_tangent = tangents
+        input, weight = ctx.saved_tensors
+        tangent = input.new_zeros(*input.shape[:-1], weight.size(0))
+        if input_tangent is not None:
+            tangent = tangent + forward(input_tangent, weight, None)
+        if weight_tangent is not None:
+            tangent = tangent + forward(input, weight_tangent, None)
+        return tangent if bias_tangent is None else tangent + bias_tangent
+
+
+def _direct(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    _check(input, weight, bias)
+    input, weight, bias = cast_for_autocast(input, weight, bias)
+    function = _LinearWithTangents if in_forward_mode() else _LinearFunction
+    if weight.dim() == 1:  # as torch: one output, whose dimension is left out
+        return function.apply(input, weight.unsqueeze(0), None).squeeze(-1)
+    return function.apply(input, weight, None if bias is None else bias.expand(weight.size(0)))
+
+
+def _check(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    if weight.dim() not in (1, 2) or input.dim() == 0 or input.size(-1) != weight.size(-1):
+        raise RuntimeError(
+            f"linear needs input (…, C_in) and weight (C_out, C_in) or (C_in,), but got "
+            f"{list(input.shape)} and {list(weight.shape)}"
+        )
+    if bias is not None and (
+        weight.dim() == 1 or list(bias.shape) not in ([], [1], [weight.size(0)])
+    ):
+        raise RuntimeError(
+            f"bias must have one element for each row of weight, but got {list(bias.shape)} for "
+            f"weight {list(weight.shape)}"
+        )
+    for name, other in (("weight", weight), ("bias", bias)):
+        if other is not None and other.dtype != input.dtype:
+            raise RuntimeError(
+                f"Input type ({input.dtype}) and {name} type ({other.dtype}) should be the same"
+            )
+
+
+def linear(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, *, algorithm: str = "direct"
+) -> Tensor:
+    """``torch.nn.functional.linear`` with the backward of ``algorithm``.
+
+    Args:
+        input: (N, …, C_in).
+        weight: (C_out, C_in), or (C_in,) for one output.
+        bias: (C_out,) or None.
+        algorithm: A name from ``cnnexp.ops.algorithm_names("linear")``.
+
+    Returns:
+        (N, …, C_out).
+
+    Raises:
+        RuntimeError: Shapes or dtypes do not fit together (as torch).
+        UnknownAlgorithmError: ``algorithm`` is not registered.
+    """
+    return get_algorithm("linear", algorithm)(input, weight, bias)
+
+
+register(
+    Algorithm(
+        op="linear",
+        name="direct",
+        function=_direct,
+        summary="gradients as two matrix products and a sum",
+    )
+)
+register(
+    Algorithm(
+        op="linear",
+        name="native",
+        function=F.linear,
+        summary="torch.nn.functional.linear and torch's autograd, the baseline",
+        dtypes=(),
+    )
+)

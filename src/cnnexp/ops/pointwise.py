@@ -1,0 +1,65 @@
+"""Wire an activation's plain functions into a ``torch.autograd.Function``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cnnexp.ops.forward_mode import in_forward_mode
+
+__all__ = ["make_pointwise"]
+
+
+def make_pointwise(
+    forward: Callable[..., Tensor],
+    grad_input: Callable[..., Tensor],
+    keeps: Literal["input", "output"],
+) -> Callable[..., Tensor]:
+    """A function of (input, *options) out of an activation's formulas.
+
+    Each output depends on one input alone, so the Jacobian is diagonal: it is its own transpose, and
+    ``grad_input`` carries gradients backward and tangents forward.
+
+    Args:
+        forward: (input, *options) → output.
+        grad_input: (grad_output, kept, *options) → ∂L/∂input.
+        keeps: What the derivative is computed from: the one of the two that is alive anyway.
+    """
+
+    class PointwiseFunction(torch.autograd.Function):
+        generate_vmap_rule = True  # everything below is pure torch
+
+        @staticmethod
+        def forward(input: Tensor, *options: Any) -> Tensor:
+            return forward(input, *options)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+            ctx.options = inputs[1:]
+            ctx.save_for_backward(inputs[0] if keeps == "input" else output)
+
+        @staticmethod
+        def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+            rest = [None] * len(ctx.options)
+            if not ctx.needs_input_grad[0]:
+                return None, *rest
+            return grad_input(grad_output, *ctx.saved_tensors, *ctx.options), *rest
+
+    class WithTangents(PointwiseFunction):
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+            PointwiseFunction.setup_context(ctx, inputs, output)
+            ctx.save_for_forward(inputs[0] if keeps == "input" else output)
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Tensor:
+            return grad_input(tangents[0], *ctx.saved_tensors, *ctx.options)
+
+    def pointwise(input: Tensor, *options: Any) -> Tensor:
+        function = WithTangents if in_forward_mode() else PointwiseFunction
+        return function.apply(input, *options)
+
+    return pointwise

@@ -1,0 +1,69 @@
+"""The rectified linear unit.
+
+    y = max(x, 0)        ∂L/∂x = ∂L/∂y · [y > 0]
+
+At the kink x = 0 the derivative is taken as 0, as torch does; a NaN stays NaN and passes its
+gradient on. y > 0 exactly where x > 0: the output, which the next layer keeps anyway, is enough.
+
+Source: Nair & Hinton, "Rectified Linear Units Improve Restricted Boltzmann Machines" (2010).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnnexp.ops.pointwise import make_pointwise
+from cnnexp.ops.registry import Algorithm, get_algorithm, register
+
+__all__ = ["forward", "grad_input", "relu"]
+
+
+def forward(input: Tensor) -> Tensor:
+    """Y from x, of any shape."""
+    return input.clamp_min(0)
+
+
+def grad_input(grad_output: Tensor, output: Tensor) -> Tensor:
+    """∂L/∂x from ∂L/∂y and y."""
+    return torch.where(output <= 0, 0, grad_output)
+
+
+_direct = make_pointwise(forward, grad_input, keeps="output")
+
+
+def relu(input: Tensor, inplace: bool = False, *, algorithm: str = "direct") -> Tensor:
+    """``torch.nn.functional.relu`` with the backward of ``algorithm``.
+
+    Args:
+        input: Any shape.
+        inplace: Accepted and without effect, except for ``native``: our ops write into no input.
+        algorithm: A name from ``cnnexp.ops.algorithm_names("relu")``.
+
+    Returns:
+        The shape of ``input``.
+
+    Raises:
+        UnknownAlgorithmError: ``algorithm`` is not registered.
+    """
+    return get_algorithm("relu", algorithm)(input, inplace)
+
+
+register(
+    Algorithm(
+        op="relu",
+        name="direct",
+        function=lambda input, inplace=False: _direct(input),
+        summary="the gradient where the output is positive",
+    )
+)
+register(
+    Algorithm(
+        op="relu",
+        name="native",
+        function=F.relu,
+        summary="torch.nn.functional.relu and torch's autograd, the baseline",
+        dtypes=(),
+    )
+)

@@ -1,0 +1,68 @@
+"""The hyperbolic tangent.
+
+    y = tanh x        ∂L/∂x = ∂L/∂y · (1 − y²)
+
+since tanh' = 1 − tanh²: the output is all that the derivative needs.
+
+Source: LeCun, Bottou, Orr & Müller, "Efficient BackProp" (1998), section 4.4.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cnnexp.ops.pointwise import make_pointwise
+from cnnexp.ops.precision import widened
+from cnnexp.ops.registry import Algorithm, get_algorithm, register
+
+__all__ = ["forward", "grad_input", "tanh"]
+
+
+def forward(input: Tensor) -> Tensor:
+    """Y from x, of any shape."""
+    return input.tanh()
+
+
+def grad_input(grad_output: Tensor, output: Tensor) -> Tensor:
+    """∂L/∂x from ∂L/∂y and y."""
+    y = widened(output)
+    return (widened(grad_output) * (1 - y * y)).to(grad_output.dtype)
+
+
+_direct = make_pointwise(forward, grad_input, keeps="output")
+
+
+def tanh(input: Tensor, *, algorithm: str = "direct") -> Tensor:
+    """``torch.tanh`` with the backward of ``algorithm``.
+
+    Args:
+        input: Any shape.
+        algorithm: A name from ``cnnexp.ops.algorithm_names("tanh")``.
+
+    Returns:
+        The shape of ``input``.
+
+    Raises:
+        UnknownAlgorithmError: ``algorithm`` is not registered.
+    """
+    return get_algorithm("tanh", algorithm)(input)
+
+
+register(
+    Algorithm(
+        op="tanh",
+        name="direct",
+        function=_direct,
+        summary="the derivative 1 − y² from the output",
+    )
+)
+register(
+    Algorithm(
+        op="tanh",
+        name="native",
+        function=torch.tanh,
+        summary="torch.tanh and torch's autograd, the baseline",
+        dtypes=(),
+    )
+)

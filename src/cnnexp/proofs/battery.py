@@ -1,0 +1,155 @@
+"""The battery: every registered op with every algorithm, in every dtype."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cnnexp import ops
+from cnnexp.proofs.cases import CASES, SMOOTH_CASES, Case
+from cnnexp.proofs.check import check_against_twin, check_derivatives, low_precision_errors
+from cnnexp.proofs.measures import values_and_gradients
+from cnnexp.proofs.report import Report
+from cnnexp.proofs.twins import called
+
+__all__ = ["BATTERY", "QUICK", "Battery", "Row", "negative_control", "run_battery"]
+
+
+class Battery(NamedTuple):
+    """How many cases of each kind."""
+
+    against_torch: int
+    derivatives: int
+    low_precision: int
+
+
+BATTERY = Battery(against_torch=2000, derivatives=25, low_precision=200)
+QUICK = Battery(against_torch=40, derivatives=1, low_precision=12)
+_LOW = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    op: str
+    algorithm: str
+    dtype: str
+    report: Report
+
+
+def run_battery(
+    battery: Battery, chosen: Sequence[str], algorithms: Sequence[str], seed: int = 0
+) -> Iterator[Row]:
+    """Check every algorithm among ``algorithms`` of every op in ``chosen``, in every dtype."""
+    for op in chosen:
+        for algorithm in ops.algorithm_names(op):
+            if algorithm in algorithms:
+                yield _double(battery, op, algorithm, seed)
+                for dtype in _LOW:
+                    yield _low(battery, op, algorithm, dtype, seed)
+
+
+def _double(battery: Battery, op: str, algorithm: str, seed: int) -> Row:
+    report = Report(f"{op} {algorithm}")
+    ours, twin = called(op, algorithm), called(op, None)
+    draw = _seeded(op, seed)
+    with _quiet():
+        while report.cases < battery.against_torch:
+            check_against_twin(report, ours, twin, CASES[op](draw))
+        draw = _seeded(f"{op} smooth", seed)
+        for _ in range(battery.derivatives):
+            case = _accepted(op, draw, twin)
+            try:
+                check_derivatives(report, ours, case)
+            except Exception as error:
+                report.fail(f"{type(error).__name__}: {error}")
+    return Row(op, algorithm, "float64", report)
+
+
+def _low(battery: Battery, op: str, algorithm: str, dtype: torch.dtype, seed: int) -> Row:
+    report = Report(f"{op} {algorithm} {dtype}")
+    ours, twin = called(op, algorithm), called(op, None)
+    draw = _seeded(op, seed)
+    errors = []
+    with _quiet():
+        while report.cases < battery.low_precision:
+            found = low_precision_errors(report, ours, twin, CASES[op](draw), dtype)
+            # where torch itself overflows there is nothing to compare with
+            if found is not None and math.isfinite(found[1]):
+                errors.append(found)
+    if errors:
+        # one rounding decides which side of a kink a value falls on, and then all is different
+        typical = statistics.median if op == "conv_relu_pool" else statistics.mean
+        mine, theirs = (typical(each) for each in zip(*errors, strict=True))
+        report.low_precision = mine / theirs if theirs else 1.0
+        # where torch is exact by luck, a tenth of a rounding is granted
+        if not mine <= 2 * theirs + 0.1 * torch.finfo(dtype).eps:
+            report.fail(f"{dtype}: an error of {mine:.1e}, more than twice torch's {theirs:.1e}")
+    return Row(op, algorithm, str(dtype).removeprefix("torch."), report)
+
+
+def negative_control(op: str, seed: int = 0) -> Row:
+    """``op`` with gradients that are wrong by one per mille: the report must not be good."""
+    ours, twin = called(op, "direct"), called(op, None)
+
+    def wrong(*tensors: Tensor, **arguments: Any) -> Any:
+        return ours(_SlightlyWrong.apply(tensors[0]), *tensors[1:], **arguments)
+
+    report = Report(f"{op} wrong by 1/1000")
+    draw = _seeded(f"{op} smooth", seed)
+    with _quiet():
+        while report.cases < 5 and report:
+            case = _accepted(op, draw, twin)
+            report.cases += 1
+            try:
+                check_derivatives(report, wrong, case, second_derivative=False)
+            except RuntimeError as error:
+                report.fail(error)
+    return Row(op, "wrong on purpose", "float64", report)
+
+
+class _SlightlyWrong(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(input: Tensor) -> Tensor:
+        return input.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return grad_output * 1.001
+
+
+def _accepted(op: str, draw: random.Random, twin: Callable[..., Any]) -> Case:
+    """A smooth case that torch does not refuse and whose gradients are not all 0."""
+    while True:
+        case = SMOOTH_CASES[op](draw)
+        try:
+            values, grads = values_and_gradients(twin, *case)
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            continue
+        finite = all(t.isfinite().all() for t in (*values, *grads))
+        if finite and values[0].numel() and grads[0].abs().max() > 0.01:
+            return case
+
+
+def _seeded(name: str, seed: int) -> random.Random:
+    torch.manual_seed(seed)
+    return random.Random(f"{name} {seed}")
+
+
+def _quiet() -> warnings.catch_warnings:
+    block = warnings.catch_warnings()
+    warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")
+    return block

@@ -1,0 +1,258 @@
+"""Random calls of every op, drawn from a seed: odd shapes, strides, paddings, groups, layouts, N = 0.
+
+``CASES`` also draws what torch refuses (a kernel larger than the image, say): ours must refuse it
+with the same exception. ``SMOOTH_CASES`` draws small calls at which the op has a derivative: no ties
+of a maximum, nothing at the kink of a ReLU.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cnnexp.ops import Pool
+from cnnexp.ops.geometry import WindowGeometry, as_pair
+
+__all__ = ["CASES", "SMOOTH_CASES", "Case"]
+
+Draw = random.Random
+
+
+class Case(NamedTuple):
+    """One call: ``function(*tensors, **arguments)``, differentiated by ``tensors``."""
+
+    tensors: list[Tensor]
+    arguments: dict[str, Any]
+
+
+def _conv2d(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+    groups = draw.choice([1, 1, 2, 3])
+    c_in, c_out = groups * draw.randint(1, 2), groups * draw.randint(1, 2)
+    kernel = (draw.randint(1, 4), draw.randint(1, 4))
+    tensors = [
+        _image(draw, c_in, dtype),
+        torch.randn(c_out, c_in // groups, *kernel, dtype=dtype),
+        torch.randn(c_out, dtype=dtype),
+    ]
+    return Case(
+        tensors,
+        {
+            "stride": draw.choice([1, 1, 2, 3, (1, 2)]),
+            "padding": draw.choice([0, 1, 2, (2, 1), "same", "valid"]),
+            "dilation": draw.choice([1, 1, 2, (2, 1)]),
+            "groups": groups,
+        },
+    )
+
+
+def _conv_relu_pool(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+    tensors, arguments = _conv2d(draw, dtype)
+    if draw.random() < 0.3:  # more channels than the kernels' vectors have lanes
+        c_in, groups = draw.choice([16, 20]), 1
+        c_out, _, *kernel = tensors[1].shape
+        image = _image(draw, c_in, dtype)
+        tensors = [image, torch.randn(c_out, c_in, *kernel, dtype=dtype), tensors[2]]
+        arguments["groups"] = groups
+    kind = draw.choice(["max", "max", "avg"])
+    window: dict[str, Any] = _window(draw) | {"padding": draw.choice([0, 0, 1, (1, 0)])}
+    if kind == "avg":
+        window["count_include_pad"] = draw.random() < 0.5
+        window["divisor_override"] = draw.choice([None, None, 3])
+    return Case(tensors, arguments | {"pool": Pool(kind, **window)})
+
+
+def _max_pool2d(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+    while True:
+        image = torch.randint(-2, 3, _image(draw, draw.randint(1, 3), dtype).shape).to(dtype)
+        if draw.random() < 0.2:
+            image[torch.rand(image.shape) < 0.3] = torch.nan
+        if draw.random() < 0.2:
+            image[torch.rand(image.shape) < 0.7] = -torch.inf
+        arguments = _window(draw) | {
+            "dilation": draw.choice([1, 1, 2, (2, 1)]),
+            "return_indices": True,
+        }
+        if not _blind(image, arguments):
+            return Case([_layout(draw, image)], arguments)
+
+
+def _avg_pool2d(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+    return Case(
+        [_image(draw, draw.randint(1, 3), dtype)],
+        _window(draw)
+        | {
+            "count_include_pad": draw.random() < 0.5,
+            "divisor_override": draw.choice([None, None, 3, -2]),
+        },
+    )
+
+
+def _adaptive_avg_pool2d(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+    size = draw.choice([1, 3, (2, 5), (None, 1), (4, None), -1, (2, 2, 2)])
+    return Case([_image(draw, draw.randint(1, 3), dtype)], {"output_size": size})
+
+
+def _pointwise(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+    shape = [draw.randint(0, 4) for _ in range(draw.randint(0, 4))]
+    values = 3 * torch.randn(shape, dtype=dtype)
+    if draw.random() < 0.3:  # kinks and what is not a number
+        special = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan], dtype=dtype)
+        values = special[torch.randint(5, shape)]
+    return Case([_layout(draw, values)], {})
+
+
+def _leaky_relu(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+    slope = draw.choice([0.01, 0.2, 0.0, 2.0])
+    return Case(_pointwise(draw, dtype).tensors, {"negative_slope": slope})
+
+
+def _gelu(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+    shape = [draw.randint(0, 4) for _ in range(draw.randint(0, 4))]
+    way = draw.choice(["none", "none", "tanh", "tanh", "erf"])
+    return Case([_layout(draw, 2 * torch.randn(shape, dtype=dtype))], {"approximate": way})
+
+
+def _linear(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+    c_in, c_out = draw.randint(1, 5), draw.randint(1, 5)
+    lead = [draw.randint(0, 3) for _ in range(draw.randint(0, 3))]
+    input = torch.randn(*lead, c_in + draw.choice([0] * 9 + [1]), dtype=dtype)
+    weight = torch.randn(c_out, c_in, dtype=dtype)
+    if draw.random() < 0.1:
+        return Case([input, weight[0]], {})
+    bias = torch.randn(c_out + draw.choice([0] * 9 + [1]), dtype=dtype)
+    return Case([_layout(draw, input), weight, *([bias] if draw.random() < 0.7 else [])], {})
+
+
+def _batch_norm(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+    channels, training = draw.randint(1, 4), draw.random() < 0.6
+    rest = [draw.randint(1, 4) for _ in range(draw.randint(0, 2))]
+    input = torch.randn(draw.randint(1, 4), channels, *rest, dtype=dtype) + 2
+    arguments: dict[str, Any] = {"running_mean": None, "running_var": None}
+    if not training or draw.random() < 0.7:
+        size = channels + draw.choice([0] * 12 + [1])
+        arguments["running_mean"] = torch.randn(size, dtype=dtype)
+        arguments["running_var"] = torch.rand(size, dtype=dtype) + 0.5
+        if draw.random() < 0.05:
+            arguments["running_var"] = None
+    arguments |= {"training": training, "momentum": draw.choice([0.1, 0.0, 1.0, 0.3])}
+    tensors = [_layout(draw, input)]
+    if draw.random() < 0.7:
+        tensors += [torch.randn(channels, dtype=dtype), torch.randn(channels, dtype=dtype)]
+    return Case(tensors, arguments | {"eps": draw.choice([1e-5, 0.1])})
+
+
+def _dropout(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+    p, training = draw.choice([0.0, 0.2, 0.5, 0.9, 1.0, 1.5, -0.1]), draw.random() < 0.8
+    shape = [draw.randint(0, 4) for _ in range(draw.randint(1, 4))]
+    values = torch.randn(shape, dtype=dtype)
+    return Case([values], {"p": p, "training": training})
+
+
+def _cross_entropy(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+    classes, n = draw.randint(1, 5), draw.choice([0, 1, 2, 4])
+    rest = [draw.randint(1, 3) for _ in range(draw.choice([0, 0, 1, 2]))]
+    shape = [classes] if draw.random() < 0.1 else [n, classes, *rest]
+    logits = 3 * torch.randn(shape, dtype=dtype)
+    arguments: dict[str, Any] = {
+        "weight": draw.choice([None, torch.rand(classes, dtype=dtype) + 0.1]),
+        "reduction": draw.choice(["mean", "mean", "sum", "none", "average"]),
+        "label_smoothing": draw.choice([0.0, 0.0, 0.1, 1.0, 1.5]),
+    }
+    if draw.random() < 0.3:
+        return Case([logits, torch.rand(shape, dtype=dtype)], arguments)
+    size = [] if len(shape) == 1 else [n + draw.choice([0] * 12 + [1]), *rest]
+    most = classes + draw.choice([0] * 12 + [2])
+    target = torch.randint(most, size)
+    if draw.random() < 0.3:
+        target[torch.rand(size) < 0.3] = -100
+    return Case([logits], arguments | {"target": target})
+
+
+CASES: dict[str, Callable[..., Case]] = {
+    "adaptive_avg_pool2d": _adaptive_avg_pool2d,
+    "avg_pool2d": _avg_pool2d,
+    "batch_norm": _batch_norm,
+    "conv2d": _conv2d,
+    "conv_relu_pool": _conv_relu_pool,
+    "cross_entropy": _cross_entropy,
+    "dropout": _dropout,
+    "gelu": _gelu,
+    "leaky_relu": _leaky_relu,
+    "linear": _linear,
+    "max_pool2d": _max_pool2d,
+    "relu": _pointwise,
+    "tanh": _pointwise,
+}
+
+
+def _window(draw: Draw) -> dict[str, Any]:
+    return {
+        "kernel_size": (draw.randint(1, 4), draw.randint(1, 4)),
+        "stride": draw.choice([None, 1, 2, 3, (2, 1)]),
+        "padding": draw.choice([0, 1, (1, 0), 2]),
+        "ceil_mode": draw.random() < 0.5,
+    }
+
+
+def _image(draw: Draw, channels: int, dtype: torch.dtype) -> Tensor:
+    size = (draw.randint(1, 8), draw.randint(1, 8))
+    if draw.random() < 0.1:
+        return torch.randn(channels, *size, dtype=dtype)
+    return _layout(draw, torch.randn(draw.choice([0, 1, 2, 3]), channels, *size, dtype=dtype))
+
+
+def _layout(draw: Draw, tensor: Tensor) -> Tensor:
+    kind = draw.choice(["contiguous", "channels_last", "strided"])
+    if kind == "channels_last" and tensor.dim() == 4:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    if kind == "strided" and tensor.dim():
+        return tensor.repeat_interleave(2, dim=-1)[..., ::2]
+    return tensor
+
+
+def _blind(image: Tensor, arguments: dict[str, Any]) -> bool:
+    """A window over padding only: torch's backward then writes outside its memory."""
+    kernel = arguments["kernel_size"]
+    stride = kernel if arguments["stride"] is None else as_pair(arguments["stride"], "stride")
+    try:
+        geometry = WindowGeometry(
+            (image.size(-2), image.size(-1)),
+            kernel,
+            stride,
+            as_pair(arguments["padding"], "padding"),
+            as_pair(arguments["dilation"], "dilation"),
+            arguments["ceil_mode"],
+        )
+    except RuntimeError:
+        return False
+    return geometry.blind_windows()
+
+
+def _spaced(shape: torch.Size) -> Tensor:
+    """Distinct values in random order, none of them 0, at least ½ apart."""
+    count = shape.numel()
+    return (0.5 * (torch.randperm(count).double() - count // 2) + 0.25).reshape(shape)
+
+
+def _away_from_kinks(case: Case) -> Case:
+    """Values that are no ties and not at 0."""
+    return Case([_spaced(case.tensors[0].shape), *case.tensors[1:]], case.arguments)
+
+
+def _smooth(op: str) -> Callable[[Draw], Case]:
+    def draw_case(draw: Draw) -> Case:
+        while True:
+            case = CASES[op](draw)
+            size = sum(t.numel() for t in case.tensors)
+            if 0 < size <= 300 and all(t.isfinite().all() for t in case.tensors):
+                return _away_from_kinks(case) if op in _KINKED else case
+
+    return draw_case
+
+
+_KINKED = ("leaky_relu", "max_pool2d", "relu")
+SMOOTH_CASES: dict[str, Callable[[Draw], Case]] = {op: _smooth(op) for op in CASES}

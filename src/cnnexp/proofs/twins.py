@@ -1,0 +1,83 @@
+"""What each op must agree with: its twin in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnnexp import ops
+
+__all__ = ["TWINS", "called"]
+
+
+def _conv_relu_pool(
+    input: Tensor, weight: Tensor, bias: Tensor, *, pool: ops.Pool | None = None, **conv: Any
+) -> Tensor:
+    pool = pool or ops.Pool()
+    image = F.relu(F.conv2d(input, weight, bias, **conv))
+    options: dict[str, Any] = {
+        "kernel_size": pool.kernel_size,
+        "stride": pool.stride,
+        "padding": pool.padding,
+        "ceil_mode": pool.ceil_mode,
+    }
+    if pool.kind == "max":
+        options["dilation"] = pool.dilation
+        return F.max_pool2d(image, **options)
+    options |= {
+        "count_include_pad": pool.count_include_pad,
+        "divisor_override": pool.divisor_override,
+    }
+    return F.avg_pool2d(image, **options)
+
+
+def _batch_norm(
+    input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, **rest: Any
+) -> Tensor:
+    return F.batch_norm(input, weight=weight, bias=bias, **rest)
+
+
+TWINS: dict[str, Callable[..., Any]] = {
+    **{op: getattr(F, op) for op in ops.op_names() if hasattr(F, op)},
+    "batch_norm": _batch_norm,
+    "conv_relu_pool": _conv_relu_pool,
+    "tanh": torch.tanh,
+}
+
+
+def _ours_batch_norm(
+    input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, **rest: Any
+) -> Tensor:
+    return ops.batch_norm(input, weight=weight, bias=bias, **rest)
+
+
+def called(op: str, algorithm: str | None) -> Callable[..., Any]:
+    """``op`` with ``algorithm``, or its twin if None, to be called as a case says.
+
+    Tensors among the arguments are copied, since running statistics are written to; random numbers
+    are the same in every call.
+    """
+    if algorithm is None:
+        function = TWINS[op]
+    else:
+        ours = _ours_batch_norm if op == "batch_norm" else getattr(ops, op)
+
+        def function(*tensors: Tensor, **arguments: Any) -> Any:
+            return ours(*tensors, **arguments, algorithm=algorithm)
+
+    def call(*tensors: Tensor, **arguments: Any) -> Any:
+        own = {k: v.clone() if isinstance(v, Tensor) else v for k, v in arguments.items()}
+        if op != "dropout":
+            output = function(*tensors, **own)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                output = function(*tensors, **own)
+        changed = [own[k] for k in ("running_mean", "running_var") if own.get(k) is not None]
+        return (output, *changed) if changed else output
+
+    return call

@@ -1,0 +1,15 @@
+"""Speed and memory: training steps and single ops, ours beside torch's, in one process."""
+
+from cnnexp.speed.result import Measured, conditions, write_results
+from cnnexp.speed.single import SITUATIONS, bench_op
+from cnnexp.speed.step import MODELS, bench_step
+
+__all__ = [
+    "MODELS",
+    "SITUATIONS",
+    "Measured",
+    "bench_op",
+    "bench_step",
+    "conditions",
+    "write_results",
+]

@@ -1,0 +1,93 @@
+"""What was measured, and as a table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cnnexp import __version__
+from cnnexp.ops.choices import processor_name
+
+__all__ = ["Measured", "conditions", "spread", "write_results"]
+
+
+@dataclass
+class Measured:
+    """One way to compute one thing.
+
+    Attributes:
+        what: What is computed, for example ``"step seed_cnn, batch 128"``.
+        way: How, for example ``"torch channels_last"`` or ``"cnnexp fused"``.
+        milliseconds: Medians by part: ``forward``, ``backward``, ``full``.
+        low, high: First and third quartile of the full time, in milliseconds.
+        rounds: How many times each part was measured.
+        saved_megabytes: What is kept for the backward beside the parameters; None if unknown.
+        ratios: Full time divided by that of the other ways named, measured in the same rounds.
+        note: Why there is no figure.
+    """
+
+    what: str
+    way: str
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    low: float | None = None
+    high: float | None = None
+    rounds: int = 0
+    saved_megabytes: float | None = None
+    ratios: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+    def flat(self) -> dict[str, Any]:
+        """For a CSV file: one level, numbers rounded."""
+        row = {"what": self.what, "way": self.way}
+        row |= {f"{part}_ms": round(ms, 4) for part, ms in self.milliseconds.items()}
+        numbers = {"low_ms": self.low, "high_ms": self.high, "saved_mb": self.saved_megabytes}
+        row |= {key: round(value, 4) for key, value in numbers.items() if value is not None}
+        row |= {f"vs {name}": round(ratio, 3) for name, ratio in self.ratios.items()}
+        return row | {"rounds": self.rounds, "note": self.note}
+
+
+def spread(times: Sequence[float]) -> tuple[float, float, float]:
+    """Median, first and third quartile in milliseconds, from seconds."""
+    low, middle, high = statistics.quantiles(times, n=4) if len(times) > 1 else [times[0]] * 3
+    return 1e3 * middle, 1e3 * low, 1e3 * high
+
+
+def conditions(device: torch.device) -> dict[str, Any]:
+    """Under what all was measured."""
+    gpu = device.type == "cuda"
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": torch.cuda.get_device_name(device) if gpu else processor_name(),
+        "threads": torch.get_num_threads(),
+        "cnnexp": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def write_results(
+    rows: Sequence[Measured],
+    about: Mapping[str, Any],
+    json_file: Path | None,
+    csv_file: Path | None,
+) -> None:
+    """Write the rows with their conditions."""
+    if json_file is not None:
+        content = {"conditions": dict(about), "rows": [asdict(row) for row in rows]}
+        json_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if csv_file is not None:
+        flat = [{**row.flat(), **about} for row in rows]
+        columns = list(dict.fromkeys(key for row in flat for key in row))
+        with csv_file.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(flat)

@@ -1,0 +1,182 @@
+"""Time single ops, forward and backward, by each algorithm and by torch's ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cnnexp import ops
+from cnnexp.ops.timing import interleaved_times
+from cnnexp.proofs import TWINS
+from cnnexp.proofs.twins import called
+from cnnexp.speed.memory import saved_bytes
+from cnnexp.speed.result import Measured, spread
+
+__all__ = ["SITUATIONS", "bench_op"]
+
+
+class Situation(NamedTuple):
+    """A call that networks make: shapes of the tensors differentiated by, and other arguments."""
+
+    op: str
+    about: str
+    shapes: tuple[tuple[int, ...], ...]
+    arguments: dict[str, Any]
+    first: bool = False  # the first layer: no gradient for the images
+
+
+def _conv(about: str, n: int, c: int, size: int, o: int, k: int, first: bool = False, **rest: Any):
+    shapes = (n, c, size, size), (o, c // rest.get("groups", 1), k, k), (o,)
+    return Situation("conv2d", about, shapes, {"padding": k // 2, **rest}, first)
+
+
+def _block(about: str, n: int, c: int, size: int, o: int, k: int, first: bool = False, **rest: Any):
+    shapes = (n, c, size, size), (o, c, k, k), (o,)
+    return Situation("conv_relu_pool", about, shapes, {"padding": k // 2, **rest}, first)
+
+
+SITUATIONS: tuple[Situation, ...] = (
+    _conv("seed_cnn layer 1", 128, 1, 28, 32, 3, first=True),
+    _conv("seed_cnn layer 2", 128, 32, 14, 64, 3),
+    _conv("seed_cnn layer 3", 128, 64, 7, 128, 3),
+    _conv("seed_cnn layer 4", 128, 128, 3, 256, 3),
+    _conv("5×5", 64, 32, 14, 32, 5),
+    _conv("1×1", 64, 64, 14, 128, 1),
+    _conv("stride 2", 64, 32, 28, 64, 3, stride=2),
+    _conv("depthwise", 32, 64, 14, 64, 3, groups=64),
+    _conv("one small image", 1, 8, 8, 8, 3),
+    _block("seed_cnn layer 1", 128, 1, 28, 32, 3, first=True),
+    _block("seed_cnn layer 2", 128, 32, 14, 64, 3),
+    _block("seed_cnn layer 3", 128, 64, 7, 128, 3),
+    _block("seed_cnn layer 4", 128, 128, 3, 256, 3),
+    _block("VGG layer 1", 8, 3, 64, 64, 3, first=True),
+    _block("pool 3×3 by 2", 32, 32, 28, 64, 3, pool=ops.Pool("max", 3, 2, 1)),
+    _block("pool 3×3 by 1", 32, 32, 14, 64, 3, pool=ops.Pool("max", 3, 1, 1)),
+    _block("average", 128, 32, 14, 64, 3, pool=ops.Pool("avg")),
+    Situation("max_pool2d", "seed_cnn layer 1", ((128, 32, 28, 28),), {"kernel_size": 2}),
+    Situation(
+        "max_pool2d",
+        "ResNet",
+        ((16, 64, 56, 56),),
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+    ),
+    Situation("avg_pool2d", "2×2", ((128, 32, 28, 28),), {"kernel_size": 2}),
+    Situation("adaptive_avg_pool2d", "to one", ((64, 512, 7, 7),), {"output_size": 1}),
+    Situation(
+        "batch_norm",
+        "training",
+        ((64, 64, 14, 14), (64,), (64,)),
+        {"running_mean": None, "running_var": None, "training": True},
+    ),
+    Situation("relu", "", ((128, 32, 28, 28),), {}),
+    Situation("leaky_relu", "", ((128, 32, 28, 28),), {}),
+    Situation("gelu", "", ((128, 32, 28, 28),), {}),
+    Situation("tanh", "", ((128, 32, 28, 28),), {}),
+    Situation("dropout", "", ((128, 32, 28, 28),), {"p": 0.5}),
+    Situation("linear", "", ((128, 256), (10, 256), (10,)), {}),
+    Situation("linear", "large", ((256, 1024), (1024, 1024), (1024,)), {}),
+    Situation("cross_entropy", "", ((128, 10),), {"target": torch.arange(128) % 10}),
+    Situation("cross_entropy", "1000 classes", ((256, 1000),), {"target": torch.arange(256)}),
+)
+
+
+def bench_op(
+    situation: Situation,
+    algorithms: Sequence[str],
+    *,
+    device: torch.device,
+    rounds: int = 15,
+    with_compile: bool = True,
+) -> list[Measured]:
+    """Time forward, backward and both of one call, by torch and by each of ``algorithms``.
+
+    Ours get channels_last tensors. The ratios are those of the times of forward and backward
+    together.
+    """
+    op, about, shapes, arguments, _ = situation
+    what = " ".join(filter(None, (op, about)))
+    torch.manual_seed(0)
+    tensors = [torch.randn(shape, device=device) for shape in shapes]
+    arguments = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in arguments.items()}
+    last = [_last(t) for t in tensors]
+    ways: dict[str, _Call] = {
+        "torch NCHW": _Call(TWINS[op], tensors, arguments, situation.first),
+        "torch channels_last": _Call(TWINS[op], last, arguments, situation.first),
+    }
+    missing = []
+    if with_compile:
+        torch.compiler.reset()
+        compiled = _Call(torch.compile(TWINS[op]), last, arguments, situation.first)
+        try:
+            compiled.full()
+            ways["torch.compile"] = compiled
+        except Exception as error:  # no compiler on this machine
+            reason = f"not measured: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
+            missing.append(Measured(what, "torch.compile", note=reason))
+    for name in algorithms:
+        ours = called(op, name)
+        ways[f"cnnexp {name}"] = _Call(ours, last, arguments, situation.first)
+    parts: dict[str, dict[str, list[float]]] = {}
+    for part in ("forward", "backward", "full"):
+        functions = {name: getattr(each, part) for name, each in ways.items()}
+        parts[part] = interleaved_times(functions, device, rounds=rounds)
+    rows = []
+    for name, each in ways.items():
+        full, low, high = spread(parts["full"][name])
+        medians = {part: spread(times[name])[0] for part, times in parts.items()}
+        ratios = {
+            other: full / spread(parts["full"][other])[0]
+            for other in ways
+            if other.startswith("torch")
+        }
+        if name == "cnnexp auto":
+            best = min(spread(parts["full"][f"cnnexp {a}"])[0] for a in algorithms if a != ops.AUTO)
+            ratios["best algorithm"] = full / best
+        saved = saved_bytes(each.forward, each.tensors[1:]) / 1e6
+        rows.append(Measured(what, name, medians, low, high, rounds, saved, ratios))
+    return rows + missing
+
+
+class _Call:
+    """Forward, backward and both of one function on tensors of its own."""
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        tensors: Sequence[Tensor],
+        arguments: dict[str, Any],
+        first: bool,
+    ) -> None:
+        self.tensors = [t.detach().clone(memory_format=torch.preserve_format) for t in tensors]
+        for index, tensor in enumerate(self.tensors):
+            tensor.requires_grad_(index > 0 or not first)
+        self.inputs = [t for t in self.tensors if t.requires_grad]
+        self.function, self.arguments = function, arguments
+        self._output: Tensor | None = None
+        self._grad: Tensor | None = None
+
+    def forward(self) -> Tensor:
+        return self.function(*self.tensors, **self.arguments)
+
+    def _ones(self, output: Tensor) -> Tensor:
+        if self._grad is None:
+            self._grad = torch.ones_like(output)
+        return self._grad
+
+    def backward(self) -> None:
+        if self._output is None:
+            self._output = self.forward()
+        grad = self._ones(self._output)
+        torch.autograd.grad(self._output, self.inputs, grad, retain_graph=True)
+
+    def full(self) -> None:
+        self._output = None  # the graph of the backward's measurement is not kept meanwhile
+        output = self.forward()
+        torch.autograd.grad(output, self.inputs, self._ones(output))
+
+
+def _last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor

@@ -1,0 +1,67 @@
+"""Settle which algorithm computes each layer's gradients, before the first step."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import Counter
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn
+
+from cnnexp import ops
+from cnnexp.nn import CrossEntropyLoss, choose_algorithms, pin_algorithms
+from cnnexp.training.classifier import Classifier
+from cnnexp.training.job import TrainingJob
+
+__all__ = ["loss_layer", "settle_backward"]
+
+log = logging.getLogger(__name__)
+
+
+def loss_layer(backward: str) -> nn.Module:
+    """The softmax cross-entropy, by ``backward``; by our own formula with ``auto``."""
+    name = "direct" if backward == ops.AUTO else ops.resolve_algorithm("cross_entropy", backward)
+    return CrossEntropyLoss(algorithm=name)
+
+
+def settle_backward(job: TrainingJob, classifier: Classifier, trainer: L.Trainer) -> dict[str, Any]:
+    """Pin an algorithm for each layer if ``job`` leaves them to ``auto``.
+
+    They are those of ``job.backward_layers``, else the fastest on the trainer's device, dtype and
+    layout for a batch of the training's size. The choice does not depend on the data and draws no
+    random number.
+
+    Returns:
+        The config of the run, with the choice in it.
+    """
+    if job.backward != ops.AUTO:
+        return dict(job.config)
+    layers = job.backward_layers
+    if layers is None:
+        layers = _measure(job, classifier, trainer)
+        counts = Counter(layers.values())
+        chosen = ", ".join(f"{name} ×{count}" for name, count in counts.most_common())
+        log.info("backward auto: chose %s (each layer's is in config.yaml)", chosen or "nothing")
+    pin_algorithms(classifier.network, layers)
+    node = {**job.config.get("backward", {"name": ops.AUTO}), "layers": dict(layers)}
+    return {**job.config, "backward": node}
+
+
+def _measure(job: TrainingJob, classifier: Classifier, trainer: L.Trainer) -> dict[str, str]:
+    images = job.data.images
+    size = (job.data.batch_size, images.channels, *images.image_size)
+    precision = trainer.precision_plugin
+    twin = copy.deepcopy(classifier)
+    precision.convert_module(twin)
+    generator = torch.Generator().manual_seed(0)  # the random numbers of the run stay as they are
+    batch = torch.rand(size, generator=generator).to(trainer.strategy.root_device)
+
+    def run(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        with precision.forward_context():
+            return network(batch)
+
+    normalised = twin.to(batch.device).normalise(precision.convert_input(batch))
+    return choose_algorithms(twin.network, normalised, run)

@@ -1,0 +1,110 @@
+"""One or more small calls of every op, each with a batch of 2 and away from ties and kinks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cnnexp import ops
+from cnnexp.proofs import called
+
+
+class Call(NamedTuple):
+    op: str
+    shapes: tuple[tuple[int, ...], ...]
+    arguments: dict[str, Any] = {}  # noqa: RUF012
+    kinked: bool = False  # the first tensor must hold distinct values, none of them 0
+
+    def tensors(self, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(4)
+        made = [torch.randn(s, generator=generator, dtype=torch.float64) for s in self.shapes]
+        if self.kinked:
+            count = made[0].numel()
+            order = torch.randperm(count, generator=generator).double()
+            made[0] = ((order - count // 2) / 10 + 0.05).reshape(self.shapes[0])
+        return [t.to(dtype).requires_grad_() for t in made]
+
+    def function(self, algorithm: str | None) -> Callable[..., Tensor]:
+        """The call as a function of its tensors alone; None for torch's own."""
+        call = called(self.op, algorithm)
+
+        def function(*tensors: Tensor) -> Tensor:
+            output = call(*tensors, **self.arguments)
+            return output[0] if isinstance(output, tuple) else output
+
+        return function
+
+
+STATISTICS = {"running_mean": torch.tensor([0.5, -1.0]), "running_var": torch.tensor([0.7, 2.0])}
+STATISTICS = {name: tensor.double() for name, tensor in STATISTICS.items()}
+
+CALLS: dict[str, Call] = {
+    "adaptive_avg_pool2d": Call("adaptive_avg_pool2d", ((2, 2, 5, 6),), {"output_size": (3, 2)}),
+    "adaptive_avg_pool2d to one": Call("adaptive_avg_pool2d", ((2, 2, 5, 6),), {"output_size": 1}),
+    "avg_pool2d": Call(
+        "avg_pool2d",
+        ((2, 2, 5, 6),),
+        {
+            "kernel_size": (3, 2),
+            "stride": 2,
+            "padding": 1,
+            "ceil_mode": True,
+            "count_include_pad": False,
+        },
+    ),
+    "avg_pool2d apart": Call("avg_pool2d", ((2, 2, 5, 6),), {"kernel_size": 2}),
+    "batch_norm": Call(
+        "batch_norm",
+        ((2, 2, 3, 2), (2,), (2,)),
+        {"running_mean": None, "running_var": None, "training": True},
+    ),
+    "batch_norm evaluation": Call("batch_norm", ((2, 2, 3, 2), (2,), (2,)), STATISTICS),
+    "conv2d": Call(
+        "conv2d",
+        ((2, 4, 5, 6), (4, 2, 3, 2), (4,)),
+        {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2},
+    ),
+    "conv2d same": Call("conv2d", ((2, 2, 4, 5), (3, 2, 4, 3), (3,)), {"padding": "same"}),
+    "conv_relu_pool": Call(
+        "conv_relu_pool", ((2, 2, 5, 6), (3, 2, 3, 3), (3,)), {"padding": "same"}
+    ),
+    "conv_relu_pool many channels": Call(
+        "conv_relu_pool",
+        ((2, 16, 4, 3), (2, 16, 3, 2), (2,)),
+        {"padding": 1, "dilation": (1, 2), "pool": ops.Pool("max", 3, 2, 1, ceil_mode=True)},
+    ),
+    "conv_relu_pool average": Call(
+        "conv_relu_pool",
+        ((2, 2, 5, 6), (3, 2, 3, 3), (3,)),
+        {"padding": 1, "pool": ops.Pool("avg", (2, 3), 1, count_include_pad=False)},
+    ),
+    "conv_relu_pool in groups": Call(
+        "conv_relu_pool", ((2, 4, 5, 4), (4, 2, 2, 2), (4,)), {"groups": 2}
+    ),
+    "cross_entropy": Call(
+        "cross_entropy",
+        ((2, 4),),
+        {"target": torch.tensor([1, 3]), "label_smoothing": 0.1, "reduction": "sum"},
+    ),
+    "cross_entropy of probabilities": Call(
+        "cross_entropy", ((2, 3, 2), (2, 3, 2)), {"reduction": "none"}
+    ),
+    "dropout": Call("dropout", ((2, 3, 4),), {"p": 0.4}),
+    "gelu": Call("gelu", ((2, 3, 4),)),
+    "gelu tanh": Call("gelu", ((2, 3, 4),), {"approximate": "tanh"}),
+    "leaky_relu": Call("leaky_relu", ((2, 3, 4),), {"negative_slope": 0.2}, kinked=True),
+    "linear": Call("linear", ((2, 3), (4, 3), (4,))),
+    "linear of sequences": Call("linear", ((2, 3, 4), (5, 4), (5,))),
+    "max_pool2d": Call(
+        "max_pool2d",
+        ((2, 2, 5, 6),),
+        {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+        kinked=True,
+    ),
+    "max_pool2d apart": Call("max_pool2d", ((2, 2, 5, 6),), {"kernel_size": 2}, kinked=True),
+    "relu": Call("relu", ((2, 3, 4),), kinked=True),
+    "tanh": Call("tanh", ((2, 3, 4),)),
+}

@@ -1,0 +1,192 @@
+"""What the fused block keeps, where it computes by its parts, and that it is exact."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnnexp import ops
+from cnnexp.ops.conv_relu_pool import cpu, fused
+from cnnexp.ops.conv_relu_pool.tables import pool_windows, receptive_fields
+
+
+def _block(c_in: int = 3, dtype: torch.dtype = torch.float32, size: int = 8) -> list[Tensor]:
+    shapes = (2, c_in, size, size), (5, c_in, 3, 3), (5,)
+    return [torch.randn(shape, dtype=dtype).requires_grad_() for shape in shapes]
+
+
+def _saved_bytes(algorithm: str, pool: ops.Pool) -> int:
+    image, weight, bias = _block(16)
+    kept: dict[int, int] = {}
+    own = {t.untyped_storage().data_ptr() for t in (image, weight, bias)}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        output = ops.conv_relu_pool(image, weight, bias, padding=1, pool=pool, algorithm=algorithm)
+    del output
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("kind", ["max", "avg"])
+def test_one_byte_a_pooled_element_is_kept_beside_input_and_weight(kind: str) -> None:
+    assert _saved_bytes("fused", ops.Pool(kind)) == 2 * 5 * 4 * 4
+    # what torch keeps: the ReLU's output, for max-pooling its int64 indices too
+    assert _saved_bytes("native", ops.Pool(kind)) >= 2 * 5 * 8 * 8 * 4
+
+
+@pytest.mark.parametrize("c_in", [3, 16])
+@pytest.mark.parametrize("kind", ["max", "avg"])
+def test_the_kernels_run(monkeypatch: pytest.MonkeyPatch, kind: str, c_in: int) -> None:
+    """Not the parts in their place, and neither the dense gradients where the sparse ones pay."""
+    calls: list[str] = []
+    for name in ("forward_few_channels", "forward", "grad_input", "grad_weight"):
+        original = getattr(cpu, name)
+
+        def counted(*arguments: object, name: str = name, original: object = original) -> object:
+            calls.append(name)
+            return original(*arguments)  # pyright: ignore[reportCallIssue]
+
+        monkeypatch.setattr(cpu, name, counted)
+    monkeypatch.setattr(fused, "compose", lambda name: pytest.fail("computed by its parts"))
+    image, weight, bias = _block(c_in)
+    output = ops.conv_relu_pool(image, weight, bias, pool=ops.Pool(kind))
+    torch.autograd.grad(output.sum(), (image, weight, bias))
+    if kind == "avg":
+        assert calls == ["forward"]
+    elif c_in == 3:
+        assert calls == ["forward_few_channels", "grad_input", "grad_weight"]
+    else:
+        assert calls == ["forward", "grad_input", "grad_weight"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "groups", "pool"),
+    [
+        (torch.bfloat16, 1, ops.Pool()),
+        (torch.float32, 3, ops.Pool()),
+        (torch.float32, 1, ops.Pool("avg", 3)),
+        (torch.float32, 1, ops.Pool("max", 16, padding=5)),
+    ],
+    ids=str,
+)
+def test_what_has_no_kernel_is_computed_by_its_parts(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, groups: int, pool: ops.Pool
+) -> None:
+    parts: list[str] = []
+    compose = fused.compose
+    monkeypatch.setattr(fused, "compose", lambda name: parts.append(name) or compose(name))
+    image, weight = torch.randn(1, 3, 18, 18, dtype=dtype), torch.randn(6, 3 // groups, 3, 3)
+    output = ops.conv_relu_pool(image, weight.to(dtype), groups=groups, pool=pool)
+    assert parts == ["direct"]
+    assert (
+        output.shape
+        == ops.conv_relu_pool(
+            image, weight.to(dtype), groups=groups, pool=pool, algorithm="native"
+        ).shape
+    )
+
+
+def test_ties_go_to_the_first_and_a_nan_wins_as_in_torch() -> None:
+    image = torch.tensor([[[[1.0, 1.0, torch.nan, 2.0], [1.0, 1.0, 3.0, torch.nan]]]])
+    weight = torch.ones(1, 1, 1, 1)
+    found, expected = [], []
+    for results, algorithm in ((found, "fused"), (expected, "native")):
+        x = image.clone().requires_grad_()
+        output = ops.conv_relu_pool(x, weight, algorithm=algorithm)
+        results += [output.detach(), torch.autograd.grad(output.sum(), x)[0]]
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    assert found[1].tolist() == [[[[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("c_in", [1, 20])
+@pytest.mark.parametrize("c_out", [3, 37])
+def test_odd_numbers_of_channels(c_in: int, c_out: int, dtype: torch.dtype) -> None:
+    """Vectors have 4 to 16 lanes: the rest is computed one by one."""
+    image = torch.randn(3, c_in, 9, 7, dtype=dtype, requires_grad=True)
+    weight = torch.randn(c_out, c_in, 3, 3, dtype=dtype, requires_grad=True)
+    bias = torch.randn(c_out, dtype=dtype, requires_grad=True)
+    results = []
+    for algorithm in ("fused", "native"):
+        output = ops.conv_relu_pool(image, weight, bias, padding="same", algorithm=algorithm)
+        grad = torch.linspace(-1, 1, output.numel(), dtype=dtype).reshape(output.shape)
+        results.append([output, *torch.autograd.grad(output, (image, weight, bias), grad)])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    import numba
+
+    image, weight, bias = _block(16, size=14)
+    results = []
+    threads = numba.get_num_threads()
+    for count in {1, threads}:
+        numba.set_num_threads(count)
+        output = ops.conv_relu_pool(image, weight, bias, padding=1)
+        results.append(torch.autograd.grad(output.square().sum(), (image, weight, bias)))
+    numba.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+def test_the_operators_pass_torchs_own_check() -> None:
+    image, weight, bias = (t.detach() for t in _block(3))
+    from cnnexp.ops.conv2d.geometry import conv2d_geometry
+    from cnnexp.ops.geometry import WindowGeometry
+
+    conv = conv2d_geometry(image, weight, bias, 1, 1, 1, 1)
+    pool = WindowGeometry(conv.output_size, (2, 2), (2, 2))
+    packed = cpu.pack(conv), cpu.pack(pool)
+    output, code = cpu.forward_few_channels(image, weight, bias, *packed)
+    z = F.conv2d(image, weight, padding=1).contiguous(memory_format=torch.channels_last)
+    checks = {
+        cpu.forward_few_channels: (image, weight, bias, *packed),
+        cpu.forward: (image, weight, bias, *packed, None),
+        cpu.pool_spread: (output, code, packed[1], None),
+        cpu.pool_gather: (z, code, packed[1], None),
+        cpu.grad_weight: (output, code, image, *packed),
+        cpu.grad_input: (output, code, weight, *packed),
+        cpu.grad_bias: (output, code),
+    }
+    for operator, arguments in checks.items():
+        torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
+def test_tables_of_a_padded_window() -> None:
+    from cnnexp.ops.conv2d.geometry import Conv2dGeometry
+    from cnnexp.ops.geometry import WindowGeometry
+
+    pool = WindowGeometry((3, 3), (2, 2), (2, 2), (1, 1))
+    assert pool_windows(pool).tolist() == [
+        [[-1, -1, -1, 0], [-1, -1, 1, 2]],
+        [[-1, 3, -1, 6], [4, 5, 7, 8]],
+    ]
+    conv = Conv2dGeometry((3, 3), (3, 3), padding=(1, 1))
+    fields = receptive_fields(conv, pool, channels=2)
+    assert fields.places[0].tolist() == [-1, -1, -1, 0]
+    assert fields.places[3].tolist() == [12, 14, 22, 24]  # rows of 5 padded pixels of 2 channels
+    assert (fields.groups.tolist(), fields.rows, fields.step, fields.length) == ([0], 3, 10, 6)
+    wide = Conv2dGeometry((3, 3), (3, 3), padding=(2, 2), dilation=(2, 2))
+    fields = receptive_fields(wide, pool, channels=2)  # rows of 7 padded pixels of 2 channels
+    assert (fields.groups.tolist(), fields.rows, fields.step) == ([0, 28, 56], 3, 4)
+    assert fields.length == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "min"}, "pool must be 'max' or 'avg', but got 'min'"),
+        ({"kind": "avg", "dilation": 2}, "average-pooling has no dilation, but got 2"),
+        ({"divisor_override": 3}, "max-pooling has neither count_include_pad nor divisor_override"),
+    ],
+)
+def test_a_pool_that_cannot_be(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ops.Pool(**arguments)  # pyright: ignore[reportArgumentType]
