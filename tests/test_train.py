@@ -154,7 +154,10 @@ def test_a_run_prints_lines_and_writes_the_run_folder(command: Command, empty_fo
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no warnings, no progress bar where there is no terminal
-    first, epoch, test, where = done.stdout.splitlines()
+    lines = done.stdout.splitlines()
+    about = [line for line in lines if line.startswith("backward auto: ")]
+    assert about[-1].startswith("backward auto: chose ")
+    first, epoch, test, where = [line for line in lines if line not in about]
     assert first.startswith("cnnexp 0.1.0  LeNet5, 61,706 parameters  backward auto  digits")
     assert epoch.startswith("epoch 1/1  train/loss ")
     assert test.startswith("test/acc ")

@@ -34,7 +34,7 @@ def test_the_fastest_is_taken_and_remembered(
     cache: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image, weight = _tensors()
-    with caplog.at_level(logging.INFO), ops.recorded_choices(lambda op, name: names.append(name)):
+    with caplog.at_level(logging.DEBUG), ops.recorded_choices(lambda op, name: names.append(name)):
         names: list[str] = []
         output = ops.conv2d(image, weight, algorithm="auto")
     (entry,) = _entries(cache).values()
@@ -42,6 +42,7 @@ def test_the_fastest_is_taken_and_remembered(
     assert isinstance(times, dict)
     assert set(times) == {"direct", "im2col", "native"}  # not the oracle
     assert names == [entry["algorithm"]] == [min(times, key=times.__getitem__)]
+    assert "backward auto: measuring" in caplog.text
     assert f"backward auto: conv2d takes {names[0]}" in caplog.text
     expected = ops.conv2d(image, weight, algorithm=names[0])
     assert torch.equal(output, expected)

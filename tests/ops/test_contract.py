@@ -183,6 +183,14 @@ def test_autocast_computes_in_its_dtype_and_brings_gradients_back(
         torch.testing.assert_close(grad, true, rtol=0.1, atol=0.1 * true.abs().max().item())
 
 
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("linear"))
+def test_autocast_after_another_layer(algorithm: str) -> None:
+    """What comes in is of low precision already, the weights are not."""
+    image, weight = torch.randn(2, 3, dtype=torch.bfloat16), torch.randn(4, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert ops.linear(image, weight, algorithm=algorithm).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("algorithm", ops.algorithm_names("cross_entropy"))
 def test_autocast_computes_the_loss_in_float32(algorithm: str) -> None:
     logits = torch.randn(4, 3, dtype=torch.bfloat16, requires_grad=True)

@@ -67,13 +67,15 @@ def _choose(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> str
     text = _text(key, arguments[0])
     name = _file.get(text)
     if name not in algorithm_names(op):
+        if not _chosen:  # the kernels are compiled now: say why nothing seems to happen
+            log.info("backward auto: measuring (once for each layer shape and machine)")
         times = _measure(op, arguments, options)
         name = min(times, key=lambda each: times[each])
         _file.put(text, name, times)
         report = ", ".join(
             f"{n} {1e3 * t:.3f}" for n, t in sorted(times.items(), key=lambda i: i[1])
         )
-        log.info("backward auto: %s takes %s (ms forward and backward: %s)", op, name, report)
+        log.debug("backward auto: %s takes %s (ms forward and backward: %s)", op, name, report)
     _chosen[key] = name
     return name
 

@@ -96,8 +96,8 @@ class _LinearWithTangents(_LinearFunction):
 
 
 def _direct(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    _check(input, weight, bias)
     input, weight, bias = cast_for_autocast(input, weight, bias)
+    _check(input, weight, bias)
     function = _LinearWithTangents if in_forward_mode() else _LinearFunction
     if weight.dim() == 1:  # as torch: one output, whose dimension is left out
         return function.apply(input, weight.unsqueeze(0), None).squeeze(-1)
