@@ -99,14 +99,13 @@ def _run(options: argparse.Namespace) -> int:
     print(_HEAD)
     for row in run_battery(battery, chosen, algorithms, options.seed):
         print(_line(row), flush=True)
+        for failure in row.report.failures[:5]:
+            print(f"WRONG {row.op} {row.algorithm} {row.dtype}: {failure}", flush=True)
         rows.append(row)
     controls = [negative_control(op, options.seed) for op in chosen]
     missed = [row.op for row in controls if row.report]
     wrong = [row for row in rows if not row.report]
     seconds = time.perf_counter() - start
-    for row in wrong:
-        for failure in row.report.failures[:5]:
-            print(f"WRONG {row.op} {row.algorithm} {row.dtype}: {failure}")
     for op in missed:
         print(f"WRONG {op}: gradients wrong by 1/1000 went unnoticed; this check proves nothing")
     if not missed:

@@ -121,6 +121,16 @@ def test_odd_numbers_of_channels(c_in: int, c_out: int, dtype: torch.dtype) -> N
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
+def test_windows_that_read_only_what_was_computed_from_padding() -> None:
+    """The row of z that a window reads comes from padding alone; the forward cuts the other off."""
+    pool = ops.Pool(kernel_size=(4, 1), stride=2, padding=(1, 0))
+    for c_in in (2, 16):
+        image, weight = torch.randn(2, c_in, 2, 2), torch.randn(5, c_in, 1, 1)
+        arguments = image, weight, torch.randn(5), 3, 2, (2, 1), 1, pool
+        expected = ops.conv_relu_pool(*arguments, algorithm="native")
+        torch.testing.assert_close(ops.conv_relu_pool(*arguments), expected)
+
+
 def test_the_number_of_threads_changes_no_bit() -> None:
     import numba
 

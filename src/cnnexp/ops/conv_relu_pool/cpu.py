@@ -132,14 +132,14 @@ def _without_unread(
             pool.input_size, pool.output_size, pool.stride, pool.padding, pool.extent, strict=True
         )
     ]
-    if tuple(needed) == pool.input_size:
-        return input, geometry.padding, pool
     reached = [
         (count - 1) * stride + extent - padding
         for count, stride, extent, padding in zip(
             needed, geometry.stride, geometry.extent, geometry.padding, strict=True
         )
     ]
+    if tuple(needed) == pool.input_size or min(reached) < 1:  # below 1: only padding is read
+        return input, geometry.padding, pool
     (p_h, p_w), (h, w) = geometry.padding, geometry.input_size
     image = F.pad(input, (p_w, reached[1] - w, p_h, reached[0] - h))  # below 0: cut off
     return image, (0, 0), dataclasses.replace(pool, input_size=tuple(needed), ceil_mode=True)
