@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from cnnexp import ops
 from cnnexp.ops.conv_relu_pool import cpu, fused
+from cnnexp.ops.conv_relu_pool.operators import pack
 from cnnexp.ops.conv_relu_pool.tables import pool_windows, receptive_fields
 
 
@@ -153,7 +154,7 @@ def test_the_operators_pass_torchs_own_check() -> None:
 
     conv = conv2d_geometry(image, weight, bias, 1, 1, 1, 1)
     pool = WindowGeometry(conv.output_size, (2, 2), (2, 2))
-    packed = cpu.pack(conv), cpu.pack(pool)
+    packed = pack(conv), pack(pool)
     output, code = cpu.forward_few_channels(image, weight, bias, *packed)
     z = F.conv2d(image, weight, padding=1).contiguous(memory_format=torch.channels_last)
     checks = {

@@ -1,14 +1,13 @@
 """The CPU kernels of the fused block as torch operators, which torch.compile and vmap can carry.
 
 Tensors are images (N, C, H, W) in channels_last memory; what a kernel needs to know of shapes
-travels as lists of ints, see :func:`pack`. numba compiles at the first call (some seconds, once a
+travels as lists of ints, see ``operators.pack``. numba compiles at the first call (some seconds, once a
 machine) and is imported only then.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.ops.conv2d.geometry import Conv2dGeometry
+from cnnexp.ops.conv_relu_pool.operators import new_image, operator, unpack
 from cnnexp.ops.conv_relu_pool.tables import pool_windows, receptive_fields
 from cnnexp.ops.geometry import WindowGeometry
 
@@ -25,7 +25,6 @@ __all__ = [
     "grad_bias",
     "grad_input",
     "grad_weight",
-    "pack",
     "pool_gather",
     "pool_spread",
 ]
@@ -37,55 +36,16 @@ _CACHED_BYTES = 1 << 21  # of a convolution's output that is pooled while the ca
 FEW_CHANNELS = 16  # of the input; below, vectors run along the output channels
 
 
-def pack(geometry: WindowGeometry) -> list[int]:
-    """``geometry`` as the ints that the operators take."""
-    g = geometry
-    return [*g.input_size, *g.kernel_size, *g.stride, *g.padding, *g.dilation, int(g.ceil_mode)]
-
-
-def _operator(function: Callable[..., Any]) -> Any:
-    """``function`` as the operator ``cnnexp::<name>``, mapped over by one call for each element."""
-    name = f"cnnexp::{function.__name__}"
-    operator = torch.library.custom_op(name, function, mutates_args=())
-    operator.register_vmap(lambda info, dims, *arguments: _one_by_one(operator, dims, arguments))
-    return operator
-
-
-def _one_by_one(operator: Any, dims: Sequence[int | None], arguments: Sequence[Any]) -> Any:
-    mapped = [(a, d) for a, d in zip(arguments, dims, strict=True) if isinstance(d, int)]
-    results = []
-    for i in range(mapped[0][0].size(mapped[0][1])):
-        at = [
-            a.select(d, i) if isinstance(d, int) else a
-            for a, d in zip(arguments, dims, strict=True)
-        ]
-        results.append(operator(*at))
-    if isinstance(results[0], tuple):
-        return tuple(torch.stack(each) for each in zip(*results, strict=True)), (0, 0)
-    return torch.stack(results), 0
-
-
-def _unpack(kind: type[Any], numbers: Sequence[int]) -> Any:
-    pairs = [(numbers[i], numbers[i + 1]) for i in range(0, 10, 2)]
-    return kind(*pairs, ceil_mode=bool(numbers[10]))
-
-
 def _array(image: Tensor) -> np.ndarray:
     """(N, C, H, W) → the same memory as (N, H, W, C), copied only if it is in another layout."""
     return image.detach().permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def _new(like: Tensor, channels: int, size: tuple[int, int], dtype: Any = None) -> Tensor:
-    """An empty (N, channels, *size) in channels_last memory."""
-    made = like.new_empty(like.size(0), *size, channels, dtype=dtype or like.dtype)
-    return made.permute(0, 3, 1, 2)
 
 
 def _bias(bias: Tensor | None, image: Tensor) -> np.ndarray:
     return (image.new_zeros(image.size(1)) if bias is None else bias.detach().contiguous()).numpy()
 
 
-@_operator
+@operator
 def forward(
     input: Tensor,
     weight: Tensor,
@@ -102,10 +62,10 @@ def forward(
     """
     from cnnexp.ops.conv_relu_pool import pooling
 
-    geometry, windows = _unpack(Conv2dGeometry, conv), _unpack(WindowGeometry, pool)
+    geometry, windows = unpack(Conv2dGeometry, conv), unpack(WindowGeometry, pool)
     n, c_out = input.size(0), weight.size(0)
-    output = _new(input, c_out, windows.output_size)
-    code = _new(input, c_out, windows.output_size, torch.uint8)
+    output = new_image(input, c_out, windows.output_size)
+    code = new_image(input, c_out, windows.output_size, torch.uint8)
     input, padding, windows = _without_unread(input, geometry, windows)
     rows, columns = windows.input_size
     together = max(1, _CACHED_BYTES // (c_out * rows * columns * input.element_size()))
@@ -145,17 +105,17 @@ def _without_unread(
     return image, (0, 0), dataclasses.replace(pool, input_size=tuple(needed), ceil_mode=True)
 
 
-@_operator
+@operator
 def forward_few_channels(
     input: Tensor, weight: Tensor, bias: Tensor | None, conv: list[int], pool: list[int]
 ) -> tuple[Tensor, Tensor]:
     """X (N, C_in, H, W) → max-pooled ReLU of its convolution (N, C_out, P, Q) and its code, uint8."""
     from cnnexp.ops.conv_relu_pool import sparse
 
-    geometry, windows = _unpack(Conv2dGeometry, conv), _unpack(WindowGeometry, pool)
+    geometry, windows = unpack(Conv2dGeometry, conv), unpack(WindowGeometry, pool)
     c_out, c_in = weight.size(0), weight.size(1)
-    output = _new(input, c_out, windows.output_size)
-    code = _new(input, c_out, windows.output_size, torch.uint8)
+    output = new_image(input, c_out, windows.output_size)
+    code = new_image(input, c_out, windows.output_size, torch.uint8)
     kernels = weight.detach().permute(2, 3, 1, 0).reshape(-1, c_out).contiguous().numpy()
     biases = _bias(bias, output)
     fields = receptive_fields(geometry, windows, c_in)
@@ -165,15 +125,15 @@ def forward_few_channels(
     return output, code
 
 
-@_operator
+@operator
 def pool_spread(
     grad_output: Tensor, code: Tensor, pool: list[int], divisor: Tensor | None
 ) -> Tensor:
     """∂L/∂(pooled) (N, C_out, P, Q) → ∂L/∂(convolution's output) (N, C_out, H, W)."""
     from cnnexp.ops.conv_relu_pool import pooling
 
-    geometry = _unpack(WindowGeometry, pool)
-    image = _new(grad_output, grad_output.size(1), geometry.input_size)
+    geometry = unpack(WindowGeometry, pool)
+    image = new_image(grad_output, grad_output.size(1), geometry.input_size)
     arguments = _array(grad_output), _array(code), pool_windows(geometry)
     if divisor is None:
         pooling.max_spread(*arguments, _array(image))
@@ -182,13 +142,13 @@ def pool_spread(
     return image
 
 
-@_operator
+@operator
 def pool_gather(image: Tensor, code: Tensor, pool: list[int], divisor: Tensor | None) -> Tensor:
     """The transpose of ``pool_spread``: (N, C_out, H, W) → (N, C_out, P, Q)."""
     from cnnexp.ops.conv_relu_pool import pooling
 
-    geometry = _unpack(WindowGeometry, pool)
-    output = _new(image, image.size(1), geometry.output_size)
+    geometry = unpack(WindowGeometry, pool)
+    output = new_image(image, image.size(1), geometry.output_size)
     arguments = _array(image), _array(code), pool_windows(geometry)
     if divisor is None:
         pooling.max_gather(*arguments, _array(output))
@@ -197,14 +157,14 @@ def pool_gather(image: Tensor, code: Tensor, pool: list[int], divisor: Tensor | 
     return output
 
 
-@_operator
+@operator
 def grad_weight(
     grad_output: Tensor, code: Tensor, input: Tensor, conv: list[int], pool: list[int]
 ) -> Tensor:
     """∂L/∂w (C_out, C_in, K_h, K_w) from ∂L/∂(pooled), its code and x: (N, C_in, H, W)."""
     from cnnexp.ops.conv_relu_pool import sparse
 
-    geometry, windows = _unpack(Conv2dGeometry, conv), _unpack(WindowGeometry, pool)
+    geometry, windows = unpack(Conv2dGeometry, conv), unpack(WindowGeometry, pool)
     c_out, c_in = grad_output.size(1), input.size(1)
     fields = receptive_fields(geometry, windows, c_in)
     row = c_in * geometry.kernel_size[0] * geometry.kernel_size[1]
@@ -224,22 +184,22 @@ def grad_weight(
     return weight.reshape(c_out, *geometry.kernel_size, c_in).permute(0, 3, 1, 2)
 
 
-@_operator
+@operator
 def grad_input(
     grad_output: Tensor, code: Tensor, weight: Tensor, conv: list[int], pool: list[int]
 ) -> Tensor:
     """∂L/∂x (N, C_in, H, W) from ∂L/∂(pooled), its code and w."""
     from cnnexp.ops.conv_relu_pool import sparse
 
-    geometry, windows = _unpack(Conv2dGeometry, conv), _unpack(WindowGeometry, pool)
-    grad = _new(grad_output, weight.size(1), geometry.input_size)
+    geometry, windows = unpack(Conv2dGeometry, conv), unpack(WindowGeometry, pool)
+    grad = new_image(grad_output, weight.size(1), geometry.input_size)
     fields = receptive_fields(geometry, windows, weight.size(1))
     arrays = _array(weight), _array(code), _array(grad_output)
     sparse.grad_input(*arrays, *fields, _array(grad))
     return grad
 
 
-@_operator
+@operator
 def grad_bias(grad_output: Tensor, code: Tensor) -> Tensor:
     """∂L/∂b (C_out,) from ∂L/∂(pooled) and its code."""
     from cnnexp.ops.conv_relu_pool import sparse
@@ -253,31 +213,31 @@ def grad_bias(grad_output: Tensor, code: Tensor) -> Tensor:
 def _(
     input: Tensor, weight: Tensor, bias: Any, conv: list[int], pool: list[int], divisor: Any
 ) -> tuple[Tensor, Tensor]:
-    size, c_out = _unpack(WindowGeometry, pool).output_size, weight.size(0)
-    return _new(input, c_out, size), _new(input, c_out, size, torch.uint8)
+    size, c_out = unpack(WindowGeometry, pool).output_size, weight.size(0)
+    return new_image(input, c_out, size), new_image(input, c_out, size, torch.uint8)
 
 
 @forward_few_channels.register_fake
 def _(
     input: Tensor, weight: Tensor, bias: Any, conv: list[int], pool: list[int]
 ) -> tuple[Tensor, Tensor]:
-    size, c_out = _unpack(WindowGeometry, pool).output_size, weight.size(0)
-    return _new(input, c_out, size), _new(input, c_out, size, torch.uint8)
+    size, c_out = unpack(WindowGeometry, pool).output_size, weight.size(0)
+    return new_image(input, c_out, size), new_image(input, c_out, size, torch.uint8)
 
 
 @pool_spread.register_fake
 def _(grad_output: Tensor, code: Tensor, pool: list[int], divisor: Any) -> Tensor:
-    return _new(grad_output, grad_output.size(1), _unpack(WindowGeometry, pool).input_size)
+    return new_image(grad_output, grad_output.size(1), unpack(WindowGeometry, pool).input_size)
 
 
 @pool_gather.register_fake
 def _(image: Tensor, code: Tensor, pool: list[int], divisor: Any) -> Tensor:
-    return _new(image, image.size(1), _unpack(WindowGeometry, pool).output_size)
+    return new_image(image, image.size(1), unpack(WindowGeometry, pool).output_size)
 
 
 @grad_weight.register_fake
 def _(grad_output: Tensor, code: Tensor, input: Tensor, conv: list[int], pool: list[int]) -> Tensor:
-    kernel = _unpack(Conv2dGeometry, conv).kernel_size
+    kernel = unpack(Conv2dGeometry, conv).kernel_size
     made = input.new_empty(grad_output.size(1), *kernel, input.size(1))
     return made.permute(0, 3, 1, 2)
 
@@ -286,7 +246,7 @@ def _(grad_output: Tensor, code: Tensor, input: Tensor, conv: list[int], pool: l
 def _(
     grad_output: Tensor, code: Tensor, weight: Tensor, conv: list[int], pool: list[int]
 ) -> Tensor:
-    return _new(grad_output, weight.size(1), _unpack(Conv2dGeometry, conv).input_size)
+    return new_image(grad_output, weight.size(1), unpack(Conv2dGeometry, conv).input_size)
 
 
 @grad_bias.register_fake

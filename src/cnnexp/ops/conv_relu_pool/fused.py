@@ -12,7 +12,8 @@ stopped it; for average-pooling one bit an element. One byte, called the code, h
 
 and z is dropped as soon as y is known. ∂L/∂x and ∂L/∂w are those of the convolution. With
 max-pooling, ∂L/∂z is zero in all but one element a window, and the CPU kernels multiply only those
-(``sparse``); the gradient of the gradient, which few need, takes the dense way through ∂L/∂z.
+(``sparse``); the gradient of the gradient, which few need, takes the dense way through ∂L/∂z. So
+does the GPU, where cuDNN's dense products are the faster ones.
 
 Source: docs/derivation.md.
 """
@@ -25,17 +26,20 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from cnnexp.ops.autocast import cast_for_autocast
 from cnnexp.ops.avg_pool2d.function import divisors
 from cnnexp.ops.conv2d import direct
 from cnnexp.ops.conv2d.function import grad_bias as dense_grad_bias
 from cnnexp.ops.conv2d.geometry import Conv2dGeometry, conv2d_geometry
-from cnnexp.ops.conv_relu_pool import cpu
+from cnnexp.ops.conv_relu_pool import cpu, gpu
+from cnnexp.ops.conv_relu_pool.operators import pack
 from cnnexp.ops.conv_relu_pool.parts import compose
 from cnnexp.ops.conv_relu_pool.pool import Pool
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.geometry import IntPair, WindowGeometry
+from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, register
 
 __all__ = ["conv_relu_pool"]
@@ -46,6 +50,7 @@ class _Plan(NamedTuple):
 
     conv: Conv2dGeometry
     pool: WindowGeometry
+    on_gpu: bool
     sparse: bool  # whether the gradients multiply the winners only
     divisor: Tensor | None
 
@@ -57,7 +62,8 @@ class _Spread(torch.autograd.Function):
 
     @staticmethod
     def forward(grad_output: Tensor, code: Tensor, plan: _Plan) -> Tensor:
-        return cpu.pool_spread(grad_output, code, cpu.pack(plan.pool), plan.divisor)
+        spread = gpu.gpu_pool_spread if plan.on_gpu else cpu.pool_spread
+        return spread(grad_output, code, pack(plan.pool), plan.divisor)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -74,7 +80,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(image: Tensor, code: Tensor, plan: _Plan) -> Tensor:
-        return cpu.pool_gather(image, code, cpu.pack(plan.pool), plan.divisor)
+        gather = gpu.gpu_pool_gather if plan.on_gpu else cpu.pool_gather
+        return gather(image, code, pack(plan.pool), plan.divisor)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -94,7 +101,10 @@ class _ConvReLUPool(torch.autograd.Function):
         input: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan
     ) -> tuple[Tensor, Tensor]:
         input = plan.conv.add_extra(input)
-        conv, pool = cpu.pack(plan.conv), cpu.pack(plan.pool)
+        conv, pool = pack(plan.conv), pack(plan.pool)
+        if plan.on_gpu:
+            image = direct.forward(input, weight, None, plan.conv)
+            return gpu.gpu_pool_forward(image, bias, pool, plan.divisor)
         if plan.sparse and input.size(1) < cpu.FEW_CHANNELS:
             return cpu.forward_few_channels(input, weight, bias, conv, pool)
         return cpu.forward(input, weight, bias, conv, pool, plan.divisor)
@@ -128,7 +138,7 @@ def _sparse(
 ) -> tuple[Tensor | None, ...]:
     """The gradients from the winners alone."""
     grads: list[Tensor | None] = [None, None, None, None]
-    conv, pool = cpu.pack(plan.conv), cpu.pack(plan.pool)
+    conv, pool = pack(plan.conv), pack(plan.pool)
     if needs[0]:
         grads[0] = plan.conv.drop_extra(cpu.grad_input(grad_output, code, weight, conv, pool))
     if needs[1]:
@@ -147,16 +157,35 @@ def _dense(
     needs: tuple[bool, ...],
     plan: _Plan,
 ) -> tuple[Tensor | None, ...]:
-    """The gradients through ∂L/∂z, by the formulas of ``conv2d``'s ``direct``."""
+    """The gradients through ∂L/∂z, by the formulas of ``conv2d``'s ``direct``.
+
+    On the GPU by the library's kernels for just these two, which the formulas cannot be told to
+    use: there is no other public way to cuDNN's gradient of the weight.
+    """
     grads: list[Tensor | None] = [None, None, None, None]
     spread = _Spread.apply(grad_output, code, plan)
+    by_library = plan.on_gpu and not torch.is_grad_enabled()
     if needs[0]:
-        grads[0] = plan.conv.drop_extra(direct.grad_input(spread, weight, plan.conv))
+        grad_input = _library_grad_input if by_library else direct.grad_input
+        grads[0] = plan.conv.drop_extra(grad_input(spread, weight, plan.conv))
     if needs[1]:
-        grads[1] = direct.grad_weight(spread, plan.conv.add_extra(input), plan.conv)
+        grad_weight = _library_grad_weight if by_library else direct.grad_weight
+        grads[1] = grad_weight(spread, plan.conv.add_extra(input), plan.conv)
     if needs[2]:
         grads[2] = dense_grad_bias(spread)
     return tuple(grads)
+
+
+def _library_grad_input(spread: Tensor, weight: Tensor, g: Conv2dGeometry) -> Tensor:
+    size = (spread.size(0), weight.size(1) * g.groups, *g.input_size)
+    arguments: tuple[Any, ...] = g.stride, g.padding, g.dilation, g.groups  # annotated as int
+    return conv2d_input(size, weight, spread, *arguments)
+
+
+def _library_grad_weight(spread: Tensor, input: Tensor, g: Conv2dGeometry) -> Tensor:
+    size = (spread.size(1), input.size(1) // g.groups, *g.kernel_size)
+    arguments: tuple[Any, ...] = g.stride, g.padding, g.dilation, g.groups  # annotated as int
+    return conv2d_weight(input, size, spread, *arguments)
 
 
 def conv_relu_pool(
@@ -176,35 +205,44 @@ def conv_relu_pool(
     windows = pool.geometry(
         input.new_empty((*input.shape[:-2], *geometry.output_size), device="meta")
     )
-    if not _fuses(cast[0], geometry, windows, pool):
+    on_gpu = gpu.has_kernels_for(input)
+    if not _fuses(cast[0], geometry, windows, pool, on_gpu):
         return compose("direct")(input, weight, bias, *arguments, pool)
     divisor = None
     if pool.kind == "avg":
-        divisor = divisors(windows, pool.count_include_pad, pool.divisor_override, cast[0])
+        divisor = divisors(windows, pool.count_include_pad, pool.divisor_override, widened(cast[0]))
     batch = cast[0] if input.dim() == 4 else cast[0].unsqueeze(0)
     # one winner a window: at least half of the products are with zeros
-    sparse = pool.kind == "max" and 2 * math.prod(windows.output_size) <= math.prod(
-        geometry.output_size
+    sparse = (
+        not on_gpu
+        and pool.kind == "max"
+        and 2 * math.prod(windows.output_size) <= math.prod(geometry.output_size)
     )
-    output, _ = _ConvReLUPool.apply(batch, *cast[1:], _Plan(geometry, windows, sparse, divisor))
+    plan = _Plan(geometry, windows, on_gpu, sparse, divisor)
+    output, _ = _ConvReLUPool.apply(batch, *cast[1:], plan)
     return output if input.dim() == 4 else output.squeeze(0)
 
 
-def _fuses(input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry, kind: Pool) -> bool:
+def _fuses(
+    input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry, kind: Pool, on_gpu: bool
+) -> bool:
     most = 8 if kind.kind == "avg" else 254  # elements of a window that a byte can tell apart
+    return (
+        (on_gpu or _on_cpu(input, conv))
+        and math.prod(pool.kernel_size) <= most
+        and not (kind.kind == "max" and pool.blind_windows())
+        and not in_forward_mode()
+    )
+
+
+def _on_cpu(input: Tensor, conv: Conv2dGeometry) -> bool:
+    """Whether the CPU kernels know this dtype and grouping."""
     return (
         input.device.type == "cpu"
         and input.dtype in (torch.float32, torch.float64)
         and conv.groups == 1
-        and math.prod(pool.kernel_size) <= most
-        and not (kind.kind == "max" and pool.blind_windows())
-        and not in_forward_mode()
-        and _has_numba()
+        and find_spec("numba") is not None
     )
-
-
-def _has_numba() -> bool:
-    return find_spec("numba") is not None
 
 
 register(
