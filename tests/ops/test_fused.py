@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp import ops
-from cnnexp.ops.conv_relu_pool import cpu, fused
+from cnnexp.ops.conv_relu_pool import cpu, fused, winograd
 from cnnexp.ops.conv_relu_pool.operators import pack
 from cnnexp.ops.conv_relu_pool.tables import pool_windows, receptive_fields
 
@@ -65,6 +67,81 @@ def test_the_kernels_run(monkeypatch: pytest.MonkeyPatch, kind: str, c_in: int) 
         assert calls == ["forward_few_channels", "grad_input", "grad_weight"]
     else:
         assert calls == ["forward", "grad_input", "grad_weight"]
+
+
+def _forwards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which kernel of the forward ran: Winograd's, the library's convolution, or both in a row."""
+    calls: list[str] = []
+    for module, name in ((fused, "forward_winograd"), (cpu, "forward")):
+        original = getattr(module, name)
+
+        def counted(*arguments: object, name: str = name, original: Any = original) -> object:
+            calls.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(module, name, counted)
+    return calls
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("padding", [0, 1, (2, 1), "same"], ids=str)
+@pytest.mark.parametrize(("c_in", "c_out"), [(16, 16), (20, 37), (32, 64)])
+def test_winograd_is_the_direct_sum(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, padding: int | str, c_in: int, c_out: int
+) -> None:
+    calls = _forwards(monkeypatch)
+    image = torch.randn(5, c_in, 9, 12, dtype=dtype)
+    weight, bias = torch.randn(c_out, c_in, 3, 3, dtype=dtype), torch.randn(c_out, dtype=dtype)
+    output = ops.conv_relu_pool(image, weight, bias, padding=padding)
+    assert calls == ["forward_winograd"]
+    exact = ops.conv_relu_pool(
+        image.double(), weight.double(), bias.double(), padding=padding, algorithm="native"
+    )
+    error = (output.double() - exact).abs().max() / exact.abs().max()
+    assert error < 8 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"stride": 2},
+        {"dilation": 2},
+        {"pool": ops.Pool("max", 3)},
+        {"pool": ops.Pool("max", 2, 2, 1)},
+        {"pool": ops.Pool("max", 2, 1)},
+        {"pool": ops.Pool(ceil_mode=True)},
+        {"pool": ops.Pool("avg")},
+    ],
+    ids=str,
+)
+def test_winograd_is_for_windows_that_are_its_tiles(
+    monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any]
+) -> None:
+    calls = _forwards(monkeypatch)
+    image, weight = torch.randn(2, 16, 11, 11), torch.randn(16, 16, 3, 3)
+    output = ops.conv_relu_pool(image, weight, **arguments)
+    assert calls == ["forward"]
+    torch.testing.assert_close(
+        output,
+        ops.conv_relu_pool(image, weight, **arguments, algorithm="native"),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan, 2e38, -2e38], ids=str)
+def test_what_winograd_cannot_add_up_is_summed_directly(
+    monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """The transforms add up to four numbers of a tile, of which one may be all that fits."""
+    calls = _forwards(monkeypatch)
+    image, weight = torch.ones(2, 16, 8, 8), torch.zeros(16, 16, 3, 3)
+    weight[:, :, 1, 1] = 0.125 * torch.eye(16)  # shows each pixel
+    image[1, 3, 4:6, 4:6] = value
+    output = ops.conv_relu_pool(image, weight, padding=1)
+    assert calls == ["forward_winograd", "forward"]
+    expected = ops.conv_relu_pool(image, weight, padding=1, algorithm="native")
+    torch.testing.assert_close(output, expected, equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +237,7 @@ def test_the_operators_pass_torchs_own_check() -> None:
     checks = {
         cpu.forward_few_channels: (image, weight, bias, *packed),
         cpu.forward: (image, weight, bias, *packed, None),
+        winograd.forward_winograd: (image, weight, bias, *packed),
         cpu.pool_spread: (output, code, packed[1], None),
         cpu.pool_gather: (z, code, packed[1], None),
         cpu.grad_weight: (output, code, image, *packed),

@@ -49,7 +49,18 @@ def _conv2d(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
     )
 
 
+def _everyday_block(draw: Draw, dtype: torch.dtype) -> Case:
+    """What most networks consist of, and has a kernel of its own, on vectors and beyond them."""
+    c_in, c_out = draw.choice([16, 20]), draw.choice([16, 18])
+    image = _image(draw, c_in, dtype)
+    tensors = [image, torch.randn(c_out, c_in, 3, 3, dtype=dtype), torch.randn(c_out, dtype=dtype)]
+    padding = draw.choice([0, 1, (2, 1), "same"])
+    return Case(tensors, {"padding": padding, "pool": Pool("max", draw.choice([2, 2, 2, 3]))})
+
+
 def _conv_relu_pool(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+    if draw.random() < 0.15:
+        return _everyday_block(draw, dtype)
     tensors, arguments = _conv2d(draw, dtype)
     if draw.random() < 0.3:  # more channels than the kernels' vectors have lanes
         c_in, groups = draw.choice([16, 20]), 1

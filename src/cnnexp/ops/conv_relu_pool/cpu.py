@@ -21,7 +21,10 @@ from cnnexp.ops.conv_relu_pool.tables import pool_windows, receptive_fields
 from cnnexp.ops.geometry import WindowGeometry
 
 __all__ = [
+    "array_of",
+    "bias_of",
     "forward",
+    "forward_few_channels",
     "grad_bias",
     "grad_input",
     "grad_weight",
@@ -36,12 +39,13 @@ _CACHED_BYTES = 1 << 21  # of a convolution's output that is pooled while the ca
 FEW_CHANNELS = 16  # of the input; below, vectors run along the output channels
 
 
-def _array(image: Tensor) -> np.ndarray:
+def array_of(image: Tensor) -> np.ndarray:
     """(N, C, H, W) → the same memory as (N, H, W, C), copied only if it is in another layout."""
     return image.detach().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def _bias(bias: Tensor | None, image: Tensor) -> np.ndarray:
+def bias_of(bias: Tensor | None, image: Tensor) -> np.ndarray:
+    """``bias``, or zeros for the channels of ``image``."""
     return (image.new_zeros(image.size(1)) if bias is None else bias.detach().contiguous()).numpy()
 
 
@@ -69,16 +73,16 @@ def forward(
     input, padding, windows = _without_unread(input, geometry, windows)
     rows, columns = windows.input_size
     together = max(1, _CACHED_BYTES // (c_out * rows * columns * input.element_size()))
-    biases, table = _bias(bias, output), pool_windows(windows)
+    biases, table = bias_of(bias, output), pool_windows(windows)
     for begin in range(0, n, together):
         part = slice(begin, begin + together)
         z = F.conv2d(input[part], weight, None, geometry.stride, padding, geometry.dilation)
-        arguments = _array(z), biases, table
+        arguments = array_of(z), biases, table
         if divisor is None:
-            pooling.max_forward(*arguments, _array(output[part]), _array(code[part]))
+            pooling.max_forward(*arguments, array_of(output[part]), array_of(code[part]))
         else:
             sizes = divisor.numpy()
-            pooling.avg_forward(*arguments, sizes, _array(output[part]), _array(code[part]))
+            pooling.avg_forward(*arguments, sizes, array_of(output[part]), array_of(code[part]))
     return output, code
 
 
@@ -117,10 +121,10 @@ def forward_few_channels(
     output = new_image(input, c_out, windows.output_size)
     code = new_image(input, c_out, windows.output_size, torch.uint8)
     kernels = weight.detach().permute(2, 3, 1, 0).reshape(-1, c_out).contiguous().numpy()
-    biases = _bias(bias, output)
+    biases = bias_of(bias, output)
     fields = receptive_fields(geometry, windows, c_in)
     sparse.forward_few_channels(
-        _array(input), kernels, biases, *fields, _array(output), _array(code)
+        array_of(input), kernels, biases, *fields, array_of(output), array_of(code)
     )
     return output, code
 
@@ -134,11 +138,11 @@ def pool_spread(
 
     geometry = unpack(WindowGeometry, pool)
     image = new_image(grad_output, grad_output.size(1), geometry.input_size)
-    arguments = _array(grad_output), _array(code), pool_windows(geometry)
+    arguments = array_of(grad_output), array_of(code), pool_windows(geometry)
     if divisor is None:
-        pooling.max_spread(*arguments, _array(image))
+        pooling.max_spread(*arguments, array_of(image))
     else:
-        pooling.avg_spread(*arguments, divisor.numpy(), _array(image))
+        pooling.avg_spread(*arguments, divisor.numpy(), array_of(image))
     return image
 
 
@@ -149,11 +153,11 @@ def pool_gather(image: Tensor, code: Tensor, pool: list[int], divisor: Tensor | 
 
     geometry = unpack(WindowGeometry, pool)
     output = new_image(image, image.size(1), geometry.output_size)
-    arguments = _array(image), _array(code), pool_windows(geometry)
+    arguments = array_of(image), array_of(code), pool_windows(geometry)
     if divisor is None:
-        pooling.max_gather(*arguments, _array(output))
+        pooling.max_gather(*arguments, array_of(output))
     else:
-        pooling.avg_gather(*arguments, divisor.numpy(), _array(output))
+        pooling.avg_gather(*arguments, divisor.numpy(), array_of(output))
     return output
 
 
@@ -168,7 +172,7 @@ def grad_weight(
     c_out, c_in = grad_output.size(1), input.size(1)
     fields = receptive_fields(geometry, windows, c_in)
     row = c_in * geometry.kernel_size[0] * geometry.kernel_size[1]
-    arrays = _array(input), _array(code), _array(grad_output)
+    arrays = array_of(input), array_of(code), array_of(grad_output)
     if c_in < FEW_CHANNELS:
         parts = input.new_empty(_PARTS, -(-row // 4) * 4, c_out)
         sparse.grad_weight_few_channels(*arrays, *fields, parts.numpy())
@@ -194,8 +198,8 @@ def grad_input(
     geometry, windows = unpack(Conv2dGeometry, conv), unpack(WindowGeometry, pool)
     grad = new_image(grad_output, weight.size(1), geometry.input_size)
     fields = receptive_fields(geometry, windows, weight.size(1))
-    arrays = _array(weight), _array(code), _array(grad_output)
-    sparse.grad_input(*arrays, *fields, _array(grad))
+    arrays = array_of(weight), array_of(code), array_of(grad_output)
+    sparse.grad_input(*arrays, *fields, array_of(grad))
     return grad
 
 
@@ -205,7 +209,7 @@ def grad_bias(grad_output: Tensor, code: Tensor) -> Tensor:
     from cnnexp.ops.conv_relu_pool import sparse
 
     parts = grad_output.new_empty(_PARTS, grad_output.size(1))
-    sparse.grad_bias(_array(code), _array(grad_output), parts.numpy())
+    sparse.grad_bias(array_of(code), array_of(grad_output), parts.numpy())
     return parts.sum(0)
 
 

@@ -12,8 +12,9 @@ stopped it; for average-pooling one bit an element. One byte, called the code, h
 
 and z is dropped as soon as y is known. ∂L/∂x and ∂L/∂w are those of the convolution. With
 max-pooling, ∂L/∂z is zero in all but one element a window, and the CPU kernels multiply only those
-(``sparse``); the gradient of the gradient, which few need, takes the dense way through ∂L/∂z. So
-does the GPU, where cuDNN's dense products are the faster ones.
+(``sparse``); so an infinite x that had no say leaves ∂L/∂w finite, where a dense sum has 0·∞. The
+gradient of the gradient, which few need, takes the dense way through ∂L/∂z. So does the GPU, where
+cuDNN's dense products are the faster ones.
 
 Source: docs/derivation.md.
 """
@@ -37,6 +38,7 @@ from cnnexp.ops.conv_relu_pool import cpu, gpu
 from cnnexp.ops.conv_relu_pool.operators import pack
 from cnnexp.ops.conv_relu_pool.parts import compose
 from cnnexp.ops.conv_relu_pool.pool import Pool
+from cnnexp.ops.conv_relu_pool.winograd import forward_winograd, has_tiles
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.geometry import IntPair, WindowGeometry
 from cnnexp.ops.precision import widened
@@ -107,6 +109,8 @@ class _ConvReLUPool(torch.autograd.Function):
             return gpu.gpu_pool_forward(image, bias, pool, plan.divisor)
         if plan.sparse and input.size(1) < cpu.FEW_CHANNELS:
             return cpu.forward_few_channels(input, weight, bias, conv, pool)
+        if plan.sparse and has_tiles(plan.conv, plan.pool, input.size(1), weight.size(0)):
+            return forward_winograd(input, weight, bias, conv, pool)
         return cpu.forward(input, weight, bias, conv, pool, plan.divisor)
 
     @staticmethod

@@ -36,12 +36,12 @@ COMPILE: dict[str, Any] = {
 _INDEX = ir.IntType(64)
 
 
-def _vector_type(array: types.Array) -> ir.VectorType:
+def vector_type(array: types.Array) -> ir.VectorType:
     element = ir.FloatType() if array.dtype == types.float32 else ir.DoubleType()
     return ir.VectorType(element, VECTOR_BYTES // (4 if array.dtype == types.float32 else 8))
 
 
-def _splat(builder: ir.IRBuilder, scalar: Any, kind: ir.VectorType) -> Any:
+def splat(builder: ir.IRBuilder, scalar: Any, kind: ir.VectorType) -> Any:
     """A vector that holds ``scalar`` in every lane."""
     empty = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(empty, scalar, ir.Constant(ir.IntType(32), 0))
@@ -49,14 +49,14 @@ def _splat(builder: ir.IRBuilder, scalar: Any, kind: ir.VectorType) -> Any:
     return builder.shuffle_vector(first, empty, zeros)
 
 
-def _fused_multiply_add(builder: ir.IRBuilder, kind: ir.VectorType) -> Any:
+def fused_multiply_add(builder: ir.IRBuilder, kind: ir.VectorType) -> Any:
     name = f"llvm.fma.v{kind.count}f{32 if isinstance(kind.element, ir.FloatType) else 64}"
     return cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(kind, [kind, kind, kind]), name
     )
 
 
-def _lanes(builder: ir.IRBuilder, pointer: Any, vector: int, kind: ir.VectorType) -> Any:
+def lanes_at(builder: ir.IRBuilder, pointer: Any, vector: int, kind: ir.VectorType) -> Any:
     """Pointer to the ``vector``-th vector from ``pointer`` on."""
     start = builder.gep(pointer, [ir.Constant(_INDEX, vector * kind.count)])
     return builder.bitcast(start, kind.as_pointer())
@@ -88,7 +88,7 @@ def _weighted_sums_of(vectors: int, rows: int = 1, weights_differ: bool = False)
         signature = types.void(acc, n, n, source, n, offsets, weights, n, n, n)
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            kind = _vector_type(signature.args[0])
+            kind = vector_type(signature.args[0])
             align = kind.element.get_abi_size(context.target_data)
 
             def element(array: int, at: Any) -> Any:
@@ -99,10 +99,10 @@ def _weighted_sums_of(vectors: int, rows: int = 1, weights_differ: bool = False)
                 return builder.gep(start, [builder.mul(by, ir.Constant(_INDEX, times))])
 
             def load(start: Any, vector: int) -> Any:
-                return builder.load(_lanes(builder, start, vector, kind), align=align)
+                return builder.load(lanes_at(builder, start, vector, kind), align=align)
 
             places = [
-                _lanes(builder, step(element(0, arguments[1]), arguments[2], row), vector, kind)
+                lanes_at(builder, step(element(0, arguments[1]), arguments[2], row), vector, kind)
                 for row in range(rows)
                 for vector in range(vectors)
             ]
@@ -112,7 +112,7 @@ def _weighted_sums_of(vectors: int, rows: int = 1, weights_differ: bool = False)
                 builder.store(builder.load(place, align=align), registers[-1])
             start, offset_of = element(3, arguments[4]), element(5, arguments[7])
             weight_of = element(6, arguments[7])
-            multiply_add = _fused_multiply_add(builder, kind)
+            multiply_add = fused_multiply_add(builder, kind)
             with cgutils.for_range(builder, arguments[9]) as loop:
                 read = builder.gep(start, [builder.load(builder.gep(offset_of, [loop.index]))])
                 weight, values = (
@@ -123,7 +123,7 @@ def _weighted_sums_of(vectors: int, rows: int = 1, weights_differ: bool = False)
                     if weights_differ or weight is None:
                         of_row = step(weight_of, arguments[8], row) if weights_differ else weight_of
                         scalar = builder.load(builder.gep(of_row, [loop.index]))
-                        weight = _splat(builder, scalar, kind)
+                        weight = splat(builder, scalar, kind)
                     if not weights_differ:
                         at = step(read, arguments[8], row)
                         values = [load(at, vector) for vector in range(vectors)]
