@@ -47,6 +47,8 @@ SITUATIONS: tuple[Situation, ...] = (
     _conv("1×1", 64, 64, 14, 128, 1),
     _conv("stride 2", 64, 32, 28, 64, 3, stride=2),
     _conv("depthwise", 32, 64, 14, 64, 3, groups=64),
+    _conv("31×31 depthwise", 8, 64, 32, 64, 31, groups=64),
+    _conv("15×15", 16, 32, 32, 32, 15),
     _conv("one small image", 1, 8, 8, 8, 3),
     _block("seed_cnn layer 1", 128, 1, 28, 32, 3, first=True),
     _block("seed_cnn layer 2", 128, 32, 14, 64, 3),

@@ -1,0 +1,164 @@
+"""Convolution as products of spectra: for large kernels.
+
+On a padded image of S = S_h × S_w places, with the kernel's elements and the output's set out on
+places of the same grid, w at (u·d_h, v·d_w) and g = grad_output at (p·s_h, q·s_w), zeros elsewhere,
+the three sums of ``direct`` are circular correlations and a circular convolution, in which nothing
+wraps around since (P − 1)·s + (K − 1)·d < S. With F the discrete Fourier transform over S and
+* the complex conjugate, they are products at each of the frequencies f:
+
+    F y [n, o, f]    = Σ_c F x[n, c, f] · F w[o, c, f]*        y read at (p·s_h, q·s_w)
+    F ∂L/∂x[n, c, f] = Σ_o F g[n, o, f] · F w[o, c, f]
+    F ∂L/∂w[o, c, f] = Σ_n F x[n, c, f] · F g[n, o, f]*        read at (u·d_h, v·d_w)
+
+N·C_out·C_in·S products whatever the size of the kernel, and S·log S for each transform. A number
+that is not finite spoils all that its image and channel have a part in. Half precision is computed in
+float32.
+
+Source: Mathieu, Henaff & LeCun, "Fast Training of Convolutional Networks through FFTs" (2014).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnnexp.ops.conv2d.function import make_conv2d
+from cnnexp.ops.conv2d.geometry import Conv2dGeometry
+from cnnexp.ops.precision import widened
+from cnnexp.ops.registry import Algorithm, register
+
+__all__ = ["forward", "grad_input", "grad_weight"]
+
+
+def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
+    """Y from x: (N, C_in, H, W), w: (C_out, C_in/groups, K_h, K_w), b: (C_out,) → (N, C_out, P, Q)."""
+    g = geometry
+    spectrum = _image_spectrum(input, g) @ _adjoint(_kernel_spectrum(weight, g))
+    output = _read(_from_spectrum(spectrum, g), g.output_size, g.stride)
+    return (output if bias is None else output + bias[:, None, None]).to(input.dtype)
+
+
+def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> Tensor:
+    """∂L/∂x from ∂L/∂y: (N, C_out, P, Q) and w → (N, C_in, H, W)."""
+    g = geometry
+    grid = _from_spectrum(_output_spectrum(grad_output, g) @ _kernel_spectrum(weight, g), g)
+    (p_h, p_w), (height, width) = g.padding, g.input_size
+    return grid[..., p_h : p_h + height, p_w : p_w + width].to(grad_output.dtype)
+
+
+def grad_weight(
+    grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry, per_sample: bool = False
+) -> Tensor:
+    """∂L/∂w from ∂L/∂y: (N, C_out, P, Q) and x → (C_out, C_in/groups, K_h, K_w).
+
+    With ``per_sample`` the sum over n is kept out: (N, C_out, C_in/groups, K_h, K_w).
+    """
+    g = geometry
+    x, grad = _image_spectrum(input, g), _output_spectrum(grad_output, g)
+    if per_sample:
+        each = grad.conj().unsqueeze(-1) * x.unsqueeze(-2)  # (groups, f, N, C_out/groups, …)
+        (n, c_out), channels = grad_output.shape[:2], each.size(-1)
+        spectrum = each.permute(2, 0, 3, 4, 1).reshape(n * c_out, channels, 1, x.size(1))
+        return _weight(spectrum.permute(2, 3, 0, 1), g).reshape(n, c_out, channels, *g.kernel_size)
+    return _weight(_adjoint(grad) @ x, g).to(grad_output.dtype)
+
+
+def _fast(size: int) -> int:
+    """The next size without a prime factor above 5, for which transforms are fast."""
+    rest = size
+    for prime in (2, 3, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return size if rest == 1 else _fast(size + 1)
+
+
+def _grid(g: Conv2dGeometry) -> tuple[int, int]:
+    height, width = map(_fast, g.padded_size())
+    return height, width
+
+
+def _set_out(values: Tensor, step: tuple[int, int]) -> Tensor:
+    """``values`` with step − 1 zeros between neighbours: (…, A, B) → (…, (A−1)·s_h+1, (B−1)·s_w+1)."""
+    if step == (1, 1):
+        return values
+    (a, b), (s_h, s_w) = values.shape[-2:], step
+    spread = F.pad(values[..., :, None, :, None], (0, s_w - 1, 0, 0, 0, s_h - 1))
+    spread = spread.reshape(*values.shape[:-2], a * s_h, b * s_w)
+    return spread[..., : (a - 1) * s_h + 1, : (b - 1) * s_w + 1]
+
+
+def _read(grid: Tensor, count: tuple[int, int], step: tuple[int, int]) -> Tensor:
+    """What stands at the places of :func:`_set_out`."""
+    (a, b), (s_h, s_w) = count, step
+    return grid[..., : (a - 1) * s_h + 1 : s_h, : (b - 1) * s_w + 1 : s_w]
+
+
+def _spectrum(values: Tensor, geometry: Conv2dGeometry, split: int) -> Tensor:
+    """(A, B, …) → (groups, f, A, B), of which the axis ``split`` is shared out among the groups."""
+    height, width = _grid(geometry)
+    wide, groups = widened(values), geometry.groups
+    if wide.numel() == 0:  # of an empty batch, which the library's transforms refuse
+        empty = wide.new_empty(*wide.shape[:2], height, width // 2 + 1)
+        spectrum = torch.complex(empty, empty)
+    else:
+        spectrum = torch.fft.rfft2(wide, (height, width))
+    a, b, *frequencies = spectrum.shape
+    f = frequencies[0] * frequencies[1]
+    if split == 0:
+        return spectrum.reshape(groups, a // groups, b, f).permute(0, 3, 1, 2)
+    return spectrum.reshape(a, groups, b // groups, f).permute(1, 3, 0, 2)
+
+
+def _image_spectrum(input: Tensor, geometry: Conv2dGeometry) -> Tensor:
+    """(N, C_in, H, W) → (groups, f, N, C_in/groups)."""
+    p_h, p_w = geometry.padding
+    return _spectrum(F.pad(input, (p_w, p_w, p_h, p_h)), geometry, 1)
+
+
+def _output_spectrum(grad_output: Tensor, geometry: Conv2dGeometry) -> Tensor:
+    """(N, C_out, P, Q) → (groups, f, N, C_out/groups)."""
+    return _spectrum(_set_out(grad_output, geometry.stride), geometry, 1)
+
+
+def _kernel_spectrum(weight: Tensor, geometry: Conv2dGeometry) -> Tensor:
+    """(C_out, C_in/groups, K_h, K_w) → (groups, f, C_out/groups, C_in/groups)."""
+    return _spectrum(_set_out(weight, geometry.dilation), geometry, 0)
+
+
+def _adjoint(spectrum: Tensor) -> Tensor:
+    return spectrum.transpose(-1, -2).conj()
+
+
+def _from_spectrum(spectrum: Tensor, geometry: Conv2dGeometry) -> Tensor:
+    """(groups, f, N, C/groups) → (N, C, S_h, S_w)."""
+    n, channels = spectrum.size(2), spectrum.size(0) * spectrum.size(3)
+    return _inverse(spectrum.permute(2, 0, 3, 1).reshape(n, channels, spectrum.size(1)), geometry)
+
+
+def _weight(spectrum: Tensor, geometry: Conv2dGeometry) -> Tensor:
+    """(groups, f, C_out/groups, C_in/groups) → (C_out, C_in/groups, K_h, K_w)."""
+    c_out, channels = spectrum.size(0) * spectrum.size(2), spectrum.size(3)
+    grid = _inverse(
+        spectrum.permute(0, 2, 3, 1).reshape(c_out, channels, spectrum.size(1)), geometry
+    )
+    return _read(grid, geometry.kernel_size, geometry.dilation)
+
+
+def _inverse(spectrum: Tensor, geometry: Conv2dGeometry) -> Tensor:
+    """(A, B, f) → (A, B, S_h, S_w)."""
+    height, width = _grid(geometry)
+    if spectrum.numel() == 0:
+        return spectrum.real.new_zeros(*spectrum.shape[:2], height, width)
+    shape = *spectrum.shape[:2], height, width // 2 + 1
+    return torch.fft.irfft2(spectrum.reshape(shape), (height, width))
+
+
+register(
+    Algorithm(
+        op="conv2d",
+        name="fft",
+        function=make_conv2d(forward, grad_input, grad_weight),
+        summary="products of spectra; for large kernels",
+    )
+)
