@@ -99,6 +99,7 @@ def _run(options: argparse.Namespace) -> None:
             with_compile=compiles,
         )
         _print(rows)
+        speed.write_results(rows, about, options.json, options.csv)
     else:
         for situation in _situations(options):
             known = [
@@ -110,7 +111,7 @@ def _run(options: argparse.Namespace) -> None:
             )
             _print(measured)
             rows += measured
-    speed.write_results(rows, about, options.json, options.csv)
+            speed.write_results(rows, about, options.json, options.csv)  # kept if a later one fails
 
 
 _DTYPES = ("float32", "bfloat16", "float64")

@@ -44,6 +44,7 @@ _ORACLES = ("reference",)  # never the fastest, and too slow to find out
 _SECONDS = 0.3  # of measuring, once the rounds that are needed are done
 
 _chosen: dict[Any, str] = {}
+_ready: dict[Any, str] = {}  # the same by a key that costs each call little
 _file = ChoiceFile()
 _recorders: list[Callable[[str, str], None]] = []
 
@@ -59,24 +60,49 @@ def _choose(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> str
     default = _DEFAULTS.get(op, "direct")
     if torch.compiler.is_compiling():
         return default
+    quick = _quick_key(op, arguments, options)
+    if quick in _ready:
+        return _ready[quick]
     key = (op, _needs_grad(arguments), *map(_describe, (*arguments, *sorted(options.items()))))
-    if key in _chosen:
-        return _chosen[key]
-    if not _measurable(arguments):
-        return default
+    if key not in _chosen:
+        if not _measurable(arguments):
+            return default
+        _chosen[key] = _settle(op, key, arguments, options)
+    _ready[quick] = _chosen[key]
+    return _chosen[key]
+
+
+def _quick_key(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """All that a choice may depend on, and more, as it is."""
+    return (
+        op,
+        torch.is_grad_enabled(),
+        torch._C._is_any_autocast_enabled() and autocast_dtype(arguments[0]),
+        *[
+            (v.shape, v.stride(), v.dtype, v.device, v.requires_grad)
+            if isinstance(v, Tensor)
+            else tuple(v)
+            if isinstance(v, list)
+            else v
+            for v in (*arguments, *options.values())
+        ],
+        *options,
+    )
+
+
+def _settle(op: str, key: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> str:
+    """The name in the file, else the fastest, which is written there."""
     text = _text(key, arguments[0])
     name = _file.get(text)
-    if name not in algorithm_names(op):
-        if not _chosen:  # the kernels are compiled now: say why nothing seems to happen
-            log.info("backward auto: measuring (once for each layer shape and machine)")
-        times = _measure(op, arguments, options)
-        name = min(times, key=lambda each: times[each])
-        _file.put(text, name, times)
-        report = ", ".join(
-            f"{n} {1e3 * t:.3f}" for n, t in sorted(times.items(), key=lambda i: i[1])
-        )
-        log.debug("backward auto: %s takes %s (ms forward and backward: %s)", op, name, report)
-    _chosen[key] = name
+    if name in algorithm_names(op):
+        return name  # pyright: ignore[reportReturnType]
+    if not _chosen:  # the kernels are compiled now: say why nothing seems to happen
+        log.info("backward auto: measuring (once for each layer shape and machine)")
+    times = _measure(op, arguments, options)
+    name = min(times, key=lambda each: times[each])
+    _file.put(text, name, times)
+    report = ", ".join(f"{n} {1e3 * t:.3f}" for n, t in sorted(times.items(), key=lambda i: i[1]))
+    log.debug("backward auto: %s takes %s (ms forward and backward: %s)", op, name, report)
     return name
 
 
@@ -161,6 +187,7 @@ def _step(
 def forget() -> None:
     """Forget the choices in memory (the file stays): the next call reads or measures again."""
     _chosen.clear()
+    _ready.clear()
     _file.forget()
 
 
@@ -174,8 +201,13 @@ def recorded_choices(record: Callable[[str, str], None]) -> Iterator[None]:
         _recorders.remove(record)
 
 
+_made: dict[str, Algorithm] = {}
+
+
 def _auto(op: str) -> Algorithm:
-    return Algorithm(op, AUTO, partial(_call, op), "the fastest, measured", dtypes=())
+    if op not in _made:
+        _made[op] = Algorithm(op, AUTO, partial(_call, op), "the fastest, measured", dtypes=())
+    return _made[op]
 
 
 set_auto(_auto)

@@ -112,12 +112,13 @@ def get_algorithm(op: str, name: str) -> Algorithm:
     Raises:
         UnknownAlgorithmError: With the known names.
     """
+    known = _REGISTRY.get(op, {})
+    if name in known:
+        return known[name]
     names = algorithm_names(op)
     if name == AUTO and _auto:
         return _auto[0](op)
-    if name not in names:
-        raise UnknownAlgorithmError(_unknown(name, op, names))
-    return _REGISTRY[op][name]
+    raise UnknownAlgorithmError(_unknown(name, op, names))
 
 
 def resolve_algorithm(op: str, name: str) -> str:

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from cnnexp.ops.conv2d.function import make_conv2d
 from cnnexp.ops.conv2d.geometry import Conv2dGeometry
+from cnnexp.ops.geometry import cut
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, register
 
@@ -44,7 +45,8 @@ def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) ->
     g = geometry
     grid = _from_spectrum(_output_spectrum(grad_output, g) @ _kernel_spectrum(weight, g), g)
     (p_h, p_w), (height, width) = g.padding, g.input_size
-    return grid[..., p_h : p_h + height, p_w : p_w + width].to(grad_output.dtype)
+    image = cut(grid, slice(p_h, p_h + height), slice(p_w, p_w + width))
+    return image.to(grad_output.dtype)
 
 
 def grad_weight(
@@ -85,13 +87,13 @@ def _set_out(values: Tensor, step: tuple[int, int]) -> Tensor:
     (a, b), (s_h, s_w) = values.shape[-2:], step
     spread = F.pad(values[..., :, None, :, None], (0, s_w - 1, 0, 0, 0, s_h - 1))
     spread = spread.reshape(*values.shape[:-2], a * s_h, b * s_w)
-    return spread[..., : (a - 1) * s_h + 1, : (b - 1) * s_w + 1]
+    return cut(spread, slice(0, (a - 1) * s_h + 1), slice(0, (b - 1) * s_w + 1))
 
 
 def _read(grid: Tensor, count: tuple[int, int], step: tuple[int, int]) -> Tensor:
     """What stands at the places of :func:`_set_out`."""
     (a, b), (s_h, s_w) = count, step
-    return grid[..., : (a - 1) * s_h + 1 : s_h, : (b - 1) * s_w + 1 : s_w]
+    return cut(grid, slice(0, (a - 1) * s_h + 1, s_h), slice(0, (b - 1) * s_w + 1, s_w))
 
 
 def _spectrum(values: Tensor, geometry: Conv2dGeometry, split: int) -> Tensor:
