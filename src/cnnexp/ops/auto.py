@@ -41,53 +41,52 @@ log = logging.getLogger(__name__)
 
 _DEFAULTS = {"conv_relu_pool": "fused"}  # of all other ops: direct
 _ORACLES = ("reference",)  # never the fastest, and too slow to find out
+_HOPELESS = 3.0  # times as slow as the best at the first look: not looked at again
 _SECONDS = 0.3  # of measuring, once the rounds that are needed are done
 
 _chosen: dict[Any, str] = {}
-_ready: dict[Any, str] = {}  # the same by a key that costs each call little
+_ready: dict[Any, Algorithm] = {}  # the same by a key that costs each call little
 _file = ChoiceFile()
 _recorders: list[Callable[[str, str], None]] = []
 
 
 def _call(op: str, *arguments: Any, **options: Any) -> Any:
-    name = _choose(op, arguments, options)
-    for record in _recorders:
-        record(op, name)
-    return get_algorithm(op, name)(*arguments, **options)
-
-
-def _choose(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> str:
     default = _DEFAULTS.get(op, "direct")
     if torch.compiler.is_compiling():
-        return default
-    quick = _quick_key(op, arguments, options)
-    if quick in _ready:
-        return _ready[quick]
-    key = (op, _needs_grad(arguments), *map(_describe, (*arguments, *sorted(options.items()))))
-    if key not in _chosen:
-        if not _measurable(arguments):
-            return default
-        _chosen[key] = _settle(op, key, arguments, options)
-    _ready[quick] = _chosen[key]
-    return _chosen[key]
+        return get_algorithm(op, default)(*arguments, **options)
+    key = _quick_key(op, arguments, options)
+    algorithm = _ready.get(key)
+    if algorithm is None:
+        name = _choose(op, arguments, options)
+        algorithm = get_algorithm(op, name or default)
+        if name is not None:
+            _ready[key] = algorithm
+    for record in _recorders:
+        record(op, algorithm.name)
+    return algorithm(*arguments, **options)
 
 
 def _quick_key(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """All that a choice may depend on, and more, as it is."""
-    return (
-        op,
-        torch.is_grad_enabled(),
-        torch._C._is_any_autocast_enabled() and autocast_dtype(arguments[0]),
-        *[
-            (v.shape, v.stride(), v.dtype, v.device, v.requires_grad)
-            if isinstance(v, Tensor)
-            else tuple(v)
-            if isinstance(v, list)
-            else v
-            for v in (*arguments, *options.values())
-        ],
-        *options,
-    )
+    """All that a choice may depend on, and more, as it is: made for every call."""
+    parts = [op, torch.is_grad_enabled()]
+    if torch._C._is_any_autocast_enabled():
+        parts.append(autocast_dtype(arguments[0]))  # pyright: ignore[reportArgumentType]
+    for v in (*arguments, *options.values(), *options) if options else arguments:
+        if isinstance(v, Tensor):
+            parts += (v.shape, v.stride(), v.dtype, v.device, v.requires_grad)
+        else:
+            parts.append(tuple(v) if v.__class__ is list else v)
+    return tuple(parts)
+
+
+def _choose(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> str | None:
+    """The name of the fastest, None where it is not known and cannot be measured."""
+    key = (op, _needs_grad(arguments), *map(_describe, (*arguments, *sorted(options.items()))))
+    if key not in _chosen:
+        if not _measurable(arguments):
+            return None
+        _chosen[key] = _settle(op, key, arguments, options)
+    return _chosen[key]
 
 
 def _settle(op: str, key: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> str:
@@ -158,7 +157,11 @@ def _measure(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> di
             ways[name] = way
         if not ways:  # the arguments are wrong: let the op say so
             return {"native": 0.0}
-        times = interleaved_times(ways, device, rounds=7, seconds=_SECONDS)
+        first = interleaved_times(ways, device, rounds=2)
+        best = min(map(min, first.values()))
+        ways = {name: way for name, way in ways.items() if min(first[name]) <= _HOPELESS * best}
+        times = interleaved_times(ways, device, rounds=7, seconds=_SECONDS, warm_up=0)
+        times = {name: times.get(name, first[name]) for name in first}
     return {name: statistics.median(each) for name, each in times.items()}
 
 

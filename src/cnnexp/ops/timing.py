@@ -20,6 +20,9 @@ def interleaved_times(
 ) -> dict[str, list[float]]:
     """Call every way in turn, again and again, so that what disturbs the machine disturbs all.
 
+    Each call that counts follows one of the same way that does not: else it would pay for the
+    memory that the way before it had the allocator give back.
+
     Args:
         ways: Names and functions without arguments.
         device: Waited for before the clock is read.
@@ -43,6 +46,7 @@ def interleaved_times(
     done = 0
     while done < rounds or (time.perf_counter() - begin < seconds and done < 10 * rounds):
         for name, function in ways.items():
+            function()
             wait()
             start = time.perf_counter()
             function()
