@@ -85,8 +85,11 @@ def _low(battery: Battery, op: str, algorithm: str, dtype: torch.dtype, seed: in
             if found is not None and math.isfinite(found[1]):
                 errors.append(found)
     if errors:
-        # one rounding decides which side of a kink a value falls on, and then all is different
-        typical = statistics.median if op == "conv_relu_pool" else statistics.mean
+        # One rounding decides which side of a kink a value falls on, and then all is different. And
+        # torch's own bfloat16 gradient of a grouped convolution of tiny channels_last images now
+        # and then reads memory that nobody wrote (seen with 2.14.1: errors of 1e22).
+        wavers = op == "conv_relu_pool" or algorithm == "native"
+        typical = statistics.median if wavers else statistics.mean
         mine, theirs = (typical(each) for each in zip(*errors, strict=True))
         report.low_precision = mine / theirs if theirs else 1.0
         # where torch is exact by luck, a tenth of a rounding is granted

@@ -1,0 +1,34 @@
+"""Gradient descent on the whole training set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+__all__ = ["GradientDescent"]
+
+
+class GradientDescent(torch.optim.SGD):
+    """``torch.optim.SGD`` by the gradient of the mean loss of all training images, once an epoch.
+
+    The batches of an epoch are accumulated, each weighted by its number of images, so that the
+    gradient is exact whatever ``data.batch_size`` is; it bounds the memory only. With
+    ``full_batch`` a class tells the training so.
+
+    Args:
+        params: Parameters or groups of them.
+        lr: Learning rate, ≥ 0.
+        momentum: In [0, 1).
+        weight_decay: Coupled, ≥ 0.
+
+    Source: Cauchy, "Méthode générale pour la résolution des systèmes d'équations simultanées"
+    (1847).
+    """
+
+    full_batch = True
+
+    def __init__(
+        self, params: Any, lr: float = 0.5, momentum: float = 0.0, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay)

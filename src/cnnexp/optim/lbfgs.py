@@ -1,0 +1,53 @@
+"""L-BFGS on parameters in any memory layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["LBFGS"]
+
+
+class LBFGS(torch.optim.LBFGS):
+    """``torch.optim.LBFGS``, which by itself takes contiguous gradients only, no channels_last ones.
+
+    Args:
+        params: Parameters; one group of them.
+        lr: Length of a step, or of the first try of the line search.
+        max_iter: Iterations a step, each with one evaluation of the closure or more.
+        history_size: Past gradients that the curvature is estimated from.
+        line_search_fn: ``"strong_wolfe"``, or None for steps of length ``lr``.
+
+    Source: Liu & Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization" (1989).
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1.0,
+        max_iter: int = 20,
+        history_size: int = 100,
+        line_search_fn: str | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            max_iter=max_iter,
+            history_size=history_size,
+            line_search_fn=line_search_fn,
+        )
+
+    def step(self, closure: Callable[[], Any]) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One step; ``closure`` clears the gradients, computes the loss and its gradients."""
+
+        def contiguous() -> Any:
+            loss = closure()
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad = parameter.grad.contiguous()
+            return loss
+
+        return super().step(contiguous)

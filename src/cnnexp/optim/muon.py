@@ -1,0 +1,116 @@
+"""Muon for the matrices of a network, AdamW for all else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+__all__ = ["MuonWithAdamW"]
+
+
+class MuonWithAdamW(Optimizer):
+    """``torch.optim.Muon`` on weights of convolutions and linear layers, ``AdamW`` on the rest.
+
+    Muon replaces the momentum of a weight matrix by the nearest orthogonal matrix, so that no
+    direction of it is learned faster than another. The kernel of a convolution is the matrix
+    (C_out, C_in·K_h·K_w). The learning rate is scaled so that updates are as large as AdamW's: one
+    ``lr`` is right for both.
+
+    Args:
+        params: Parameters or groups of them.
+        lr: Learning rate of both.
+        momentum: Of Muon, in [0, 1).
+        weight_decay: Decoupled, of both; a group's own counts before it.
+        betas, eps: Of AdamW.
+        ns_steps: Newton-Schulz iterations towards the orthogonal matrix, ≥ 1.
+
+    Raises:
+        ValueError: A range is violated.
+
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); Liu et
+    al., "Muon is Scalable for LLM Training" (2025), section 2.2, for the scale.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 2e-3,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        ns_steps: int = 5,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        split: list[dict[str, Any]] = []
+        for group in self.param_groups:  # each group in two: matrices and the rest
+            matrices = [p for p in group["params"] if p.dim() >= 2]
+            rest = [p for p in group["params"] if p.dim() < 2]
+            split += [{**group, "params": part} for part in (matrices, rest) if part]
+        self.param_groups = split
+        self._inner: list[Optimizer] = []
+        for group in split:
+            common = {"lr": group["lr"], "weight_decay": group["weight_decay"]}
+            flat = [nn.Parameter(_as_matrix(p.detach(), p)) for p in group["params"]]
+            if group["params"][0].dim() >= 2:
+                self._inner.append(
+                    torch.optim.Muon(
+                        flat,
+                        **common,
+                        momentum=momentum,
+                        ns_steps=ns_steps,
+                        adjust_lr_fn="match_rms_adamw",
+                    )
+                )
+            else:
+                self._inner.append(
+                    torch.optim.AdamW(flat, **common, betas=(betas[0], betas[1]), eps=eps)
+                )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One step; with ``closure``, which computes loss and gradients, its loss is returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group, inner in zip(self.param_groups, self._inner, strict=True):
+            (own,) = inner.param_groups
+            own |= {"lr": group["lr"], "weight_decay": group["weight_decay"]}
+            for parameter, flat in zip(group["params"], own["params"], strict=True):
+                flat.data = _as_matrix(parameter.data, parameter)  # the same memory
+                grad = parameter.grad
+                flat.grad = None if grad is None else _as_matrix(grad, parameter)
+            inner.step()
+            for flat in own["params"]:
+                flat.grad = None
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The learning rates of the groups, and the states of Muon and AdamW group by group."""
+        settings = [{k: v for k, v in g.items() if k != "params"} for g in self.param_groups]
+        return {"param_groups": settings, "inner": [each.state_dict() for each in self._inner]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Go on from :meth:`state_dict`; ``ValueError`` if its groups are not those of this one."""
+        if len(state_dict["inner"]) != len(self._inner):
+            raise ValueError(
+                f"the state is of {len(state_dict['inner'])} parameter groups, but there are "
+                f"{len(self._inner)}"
+            )
+        for group, settings in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            group.update(settings)
+        for inner, state in zip(self._inner, state_dict["inner"], strict=True):
+            inner.load_state_dict(state)
+
+
+def _as_matrix(values: Tensor, parameter: Tensor) -> Tensor:
+    """``values`` as (C_out, rest), in the order in which ``parameter`` lies in memory."""
+    if parameter.dim() < 2:
+        return values
+    last = parameter.dim() == 4 and not parameter.is_contiguous()  # channels_last
+    return (values.permute(0, 2, 3, 1) if last else values).reshape(values.size(0), -1)

@@ -1,0 +1,85 @@
+"""Sort the parameters of a network into groups with settings of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+__all__ = ["NO_DECAY", "freeze", "param_groups"]
+
+NO_DECAY = " (no decay)"  # ends the name of a group without weight decay
+
+
+def freeze(network: nn.Module, layers: Sequence[str]) -> None:
+    """Take the parameters of ``layers`` (names of modules or parameters) out of training.
+
+    Raises:
+        ValueError: A name matches no parameter.
+    """
+    for layer in layers:
+        for parameter in _of(network, layer, "parameters.frozen").values():
+            parameter.requires_grad_(False)
+
+
+def param_groups(
+    network: nn.Module,
+    *,
+    lr: float | None = None,
+    lr_scale: Mapping[str, float] | None = None,
+    decay_all: bool = False,
+) -> list[dict[str, Any]]:
+    """Each trainable parameter of ``network`` in exactly one group, as optimisers take them.
+
+    Weight decay shrinks weights: biases and the scales of norms, all parameters with fewer than
+    two axes, are in groups with ``weight_decay`` 0 (see ``cnnexp.regularization.penalised_weights``
+    for why). Parameters keep their order within a group.
+
+    Args:
+        network: Whose parameters are sorted.
+        lr: The optimiser's learning rate, which ``lr_scale`` multiplies; needed only for that.
+        lr_scale: Factors ≥ 0 of the learning rate by name of a module or parameter; of two names
+            that match, the longer counts.
+        decay_all: Weight decay on biases and norms too.
+
+    Returns:
+        Groups with ``params``, ``name`` and what differs from the optimiser's defaults:
+        ``weight_decay``, ``lr``.
+
+    Raises:
+        ValueError: A name matches no parameter, a factor is negative, there is no ``lr`` to scale.
+    """
+    scales = dict(lr_scale or {})
+    for name, scale in scales.items():
+        if scale < 0:
+            raise ValueError(f"parameters.lr_scale.{name}={scale}: must be at least 0")
+        _of(network, name, "parameters.lr_scale")
+    if scales and lr is None:
+        raise ValueError("parameters.lr_scale: this optimizer has no lr to scale")
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        layer = max((n for n in scales if _within(name, n)), key=len, default="")
+        decays = decay_all or parameter.dim() >= 2
+        group = groups.get((layer, decays))
+        if group is None:
+            group = {"params": [], "name": (layer or "network") + ("" if decays else NO_DECAY)}
+            group |= {} if decays else {"weight_decay": 0.0}
+            group |= {"lr": lr * scales[layer]} if layer and lr is not None else {}
+            groups[layer, decays] = group
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def _within(parameter: str, layer: str) -> bool:
+    return parameter == layer or parameter.startswith(f"{layer}.")
+
+
+def _of(network: nn.Module, layer: str, option: str) -> dict[str, nn.Parameter]:
+    found = {n: p for n, p in network.named_parameters() if _within(n, layer)}
+    if not found:
+        known = ", ".join(name for name, _ in network.named_parameters())
+        raise ValueError(f"{option}: no parameter is named '{layer}' or lies in it; known: {known}")
+    return found

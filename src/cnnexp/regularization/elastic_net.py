@@ -1,0 +1,45 @@
+"""The elastic net: L1 and L2 together."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from cnnexp.regularization.l1 import l1_penalty
+from cnnexp.regularization.l2 import l2_penalty
+from cnnexp.regularization.penalty import penalised_weights
+
+__all__ = ["ElasticNet"]
+
+
+class ElasticNet:
+    """Add ``strength`` · (r · Σ |w| + (1 − r) · ½ Σ w²) to the loss, r = ``l1_ratio``.
+
+    Args:
+        strength: λ ≥ 0; 0 changes nothing.
+        l1_ratio: r in [0, 1]; 0 is L2 alone, 1 is L1 alone.
+
+    Raises:
+        ValueError: A range is violated.
+
+    Source: Zou & Hastie, "Regularization and variable selection via the elastic net" (2005), with
+    the factors as scikit-learn has them.
+    """
+
+    name = "elastic_net"
+
+    def __init__(self, strength: float, l1_ratio: float = 0.5) -> None:
+        if strength < 0:
+            raise ValueError(
+                f"regularization.elastic_net.strength must be at least 0, but got {strength}"
+            )
+        if not 0 <= l1_ratio <= 1:
+            raise ValueError(
+                f"regularization.elastic_net.l1_ratio must be between 0 and 1, but got {l1_ratio}"
+            )
+        self.strength, self.l1_ratio = strength, l1_ratio
+
+    def __call__(self, network: nn.Module) -> Tensor:
+        """The term for ``network``, a scalar."""
+        weights = list(penalised_weights(network))
+        both = self.l1_ratio * l1_penalty(weights) + (1 - self.l1_ratio) * l2_penalty(weights)
+        return self.strength * both

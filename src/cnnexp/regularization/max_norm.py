@@ -1,0 +1,42 @@
+"""The max-norm constraint: no unit's incoming weights grow beyond a length."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from cnnexp.regularization.penalty import penalised_weights
+
+__all__ = ["MaxNorm"]
+
+
+class MaxNorm:
+    """After each step, shorten the weights of every unit that are longer than ``limit``.
+
+    A unit is a row of a linear layer or an output channel of a convolution: w[o], with the
+    Euclidean norm over all its other axes. Directions stay, biases are left out.
+
+    Args:
+        limit: The greatest norm c > 0; usual values lie between 1 and 4.
+
+    Raises:
+        ValueError: ``limit`` is not positive.
+
+    Source: Srebro & Shraibman, "Rank, Trace-Norm and Max-Norm" (2005); Srivastava et al., "Dropout"
+    (2014), section 5.1, for its use with dropout.
+    """
+
+    name = "max_norm"
+
+    def __init__(self, limit: float) -> None:
+        if limit <= 0:
+            raise ValueError(f"regularization.max_norm.limit must be above 0, but got {limit}")
+        self.limit = limit
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module) -> None:
+        """Bring ``network``'s weights back within the limit, in place."""
+        for weight in penalised_weights(network):
+            axes = tuple(range(1, weight.dim()))
+            norms = torch.linalg.vector_norm(weight, dim=axes, keepdim=True)
+            weight.mul_((self.limit / norms.clamp(min=1e-12)).clamp(max=1.0))
