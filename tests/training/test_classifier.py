@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -16,7 +14,7 @@ def _classifier(**options: object) -> Classifier:
         "num_classes": 10,
         "mean": (0.25,),
         "std": (0.5,),
-        "optimizer": partial(torch.optim.SGD, lr=0.1),
+        "optimizer": lambda network: torch.optim.SGD(network.parameters(), lr=0.1),
     }
     return Classifier(LeNet5(), **settings | options)  # pyright: ignore[reportArgumentType]
 

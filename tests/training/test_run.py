@@ -31,7 +31,7 @@ def _job(**changes: Any) -> TrainingJob:
             load_digits, val_size=144, batch_size=64, split_seed=seed, shuffle_seed=seed
         ),
         "network": lambda images: LeNet5(image_size=images.image_size),
-        "optimizer": partial(torch.optim.Adam, lr=2e-3),
+        "optimizer": lambda network: torch.optim.Adam(network.parameters(), lr=2e-3),
         "trainer": {"max_epochs": 2, "log_every_n_steps": 5, "accelerator": "cpu"},
         "config": {"seed": seed, "optimizer": {"_target_": "torch.optim.Adam", "lr": 2e-3}},
     }
@@ -58,7 +58,7 @@ def test_ten_thousand_mnist_images_reach_95_percent_in_two_epochs(
         tmp_path / "run",
         data=data,
         network=lambda images: SeedCNN(image_size=images.image_size),
-        optimizer=partial(torch.optim.Adam, lr=1e-3),
+        optimizer=lambda network: torch.optim.Adam(network.parameters(), lr=1e-3),
     )
     assert result["val/acc"] >= 0.95
     assert result["test/acc"] >= 0.95

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -18,16 +19,24 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from cnnexp import ops
 from cnnexp.config.check import check_types
 from cnnexp.config.errors import ConfigError
+from cnnexp.config.regularization import (
+    augmentations,
+    clipping,
+    constraints,
+    mixers,
+    penalties,
+    regularizing_callbacks,
+)
 from cnnexp.config.schema import (
     AcceleratorConfig,
     DataConfig,
-    RegularizationConfig,
+    ParametersConfig,
     TrainConfig,
 )
 from cnnexp.config.targets import check_target, make
 from cnnexp.data import ImageDataModule, ImageSet, load_digits, load_mnist_or_digits
 from cnnexp.nn import pin_algorithms, replace_layers
-from cnnexp.regularization import L2, Penalty
+from cnnexp.optim import SAM, freeze, param_groups
 from cnnexp.runs import RunFolder
 from cnnexp.training import SchedulerFactory, TrainingJob, quiet_lightning
 
@@ -36,6 +45,8 @@ __all__ = ["build_job", "check_job"]
 
 # Arguments that a network gets from the data, if it takes them.
 _FROM_DATA = ("in_channels", "num_classes", "image_size")
+
+_MANY_PASSES = (torch.optim.LBFGS, SAM)  # call their closure more than once a step
 
 # Arguments of lightning.Trainer that other parts of the config, or the run itself, decide.
 _NOT_OF_TRAINER = {
@@ -64,16 +75,25 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
     typed, extra = check_types(config), extra_targets
     _check_backward(typed.backward.name)
     check_target("model", typed.model, _FROM_DATA, extra)
+    optimizer = _check_optimizer(typed, extra)
+    clip_settings, clip = clipping(typed.regularization, typed.trainer)
+    smoothing = typed.regularization.label_smoothing
     return TrainingJob(
         data=_data(typed.data, typed.seed, typed.accelerator),
-        network=partial(_network, typed.model, extra),
-        optimizer=partial(_optimizer, typed.optimizer, extra),
+        network=partial(_network, typed.model, typed.parameters.frozen, extra),
+        optimizer=partial(_optimizer, typed.optimizer, typed.parameters, extra),
         scheduler=_schedule(typed, extra),
-        penalties=_penalties(typed.regularization),
+        full_batch=getattr(optimizer, "full_batch", False),
+        penalties=penalties(typed.regularization),
+        constraints=constraints(typed.regularization),
+        clip=clip,
+        mixers=mixers(typed.regularization),
+        augmentations=augmentations(typed.regularization),
+        label_smoothing=smoothing.epsilon if smoothing is not None else 0.0,
         backward=typed.backward.name,
         backward_layers=typed.backward.layers,
-        trainer={**_trainer(typed.trainer), **_accelerator(typed.accelerator)},
-        callbacks=partial(_callbacks, typed.callbacks, extra),
+        trainer={**_trainer(typed.trainer), **clip_settings, **_accelerator(typed.accelerator)},
+        callbacks=partial(_callbacks, typed, extra),
         loggers=partial(_loggers, typed.logger, extra),
         seed=typed.seed,
         monitor=typed.checkpoint.monitor,
@@ -89,9 +109,6 @@ def check_job(job: TrainingJob, extra_targets: Sequence[str] = ()) -> None:
         ConfigError: A part refuses its arguments, or they do not fit together.
         DataUnavailableError, DataFileError: The images cannot be had.
     """
-    optimizer = job.optimizer([nn.Parameter(torch.zeros(2, 2))])
-    if job.scheduler is not None:
-        job.scheduler(optimizer, 1000)
     job.callbacks()
     for name, node in job.config.get("logger", {}).items():
         check_target(f"logger.{name}", node, ("save_dir",), extra_targets)
@@ -121,6 +138,9 @@ def _check_network(job: TrainingJob) -> None:
             size = (images.channels, *images.image_size)
             reason = str(error).splitlines()[0]
             raise ConfigError(f"model: the network cannot take {size} images: {reason}") from error
+        optimizer = job.optimizer(network)
+        if job.scheduler is not None:
+            job.scheduler(optimizer, 1000)
         if job.backward_layers is not None:
             try:
                 pin_algorithms(replace_layers(network, job.backward), job.backward_layers)
@@ -163,7 +183,9 @@ def _load_images(name: str, root: str, fallback: str, download: bool) -> ImageSe
     return load_mnist_or_digits(root, fallback=fallback, download=download)
 
 
-def _network(config: Mapping[str, Any], extra: Sequence[str], images: ImageSet) -> nn.Module:
+def _network(
+    config: Mapping[str, Any], frozen: Sequence[str], extra: Sequence[str], images: ImageSet
+) -> nn.Module:
     network = make(
         "model",
         config,
@@ -172,13 +194,67 @@ def _network(config: Mapping[str, Any], extra: Sequence[str], images: ImageSet) 
         num_classes=len(images.classes),
         image_size=images.image_size,
     )
-    return _instance("model", network, nn.Module)
+    _instance("model", network, nn.Module)
+    try:
+        freeze(network, frozen)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return network
+
+
+def _check_optimizer(typed: TrainConfig, extra: Sequence[str]) -> Callable[..., Any]:
+    """Make one, of a parameter that stands in for the network's; its class is returned."""
+    function = check_target("optimizer", typed.optimizer, ("params",), extra)
+    made = make("optimizer", typed.optimizer, extra, params=[nn.Parameter(torch.zeros(2, 2))])
+    _instance("optimizer", made, Optimizer)
+    accumulated = typed.trainer.get("accumulate_grad_batches", 1) != 1
+    if isinstance(made, _MANY_PASSES):
+        if accumulated:
+            raise ConfigError(
+                f"trainer.accumulate_grad_batches: {type(made).__name__} computes the gradient more "
+                f"than once a step, of one batch; raise data.batch_size instead"
+            )
+        if typed.accelerator.precision == "16-mixed":
+            raise ConfigError(
+                f"accelerator.precision=16-mixed: {type(made).__name__} computes the gradient more than "
+                f"once a step, which loss scaling cannot; use bf16-mixed"
+            )
+    if getattr(function, "full_batch", False) and (accumulated or _limits_batches(typed.trainer)):
+        raise ConfigError(
+            "optimizer: full-batch gradient descent takes all batches of an epoch for one step; leave "
+            "trainer.accumulate_grad_batches and limit_train_batches out (data.train_size limits images)"
+        )
+    return function
+
+
+def _limits_batches(trainer: Mapping[str, Any]) -> bool:
+    return trainer.get("limit_train_batches", 1.0) not in (None, 1.0)
 
 
 def _optimizer(
-    config: Mapping[str, Any], extra: Sequence[str], params: Iterable[nn.Parameter]
+    config: Mapping[str, Any],
+    parameters: ParametersConfig,
+    extra: Sequence[str],
+    network: nn.Module,
 ) -> Optimizer:
-    return _instance("optimizer", make("optimizer", config, extra, params=params), Optimizer)
+    """The optimiser of all parameters, in groups where its class takes more than one."""
+    function = check_target("optimizer", config, ("params",), extra)
+    if inspect.isclass(function) and issubclass(function, torch.optim.LBFGS):  # one group only
+        if parameters.lr_scale:
+            raise ConfigError("parameters.lr_scale: LBFGS has one learning rate for all parameters")
+        groups: Any = [p for p in network.parameters() if p.requires_grad]
+    else:
+        defaults = {n: p.default for n, p in inspect.signature(function).parameters.items()}
+        try:
+            groups = param_groups(
+                network,
+                lr=config.get("lr", defaults.get("lr")),
+                lr_scale=parameters.lr_scale,
+                decay_all=parameters.decay_all,
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    return _instance("optimizer", make("optimizer", config, extra, params=groups), Optimizer)
 
 
 def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,25 +278,29 @@ def _schedule(config: TrainConfig, extra: Sequence[str]) -> SchedulerFactory | N
             f"trainer.max_epochs={epochs}, max_steps={steps}: a schedule needs a training of one step "
             f"or more that ends; use scheduler=none"
         )
-    return partial(_scheduler, config.scheduler, extra)
+    mode = "min" if config.checkpoint.monitor.endswith("loss") else "max"
+    return partial(_scheduler, config.scheduler, mode, extra)
 
 
 def _scheduler(
-    config: Mapping[str, Any], extra: Sequence[str], optimizer: Optimizer, total_steps: int
-) -> LRScheduler:
-    made = make("scheduler", config, extra, optimizer=optimizer, total_steps=total_steps)
-    if isinstance(made, ReduceLROnPlateau):
-        raise ConfigError(
-            "scheduler: ReduceLROnPlateau, which waits for a metric, is not supported yet"
-        )
-    return _instance("scheduler", made, LRScheduler)
+    config: Mapping[str, Any],
+    mode: str,
+    extra: Sequence[str],
+    optimizer: Optimizer,
+    total_steps: int,
+) -> LRScheduler | ReduceLROnPlateau:
+    made = make("scheduler", config, extra, optimizer=optimizer, total_steps=total_steps, mode=mode)
+    return _instance("scheduler", made, LRScheduler, ReduceLROnPlateau)
 
 
-def _callbacks(config: Mapping[str, Any], extra: Sequence[str]) -> list[Callback]:
-    return [
+def _callbacks(typed: TrainConfig, extra: Sequence[str]) -> list[Callback]:
+    own = [
         _instance(f"callbacks.{name}", make(f"callbacks.{name}", node, extra), Callback)
-        for name, node in config.items()
+        for name, node in typed.callbacks.items()
     ]
+    monitor = typed.checkpoint.monitor
+    mode = "min" if monitor.endswith("loss") else "max"
+    return regularizing_callbacks(typed.regularization, monitor, mode) + own
 
 
 def _loggers(config: Mapping[str, Any], extra: Sequence[str], folder: RunFolder) -> list[Logger]:
@@ -232,14 +312,12 @@ def _loggers(config: Mapping[str, Any], extra: Sequence[str], folder: RunFolder)
     ]
 
 
-def _instance(part: str, made: Any, kind: Callable[..., Any]) -> Any:
-    if not isinstance(made, kind):  # pyright: ignore[reportArgumentType]
-        raise ConfigError(f"{part}._target_ must make a {kind.__name__}, but makes {type(made)}")
+def _instance(part: str, made: Any, *kinds: type) -> Any:
+    if not isinstance(made, kinds):
+        raise ConfigError(
+            f"{part}._target_ must make a {kinds[0].__name__}, but makes {type(made)}"
+        )
     return made
-
-
-def _penalties(config: RegularizationConfig) -> list[Penalty]:
-    return [L2(config.l2.strength)] if config.l2 is not None else []
 
 
 def _accelerator(config: AcceleratorConfig) -> dict[str, Any]:

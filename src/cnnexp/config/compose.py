@@ -99,7 +99,7 @@ class Composer:
         try:
             config = self._compose(overrides)
         except MissingConfigException as error:
-            raise ConfigError(_unknown_choice(error)) from error
+            raise ConfigError(self._unknown_choice(error)) from error
         except OverrideParseException as error:
             raise ConfigError(_unreadable(error)) from error
         except (HydraException, OmegaConfBaseException) as error:
@@ -108,6 +108,18 @@ class Composer:
             raise ConfigError(self._unnamed_choice(overrides) or _first_line(error)) from error
         HydraConfig.instance().set_config(config)  # what ${hydra:…} reads
         return config
+
+    def _unknown_choice(self, error: MissingConfigException) -> str:
+        missing = error.missing_cfg_file or ""
+        group, _, choice = missing.rpartition("/")
+        known = sorted(error.options or ())
+        if group and not known:  # one of a list of choices
+            with self._hydra() as hydra:
+                known = hydra.config_loader.get_group_options(group)
+        if not known:
+            return f"there is no config '{missing}'. {_first_line(error)}"
+        hint = did_you_mean(choice, known)
+        return f"{group}={choice}: unknown choice; known: {', '.join(known)}.{hint}"
 
     def jobs(self, overrides: Sequence[str]) -> Jobs:
         """What a sweep over ``overrides`` runs.
@@ -225,16 +237,6 @@ def _takes(part: str, target: object, argument: str) -> bool:
 def _unreadable(error: OverrideParseException) -> str:
     reason = [line for line in str(error).splitlines() if line and not line.startswith("See ")]
     return f"cannot read '{error.override}' ({reason[-1]}); write group=choice or key=value"
-
-
-def _unknown_choice(error: MissingConfigException) -> str:
-    missing = error.missing_cfg_file or ""
-    group, _, choice = missing.rpartition("/")
-    if not group or error.options is None:
-        return f"there is no config '{missing}'. {_first_line(error)}"
-    known = sorted(error.options)
-    hint = did_you_mean(choice, known)
-    return f"{group}={choice}: unknown choice; known: {', '.join(known)}.{hint}"
 
 
 def _first_line(error: Exception) -> str:

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cnnexp.config.regularizers import RegularizationConfig
+
 __all__ = [
     "AcceleratorConfig",
     "BackwardConfig",
     "CheckpointConfig",
     "DataConfig",
-    "L2Config",
-    "RegularizationConfig",
+    "ParametersConfig",
     "TrainConfig",
 ]
 
@@ -57,6 +58,15 @@ class DataConfig:
 
 
 @dataclass
+class ParametersConfig:
+    """Which parameters train, and how fast; see ``cnnexp.optim.param_groups``."""
+
+    frozen: list[str] = field(default_factory=list)
+    lr_scale: dict[str, float] = field(default_factory=dict)
+    decay_all: bool = False
+
+
+@dataclass
 class BackwardConfig:
     """Which algorithm computes the gradients; see ``cnnexp.ops.algorithm_names``.
 
@@ -72,23 +82,6 @@ class BackwardConfig:
             raise ValueError(
                 f"backward.layers goes with backward.name=auto, not {self.name}; set backward.layers=null"
             )
-
-
-@dataclass
-class L2Config:
-    """See ``cnnexp.regularization.L2``."""
-
-    strength: float
-
-    def __post_init__(self) -> None:
-        _at_least(self, "regularization.l2", 0, "strength")
-
-
-@dataclass
-class RegularizationConfig:
-    """The regularisers in use, each under its own name."""
-
-    l2: L2Config | None = None
 
 
 @dataclass
@@ -131,6 +124,7 @@ class TrainConfig:
     optimizer: dict[str, Any]
     accelerator: AcceleratorConfig
     trainer: dict[str, Any]
+    parameters: ParametersConfig = field(default_factory=ParametersConfig)
     scheduler: dict[str, Any] = field(default_factory=dict)
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
     logger: dict[str, Any] = field(default_factory=dict)

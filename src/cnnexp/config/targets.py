@@ -19,12 +19,15 @@ __all__ = ["ALLOWED", "allowed_prefixes", "check_target", "locate", "make"]
 # a config file that came from elsewhere must not be able to name what is run.
 ALLOWED: Mapping[str, tuple[str, ...]] = {
     "model": ("cnnexp.models.", "cnnexp.nn.", "torch.nn.", "torchvision.models."),
-    "optimizer": ("torch.optim.", "cnnexp.optim."),
+    "optimizer": ("torch.optim.", "cnnexp.optim.", "pytorch_optimizer.", "schedulefree."),
     "scheduler": ("torch.optim.lr_scheduler.", "cnnexp.optim."),
     "logger": ("lightning.pytorch.loggers.",),
     "callbacks": ("lightning.pytorch.callbacks.", "cnnexp.training.callbacks."),
     "trainer": ("lightning.Trainer", "lightning.pytorch.Trainer"),
 }
+
+# Packages that come with an extra of ours, as in pip install "cnnexp[optimizers]".
+EXTRAS = {"pytorch_optimizer": "optimizers", "schedulefree": "optimizers"}
 
 
 def allowed_prefixes(overrides: Sequence[str] = ()) -> tuple[str, ...]:
@@ -62,7 +65,11 @@ def locate(part: str, target: object, extra: Sequence[str] = ()) -> Callable[...
     try:
         found = importlib.import_module(module)
     except ImportError as error:
-        raise ConfigError(f"{part}._target_={target}: cannot import {module}: {error}") from error
+        package = module.partition(".")[0]
+        hint = f'; pip install "cnnexp[{EXTRAS[package]}]"' if package in EXTRAS else ""
+        raise ConfigError(
+            f"{part}._target_={target}: cannot import {module}: {error}{hint}"
+        ) from error
     if not hasattr(found, name):
         hint = did_you_mean(name, [n for n in dir(found) if not n.startswith("_")])
         raise ConfigError(f"{part}._target_={target}: {module} has no '{name}'.{hint}")

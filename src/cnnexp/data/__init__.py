@@ -1,6 +1,13 @@
 """Image sets as tensors, their splits and batches."""
 
-from cnnexp.data.batches import BatchOrder, GatheredBatches, batch_loader
+from cnnexp.data.augmentation import (
+    Augmentation,
+    RandomElastic,
+    RandomErasing,
+    RandomRotation,
+    RandomShift,
+)
+from cnnexp.data.batches import BatchOrder, GatheredBatches, batch_loader, seeded_generator
 from cnnexp.data.digits import load_digits
 from cnnexp.data.images import (
     DataFileError,
@@ -12,6 +19,7 @@ from cnnexp.data.mnist import load_mnist, load_mnist_or_digits
 from cnnexp.data.module import ImageDataModule
 
 __all__ = [
+    "Augmentation",
     "BatchOrder",
     "DataFileError",
     "DataUnavailableError",
@@ -19,8 +27,13 @@ __all__ = [
     "ImageDataModule",
     "ImageSet",
     "LabelledImages",
+    "RandomElastic",
+    "RandomErasing",
+    "RandomRotation",
+    "RandomShift",
     "batch_loader",
     "load_digits",
     "load_mnist",
     "load_mnist_or_digits",
+    "seeded_generator",
 ]

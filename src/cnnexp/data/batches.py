@@ -11,7 +11,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cnnexp.data.images import LabelledImages
 
-__all__ = ["BatchOrder", "GatheredBatches", "batch_loader"]
+__all__ = ["BatchOrder", "GatheredBatches", "batch_loader", "seeded_generator"]
+
+
+def seeded_generator(*numbers: int) -> torch.Generator:
+    """A CPU generator whose random numbers are a function of all ``numbers``, each ≥ 0."""
+    # torch's generator uses 32 bits of its seed only, so they are mixed into so many
+    mixed = np.random.SeedSequence(numbers).generate_state(1)
+    return torch.Generator().manual_seed(int(mixed[0]))
 
 
 class BatchOrder(Sampler[Tensor]):
@@ -38,10 +45,7 @@ class BatchOrder(Sampler[Tensor]):
         if self.seed is None:
             order = torch.arange(self.size)
         else:
-            # torch's generator uses 32 bits of its seed only, so the pair is mixed into so many
-            mixed = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)
-            generator = torch.Generator().manual_seed(int(mixed[0]))
-            order = torch.randperm(self.size, generator=generator)
+            order = torch.randperm(self.size, generator=seeded_generator(self.seed, self.epoch))
         yield from order.split(self.batch_size)
 
 

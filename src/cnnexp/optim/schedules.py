@@ -1,15 +1,35 @@
 """Learning-rate schedules that know how long the training is.
 
 A schedule is a callable (optimizer, total_steps, …) → ``torch.optim.lr_scheduler.LRScheduler``;
-one step of it is one step of the optimiser.
+one step of it is one step of the optimiser. Each multiplies the learning rate that the optimiser
+starts with, of every parameter group, by a factor of the step t = 0 … T − 1, T = ``total_steps``.
+Parts of a training are given as fractions of T, so that a schedule fits any length.
 """
 
 from __future__ import annotations
 
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR
+import math
+from collections.abc import Sequence
 
-__all__ = ["cosine"]
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LambdaLR,
+    LRScheduler,
+    OneCycleLR,
+    ReduceLROnPlateau,
+)
+
+__all__ = [
+    "cosine",
+    "linear",
+    "multistep",
+    "onecycle",
+    "plateau",
+    "step",
+    "warmup_cosine",
+    "wsd",
+]
 
 
 def cosine(optimizer: Optimizer, total_steps: int, min_lr: float = 0.0) -> CosineAnnealingLR:
@@ -26,6 +46,205 @@ def cosine(optimizer: Optimizer, total_steps: int, min_lr: float = 0.0) -> Cosin
     Source: Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts" (2017),
     equation 5, without restarts.
     """
-    if min_lr < 0:
-        raise ValueError(f"scheduler.min_lr must be at least 0, but got {min_lr}")
+    _at_least_zero(min_lr=min_lr)
     return CosineAnnealingLR(optimizer, T_max=max(total_steps, 1), eta_min=min_lr)
+
+
+def warmup_cosine(
+    optimizer: Optimizer, total_steps: int, warmup: float = 0.1, min_factor: float = 0.0
+) -> LRScheduler:
+    """Up from almost 0 in a line over ``warmup``·T steps, then half a cosine down to ``min_factor``.
+
+    Raises:
+        ValueError: ``warmup`` is not in [0, 1), ``min_factor`` not in [0, 1].
+
+    Source: Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.2, for the warm-up.
+    """
+    _fractions(warmup=warmup, min_factor=min_factor)
+    rise = _rise(total_steps, warmup)
+
+    def factor(t: int) -> float:
+        if t < rise:
+            return (t + 1) / rise
+        done = _share(t - rise, total_steps - rise)
+        return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * done)) / 2
+
+    return LambdaLR(optimizer, factor)
+
+
+def linear(
+    optimizer: Optimizer, total_steps: int, warmup: float = 0.0, min_factor: float = 0.0
+) -> LRScheduler:
+    """Up in a line over ``warmup``·T steps, then in a line down to ``min_factor``.
+
+    Raises:
+        ValueError: ``warmup`` is not in [0, 1), ``min_factor`` not in [0, 1].
+    """
+    _fractions(warmup=warmup, min_factor=min_factor)
+    rise = _rise(total_steps, warmup)
+
+    def factor(t: int) -> float:
+        if t < rise:
+            return (t + 1) / rise
+        return 1 - (1 - min_factor) * _share(t - rise, total_steps - rise)
+
+    return LambdaLR(optimizer, factor)
+
+
+def wsd(
+    optimizer: Optimizer,
+    total_steps: int,
+    warmup: float = 0.05,
+    decay: float = 0.2,
+    min_factor: float = 0.0,
+) -> LRScheduler:
+    """Warm-up, stable, decay: up in a line, constant, and over the last ``decay``·T steps down.
+
+    The decay is 1 − √s, with s from 0 to 1, down to ``min_factor``.
+
+    Raises:
+        ValueError: ``warmup`` is not in [0, 1), ``decay`` or ``min_factor`` not in [0, 1], or
+            ``warmup`` and ``decay`` are more than the training.
+
+    Source: Hu et al., "MiniCPM" (2024), section 4; Hägele et al., "Scaling Laws and
+    Compute-Optimal Training Beyond Fixed Training Durations" (2024), for 1 − √s.
+    """
+    _fractions(warmup=warmup, decay=decay, min_factor=min_factor)
+    if warmup + decay > 1:
+        raise ValueError(f"scheduler.warmup={warmup} and decay={decay} are more than the training")
+    rise, fall = _rise(total_steps, warmup), total_steps - round(decay * total_steps)
+
+    def factor(t: int) -> float:
+        if t < rise:
+            return (t + 1) / rise
+        if t < fall:
+            return 1.0
+        return 1 - (1 - min_factor) * math.sqrt(_share(t - fall, total_steps - fall))
+
+    return LambdaLR(optimizer, factor)
+
+
+def step(
+    optimizer: Optimizer, total_steps: int, every: float = 0.3, gamma: float = 0.1
+) -> LRScheduler:
+    """Times ``gamma`` after each ``every``·T steps.
+
+    Raises:
+        ValueError: ``every`` is not in (0, 1], ``gamma`` not in (0, 1].
+    """
+    _fractions(every=every, gamma=gamma)
+    if every == 0 or gamma == 0:
+        raise ValueError(f"scheduler.every={every}, gamma={gamma}: must be above 0")
+    length = max(1, round(every * total_steps))
+    return LambdaLR(optimizer, lambda t: gamma ** (t // length))
+
+
+def multistep(
+    optimizer: Optimizer,
+    total_steps: int,
+    milestones: Sequence[float] = (0.5, 0.75),
+    gamma: float = 0.1,
+) -> LRScheduler:
+    """Times ``gamma`` at each of ``milestones``, which are fractions of T.
+
+    Raises:
+        ValueError: A milestone is not in [0, 1], they do not rise, ``gamma`` is not in [0, 1].
+    """
+    _fractions(gamma=gamma, **{f"milestones[{i}]": m for i, m in enumerate(milestones)})
+    if list(milestones) != sorted(set(milestones)):
+        raise ValueError(f"scheduler.milestones={list(milestones)}: must rise")
+    steps = [round(m * total_steps) for m in milestones]
+    return LambdaLR(optimizer, lambda t: gamma ** sum(t >= s for s in steps))
+
+
+def onecycle(
+    optimizer: Optimizer,
+    total_steps: int,
+    warmup: float = 0.3,
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+    cycle_momentum: bool = False,
+) -> OneCycleLR:
+    """From lr/``div_factor`` up to the optimiser's learning rate, then down to next to nothing.
+
+    Both ways are half a cosine; the end is lr/(``div_factor``·``final_div_factor``).
+
+    Args:
+        optimizer: Its learning rates are the peaks.
+        total_steps: Optimiser steps of the whole training, ≥ 1.
+        warmup: Share of the training on the way up, in (0, 1).
+        div_factor, final_div_factor: ≥ 1.
+        cycle_momentum: Overrule the optimiser's momentum: 0.95, 0.85 at the peak, 0.95.
+
+    Raises:
+        ValueError: A range is violated.
+
+    Source: Smith & Topin, "Super-Convergence" (2018).
+    """
+    _fractions(warmup=warmup)
+    if min(div_factor, final_div_factor) < 1:
+        raise ValueError(
+            f"scheduler.div_factor={div_factor}, final_div_factor={final_div_factor}: "
+            f"must be at least 1"
+        )
+    return OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=max(total_steps, 1),
+        pct_start=warmup,
+        div_factor=div_factor,
+        final_div_factor=final_div_factor,
+        cycle_momentum=cycle_momentum,
+    )
+
+
+def plateau(
+    optimizer: Optimizer,
+    total_steps: int,
+    mode: str = "max",
+    factor: float = 0.3,
+    patience: int = 2,
+    threshold: float = 1e-3,
+) -> ReduceLROnPlateau:
+    """Times ``factor`` when the monitored metric has not become better for ``patience`` epochs.
+
+    Looked at after each validation; ``checkpoint.monitor`` is the metric.
+
+    Args:
+        optimizer: Its learning rates are where the schedule starts.
+        total_steps: Not used.
+        mode: Whether the greatest (``"max"``) or the least (``"min"``) metric is the best.
+        factor: In (0, 1).
+        patience: Epochs without a better metric that are borne, ≥ 0.
+        threshold: What is better, as an absolute difference, ≥ 0.
+
+    Raises:
+        ValueError: A range is violated.
+    """
+    _fractions(factor=factor)
+    _at_least_zero(patience=patience, threshold=threshold)
+    arguments = {"factor": factor, "patience": patience, "threshold": threshold}
+    return ReduceLROnPlateau(optimizer, mode, threshold_mode="abs", **arguments)  # pyright: ignore[reportArgumentType]
+
+
+def _rise(total_steps: int, warmup: float) -> int:
+    if warmup == 1:
+        raise ValueError("scheduler.warmup=1.0: must be below 1")
+    return round(warmup * total_steps)
+
+
+def _share(step: int, steps: int) -> float:
+    """How much of ``steps`` steps is done at ``step``: 0 at the first, 1 at the last."""
+    return min(1.0, step / max(steps - 1, 1))
+
+
+def _fractions(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"scheduler.{name}={value}: must be between 0 and 1")
+
+
+def _at_least_zero(**values: float) -> None:
+    for name, value in values.items():
+        if value < 0:
+            raise ValueError(f"scheduler.{name}={value}: must be at least 0")

@@ -21,10 +21,10 @@ __all__ = ["loss_layer", "settle_backward"]
 log = logging.getLogger(__name__)
 
 
-def loss_layer(backward: str) -> nn.Module:
+def loss_layer(backward: str, label_smoothing: float = 0.0) -> nn.Module:
     """The softmax cross-entropy, by ``backward``; by our own formula with ``auto``."""
     name = "direct" if backward == ops.AUTO else ops.resolve_algorithm("cross_entropy", backward)
-    return CrossEntropyLoss(algorithm=name)
+    return CrossEntropyLoss(label_smoothing=label_smoothing, algorithm=name)
 
 
 def settle_backward(job: TrainingJob, classifier: Classifier, trainer: L.Trainer) -> dict[str, Any]:

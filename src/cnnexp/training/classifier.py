@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.classification import MulticlassAccuracy
 
-from cnnexp.regularization import Penalty
+from cnnexp.data import Augmentation, seeded_generator
+from cnnexp.regularization import CutMix, MixUp, Penalty, mix
+from cnnexp.training.averages import AveragingModule
 
 __all__ = ["Classifier"]
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
-SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
+OptimizerFactory = Callable[[nn.Module], Optimizer]
+SchedulerFactory = Callable[[Optimizer, int], LRScheduler | ReduceLROnPlateau]
 
 
-class Classifier(L.LightningModule):
+class Classifier(AveragingModule):
     """Train ``network`` by the softmax cross-entropy of its logits, plus penalties.
 
     Logs ``train/loss_step`` by step; ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc`` by
@@ -32,12 +33,24 @@ class Classifier(L.LightningModule):
         num_classes: Number of classes.
         mean, std: Of the training pixels, one number a channel; kept in the checkpoint, so that a
             trained classifier takes plain pixels in 0…1.
-        optimizer: Makes the optimiser from the parameters.
+        optimizer: Makes the optimiser of the network.
         scheduler: Makes the schedule from the optimiser and the number of optimiser steps of the
-            whole training; stepped after each of them. None for a constant learning rate.
+            whole training; stepped after each of them, or with ``ReduceLROnPlateau`` after each
+            validation. None for a constant learning rate.
         penalties: Terms added to the training loss.
+        constraints: Called with the network after each step of the optimiser.
+        clip: Called with the network before each step, once its gradients are there; None leaves
+            clipping to the Trainer's arguments.
+        augmentations: Random changes to training images, in order.
+        mixers: Ways to mix training images, one of which is drawn for each batch.
         loss: The mean softmax cross-entropy of logits (N, num_classes) and labels (N,); torch's own
             if None.
+        train_loss: The same for training, where targets may be distributions (N, num_classes);
+            ``loss`` if None.
+        seed: Of augmentations and mixtures, which are functions of (seed, epoch, batch).
+        monitor: The validation metric that ``ReduceLROnPlateau`` looks at.
+        images_per_step: How many images a step of the optimiser is by, where accumulated batches
+            shall count by their sizes; None where each counts the same.
         channels_last: Keep images and kernels in channels_last memory, which is the faster layout
             for convolutions on most devices; changes no result beyond rounding.
     """
@@ -55,7 +68,15 @@ class Classifier(L.LightningModule):
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         penalties: Sequence[Penalty] = (),
+        constraints: Sequence[Callable[[nn.Module], None]] = (),
+        clip: Callable[[nn.Module], None] | None = None,
+        augmentations: Sequence[Augmentation] = (),
+        mixers: Sequence[MixUp | CutMix] = (),
         loss: nn.Module | None = None,
+        train_loss: nn.Module | None = None,
+        seed: int = 0,
+        monitor: str = "val/acc",
+        images_per_step: int | None = None,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
@@ -64,8 +85,13 @@ class Classifier(L.LightningModule):
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
-        self.penalties = tuple(penalties)
+        self._monitor, self._images_per_step = monitor, images_per_step
+        self._passes = 0  # forward passes of the present step of the optimiser
+        self.penalties, self.constraints = tuple(penalties), tuple(constraints)
+        self.augmentations, self.mixers = tuple(augmentations), tuple(mixers)
+        self._clip, self._seed, self._num_classes = clip, seed, num_classes
         self.loss = loss or nn.CrossEntropyLoss()
+        self.train_loss = train_loss or self.loss
         self.train_acc = MulticlassAccuracy(num_classes, average="micro")
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         self.test_acc = MulticlassAccuracy(num_classes, average="micro")
@@ -82,19 +108,63 @@ class Classifier(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of one batch, penalties included."""
         images, labels = batch
+        images, targets = self._varied(images, labels, batch_idx)
         logits = self(images)
-        loss = self.loss(logits, labels)
-        self.train_acc.update(logits.detach(), labels)
+        loss = self.train_loss(logits, targets)
+        terms = {penalty.name: penalty(self.network) for penalty in self.penalties}
+        if self._passes == 0:  # further ones, of L-BFGS or SAM, are of other weights
+            self._log_training(logits.detach(), labels, loss, terms)
+        self._passes += 1
+        total = sum(terms.values(), loss)
+        if self._images_per_step is None:
+            return total
+        return total * (
+            labels.size(0) * self.trainer.accumulate_grad_batches / self._images_per_step
+        )
+
+    def _varied(self, images: Tensor, labels: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """The batch as it is trained on, with targets that are labels or distributions."""
+        if not self.augmentations and not self.mixers:
+            return images, labels
+        generator = seeded_generator(self._seed, self.current_epoch, batch_idx, self.global_rank)
+        for augmentation in self.augmentations:
+            images = augmentation(images, generator)
+        if not self.mixers:
+            return images, labels
+        return mix(self.mixers, images, labels, self._num_classes, generator)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by ``clip``, or as the Trainer's arguments say."""
+        if self._clip is not None:
+            self._clip(self.network)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """One step, then the constraints."""
+        super().optimizer_step(*arguments, **options)
+        for constraint in self.constraints:
+            constraint(self.network)
+
+    def _log_training(
+        self, logits: Tensor, labels: Tensor, loss: Tensor, terms: dict[str, Tensor]
+    ) -> None:
+        self.train_acc.update(logits, labels)
         size = labels.size(0)
         self.log("train/loss_step", loss, prog_bar=True, batch_size=size)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size)
         self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, batch_size=size)
-        total = loss
-        for penalty in self.penalties:
-            term = penalty(self.network)
-            self.log(f"train/penalty/{penalty.name}", term, batch_size=size)
-            total = total + term
-        return total
+        for name, term in terms.items():
+            self.log(f"train/penalty/{name}", term, batch_size=size)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """A new batch: its first forward pass is the one to log."""
+        self._passes = 0
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Loss and accuracy of one validation batch."""
@@ -118,12 +188,12 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule stepped with it."""
-        optimizer = self._make_optimizer(self.network.parameters())
+        optimizer = self._make_optimizer(self.network)
         if self._make_scheduler is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = self._make_scheduler(optimizer, steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        when: dict[str, Any] = {"interval": "step"}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            when = {"interval": "epoch", "monitor": self._monitor}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **when}}

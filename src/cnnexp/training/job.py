@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from cnnexp.data import ImageDataModule, ImageSet
-from cnnexp.regularization import Penalty
+from cnnexp.data import Augmentation, ImageDataModule, ImageSet
+from cnnexp.regularization import CutMix, MixUp, Penalty
 from cnnexp.runs import RunFolder
 from cnnexp.training.classifier import OptimizerFactory, SchedulerFactory
 
@@ -33,9 +33,15 @@ class TrainingJob:
     Attributes:
         data: Where the images come from.
         network: Makes the network for the images; called once the seed is set.
-        optimizer: Makes the optimiser from the parameters.
+        optimizer: Makes the optimiser of the network.
         scheduler: Makes the schedule from the optimiser and the total of steps; None for none.
+        full_batch: One step an epoch, by all training images: gradient descent.
         penalties: Terms added to the loss.
+        constraints: Called with the network after each step of the optimiser.
+        clip: Called with the network before each step of the optimiser, once the gradients are there.
+        mixers: Ways to mix training images, one of which is drawn for each batch.
+        augmentations: Random changes to training images, in order.
+        label_smoothing: ε of the training's targets, in [0, 1].
         backward: The algorithm of all layers, see ``cnnexp.nn.replace_layers``.
         backward_layers: With ``backward="auto"``, the algorithm of each layer; None to choose them.
         trainer: Arguments of ``lightning.Trainer``.
@@ -52,7 +58,13 @@ class TrainingJob:
     network: Callable[[ImageSet], nn.Module]
     optimizer: OptimizerFactory
     scheduler: SchedulerFactory | None = None
+    full_batch: bool = False
     penalties: Sequence[Penalty] = ()
+    constraints: Sequence[Callable[[nn.Module], None]] = ()
+    clip: Callable[[nn.Module], None] | None = None
+    mixers: Sequence[MixUp | CutMix] = ()
+    augmentations: Sequence[Augmentation] = ()
+    label_smoothing: float = 0.0
     backward: str = "auto"
     backward_layers: Mapping[str, str] | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)

@@ -80,9 +80,13 @@ def run_training(
             classifier = _classifier(job)
             callbacks = _Callbacks(job, folder, progress_bar)
             loggers: list[Logger] = [MetricsFile(folder), *job.loggers(folder)]
-            no_validation = {} if len(job.data.val) else {"limit_val_batches": 0}
+            settings = dict(job.trainer)
+            if not len(job.data.val):
+                settings["limit_val_batches"] = 0
+            if job.full_batch:
+                settings["accumulate_grad_batches"] = len(job.data.train_dataloader())
             trainer = L.Trainer(
-                **{**job.trainer, **no_validation},
+                **settings,
                 default_root_dir=folder.path,
                 callbacks=[*callbacks.all, *job.callbacks()],
                 logger=loggers,
@@ -126,7 +130,15 @@ def _classifier(job: TrainingJob) -> Classifier:
         optimizer=job.optimizer,
         scheduler=job.scheduler,
         penalties=job.penalties,
+        constraints=job.constraints,
+        clip=job.clip,
+        augmentations=job.augmentations,
+        mixers=job.mixers,
         loss=loss_layer(job.backward),
+        train_loss=loss_layer(job.backward, job.label_smoothing),
+        seed=job.seed,
+        monitor=job.monitor,
+        images_per_step=len(job.data.train) if job.full_batch else None,
         channels_last=job.channels_last,
     )
 

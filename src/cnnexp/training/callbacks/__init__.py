@@ -1,5 +1,10 @@
 """Lightning callbacks: what is logged, drawn and kept during a training."""
 
+from cnnexp.training.callbacks.averaging import (
+    ExponentialAverage,
+    StochasticWeightAverage,
+    WeightAverage,
+)
 from cnnexp.training.callbacks.measure import LearningRate, Throughput
 from cnnexp.training.callbacks.pictures import FirstLayerFilters, TestPictures
 from cnnexp.training.callbacks.progress import (
@@ -11,11 +16,14 @@ from cnnexp.training.callbacks.progress import (
 
 __all__ = [
     "EpochHistory",
+    "ExponentialAverage",
     "FirstLayerFilters",
     "LearningRate",
     "ProgressBar",
     "RunStatus",
+    "StochasticWeightAverage",
     "TestPictures",
     "Throughput",
+    "WeightAverage",
     "lines_above_bar",
 ]

@@ -9,19 +9,28 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from cnnexp.optim import NO_DECAY
+
 __all__ = ["LearningRate", "Throughput"]
 
 
 class LearningRate(Callback):
-    """Log the learning rate each step was made with: ``train/lr``, or ``train/lr/<n>`` by group."""
+    """Log the learning rate each step was made with: ``train/lr``, or ``train/lr/<layer>``.
+
+    Parameter groups that differ only in their weight decay have one rate; a group's ``name`` says of
+    which layer it is.
+    """
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Log it with the step's other scalars."""
-        rates = [group["lr"] for o in trainer.optimizers for group in o.param_groups]
-        names = ["train/lr"] if len(rates) == 1 else [f"train/lr/{i}" for i in range(len(rates))]
-        for name, rate in zip(names, rates, strict=True):
+        rates: dict[str, float] = {}
+        for optimizer in trainer.optimizers:
+            for i, group in enumerate(optimizer.param_groups):
+                rates.setdefault(group.get("name", str(i)).removesuffix(NO_DECAY), group["lr"])
+        for layer, rate in rates.items():
+            name = "train/lr" if len(rates) == 1 else f"train/lr/{layer}"
             pl_module.log(name, float(rate), on_step=True, on_epoch=False, batch_size=1)
 
 
