@@ -14,8 +14,8 @@ def _norms(values: torch.Tensor) -> torch.Tensor:
 
 
 def test_max_norm_shortens_the_units_that_are_too_long_and_no_other() -> None:
-    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(27, 4))
-    conv, linear = network[0], network[2]
+    conv, linear = nn.Conv2d(2, 3, 3), nn.Linear(27, 4)
+    network = nn.Sequential(conv, nn.Flatten(), linear)
     with torch.no_grad():
         conv.weight[1] *= 100
         linear.bias.fill_(50)

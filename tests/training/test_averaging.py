@@ -30,10 +30,12 @@ class _Seen(Callback):
         self.steps: list[Tensor] = []
         self.validated: list[Tensor] = []
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any, **__: Any) -> None:
         self.steps.append(_weights(pl_module))
 
-    def on_validation_batch_start(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: Any, *_: Any, **__: Any
+    ) -> None:
         self.validated.append(_weights(pl_module))
 
 
