@@ -19,6 +19,7 @@ CHOICES = [
     for group in GROUPS
     for file in sorted((conf_dir() / group).glob("*.yaml"))
 ]
+CHOICES += ["model.init=lsuv"]
 SMALL = [
     "data=digits",
     "data.train_size=160",

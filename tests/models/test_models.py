@@ -1,10 +1,21 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from cnnexp.models import LeNet5, SeedCNN
+from cnnexp.models import (
+    LeNet5,
+    SeedCNN,
+    SmallResNet,
+    TinyCNN,
+    VGGLike,
+    initialise,
+    lsuv,
+    torchvision_model,
+)
 from cnnexp.models.activation import ACTIVATIONS, activation_layer
 
 
@@ -54,3 +65,88 @@ def test_lenet5() -> None:
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_activations(name: str) -> None:
     assert activation_layer(name)(torch.zeros(3)).shape == (3,)
+
+
+@pytest.mark.parametrize("kind", [SeedCNN, SmallResNet, VGGLike, TinyCNN])
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+def test_the_blocks_take_any_image_norm_and_activation(kind: type[nn.Module], norm: str) -> None:
+    sizes: dict[str, Any] = {} if kind is SmallResNet else {"image_size": (32, 40)}
+    network = kind(in_channels=3, num_classes=7, norm=norm, activation="gelu", **sizes)
+    assert network(torch.randn(2, 3, 32, 40)).shape == (2, 7)
+    norms = [m for m in network.modules() if isinstance(m, (nn.BatchNorm2d, nn.GroupNorm))]
+    assert bool(norms) == (norm != "none")
+    assert all(isinstance(m, nn.BatchNorm2d) == (norm == "batch") for m in norms)
+
+
+def test_sizes_are_those_that_the_configs_name() -> None:
+    assert sum(p.numel() for p in TinyCNN().parameters()) == 7_154 < 8_000
+    assert sum(p.numel() for p in SmallResNet().parameters()) == 77_658
+
+
+def test_without_dropout_there_is_no_layer_for_it() -> None:
+    assert not any(isinstance(m, nn.Dropout) for m in SeedCNN().modules())
+    dropped = SeedCNN(dropout=0.5, spatial_dropout=0.1)
+    assert sum(isinstance(m, nn.Dropout) for m in dropped.modules()) == 1
+    assert sum(isinstance(m, nn.Dropout2d) for m in dropped.modules()) == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (SeedCNN, {"norm": "layer"}, "unknown norm 'layer'; known: none, batch, group"),
+        (SeedCNN, {"dropout": 1.0}, "dropout must be at least 0 and below 1, but got 1.0"),
+        (SeedCNN, {"init": "ones"}, "unknown init 'ones'; known: default, he, xavier"),
+        (SmallResNet, {"blocks": 0}, "blocks at least 1, but got"),
+        (VGGLike, {"channels": ()}, "channels must be one or more positive numbers"),
+        (VGGLike, {"image_size": (4, 4)}, "images of 4×4 are too small to be halved 3 times"),
+    ],
+)
+def test_mistakes_are_named(
+    kind: type[nn.Module], options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(**options)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "variance"), [("he", 2 / 144), ("xavier", 2 / (144 + 288)), ("default", 1 / 432)]
+)
+def test_inits_have_their_variance(scheme: str, variance: float) -> None:
+    conv = nn.Conv2d(16, 32, 3)
+    initialise(conv, scheme)
+    assert conv.weight.var().item() == pytest.approx(variance, rel=0.1)
+    assert conv.bias is not None
+    assert bool((conv.bias == 0).all()) == (scheme != "default")
+
+
+def test_dirac_passes_the_input_on_and_orthogonal_rows_are() -> None:
+    conv, linear = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(16, 8)
+    initialise(conv, "dirac")
+    images = torch.randn(2, 4, 5, 5)
+    assert torch.equal(conv(images), images)
+    initialise(linear, "orthogonal")
+    product = linear.weight.detach() @ linear.weight.detach().T
+    torch.testing.assert_close(product, torch.eye(8), atol=1e-5, rtol=0)
+
+
+def test_lsuv_gives_every_layer_unit_variance() -> None:
+    network = SeedCNN(norm="batch")
+    images = torch.randn(64, 1, 28, 28)
+    lsuv(network, images)
+    assert network.training
+    seen: list[float] = []
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.register_forward_hook(lambda _, __, y: seen.append(y.std().item()))
+    network.eval()
+    network(images)
+    assert len(seen) == 5
+    assert all(abs(deviation - 1) < 0.03 for deviation in seen)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small"])
+def test_torchvisions_classifiers_by_name(name: str) -> None:
+    network = torchvision_model(name, in_channels=1, num_classes=7).eval()
+    assert network(torch.randn(2, 1, 64, 64)).shape == (2, 7)
+    with pytest.raises(ValueError, match="unknown torchvision model 'resnet19'; known: alexnet"):
+        torchvision_model("resnet19")

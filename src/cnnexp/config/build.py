@@ -35,6 +35,7 @@ from cnnexp.config.schema import (
 )
 from cnnexp.config.targets import check_target, make
 from cnnexp.data import ImageDataModule, ImageSet, load_digits, load_mnist_or_digits
+from cnnexp.models import lsuv
 from cnnexp.nn import pin_algorithms, replace_layers
 from cnnexp.optim import SAM, freeze, param_groups
 from cnnexp.runs import RunFolder
@@ -195,11 +196,19 @@ def _network(
         image_size=images.image_size,
     )
     _instance("model", network, nn.Module)
+    if config.get("init") == "lsuv" and not next(network.parameters()).is_meta:
+        lsuv(network, _normalised(images, 256))
     try:
         freeze(network, frozen)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return network
+
+
+def _normalised(images: ImageSet, count: int) -> torch.Tensor:
+    """The first training images, as a network gets them."""
+    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (images.mean, images.std))
+    return (images.train.images[:count].float() / 255 - mean) / std
 
 
 def _check_optimizer(typed: TrainConfig, extra: Sequence[str]) -> Callable[..., Any]:

@@ -3,7 +3,20 @@
 ``cnnexp.nn.replace_layers`` gives any of them, and any network of yours, our backward.
 """
 
+from cnnexp.models.init import initialise, lsuv
 from cnnexp.models.lenet5 import LeNet5
+from cnnexp.models.resnet import SmallResNet
 from cnnexp.models.seed_cnn import SeedCNN
+from cnnexp.models.torchvision_models import torchvision_model
+from cnnexp.models.vgg import TinyCNN, VGGLike
 
-__all__ = ["LeNet5", "SeedCNN"]
+__all__ = [
+    "LeNet5",
+    "SeedCNN",
+    "SmallResNet",
+    "TinyCNN",
+    "VGGLike",
+    "initialise",
+    "lsuv",
+    "torchvision_model",
+]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cnnexp.models.activation import activation_layer
+from cnnexp.models.blocks import check_probability, conv_block
+from cnnexp.models.init import initialise
 
 __all__ = ["SeedCNN"]
 
@@ -26,6 +27,10 @@ class SeedCNN(nn.Module):
         kernel_size: K of every convolution, or one for each block; ≥ 1.
         activation: Name of an activation, see ``cnnexp.models.activation``.
         pool_size: Window and stride of the pooling, ≥ 1; 1 leaves it out.
+        norm: ``"none"``, or ``"batch"`` or ``"group"`` between convolution and activation.
+        dropout: Probability before the linear layer, in [0, 1).
+        spatial_dropout: Probability that a channel is left out after a block, in [0, 1).
+        init: How the weights begin, see ``cnnexp.models.initialise``; torch's own by default.
 
     Raises:
         ValueError: A range is violated, the lists differ in length, or the images are too small
@@ -43,24 +48,33 @@ class SeedCNN(nn.Module):
         kernel_size: int | Sequence[int] = 3,
         activation: str = "relu",
         pool_size: int = 2,
+        norm: str = "none",
+        dropout: float = 0.0,
+        spatial_dropout: float = 0.0,
+        init: str = "default",
     ) -> None:
         super().__init__()
         kernels = (
             [kernel_size] * len(channels) if isinstance(kernel_size, int) else list(kernel_size)
         )
         _check(channels, kernels, pool_size, image_size)
+        check_probability(dropout=dropout, spatial_dropout=spatial_dropout)
         layers: list[nn.Module] = []
         for c_in, c_out, kernel in zip([in_channels, *channels], channels, kernels, strict=False):
-            layers += [nn.Conv2d(c_in, c_out, kernel, padding="same"), activation_layer(activation)]
+            layers += conv_block(c_in, c_out, kernel, activation=activation, norm=norm)
             if pool_size > 1:
                 layers.append(nn.MaxPool2d(pool_size))
+            if spatial_dropout:
+                layers.append(nn.Dropout2d(spatial_dropout))
         self.features = nn.Sequential(*layers)
         h, w = (size // pool_size ** len(channels) for size in image_size)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.classifier = nn.Linear(channels[-1] * h * w, num_classes)
+        initialise(self, init)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, H, W) → logits (N, num_classes)."""
-        return self.classifier(torch.flatten(self.features(images), 1))
+        return self.classifier(self.dropout(torch.flatten(self.features(images), 1)))
 
 
 def _check(

@@ -1,0 +1,49 @@
+"""Any classifier of ``torchvision.models``, by name, for images of any number of channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+__all__ = ["torchvision_model"]
+
+
+def torchvision_model(
+    name: str, in_channels: int = 3, num_classes: int = 10, **arguments: Any
+) -> nn.Module:
+    """``torchvision.models.<name>`` without trained weights.
+
+    Where ``in_channels`` is not 3, the first convolution is replaced by one that takes as many.
+
+    Args:
+        name: As ``torchvision.models.list_models(module=torchvision.models)`` has it.
+        in_channels: Channels of the images, C_in.
+        num_classes: Logits at the end.
+        **arguments: Of the model's own builder.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
+    import torchvision.models
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise ValueError(f"unknown torchvision model '{name}'; known: {', '.join(known)}")
+    if name in ("googlenet", "inception_v3"):  # else they give two results and warn
+        arguments = {"aux_logits": False, "init_weights": True, **arguments}
+    network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **arguments)
+    if in_channels != 3:
+        path, conv = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
+        parent, _, child = path.rpartition(".")
+        replaced = nn.Conv2d(
+            in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # pyright: ignore[reportArgumentType]
+            conv.stride,  # pyright: ignore[reportArgumentType]
+            conv.padding,  # pyright: ignore[reportArgumentType]
+            conv.dilation,  # pyright: ignore[reportArgumentType]
+            bias=conv.bias is not None,
+        )
+        setattr(network.get_submodule(parent), child, replaced)
+    return network
