@@ -29,6 +29,22 @@ class WeightAverage(Callback):
         """How much the next update moves the average towards the present weights, in (0, 1]."""
         raise NotImplementedError
 
+    def due(self, trainer: L.Trainer, batch_idx: int) -> bool:
+        """Whether to update after this batch."""
+        raise NotImplementedError
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Update, if it is time."""
+        if self.due(trainer, batch_idx):
+            self.update(pl_module)
+
     @torch.no_grad()
     def update(self, module: L.LightningModule) -> None:
         """Take the present weights into the average."""
@@ -112,18 +128,11 @@ class ExponentialAverage(WeightAverage):
         """1 − d."""
         return 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Update, if the optimiser made a step."""
-        if trainer.global_step > self._step:
-            self._step = trainer.global_step
-            self.update(pl_module)
+    def due(self, trainer: L.Trainer, batch_idx: int) -> bool:
+        """After each step of the optimiser."""
+        stepped = trainer.global_step > self._step
+        self._step = trainer.global_step
+        return stepped
 
 
 class StochasticWeightAverage(WeightAverage):
@@ -152,19 +161,11 @@ class StochasticWeightAverage(WeightAverage):
         """1/n for the n-th epoch that counts: their mean."""
         return 1 / (self.updates + 1)
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Update after the last step of an epoch, so that its validation sees the average."""
+    def due(self, trainer: L.Trainer, batch_idx: int) -> bool:
+        """After the last step of an epoch that counts, so that its validation sees the average."""
         first = round(self.start * (trainer.max_epochs or 1))
         last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
-        if last and trainer.current_epoch >= first:
-            self.update(pl_module)
+        return last and trainer.current_epoch >= first
 
 
 def _averaged(module: L.LightningModule) -> dict[str, Tensor]:
