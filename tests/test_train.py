@@ -61,6 +61,27 @@ def test_help_lists_every_choice_and_how_to_use_them(command: Command) -> None:
         assert f"{group}: {choices}\n" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["optimizer=muon", "scheduler=wsd"], "checked: this run can start"),
+        (["-m", "optimizer=adam,sgd", "seed=0,1"], "checked: 4 jobs can start"),
+    ],
+)
+def test_validate_only_checks_and_leaves_nothing_behind(
+    command: Command, empty_folder: Path, arguments: list[str], said: str
+) -> None:
+    done = command("cnnexp.train", *arguments, "data=digits", "validate_only=true")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == said
+    assert list(empty_folder.iterdir()) == []
+    wrong = command(
+        "cnnexp.train", *arguments, "data=digits", "validate_only=true", "optimizer.lr=-1"
+    )
+    assert wrong.returncode == 2
+    assert list(empty_folder.iterdir()) == []
+
+
 MISUSE = [
     (["optimizer=adm"], "optimizer=adm: unknown choice; known: adadelta, adagrad, adam, "),
     (

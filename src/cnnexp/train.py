@@ -79,6 +79,9 @@ def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
     config = composer.compose([*_HYDRA, *given])
     if (code := _check([plain_config(config)], given)) != 0:
         return code
+    if config.get("validate_only"):
+        print("checked: this run can start")
+        return 0
     folder = _run_folder(config, given)
     quoted = str(folder).replace("'", r"\'")
     flags.overrides = [*_HYDRA, *given, f"hydra.run.dir='{quoted}'"]
@@ -100,6 +103,10 @@ def _sweep(parser: argparse.ArgumentParser, flags: argparse.Namespace, composer:
         folders.append(RunFolder(Path(config.hydra.sweep.dir) / config_hash(configs[-1])))
     if (code := _check(configs, given)) != 0:
         return code
+    if any(config.get("validate_only") for config in configs):
+        known = "" if jobs.complete else " that are known before the sweep starts"
+        print(f"checked: {len(configs)} jobs{known} can start")
+        return 0
     for folder in folders:
         _make(folder.path.parent, "hydra.sweep.dir")
     _hand_to_hydra(parser, flags)

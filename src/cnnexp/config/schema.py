@@ -124,6 +124,7 @@ class TrainConfig:
     optimizer: dict[str, Any]
     accelerator: AcceleratorConfig
     trainer: dict[str, Any]
+    validate_only: bool = False
     parameters: ParametersConfig = field(default_factory=ParametersConfig)
     scheduler: dict[str, Any] = field(default_factory=dict)
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
