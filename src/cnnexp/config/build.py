@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -34,7 +35,14 @@ from cnnexp.config.schema import (
     TrainConfig,
 )
 from cnnexp.config.targets import check_target, make
-from cnnexp.data import ImageDataModule, ImageSet, load_digits, load_mnist_or_digits
+from cnnexp.data import (
+    ImageDataModule,
+    ImageSet,
+    load_digits,
+    load_mnist_or_digits,
+    load_synthetic,
+    load_torchvision_set,
+)
 from cnnexp.models import lsuv
 from cnnexp.nn import pin_algorithms, replace_layers
 from cnnexp.optim import SAM, freeze, param_groups
@@ -166,7 +174,7 @@ def _check_backward(name: str) -> None:
 
 def _data(config: DataConfig, seed: int, accelerator: AcceleratorConfig) -> ImageDataModule:
     return ImageDataModule(
-        partial(_load_images, config.name, config.root, config.fallback, config.download),
+        _loader(config),
         batch_size=config.batch_size,
         eval_batch_size=config.eval_batch_size,
         val_size=config.val_size,
@@ -177,11 +185,24 @@ def _data(config: DataConfig, seed: int, accelerator: AcceleratorConfig) -> Imag
     )
 
 
-@lru_cache(maxsize=2)  # checked first, then run, then the next job of a sweep: read once
-def _load_images(name: str, root: str, fallback: str, download: bool) -> ImageSet:
+def _loader(config: DataConfig) -> Callable[[], ImageSet]:
+    name, root, download = config.name, config.root, config.download
     if name == "digits":
-        return load_digits()
-    return load_mnist_or_digits(root, fallback=fallback, download=download)
+        return partial(_once, load_digits)
+    if name == "synthetic":
+        return partial(_once, load_synthetic, **dataclasses.asdict(config.synthetic))
+    if name == "mnist":
+        rest = {"fallback": config.fallback, "download": download}
+        return partial(_once, load_mnist_or_digits, root, **rest)
+    return partial(_once, load_torchvision_set, name, root, download=download, split=config.split)
+
+
+@lru_cache(maxsize=2)  # checked first, then run, then the next job of a sweep: read once
+def _once(load: Callable[..., ImageSet], *arguments: Any, **options: Any) -> ImageSet:
+    try:
+        return load(*arguments, **options)
+    except ValueError as error:
+        raise ConfigError(f"data: {error}") from error
 
 
 def _network(

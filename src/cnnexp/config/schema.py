@@ -36,6 +36,23 @@ def _one_of(part: str, value: str, allowed: Sequence[str]) -> None:
         raise ValueError(f"{part}={value}: must be one of {', '.join(allowed)}")
 
 
+_SETS = (
+    *("mnist", "digits", "fashion_mnist", "kmnist", "emnist", "qmnist", "cifar10", "svhn"),
+    "synthetic",
+)
+
+
+@dataclass
+class SyntheticConfig:
+    """See ``cnnexp.data.load_synthetic``."""
+
+    size: int = 10_000
+    image_size: int = 28
+    channels: int = 1
+    classes: int = 10
+    seed: int = 0
+
+
 @dataclass
 class DataConfig:
     """Which images, and how they are split and batched; see ``cnnexp.data.ImageDataModule``."""
@@ -49,9 +66,11 @@ class DataConfig:
     root: str = "data"
     download: bool = True
     fallback: str = "digits"
+    split: str | None = None
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 
     def __post_init__(self) -> None:
-        _one_of("data.name", self.name, ("mnist", "digits"))
+        _one_of("data.name", self.name, _SETS)
         _at_least(self, "data", 1, "batch_size", "eval_batch_size", "train_size")
         _at_least(self, "data", 0, "val_size")
         _one_of("data.fallback", self.fallback, ("digits", "error"))

@@ -17,8 +17,11 @@ from cnnexp.data.images import (
 )
 from cnnexp.data.mnist import load_mnist, load_mnist_or_digits
 from cnnexp.data.module import ImageDataModule
+from cnnexp.data.synthetic import load_synthetic
+from cnnexp.data.torchvision_sets import TORCHVISION_SETS, load_torchvision_set
 
 __all__ = [
+    "TORCHVISION_SETS",
     "Augmentation",
     "BatchOrder",
     "DataFileError",
@@ -35,5 +38,7 @@ __all__ = [
     "load_digits",
     "load_mnist",
     "load_mnist_or_digits",
+    "load_synthetic",
+    "load_torchvision_set",
     "seeded_generator",
 ]

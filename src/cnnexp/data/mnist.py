@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 
 from cnnexp.data.digits import load_digits
 from cnnexp.data.images import DataFileError, DataUnavailableError, ImageSet, LabelledImages
+from cnnexp.data.torchvision_sets import download_timeout
 
 __all__ = ["MNIST_CHECKSUMS", "load_mnist", "load_mnist_or_digits"]
 
@@ -27,7 +26,6 @@ MNIST_CHECKSUMS: Mapping[str, str] = {
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 MNIST_TRAIN_SIZE = 60_000
-_DOWNLOAD_TIMEOUT = 15.0  # seconds without an answer
 
 
 def load_mnist(
@@ -124,7 +122,7 @@ def _download(folder: Path) -> None:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch, _socket_timeout():
+        with tempfile.TemporaryDirectory(dir=folder) as scratch, download_timeout():
             raw = Path(MNIST(scratch, download=True).raw_folder)
             for name in MNIST_CHECKSUMS:
                 if not (folder / name).exists():
@@ -144,14 +142,3 @@ def _remove(folders: Sequence[Path]) -> None:
             path.rmdir()
         except OSError:
             return
-
-
-@contextmanager
-def _socket_timeout() -> Iterator[None]:
-    """Let torchvision's download, which sets no time limit, fail instead of hang."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
