@@ -47,7 +47,7 @@ from cnnexp.models import lsuv
 from cnnexp.nn import pin_algorithms, replace_layers
 from cnnexp.optim import SAM, freeze, param_groups
 from cnnexp.runs import RunFolder
-from cnnexp.training import SchedulerFactory, TrainingJob, quiet_lightning
+from cnnexp.training import SchedulerFactory, TrainingJob, mode_of, quiet_lightning
 
 __all__ = ["build_job", "check_job"]
 
@@ -308,8 +308,7 @@ def _schedule(config: TrainConfig, extra: Sequence[str]) -> SchedulerFactory | N
             f"trainer.max_epochs={epochs}, max_steps={steps}: a schedule needs a training of one step "
             f"or more that ends; use scheduler=none"
         )
-    mode = "min" if config.checkpoint.monitor.endswith("loss") else "max"
-    return partial(_scheduler, config.scheduler, mode, extra)
+    return partial(_scheduler, config.scheduler, mode_of(config.checkpoint.monitor), extra)
 
 
 def _scheduler(
@@ -329,8 +328,7 @@ def _callbacks(typed: TrainConfig, extra: Sequence[str]) -> list[Callback]:
         for name, node in typed.callbacks.items()
     ]
     monitor = typed.checkpoint.monitor
-    mode = "min" if monitor.endswith("loss") else "max"
-    return regularizing_callbacks(typed.regularization, monitor, mode) + own
+    return regularizing_callbacks(typed.regularization, monitor, mode_of(monitor)) + own
 
 
 def _loggers(config: Mapping[str, Any], extra: Sequence[str], folder: RunFolder) -> list[Logger]:

@@ -1,7 +1,7 @@
 """Train a network: LightningModule, callbacks, checkpoints, Trainer."""
 
 from cnnexp.training.classifier import Classifier, OptimizerFactory, SchedulerFactory
-from cnnexp.training.job import TrainingJob
+from cnnexp.training.job import TrainingJob, mode_of
 from cnnexp.training.run import TrainingStopped, quiet_lightning, run_training
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "SchedulerFactory",
     "TrainingJob",
     "TrainingStopped",
+    "mode_of",
     "quiet_lightning",
     "run_training",
 ]

@@ -15,7 +15,7 @@ from cnnexp.regularization import CutMix, MixUp, Penalty
 from cnnexp.runs import RunFolder
 from cnnexp.training.classifier import OptimizerFactory, SchedulerFactory
 
-__all__ = ["TrainingJob"]
+__all__ = ["TrainingJob", "mode_of"]
 
 
 def _no_callbacks() -> Sequence[Callback]:
@@ -24,6 +24,11 @@ def _no_callbacks() -> Sequence[Callback]:
 
 def _no_loggers(folder: RunFolder) -> Sequence[Logger]:
     return ()
+
+
+def mode_of(monitor: str) -> Literal["max", "min"]:
+    """Whether the greatest or the least of the metric ``monitor`` is the best."""
+    return "min" if monitor.endswith("loss") else "max"
 
 
 @dataclass
@@ -78,4 +83,4 @@ class TrainingJob:
     @property
     def mode(self) -> Literal["max", "min"]:
         """Whether the greatest or the least ``monitor`` is the best."""
-        return "min" if self.monitor.endswith("loss") else "max"
+        return mode_of(self.monitor)

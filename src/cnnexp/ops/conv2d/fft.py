@@ -62,8 +62,10 @@ def grad_weight(
         each = grad.conj().unsqueeze(-1) * x.unsqueeze(-2)  # (groups, f, N, C_out/groups, …)
         (n, c_out), channels = grad_output.shape[:2], each.size(-1)
         spectrum = each.permute(2, 0, 3, 4, 1).reshape(n * c_out, channels, 1, x.size(1))
-        return _weight(spectrum.permute(2, 3, 0, 1), g).reshape(n, c_out, channels, *g.kernel_size)
-    return _weight(_adjoint(grad) @ x, g).to(grad_output.dtype)
+        grads = _weight(spectrum.permute(2, 3, 0, 1), g).reshape(n, c_out, channels, *g.kernel_size)
+    else:
+        grads = _weight(_adjoint(grad) @ x, g)
+    return grads.to(grad_output.dtype)
 
 
 def _fast(size: int) -> int:

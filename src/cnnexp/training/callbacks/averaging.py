@@ -124,6 +124,10 @@ class ExponentialAverage(WeightAverage):
             raise ValueError(f"regularization.ema.decay must be between 0 and 1, but got {decay}")
         self.decay, self._step = decay, 0
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count from the step that a resumed training goes on from."""
+        self._step = trainer.global_step
+
     def share(self) -> float:
         """1 − d."""
         return 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
