@@ -12,6 +12,7 @@ from cnnexp.config.build import build_job, check_job
 from cnnexp.config.resolvers import register_resolvers
 from cnnexp.ops import AUTO, algorithm_names, op_names
 from tests.data.official_files import WRITERS
+from tests.data.picture_files import write_pictures
 
 GROUPS = {
     group.name: sorted(file.stem for file in group.glob("*.yaml"))
@@ -53,7 +54,10 @@ def test_every_choice_composes_checks_and_builds(
         WRITERS[choice.removeprefix("data=")](tmp_path, monkeypatch)
         overrides += [f"data.root={tmp_path}", "data.val_size=5"]
         overrides += ["data.split=letters"] if choice == "data=emnist" else []
-    if choice not in ("data=digits", "data=synthetic"):
+    if choice == "data=image_folder":
+        write_pictures(tmp_path / "pictures")
+        overrides += ["data.folder=pictures", "data.image_size=28"]
+    elif choice not in ("data=digits", "data=synthetic"):
         overrides += ["data.download=false"]
     config = plain_config(Composer("train").compose(overrides))
     if choice == "accelerator=gpu":
@@ -136,3 +140,13 @@ def test_the_jobs_of_a_sweep() -> None:
         composer.jobs(["optimizer.lr=interval(0,1)", "seed=3"])
     with pytest.raises(ConfigError, match="cannot read"):
         composer.jobs(["seed"])
+
+
+def test_a_file_that_is_not_yaml_is_named_with_the_line(tmp_path: Path) -> None:
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer" / "mine.yaml").write_text("lr: 1\nlr: 2\n")
+    composer = Composer("train", config_dir=str(tmp_path))
+    with pytest.raises(
+        ConfigError, match=r"not YAML: .*duplicate key lr in .*mine\.yaml\", line 2"
+    ):
+        composer.compose(["optimizer=mine"])

@@ -1,4 +1,4 @@
-"""Every file under conf/ of a group that changes the training, found by itself, trains."""
+"""Every file under conf/, found by itself, trains."""
 
 from __future__ import annotations
 
@@ -7,44 +7,72 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from cnnexp.config import Composer, conf_dir, plain_config
 from cnnexp.config.build import build_job, check_job
 from cnnexp.runs import RunFolder
 from cnnexp.training import run_training
+from tests.data.official_files import WRITERS
+from tests.data.picture_files import write_pictures
 
-GROUPS = ("backward", "model", "optimizer", "regularization", "scheduler")
+NOT_OF_A_RUN = ("hydra",)  # groups that say nothing of a training
 CHOICES = [
-    f"{group}={file.stem}"
-    for group in GROUPS
-    for file in sorted((conf_dir() / group).glob("*.yaml"))
+    f"{group.name}={file.stem}"
+    for group in sorted(conf_dir().iterdir())
+    if group.is_dir() and group.name not in NOT_OF_A_RUN
+    for file in sorted(group.glob("*.yaml"))
 ]
 CHOICES += ["model.init=lsuv"]
-SMALL = [
-    "data=digits",
-    "data.train_size=160",
-    "data.val_size=40",
-    "data.batch_size=64",
-    "model.channels=[4,8]",
-    "backward=native",
-    "accelerator=cpu",
-    "trainer.max_epochs=2",
-    "trainer.log_every_n_steps=1",
-    "~logger",
-]
+SMALL = {
+    "data": "digits",
+    "data.train_size": "160",
+    "data.val_size": "40",
+    "data.batch_size": "64",
+    "model.channels": "[4,8]",
+    "backward": "native",
+    "accelerator": "cpu",
+    "trainer.max_epochs": "2",
+    "trainer.log_every_n_steps": "1",
+}
+
+
+def _overrides(choice: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The small training with ``choice``, whose files, if it needs any, are written to ``folder``."""
+    group, _, name = choice.partition("=")
+    small = {key: value for key, value in SMALL.items() if key != group}
+    if group == "model":
+        del small["model.channels"]
+    if choice == "data=image_folder":
+        write_pictures(folder / "pictures", count=10)
+        small |= {"data.folder": "pictures", "data.image_size": "12"}
+    elif name in WRITERS:
+        WRITERS[name](folder, monkeypatch)
+        small |= {"data.root": str(folder), "data.download": "false"}
+        small |= {"data.split": "letters"} if name == "emnist" else {}
+    elif choice == "data=mnist":
+        small |= {"data.download": "false"}  # on the digits, which stand in for it
+        del small["data.train_size"], small["data.val_size"]
+    if name == "image_folder" or name in WRITERS:  # few images
+        small |= {"data.train_size": "0.9", "data.val_size": "0.2", "data.batch_size": "5"}
+    return [*(f"{key}={value}" for key, value in small.items()), choice]
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_it_trains_two_epochs(choice: str, empty_folder: Path) -> None:
-    overrides = [o for o in SMALL if not (choice.startswith("model=") and o.startswith("model."))]
-    config = plain_config(Composer("train").compose([*overrides, choice]))
-    job = build_job(config)
+def test_it_trains_two_epochs(
+    choice: str, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if choice == "accelerator=gpu" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU here")
+    overrides = _overrides(choice, empty_folder, monkeypatch)
+    job = build_job(plain_config(Composer("train").compose(overrides)))
     check_job(job)
     folder = empty_folder / "run"
     folder.mkdir()
     result = run_training(job, RunFolder(folder))
     assert result["epochs"] == 2
-    assert result["steps"] == (2 if choice == "optimizer=gd" else 6)
+    steps = 1 if choice == "optimizer=gd" else -(-len(job.data.train) // job.data.batch_size)
+    assert result["steps"] == 2 * steps
     assert math.isfinite(result["test/loss"])
     with (folder / "metrics.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

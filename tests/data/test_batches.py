@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -47,8 +48,8 @@ def test_images_and_labels_must_match() -> None:
         LabelledImages(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), torch.zeros(4))
 
 
-def _module(**options: int | None) -> ImageDataModule:
-    return ImageDataModule(load_digits, **options)  # pyright: ignore[reportArgumentType]
+def _module(**options: Any) -> ImageDataModule:
+    return ImageDataModule(load_digits, **options)
 
 
 def test_validation_is_cut_from_the_training_images_by_seed() -> None:
@@ -92,3 +93,25 @@ def test_pixels_are_scaled_on_the_device() -> None:
     images = torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8)
     scaled, _ = module.on_after_batch_transfer((images, torch.tensor([1])), 0)
     torch.testing.assert_close(scaled, torch.tensor([[[[0.0, 0.2, 1.0]]]]))
+
+
+def test_sizes_may_be_shares() -> None:
+    module = _module(val_size=0.1, train_size=0.5)
+    assert (len(module.val), len(module.train)) == (144, 646)
+    assert len(_module(val_size=0, train_size=1e-9).train) == 1
+
+
+def test_only_some_classes_in_the_order_given() -> None:
+    whole = load_digits()
+    module = _module(classes=["7", "2"], val_size=0)
+    assert module.images.classes == ("7", "2")
+    is_7, is_2 = whole.train.labels == 7, whole.train.labels == 2
+    assert len(module.train) == int((is_7 | is_2).sum())
+    assert torch.equal(module.train.labels, torch.where(is_2, 1, 0)[is_7 | is_2])
+    assert torch.equal(module.train.batch(torch.arange(9))[0], whole.train.images[is_7 | is_2][:9])
+    assert module.images.mean == whole.mean
+    stand_in = dataclasses.replace(whole, stands_in_for=14370).keep_classes(["7", "2"])
+    assert stand_in.stands_in_for == 10 * len(module.train)
+    for names in (["7"], ["7", "7"], ["7", "seven"]):
+        with pytest.raises(ValueError, match=r"must be two or more of digits's, each once: 0, 1"):
+            whole.keep_classes(names)

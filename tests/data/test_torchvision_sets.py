@@ -68,10 +68,10 @@ def test_splits_are_for_emnist(tmp_path: Path) -> None:
 
 
 def test_synthetic_images_depend_on_their_seed_alone() -> None:
-    one, again = (load_synthetic(50, image_size=9, channels=2, classes=5) for _ in range(2))
-    other = load_synthetic(50, image_size=9, channels=2, classes=5, seed=1)
+    one, again = (load_synthetic(50, image_size=9, channels=2, num_classes=5) for _ in range(2))
+    other = load_synthetic(50, image_size=9, channels=2, num_classes=5, seed=1)
     assert one.train.images.shape == (50, 2, 9, 9)
     assert len(one.test) == 10
     assert one.checksum == again.checksum != other.checksum
     with pytest.raises(ValueError, match="synthetic images need 2 classes"):
-        load_synthetic(5, classes=10)
+        load_synthetic(5, num_classes=10)

@@ -62,6 +62,16 @@ def test_lenet5() -> None:
         LeNet5(image_size=(8, 8))
 
 
+@pytest.mark.parametrize(
+    ("blocks", "channels"), [(1, [4]), (2, [4, 8]), (3, [4, 8, 8]), (None, [4, 8])]
+)
+def test_seed_cnn_has_as_many_blocks_as_asked_for(blocks: int | None, channels: list[int]) -> None:
+    network = SeedCNN(channels=[4, 8], blocks=blocks)
+    convs = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert [conv.out_channels for conv in convs] == channels
+    assert network(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_activations(name: str) -> None:
     assert activation_layer(name)(torch.zeros(3)).shape == (3,)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cnnexp import ops
 from cnnexp.config.check import check_types
+from cnnexp.config.data import data_module
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.regularization import (
     augmentations,
@@ -28,21 +28,9 @@ from cnnexp.config.regularization import (
     penalties,
     regularizing_callbacks,
 )
-from cnnexp.config.schema import (
-    AcceleratorConfig,
-    DataConfig,
-    ParametersConfig,
-    TrainConfig,
-)
-from cnnexp.config.targets import check_target, make
-from cnnexp.data import (
-    ImageDataModule,
-    ImageSet,
-    load_digits,
-    load_mnist_or_digits,
-    load_synthetic,
-    load_torchvision_set,
-)
+from cnnexp.config.schema import AcceleratorConfig, ParametersConfig, TrainConfig
+from cnnexp.config.targets import check_target, instance_of, make
+from cnnexp.data import ImageSet
 from cnnexp.models import lsuv
 from cnnexp.nn import pin_algorithms, replace_layers
 from cnnexp.optim import SAM, freeze, param_groups
@@ -88,7 +76,7 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
     clip_settings, clip = clipping(typed.regularization, typed.trainer)
     smoothing = typed.regularization.label_smoothing
     return TrainingJob(
-        data=_data(typed.data, typed.seed, typed.accelerator),
+        data=data_module(typed.data, typed.seed, typed.accelerator, extra),
         network=partial(_network, typed.model, typed.parameters.frozen, extra),
         optimizer=partial(_optimizer, typed.optimizer, typed.parameters, extra),
         scheduler=_schedule(typed, extra),
@@ -172,39 +160,6 @@ def _check_backward(name: str) -> None:
         raise ConfigError(f"backward.name={name}: {error}") from error
 
 
-def _data(config: DataConfig, seed: int, accelerator: AcceleratorConfig) -> ImageDataModule:
-    return ImageDataModule(
-        _loader(config),
-        batch_size=config.batch_size,
-        eval_batch_size=config.eval_batch_size,
-        val_size=config.val_size,
-        train_size=config.train_size,
-        split_seed=config.split_seed,
-        shuffle_seed=seed,
-        pin_memory=accelerator.name != "cpu" and torch.cuda.is_available(),
-    )
-
-
-def _loader(config: DataConfig) -> Callable[[], ImageSet]:
-    name, root, download = config.name, config.root, config.download
-    if name == "digits":
-        return partial(_once, load_digits)
-    if name == "synthetic":
-        return partial(_once, load_synthetic, **dataclasses.asdict(config.synthetic))
-    if name == "mnist":
-        rest = {"fallback": config.fallback, "download": download}
-        return partial(_once, load_mnist_or_digits, root, **rest)
-    return partial(_once, load_torchvision_set, name, root, download=download, split=config.split)
-
-
-@lru_cache(maxsize=2)  # checked first, then run, then the next job of a sweep: read once
-def _once(load: Callable[..., ImageSet], *arguments: Any, **options: Any) -> ImageSet:
-    try:
-        return load(*arguments, **options)
-    except ValueError as error:
-        raise ConfigError(f"data: {error}") from error
-
-
 def _network(
     config: Mapping[str, Any], frozen: Sequence[str], extra: Sequence[str], images: ImageSet
 ) -> nn.Module:
@@ -216,7 +171,7 @@ def _network(
         num_classes=len(images.classes),
         image_size=images.image_size,
     )
-    _instance("model", network, nn.Module)
+    instance_of("model", network, nn.Module)
     if config.get("init") == "lsuv" and not next(network.parameters()).is_meta:
         lsuv(network, _normalised(images, 256))
     try:
@@ -227,16 +182,18 @@ def _network(
 
 
 def _normalised(images: ImageSet, count: int) -> torch.Tensor:
-    """The first training images, as a network gets them."""
+    """So many training images, as a network gets them."""
     mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (images.mean, images.std))
-    return (images.train.images[:count].float() / 255 - mean) / std
+    last = len(images.train) - 1
+    pixels, _ = images.train.batch(torch.linspace(0, last, min(count, last + 1)).long())
+    return (pixels.float() / 255 - mean) / std
 
 
 def _check_optimizer(typed: TrainConfig, extra: Sequence[str]) -> Callable[..., Any]:
     """Make one, of a parameter that stands in for the network's; its class is returned."""
     function = check_target("optimizer", typed.optimizer, ("params",), extra)
     made = make("optimizer", typed.optimizer, extra, params=[nn.Parameter(torch.zeros(2, 2))])
-    _instance("optimizer", made, Optimizer)
+    instance_of("optimizer", made, Optimizer)
     accumulated = typed.trainer.get("accumulate_grad_batches", 1) != 1
     if isinstance(made, _MANY_PASSES):
         if accumulated:
@@ -284,7 +241,7 @@ def _optimizer(
             )
         except ValueError as error:
             raise ConfigError(str(error)) from error
-    return _instance("optimizer", make("optimizer", config, extra, params=groups), Optimizer)
+    return instance_of("optimizer", make("optimizer", config, extra, params=groups), Optimizer)
 
 
 def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -319,12 +276,12 @@ def _scheduler(
     total_steps: int,
 ) -> LRScheduler | ReduceLROnPlateau:
     made = make("scheduler", config, extra, optimizer=optimizer, total_steps=total_steps, mode=mode)
-    return _instance("scheduler", made, LRScheduler, ReduceLROnPlateau)
+    return instance_of("scheduler", made, LRScheduler, ReduceLROnPlateau)
 
 
 def _callbacks(typed: TrainConfig, extra: Sequence[str]) -> list[Callback]:
     own = [
-        _instance(f"callbacks.{name}", make(f"callbacks.{name}", node, extra), Callback)
+        instance_of(f"callbacks.{name}", make(f"callbacks.{name}", node, extra), Callback)
         for name, node in typed.callbacks.items()
     ]
     monitor = typed.checkpoint.monitor
@@ -333,19 +290,11 @@ def _callbacks(typed: TrainConfig, extra: Sequence[str]) -> list[Callback]:
 
 def _loggers(config: Mapping[str, Any], extra: Sequence[str], folder: RunFolder) -> list[Logger]:
     return [
-        _instance(
+        instance_of(
             f"logger.{name}", make(f"logger.{name}", node, extra, save_dir=folder.path), Logger
         )
         for name, node in config.items()
     ]
-
-
-def _instance(part: str, made: Any, *kinds: type) -> Any:
-    if not isinstance(made, kinds):
-        raise ConfigError(
-            f"{part}._target_ must make a {kinds[0].__name__}, but makes {type(made)}"
-        )
-    return made
 
 
 def _accelerator(config: AcceleratorConfig) -> dict[str, Any]:

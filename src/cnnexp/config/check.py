@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp.config.errors import ConfigError, did_you_mean
-from cnnexp.config.schema import TrainConfig
+from cnnexp.config.schema import DataConfig, TrainConfig
 
 __all__ = ["check_types"]
 
@@ -21,8 +21,11 @@ def check_types(config: Mapping[str, Any]) -> TrainConfig:
         ConfigError: A key is unknown or missing, a value has the wrong type or is out of range.
     """
     schema = OmegaConf.structured(TrainConfig)
+    given = dict(config)
+    if isinstance(data := given.get("data"), Mapping):
+        given["data"] = DataConfig.with_loader(data)
     try:
-        typed = OmegaConf.to_object(OmegaConf.merge(schema, dict(config)))
+        typed = OmegaConf.to_object(OmegaConf.merge(schema, given))
     except OmegaConfBaseException as error:
         raise ConfigError(_explain(error, config)) from error
     except ValueError as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import version
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
@@ -104,6 +105,10 @@ class Composer:
             raise ConfigError(_unreadable(error)) from error
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(self._explain(error, overrides)) from error
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"a config file is not YAML: {' '.join(str(error).split())}"
+            ) from error
         except ValueError as error:  # optimizer=null: a group's choice must be a name
             raise ConfigError(self._unnamed_choice(overrides) or _first_line(error)) from error
         HydraConfig.instance().set_config(config)  # what ${hydra:…} reads

@@ -8,8 +8,8 @@ users name a class of their own (``_target_``) are checked against that class in
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from cnnexp.config.regularizers import RegularizationConfig
@@ -31,49 +31,50 @@ def _at_least(owner: object, part: str, least: float, *names: str) -> None:
             raise ValueError(f"{part}.{name}={value}: must be at least {least} and finite")
 
 
+def _number_or_share(name: str, value: float, least: int) -> None:
+    fits = value >= least if isinstance(value, int) else 0 < value < 1
+    if not fits:
+        raise ValueError(
+            f"{name}={value}: must be a whole number of images, at least {least}, or a share of them "
+            f"between 0 and 1"
+        )
+
+
 def _one_of(part: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ValueError(f"{part}={value}: must be one of {', '.join(allowed)}")
 
 
-_SETS = (
-    *("mnist", "digits", "fashion_mnist", "kmnist", "emnist", "qmnist", "cifar10", "svhn"),
-    "synthetic",
-)
-
-
-@dataclass
-class SyntheticConfig:
-    """See ``cnnexp.data.load_synthetic``."""
-
-    size: int = 10_000
-    image_size: int = 28
-    channels: int = 1
-    classes: int = 10
-    seed: int = 0
-
-
 @dataclass
 class DataConfig:
-    """Which images, and how they are split and batched; see ``cnnexp.data.ImageDataModule``."""
+    """Which images, and how they are split and batched; see ``cnnexp.data.ImageDataModule``.
 
-    name: str
+    In the YAML the loader's ``_target_`` and arguments stand beside the other keys; here they are
+    ``load``.
+    """
+
+    load: dict[str, Any]
     batch_size: int = 128
     eval_batch_size: int = 500
-    val_size: int = 5000
-    train_size: int | None = None
+    val_size: int | float = 5000
+    train_size: int | float | None = None
+    classes: list[str] | None = None
     split_seed: int = 0
-    root: str = "data"
-    download: bool = True
-    fallback: str = "digits"
-    split: str | None = None
-    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    num_workers: int = 0
 
     def __post_init__(self) -> None:
-        _one_of("data.name", self.name, _SETS)
-        _at_least(self, "data", 1, "batch_size", "eval_batch_size", "train_size")
-        _at_least(self, "data", 0, "val_size")
-        _one_of("data.fallback", self.fallback, ("digits", "error"))
+        _at_least(self, "data", 1, "batch_size", "eval_batch_size")
+        _at_least(self, "data", 0, "num_workers")
+        _number_or_share("data.val_size", self.val_size, 0)
+        if self.train_size is not None:
+            _number_or_share("data.train_size", self.train_size, 1)
+
+    @classmethod
+    def with_loader(cls, node: Mapping[str, Any]) -> dict[str, Any]:
+        """``node`` with every key that is not one of these fields moved into ``load``."""
+        own = {f.name for f in fields(cls)} - {"load"}
+        kept = {key: value for key, value in node.items() if key in own}
+        return {**kept, "load": {key: value for key, value in node.items() if key not in own}}
 
 
 @dataclass

@@ -13,11 +13,12 @@ from typing import Any
 
 from cnnexp.config.errors import ConfigError, did_you_mean
 
-__all__ = ["ALLOWED", "allowed_prefixes", "check_target", "locate", "make"]
+__all__ = ["ALLOWED", "allowed_prefixes", "check_target", "instance_of", "locate", "make"]
 
 # What each part of the config may name. Extended by the command line or CNNEXP_ALLOW_TARGETS only:
 # a config file that came from elsewhere must not be able to name what is run.
 ALLOWED: Mapping[str, tuple[str, ...]] = {
+    "data": ("cnnexp.data.",),
     "model": ("cnnexp.models.", "cnnexp.nn.", "torch.nn.", "torchvision.models."),
     "optimizer": ("torch.optim.", "cnnexp.optim.", "pytorch_optimizer.", "schedulefree."),
     "scheduler": ("torch.optim.lr_scheduler.", "cnnexp.optim."),
@@ -86,7 +87,11 @@ def locate(part: str, target: object, extra: Sequence[str] = ()) -> Callable[...
 
 
 def check_target(
-    part: str, node: Mapping[str, Any], given: Sequence[str] = (), extra: Sequence[str] = ()
+    part: str,
+    node: Mapping[str, Any],
+    given: Sequence[str] = (),
+    extra: Sequence[str] = (),
+    beside: Sequence[str] = (),
 ) -> Callable[..., Any]:
     """Check that ``part`` can be called with the arguments in ``node``.
 
@@ -95,6 +100,7 @@ def check_target(
         node: ``_target_`` and the arguments.
         given: Names of arguments that cnnexp adds where the target takes them.
         extra: Prefixes allowed beyond :data:`ALLOWED`.
+        beside: Keys of this part that are no arguments: they may have been meant.
 
     Returns:
         The class or function.
@@ -115,7 +121,7 @@ def check_target(
     hints = _type_hints(function)
     for key, value in arguments.items():
         if key not in named and not takes_any:
-            hint = did_you_mean(key, named)
+            hint = did_you_mean(key, [*named, *beside])
             raise ConfigError(f"{part}.{key}: {target} takes no argument '{key}'.{hint}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{part}.{key}={value}: must be finite")
@@ -145,6 +151,19 @@ def make(part: str, node: Mapping[str, Any], extra: Sequence[str] = (), **given:
     except Exception as error:  # whatever a user's class raises
         reason = " ".join(f"{error}".split()) or type(error).__name__
         raise ConfigError(f"{part}: {node['_target_']} refuses its arguments: {reason}") from error
+
+
+def instance_of(part: str, made: Any, *kinds: type) -> Any:
+    """``made``, what ``part``'s target has made, if it is one of ``kinds``.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not isinstance(made, kinds):
+        raise ConfigError(
+            f"{part}._target_ must make a {kinds[0].__name__}, but makes {type(made)}"
+        )
+    return made
 
 
 def _within(name: str, prefixes: Sequence[str]) -> bool:

@@ -9,11 +9,14 @@ from cnnexp.data.augmentation import (
 )
 from cnnexp.data.batches import BatchOrder, GatheredBatches, batch_loader, seeded_generator
 from cnnexp.data.digits import load_digits
+from cnnexp.data.image_folder import PictureFiles, load_image_folder
 from cnnexp.data.images import (
     DataFileError,
     DataUnavailableError,
     ImageSet,
     LabelledImages,
+    Samples,
+    image_set,
 )
 from cnnexp.data.mnist import load_mnist, load_mnist_or_digits
 from cnnexp.data.module import ImageDataModule
@@ -30,12 +33,16 @@ __all__ = [
     "ImageDataModule",
     "ImageSet",
     "LabelledImages",
+    "PictureFiles",
     "RandomElastic",
     "RandomErasing",
     "RandomRotation",
     "RandomShift",
+    "Samples",
     "batch_loader",
+    "image_set",
     "load_digits",
+    "load_image_folder",
     "load_mnist",
     "load_mnist_or_digits",
     "load_synthetic",

@@ -1,4 +1,4 @@
-"""Batches gathered from tensors, in an order that is a function of seed and epoch."""
+"""Whole batches, in an order that is a function of seed and epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cnnexp.data.images import LabelledImages
+from cnnexp.data.images import Samples
 
 __all__ = ["BatchOrder", "GatheredBatches", "batch_loader", "seeded_generator"]
 
@@ -52,7 +52,7 @@ class BatchOrder(Sampler[Tensor]):
 class GatheredBatches(Dataset[tuple[Tensor, Tensor]]):
     """A data set that is asked for a whole batch at once: one gather, no Python per image."""
 
-    def __init__(self, data: LabelledImages) -> None:
+    def __init__(self, data: Samples) -> None:
         self.data = data
 
     def __len__(self) -> int:
@@ -60,16 +60,32 @@ class GatheredBatches(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """(B,) indices → images (B, C, H, W) uint8 and labels (B,) int64."""
-        return self.data.images[indices], self.data.labels[indices]
+        return self.data.batch(indices)
 
 
 def batch_loader(
-    data: LabelledImages, batch_size: int, *, seed: int | None = None, pin_memory: bool = False
+    data: Samples,
+    batch_size: int,
+    *,
+    seed: int | None = None,
+    num_workers: int = 0,
+    pin_memory: bool = False,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """A DataLoader over ``data`` that yields gathered batches in the :class:`BatchOrder` of ``seed``."""
+    """A DataLoader over ``data`` that yields whole batches in the :class:`BatchOrder` of ``seed``.
+
+    Args:
+        data: The images.
+        batch_size: Images a batch, ≥ 1.
+        seed: Of the shuffling; None keeps the order.
+        num_workers: Processes that make batches; 0 for none beside the training's. What they
+            give does not depend on their number.
+        pin_memory: Keep batches in page-locked memory (for a GPU).
+    """
     return DataLoader(
         GatheredBatches(data),
         batch_size=None,  # the sampler yields whole batches
         sampler=BatchOrder(len(data), batch_size, seed),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
     )

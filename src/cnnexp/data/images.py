@@ -1,12 +1,24 @@
-"""A labelled set of images, held whole as tensors, and its errors."""
+"""A labelled set of images, in memory or on disk, and its errors."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
-__all__ = ["DataFileError", "DataUnavailableError", "ImageSet", "LabelledImages"]
+__all__ = [
+    "DataFileError",
+    "DataUnavailableError",
+    "ImageSet",
+    "LabelledImages",
+    "Samples",
+    "image_set",
+    "pixel_statistics",
+]
 
 
 class DataFileError(RuntimeError):
@@ -17,9 +29,35 @@ class DataUnavailableError(RuntimeError):
     """A data set is neither on disk nor to be downloaded."""
 
 
+class Samples(Protocol):
+    """Images and their classes, wherever they lie: what a part of an :class:`ImageSet` must offer."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64, 0 to classes − 1."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of each image."""
+        ...
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) indices → images (B, C, H, W) uint8 and labels (B,) int64, in that order."""
+        ...
+
+    def select(self, indices: Tensor, labels: Tensor | None = None) -> Samples:
+        """Those at ``indices``, in that order; with ``labels`` (B,) instead of their own, if given."""
+        ...
+
+
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images and their classes.
+    """Images held in memory, and their classes.
 
     Attributes:
         images: (N, C, H, W) uint8, 0 to 255.
@@ -38,9 +76,21 @@ class LabelledImages:
     def __len__(self) -> int:
         return self.images.size(0)
 
-    def select(self, indices: Tensor) -> LabelledImages:
-        """Those at ``indices``, in that order."""
-        return LabelledImages(self.images[indices], self.labels[indices])
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of each image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) indices → images (B, C, H, W) and labels (B,): one gather."""
+        return self.images[indices], self.labels[indices]
+
+    def select(self, indices: Tensor, labels: Tensor | None = None) -> LabelledImages:
+        """Those at ``indices``, in that order; with ``labels`` (B,) instead of their own, if given."""
+        return LabelledImages(
+            self.images[indices], self.labels[indices] if labels is None else labels
+        )
 
 
 @dataclass(frozen=True)
@@ -59,8 +109,8 @@ class ImageSet:
     """
 
     name: str
-    train: LabelledImages
-    test: LabelledImages
+    train: Samples
+    test: Samples
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -71,9 +121,69 @@ class ImageSet:
     @property
     def channels(self) -> int:
         """C of the images."""
-        return self.train.images.size(1)
+        return self.train.shape[0]
 
     @property
     def image_size(self) -> tuple[int, int]:
         """(H, W) of the images."""
-        return self.train.images.size(2), self.train.images.size(3)
+        return self.train.shape[1:]
+
+    def keep_classes(self, names: Sequence[str]) -> ImageSet:
+        """Only the images of these classes, which get the labels 0, 1, … in the order of ``names``.
+
+        Mean and deviation remain those of the whole set.
+
+        Raises:
+            ValueError: A name is unknown or repeated, or there are fewer than two.
+        """
+        unknown = [name for name in names if name not in self.classes]
+        if unknown or len(set(names)) != len(names) or len(names) < 2:
+            raise ValueError(
+                f"classes=[{', '.join(names)}]: must be two or more of {self.name}'s, each once: "
+                f"{', '.join(self.classes)}"
+            )
+        chosen = torch.tensor([self.classes.index(name) for name in names])
+        new_label = torch.full((len(self.classes),), -1).index_copy(
+            0, chosen, torch.arange(len(chosen))
+        )
+        parts = []
+        for part in (self.train, self.test):
+            labels = new_label[part.labels]
+            (kept,) = (labels >= 0).nonzero(as_tuple=True)
+            parts.append(part.select(kept, labels[kept]))
+        share = len(parts[0]) / len(self.train)
+        return replace(
+            self,
+            train=parts[0],
+            test=parts[1],
+            classes=tuple(names),
+            stands_in_for=round(self.stands_in_for * share),
+        )
+
+
+def image_set(
+    name: str, train: LabelledImages, test: LabelledImages, classes: tuple[str, ...]
+) -> ImageSet:
+    """An :class:`ImageSet` with mean, deviation and checksum computed from the tensors."""
+    digest = hashlib.md5()
+    for part in (train, test):
+        digest.update(part.images.contiguous().numpy().tobytes())
+        digest.update(part.labels.numpy().tobytes())
+    mean, std = pixel_statistics(train.images)
+    return ImageSet(name, train, test, classes, mean, std, digest.hexdigest())
+
+
+def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel of ``images`` (N, C, H, W) uint8, scaled to 0…1.
+
+    Rounded to four digits; the deviation of a channel that is constant is given as 1.
+    """
+    channels = images.transpose(0, 1).flatten(1)
+    counts = torch.stack([torch.bincount(c.int(), minlength=256) for c in channels]).double()
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = (counts * values).sum(1) / counts.sum(1)
+    std = ((counts * values.square()).sum(1) / counts.sum(1) - mean.square()).clamp(min=0).sqrt()
+    return (
+        tuple(round(v, 4) for v in mean.tolist()),
+        tuple(round(v, 4) or 1.0 for v in std.tolist()),
+    )

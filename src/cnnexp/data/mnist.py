@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
+from typing import Literal
 
 from cnnexp.data.digits import load_digits
+from cnnexp.data.download import download_timeout
 from cnnexp.data.images import DataFileError, DataUnavailableError, ImageSet, LabelledImages
-from cnnexp.data.torchvision_sets import download_timeout
 
 __all__ = ["MNIST_CHECKSUMS", "load_mnist", "load_mnist_or_digits"]
 
@@ -63,7 +64,7 @@ def load_mnist(
 
 
 def load_mnist_or_digits(
-    root: Path | str, *, fallback: str = "digits", download: bool = True
+    root: Path | str, *, fallback: Literal["digits", "error"] = "digits", download: bool = True
 ) -> ImageSet:
     """MNIST, or where it is neither on disk nor to be downloaded, the bundled digits.
 

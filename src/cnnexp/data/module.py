@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import lightning as L
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cnnexp.data.batches import batch_loader
-from cnnexp.data.images import ImageSet, LabelledImages
+from cnnexp.data.images import ImageSet, Samples
 
 __all__ = ["ImageDataModule"]
 
@@ -26,15 +26,20 @@ class ImageDataModule(L.LightningDataModule):
         load: Loads the image set; called once, at the first use.
         batch_size: Images a training batch, ≥ 1.
         eval_batch_size: Images a validation or test batch, ≥ 1.
-        val_size: Training images held out for validation; 0 for none.
-        train_size: Images trained on, drawn by ``split_seed``; None for all that remain.
+        val_size: Training images held out for validation, 0 for none; or, between 0 and 1, their
+            share of all.
+        train_size: Images trained on, drawn by ``split_seed``; or, between 0 and 1, their share of
+            those that remain; None for all of these.
+        classes: Names of the classes to keep, see ``ImageSet.keep_classes``; None for all.
         split_seed: Of the split.
         shuffle_seed: Of the order of training batches, a new one each epoch.
+        num_workers: Processes that make the training batches, and as many again for validation;
+            0 for none beside the training's own.
         pin_memory: Keep batches in page-locked memory (for a GPU).
 
     Raises:
         ValueError: At the first use, if ``val_size`` and ``train_size`` ask for more images than
-            there are.
+            there are, or ``classes`` for one that is not there.
     """
 
     def __init__(
@@ -43,46 +48,52 @@ class ImageDataModule(L.LightningDataModule):
         *,
         batch_size: int = 128,
         eval_batch_size: int = 500,
-        val_size: int = 5000,
-        train_size: int | None = None,
+        val_size: float = 5000,
+        train_size: float | None = None,
+        classes: Sequence[str] | None = None,
         split_seed: int = 0,
         shuffle_seed: int = 0,
+        num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
         super().__init__()
         self._load = load
         self._images: ImageSet | None = None
-        self._split: tuple[LabelledImages, LabelledImages] | None = None
+        self._split: tuple[Samples, Samples] | None = None
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.train_size = val_size, train_size
+        self._classes = None if classes is None else tuple(classes)
         self.split_seed, self.shuffle_seed = split_seed, shuffle_seed
-        self.pin_memory = pin_memory
+        self.num_workers, self.pin_memory = num_workers, pin_memory
 
     @property
     def images(self) -> ImageSet:
         """The image set; loaded at the first use."""
         if self._images is None:
-            self._images = self._load()
+            images = self._load()
+            self._images = images if self._classes is None else images.keep_classes(self._classes)
         return self._images
 
     @property
-    def train(self) -> LabelledImages:
+    def train(self) -> Samples:
         """The images trained on."""
         return self.split()[0]
 
     @property
-    def val(self) -> LabelledImages:
+    def val(self) -> Samples:
         """The images held out for validation."""
         return self.split()[1]
 
-    def split(self) -> tuple[LabelledImages, LabelledImages]:
+    def split(self) -> tuple[Samples, Samples]:
         """(training, validation) images; made at the first use."""
         if self._split is None:
             whole, instead_of = self.images.train, self.images.stands_in_for
-            share = len(whole) / instead_of if instead_of else 1.0
-            val_size = round(self.val_size * share)
+            scale = len(whole) / instead_of if instead_of else 1.0
+            val_size = _count(self.val_size, len(whole), scale)
             room = len(whole) - val_size
-            wanted = room if self.train_size is None else max(1, round(self.train_size * share))
+            wanted = room
+            if self.train_size is not None:
+                wanted = max(1, _count(self.train_size, room, scale))
             if room < 1 or wanted > room:
                 raise ValueError(
                     f"{self.images.name} has {len(whole)} training images: too few for "
@@ -99,20 +110,22 @@ class ImageDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Shuffled batches of the training images."""
-        return batch_loader(
-            self.train, self.batch_size, seed=self.shuffle_seed, pin_memory=self.pin_memory
-        )
+        return self._batches(self.train, self.batch_size, self.shuffle_seed)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Batches of the validation images in order; no batches with ``val_size=0``."""
-        return self._evaluation(self.val)
+        return self._batches(self.val, self.eval_batch_size)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Batches of the official test images in order."""
-        return self._evaluation(self.images.test)
+        return self._batches(self.images.test, self.eval_batch_size)
 
-    def _evaluation(self, data: LabelledImages) -> DataLoader[tuple[Tensor, Tensor]]:
-        return batch_loader(data, self.eval_batch_size, pin_memory=self.pin_memory)
+    def _batches(
+        self, data: Samples, batch_size: int, seed: int | None = None
+    ) -> DataLoader[tuple[Tensor, Tensor]]:
+        return batch_loader(
+            data, batch_size, seed=seed, num_workers=self.num_workers, pin_memory=self.pin_memory
+        )
 
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int
@@ -120,3 +133,8 @@ class ImageDataModule(L.LightningDataModule):
         """Scale the pixels on the device: a byte each has travelled there, not four."""
         images, labels = batch
         return images.float() / 255, labels
+
+
+def _count(size: float, of: int, scale: float) -> int:
+    """``size`` images of a set that is ``scale`` times the one meant, or that share ``of`` them."""
+    return round(size * scale) if isinstance(size, int) else round(size * of)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cnnexp.data.images import ImageSet, LabelledImages
-from cnnexp.data.torchvision_sets import image_set
+from cnnexp.data.images import ImageSet, LabelledImages, image_set
 
 __all__ = ["load_synthetic"]
 
@@ -15,7 +14,7 @@ def load_synthetic(
     *,
     image_size: int = 28,
     channels: int = 1,
-    classes: int = 10,
+    num_classes: int = 10,
     seed: int = 0,
 ) -> ImageSet:
     """Noisy copies of one random pattern a class; a fifth as many test images, of the same patterns.
@@ -23,29 +22,29 @@ def load_synthetic(
     A network learns them easily: what they are for is speed, memory and plumbing.
 
     Args:
-        size: Training images, ≥ ``classes``.
+        size: Training images, ≥ ``num_classes``.
         image_size: Height and width, ≥ 1.
         channels: C of the images, ≥ 1.
-        classes: ≥ 2.
+        num_classes: ≥ 2.
         seed: Of patterns and noise.
 
     Raises:
         ValueError: A range is violated.
     """
-    if classes < 2 or size < classes or min(image_size, channels) < 1:
+    if num_classes < 2 or size < num_classes or min(image_size, channels) < 1:
         raise ValueError(
             f"synthetic images need 2 classes, an image of each, and a positive size, but got size "
-            f"{size}, image_size {image_size}, channels {channels}, classes {classes}"
+            f"{size}, image_size {image_size}, channels {channels}, num_classes {num_classes}"
         )
     generator = torch.Generator().manual_seed(seed)
     shape = channels, image_size, image_size
-    patterns = torch.randint(0, 256, (classes, *shape), generator=generator, dtype=torch.uint8)
+    patterns = torch.randint(0, 256, (num_classes, *shape), generator=generator, dtype=torch.uint8)
     parts = []
-    for count in (size, max(size // 5, classes)):
-        labels = torch.arange(count) % classes
+    for count in (size, max(size // 5, num_classes)):
+        labels = torch.arange(count) % num_classes
         images = patterns[labels]
         noise = torch.randint(0, 256, images.shape, generator=generator, dtype=torch.uint8)
         noisy = torch.rand(images.shape, generator=generator) < 0.5
         parts.append(LabelledImages(torch.where(noisy, noise, images), labels))
-    names = tuple(str(each) for each in range(classes))
+    names = tuple(str(each) for each in range(num_classes))
     return image_set("synthetic", parts[0], parts[1], names)

@@ -8,11 +8,8 @@ Images" (2009, CIFAR-10); Netzer et al., "Reading Digits in Natural Images" (201
 
 from __future__ import annotations
 
-import hashlib
 import pickle
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,18 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnexp.data.images import DataFileError, DataUnavailableError, ImageSet, LabelledImages
+from cnnexp.data.download import download_timeout
+from cnnexp.data.images import (
+    DataFileError,
+    DataUnavailableError,
+    ImageSet,
+    LabelledImages,
+    image_set,
+)
 
-__all__ = [
-    "EMNIST_SPLITS",
-    "TORCHVISION_SETS",
-    "download_timeout",
-    "image_set",
-    "load_torchvision_set",
-]
+__all__ = ["EMNIST_SPLITS", "TORCHVISION_SETS", "load_torchvision_set"]
 
 EMNIST_SPLITS = ("balanced", "byclass", "bymerge", "letters", "digits", "mnist")
-_DOWNLOAD_TIMEOUT = 15.0  # seconds without an answer
 
 
 class _Set(NamedTuple):
@@ -131,38 +128,3 @@ def load_torchvision_set(
     train, test = parts
     names = tuple(each for each in classes if each != "N/A")
     return image_set(name if split is None else f"{name}-{split}", train, test, names)
-
-
-def image_set(
-    name: str, train: LabelledImages, test: LabelledImages, classes: tuple[str, ...]
-) -> ImageSet:
-    """An :class:`ImageSet` with mean, deviation and checksum computed from the tensors."""
-    digest = hashlib.md5()
-    for part in (train, test):
-        digest.update(part.images.contiguous().numpy().tobytes())
-        digest.update(part.labels.numpy().tobytes())
-    channels = train.images.transpose(0, 1).flatten(1)
-    counts = torch.stack([torch.bincount(c.int(), minlength=256) for c in channels]).double()
-    values = torch.arange(256, dtype=torch.float64) / 255
-    mean = (counts * values).sum(1) / counts.sum(1)
-    std = ((counts * values.square()).sum(1) / counts.sum(1) - mean.square()).clamp(min=0).sqrt()
-    return ImageSet(
-        name=name,
-        train=train,
-        test=test,
-        classes=classes,
-        mean=tuple(round(v, 4) for v in mean.tolist()),
-        std=tuple(round(v, 4) or 1.0 for v in std.tolist()),
-        checksum=digest.hexdigest(),
-    )
-
-
-@contextmanager
-def download_timeout() -> Iterator[None]:
-    """Let torchvision's download, which sets no time limit, fail instead of hang."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

@@ -23,7 +23,9 @@ class SeedCNN(nn.Module):
         in_channels: Channels of the images, C_in.
         num_classes: Logits at the end.
         image_size: (H, W) of the images; each block halves it, rounding down.
-        channels: C_out of each block; their number is the number of blocks, ≥ 1.
+        channels: C_out of each block, ≥ 1.
+        blocks: Their number, ≥ 1: the first of ``channels``, and beyond them as wide as the last.
+            None for one for each of ``channels``.
         kernel_size: K of every convolution, or one for each block; ≥ 1.
         activation: Name of an activation, see ``cnnexp.models.activation``.
         pool_size: Window and stride of the pooling, ≥ 1; 1 leaves it out.
@@ -45,6 +47,7 @@ class SeedCNN(nn.Module):
         num_classes: int = 10,
         image_size: Sequence[int] = (28, 28),
         channels: Sequence[int] = (32, 64, 128, 256),
+        blocks: int | None = None,
         kernel_size: int | Sequence[int] = 3,
         activation: str = "relu",
         pool_size: int = 2,
@@ -54,6 +57,7 @@ class SeedCNN(nn.Module):
         init: str = "default",
     ) -> None:
         super().__init__()
+        channels = _widths(channels, blocks)
         kernels = (
             [kernel_size] * len(channels) if isinstance(kernel_size, int) else list(kernel_size)
         )
@@ -77,6 +81,15 @@ class SeedCNN(nn.Module):
         return self.classifier(self.dropout(torch.flatten(self.features(images), 1)))
 
 
+def _widths(channels: Sequence[int], blocks: int | None) -> list[int]:
+    """C_out of each block."""
+    if blocks is None:
+        return list(channels)
+    if blocks < 1:
+        raise ValueError(f"blocks must be at least 1, or None, but got {blocks}")
+    return [*channels[:blocks], *list(channels[-1:]) * (blocks - len(channels))]
+
+
 def _check(
     channels: Sequence[int], kernels: Sequence[int], pool_size: int, image_size: Sequence[int]
 ) -> None:
@@ -94,5 +107,5 @@ def _check(
     if min(image_size) < pool_size ** len(channels):
         raise ValueError(
             f"images of {image_size[0]}×{image_size[1]} are too small for {len(channels)} blocks that "
-            f"each divide the size by pool_size={pool_size}; use fewer channels or a smaller pool_size"
+            f"each divide the size by pool_size={pool_size}; use fewer blocks or a smaller pool_size"
         )

@@ -1,0 +1,168 @@
+"""The user's own pictures: a folder a class, decoded while the training goes on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cnnexp.data.batches import seeded_generator
+from cnnexp.data.images import DataUnavailableError, ImageSet, pixel_statistics
+from cnnexp.data.pictures import PICTURE_ENDINGS, read_picture, verify_picture
+
+__all__ = ["PictureFiles", "load_image_folder"]
+
+_TEST_SHARE = 0.2
+_MEASURED = 1000  # pictures whose pixels give mean and deviation
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Pictures on disk and their classes; each batch is decoded when it is asked for.
+
+    Attributes:
+        files: N of them.
+        labels: (N,) int64, 0 to classes − 1.
+        shape: (C, H, W) that each is brought to, see ``read_picture``.
+    """
+
+    files: Sequence[Path]
+    labels: Tensor
+    shape: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) indices → images (B, C, H, W) uint8 and labels (B,).
+
+        Raises:
+            DataFileError: A file cannot be decoded; it is named.
+        """
+        channels, *size = self.shape
+        images = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
+        for row, index in enumerate(indices.tolist()):
+            images[row] = read_picture(self.files[index], channels, (size[0], size[1]))
+        return images, self.labels[indices]
+
+    def select(self, indices: Tensor, labels: Tensor | None = None) -> PictureFiles:
+        """Those at ``indices``, in that order; with ``labels`` (B,) instead of their own, if given."""
+        chosen = [self.files[index] for index in indices.tolist()]
+        return PictureFiles(chosen, self.labels[indices] if labels is None else labels, self.shape)
+
+
+def load_image_folder(folder: Path | str, *, image_size: int = 64, channels: int = 3) -> ImageSet:
+    """Pictures in ``folder``/train/<class>/… and ``folder``/test/<class>/…, of any size and format.
+
+    ``val`` stands for ``test`` where only that is there. Without ``train``, the folders of the
+    classes lie in ``folder`` itself, and a fifth of each class, always the same, is the test set.
+    Folders below a class belong to it; hidden files and other kinds of files are passed over.
+
+    Every file is read once here, for the checksum (of names and contents); mean and deviation are
+    those of 1,000 training pictures, or of all if there are fewer.
+
+    Args:
+        folder: Where they are.
+        image_size: Height and width that every picture is brought to, ≥ 1, see ``read_picture``.
+        channels: 3 for colour, 1 for grey.
+
+    Raises:
+        DataUnavailableError: The folder is missing, or has fewer than two classes, or a class has
+            no picture.
+        DataFileError: A file is no picture.
+        ValueError: A range is violated.
+    """
+    if image_size < 1 or channels not in (1, 3):
+        raise ValueError(
+            f"pictures need an image_size of at least 1 and 1 or 3 channels, but got {image_size} and "
+            f"{channels}"
+        )
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise DataUnavailableError(
+            f"there is no folder {folder}; set data.folder to one that holds train/<class>/ and "
+            f"test/<class>/, or <class>/"
+        )
+    shape = channels, image_size, image_size
+    parted = (folder / "train").is_dir()
+    classes = _classes(folder / "train" if parted else folder)
+    whole = _pictures(folder / "train" if parted else folder, classes, shape)
+    if parted:
+        train, test = whole, _pictures(_test_folder(folder), classes, shape)
+    else:
+        train, test = _cut(whole)
+    order = torch.randperm(len(train), generator=seeded_generator(0))[:_MEASURED]
+    mean, std = pixel_statistics(train.batch(order.sort().values)[0])
+    return ImageSet(folder.name, train, test, classes, mean, std, _checksum(folder, train, test))
+
+
+def _test_folder(folder: Path) -> Path:
+    for name in ("test", "val"):
+        if (folder / name).is_dir():
+            return folder / name
+    raise DataUnavailableError(f"{folder} has a folder train, but neither test nor val beside it")
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(names) < 2:
+        raise DataUnavailableError(
+            f"{folder} must hold a folder for each class, two at least, but has "
+            f"{', '.join(names) or 'none'}"
+        )
+    return tuple(names)
+
+
+def _pictures(folder: Path, classes: Sequence[str], shape: tuple[int, int, int]) -> PictureFiles:
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(p for p in (folder / name).rglob("*") if _is_picture(p))
+        if not found:
+            raise DataUnavailableError(
+                f"{folder / name} holds no picture (known: {' '.join(PICTURE_ENDINGS)})"
+            )
+        files += found
+        labels += [label] * len(found)
+    others = sorted(set(_classes(folder)) - set(classes))
+    if others:
+        raise DataUnavailableError(
+            f"{folder} has folders of classes that the training images lack: {', '.join(others)}"
+        )
+    return PictureFiles(files, torch.tensor(labels), shape)
+
+
+def _is_picture(path: Path) -> bool:
+    known = path.suffix.lower() in PICTURE_ENDINGS and not path.name.startswith(".")
+    return known and path.is_file()
+
+
+def _cut(whole: PictureFiles) -> tuple[PictureFiles, PictureFiles]:
+    """(training, test) pictures: a fifth of each class, one at least, tests."""
+    held_out = torch.zeros(len(whole), dtype=torch.bool)
+    for label in whole.labels.unique().tolist():
+        (own,) = (whole.labels == label).nonzero(as_tuple=True)
+        order = own[torch.randperm(len(own), generator=seeded_generator(label))]
+        if len(own) < 2:
+            name = whole.files[int(own[0])].parent
+            raise DataUnavailableError(f"{name} holds one picture; a class needs two at least")
+        held_out[order[: max(1, round(_TEST_SHARE * len(own)))]] = True
+    (test,) = held_out.nonzero(as_tuple=True)
+    (train,) = (~held_out).nonzero(as_tuple=True)
+    return whole.select(train), whole.select(test)
+
+
+def _checksum(folder: Path, *parts: PictureFiles) -> str:
+    """An md5 of all pictures' names and contents, in order."""
+    digest = hashlib.md5()
+    for part in parts:
+        for file in part.files:
+            content = file.read_bytes()
+            verify_picture(file, content)
+            digest.update(f"{file.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
+            digest.update(content)
+    return digest.hexdigest()
