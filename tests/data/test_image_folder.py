@@ -146,7 +146,7 @@ def test_folders_that_cannot_serve(parted: Path) -> None:
     shutil.rmtree(parted / "test")
     with pytest.raises(DataUnavailableError, match="a folder train, but neither test nor val"):
         load_image_folder(parted)
-    with pytest.raises(DataUnavailableError, match="must hold a folder for each class.* has none"):
+    with pytest.raises(DataUnavailableError, match=r"must hold a folder for each class.* has none"):
         load_image_folder(parted / "train" / "red")
     (parted / "train" / "green").mkdir()
     with pytest.raises(DataUnavailableError, match=r"green holds no picture \(known: \.png"):
