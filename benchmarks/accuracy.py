@@ -1,0 +1,166 @@
+"""How well the choices train: sweeps on real MNIST, their figures with conditions, and the tables in the docs.
+
+    python benchmarks/accuracy.py experiments     the recipes of conf/experiment, three seeds each
+    python benchmarks/accuracy.py optimizers      every optimiser with its defaults, on 10,000 images
+    python benchmarks/accuracy.py backwards       the article's settings by several algorithms
+    python benchmarks/accuracy.py … --table       train nothing: from the runs that are done
+    python benchmarks/accuracy.py … --csv         only the table, from the committed file
+
+Each trains by ``python -m cnnexp.train -m …`` what is not done yet, writes
+benchmarks/results/<study>.csv, and the table between ``<!-- <study> -->`` and ``<!-- end -->`` of
+README.md and docs/. The epoch is chosen on validation images; the test images are read once a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnnexp.runs import RunFolder
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+FIGURES = (
+    *("dataset", "test/acc", "test/loss", "val/acc", "best_epoch", "epochs", "steps"),
+    *("parameters", "seconds_fit", "images_per_second", "config_hash"),
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Sweeps over the values of one config group.
+
+    Attributes:
+        group: What is compared.
+        values: Its choices.
+        settings: Overrides that all share.
+        own: Further overrides of some choices.
+        seeds: Of each choice.
+    """
+
+    group: str
+    values: tuple[str, ...]
+    settings: tuple[str, ...] = ()
+    own: dict[str, tuple[str, ...]] | None = None
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def overrides(self, value: str) -> list[str]:
+        """The command line of ``value``, without name and seeds."""
+        return [f"{self.group}={value}", *self.settings, *(self.own or {}).get(value, ())]
+
+
+def _choices(group: str) -> tuple[str, ...]:
+    return tuple(sorted(file.stem for file in (ROOT / "conf" / group).glob("*.yaml")))
+
+
+STUDIES = {
+    "experiments": Study("experiment", _choices("experiment")),
+    "optimizers": Study(
+        "optimizer",
+        _choices("optimizer"),
+        ("data.train_size=10000", "trainer.max_epochs=10"),
+        # one step an epoch, and some eight passes a step: see docs/results.md
+        own={"gd": ("trainer.max_epochs=150",), "lbfgs": ("trainer.max_epochs=4",)},
+    ),
+    "backwards": Study("backward", ("direct", "im2col", "native"), ("experiment=article",)),
+}
+
+
+def train(name: str, values: Sequence[str], seeds: Sequence[int]) -> None:
+    """Run every job that is not done yet, one sweep a choice."""
+    for value in values:
+        command = [sys.executable, "-m", "cnnexp.train", "-m", *STUDIES[name].overrides(value)]
+        command += [f"name={name}-{value}", "data.fallback=error"]
+        subprocess.run([*command, f"seed={','.join(map(str, seeds))}"], check=True)
+
+
+def collect(name: str, root: Path) -> list[dict[str, str]]:
+    """The figures and conditions of every job that is done, as the rows of the file."""
+    rows = []
+    for value in STUDIES[name].values:
+        for file in (root / f"{name}-{value}").glob("*/result.json"):
+            run = RunFolder(file.parent)
+            result, origin = run.read_result(), run.read_provenance()
+            row = {STUDIES[name].group: value, "seed": result["seed"]}
+            row |= {figure: result[figure] for figure in FIGURES}
+            row |= {"date": origin["time"][:10], "commit": (origin["git"] or {}).get("commit", "")}
+            row |= {key: origin[key] for key in ("processor", "threads", "python")}
+            row |= {key: origin["versions"][key] for key in ("cnnexp", "torch", "lightning")}
+            rows.append({key: str(cell) for key, cell in row.items()})
+    return sorted(rows, key=lambda row: (row[STUDIES[name].group], int(row["seed"])))
+
+
+def table(name: str, rows: Sequence[dict[str, str]]) -> str:
+    """The Markdown table: a choice a row, mean ± standard deviation over its seeds."""
+    group = STUDIES[name].group
+    lines = [
+        f"| `{group}=` | test accuracy | by seed | validation | epochs | s a run | parameters |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for value in dict.fromkeys(row[group] for row in rows):
+        own = [row for row in rows if row[group] == value]
+        accuracies = [100 * float(row["test/acc"]) for row in own]
+        spread = f" ± {statistics.stdev(accuracies):.2f}" if len(own) > 1 else ""
+        validation = statistics.mean(100 * float(row["val/acc"]) for row in own)
+        seconds = statistics.median(float(row["seconds_fit"]) for row in own)
+        lines.append(
+            f"| `{value}` | {statistics.mean(accuracies):.2f}{spread} % | "
+            f"{', '.join(f'{accuracy:.2f}' for accuracy in accuracies)} | {validation:.2f} % | "
+            f"{own[0]['epochs']} | {seconds:.0f} | {int(own[0]['parameters']):,} |"
+        )
+    return "\n".join(lines)
+
+
+def read(name: str) -> list[dict[str, str]]:
+    """The rows of the committed file."""
+    with (RESULTS / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def place(name: str, made: str) -> None:
+    """Put the table into every document that has a place for it."""
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        new = re.sub(pattern, lambda m: f"{m[1]}\n{made}\n\n{m[2]}", text, flags=re.S)
+        if new != text:
+            document.write_text(new, encoding="utf-8")
+
+
+def main() -> None:
+    """As the module says."""
+    parser = argparse.ArgumentParser(description="accuracies on MNIST, three seeds each")
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--only", help="these choices, comma-separated")
+    parser.add_argument("--seed", help="these seeds, comma-separated")
+    parser.add_argument("--table", action="store_true", help="from the runs that are done")
+    parser.add_argument("--csv", action="store_true", help="only the table, from the committed file")
+    options = parser.parse_args()
+    study = STUDIES[options.study]
+    if not (options.table or options.csv):
+        values = options.only.split(",") if options.only else study.values
+        seeds = [int(s) for s in options.seed.split(",")] if options.seed else study.seeds
+        train(options.study, values, seeds)
+    if not options.csv:
+        rows = collect(options.study, Path("outputs/sweeps"))
+        if not rows:
+            parser.exit(1, "no job is done in outputs/sweeps\n")
+        with (RESULTS / f"{options.study}.csv").open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    made = table(options.study, read(options.study))
+    place(options.study, made)
+    print(made)
+
+
+if __name__ == "__main__":
+    main()
