@@ -1,4 +1,4 @@
-"""How well the choices train: sweeps on real MNIST, their figures with conditions, and the tables in the docs.
+"""How well the choices train: sweeps on real MNIST, their figures with conditions, the tables in the docs.
 
     python benchmarks/accuracy.py experiments     the recipes of conf/experiment, three seeds each
     python benchmarks/accuracy.py optimizers      every optimiser with its defaults, on 10,000 images
@@ -142,7 +142,9 @@ def main() -> None:
     parser.add_argument("--only", help="these choices, comma-separated")
     parser.add_argument("--seed", help="these seeds, comma-separated")
     parser.add_argument("--table", action="store_true", help="from the runs that are done")
-    parser.add_argument("--csv", action="store_true", help="only the table, from the committed file")
+    parser.add_argument(
+        "--csv", action="store_true", help="only the table, from the committed file"
+    )
     options = parser.parse_args()
     study = STUDIES[options.study]
     if not (options.table or options.csv):

@@ -29,7 +29,7 @@ from tests.data.idx import write_mnist
 SHORT = ("model=lenet5", "data=digits", "trainer.max_epochs=1", "accelerator=cpu")
 
 
-def _runs(folder: Path) -> list[RunFolder]:
+def run_folders(folder: Path) -> list[RunFolder]:
     return [RunFolder(file.parent) for file in sorted(folder.rglob("status.json"))]
 
 
@@ -164,7 +164,7 @@ def test_offline_with_an_empty_data_folder_it_trains_on_the_digits_and_says_so_o
     done = command("cnnexp.train", *short, **offline)
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).count("NO MNIST") == 1
-    (run,) = _runs(empty_folder)
+    (run,) = run_folders(empty_folder)
     assert run.read_result()["dataset"] == "digits"
     assert run.read_provenance()["dataset"]["sizes"] == [1317, 120, 360]  # as 55,000 to 5,000
     assert run.log.read_text().count("NO MNIST") == 1
@@ -184,7 +184,7 @@ def test_a_run_prints_lines_and_writes_the_run_folder(command: Command, empty_fo
     assert first.startswith("cnnexp 0.1.0  LeNet5, 61,706 parameters  backward auto  digits")
     assert epoch.startswith("epoch 1/1  train/loss ")
     assert test.startswith("test/acc ")
-    (run,) = _runs(empty_folder)
+    (run,) = run_folders(empty_folder)
     assert where == f"run folder {run.path.relative_to(empty_folder)}"
     assert run.path.parent == empty_folder / "outputs" / "train" / "lenet5"
     assert {path.name for path in run.path.iterdir()} == {
@@ -227,10 +227,10 @@ def test_a_config_yaml_runs_again_with_the_same_result(
     command: Command, empty_folder: Path
 ) -> None:
     assert command("cnnexp.train", *SHORT, "seed=3", "optimizer.lr=0.002").returncode == 0
-    (first,) = _runs(empty_folder)
+    (first,) = run_folders(empty_folder)
     again = command("cnnexp.train", "--config-dir", str(first.path), "--config-name", "config")
     assert again.returncode == 0, again.stderr
-    _, second = _runs(empty_folder)
+    _, second = run_folders(empty_folder)
     one, two = first.read_result(), second.read_result()
     for key in ("seconds_fit", "images_per_second"):
         del one[key], two[key]
@@ -244,7 +244,7 @@ def test_a_sweep_makes_one_folder_a_job_and_skips_what_is_done(
     sweep = ("cnnexp.train", "-m", *SHORT, "name=opt", "optimizer=adam,sgd", "seed=0,1")
     done = command(*sweep)
     assert done.returncode == 0, done.stderr
-    runs = _runs(empty_folder)
+    runs = run_folders(empty_folder)
     assert len(runs) == 4
     for run in runs:
         result = run.read_result()
@@ -283,9 +283,9 @@ def test_a_failing_job_lets_the_others_run_and_the_sweep_exits_with_1(
     assert done.returncode == 1
     assert "failed: RuntimeError: it broke here (more in outputs/sweeps/x/" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
-    states = sorted(run.read_status()["state"] for run in _runs(empty_folder))
+    states = sorted(run.read_status()["state"] for run in run_folders(empty_folder))
     assert states == ["done", "failed"]
-    (failed,) = [run for run in _runs(empty_folder) if run.read_status()["state"] == "failed"]
+    (failed,) = [run for run in run_folders(empty_folder) if run.read_status()["state"] == "failed"]
     assert "Traceback" in failed.log.read_text()
     assert failed.read_status()["error"] == "RuntimeError: it broke\nhere"
 
@@ -305,7 +305,7 @@ def test_a_signal_stops_the_run_and_its_status_says_so(
     )
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
-        runs = _runs(empty_folder)
+        runs = run_folders(empty_folder)
         if runs and runs[0].read_status().get("epoch", 0) >= 2:
             break
         time.sleep(0.1)
@@ -313,11 +313,12 @@ def test_a_signal_stops_the_run_and_its_status_says_so(
     out, err = process.communicate(timeout=120)
     assert process.returncode == code, err
     assert "Traceback" not in out + err
-    (run,) = _runs(empty_folder)
+    (run,) = run_folders(empty_folder)
     assert run.read_status()["state"] == "stopped"
     assert run.read_status()["epoch"] >= 2
     assert run.last_checkpoint.exists()
     assert not run.result.exists()
+    assert err.count("stopping after this step; once more stops at once") == 1
 
 
 def test_a_folder_with_a_run_in_it_is_not_overwritten(command: Command, empty_folder: Path) -> None:
@@ -334,7 +335,7 @@ def test_a_folder_with_a_run_in_it_is_not_overwritten(command: Command, empty_fo
 def test_a_name_with_odd_characters(command: Command, empty_folder: Path) -> None:
     done = command("cnnexp.train", *SHORT, "name='it is, a=name'")
     assert done.returncode == 0, done.stderr
-    (run,) = _runs(empty_folder)
+    (run,) = run_folders(empty_folder)
     assert run.path.parent.name == "it is, a=name"
     assert yaml.safe_load(run.config.read_text())["name"] == "it is, a=name"
 

@@ -1,5 +1,7 @@
 """``python -m cnnexp.train``: train one network, or with ``-m`` every combination of a sweep.
 
+``run=<folder>`` or ``run=latest`` goes on with a run that was stopped, or extends one that is done.
+
 Everything is composed and checked before Hydra is handed the command, so that a mistake costs one
 message and leaves nothing behind. torch and lightning are imported only once there is something to
 check or to run: ``--help`` and ``--cfg job`` answer at once.
@@ -25,6 +27,7 @@ from omegaconf import DictConfig
 
 from cnnexp.config import Composer, ConfigError, conf_dir, plain_config
 from cnnexp.config.resolvers import register_resolvers
+from cnnexp.config.resumption import check_resumable, stopped_run, trained_on
 from cnnexp.runs import RunFolder, claim_run_folder, config_hash
 
 if TYPE_CHECKING:
@@ -75,14 +78,26 @@ def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
         return _hand_to_hydra(parser, flags)
     if flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides:
         return _sweep(parser, flags, composer)
+    resumed = stopped_run(flags.overrides)
+    if resumed is not None:
+        flags.config_name, flags.config_dir = "config", str(resumed.path.resolve())
+        flags.overrides = [o for o in flags.overrides if not o.startswith("run=")]
+        composer = Composer(flags.config_name, flags.config_path, flags.config_dir)
     given = flags.overrides
     config = composer.compose([*_HYDRA, *given])
-    if (code := _check([plain_config(config)], given)) != 0:
+    plain = plain_config(config)
+    if (code := _check([plain], given)) != 0:
         return code
+    if resumed is not None:
+        from cnnexp.config.build import build_job
+        from cnnexp.config.targets import allowed_prefixes
+
+        images = build_job(plain, allowed_prefixes(given)).data.images
+        check_resumable(resumed, plain, images.checksum)
     if config.get("validate_only"):
         print("checked: this run can start")
         return 0
-    folder = _run_folder(config, given)
+    folder = resumed or _run_folder(config, given)
     quoted = str(folder).replace("'", r"\'")
     flags.overrides = [*_HYDRA, *given, f"hydra.run.dir='{quoted}'"]
     try:
@@ -187,12 +202,14 @@ def run_job(cfg: DictConfig) -> float | None:
     folder = RunFolder(_relative(hydra.runtime.output_dir))
     try:
         job = build_job(plain_config(cfg), allowed_prefixes(hydra.overrides.task))
-        if hydra.mode == RunMode.MULTIRUN:
-            if _is_done(folder, job):
-                log.info("%s is done already", folder)
-                return folder.read_result().get("val/acc")
+        if hydra.mode == RunMode.MULTIRUN and _is_done(folder, job):
+            log.info("%s is done already", folder)
+            return folder.read_result().get("val/acc")
+        again = folder.status.exists()
+        if again and not trained_on(folder, job.data.images.checksum):
             folder.clear()
-        return run_training(job, folder, progress_bar=sys.stderr.isatty())["val/acc"]
+            again = False
+        return run_training(job, folder, progress_bar=sys.stderr.isatty(), resume=again)["val/acc"]
     except TrainingStopped as stop:
         log.warning("%s; status and checkpoints are in %s", stop, folder)
         sys.exit(stop.code)
@@ -204,9 +221,8 @@ def run_job(cfg: DictConfig) -> float | None:
 
 def _is_done(folder: RunFolder, job: TrainingJob) -> bool:
     """Whether ``folder`` holds this job's result: digits that stood in for MNIST are not MNIST's."""
-    trained_on = folder.read_provenance().get("dataset", {}).get("checksum")
     done = folder.read_status().get("state") == "done"
-    return done and trained_on == job.data.images.checksum
+    return done and trained_on(folder, job.data.images.checksum)
 
 
 def _relative(path: str) -> Path:

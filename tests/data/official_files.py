@@ -14,7 +14,15 @@ import pytest
 import torchvision.datasets as tv
 from scipy.io import savemat
 
+from cnnexp.data import LabelledImages, Samples
+
 N_TRAIN, N_TEST = 30, 20
+
+
+def held(part: Samples) -> LabelledImages:
+    """``part``, which is held in memory."""
+    assert isinstance(part, LabelledImages)
+    return part
 
 
 def random_pixels(count: int, *shape: int) -> np.ndarray:

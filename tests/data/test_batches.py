@@ -14,6 +14,7 @@ from cnnexp.data import (
     batch_loader,
     load_digits,
 )
+from tests.data.official_files import held
 
 
 def _orders(seed: int, epoch: int) -> list[int]:
@@ -55,10 +56,10 @@ def _module(**options: Any) -> ImageDataModule:
 def test_validation_is_cut_from_the_training_images_by_seed() -> None:
     one, same, other = (_module(val_size=137, split_seed=s) for s in (1, 1, 2))
     assert (len(one.train), len(one.val)) == (1300, 137)
-    assert torch.equal(one.val.images, same.val.images)
-    assert not torch.equal(one.val.images, other.val.images)
-    rejoined = torch.cat((one.train.images, one.val.images)).flatten(1).double().sum(1)
-    whole = load_digits().train.images.flatten(1).double().sum(1)
+    assert torch.equal(held(one.val).images, held(same.val).images)
+    assert not torch.equal(held(one.val).images, held(other.val).images)
+    rejoined = torch.cat((held(one.train).images, held(one.val).images)).flatten(1).double().sum(1)
+    whole = held(load_digits().train).images.flatten(1).double().sum(1)
     assert torch.equal(rejoined.sort().values, whole.sort().values)  # every image once
 
 
@@ -71,7 +72,7 @@ def test_no_validation() -> None:
 def test_fewer_training_images() -> None:
     small, large = (_module(val_size=100, train_size=size) for size in (50, 60))
     assert len(small.train) == 50
-    assert torch.equal(small.val.images, large.val.images)
+    assert torch.equal(held(small.val).images, held(large.val).images)
 
 
 def test_a_set_that_stands_in_for_another_is_split_in_proportion() -> None:
@@ -108,7 +109,9 @@ def test_only_some_classes_in_the_order_given() -> None:
     is_7, is_2 = whole.train.labels == 7, whole.train.labels == 2
     assert len(module.train) == int((is_7 | is_2).sum())
     assert torch.equal(module.train.labels, torch.where(is_2, 1, 0)[is_7 | is_2])
-    assert torch.equal(module.train.batch(torch.arange(9))[0], whole.train.images[is_7 | is_2][:9])
+    assert torch.equal(
+        module.train.batch(torch.arange(9))[0], held(whole.train).images[is_7 | is_2][:9]
+    )
     assert module.images.mean == whole.mean
     stand_in = dataclasses.replace(whole, stands_in_for=14370).keep_classes(["7", "2"])
     assert stand_in.stands_in_for == 10 * len(module.train)

@@ -13,16 +13,17 @@ from cnnexp.data import (
     load_mnist_or_digits,
 )
 from tests.data.idx import write_mnist
+from tests.data.official_files import held
 
 
 def test_real_mnist(mnist_root: Path) -> None:
     images = load_mnist(mnist_root, download=False)
     assert (len(images.train), len(images.test)) == (60_000, 10_000)
-    assert images.train.images.shape == (60_000, 1, 28, 28)
-    assert images.train.images.dtype == torch.uint8
+    assert held(images.train).images.shape == (60_000, 1, 28, 28)
+    assert held(images.train).images.dtype == torch.uint8
     assert images.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]  # as everyone knows
     assert images.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
-    pixels = images.train.images.float() / 255
+    pixels = held(images.train).images.float() / 255
     assert pixels.mean().item() == pytest.approx(images.mean[0], abs=5e-5)
     assert pixels.std().item() == pytest.approx(images.std[0], abs=5e-5)
     assert (images.name, images.channels, images.image_size) == ("mnist", 1, (28, 28))
@@ -97,11 +98,11 @@ def test_a_failed_download_leaves_nothing_behind(
 def test_the_digits_are_real_and_split_once_for_all() -> None:
     digits = load_digits()
     assert (len(digits.train), len(digits.test)) == (1437, 360)
-    assert digits.train.images.shape == (1437, 1, 28, 28)
-    assert digits.train.images.dtype == torch.uint8
+    assert held(digits.train).images.shape == (1437, 1, 28, 28)
+    assert held(digits.train).images.dtype == torch.uint8
     assert digits.test.labels.bincount().min() >= 34  # every class, a fifth of each
     assert digits.checksum == load_digits().checksum
-    pixels = digits.train.images.float() / 255
+    pixels = held(digits.train).images.float() / 255
     assert pixels.mean().item() == pytest.approx(digits.mean[0], abs=1e-4)
     with pytest.raises(ValueError, match="image_size of at least 8, but got 4"):
         load_digits(4)

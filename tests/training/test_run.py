@@ -108,7 +108,8 @@ def test_the_run_folder_is_whole(tmp_path: Path) -> None:
         "config.yaml", "provenance.json", "status.json", "metrics.csv", "tensorboard",
         "checkpoints", "result.json",
     }  # fmt: skip
-    assert {path.name for path in run.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
+    files = {path.name for path in run.checkpoints.iterdir()}
+    assert files == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     assert run.read_result() == result
     assert run.read_status()["state"] == "done"
     assert run.read_status()["step"] == result["steps"] == 2 * 21

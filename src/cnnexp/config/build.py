@@ -94,6 +94,7 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
         loggers=partial(_loggers, typed.logger, extra),
         seed=typed.seed,
         monitor=typed.checkpoint.monitor,
+        checkpoint_steps=typed.checkpoint.every_n_steps,
         channels_last=typed.accelerator.channels_last,
         config=dict(config),
     )

@@ -123,11 +123,16 @@ class AcceleratorConfig:
 
 @dataclass
 class CheckpointConfig:
-    """Which epoch is the best one: that with the greatest val/acc or the least val/loss."""
+    """What is kept: see ``cnnexp.training.callbacks.Checkpoints``.
+
+    The best epoch is that with the greatest val/acc or the least val/loss.
+    """
 
     monitor: str = "val/acc"
+    every_n_steps: int | None = None
 
     def __post_init__(self) -> None:
+        _at_least(self, "checkpoint", 1, "every_n_steps")
         _one_of("checkpoint.monitor", self.monitor, ("val/acc", "val/loss"))
 
 

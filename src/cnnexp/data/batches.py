@@ -28,11 +28,15 @@ class BatchOrder(Sampler[Tensor]):
         size: Number of samples, ≥ 0.
         batch_size: Samples a batch, ≥ 1; the last batch may be smaller.
         seed: Of the shuffling; None keeps the order.
+        epoch: The epoch whose order is yielded first.
+        skip: Batches left out at the beginning of that epoch: it has been trained on them already.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int | None = None) -> None:
+    def __init__(
+        self, size: int, batch_size: int, seed: int | None = None, *, epoch: int = 0, skip: int = 0
+    ) -> None:
         self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.epoch = 0
+        self.epoch, self._skip_in, self._skip = epoch, epoch, skip
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order is yielded next; Lightning calls it."""
@@ -46,7 +50,8 @@ class BatchOrder(Sampler[Tensor]):
             order = torch.arange(self.size)
         else:
             order = torch.randperm(self.size, generator=seeded_generator(self.seed, self.epoch))
-        yield from order.split(self.batch_size)
+        skip = self._skip if self.epoch == self._skip_in else 0
+        yield from order.split(self.batch_size)[skip:]
 
 
 class GatheredBatches(Dataset[tuple[Tensor, Tensor]]):
@@ -68,6 +73,8 @@ def batch_loader(
     batch_size: int,
     *,
     seed: int | None = None,
+    epoch: int = 0,
+    skip: int = 0,
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
@@ -77,6 +84,7 @@ def batch_loader(
         data: The images.
         batch_size: Images a batch, ≥ 1.
         seed: Of the shuffling; None keeps the order.
+        epoch, skip: Where to begin, see :class:`BatchOrder`.
         num_workers: Processes that make batches; 0 for none beside the training's. What they
             give does not depend on their number.
         pin_memory: Keep batches in page-locked memory (for a GPU).
@@ -84,7 +92,8 @@ def batch_loader(
     return DataLoader(
         GatheredBatches(data),
         batch_size=None,  # the sampler yields whole batches
-        sampler=BatchOrder(len(data), batch_size, seed),
+        sampler=BatchOrder(len(data), batch_size, seed, epoch=epoch, skip=skip),
+        generator=torch.Generator(),  # else each epoch would draw a number from torch's own
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import lightning as L
 import torch
@@ -65,6 +66,7 @@ class ImageDataModule(L.LightningDataModule):
         self._classes = None if classes is None else tuple(classes)
         self.split_seed, self.shuffle_seed = split_seed, shuffle_seed
         self.num_workers, self.pin_memory = num_workers, pin_memory
+        self._epoch, self._skip = 0, 0
 
     @property
     def images(self) -> ImageSet:
@@ -108,9 +110,19 @@ class ImageDataModule(L.LightningDataModule):
             )
         return self._split
 
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Let the next training loader begin with this batch of this epoch, each counted from 0."""
+        self._epoch, self._skip = epoch, batch
+
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Shuffled batches of the training images."""
-        return self._batches(self.train, self.batch_size, self.shuffle_seed)
+        return self._batches(
+            self.train,
+            self.batch_size,
+            seed=self.shuffle_seed,
+            epoch=self._epoch,
+            skip=self._skip,
+        )
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Batches of the validation images in order; no batches with ``val_size=0``."""
@@ -121,10 +133,11 @@ class ImageDataModule(L.LightningDataModule):
         return self._batches(self.images.test, self.eval_batch_size)
 
     def _batches(
-        self, data: Samples, batch_size: int, seed: int | None = None
+        self, data: Samples, batch_size: int, **order: Any
     ) -> DataLoader[tuple[Tensor, Tensor]]:
+        workers = self.num_workers
         return batch_loader(
-            data, batch_size, seed=seed, num_workers=self.num_workers, pin_memory=self.pin_memory
+            data, batch_size, num_workers=workers, pin_memory=self.pin_memory, **order
         )
 
     def on_after_batch_transfer(

@@ -6,19 +6,28 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-__all__ = ["plain", "write_json", "write_text"]
+__all__ = ["SCRATCH", "plain", "write_file", "write_json", "write_text"]
+
+SCRATCH = ".part"  # how the names of files end that are being written
 
 
-def write_text(file: Path, text: str) -> None:
-    """Replace ``file`` by ``text`` in one step, so that a reader never sees half of it."""
-    handle, scratch = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+def write_file(file: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Replace ``file`` in one step by what ``write`` puts into the stream that it gets.
+
+    It is on the disk before it gets its name, so that neither a reader nor a crash ever meets half of
+    it; what was there before stays until then.
+
+    Raises:
+        OSError: It cannot be written: no room, no permission, no such folder.
+    """
+    handle, scratch = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=SCRATCH)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "w+b") as stream:
+            write(stream)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(scratch, 0o644)
@@ -26,6 +35,30 @@ def write_text(file: Path, text: str) -> None:
     except BaseException:
         Path(scratch).unlink(missing_ok=True)
         raise
+    _sync_folder(file.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` last, where the system lets folders be opened."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Replace ``file`` by ``text`` in one step, see :func:`write_file`."""
+    write_file(file, lambda stream: _write(stream, text.encode("utf-8")))
+
+
+def _write(stream: BinaryIO, content: bytes) -> None:
+    stream.write(content)
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@
     status.json        state: running | done | failed | stopped; epoch, step, error
     metrics.csv        every logged scalar: epoch, step, name, value
     tensorboard/       event files
-    checkpoints/       last.ckpt, best.ckpt
+    checkpoints/       last.ckpt, previous.ckpt, best.ckpt
     result.json        final figures, written once, when the run is done
     train.log
 """
@@ -24,7 +24,8 @@ from typing import Any, Literal
 
 import yaml
 
-from cnnexp.runs.files import write_json, write_text
+from cnnexp.runs.files import SCRATCH, write_json, write_text
+from cnnexp.runs.logs import cut_logs, log_sizes
 
 __all__ = ["METRIC_COLUMNS", "RunFolder", "State", "claim_run_folder"]
 
@@ -60,8 +61,13 @@ class RunFolder:
 
     @property
     def last_checkpoint(self) -> Path:
-        """The checkpoint of the last epoch."""
+        """The checkpoint that a training goes on from."""
         return self.checkpoints / "last.ckpt"
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The last checkpoint before that one."""
+        return self.checkpoints / "previous.ckpt"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write ``config`` (plain types) to config.yaml."""
@@ -121,12 +127,26 @@ class RunFolder:
                 for row in csv.DictReader(stream)
             ]
 
+    def log_sizes(self) -> dict[str, int]:
+        """How many bytes metrics.csv and each event file hold; for :meth:`cut_logs`."""
+        return log_sizes(self.metrics, self.tensorboard)
+
+    def cut_logs(self, sizes: Mapping[str, int]) -> list[str]:
+        """Cut metrics.csv and the event files back to ``sizes``; the names of those that are shorter."""
+        return cut_logs(self.metrics, self.tensorboard, sizes)
+
     def clear(self) -> None:
         """Remove what an earlier run left, except train.log, which goes on."""
         for file in (self.config, self.provenance, self.status, self.metrics, self.result):
             file.unlink(missing_ok=True)
         for folder in (self.tensorboard, self.checkpoints):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def remove_scratch(self) -> None:
+        """Remove the files that a killed run was just writing."""
+        for folder in (self.path, self.checkpoints):
+            for file in folder.glob(f".*{SCRATCH}"):
+                file.unlink(missing_ok=True)
 
     def remove_if_empty(self) -> None:
         """Remove the folder if nothing is in it."""

@@ -1,10 +1,14 @@
 """Train a network: LightningModule, callbacks, checkpoints, Trainer."""
 
+from cnnexp.training.assemble import quiet_lightning
+from cnnexp.training.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
 from cnnexp.training.classifier import Classifier, OptimizerFactory, SchedulerFactory
 from cnnexp.training.job import TrainingJob, mode_of
-from cnnexp.training.run import TrainingStopped, quiet_lightning, run_training
+from cnnexp.training.run import run_training
+from cnnexp.training.stopping import TrainingStopped
 
 __all__ = [
+    "CheckpointError",
     "Classifier",
     "OptimizerFactory",
     "SchedulerFactory",
@@ -12,5 +16,7 @@ __all__ = [
     "TrainingStopped",
     "mode_of",
     "quiet_lightning",
+    "read_checkpoint",
     "run_training",
+    "write_checkpoint",
 ]

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
 __all__ = ["AveragingModule"]
@@ -37,17 +39,39 @@ class AveragingModule(L.LightningModule):
         super().on_test_model_eval()
         _exchange(self._averaging(), "eval")
 
+    def on_train_end(self) -> None:
+        """Exchange for the weights given: what comes now is a test."""
+        _exchange(self._averaging(), "eval")
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the weights given into a checkpoint made in the middle of training."""
+        """Put the weights given into a checkpoint made in the middle of training.
+
+        What training goes on with stands under ``training_weights``; it stays as it is to the bit,
+        which exchanging there and back would not leave it.
+        """
         optimizers = self._averaging()
         if not optimizers or not any(g["train_mode"] for o in optimizers for g in o.param_groups):
             return
+        trained = {k: v.detach().clone() for k, v in self.state_dict().items()}
         _exchange(optimizers, "eval")
         checkpoint["state_dict"] = {k: v.clone() for k, v in self.state_dict().items()}
-        for state in checkpoint.get("optimizer_states", ()):
-            for group in state["param_groups"]:
-                group["train_mode"] = False
-        _exchange(optimizers, "train")
+        checkpoint["training_weights"] = trained
+        with torch.no_grad():
+            for name, value in self.state_dict(keep_vars=True).items():
+                value.copy_(trained[name])
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["train_mode"] = True
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the weights trained on; a test keeps those given."""
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        modes = [
+            g.get("train_mode") for o in checkpoint["optimizer_states"] for g in o["param_groups"]
+        ]
+        if any(modes):
+            checkpoint["state_dict"] = checkpoint["training_weights"]
 
     def _averaging(self) -> list[Optimizer]:
         return [o for o in self.trainer.optimizers if hasattr(o, "train") and hasattr(o, "eval")]

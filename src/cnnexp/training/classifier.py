@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from cnnexp.data import Augmentation, seeded_generator
 from cnnexp.regularization import CutMix, MixUp, Penalty, mix
 from cnnexp.training.averages import AveragingModule
+from cnnexp.training.means import EpochMeans
 
 __all__ = ["Classifier"]
 
@@ -92,7 +93,7 @@ class Classifier(AveragingModule):
         self._clip, self._seed, self._num_classes = clip, seed, num_classes
         self.loss = loss or nn.CrossEntropyLoss()
         self.train_loss = train_loss or self.loss
-        self.train_acc = MulticlassAccuracy(num_classes, average="micro")
+        self._means = EpochMeans()
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         self.test_acc = MulticlassAccuracy(num_classes, average="micro")
 
@@ -154,17 +155,38 @@ class Classifier(AveragingModule):
     def _log_training(
         self, logits: Tensor, labels: Tensor, loss: Tensor, terms: dict[str, Tensor]
     ) -> None:
-        self.train_acc.update(logits, labels)
         size = labels.size(0)
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        self._means.add(size, loss=loss, acc=accuracy)
         self.log("train/loss_step", loss, prog_bar=True, batch_size=size)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size)
-        self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, batch_size=size)
         for name, term in terms.items():
             self.log(f"train/penalty/{name}", term, batch_size=size)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """A new batch: its first forward pass is the one to log."""
         self._passes = 0
+
+    def on_train_epoch_start(self) -> None:
+        """A new epoch: its means begin."""
+        self._means.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the means of the epoch so far."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["epoch_means"] = self._means.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the means of the epoch so far."""
+        super().on_load_checkpoint(checkpoint)
+        self._means.load_state_dict(checkpoint["epoch_means"], self.device)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """After the epoch's last batch, log its means: callbacks at the epoch's end look for them."""
+        trainer = self.trainer
+        last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
+        if last or trainer.global_step == trainer.max_steps:
+            for name, mean in self._means.means().items():
+                self.log(f"train/{name}", mean, on_step=False, on_epoch=True, batch_size=1)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Loss and accuracy of one validation batch."""

@@ -55,6 +55,8 @@ class TrainingJob:
         seed: Of weights and data order.
         monitor: The validation metric whose best epoch is tested: the greatest, or for a loss the
             least.
+        checkpoint_steps: Steps of the optimiser between two checkpoints to go on from; None for one an
+            epoch.
         channels_last: Memory layout of images and kernels.
         config: The resolved config that describes all this; kept in the run folder.
     """
@@ -77,6 +79,7 @@ class TrainingJob:
     loggers: Callable[[RunFolder], Sequence[Logger]] = _no_loggers
     seed: int = 0
     monitor: str = "val/acc"
+    checkpoint_steps: int | None = None
     channels_last: bool = True
     config: Mapping[str, Any] = field(default_factory=dict)
 

@@ -5,6 +5,7 @@ from cnnexp.training.callbacks.averaging import (
     StochasticWeightAverage,
     WeightAverage,
 )
+from cnnexp.training.callbacks.checkpoints import Checkpoints
 from cnnexp.training.callbacks.measure import LearningRate, Throughput
 from cnnexp.training.callbacks.pictures import FirstLayerFilters, TestPictures
 from cnnexp.training.callbacks.progress import (
@@ -15,6 +16,7 @@ from cnnexp.training.callbacks.progress import (
 )
 
 __all__ = [
+    "Checkpoints",
     "EpochHistory",
     "ExponentialAverage",
     "FirstLayerFilters",

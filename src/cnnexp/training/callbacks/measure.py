@@ -49,6 +49,10 @@ class Throughput(Callback):
         self._start = 0.0
         self._images = 0
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock of an epoch that a resumed training goes on within."""
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self._images = 0
@@ -71,6 +75,14 @@ class Throughput(Callback):
         """Log the epoch's figure."""
         if self.images_per_second:
             pl_module.log("perf/images_per_second", self.images_per_second[-1], batch_size=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The figures so far."""
+        return {"images_per_second": self.images_per_second}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See :meth:`state_dict`."""
+        self.images_per_second = list(state_dict["images_per_second"])
 
 
 def _now(pl_module: L.LightningModule) -> float:

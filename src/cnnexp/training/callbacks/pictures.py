@@ -23,7 +23,8 @@ class FirstLayerFilters(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the untrained kernels."""
-        self._draw(trainer, pl_module)
+        if trainer.global_step == 0:
+            self._draw(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the kernels of this epoch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
@@ -42,6 +43,14 @@ class EpochHistory(Callback):
             if name in self.last
         ]
         log.info("epoch %d/%s  %s", trainer.current_epoch + 1, trainer.max_epochs, "  ".join(parts))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The metrics so far."""
+        return {"validations": self.validations, "last": self.last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See :meth:`state_dict`."""
+        self.validations, self.last = list(state_dict["validations"]), state_dict["last"]
 
     def best(self, monitor: str, mode: str) -> dict[str, float]:
         """The first validation with the best ``monitor``; the last epoch if there was none."""

@@ -1,0 +1,143 @@
+"""Which run a command goes on with, and whether it can."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cnnexp.config.errors import ConfigError
+from cnnexp.runs import RunFolder
+
+__all__ = ["check_resumable", "saved_config", "stopped_run", "trained_on"]
+
+_LARGEST = 1 << 20  # bytes of a config.yaml; ours are of some thousand
+
+# What a command may change when it goes on: the length, and what changes no number.
+_FREE = (
+    *("trainer.max_epochs", "trainer.enable_progress_bar", "checkpoint.every_n_steps"),
+    *("data.root", "data.download", "data.fallback", "data.num_workers"),
+    *("name", "output_dir", "logger", "validate_only", "allow_targets", "backward.layers"),
+    *("accelerator.name", "accelerator.devices"),
+)
+
+
+def stopped_run(overrides: Sequence[str]) -> RunFolder | None:
+    """The folder that ``run=<folder>`` or ``run=latest`` names; None if the command has neither.
+
+    Raises:
+        ConfigError: There is no run in it, or none at all.
+    """
+    values = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("run=")]
+    if not values:
+        return None
+    if values[-1] == "latest":
+        output_dir = [o.partition("=")[2] for o in overrides if o.startswith("output_dir=")]
+        return _latest(Path(output_dir[-1] if output_dir else "outputs"))
+    folder = RunFolder(Path(values[-1]))
+    if not folder.config.is_file() or not folder.status.is_file():
+        raise ConfigError(
+            f"run={values[-1]}: holds no run (no config.yaml and status.json); name a folder such as "
+            f"outputs/train/<name>/<time>, or run=latest"
+        )
+    saved_config(folder)
+    return folder
+
+
+def saved_config(folder: RunFolder) -> dict[str, Any]:
+    """The config.yaml of a run, which may come from a stranger: plain values and nothing else.
+
+    Raises:
+        ConfigError: It cannot be read, or holds what cnnexp never writes there: settings of Hydra's
+            own, a list of defaults, interpolations, aliases.
+    """
+    try:
+        size = folder.config.stat().st_size
+        if size > _LARGEST:
+            raise ConfigError(f"{folder.config}: has {size} bytes, which no run's config has")
+        text = folder.config.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ConfigError(f"{folder.config}: holds an alias, which no run's config does")
+        config = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{folder.config}: cannot be read: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{folder.config}: is not a run's config")
+    for key in ("hydra", "defaults"):
+        if key in config:
+            raise ConfigError(f"{folder.config}: holds '{key}', which no run's config does")
+    for key, value in _leaves("", config):
+        if "${" in f"{key} {value}":
+            raise ConfigError(
+                f"{folder.config}: {key} holds an interpolation, which no run's config does"
+            )
+    return config
+
+
+def _latest(output_dir: Path) -> RunFolder:
+    found = [*output_dir.glob("train/*/*/status.json"), *output_dir.glob("sweeps/*/*/status.json")]
+    if not found:
+        raise ConfigError(f"run=latest: there is no run in {output_dir}")
+    folder = RunFolder(max(found, key=lambda file: file.stat().st_mtime_ns).parent)
+    saved_config(folder)
+    return folder
+
+
+def check_resumable(folder: RunFolder, config: Mapping[str, Any], checksum: str) -> None:
+    """See whether the run in ``folder`` can go on with ``config`` and the data of this checksum.
+
+    Raises:
+        ConfigError: It is done, began on other data, or ``config`` changes what it may not.
+    """
+    old, new = dict(_leaves("", saved_config(folder))), dict(_leaves("", config))
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    for key in sorted(changed):
+        if not any(key == free or key.startswith(f"{free}.") for free in _FREE):
+            raise ConfigError(
+                f"{key} was {old.get(key)} and cannot become {new.get(key)} in the middle of a run; start "
+                f"a new run for that"
+            )
+    longer = "trainer.max_epochs" in changed
+    state = folder.read_status().get("state")
+    if state == "done" and not longer:
+        raise ConfigError(f"run={folder}: is done already; trainer.max_epochs=… makes it longer")
+    if longer:
+        _check_longer(old, new)
+    if folder.read_provenance() and not trained_on(folder, checksum):
+        raise ConfigError(
+            f"run={folder}: began on {folder.read_provenance().get('dataset')}, but the data found now "
+            f"has the checksum {checksum}; set data.root to where the run's data is"
+        )
+
+
+def _check_longer(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    epochs, before = new["trainer.max_epochs"], old["trainer.max_epochs"]
+    if not isinstance(epochs, int) or not isinstance(before, int) or epochs < before:
+        raise ConfigError(f"trainer.max_epochs={epochs}: must be more than the run's {before}")
+    schedule = new.get("scheduler._target_")
+    if schedule not in (None, "cnnexp.optim.plateau"):
+        raise ConfigError(
+            f"trainer.max_epochs={epochs}: {schedule} is laid over the {before} epochs that the run began "
+            f"with; only scheduler=none and plateau can be extended"
+        )
+    if any(key.startswith("regularization.swa") for key in new):
+        raise ConfigError(
+            f"trainer.max_epochs={epochs}: swa averages the last of {before} epochs and cannot be extended"
+        )
+
+
+def trained_on(folder: RunFolder, checksum: str) -> bool:
+    """Whether the run in ``folder`` began on the data with this checksum."""
+    return folder.read_provenance().get("dataset", {}).get("checksum") == checksum
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), item)
+    else:
+        yield prefix, value

@@ -1,0 +1,153 @@
+"""Put a training together: classifier, callbacks, loggers, Trainer."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+
+from cnnexp.nn import replace_layers
+from cnnexp.runs import RunFolder
+from cnnexp.training.backward import loss_layer
+from cnnexp.training.callbacks import (
+    Checkpoints,
+    EpochHistory,
+    FirstLayerFilters,
+    LearningRate,
+    ProgressBar,
+    RunStatus,
+    TestPictures,
+    Throughput,
+)
+from cnnexp.training.checkpoints import CheckpointFiles
+from cnnexp.training.classifier import Classifier
+from cnnexp.training.job import TrainingJob
+from cnnexp.training.loggers import MetricsFile
+from cnnexp.training.stopping import StopSignals
+
+__all__ = ["Assembly", "assemble", "quiet_lightning"]
+
+# True here by design: batches are gathered from one tensor, so loader workers would only cost.
+_EXPECTED_WARNINGS = (
+    ".*does not have many workers which may be a bottleneck.*",
+    ".*is smaller than the logging interval Trainer.*",
+    ".*your dataloader is not resumable.*",  # its order is a function of seed and epoch
+    ".*isinstance\\(treespec, LeafSpec\\).*",  # lightning 2.6 on torch 2.14, its own affair
+)
+
+
+@dataclass
+class Assembly:
+    """What trains, and the callbacks that are asked for their figures afterwards."""
+
+    classifier: Classifier
+    trainer: L.Trainer
+    throughput: Throughput
+    history: EpochHistory
+    checkpoints: Checkpoints
+
+
+def assemble(
+    job: TrainingJob,
+    folder: RunFolder,
+    signals: StopSignals,
+    *,
+    progress_bar: bool = False,
+    resume: Mapping[str, Any] | None = None,
+) -> Assembly:
+    """Make all that ``job`` needs to train, once the seed is set.
+
+    Args:
+        job: What to train.
+        folder: The run folder.
+        signals: Where signals ask for a stop.
+        progress_bar: Show one on the terminal.
+        resume: The ``"cnnexp"`` part of the checkpoint to go on from.
+    """
+    classifier = _classifier(job)
+    validates = len(job.data.val) and job.trainer.get("limit_val_batches", 1.0) != 0
+    checkpoints = Checkpoints(
+        folder,
+        monitor=job.monitor if validates else None,
+        mode=job.mode,
+        every_n_steps=job.checkpoint_steps,
+        signals=signals,
+        resume=resume,
+        keep=not job.trainer.get("fast_dev_run"),
+    )
+    throughput, history = Throughput(), EpochHistory()
+    callbacks: list[Callback] = [
+        throughput,
+        LearningRate(),
+        FirstLayerFilters(),
+        TestPictures(job.data.images.classes),
+        history,
+        RunStatus(folder),
+        *([ProgressBar(refresh_rate=10)] if progress_bar else []),
+        checkpoints,
+    ]
+    loggers: list[Logger] = [MetricsFile(folder), *job.loggers(folder)]
+    settings = dict(job.trainer)
+    if not len(job.data.val):
+        settings["limit_val_batches"] = 0
+    if job.full_batch:
+        settings["accumulate_grad_batches"] = len(job.data.train_dataloader())
+    trainer = L.Trainer(
+        **settings,
+        default_root_dir=folder.path,
+        callbacks=[*callbacks, *job.callbacks()],
+        logger=loggers,
+        plugins=[CheckpointFiles()],
+        enable_progress_bar=progress_bar,
+        enable_model_summary=False,
+    )
+    return Assembly(classifier, trainer, throughput, history, checkpoints)
+
+
+def _classifier(job: TrainingJob) -> Classifier:
+    images = job.data.images
+    return Classifier(
+        replace_layers(job.network(images), job.backward),
+        num_classes=len(images.classes),
+        mean=images.mean,
+        std=images.std,
+        optimizer=job.optimizer,
+        scheduler=job.scheduler,
+        penalties=job.penalties,
+        constraints=job.constraints,
+        clip=job.clip,
+        augmentations=job.augmentations,
+        mixers=job.mixers,
+        loss=loss_layer(job.backward),
+        train_loss=loss_layer(job.backward, job.label_smoothing),
+        seed=job.seed,
+        monitor=job.monitor,
+        images_per_step=len(job.data.train) if job.full_batch else None,
+        channels_last=job.channels_last,
+    )
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep back what Lightning says of itself and of what is as it should be."""
+    loggers: Sequence[logging.Logger] = [
+        logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in _EXPECTED_WARNINGS:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,191 @@
+"""When checkpoints are written, and what stands in them so that a training can go on exactly."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from cnnexp.runs import RunFolder
+from cnnexp.training.random_state import random_state, restore_random_state
+from cnnexp.training.stopping import StopSignals
+
+__all__ = ["Checkpoints"]
+
+
+class Checkpoints(Checkpoint):
+    """Keep best.ckpt and last.ckpt, and stop between two steps when a signal asks for it.
+
+    last.ckpt is written when the first batch of an epoch is about to be trained on, every so many
+    steps if asked for, at a stop, and at the end. All that came before is logged by then, and all that
+    comes after depends on what stands in it: beside Lightning's own, the states of the random
+    number generators, the position within the epoch, how far the logs had come. The last.ckpt before
+    it stays as previous.ckpt.
+
+    Args:
+        folder: The run folder.
+        monitor: The validation metric whose best epoch best.ckpt is of; None for no best.ckpt.
+        mode: Whether the greatest or the least of it is the best.
+        every_n_steps: Steps of the optimiser between two last.ckpt; None for once an epoch.
+        signals: Where signals ask for a stop.
+        resume: The ``"cnnexp"`` part of the checkpoint that the training goes on from.
+        keep: Write files; False only looks for signals.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        monitor: str | None,
+        mode: str,
+        signals: StopSignals,
+        every_n_steps: int | None = None,
+        resume: Mapping[str, Any] | None = None,
+        keep: bool = True,
+    ) -> None:
+        self._folder, self._monitor, self._mode = folder, monitor, mode
+        self._signals, self._every, self._keep = signals, every_n_steps, keep
+        self._resume = resume
+        self._best = -math.inf
+        self._saving: dict[str, Any] | None = None
+        self._saved_step = -1
+        self._seconds_before = float(resume["seconds"]) if resume else 0.0
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """How long the fit has taken, what came before a resumption included."""
+        return self._seconds_before + time.perf_counter() - self._start
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the signals back that Lightning has just taken."""
+        self._signals.arm()
+
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The same."""
+        self._signals.arm()
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The same."""
+        self._signals.arm()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Go on where the checkpoint was written, write one, stop: whichever is due."""
+        if self._resume is not None:
+            restore_random_state(self._resume["random"])
+            _mend_loops(trainer, self._resume["batches_that_stepped"])
+            self._saved_step = trainer.global_step
+            self._resume = None
+        if batch_idx % trainer.accumulate_grad_batches:  # gradients of earlier batches wait
+            return
+        stop = self._signals.request
+        if (stop or self._due(trainer, batch_idx)) and self._saved_step != trainer.global_step:
+            self._save_last(trainer, batch_idx, finished=False)
+        if stop:
+            raise stop
+
+    def _due(self, trainer: L.Trainer, batch_idx: int) -> bool:
+        step = trainer.global_step
+        return step > 0 and (batch_idx == 0 or bool(self._every and step % self._every == 0))
+
+    def on_test_batch_start(self, *arguments: Any, **options: Any) -> None:
+        """Stop: the training is done, and the test is made anew."""
+        if self._signals.request:
+            raise self._signals.request
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write best.ckpt, if these are the best weights so far."""
+        if trainer.sanity_checking or self._monitor is None:
+            return
+        value = float(trainer.callback_metrics[self._monitor])
+        signed = value if self._mode == "max" else -value
+        if signed > self._best:  # which NaN never is
+            self._best = signed
+            self._write(trainer, self._folder.best_checkpoint)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the last last.ckpt."""
+        self._save_last(trainer, 0, finished=True)
+
+    def _save_last(self, trainer: L.Trainer, batch_idx: int, *, finished: bool) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.flush()
+        self._saving = {
+            "epoch": trainer.current_epoch,
+            "batch": batch_idx,
+            "step": trainer.global_step,
+            "finished": finished,
+            "batches_that_stepped": _steps_logged(trainer),
+            "random": random_state(),
+            "logs": self._folder.log_sizes(),
+            "seconds": self.seconds,
+        }
+        last = self._folder.last_checkpoint
+        if self._keep and last.exists():
+            _keep_as(last, self._folder.previous_checkpoint)
+        self._write(trainer, last)
+        self._saving, self._saved_step = None, trainer.global_step
+
+    def _write(self, trainer: L.Trainer, file: Path) -> None:
+        if self._keep:
+            file.parent.mkdir(exist_ok=True)
+            trainer.save_checkpoint(file, weights_only=False)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what Lightning leaves out, to last.ckpt alone."""
+        if self._saving is None:
+            return
+        checkpoint["cnnexp"] = self._saving
+        if not self._saving["finished"]:
+            # Lightning has counted the batch that is about to be trained on; it shall come again
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            progress["total"]["ready"] -= 1
+            progress["current"]["ready"] -= 1
+            progress["is_last_batch"] = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best metric so far, with the sign that makes more of it better."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See :meth:`state_dict`."""
+        self._best = state_dict["best"]
+
+
+def _keep_as(file: Path, other: Path) -> None:
+    """Let ``other`` be what ``file`` is now, in one step."""
+    scratch = other.with_name(f".{other.name}.part")
+    scratch.unlink(missing_ok=True)
+    try:
+        os.link(file, scratch)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(file, scratch)
+    os.replace(scratch, other)
+
+
+def _steps_logged(trainer: L.Trainer) -> int:
+    """What Lightning gives loggers as the step."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def _mend_loops(trainer: L.Trainer, steps: int) -> None:
+    """Undo what Lightning makes of a restart: a step too many, no plateau schedule at the epoch's end."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped = steps
+    trainer.fit_loop._restarting = False

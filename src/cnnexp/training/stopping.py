@@ -1,0 +1,67 @@
+"""Signals that ask a training to stop, which it does between two steps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+__all__ = ["StopSignals", "TrainingStopped"]
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class TrainingStopped(BaseException):
+    """The training was interrupted; ``code`` is the exit code that says by what (130, 143).
+
+    As KeyboardInterrupt, no ``except Exception`` on the way may take it for a failure.
+    """
+
+    def __init__(self, code: int, signal_name: str | None = None) -> None:
+        by = signal_name or ("Ctrl-C" if code == 130 else "SIGTERM")
+        super().__init__(f"stopped by {by}")
+        self.code = code
+
+
+class StopSignals:
+    """Within it, SIGTERM, SIGINT and SIGUSR1 set a flag; a second one raises at once.
+
+    SIGUSR1 is what clusters send ahead of a preemption. In another thread than the main one, which
+    gets no signals, it does nothing.
+
+    Attributes:
+        request: What to raise between two steps; None as long as nobody asked.
+    """
+
+    def __init__(self) -> None:
+        self.request: TrainingStopped | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+            self.arm()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def arm(self) -> None:
+        """Take the signals (again: Lightning takes SIGTERM when a fit begins)."""
+        for number, handler in self._before.items():
+            if handler is not signal.SIG_IGN:  # as a shell's background jobs are told to do
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        stop = TrainingStopped(130 if number == signal.SIGINT else 143, name)
+        if self.request is not None:
+            for each in self._before:  # a third one ends the process
+                signal.signal(each, signal.SIG_DFL)
+            raise stop
+        self.request = stop
+        # logging is not for signal handlers
+        os.write(2, f"{name}: stopping after this step; once more stops at once\n".encode())
