@@ -2,13 +2,22 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from cnnexp.runs import RunFolder, claim_run_folder, collect_provenance, config_hash, git_state
+from cnnexp.runs import (
+    FolderInUseError,
+    RunFolder,
+    claim_run_folder,
+    collect_provenance,
+    config_hash,
+    folder_lock,
+    git_state,
+)
 from cnnexp.runs.files import write_json, write_text
 
 NOW = datetime(2026, 1, 2, 3, 4, 5)
@@ -118,3 +127,24 @@ def test_git_state_of_clean_dirty_untracked_and_none(tmp_path: Path) -> None:
     state = git_state(source)
     assert state is not None
     assert state["dirty"]
+
+
+def test_one_process_a_folder_until_it_dies(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from cnnexp.runs import folder_lock\n"
+        "with folder_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with (
+        pytest.raises(FolderInUseError, match=r"another process is training in .*; wait for it"),
+        folder_lock(tmp_path, patience=0.2),
+    ):
+        pass
+    other.kill()
+    with folder_lock(tmp_path):
+        assert list(tmp_path.iterdir()) == []
+    other.communicate()

@@ -10,25 +10,18 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cnnexp.data import ImageDataModule, RandomShift, load_digits
-from cnnexp.models import SeedCNN
-from cnnexp.optim import onecycle, plateau
-from cnnexp.regularization import L2, MixUp
+from cnnexp.data import ImageDataModule, load_digits
+from cnnexp.optim import plateau
 from cnnexp.runs import RunFolder
 from cnnexp.training import (
     CheckpointError,
-    TrainingJob,
     TrainingStopped,
     read_checkpoint,
     run_training,
 )
 from cnnexp.training.callbacks import ExponentialAverage
-
-STEPS = 6  # an epoch
-EPOCHS = 3
+from tests.training.resumable import EPOCHS, STEPS, assert_same_run, new_folder, small_job
 
 
 class _Signal(Callback):
@@ -46,88 +39,11 @@ class _Signal(Callback):
         setattr(self, hook, send)
 
 
-def _job(
-    *callbacks: Callback, epochs: int = EPOCHS, workers: int = 0, **changes: Any
-) -> TrainingJob:
-    """Shuffling, augmentation, mixing, dropout, EMA and one cycle."""
-    settings: dict[str, Any] = {
-        "data": ImageDataModule(
-            load_digits, batch_size=32, val_size=44, train_size=170, num_workers=workers
-        ),
-        "network": lambda images: SeedCNN(channels=[4, 8], dropout=0.3, spatial_dropout=0.1),
-        "optimizer": lambda network: torch.optim.AdamW(network.parameters(), lr=3e-3),
-        "scheduler": lambda optimizer, total: onecycle(optimizer, total, warmup=0.3),
-        "penalties": [L2(1e-4)],
-        "mixers": [MixUp(0.2)],
-        "augmentations": [RandomShift(2)],
-        "backward": "direct",
-        "callbacks": lambda: [*callbacks, ExponentialAverage(0.9)],
-        "loggers": _tensorboard,
-        "trainer": {"max_epochs": epochs, "log_every_n_steps": 1, "accelerator": "cpu"},
-        "config": {"seed": 0},
-    }
-    return TrainingJob(**settings | changes)
-
-
-def _tensorboard(folder: RunFolder) -> list[TensorBoardLogger]:
-    return [TensorBoardLogger(folder.path, "tensorboard", "", default_hp_metric=False)]
-
-
-def _folder(path: Path) -> RunFolder:
-    path.mkdir()
-    return RunFolder(path)
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return one == other
-
-
-def _timed(name: str) -> bool:
-    return name.startswith("perf/")
-
-
-def _scalars(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(folder.tensorboard), size_guidance={"scalars": 0}).Reload()
-    return {
-        tag: [(e.step, e.value) for e in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-        if not _timed(tag)
-    }
-
-
-def assert_same_run(folder: RunFolder, whole: RunFolder) -> None:
-    one, other = (read_checkpoint(f.last_checkpoint) for f in (folder, whole))
-    for key in ("state_dict", "training_weights", "optimizer_states", "lr_schedulers", "loops"):
-        if key in other:
-            assert _same(one[key], other[key]), key
-    assert _same(one["cnnexp"]["random"], other["cnnexp"]["random"])
-    assert folder.best_checkpoint.exists() == whole.best_checkpoint.exists()
-    if whole.best_checkpoint.exists():
-        best = [read_checkpoint(f.best_checkpoint)["state_dict"] for f in (folder, whole)]
-        assert _same(*best)
-    rows = [[r for r in f.read_metrics() if not _timed(r["name"])] for f in (folder, whole)]
-    assert repr(rows[0]) == repr(rows[1])  # NaN of nothing measured is the same NaN
-    curves = [_scalars(f) for f in (folder, whole)]
-    assert curves[0].keys() == curves[1].keys()
-    for tag, curve in curves[1].items():
-        assert repr(curves[0][tag]) == repr(curve), tag
-    results = [f.read_result() for f in (folder, whole)]
-    for result in results:
-        del result["seconds_fit"], result["images_per_second"]
-    assert results[0] == results[1]
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The run that nothing interrupts."""
-    folder = _folder(tmp_path_factory.mktemp("whole") / "run")
-    result = run_training(_job(), folder)
+    folder = new_folder(tmp_path_factory.mktemp("whole") / "run")
+    result = run_training(small_job(), folder)
     assert (result["steps"], result["epochs"]) == (EPOCHS * STEPS, EPOCHS)
     return folder
 
@@ -151,14 +67,14 @@ STOPS = [
 def test_stopped_anywhere_and_resumed_it_is_the_same_run(
     hook: str, nth: int, tmp_path: Path, whole: RunFolder
 ) -> None:
-    folder = _folder(tmp_path / "run")
+    folder = new_folder(tmp_path / "run")
     with pytest.raises(TrainingStopped) as stop:
-        run_training(_job(_Signal(hook, nth, signal.SIGTERM)), folder)
+        run_training(small_job(_Signal(hook, nth, signal.SIGTERM)), folder)
     assert stop.value.code == 143
     assert folder.read_status()["state"] == "stopped"
     assert folder.read_status()["error"] == "stopped by SIGTERM"
     assert not folder.result.exists()
-    run_training(_job(), folder, resume=True)
+    run_training(small_job(), folder, resume=True)
     assert_same_run(folder, whole)
     assert len(folder.read_provenance()["resumed"]) == 1
 
@@ -166,10 +82,10 @@ def test_stopped_anywhere_and_resumed_it_is_the_same_run(
 def test_stopped_again_and_again_with_workers_it_is_the_same_run(
     tmp_path: Path, whole: RunFolder
 ) -> None:
-    folder = _folder(tmp_path / "run")
+    folder = new_folder(tmp_path / "run")
     stops = 0
     while not folder.result.exists():
-        job = _job(_Signal("on_train_batch_end", 4, signal.SIGUSR1), workers=2)
+        job = small_job(_Signal("on_train_batch_end", 4, signal.SIGUSR1), workers=2)
         try:
             run_training(job, folder, resume=stops > 0)
         except TrainingStopped:
@@ -207,47 +123,47 @@ def test_other_ways_to_train_resume_exactly(name: str, tmp_path: Path) -> None:
         return [] if name == "schedule_free" else [ExponentialAverage(0.9)]
 
     stop = _Signal("on_train_batch_end", STEPS + 3, signal.SIGINT)
-    uninterrupted, folder = _folder(tmp_path / "whole"), _folder(tmp_path / "run")
-    run_training(_job(**WAYS[name], callbacks=average), uninterrupted)
+    uninterrupted, folder = new_folder(tmp_path / "whole"), new_folder(tmp_path / "run")
+    run_training(small_job(**WAYS[name], callbacks=average), uninterrupted)
     with pytest.raises(TrainingStopped) as stopped:
-        run_training(_job(**WAYS[name], callbacks=lambda: [stop, *average()]), folder)
+        run_training(small_job(**WAYS[name], callbacks=lambda: [stop, *average()]), folder)
     assert stopped.value.code == 130
-    run_training(_job(**WAYS[name], callbacks=average), folder, resume=True)
+    run_training(small_job(**WAYS[name], callbacks=average), folder, resume=True)
     assert_same_run(folder, uninterrupted)
 
 
 def test_a_second_signal_stops_at_once_and_harms_nothing(tmp_path: Path, whole: RunFolder) -> None:
-    folder = _folder(tmp_path / "run")
+    folder = new_folder(tmp_path / "run")
     twice = _Signal("on_train_batch_end", STEPS + 4, signal.SIGTERM, times=2)
     with pytest.raises(TrainingStopped):
-        run_training(_job(twice), folder)
+        run_training(small_job(twice), folder)
     assert read_checkpoint(folder.last_checkpoint)["cnnexp"]["step"] == STEPS
-    run_training(_job(), folder, resume=True)
+    run_training(small_job(), folder, resume=True)
     assert_same_run(folder, whole)
 
 
 def test_checkpoints_between_epochs_are_where_they_were_asked_for(
     tmp_path: Path, whole: RunFolder
 ) -> None:
-    folder = _folder(tmp_path / "run")
+    folder = new_folder(tmp_path / "run")
     twice = _Signal("on_train_batch_end", STEPS + 5, signal.SIGTERM, times=2)
     with pytest.raises(TrainingStopped):
-        run_training(_job(twice, checkpoint_steps=4), folder)
+        run_training(small_job(twice, checkpoint_steps=4), folder)
     where = read_checkpoint(folder.last_checkpoint)["cnnexp"]
     assert (where["epoch"], where["batch"], where["step"]) == (1, 2, 8)
-    run_training(_job(), folder, resume=True)
+    run_training(small_job(), folder, resume=True)
     assert_same_run(folder, whole)
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_said_to_be(
     tmp_path: Path, whole: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = _folder(tmp_path / "run")
+    folder = new_folder(tmp_path / "run")
     with pytest.raises(TrainingStopped):
-        run_training(_job(_Signal("on_train_batch_end", 9, signal.SIGTERM)), folder)
+        run_training(small_job(_Signal("on_train_batch_end", 9, signal.SIGTERM)), folder)
     content = folder.last_checkpoint.read_bytes()
     folder.last_checkpoint.write_bytes(content[:3000])
-    run_training(_job(), folder, resume=True)
+    run_training(small_job(), folder, resume=True)
     assert (
         "last.ckpt: is truncated, or was not written by cnnexp; going back to prev" in caplog.text
     )
@@ -257,31 +173,33 @@ def test_a_damaged_checkpoint_is_passed_over_and_said_to_be(
     with pytest.raises(
         CheckpointError, match=r"last\.ckpt: is empty; .*No good checkpoint is left"
     ):
-        run_training(_job(), folder, resume=True)
+        run_training(small_job(), folder, resume=True)
 
 
 def test_without_a_checkpoint_it_starts_anew(tmp_path: Path, whole: RunFolder) -> None:
-    folder = _folder(tmp_path / "run")
+    folder = new_folder(tmp_path / "run")
     twice = _Signal("on_train_batch_end", 3, signal.SIGTERM, times=2)
     with pytest.raises(TrainingStopped):
-        run_training(_job(twice), folder)
+        run_training(small_job(twice), folder)
     assert not folder.last_checkpoint.exists()
-    run_training(_job(), folder, resume=True)
+    run_training(small_job(), folder, resume=True)
     assert_same_run(folder, whole)
 
 
 def test_a_done_run_can_be_made_longer(tmp_path: Path) -> None:
-    longer = _folder(tmp_path / "longer")
-    run_training(_job(scheduler=None, epochs=3), longer)
-    folder = _folder(tmp_path / "run")
-    run_training(_job(scheduler=None, epochs=2), folder)
-    run_training(_job(scheduler=None, epochs=3), folder, resume=True)
+    longer = new_folder(tmp_path / "longer")
+    run_training(small_job(scheduler=None, epochs=3), longer)
+    folder = new_folder(tmp_path / "run")
+    run_training(small_job(scheduler=None, epochs=2), folder)
+    run_training(small_job(scheduler=None, epochs=3), folder, resume=True)
     assert_same_run(folder, longer)
 
 
 def test_signals_are_as_before_afterwards(tmp_path: Path) -> None:
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
     with pytest.raises(TrainingStopped):
-        run_training(_job(_Signal("on_train_start", 1, signal.SIGINT)), _folder(tmp_path / "run"))
+        run_training(
+            small_job(_Signal("on_train_start", 1, signal.SIGINT)), new_folder(tmp_path / "run")
+        )
     after = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
     assert before == after

@@ -193,13 +193,13 @@ def test_validation_in_the_middle_of_an_epoch_and_not_in_every_one(tmp_path: Pat
     assert result["val/acc"] == pytest.approx(max(accuracies), abs=1e-6)
     trainer = {"max_epochs": 3, "accelerator": "cpu", "check_val_every_n_epoch": 2}
     run, result = _run(tmp_path / "seldom", trainer=trainer)
-    assert torch.load(run.last_checkpoint, weights_only=True)["epoch"] == 2
+    assert torch.load(run.last_checkpoint, weights_only=True)["cnnexp"]["epoch"] == 3
     assert result["best_epoch"] == 2
 
 
 def test_without_validation_the_last_epoch_is_tested(tmp_path: Path) -> None:
     run, result = _run(tmp_path / "run", data=ImageDataModule(load_digits, val_size=0))
-    assert [path.name for path in run.checkpoints.iterdir()] == ["last.ckpt"]
+    assert {path.name for path in run.checkpoints.iterdir()} == {"last.ckpt", "previous.ckpt"}
     assert result["val/acc"] is None
     assert result["best_epoch"] == 2
 

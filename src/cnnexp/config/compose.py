@@ -23,7 +23,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import cnnexp
 from cnnexp.config.errors import ConfigError, did_you_mean
@@ -52,6 +52,8 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
         assert isinstance(whole, dict)
         bare = OmegaConf.create({key: whole[key] for key in job})
         plain = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} is missing: add {error.full_key}=…") from error
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error)) from error
     assert isinstance(plain, dict)

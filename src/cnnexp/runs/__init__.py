@@ -2,14 +2,17 @@
 
 from cnnexp.runs.folder import METRIC_COLUMNS, RunFolder, State, claim_run_folder
 from cnnexp.runs.identity import config_hash
+from cnnexp.runs.lock import FolderInUseError, folder_lock
 from cnnexp.runs.provenance import collect_provenance, git_state
 
 __all__ = [
     "METRIC_COLUMNS",
+    "FolderInUseError",
     "RunFolder",
     "State",
     "claim_run_folder",
     "collect_provenance",
     "config_hash",
+    "folder_lock",
     "git_state",
 ]

@@ -13,15 +13,20 @@ __all__ = ["config_hash"]
 
 # Where things lie and what the run is called do not change what is computed.
 _NOT_IDENTITY = ("output_dir", "name", "hydra")
-# Which algorithms backward=auto took: another machine may take others for the same job.
-_NOT_IDENTITY_OF = {"data": ("root",), "backward": ("layers",)}
+# Which algorithms backward=auto took: another machine may take others for the same job. How many
+# processes make batches, and how often a checkpoint is written, changes no number.
+_NOT_IDENTITY_OF = {
+    "data": ("root", "num_workers"),
+    "backward": ("layers",),
+    "checkpoint": ("every_n_steps",),
+}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that identify the job of a resolved ``config``.
 
-    Paths, the run's name, the launcher's settings and what ``backward=auto`` chose are left out; the
-    order of keys does not matter.
+    Left out are paths, the run's name, the launcher's settings, what ``backward=auto`` chose, and what
+    changes no number; the order of keys does not matter.
     """
     kept = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
     for part, left_out in _NOT_IDENTITY_OF.items():

@@ -39,7 +39,12 @@ def write_checkpoint(file: Path, content: dict[str, Any]) -> None:
     """
 
     def write(stream: BinaryIO) -> None:
-        torch.save(content, stream)
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:  # torch's writer wraps what the system says
+            raise OSError(
+                f"{file} could not be written: {str(error).partition(chr(10))[0]}"
+            ) from error
         digest = _digest(stream, stream.seek(0, os.SEEK_END))
         stream.seek(-2, os.SEEK_END)
         stream.write(struct.pack("<H", _COMMENT) + _MARK + digest)

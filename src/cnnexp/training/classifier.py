@@ -178,7 +178,7 @@ class Classifier(AveragingModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the means of the epoch so far."""
         super().on_load_checkpoint(checkpoint)
-        self._means.load_state_dict(checkpoint["epoch_means"], self.device)
+        self._means.load_state_dict(checkpoint.get("epoch_means", {"images": 0}), self.device)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After the epoch's last batch, log its means: callbacks at the epoch's end look for them."""

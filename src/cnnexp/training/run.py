@@ -13,7 +13,7 @@ import torch
 
 from cnnexp import __version__
 from cnnexp.nn import layer_algorithms
-from cnnexp.runs import RunFolder, collect_provenance, config_hash
+from cnnexp.runs import RunFolder, collect_provenance, config_hash, folder_lock
 from cnnexp.training.assemble import Assembly, assemble, quiet_lightning
 from cnnexp.training.backward import settle_backward
 from cnnexp.training.callbacks import lines_above_bar
@@ -49,8 +49,15 @@ def run_training(
     Raises:
         TrainingStopped: Interrupted by a signal; status.json says ``stopped``.
         CheckpointError: There are checkpoints to go on from, but no good one.
+        FolderInUseError: Another process is training in the folder.
         Exception: Whatever went wrong; status.json says ``failed`` and why.
     """
+    with folder_lock(folder.path):
+        return _run(job, folder, progress_bar, resume)
+
+
+def _run(job: TrainingJob, folder: RunFolder, progress_bar: bool, resume: bool) -> dict[str, Any]:
+    folder.remove_scratch()
     found = _go_back(folder) if resume else None
     file, where = found or (None, None)
     progress = {"epoch": where["epoch"] if where else 0, "step": where["step"] if where else 0}
@@ -89,7 +96,6 @@ def run_training(
 
 def _go_back(folder: RunFolder) -> tuple[Path, dict[str, Any]] | None:
     """Take the folder back to its newest good checkpoint; without one, to its beginning."""
-    folder.remove_scratch()
     found = newest_checkpoint(folder)
     if found is None:
         log.info("%s: no checkpoint yet, starting anew", folder)

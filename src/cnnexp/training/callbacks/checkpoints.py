@@ -178,6 +178,7 @@ def _keep_as(file: Path, other: Path) -> None:
     except OSError:  # a file system without hard links
         shutil.copyfile(file, scratch)
     os.replace(scratch, other)
+    scratch.unlink(missing_ok=True)  # two names of one file: the system leaves both
 
 
 def _steps_logged(trainer: L.Trainer) -> int:

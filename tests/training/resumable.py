@@ -1,0 +1,99 @@
+"""A training that is stopped, killed and resumed in tests, and how to compare two of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cnnexp.data import ImageDataModule, RandomShift, load_digits
+from cnnexp.models import SeedCNN
+from cnnexp.optim import onecycle
+from cnnexp.regularization import L2, MixUp
+from cnnexp.runs import RunFolder
+from cnnexp.training import TrainingJob, read_checkpoint
+from cnnexp.training.callbacks import ExponentialAverage
+
+STEPS = 6  # an epoch
+EPOCHS = 3
+
+
+def small_job(
+    *callbacks: Callback, epochs: int = EPOCHS, workers: int = 0, **changes: Any
+) -> TrainingJob:
+    """Shuffling, augmentation, mixing, dropout, EMA and one cycle."""
+    settings: dict[str, Any] = {
+        "data": ImageDataModule(
+            load_digits, batch_size=32, val_size=44, train_size=170, num_workers=workers
+        ),
+        "network": lambda images: SeedCNN(channels=[4, 8], dropout=0.3, spatial_dropout=0.1),
+        "optimizer": lambda network: torch.optim.AdamW(network.parameters(), lr=3e-3),
+        "scheduler": lambda optimizer, total: onecycle(optimizer, total, warmup=0.3),
+        "penalties": [L2(1e-4)],
+        "mixers": [MixUp(0.2)],
+        "augmentations": [RandomShift(2)],
+        "backward": "direct",
+        "callbacks": lambda: [*callbacks, ExponentialAverage(0.9)],
+        "loggers": _tensorboard,
+        "trainer": {"max_epochs": epochs, "log_every_n_steps": 1, "accelerator": "cpu"},
+        "config": {"seed": 0},
+    }
+    return TrainingJob(**settings | changes)
+
+
+def _tensorboard(folder: RunFolder) -> list[TensorBoardLogger]:
+    return [TensorBoardLogger(folder.path, "tensorboard", "", default_hp_metric=False)]
+
+
+def new_folder(path: Path) -> RunFolder:
+    path.mkdir()
+    return RunFolder(path)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return one == other
+
+
+def _timed(name: str) -> bool:
+    return name.startswith("perf/")
+
+
+def _scalars(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder.tensorboard), size_guidance={"scalars": 0}).Reload()
+    return {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if not _timed(tag)
+    }
+
+
+def assert_same_run(folder: RunFolder, whole: RunFolder) -> None:
+    one, other = (read_checkpoint(f.last_checkpoint) for f in (folder, whole))
+    for key in ("state_dict", "training_weights", "optimizer_states", "lr_schedulers", "loops"):
+        if key in other:
+            assert _same(one[key], other[key]), key
+    assert _same(one["cnnexp"]["random"], other["cnnexp"]["random"])
+    assert folder.best_checkpoint.exists() == whole.best_checkpoint.exists()
+    if whole.best_checkpoint.exists():
+        best = [read_checkpoint(f.best_checkpoint)["state_dict"] for f in (folder, whole)]
+        assert _same(*best)
+    rows = [[r for r in f.read_metrics() if not _timed(r["name"])] for f in (folder, whole)]
+    assert repr(rows[0]) == repr(rows[1])  # NaN of nothing measured is the same NaN
+    curves = [_scalars(f) for f in (folder, whole)]
+    assert curves[0].keys() == curves[1].keys()
+    for tag, curve in curves[1].items():
+        assert repr(curves[0][tag]) == repr(curve), tag
+    results = [f.read_result() for f in (folder, whole)]
+    for result in results:
+        del result["seconds_fit"], result["images_per_second"]
+    assert results[0] == results[1]
