@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnexp.runs import RunFolder
+from cnnexp.runs import RunFolder, config_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -54,7 +54,8 @@ class Study:
 
     def overrides(self, value: str) -> list[str]:
         """The command line of ``value``, without name and seeds."""
-        return [f"{self.group}={value}", *self.settings, *(self.own or {}).get(value, ())]
+        own = (self.own or {}).get(value, ())
+        return [f"{self.group}={value}", *self.settings, *own, "data.fallback=error"]
 
 
 def _choices(group: str) -> tuple[str, ...]:
@@ -78,8 +79,8 @@ def train(name: str, values: Sequence[str], seeds: Sequence[int]) -> None:
     """Run every job that is not done yet, one sweep a choice."""
     for value in values:
         command = [sys.executable, "-m", "cnnexp.train", "-m", *STUDIES[name].overrides(value)]
-        command += [f"name={name}-{value}", "data.fallback=error"]
-        subprocess.run([*command, f"seed={','.join(map(str, seeds))}"], check=True)
+        command += [f"name={name}-{value}", f"seed={','.join(map(str, seeds))}"]
+        subprocess.run(command, check=True)
 
 
 def collect(name: str, root: Path) -> list[dict[str, str]]:
@@ -91,6 +92,7 @@ def collect(name: str, root: Path) -> list[dict[str, str]]:
             result, origin = run.read_result(), run.read_provenance()
             row = {STUDIES[name].group: value, "seed": result["seed"]}
             row |= {figure: result[figure] for figure in FIGURES}
+            row["config_hash"] = config_hash(run.read_config())
             row |= {"date": origin["time"][:10], "commit": (origin["git"] or {}).get("commit", "")}
             row |= {key: origin[key] for key in ("processor", "threads", "python")}
             row |= {key: origin["versions"][key] for key in ("cnnexp", "torch", "lightning")}

@@ -1,0 +1,65 @@
+"""The tables in the documents are those of the committed figures."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from typing import Any
+
+import pytest
+
+from cnnexp.config import Composer, plain_config
+from cnnexp.runs import config_hash
+from tests.conftest import ROOT
+
+
+def _accuracy() -> Any:
+    spec = importlib.util.spec_from_file_location("accuracy", ROOT / "benchmarks" / "accuracy.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["accuracy"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+ACCURACY = _accuracy()
+
+
+@pytest.mark.parametrize("name", ACCURACY.STUDIES)
+def test_every_table_is_that_of_its_file(name: str) -> None:
+    made = ACCURACY.table(name, ACCURACY.read(name))
+    places = 0
+    for document in ACCURACY.DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for found in re.findall(rf"<!-- {name} -->\n(.*?)<!-- end -->", text, re.S):
+            assert found.strip() == made, document.name
+            places += 1
+    assert places >= 1
+
+
+@pytest.mark.parametrize("name", ["experiments", "optimizers"])
+def test_the_figures_are_of_the_settings_that_are_shipped(name: str) -> None:
+    """A recipe is frozen: whoever changes what it composes to must measure it again."""
+    study = ACCURACY.STUDIES[name]
+    for row in ACCURACY.read(name):
+        overrides = [*study.overrides(row[study.group]), f"seed={row['seed']}"]
+        config = plain_config(Composer("train").compose(overrides))
+        assert config_hash(config) == row["config_hash"], row[study.group]
+
+
+def test_the_figures_that_the_project_promises() -> None:
+    rows = ACCURACY.read("experiments")
+    for name, least in {"article": 0.991, "best": 0.996, "tiny": 0.994}.items():
+        own = [row for row in rows if row["experiment"] == name]
+        assert len({row["seed"] for row in own}) >= 3
+        assert sum(float(row["test/acc"]) for row in own) / len(own) >= least
+        assert {row["dataset"] for row in own} == {"mnist"}
+    assert all(int(r["parameters"]) < 8000 for r in rows if r["experiment"] == "tiny")
+    optimizers = ACCURACY.read("optimizers")
+    known = {file.stem for file in (ROOT / "conf" / "optimizer").glob("*.yaml")}
+    assert {row["optimizer"] for row in optimizers} == known
+    for row in optimizers:
+        if row["optimizer"] not in ("gd", "lbfgs"):
+            assert float(row["test/acc"]) >= 0.97, row["optimizer"]
