@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,6 +33,12 @@ def mnist_root() -> Path:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What backward=auto measures in tests is no choice of the user's."""
     os.environ["CNNEXP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c() -> None:
+    """A shell starts background jobs with Ctrl-C ignored, and the tests send it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

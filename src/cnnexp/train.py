@@ -50,8 +50,15 @@ _HYDRA_SWEEP = (
 )
 
 
+class _DataError(Exception):
+    """A data file is damaged: the command is right, but cannot run."""
+
+
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its code."""
+    logging.raiseExceptions = (
+        False  # a log line that a full disk has no room for is no reason to stop
+    )
     register_resolvers()
     parser = get_args_parser()
     flags = parser.parse_args()
@@ -60,6 +67,9 @@ def main() -> None:
     except ConfigError as error:
         print(f"cnnexp.train: {error}", file=sys.stderr)
         sys.exit(2)
+    except _DataError as error:
+        print(f"cnnexp.train: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("cnnexp.train: stopped by Ctrl-C", file=sys.stderr)
         sys.exit(130)
@@ -86,14 +96,9 @@ def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
     given = flags.overrides
     config = composer.compose([*_HYDRA, *given])
     plain = plain_config(config)
-    if (code := _check([plain], given)) != 0:
-        return code
+    job = _checked(plain, given)
     if resumed is not None:
-        from cnnexp.config.build import build_job
-        from cnnexp.config.targets import allowed_prefixes
-
-        images = build_job(plain, allowed_prefixes(given)).data.images
-        check_resumable(resumed, plain, images.checksum)
+        check_resumable(resumed, plain, job.data.images.checksum)
     if config.get("validate_only"):
         print("checked: this run can start")
         return 0
@@ -116,8 +121,8 @@ def _sweep(parser: argparse.ArgumentParser, flags: argparse.Namespace, composer:
         config = composer.compose(overrides)
         configs.append(plain_config(config))
         folders.append(RunFolder(Path(config.hydra.sweep.dir) / config_hash(configs[-1])))
-    if (code := _check(configs, given)) != 0:
-        return code
+    for plain in configs:
+        _checked(plain, given)
     if any(config.get("validate_only") for config in configs):
         known = "" if jobs.complete else " that are known before the sweep starts"
         print(f"checked: {len(configs)} jobs{known} can start")
@@ -141,20 +146,26 @@ def _hand_to_hydra(parser: argparse.ArgumentParser, flags: argparse.Namespace) -
     return 0
 
 
-def _check(configs: Sequence[Mapping[str, Any]], overrides: Sequence[str]) -> int:
-    """Check every config of the command; 0, or the exit code of what is wrong with the data."""
+def _checked(config: Mapping[str, Any], overrides: Sequence[str]) -> TrainingJob:
+    """The job of ``config``, every part of which was made once.
+
+    Raises:
+        ConfigError: Something in it cannot work, or its data is not to be had.
+        _DataError: A data file is damaged.
+    """
     from cnnexp.config.build import build_job, check_job
     from cnnexp.config.targets import allowed_prefixes
     from cnnexp.data import DataFileError, DataUnavailableError
 
     extra = allowed_prefixes(overrides)
+    job = build_job(config, extra)
     try:
-        for config in configs:
-            check_job(build_job(config, extra), extra)
-    except (DataFileError, DataUnavailableError) as error:
-        print(f"cnnexp.train: {error}", file=sys.stderr)
-        return 2 if isinstance(error, DataUnavailableError) else 1
-    return 0
+        check_job(job, extra)
+    except DataUnavailableError as error:
+        raise ConfigError(str(error)) from error
+    except DataFileError as error:
+        raise _DataError(str(error)) from error
+    return job
 
 
 def _run_folder(config: DictConfig, overrides: Sequence[str]) -> RunFolder:
@@ -195,7 +206,7 @@ def run_job(cfg: DictConfig) -> float | None:
     """
     from cnnexp.config.build import build_job
     from cnnexp.config.targets import allowed_prefixes
-    from cnnexp.training import TrainingStopped, run_training
+    from cnnexp.training import TrainingStopped, failure_reason, run_training
 
     register_resolvers()  # a launcher may have started this process
     hydra = HydraConfig.get()
@@ -214,8 +225,7 @@ def run_job(cfg: DictConfig) -> float | None:
         log.warning("%s; status and checkpoints are in %s", stop, folder)
         sys.exit(stop.code)
     except Exception as error:  # the traceback goes to train.log only
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        log.error("failed: %s (more in %s)", reason, folder.log, exc_info=True)
+        log.error("failed: %s (more in %s)", failure_reason(error), folder.log, exc_info=True)
         return None
 
 

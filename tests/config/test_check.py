@@ -81,6 +81,8 @@ def _check(*overrides: str, extra: tuple[str, ...] = ()) -> None:
             "optimizer=lbfgs accelerator.precision=16-mixed",
             r"LBFGS computes the gradient more than",
         ),
+        ("on_nan=ignore", r"on_nan=ignore: must be one of stop, skip, lower_lr"),
+        ("optimizer=sam on_nan=skip", r"on_nan=skip: SAM computes the gradient more than once"),
         ("optimizer=lbfgs +parameters.lr_scale.classifier=0.1", r"has one learning rate for all"),
         (
             "+parameters.lr_scale.clasifier=0.1",

@@ -94,6 +94,11 @@ def test_the_hash_is_of_the_job_not_of_where_it_runs() -> None:
     assert len(config_hash(config)) == 12
 
 
+def test_a_key_that_came_later_leaves_the_hash_as_it_was_at_its_default() -> None:
+    assert config_hash({"seed": 1, "on_nan": "stop"}) == config_hash({"seed": 1})
+    assert config_hash({"seed": 1, "on_nan": "skip"}) != config_hash({"seed": 1})
+
+
 def test_provenance_names_command_versions_and_machine() -> None:
     provenance = collect_provenance(seed=3)
     assert provenance["seed"] == 3

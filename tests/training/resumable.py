@@ -92,7 +92,7 @@ def assert_same_run(folder: RunFolder, whole: RunFolder) -> None:
     curves = [_scalars(f) for f in (folder, whole)]
     assert curves[0].keys() == curves[1].keys()
     for tag, curve in curves[1].items():
-        assert repr(curves[0][tag]) == repr(curve), tag
+        assert repr(curves[0][tag]) == repr(curve), (tag, curves[0][tag], curve)
     results = [f.read_result() for f in (folder, whole)]
     for result in results:
         del result["seconds_fit"], result["images_per_second"]

@@ -132,10 +132,10 @@ def test_smoothing_and_mixing_are_for_training_alone() -> None:
 def test_augmented_images_depend_on_seed_epoch_and_batch_alone() -> None:
     module = _classifier(torch.optim.SGD, augmentations=[RandomShift(1)], seed=5)
     batch = _images()
-    one, _ = module._varied(*batch, batch_idx=3)
+    one, _ = module.vary(*batch, batch_idx=3)
     torch.manual_seed(99)
-    again, labels = module._varied(*batch, batch_idx=3)
-    other, _ = module._varied(*batch, batch_idx=4)
+    again, labels = module.vary(*batch, batch_idx=3)
+    other, _ = module.vary(*batch, batch_idx=4)
     assert torch.equal(one, again)
     assert torch.equal(labels, batch[1])
     assert not torch.equal(one, other)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Trainer
@@ -35,7 +35,7 @@ from cnnexp.models import lsuv
 from cnnexp.nn import pin_algorithms, replace_layers
 from cnnexp.optim import SAM, freeze, param_groups
 from cnnexp.runs import RunFolder
-from cnnexp.training import SchedulerFactory, TrainingJob, mode_of, quiet_lightning
+from cnnexp.training import OnNaN, SchedulerFactory, TrainingJob, mode_of, quiet_lightning
 
 __all__ = ["build_job", "check_job"]
 
@@ -96,6 +96,7 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
         monitor=typed.checkpoint.monitor,
         checkpoint_steps=typed.checkpoint.every_n_steps,
         channels_last=typed.accelerator.channels_last,
+        on_nan=cast(OnNaN, typed.on_nan),
         config=dict(config),
     )
 
@@ -201,6 +202,11 @@ def _check_optimizer(typed: TrainConfig, extra: Sequence[str]) -> Callable[..., 
             raise ConfigError(
                 f"trainer.accumulate_grad_batches: {type(made).__name__} computes the gradient more "
                 f"than once a step, of one batch; raise data.batch_size instead"
+            )
+        if typed.on_nan == "skip":
+            raise ConfigError(
+                f"on_nan=skip: {type(made).__name__} computes the gradient more than once a step, so that a "
+                f"step cannot be left out; use on_nan=stop or lower_lr"
             )
         if typed.accelerator.precision == "16-mixed":
             raise ConfigError(

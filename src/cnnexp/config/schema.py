@@ -150,6 +150,7 @@ class TrainConfig:
     accelerator: AcceleratorConfig
     trainer: dict[str, Any]
     validate_only: bool = False
+    on_nan: str = "stop"
     parameters: ParametersConfig = field(default_factory=ParametersConfig)
     scheduler: dict[str, Any] = field(default_factory=dict)
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
@@ -161,5 +162,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed={self.seed}: must be between 0 and {2**32 - 1}")
+        _one_of("on_nan", self.on_nan, ("stop", "skip", "lower_lr"))
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise ValueError(f"name={self.name!r}: must be a plain folder name")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Iterator
+from types import FrameType
 
 import numpy as np
 import torch
@@ -46,12 +49,17 @@ class BatchOrder(Sampler[Tensor]):
         return -(-self.size // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        if self.seed is None:
-            order = torch.arange(self.size)
-        else:
-            order = torch.randperm(self.size, generator=seeded_generator(self.seed, self.epoch))
         skip = self._skip if self.epoch == self._skip_in else 0
-        yield from order.split(self.batch_size)[skip:]
+        yield from self._order().split(self.batch_size)[skip:]
+
+    def batch(self, number: int) -> Tensor:
+        """The indices of batch ``number`` of the epoch, counted from 0, whatever is skipped."""
+        return self._order().split(self.batch_size)[number]
+
+    def _order(self) -> Tensor:
+        if self.seed is None:
+            return torch.arange(self.size)
+        return torch.randperm(self.size, generator=seeded_generator(self.seed, self.epoch))
 
 
 class GatheredBatches(Dataset[tuple[Tensor, Tensor]]):
@@ -97,4 +105,23 @@ def batch_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
+        worker_init_fn=_as_part_of_the_training if num_workers else None,
     )
+
+
+def _as_part_of_the_training(worker: int) -> None:
+    """Let this process, a worker, live on when a signal goes to the whole group, and say nothing itself.
+
+    Ctrl-C, schedulers and clusters send signals to all. The training stops after the step, for which it
+    may need another batch; then it ends its workers. What fails in a worker is raised in the training;
+    when that ends, threads that wait to hand over memory would print that nobody is there.
+    """
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _ignore_once)
+    sys.excepthook = lambda *exception: None
+
+
+def _ignore_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)

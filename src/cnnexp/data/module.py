@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cnnexp.data.batches import batch_loader
+from cnnexp.data.batches import BatchOrder, batch_loader
 from cnnexp.data.images import ImageSet, Samples
 
 __all__ = ["ImageDataModule"]
@@ -61,6 +61,7 @@ class ImageDataModule(L.LightningDataModule):
         self._load = load
         self._images: ImageSet | None = None
         self._split: tuple[Samples, Samples] | None = None
+        self._chosen = torch.empty(0, dtype=torch.int64)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.train_size = val_size, train_size
         self._classes = None if classes is None else tuple(classes)
@@ -104,8 +105,9 @@ class ImageDataModule(L.LightningDataModule):
             generator = torch.Generator().manual_seed(self.split_seed)
             order = torch.randperm(len(whole), generator=generator)
             held_out, rest = order[:val_size], order[val_size:]
+            self._chosen = rest[:wanted].sort().values
             self._split = (
-                whole.select(rest[:wanted].sort().values),
+                whole.select(self._chosen),
                 whole.select(held_out.sort().values),
             )
         return self._split
@@ -113,6 +115,17 @@ class ImageDataModule(L.LightningDataModule):
     def start_at(self, epoch: int, batch: int) -> None:
         """Let the next training loader begin with this batch of this epoch, each counted from 0."""
         self._epoch, self._skip = epoch, batch
+
+    def members(self, epoch: int, batch: int) -> Tensor:
+        """Which images training batch ``batch`` of ``epoch`` is of, each counted from 0.
+
+        Returns:
+            (B,) indices into the training images of the whole set (with ``classes``, of what these
+            leave of it).
+        """
+        train = self.train
+        order = BatchOrder(len(train), self.batch_size, self.shuffle_seed, epoch=epoch)
+        return self._chosen[order.batch(batch)]
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Shuffled batches of the training images."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -10,8 +11,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["SCRATCH", "plain", "write_file", "write_json", "write_text"]
+__all__ = [
+    "NO_ROOM",
+    "SCRATCH",
+    "overwrite_json",
+    "plain",
+    "write_file",
+    "write_json",
+    "write_text",
+]
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk, or quota, says
 SCRATCH = ".part"  # how the names of files end that are being written
 
 
@@ -63,8 +73,18 @@ def _write(stream: BinaryIO, content: bytes) -> None:
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Replace ``file`` by ``content`` as JSON, in one step; NaN and infinities become null."""
-    text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(file, text + "\n")
+    write_text(file, _json(content))
+
+
+def overwrite_json(file: Path, content: Mapping[str, Any]) -> None:
+    """The same within the room that ``file`` has already; a crash may leave half of it."""
+    with file.open("r+", encoding="utf-8") as stream:
+        stream.write(_json(content))
+        stream.truncate()
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def plain(value: Any) -> Any:

@@ -9,6 +9,7 @@
     tensorboard/       event files
     checkpoints/       last.ckpt, previous.ckpt, best.ckpt
     result.json        final figures, written once, when the run is done
+    nonfinite.json     where a loss or gradient became infinite or NaN, if one did
     train.log
 """
 
@@ -24,7 +25,7 @@ from typing import Any, Literal
 
 import yaml
 
-from cnnexp.runs.files import SCRATCH, write_json, write_text
+from cnnexp.runs.files import NO_ROOM, SCRATCH, overwrite_json, write_json, write_text
 from cnnexp.runs.logs import cut_logs, log_sizes
 
 __all__ = ["METRIC_COLUMNS", "RunFolder", "State", "claim_run_folder"]
@@ -49,6 +50,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self.result = self.path / "result.json"
+        self.non_finite = self.path / "nonfinite.json"
         self.log = self.path / "train.log"
 
     def __str__(self) -> str:
@@ -86,9 +88,18 @@ class RunFolder:
         return self._read_json(self.provenance)
 
     def write_status(self, state: State, **details: Any) -> None:
-        """Replace status.json by ``state``, the time and ``details`` (epoch, step, error …)."""
+        """Replace status.json by ``state``, the time and ``details`` (epoch, step, error …).
+
+        Where there is no room for a second file, it is written into the one that is there.
+        """
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        write_json(self.status, {"state": state, "time": now, **details})
+        content = {"state": state, "time": now, **details}
+        try:
+            write_json(self.status, content)
+        except OSError as error:
+            if error.errno not in NO_ROOM or not self.status.exists():
+                raise
+            overwrite_json(self.status, content)
 
     def read_status(self) -> dict[str, Any]:
         """The content of status.json; empty if there is none."""
@@ -101,6 +112,11 @@ class RunFolder:
     def read_result(self) -> dict[str, Any]:
         """The content of result.json; empty if there is none."""
         return self._read_json(self.result)
+
+    def write_non_finite(self, finding: Mapping[str, Any]) -> Path:
+        """Write nonfinite.json, and return its path."""
+        write_json(self.non_finite, finding)
+        return self.non_finite
 
     def append_metrics(self, metrics: Mapping[str, float], *, epoch: int | None, step: int) -> None:
         """Append one row a metric to metrics.csv, with a head line if the file is new."""

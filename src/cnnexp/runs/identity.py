@@ -20,6 +20,8 @@ _NOT_IDENTITY_OF = {
     "backward": ("layers",),
     "checkpoint": ("every_n_steps",),
 }
+# Keys that came later: at these values the job is the one that it was without them.
+_AS_BEFORE = {"on_nan": "stop"}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -28,7 +30,11 @@ def config_hash(config: Mapping[str, Any]) -> str:
     Left out are paths, the run's name, the launcher's settings, what ``backward=auto`` chose, and what
     changes no number; the order of keys does not matter.
     """
-    kept = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
+    kept = {
+        key: value
+        for key, value in config.items()
+        if key not in _NOT_IDENTITY and _AS_BEFORE.get(key) != value
+    }
     for part, left_out in _NOT_IDENTITY_OF.items():
         if isinstance(node := kept.get(part), Mapping):
             kept[part] = {key: value for key, value in node.items() if key not in left_out}

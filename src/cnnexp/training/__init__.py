@@ -3,17 +3,22 @@
 from cnnexp.training.assemble import quiet_lightning
 from cnnexp.training.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
 from cnnexp.training.classifier import Classifier, OptimizerFactory, SchedulerFactory
+from cnnexp.training.failures import failure_reason
 from cnnexp.training.job import TrainingJob, mode_of
+from cnnexp.training.non_finite import NonFiniteError, OnNaN
 from cnnexp.training.run import run_training
 from cnnexp.training.stopping import TrainingStopped
 
 __all__ = [
     "CheckpointError",
     "Classifier",
+    "NonFiniteError",
+    "OnNaN",
     "OptimizerFactory",
     "SchedulerFactory",
     "TrainingJob",
     "TrainingStopped",
+    "failure_reason",
     "mode_of",
     "quiet_lightning",
     "read_checkpoint",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from cnnexp.training.callbacks import (
     EpochHistory,
     FirstLayerFilters,
     LearningRate,
+    NonFiniteGuard,
     ProgressBar,
     RunStatus,
     TestPictures,
@@ -33,6 +35,8 @@ from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.stopping import StopSignals
 
 __all__ = ["Assembly", "assemble", "quiet_lightning"]
+
+log = logging.getLogger(__name__)
 
 # True here by design: batches are gathered from one tensor, so loader workers would only cost.
 _EXPECTED_WARNINGS = (
@@ -52,6 +56,7 @@ class Assembly:
     throughput: Throughput
     history: EpochHistory
     checkpoints: Checkpoints
+    guard: NonFiniteGuard
 
 
 def assemble(
@@ -73,6 +78,7 @@ def assemble(
     """
     classifier = _classifier(job)
     validates = len(job.data.val) and job.trainer.get("limit_val_batches", 1.0) != 0
+    guard = NonFiniteGuard(folder, job.on_nan, job.data.members)
     checkpoints = Checkpoints(
         folder,
         monitor=job.monitor if validates else None,
@@ -80,11 +86,13 @@ def assemble(
         every_n_steps=job.checkpoint_steps,
         signals=signals,
         resume=resume,
+        check=guard.before_checkpoint,
         keep=not job.trainer.get("fast_dev_run"),
     )
     throughput, history = Throughput(), EpochHistory()
     callbacks: list[Callback] = [
         throughput,
+        guard,
         LearningRate(),
         FirstLayerFilters(),
         TestPictures(job.data.images.classes),
@@ -108,7 +116,7 @@ def assemble(
         enable_progress_bar=progress_bar,
         enable_model_summary=False,
     )
-    return Assembly(classifier, trainer, throughput, history, checkpoints)
+    return Assembly(classifier, trainer, throughput, history, checkpoints, guard)
 
 
 def _classifier(job: TrainingJob) -> Classifier:
@@ -131,7 +139,14 @@ def _classifier(job: TrainingJob) -> Classifier:
         monitor=job.monitor,
         images_per_step=len(job.data.train) if job.full_batch else None,
         channels_last=job.channels_last,
+        leave_out_non_finite=job.on_nan == "skip",
     )
+
+
+def _one_line_of_a_thread(arguments: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread; what goes wrong there is raised at the next scalar as well."""
+    name = arguments.thread.name if arguments.thread else "a thread"
+    log.warning("%s ended: %s", name, arguments.exc_value)
 
 
 @contextmanager
@@ -143,11 +158,13 @@ def quiet_lightning() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
+    before, threading.excepthook = threading.excepthook, _one_line_of_a_thread
     try:
         with warnings.catch_warnings():
             for message in _EXPECTED_WARNINGS:
                 warnings.filterwarnings("ignore", message)
             yield
     finally:
+        threading.excepthook = before
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

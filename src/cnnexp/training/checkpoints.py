@@ -7,6 +7,7 @@ at the end of the file. So one rename replaces contents and checksum together, a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import struct
@@ -41,15 +42,22 @@ def write_checkpoint(file: Path, content: dict[str, Any]) -> None:
     def write(stream: BinaryIO) -> None:
         try:
             torch.save(content, stream)
-        except RuntimeError as error:  # torch's writer wraps what the system says
-            raise OSError(
-                f"{file} could not be written: {str(error).partition(chr(10))[0]}"
-            ) from error
+        except RuntimeError as error:  # torch's writer hides what the system says
+            code = _errno(error)
+            raise OSError(code, os.strerror(code), str(file)) from error
         digest = _digest(stream, stream.seek(0, os.SEEK_END))
         stream.seek(-2, os.SEEK_END)
         stream.write(struct.pack("<H", _COMMENT) + _MARK + digest)
 
     write_file(file, write)
+
+
+def _errno(error: BaseException) -> int:
+    """That of the system's error behind ``error``; the disk is full, if there is none."""
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, OSError) and cause.errno:
+        return cause.errno
+    return errno.ENOSPC if cause is None else _errno(cause)
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,6 +55,11 @@ class Classifier(AveragingModule):
             shall count by their sizes; None where each counts the same.
         channels_last: Keep images and kernels in channels_last memory, which is the faster layout
             for convolutions on most devices; changes no result beyond rounding.
+        leave_out_non_finite: Leave batches whose loss is infinite or NaN out of the epoch's means.
+
+    Attributes:
+        lr_factor: What the learning rates of the optimiser and its schedule are multiplied by at
+            each step; 1 unless ``on_nan=lower_lr`` lowered it. Kept in the checkpoint.
     """
 
     mean: Tensor
@@ -79,8 +85,11 @@ class Classifier(AveragingModule):
         monitor: str = "val/acc",
         images_per_step: int | None = None,
         channels_last: bool = False,
+        leave_out_non_finite: bool = False,
     ) -> None:
         super().__init__()
+        self.lr_factor = 1.0
+        self._leave_out_non_finite = leave_out_non_finite
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(memory_format=self._layout)  # pyright: ignore[reportCallIssue]
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
@@ -109,7 +118,7 @@ class Classifier(AveragingModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of one batch, penalties included."""
         images, labels = batch
-        images, targets = self._varied(images, labels, batch_idx)
+        images, targets = self.vary(images, labels, batch_idx)
         logits = self(images)
         loss = self.train_loss(logits, targets)
         terms = {penalty.name: penalty(self.network) for penalty in self.penalties}
@@ -123,7 +132,7 @@ class Classifier(AveragingModule):
             labels.size(0) * self.trainer.accumulate_grad_batches / self._images_per_step
         )
 
-    def _varied(self, images: Tensor, labels: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
+    def vary(self, images: Tensor, labels: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
         """The batch as it is trained on, with targets that are labels or distributions."""
         if not self.augmentations and not self.mixers:
             return images, labels
@@ -148,7 +157,8 @@ class Classifier(AveragingModule):
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """One step, then the constraints."""
-        super().optimizer_step(*arguments, **options)
+        with _scaled_rates(self.trainer.optimizers[0], self.lr_factor):
+            super().optimizer_step(*arguments, **options)
         for constraint in self.constraints:
             constraint(self.network)
 
@@ -157,7 +167,8 @@ class Classifier(AveragingModule):
     ) -> None:
         size = labels.size(0)
         accuracy = (logits.argmax(1) == labels).float().mean()
-        self._means.add(size, loss=loss, acc=accuracy)
+        if not self._leave_out_non_finite or bool(loss.isfinite()):
+            self._means.add(size, loss=loss, acc=accuracy)
         self.log("train/loss_step", loss, prog_bar=True, batch_size=size)
         for name, term in terms.items():
             self.log(f"train/penalty/{name}", term, batch_size=size)
@@ -171,13 +182,15 @@ class Classifier(AveragingModule):
         self._means.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the means of the epoch so far."""
+        """Add the means of the epoch so far, and the factor of the learning rates."""
         super().on_save_checkpoint(checkpoint)
+        checkpoint["lr_factor"] = self.lr_factor
         checkpoint["epoch_means"] = self._means.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the means of the epoch so far."""
+        """Take the means of the epoch so far, and the factor unless a lower one is set."""
         super().on_load_checkpoint(checkpoint)
+        self.lr_factor = min(self.lr_factor, checkpoint.get("lr_factor", 1.0))
         self._means.load_state_dict(checkpoint.get("epoch_means", {"images": 0}), self.device)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -219,3 +232,19 @@ class Classifier(AveragingModule):
         if isinstance(scheduler, ReduceLROnPlateau):
             when = {"interval": "epoch", "monitor": self._monitor}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **when}}
+
+
+@contextmanager
+def _scaled_rates(optimizer: Optimizer, factor: float) -> Iterator[None]:
+    """Within it the learning rates are ``factor`` times those of the schedule."""
+    if factor == 1.0:
+        yield
+        return
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * factor
+    try:
+        yield
+    finally:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate

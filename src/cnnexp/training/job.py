@@ -14,6 +14,7 @@ from cnnexp.data import Augmentation, ImageDataModule, ImageSet
 from cnnexp.regularization import CutMix, MixUp, Penalty
 from cnnexp.runs import RunFolder
 from cnnexp.training.classifier import OptimizerFactory, SchedulerFactory
+from cnnexp.training.non_finite import OnNaN
 
 __all__ = ["TrainingJob", "mode_of"]
 
@@ -58,6 +59,8 @@ class TrainingJob:
         checkpoint_steps: Steps of the optimiser between two checkpoints to go on from; None for one an
             epoch.
         channels_last: Memory layout of images and kernels.
+        on_nan: What to do about a loss or gradient that is infinite or NaN: ``stop`` the training,
+            ``skip`` the step, or ``lower_lr``: go back to the last checkpoint with half the learning rate.
         config: The resolved config that describes all this; kept in the run folder.
     """
 
@@ -81,6 +84,7 @@ class TrainingJob:
     monitor: str = "val/acc"
     checkpoint_steps: int | None = None
     channels_last: bool = True
+    on_nan: OnNaN = "stop"
     config: Mapping[str, Any] = field(default_factory=dict)
 
     @property

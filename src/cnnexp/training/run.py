@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,18 @@ from cnnexp.training.backward import settle_backward
 from cnnexp.training.callbacks import lines_above_bar
 from cnnexp.training.checkpoints import read_checkpoint
 from cnnexp.training.classifier import Classifier
+from cnnexp.training.failures import failure_reason
 from cnnexp.training.hparams import log_hparams, log_hparams_metrics
 from cnnexp.training.job import TrainingJob
+from cnnexp.training.non_finite import NonFiniteError
 from cnnexp.training.resume import newest_checkpoint
 from cnnexp.training.stopping import StopSignals, TrainingStopped
 
 __all__ = ["run_training"]
 
 log = logging.getLogger(__name__)
+
+_MOST_HALVINGS = 10  # of the learning rate, with on_nan=lower_lr
 
 
 def run_training(
@@ -50,13 +55,50 @@ def run_training(
         TrainingStopped: Interrupted by a signal; status.json says ``stopped``.
         CheckpointError: There are checkpoints to go on from, but no good one.
         FolderInUseError: Another process is training in the folder.
+        NonFiniteError: A loss, gradient or weight became infinite or NaN, and ``job.on_nan`` does not
+            say, or cannot, go on.
         Exception: Whatever went wrong; status.json says ``failed`` and why.
     """
     with folder_lock(folder.path):
-        return _run(job, folder, progress_bar, resume)
+        try:
+            return _run(job, folder, progress_bar, resume)
+        except NonFiniteError as error:
+            if job.on_nan != "lower_lr":
+                raise
+            return _with_lower_rates(job, folder, progress_bar, error)
 
 
-def _run(job: TrainingJob, folder: RunFolder, progress_bar: bool, resume: bool) -> dict[str, Any]:
+def _with_lower_rates(
+    job: TrainingJob, folder: RunFolder, progress_bar: bool, error: NonFiniteError
+) -> dict[str, Any]:
+    """Go back and try with half the learning rate, as often as it takes and makes sense.
+
+    What fails again before the next checkpoint goes back to the one before that, then to the start:
+    weights may have been beyond help already.
+    """
+    layers = folder.read_config().get("backward", {}).get("layers")
+    job = replace(
+        job, backward_layers=job.backward_layers or layers
+    )  # as before, not measured anew
+    began_at = -1
+    for _ in range(_MOST_HALVINGS):
+        found = newest_checkpoint(folder)
+        if found is not None and found[1]["step"] == began_at:
+            found[0].unlink()
+            found = newest_checkpoint(folder)
+        began_at = found[1]["step"] if found else 0
+        factor = error.lr_factor / 2
+        log.warning("%s. Going back to step %d with %g of the rate", error, began_at, factor)
+        try:
+            return _run(job, folder, progress_bar, resume=True, lr_factor=factor)
+        except NonFiniteError as again:
+            error = again
+    raise error
+
+
+def _run(
+    job: TrainingJob, folder: RunFolder, progress_bar: bool, resume: bool, lr_factor: float = 1.0
+) -> dict[str, Any]:
     folder.remove_scratch()
     found = _go_back(folder) if resume else None
     file, where = found or (None, None)
@@ -67,20 +109,17 @@ def _run(job: TrainingJob, folder: RunFolder, progress_bar: bool, resume: bool) 
         with StopSignals() as signals, quiet_lightning(), lines_above_bar(progress_bar):
             L.seed_everything(job.seed, workers=True, verbose=False)
             made = assemble(job, folder, signals, progress_bar=progress_bar, resume=where)
+            made.classifier.lr_factor = lr_factor
             config = settle_backward(job, made.classifier, made.trainer)
             _describe(job, folder, made, config, where)
             result = _train_and_test(job, folder, made, file, where)
     except BaseException as error:
-        # an epoch that status.json counts already is done, even if the Trainer has yet to count it
-        progress = {
-            "epoch": max(made.trainer.current_epoch if made else 0, folder.read_status()["epoch"]),
-            "step": made.trainer.global_step if made else progress["step"],
-        }
+        if isinstance(error, NonFiniteError) and made is not None:
+            error.lr_factor = made.classifier.lr_factor
         stopped = _stopped(error)
+        _write_end(folder, made, progress, stopped or error)
         if stopped is not None:
-            folder.write_status("stopped", **progress, error=str(stopped))
             raise stopped from error
-        folder.write_status("failed", **progress, error=f"{type(error).__name__}: {error}")
         raise
     folder.write_result(result)
     folder.write_status("done", epoch=result["epochs"], step=result["steps"])
@@ -92,6 +131,23 @@ def _run(job: TrainingJob, folder: RunFolder, progress_bar: bool, resume: bool) 
     )
     log.info("run folder %s", folder)
     return result
+
+
+def _write_end(
+    folder: RunFolder, made: Assembly | None, progress: dict[str, int], error: BaseException
+) -> None:
+    """Say in status.json how the training ended; if not even that can be written, in the log alone."""
+    if made is not None:
+        # an epoch that status.json counts already is done, even if the Trainer has yet to count it
+        counted = folder.read_status().get("epoch", 0)
+        epoch = max(made.trainer.current_epoch, counted)
+        progress = {"epoch": epoch, "step": made.trainer.global_step}
+    state = "stopped" if isinstance(error, TrainingStopped) else "failed"
+    reason = str(error) if state == "stopped" else failure_reason(error)
+    try:
+        folder.write_status(state, **progress, error=reason)
+    except OSError as problem:
+        log.error("status.json could not be written: %s", problem)
 
 
 def _go_back(folder: RunFolder) -> tuple[Path, dict[str, Any]] | None:
@@ -163,13 +219,17 @@ def _train_and_test(
         classifier, datamodule=job.data, ckpt_path=file, weights_only=True if file else None
     )
     epochs, steps, seconds = trainer.current_epoch, trainer.global_step, made.checkpoints.seconds
+    best = made.history.best(job.monitor, job.mode)
     checkpoints = (folder.best_checkpoint, folder.last_checkpoint)
     chosen = next((each for each in checkpoints if each.exists()), None)
     if chosen is not None:
         classifier.load_state_dict(read_checkpoint(chosen)["state_dict"])
+    if chosen != folder.best_checkpoint and made.checkpoints.keeps_best:
+        log.warning("%s is gone: testing the last epoch instead", folder.best_checkpoint)
+        best = made.history.last
     (test,) = trainer.test(classifier, datamodule=job.data, verbose=False)
-    best = made.history.best(job.monitor, job.mode)
     last = made.history.last
+    skipped, factor = made.guard.skipped, classifier.lr_factor
     rates = made.throughput.images_per_second
     result = {
         "status": "done",
@@ -190,6 +250,8 @@ def _train_and_test(
         "seed": job.seed,
         "config_hash": config_hash(job.config),
     }
+    if skipped or factor != 1.0:  # said only where it makes the run another
+        result |= {"steps_skipped": skipped, "lr_factor": factor}
     log_hparams_metrics(trainer.loggers, result, steps)
     for logger in trainer.loggers:
         logger.finalize("success")

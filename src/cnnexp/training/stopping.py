@@ -10,7 +10,11 @@ from typing import Any
 
 __all__ = ["StopSignals", "TrainingStopped"]
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1")
+    if hasattr(signal, name)  # Windows has no SIGUSR1
+)
 
 
 class TrainingStopped(BaseException):

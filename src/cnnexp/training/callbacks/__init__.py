@@ -7,6 +7,7 @@ from cnnexp.training.callbacks.averaging import (
 )
 from cnnexp.training.callbacks.checkpoints import Checkpoints
 from cnnexp.training.callbacks.measure import LearningRate, Throughput
+from cnnexp.training.callbacks.non_finite import NonFiniteGuard
 from cnnexp.training.callbacks.pictures import FirstLayerFilters, TestPictures
 from cnnexp.training.callbacks.progress import (
     EpochHistory,
@@ -21,6 +22,7 @@ __all__ = [
     "ExponentialAverage",
     "FirstLayerFilters",
     "LearningRate",
+    "NonFiniteGuard",
     "ProgressBar",
     "RunStatus",
     "StochasticWeightAverage",

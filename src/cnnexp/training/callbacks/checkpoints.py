@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from cnnexp.runs import RunFolder
+from cnnexp.runs.files import SCRATCH
 from cnnexp.training.random_state import random_state, restore_random_state
 from cnnexp.training.stopping import StopSignals
 
@@ -37,6 +38,8 @@ class Checkpoints(Checkpoint):
         every_n_steps: Steps of the optimiser between two last.ckpt; None for once an epoch.
         signals: Where signals ask for a stop.
         resume: The ``"cnnexp"`` part of the checkpoint that the training goes on from.
+        check: Called with trainer and module before each is written; raises if these weights are none
+            to keep.
         keep: Write files; False only looks for signals.
     """
 
@@ -49,16 +52,22 @@ class Checkpoints(Checkpoint):
         signals: StopSignals,
         every_n_steps: int | None = None,
         resume: Mapping[str, Any] | None = None,
+        check: Callable[[L.Trainer, L.LightningModule], None] = lambda trainer, module: None,
         keep: bool = True,
     ) -> None:
         self._folder, self._monitor, self._mode = folder, monitor, mode
         self._signals, self._every, self._keep = signals, every_n_steps, keep
-        self._resume = resume
+        self._resume, self._check = resume, check
         self._best = -math.inf
         self._saving: dict[str, Any] | None = None
         self._saved_step = -1
         self._seconds_before = float(resume["seconds"]) if resume else 0.0
         self._start = time.perf_counter()
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether a best.ckpt has been written."""
+        return self._keep and self._best > -math.inf
 
     @property
     def seconds(self) -> float:
@@ -114,6 +123,7 @@ class Checkpoints(Checkpoint):
         value = float(trainer.callback_metrics[self._monitor])
         signed = value if self._mode == "max" else -value
         if signed > self._best:  # which NaN never is
+            self._check(trainer, pl_module)
             self._best = signed
             self._write(trainer, self._folder.best_checkpoint)
 
@@ -122,6 +132,7 @@ class Checkpoints(Checkpoint):
         self._save_last(trainer, 0, finished=True)
 
     def _save_last(self, trainer: L.Trainer, batch_idx: int, *, finished: bool) -> None:
+        self._check(trainer, trainer.lightning_module)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
@@ -135,14 +146,18 @@ class Checkpoints(Checkpoint):
             "logs": self._folder.log_sizes(),
             "seconds": self.seconds,
         }
-        last = self._folder.last_checkpoint
-        if self._keep and last.exists():
-            _keep_as(last, self._folder.previous_checkpoint)
-        self._write(trainer, last)
+        if self._keep:
+            _keep_as(self._folder.last_checkpoint, self._folder.previous_checkpoint)
+        self._write(trainer, self._folder.last_checkpoint)
         self._saving, self._saved_step = None, trainer.global_step
 
     def _write(self, trainer: L.Trainer, file: Path) -> None:
-        if self._keep:
+        if not self._keep:
+            return
+        try:
+            file.parent.mkdir(exist_ok=True)
+            trainer.save_checkpoint(file, weights_only=False)
+        except FileNotFoundError:  # the folder was deleted at this very moment
             file.parent.mkdir(exist_ok=True)
             trainer.save_checkpoint(file, weights_only=False)
 
@@ -170,14 +185,19 @@ class Checkpoints(Checkpoint):
 
 
 def _keep_as(file: Path, other: Path) -> None:
-    """Let ``other`` be what ``file`` is now, in one step."""
-    scratch = other.with_name(f".{other.name}.part")
+    """Let ``other`` be what ``file`` is now, in one step; nothing if there is none."""
+    scratch = other.with_name(f".{other.name}{SCRATCH}")
     scratch.unlink(missing_ok=True)
     try:
-        os.link(file, scratch)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(file, scratch)
-    os.replace(scratch, other)
+        try:
+            os.link(file, scratch)
+        except FileNotFoundError:
+            raise
+        except OSError:  # a file system without hard links
+            shutil.copyfile(file, scratch)
+        os.replace(scratch, other)
+    except FileNotFoundError:
+        return
     scratch.unlink(missing_ok=True)  # two names of one file: the system leaves both
 
 

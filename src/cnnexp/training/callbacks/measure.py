@@ -28,7 +28,8 @@ class LearningRate(Callback):
         rates: dict[str, float] = {}
         for optimizer in trainer.optimizers:
             for i, group in enumerate(optimizer.param_groups):
-                rates.setdefault(group.get("name", str(i)).removesuffix(NO_DECAY), group["lr"])
+                layer = group.get("name", str(i)).removesuffix(NO_DECAY)
+                rates.setdefault(layer, group["lr"] * getattr(pl_module, "lr_factor", 1.0))
         for layer, rate in rates.items():
             name = "train/lr" if len(rates) == 1 else f"train/lr/{layer}"
             pl_module.log(name, float(rate), on_step=True, on_epoch=False, batch_size=1)

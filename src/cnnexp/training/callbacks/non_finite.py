@@ -1,0 +1,190 @@
+"""Look at each step's loss and gradients before they reach the weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.optim import Optimizer
+
+from cnnexp.runs import RunFolder
+from cnnexp.training import non_finite
+from cnnexp.training.classifier import Classifier
+from cnnexp.training.non_finite import Finding, NonFiniteError, OnNaN
+
+__all__ = ["NonFiniteGuard"]
+
+log = logging.getLogger(__name__)
+
+_MOST_IN_A_ROW = 10
+_ADVICE = {
+    "stop": (
+        "The images and more are in {file}. Lower optimizer.lr, clip the gradients "
+        "(regularization=clip_norm), or go on all the same with on_nan=skip or on_nan=lower_lr"
+    ),
+    "skip": f"{_MOST_IN_A_ROW} steps in a row were skipped; lower optimizer.lr, or try on_nan=lower_lr",
+    "lower_lr": "The images and more are in {file}; lower optimizer.lr",
+}
+
+
+class NonFiniteGuard(Callback):
+    """Stop the training, or leave the step out, when the loss or a gradient is infinite or NaN.
+
+    On a CPU, and wherever steps may be skipped, each step is looked at before it is made. On other
+    devices that would make the processor wait for every step, so the steps since the last look are
+    looked at together, as often as scalars are logged, at the end of an epoch, and before a checkpoint
+    is written. No checkpoint ever gets weights that are not finite.
+
+    Under 16-mixed precision the gradients are left to the scaler, which skips steps by itself.
+
+    Args:
+        folder: The run folder; a finding is written to its nonfinite.json.
+        policy: ``stop`` and ``lower_lr`` raise; ``skip`` leaves the step out and goes on, up to ten
+            times in a row. A step left out counts as a step of the schedule.
+        members: (epoch, batch) → indices of its images, both counted from 0.
+        every: Steps between two looks; None for 1 where a look costs nothing, else as often as
+            scalars are logged. Always 1 with ``skip``.
+
+    Attributes:
+        skipped: Steps left out so far.
+
+    Raises:
+        NonFiniteError: In its hooks.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        policy: OnNaN,
+        members: Callable[[int, int], Tensor],
+        every: int | None = None,
+    ) -> None:
+        self._every = 1 if policy == "skip" else every
+        self._folder, self._policy, self._members = folder, policy, members
+        self._losses: list[Tensor] = []
+        self._seen: list[tuple[int, int, int, Tensor, Tensor]] = []
+        self._batch: tuple[Tensor, Tensor] | None = None
+        self._buffers: list[tuple[Tensor, Tensor]] = []
+        self.skipped, self._in_a_row = 0, 0
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep what a skipped batch would leave in running statistics, and the batch."""
+        self._batch = batch
+        if self._policy == "skip":
+            self._buffers = [(b, b.clone()) for b in pl_module.buffers() if b.is_floating_point()]
+
+    def on_before_backward(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
+    ) -> None:
+        """Keep the loss."""
+        self._losses.append(loss.detach())
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Look, or keep what there is to look at."""
+        assert isinstance(pl_module, Classifier)
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        flags = non_finite.finite_flags(self._losses, pl_module.network, gradients=not scaled)
+        batch_idx = trainer.fit_loop.epoch_loop.batch_idx
+        losses, self._losses = torch.stack(self._losses), []
+        self._seen.append((trainer.current_epoch, batch_idx, trainer.global_step, flags, losses))
+        every = self._every
+        if every is None:
+            on_cpu = pl_module.device.type == "cpu"
+            every = 1 if on_cpu else getattr(trainer, "log_every_n_steps", 1)
+        if len(self._seen) >= every:
+            self._look(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look at the steps since the last look."""
+        self._look(trainer, pl_module)
+
+    def before_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The same, and at the weights: a step may have made them infinite by itself."""
+        self._look(trainer, pl_module)
+        assert isinstance(pl_module, Classifier)
+        layer = non_finite.first_bad_weight(pl_module.network)
+        if layer:
+            epoch = trainer.current_epoch + 1
+            self._raise(Finding(trainer.global_step, epoch, what="weights", layer=layer))
+
+    def _look(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, Classifier)
+        seen, self._seen = self._seen, []
+        if not seen:
+            return
+        all_fine = torch.stack([flags.all() for *_, flags, _ in seen]).tolist()
+        if all(all_fine):
+            self._in_a_row = 0
+            return
+        first = seen[all_fine.index(False)]
+        finding = self._finding(trainer, module, first, at_once=len(seen) == 1)
+        if self._policy != "skip":
+            self._raise(finding)
+        self._skip(module, finding)
+
+    def _skip(self, module: Classifier, finding: Finding) -> None:
+        self._in_a_row += 1
+        if self._in_a_row > _MOST_IN_A_ROW:
+            self._raise(finding)
+        self.skipped += 1
+        log.warning("%s; skipped", finding)
+        for parameter in module.network.parameters():
+            parameter.grad = None  # which optimisers pass over
+        with torch.no_grad():
+            for buffer, before in self._buffers:
+                buffer.copy_(before)
+
+    def _finding(
+        self,
+        trainer: L.Trainer,
+        module: Classifier,
+        seen: tuple[int, int, int, Tensor, Tensor],
+        *,
+        at_once: bool,
+    ) -> Finding:
+        epoch, batch_idx, step, flags, losses = seen
+        loss_fine, *_ = fine = flags.tolist()
+        layers = non_finite.bad_layers(fine, module.network)
+        layer = layers[0] if layers else ""
+        if not loss_fine:
+            layer = self._first_bad_output(trainer, module, batch_idx) if at_once else ""
+        batches = range(batch_idx - len(losses) + 1, batch_idx + 1)
+        return Finding(
+            step=step + 1,
+            epoch=epoch + 1,
+            batches=[b + 1 for b in batches],
+            what="gradient" if loss_fine else "loss",
+            layer=layer,
+            losses=non_finite.numbers(losses.tolist()),
+            layers=layers,
+            learning_rates=non_finite.rates(trainer.optimizers[0].param_groups),
+            images=torch.cat([self._members(epoch, b) for b in batches]).tolist(),
+        )
+
+    def _first_bad_output(self, trainer: L.Trainer, module: Classifier, batch_idx: int) -> str:
+        if self._policy == "skip" or self._batch is None:  # a second pass would draw random numbers
+            return ""
+        images, _ = module.vary(*self._batch, batch_idx)
+        with trainer.precision_plugin.forward_context():
+            return non_finite.first_bad_output(module.network, module.normalise(images))
+
+    def _raise(self, finding: Finding) -> None:
+        file = self._folder.write_non_finite(finding.as_dict())
+        raise NonFiniteError(finding, _ADVICE[self._policy].format(file=file))
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many steps were left out."""
+        return {"skipped": self.skipped, "in_a_row": self._in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See :meth:`state_dict`."""
+        self.skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]

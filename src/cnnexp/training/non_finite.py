@@ -1,0 +1,164 @@
+"""A loss, gradient or weight that is infinite or not a number: which one was the first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "Finding",
+    "NonFiniteError",
+    "OnNaN",
+    "bad_layers",
+    "finite_flags",
+    "first_bad_output",
+    "first_bad_weight",
+    "numbers",
+    "rates",
+]
+
+OnNaN = Literal["stop", "skip", "lower_lr"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found, for the message and for nonfinite.json.
+
+    Attributes:
+        step: Of the optimiser, counted from 1: the one that was about to be made.
+        epoch: Counted from 1.
+        batches: The batches of the epoch that the step is by, counted from 1.
+        what: ``"loss"``, ``"gradient"`` or ``"weights"``.
+        layer: The first layer, in the order of computing, where it was found; "" if unknown.
+        losses: The losses of the batches; those that are not finite as text.
+        layers: Every layer with such a gradient or weight.
+        learning_rates: Of the optimiser's parameter groups.
+        images: The images of the batches, as indices into the data set's training images.
+    """
+
+    step: int
+    epoch: int
+    batches: Sequence[int] = ()
+    what: str = "gradient"
+    layer: str = ""
+    losses: Sequence[float | str] = ()
+    layers: Sequence[str] = ()
+    learning_rates: Sequence[float] = ()
+    images: Sequence[int] = ()
+
+    def __str__(self) -> str:
+        where = f"step {self.step} (epoch {self.epoch}"
+        where += f", batch {', '.join(map(str, self.batches))})" if self.batches else ")"
+        if self.what == "weights":
+            return f"{where}: the weights of {self.layer} are infinite or not a number"
+        if self.what == "loss":
+            first = f"; the first output that is not finite is that of {self.layer}"
+            losses = ", ".join(map(str, self.losses))
+            return f"{where}: the loss is {losses}{first if self.layer else ''}"
+        return (
+            f"{where}: the gradient is infinite or not a number, first in {self.layer}, on the way back "
+            f"from the loss"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+class NonFiniteError(RuntimeError):
+    """The training came to numbers that are none.
+
+    Attributes:
+        finding: What and where.
+        lr_factor: What the learning rate was multiplied by, see ``Classifier.lr_factor``.
+    """
+
+    def __init__(self, finding: Finding, advice: str) -> None:
+        super().__init__(f"{finding}. {advice}")
+        self.finding, self.lr_factor = finding, 1.0
+
+
+def finite_flags(losses: Sequence[Tensor], network: nn.Module, gradients: bool) -> Tensor:
+    """Whether all ``losses``, and the gradient of each parameter that has one, are finite.
+
+    Args:
+        losses: Scalars, one or more.
+        network: Whose gradients are looked at.
+        gradients: Whether these are looked at.
+
+    Returns:
+        (1 + gradients,) bool, where they are computed: nothing is waited for.
+    """
+    loss = torch.stack([each.detach() for each in losses]).isfinite().all()
+    grads = [grad for _, grad in _gradients(network)] if gradients else []
+    if not grads:
+        return loss.view(1)
+    # the greatest element is finite if and only if all are: a norm of squares would overflow
+    greatest = torch.stack([n.float() for n in torch._foreach_norm(grads, float("inf"))])
+    return torch.cat([loss.view(1), greatest.isfinite()])
+
+
+def bad_layers(flags: Sequence[bool], network: nn.Module) -> list[str]:
+    """The layers of the gradients that ``flags`` of :func:`finite_flags` names, the last layer first."""
+    names = [name.rpartition(".")[0] or name for name, _ in _gradients(network)]
+    bad = [name for name, fine in zip(names, flags[1:], strict=False) if not fine]
+    return list(dict.fromkeys(reversed(bad)))
+
+
+def first_bad_weight(network: nn.Module) -> str:
+    """The first layer with a parameter or buffer that is not finite; "" if all are."""
+    state = [(n, v) for n, v in network.state_dict().items() if v.is_floating_point()]
+    if not state:
+        return ""
+    greatest = torch.stack(
+        [n.float() for n in torch._foreach_norm([v for _, v in state], torch.inf)]
+    )
+    for (name, _), fine in zip(state, greatest.isfinite().tolist(), strict=True):
+        if not fine:
+            return name.rpartition(".")[0] or name
+    return ""
+
+
+@torch.no_grad()
+def first_bad_output(network: nn.Module, images: Tensor) -> str:
+    """The first module without children whose output is not finite; "" if all are, or the input is not.
+
+    Args:
+        network: Run once, in the mode that it is in.
+        images: What it gets.
+    """
+    found: list[str] = []
+
+    def look(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and not found and not bool(output.isfinite().all()):
+                found.append(name)
+
+        return hook
+
+    leaves = [(name, m) for name, m in network.named_modules() if not any(m.children())]
+    handles = [module.register_forward_hook(look(name)) for name, module in leaves if name]
+    try:
+        network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else ""
+
+
+def numbers(values: Sequence[float]) -> list[float | str]:
+    """``values`` with infinities and NaN as text, as JSON has none."""
+    return [v if v - v == 0 else str(v) for v in values]
+
+
+def _gradients(network: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(n, p.grad) for n, p in network.named_parameters() if p.grad is not None]
+
+
+def rates(groups: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The learning rate of each parameter group."""
+    return [float(group["lr"]) for group in groups]
