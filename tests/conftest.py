@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,18 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("CNNEXP_DATA", raising=False)
     monkeypatch.delenv("CNNEXP_ALLOW_TARGETS", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """What a command that runs in this process does to logging ends with the test."""
+    root = logging.getLogger()
+    handlers, level, raises = list(root.handlers), root.level, logging.raiseExceptions
+    yield
+    for handler in [h for h in root.handlers if h not in handlers]:
+        handler.close()
+    root.handlers[:], logging.raiseExceptions = handlers, raises
+    root.setLevel(level)
 
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

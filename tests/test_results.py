@@ -60,6 +60,8 @@ def test_the_figures_that_the_project_promises() -> None:
     optimizers = ACCURACY.read("optimizers")
     known = {file.stem for file in (ROOT / "conf" / "optimizer").glob("*.yaml")}
     assert {row["optimizer"] for row in optimizers} == known
-    for row in optimizers:
-        if row["optimizer"] not in ("gd", "lbfgs"):
-            assert float(row["test/acc"]) >= 0.97, row["optimizer"]
+    for name in known:
+        own = [float(row["test/acc"]) for row in optimizers if row["optimizer"] == name]
+        # 150 steps in all, and curvature of single batches: see docs/results.md
+        least = {"gd": 0.92, "lbfgs": 0.93}.get(name, 0.97)
+        assert sum(own) / len(own) >= least, name

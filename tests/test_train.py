@@ -287,7 +287,7 @@ def test_a_failing_job_lets_the_others_run_and_the_sweep_exits_with_1(
     assert states == ["done", "failed"]
     (failed,) = [run for run in run_folders(empty_folder) if run.read_status()["state"] == "failed"]
     assert "Traceback" in failed.log.read_text()
-    assert failed.read_status()["error"] == "RuntimeError: it broke\nhere"
+    assert failed.read_status()["error"] == "RuntimeError: it broke here"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

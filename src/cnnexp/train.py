@@ -26,6 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cnnexp.config import Composer, ConfigError, conf_dir, plain_config
+from cnnexp.config.command import run_command
 from cnnexp.config.resolvers import register_resolvers
 from cnnexp.config.resumption import check_resumable, stopped_run, trained_on
 from cnnexp.runs import RunFolder, claim_run_folder, config_hash
@@ -50,10 +51,6 @@ _HYDRA_SWEEP = (
 )
 
 
-class _DataError(Exception):
-    """A data file is damaged: the command is right, but cannot run."""
-
-
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its code."""
     logging.raiseExceptions = (
@@ -62,17 +59,7 @@ def main() -> None:
     register_resolvers()
     parser = get_args_parser()
     flags = parser.parse_args()
-    try:
-        sys.exit(_main(parser, flags))
-    except ConfigError as error:
-        print(f"cnnexp.train: {error}", file=sys.stderr)
-        sys.exit(2)
-    except _DataError as error:
-        print(f"cnnexp.train: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("cnnexp.train: stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+    run_command("cnnexp.train", lambda: _main(parser, flags))
 
 
 def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
@@ -151,11 +138,11 @@ def _checked(config: Mapping[str, Any], overrides: Sequence[str]) -> TrainingJob
 
     Raises:
         ConfigError: Something in it cannot work, or its data is not to be had.
-        _DataError: A data file is damaged.
+        DataFileError: A data file is damaged.
     """
     from cnnexp.config.build import build_job, check_job
     from cnnexp.config.targets import allowed_prefixes
-    from cnnexp.data import DataFileError, DataUnavailableError
+    from cnnexp.data import DataUnavailableError
 
     extra = allowed_prefixes(overrides)
     job = build_job(config, extra)
@@ -163,8 +150,6 @@ def _checked(config: Mapping[str, Any], overrides: Sequence[str]) -> TrainingJob
         check_job(job, extra)
     except DataUnavailableError as error:
         raise ConfigError(str(error)) from error
-    except DataFileError as error:
-        raise _DataError(str(error)) from error
     return job
 
 

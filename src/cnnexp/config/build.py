@@ -28,6 +28,7 @@ from cnnexp.config.regularization import (
     penalties,
     regularizing_callbacks,
 )
+from cnnexp.config.resumption import run_identity
 from cnnexp.config.schema import AcceleratorConfig, ParametersConfig, TrainConfig
 from cnnexp.config.targets import check_target, instance_of, make
 from cnnexp.data import ImageSet
@@ -98,6 +99,7 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
         channels_last=typed.accelerator.channels_last,
         on_nan=cast(OnNaN, typed.on_nan),
         config=dict(config),
+        identity=run_identity(config),
     )
 
 
@@ -174,7 +176,8 @@ def _network(
         image_size=images.image_size,
     )
     instance_of("model", network, nn.Module)
-    if config.get("init") == "lsuv" and not next(network.parameters()).is_meta:
+    begins = len(images.train) and not next(network.parameters()).is_meta
+    if config.get("init") == "lsuv" and begins:
         lsuv(network, _normalised(images, 256))
     try:
         freeze(network, frozen)

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from cnnexp.config.errors import ConfigError
-from cnnexp.runs import RunFolder
+from cnnexp.runs import RunFolder, config_hash
 
-__all__ = ["check_resumable", "saved_config", "stopped_run", "trained_on"]
+__all__ = ["check_resumable", "run_identity", "saved_config", "stopped_run", "trained_on"]
 
 _LARGEST = 1 << 20  # bytes of a config.yaml; ours are of some thousand
 
@@ -96,7 +96,7 @@ def check_resumable(folder: RunFolder, config: Mapping[str, Any], checksum: str)
     old, new = dict(_leaves("", saved_config(folder))), dict(_leaves("", config))
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     for key in sorted(changed):
-        if not any(key == free or key.startswith(f"{free}.") for free in _FREE):
+        if not _is_free(key):
             raise ConfigError(
                 f"{key} was {old.get(key)} and cannot become {new.get(key)} in the middle of a run; start "
                 f"a new run for that"
@@ -109,9 +109,19 @@ def check_resumable(folder: RunFolder, config: Mapping[str, Any], checksum: str)
         _check_longer(old, new)
     if folder.read_provenance() and not trained_on(folder, checksum):
         raise ConfigError(
-            f"run={folder}: began on {folder.read_provenance().get('dataset')}, but the data found now "
-            f"has the checksum {checksum}; set data.root to where the run's data is"
+            f"run={folder}: began on {_data_of(folder)}, but the data found now has the checksum "
+            f"{checksum}; set data.root to where the run's data is"
         )
+
+
+def run_identity(config: Mapping[str, Any]) -> str:
+    """What a run's checkpoints carry: a hash of all that does not change when the run goes on."""
+    leaves = {key: value for key, value in _leaves("", config) if not _is_free(key)}
+    return config_hash(leaves)
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in _FREE)
 
 
 def _check_longer(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -133,6 +143,11 @@ def _check_longer(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
 def trained_on(folder: RunFolder, checksum: str) -> bool:
     """Whether the run in ``folder`` began on the data with this checksum."""
     return folder.read_provenance().get("dataset", {}).get("checksum") == checksum
+
+
+def _data_of(folder: RunFolder) -> str:
+    data = folder.read_provenance().get("dataset", {})
+    return f"{data.get('name')} with the checksum {data.get('checksum')}"
 
 
 def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:

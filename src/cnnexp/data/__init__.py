@@ -20,10 +20,12 @@ from cnnexp.data.images import (
 )
 from cnnexp.data.mnist import load_mnist, load_mnist_or_digits
 from cnnexp.data.module import ImageDataModule
+from cnnexp.data.pictures import PICTURE_ENDINGS, open_picture, read_picture
 from cnnexp.data.synthetic import load_synthetic
 from cnnexp.data.torchvision_sets import TORCHVISION_SETS, load_torchvision_set
 
 __all__ = [
+    "PICTURE_ENDINGS",
     "TORCHVISION_SETS",
     "Augmentation",
     "BatchOrder",
@@ -47,5 +49,7 @@ __all__ = [
     "load_mnist_or_digits",
     "load_synthetic",
     "load_torchvision_set",
+    "open_picture",
+    "read_picture",
     "seeded_generator",
 ]

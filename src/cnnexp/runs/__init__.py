@@ -1,6 +1,6 @@
 """The run folder: the one place that knows its files, reads and writes them."""
 
-from cnnexp.runs.folder import METRIC_COLUMNS, RunFolder, State, claim_run_folder
+from cnnexp.runs.folder import METRIC_COLUMNS, RunFolder, RunFolderError, State, claim_run_folder
 from cnnexp.runs.identity import config_hash
 from cnnexp.runs.lock import FolderInUseError, folder_lock
 from cnnexp.runs.provenance import collect_provenance, git_state
@@ -9,6 +9,7 @@ __all__ = [
     "METRIC_COLUMNS",
     "FolderInUseError",
     "RunFolder",
+    "RunFolderError",
     "State",
     "claim_run_folder",
     "collect_provenance",

@@ -28,10 +28,15 @@ import yaml
 from cnnexp.runs.files import NO_ROOM, SCRATCH, overwrite_json, write_json, write_text
 from cnnexp.runs.logs import cut_logs, log_sizes
 
-__all__ = ["METRIC_COLUMNS", "RunFolder", "State", "claim_run_folder"]
+__all__ = ["METRIC_COLUMNS", "RunFolder", "RunFolderError", "State", "claim_run_folder"]
 
 State = Literal["running", "done", "failed", "stopped"]
+_LARGEST_JSON = 1 << 24  # bytes
 METRIC_COLUMNS = ("epoch", "step", "name", "value")
+
+
+class RunFolderError(RuntimeError):
+    """A file of a run folder is damaged."""
 
 
 class RunFolder:
@@ -171,7 +176,22 @@ class RunFolder:
 
     @staticmethod
     def _read_json(file: Path) -> dict[str, Any]:
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if not file.exists():
+            return {}
+        try:
+            if (size := file.stat().st_size) > _LARGEST_JSON:
+                raise ValueError(f"it has {size} bytes, which no run's has")
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("it holds no object")
+        except (
+            OSError,
+            ValueError,
+            RecursionError,
+        ) as error:  # bad JSON and bad UTF-8 are ValueErrors
+            reason = " ".join(str(error).split())
+            raise RunFolderError(f"{file}: cannot be read: {reason}") from error
+        return content
 
 
 def claim_run_folder(parent: Path | str, now: datetime | None = None) -> RunFolder:

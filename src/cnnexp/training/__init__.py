@@ -1,7 +1,12 @@
 """Train a network: LightningModule, callbacks, checkpoints, Trainer."""
 
-from cnnexp.training.assemble import quiet_lightning
-from cnnexp.training.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
+from cnnexp.training.assemble import make_classifier, quiet_lightning
+from cnnexp.training.checkpoints import (
+    CheckpointError,
+    read_checkpoint,
+    read_own_checkpoint,
+    write_checkpoint,
+)
 from cnnexp.training.classifier import Classifier, OptimizerFactory, SchedulerFactory
 from cnnexp.training.failures import failure_reason
 from cnnexp.training.job import TrainingJob, mode_of
@@ -19,9 +24,11 @@ __all__ = [
     "TrainingJob",
     "TrainingStopped",
     "failure_reason",
+    "make_classifier",
     "mode_of",
     "quiet_lightning",
     "read_checkpoint",
+    "read_own_checkpoint",
     "run_training",
     "write_checkpoint",
 ]

@@ -14,6 +14,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
+from cnnexp.data import ImageSet
 from cnnexp.nn import replace_layers
 from cnnexp.runs import RunFolder
 from cnnexp.training.backward import loss_layer
@@ -34,7 +35,7 @@ from cnnexp.training.job import TrainingJob
 from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.stopping import StopSignals
 
-__all__ = ["Assembly", "assemble", "quiet_lightning"]
+__all__ = ["Assembly", "assemble", "make_classifier", "quiet_lightning"]
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def assemble(
         progress_bar: Show one on the terminal.
         resume: The ``"cnnexp"`` part of the checkpoint to go on from.
     """
-    classifier = _classifier(job)
+    classifier = make_classifier(job, job.data.images)
     validates = len(job.data.val) and job.trainer.get("limit_val_batches", 1.0) != 0
     guard = NonFiniteGuard(folder, job.on_nan, job.data.members)
     checkpoints = Checkpoints(
@@ -87,6 +88,7 @@ def assemble(
         signals=signals,
         resume=resume,
         check=guard.before_checkpoint,
+        identity=job.identity,
         keep=not job.trainer.get("fast_dev_run"),
     )
     throughput, history = Throughput(), EpochHistory()
@@ -119,8 +121,8 @@ def assemble(
     return Assembly(classifier, trainer, throughput, history, checkpoints, guard)
 
 
-def _classifier(job: TrainingJob) -> Classifier:
-    images = job.data.images
+def make_classifier(job: TrainingJob, images: ImageSet) -> Classifier:
+    """The untrained classifier of ``job`` for images such as ``images``."""
     return Classifier(
         replace_layers(job.network(images), job.backward),
         num_classes=len(images.classes),

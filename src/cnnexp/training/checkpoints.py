@@ -20,7 +20,13 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from cnnexp.runs.files import write_file
 
-__all__ = ["CheckpointError", "CheckpointFiles", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "CheckpointError",
+    "CheckpointFiles",
+    "read_checkpoint",
+    "read_own_checkpoint",
+    "write_checkpoint",
+]
 
 _MARK = b"cnnexp sha256 "
 _COMMENT = len(_MARK) + 64
@@ -85,6 +91,21 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{file}: holds no state_dict")
+    return content
+
+
+def read_own_checkpoint(file: Path, folder: Path, identity: str) -> dict[str, Any]:
+    """The content of a checkpoint of the run in ``folder``, whose identity is ``identity``.
+
+    Raises:
+        CheckpointError: As :func:`read_checkpoint`; or it is another run's, or a link to outside.
+    """
+    if file.resolve().parent.parent != folder.resolve():
+        raise CheckpointError(f"{file}: is a link to outside the run folder")
+    content = read_checkpoint(file)
+    own = content.get("run")
+    if identity and own is not None and own != identity:
+        raise CheckpointError(f"{file}: is of another run (another config than config.yaml's)")
     return content
 
 

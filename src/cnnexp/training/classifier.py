@@ -99,7 +99,7 @@ class Classifier(AveragingModule):
         self._passes = 0  # forward passes of the present step of the optimiser
         self.penalties, self.constraints = tuple(penalties), tuple(constraints)
         self.augmentations, self.mixers = tuple(augmentations), tuple(mixers)
-        self._clip, self._seed, self._num_classes = clip, seed, num_classes
+        self._clip, self._seed, self.num_classes = clip, seed, num_classes
         self.loss = loss or nn.CrossEntropyLoss()
         self.train_loss = train_loss or self.loss
         self._means = EpochMeans()
@@ -141,7 +141,7 @@ class Classifier(AveragingModule):
             images = augmentation(images, generator)
         if not self.mixers:
             return images, labels
-        return mix(self.mixers, images, labels, self._num_classes, generator)
+        return mix(self.mixers, images, labels, self.num_classes, generator)
 
     def configure_gradient_clipping(
         self,

@@ -62,6 +62,8 @@ class TrainingJob:
         on_nan: What to do about a loss or gradient that is infinite or NaN: ``stop`` the training,
             ``skip`` the step, or ``lower_lr``: go back to the last checkpoint with half the learning rate.
         config: The resolved config that describes all this; kept in the run folder.
+        identity: Of the run, written into its checkpoints, so that no other run goes on from them; ""
+            for none.
     """
 
     data: ImageDataModule
@@ -86,6 +88,7 @@ class TrainingJob:
     channels_last: bool = True
     on_nan: OnNaN = "stop"
     config: Mapping[str, Any] = field(default_factory=dict)
+    identity: str = ""
 
     @property
     def mode(self) -> Literal["max", "min"]:

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from cnnexp.runs import RunFolder
-from cnnexp.training.checkpoints import CheckpointError, read_checkpoint
+from cnnexp.training.checkpoints import CheckpointError, read_own_checkpoint
 
 __all__ = ["newest_checkpoint"]
 
 log = logging.getLogger(__name__)
 
 
-def newest_checkpoint(folder: RunFolder) -> tuple[Path, dict[str, Any]] | None:
+def newest_checkpoint(folder: RunFolder, identity: str = "") -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint that a training can go on from, and its part ``"cnnexp"``.
 
-    A damaged one is passed over, and said to be.
+    One that is damaged, missing or another run's is passed over, and said to be.
+
+    Args:
+        folder: The run folder.
+        identity: See ``TrainingJob.identity``.
 
     Returns:
         None if the run came to none.
@@ -26,11 +30,12 @@ def newest_checkpoint(folder: RunFolder) -> tuple[Path, dict[str, Any]] | None:
         CheckpointError: There are checkpoints, but no good one.
     """
     failures: list[str] = []
-    for file in (folder.last_checkpoint, folder.previous_checkpoint):
-        if not file.exists():
-            continue
+    files = [f for f in (folder.last_checkpoint, folder.previous_checkpoint) if f.exists()]
+    if files == [folder.previous_checkpoint]:
+        failures.append(f"{folder.last_checkpoint}: is missing")
+    for file in files:
         try:
-            where = read_checkpoint(file).get("cnnexp")
+            where = read_own_checkpoint(file, folder.path, identity).get("cnnexp")
             if not isinstance(where, dict):
                 raise CheckpointError(f"{file}: does not say where the training was")
         except CheckpointError as error:

@@ -18,7 +18,7 @@ from cnnexp.runs import RunFolder, collect_provenance, config_hash, folder_lock
 from cnnexp.training.assemble import Assembly, assemble, quiet_lightning
 from cnnexp.training.backward import settle_backward
 from cnnexp.training.callbacks import lines_above_bar
-from cnnexp.training.checkpoints import read_checkpoint
+from cnnexp.training.checkpoints import CheckpointError, read_checkpoint, read_own_checkpoint
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.failures import failure_reason
 from cnnexp.training.hparams import log_hparams, log_hparams_metrics
@@ -82,10 +82,10 @@ def _with_lower_rates(
     )  # as before, not measured anew
     began_at = -1
     for _ in range(_MOST_HALVINGS):
-        found = newest_checkpoint(folder)
+        found = newest_checkpoint(folder, job.identity)
         if found is not None and found[1]["step"] == began_at:
             found[0].unlink()
-            found = newest_checkpoint(folder)
+            found = newest_checkpoint(folder, job.identity)
         began_at = found[1]["step"] if found else 0
         factor = error.lr_factor / 2
         log.warning("%s. Going back to step %d with %g of the rate", error, began_at, factor)
@@ -100,7 +100,7 @@ def _run(
     job: TrainingJob, folder: RunFolder, progress_bar: bool, resume: bool, lr_factor: float = 1.0
 ) -> dict[str, Any]:
     folder.remove_scratch()
-    found = _go_back(folder) if resume else None
+    found = _go_back(job, folder) if resume else None
     file, where = found or (None, None)
     progress = {"epoch": where["epoch"] if where else 0, "step": where["step"] if where else 0}
     folder.write_status("running", **progress)
@@ -150,9 +150,9 @@ def _write_end(
         log.error("status.json could not be written: %s", problem)
 
 
-def _go_back(folder: RunFolder) -> tuple[Path, dict[str, Any]] | None:
+def _go_back(job: TrainingJob, folder: RunFolder) -> tuple[Path, dict[str, Any]] | None:
     """Take the folder back to its newest good checkpoint; without one, to its beginning."""
-    found = newest_checkpoint(folder)
+    found = newest_checkpoint(folder, job.identity)
     if found is None:
         log.info("%s: no checkpoint yet, starting anew", folder)
         folder.clear()
@@ -194,7 +194,13 @@ def _describe(
         seed=job.seed,
         device=device,
         threads=torch.get_num_threads(),
-        dataset={"name": images.name, "checksum": images.checksum, "sizes": sizes},
+        dataset={
+            "name": images.name,
+            "checksum": images.checksum,
+            "sizes": sizes,
+            "shape": list(images.train.shape),
+            "classes": list(images.classes),
+        },
     )
     if where is not None:  # the run is of several commands, maybe of several versions
         begun = folder.read_provenance()
@@ -219,14 +225,7 @@ def _train_and_test(
         classifier, datamodule=job.data, ckpt_path=file, weights_only=True if file else None
     )
     epochs, steps, seconds = trainer.current_epoch, trainer.global_step, made.checkpoints.seconds
-    best = made.history.best(job.monitor, job.mode)
-    checkpoints = (folder.best_checkpoint, folder.last_checkpoint)
-    chosen = next((each for each in checkpoints if each.exists()), None)
-    if chosen is not None:
-        classifier.load_state_dict(read_checkpoint(chosen)["state_dict"])
-    if chosen != folder.best_checkpoint and made.checkpoints.keeps_best:
-        log.warning("%s is gone: testing the last epoch instead", folder.best_checkpoint)
-        best = made.history.last
+    best = _take_best(job, folder, made)
     (test,) = trainer.test(classifier, datamodule=job.data, verbose=False)
     last = made.history.last
     skipped, factor = made.guard.skipped, classifier.lr_factor
@@ -256,6 +255,30 @@ def _train_and_test(
     for logger in trainer.loggers:
         logger.finalize("success")
     return result
+
+
+def _take_best(job: TrainingJob, folder: RunFolder, made: Assembly) -> dict[str, float]:
+    """Give the classifier the weights of the best epoch, and return its metrics.
+
+    Where best.ckpt is not that epoch's, because somebody took it away or put another file there, those
+    are of the last epoch.
+    """
+    best = made.history.best(job.monitor, job.mode)
+    weights = None
+    if made.checkpoints.keeps_best:
+        try:
+            content = read_own_checkpoint(folder.best_checkpoint, folder.path, job.identity)
+            if "cnnexp" in content or content["epoch"] + 1 != best["epoch"]:
+                raise CheckpointError(f"{folder.best_checkpoint}: is not of epoch {best['epoch']}")
+            weights = content["state_dict"]
+        except CheckpointError as error:
+            log.warning("%s; testing the last epoch instead", error)
+            best = made.history.last
+    if weights is None and folder.last_checkpoint.exists():
+        weights = read_checkpoint(folder.last_checkpoint)["state_dict"]
+    if weights is not None:
+        made.classifier.load_state_dict(weights)
+    return best
 
 
 def _parameters(classifier: Classifier) -> int:

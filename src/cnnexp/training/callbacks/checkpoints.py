@@ -40,6 +40,7 @@ class Checkpoints(Checkpoint):
         resume: The ``"cnnexp"`` part of the checkpoint that the training goes on from.
         check: Called with trainer and module before each is written; raises if these weights are none
             to keep.
+        identity: Of the run, see ``TrainingJob.identity``.
         keep: Write files; False only looks for signals.
     """
 
@@ -53,11 +54,12 @@ class Checkpoints(Checkpoint):
         every_n_steps: int | None = None,
         resume: Mapping[str, Any] | None = None,
         check: Callable[[L.Trainer, L.LightningModule], None] = lambda trainer, module: None,
+        identity: str = "",
         keep: bool = True,
     ) -> None:
         self._folder, self._monitor, self._mode = folder, monitor, mode
         self._signals, self._every, self._keep = signals, every_n_steps, keep
-        self._resume, self._check = resume, check
+        self._resume, self._check, self._identity = resume, check, identity
         self._best = -math.inf
         self._saving: dict[str, Any] | None = None
         self._saved_step = -1
@@ -164,7 +166,8 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what Lightning leaves out, to last.ckpt alone."""
+        """Add whose it is, and to last.ckpt what Lightning leaves out."""
+        checkpoint["run"] = self._identity
         if self._saving is None:
             return
         checkpoint["cnnexp"] = self._saving

@@ -1,0 +1,45 @@
+"""How a command ends: one line and an exit code, whatever goes wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from cnnexp.config.errors import ConfigError
+
+__all__ = ["run_command"]
+
+
+def run_command(name: str, action: Callable[[], int]) -> None:
+    """Exit with the code that ``action`` gives.
+
+    2 if it raises a :class:`ConfigError`, which is misuse; 130 if Ctrl-C stops it; 1 if it fails with
+    an error whose message is cnnexp's own, or one of the system. Other errors are bugs and keep their
+    traceback.
+    """
+    try:
+        code = action()
+        sys.stdout.flush()
+    except ConfigError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print(f"{name}: stopped by Ctrl-C", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # head has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        print(f"{name}: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        code = 1
+    except RuntimeError as error:
+        if not _is_ours(error):
+            raise
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        code = 1
+    sys.exit(code)
+
+
+def _is_ours(error: RuntimeError) -> bool:
+    return type(error).__module__.startswith("cnnexp.")

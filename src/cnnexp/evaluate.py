@@ -1,0 +1,211 @@
+"""``python -m cnnexp.evaluate run=<folder>``: how well a trained network does.
+
+Accuracy, loss, calibration error, each class, the confusion matrix; where the weights are an average
+(EMA, SWA), also those that were trained on. On the run's own test images, or on others by ``data=…``.
+
+Exit codes: 0 done, 1 a file is damaged, 2 the command cannot work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cnnexp.config import Composer, ConfigError, plain_config
+from cnnexp.config.command import run_command
+
+if TYPE_CHECKING:
+    from cnnexp.data import ImageDataModule
+    from cnnexp.inference import Evaluation, Settings, TrainedNetwork
+
+__all__ = ["main"]
+
+_DEFAULTS = {"checkpoint": "", "split": "test", "backward": "auto", "device": "cpu"}
+_WIDEST = 12  # classes of a confusion matrix that a terminal shows
+
+
+def main() -> None:
+    """Run the command in ``sys.argv`` and exit with its code."""
+    options = _parser().parse_intermixed_args()
+    run_command("cnnexp.evaluate", lambda: _run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cnnexp.evaluate",
+        description="How well a trained network does.",
+        epilog=(
+            "settings: run=<folder>|latest, checkpoint=best|last, split=test|val|train, "
+            "data=<choice> and data.<key>=… for other images, device=cpu|cuda, "
+            "backward=auto (as the run)|native|…, allow_targets=[mylab.]"
+        ),
+    )
+    parser.add_argument("settings", nargs="*", metavar="key=value")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from cnnexp.inference import load_trained, read_settings
+
+    settings = read_settings(options.settings, _DEFAULTS, data=True)
+    values = settings.values
+    if values["split"] not in ("test", "val", "train"):
+        raise ConfigError(f"split={values['split']}: must be one of test, val, train")
+    trained = load_trained(
+        settings.folder,
+        values["checkpoint"] or None,
+        backward=values["backward"],
+        extra_targets=settings.extra_targets,
+    )
+    _to_device(trained, values["device"])
+    data = _data(settings, trained)
+    found = _evaluations(trained, data, values["split"])
+    if options.json:
+        print(json.dumps(_as_json(trained, data, values["split"], found), indent=2))
+    else:
+        _print(trained, data, values["split"], found)
+    return 0
+
+
+def _to_device(trained: TrainedNetwork, device: str) -> None:
+    try:
+        trained.classifier.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device={device}: cannot be used here: {reason}") from error
+
+
+def _data(settings: Settings, trained: TrainedNetwork) -> ImageDataModule:
+    """The images to evaluate on, checked to be such as the network takes."""
+    from cnnexp.config.build import build_job
+    from cnnexp.data import DataUnavailableError
+
+    config = _with_data(settings, trained.config)
+    data = build_job(config, settings.extra_targets).data
+    try:
+        data.split()
+    except (ValueError, DataUnavailableError) as error:
+        raise ConfigError(str(error)) from error
+    images = data.images
+    if images.train.shape != trained.shape or len(images.classes) != len(trained.classes):
+        raise ConfigError(
+            f"data: the network takes {_shape(trained.shape)} images of {len(trained.classes)} classes, "
+            f"but {images.name} has {_shape(images.train.shape)} of {len(images.classes)}"
+        )
+    return data
+
+
+def _with_data(settings: Settings, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's config with the part ``data`` that the command asks for."""
+    if any(setting.startswith("data=") for setting in settings.data):
+        composed = plain_config(Composer("train").compose(list(settings.data)))
+        return {**config, "data": composed["data"]}
+    own = Composer("config", config_dir=str(settings.folder.path.resolve()))
+    return plain_config(own.compose(list(settings.data)))
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _evaluations(
+    trained: TrainedNetwork, data: ImageDataModule, split: str
+) -> dict[str, Evaluation]:
+    """By the name of the weights."""
+    from torch.utils.data import DataLoader
+
+    from cnnexp.data import GatheredBatches
+    from cnnexp.data.batches import BatchOrder
+    from cnnexp.inference import evaluate
+    from cnnexp.inference.evaluation import with_weights
+
+    part = {"test": data.images.test, "val": data.val, "train": data.train}[split]
+    if len(part) == 0:
+        raise ConfigError(f"split={split}: {data.images.name} has no such images in this run")
+    order = BatchOrder(len(part), data.eval_batch_size)
+    batches = DataLoader(GatheredBatches(part), batch_size=None, sampler=order)
+    if trained.trained_weights is None:
+        return {"weights": evaluate(trained.classifier, batches)}
+    found = {"average": evaluate(trained.classifier, batches)}
+    with with_weights(trained.classifier, trained.trained_weights):
+        found["trained on"] = evaluate(trained.classifier, batches)
+    return found
+
+
+def _as_json(
+    trained: TrainedNetwork, data: ImageDataModule, split: str, found: Mapping[str, Evaluation]
+) -> dict[str, Any]:
+    return {
+        "run": str(trained.folder),
+        "checkpoint": trained.checkpoint,
+        "epoch": trained.epoch,
+        "dataset": data.images.name,
+        "checksum": data.images.checksum,
+        "split": split,
+        "classes": list(data.images.classes),
+        "weights": {name: _finite(each.as_dict()) for name, each in found.items()},
+    }
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with null for NaN, which JSON does not know."""
+    from cnnexp.runs.files import plain
+
+    return plain(value)
+
+
+def _print(
+    trained: TrainedNetwork, data: ImageDataModule, split: str, found: Mapping[str, Evaluation]
+) -> None:
+    images = data.images
+    if images.notice:
+        print(images.notice)
+    first = next(iter(found.values()))
+    print(f"{trained.folder}  {trained.checkpoint}, epoch {trained.epoch}")
+    print(f"{images.name} {split}, {first.images:,} images")
+    print()
+    print(f"{'weights':12}{'accuracy':>10}{'95 %':>18}{'loss':>10}{'calibration error':>20}")
+    for name, each in found.items():
+        low, high = each.interval()
+        print(
+            f"{name:12}{each.accuracy:>10.2%}{f'{low:.2%} – {high:.2%}':>18}{each.loss:>10.4f}"
+            f"{each.calibration_error:>20.4f}"
+        )
+    _print_classes(images.classes, first)
+
+
+def _print_classes(classes: Sequence[str], found: Evaluation) -> None:
+    width = max(5, *(len(name) for name in classes)) + 2
+    print()
+    print(
+        f"{'class':{width}}{'images':>8}{'precision':>11}{'recall':>9}{'F1':>9}  most often taken for"
+    )
+    for i, (name, row) in enumerate(zip(classes, found.by_class(), strict=True)):
+        counts = [(count, j) for j, count in enumerate(found.confusion[i]) if j != i]
+        most, j = max(counts, key=lambda pair: pair[0])
+        mistaken = f"{classes[j]} ({most})" if most else "-"
+        print(
+            f"{name:{width}}{row['images']:>8,}{_share(row['precision']):>11}{_share(row['recall']):>9}"
+            f"{_share(row['f1']):>9}  {mistaken}"
+        )
+    print()
+    if len(classes) > _WIDEST:
+        print(f"confusion matrix of {len(classes)} classes: --json has it")
+        return
+    cell = max(6, *(len(name) + 2 for name in classes))
+    print("confusion matrix: a row a true class, a column a predicted one")
+    print(" " * width + "".join(f"{name:>{cell}}" for name in classes))
+    for name, row in zip(classes, found.confusion, strict=True):
+        print(f"{name:{width}}" + "".join(f"{count or '·':>{cell}}" for count in row))
+
+
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2%}"
+
+
+if __name__ == "__main__":
+    main()

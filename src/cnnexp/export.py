@@ -1,0 +1,59 @@
+"""``python -m cnnexp.export run=<folder> format=onnx``: a trained network for other programs.
+
+Formats: onnx, torch_export, safetensors. The exported network takes images in 0…1 and is checked to give
+the same logits before the file gets its name.
+
+Exit codes: 0 done, 1 it cannot be exported or a file of the run is damaged, 2 the command cannot work.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cnnexp.config.command import run_command
+
+__all__ = ["main"]
+
+_DEFAULTS = {"checkpoint": "", "format": "onnx", "output": ""}
+
+
+def main() -> None:
+    """Run the command in ``sys.argv`` and exit with its code."""
+    options = _parser().parse_intermixed_args()
+    run_command("cnnexp.export", lambda: _run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cnnexp.export",
+        description="Write a trained network for other programs.",
+        epilog=(
+            "settings: run=<folder>|latest, format=onnx|torch_export|safetensors (default: onnx), "
+            "output=<file> (default: model.<ending> in the run folder), checkpoint=best|last, "
+            "allow_targets=[mylab.]"
+        ),
+    )
+    parser.add_argument("settings", nargs="*", metavar="key=value")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from cnnexp.inference import export, load_trained, read_settings
+
+    settings = read_settings(options.settings, _DEFAULTS)
+    values = settings.values
+    trained = load_trained(
+        settings.folder, values["checkpoint"] or None, extra_targets=settings.extra_targets
+    )
+    output = Path(values["output"]) if values["output"] else None
+    file, difference = export(trained, values["format"], output)
+    print(
+        f"{file}  {file.stat().st_size:,} bytes, from {trained.checkpoint} of epoch {trained.epoch}; "
+        f"logits within {difference:.1e} of torch's"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    main()

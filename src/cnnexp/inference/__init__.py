@@ -1,0 +1,23 @@
+"""Use what a run has learnt: measure it, let it look at pictures, export it."""
+
+from cnnexp.inference.evaluation import Evaluation, evaluate
+from cnnexp.inference.exporting import FORMATS, MissingExtraError, export
+from cnnexp.inference.network import TrainedNetwork, TrainedNetworkError, load_trained
+from cnnexp.inference.prediction import Prediction, picture_files, predict
+from cnnexp.inference.settings import Settings, read_settings
+
+__all__ = [
+    "FORMATS",
+    "Evaluation",
+    "MissingExtraError",
+    "Prediction",
+    "Settings",
+    "TrainedNetwork",
+    "TrainedNetworkError",
+    "evaluate",
+    "export",
+    "load_trained",
+    "picture_files",
+    "predict",
+    "read_settings",
+]

@@ -1,0 +1,117 @@
+"""How well a network does: accuracy, loss, classes, confusion, calibration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
+
+from cnnexp.training import Classifier
+
+__all__ = ["Evaluation", "evaluate", "with_weights"]
+
+_BINS = 15
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one network on some images.
+
+    Attributes:
+        images: How many.
+        loss: Mean softmax cross-entropy in nats.
+        calibration_error: Expected calibration error in [0, 1]: how far confidence and accuracy are
+            apart, averaged over 15 equal bins of the confidence (Guo et al., "On Calibration of Modern
+            Neural Networks", 2017, section 2).
+        confusion: (classes, classes) counts: a row a true class, a column a predicted one.
+    """
+
+    images: int
+    loss: float
+    calibration_error: float
+    confusion: Sequence[Sequence[int]]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images that are classified rightly, in [0, 1]."""
+        right = sum(row[i] for i, row in enumerate(self.confusion))
+        return right / self.images if self.images else math.nan
+
+    def interval(self) -> tuple[float, float]:
+        """The accuracy's 95 % interval for images of this kind (Wilson, 1927)."""
+        n, p, z = self.images, self.accuracy, 1.959964
+        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return middle - half, middle + half
+
+    def by_class(self) -> list[dict[str, float]]:
+        """images, precision, recall and F1 of each class; NaN where nothing is to divide by."""
+        columns = [sum(column) for column in zip(*self.confusion, strict=True)]
+        rows = []
+        for i, row in enumerate(self.confusion):
+            right, images = row[i], sum(row)
+            precision = right / columns[i] if columns[i] else math.nan
+            recall = right / images if images else math.nan
+            f1 = 2 * right / (images + columns[i]) if images + columns[i] else math.nan
+            rows.append({"images": images, "precision": precision, "recall": recall, "f1": f1})
+        return rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        low, high = self.interval()
+        return {
+            "images": self.images,
+            "accuracy": self.accuracy,
+            "accuracy_95": [low, high],
+            "loss": self.loss,
+            "calibration_error": self.calibration_error,
+            "by_class": self.by_class(),
+            "confusion": [list(row) for row in self.confusion],
+        }
+
+
+@torch.inference_mode()
+def evaluate(classifier: Classifier, batches: DataLoader[tuple[Tensor, Tensor]]) -> Evaluation:
+    """Send all ``batches`` of (images (B, C, H, W) uint8, labels (B,)) through ``classifier``.
+
+    Raises:
+        ValueError: There are no images.
+    """
+    device = classifier.mean.device
+    classes = classifier.num_classes
+    confusion = MulticlassConfusionMatrix(classes).to(device)
+    calibration = MulticlassCalibrationError(classes, n_bins=_BINS).to(device)
+    loss, count = torch.zeros((), dtype=torch.float64), 0
+    for pixels, labels in batches:
+        labels = labels.to(device)
+        logits = classifier(pixels.to(device).float() / 255).float()
+        loss += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").double().cpu()
+        confusion.update(logits, labels)
+        calibration.update(logits.softmax(1), labels)
+        count += labels.size(0)
+    if count == 0:
+        raise ValueError("there are no images to evaluate on")
+    return Evaluation(
+        images=count,
+        loss=float(loss) / count,
+        calibration_error=float(calibration.compute()),
+        confusion=confusion.compute().tolist(),
+    )
+
+
+@contextmanager
+def with_weights(classifier: Classifier, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within it ``classifier`` has ``weights`` (by name; the others stay)."""
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    classifier.load_state_dict({**before, **weights})
+    try:
+        yield
+    finally:
+        classifier.load_state_dict(before)

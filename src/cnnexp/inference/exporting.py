@@ -1,0 +1,214 @@
+"""Write a network in a format that others read, and see that it gives the same logits there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cnnexp import __version__
+from cnnexp.config.errors import ConfigError
+from cnnexp.inference.network import TrainedNetwork
+from cnnexp.runs.files import write_file
+
+__all__ = ["FORMATS", "MissingExtraError", "PlainNetwork", "export"]
+
+_RTOL, _ATOL = 1e-4, 1e-5  # of logits; other kernels add up in another order
+
+
+class MissingExtraError(ConfigError):
+    """A package is missing that the format needs."""
+
+
+class PlainNetwork(nn.Module):
+    """Images (N, C, H, W) float32 in 0…1 → logits (N, classes): normalisation and network, nothing else."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        return self.network((images - self.mean) / self.std)
+
+
+def export(trained: TrainedNetwork, form: str, file: Path | None = None) -> tuple[Path, float]:
+    """Write ``trained`` as ``file``, once its logits are found to be the same.
+
+    Args:
+        trained: With plain layers (``backward="native"``).
+        form: ``onnx`` (any number of images; class names in the metadata), ``torch_export``
+            (``torch.export``'s .pt2) or ``safetensors`` (the state dict; what else one needs is in
+            the metadata ``cnnexp``).
+        file: None for ``model.<ending>`` in the run folder.
+
+    Returns:
+        The file, and the greatest difference of a logit.
+
+    Raises:
+        ConfigError: ``form`` is unknown, or there is no folder for ``file``.
+        MissingExtraError: A package is missing.
+        RuntimeError: The network cannot be exported, or gives other logits there; nothing is written.
+    """
+    if form not in FORMATS:
+        raise ConfigError(f"format={form}: must be one of {', '.join(FORMATS)}")
+    ending, write = FORMATS[form]
+    file = trained.folder.path / f"model.{ending}" if file is None else file
+    if not file.parent.is_dir():
+        raise ConfigError(f"output={file}: there is no folder {file.parent}")
+    if file.is_dir():
+        raise ConfigError(f"output={file}: is a folder; name a file such as {file}/model.{ending}")
+    classifier = trained.classifier.cpu()
+    model = PlainNetwork(classifier.network, classifier.mean, classifier.std).eval()
+    with tempfile.TemporaryDirectory() as place:
+        scratch = Path(place) / f"model.{ending}"
+        run = write(model, trained, scratch)
+        difference = _greatest_difference(model, trained.shape, run)
+        write_file(file, lambda stream: _copy(scratch, stream))
+    return file, difference
+
+
+def _greatest_difference(
+    model: nn.Module, shape: tuple[int, int, int], run: Callable[[Tensor], Tensor]
+) -> float:
+    generator = torch.Generator().manual_seed(0)
+    greatest = 0.0
+    for count in (1, 7):
+        images = torch.rand(count, *shape, generator=generator)
+        with torch.inference_mode():
+            ours = model(images)
+        theirs = run(images)
+        if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=_RTOL, atol=_ATOL):
+            gap = (
+                float((theirs - ours).abs().max())
+                if theirs.shape == ours.shape
+                else "another shape"
+            )
+            raise RuntimeError(
+                f"the exported network gives other logits: {gap} apart; nothing was written"
+            )
+        greatest = max(greatest, float((theirs - ours).abs().max()))
+    return greatest
+
+
+def _copy(source: Path, stream: Any) -> None:
+    with source.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            stream.write(block)
+
+
+def _needs(*modules: str) -> list[Any]:
+    try:
+        return [importlib.import_module(name) for name in modules]
+    except ImportError as error:
+        raise MissingExtraError(
+            f"this format needs {error.name}: pip install 'cnnexp[export]'"
+        ) from error
+
+
+def _example(trained: TrainedNetwork) -> tuple[Tensor]:
+    return (torch.zeros(2, *trained.shape),)
+
+
+def _description(trained: TrainedNetwork) -> dict[str, str]:
+    """What a user of the file needs beside the numbers."""
+    return {
+        "classes": json.dumps(list(trained.classes)),
+        "input": f"float32 (N, {', '.join(map(str, trained.shape))}) in 0…1",
+        "dataset": trained.dataset,
+        "model": json.dumps(trained.config.get("model")),
+        "cnnexp": __version__,
+    }
+
+
+def _onnx(model: PlainNetwork, trained: TrainedNetwork, file: Path) -> Callable[[Tensor], Tensor]:
+    onnx, _ = _needs("onnx", "onnxscript")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own affairs
+        program = torch.onnx.export(
+            model,
+            _example(trained),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
+    assert program is not None
+    made = program.model_proto
+    for key, value in _description(trained).items():
+        entry = made.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.checker.check_model(made)
+    onnx.save(made, str(file))
+    return _onnx_runner(file)
+
+
+def _onnx_runner(file: Path) -> Callable[[Tensor], Tensor]:
+    """Run it by onnxruntime, or where that is not installed by the standard's own reference."""
+    try:
+        import onnxruntime
+    except ImportError:
+        (reference,) = _needs("onnx.reference")
+        session = reference.ReferenceEvaluator(str(file))
+    else:
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(
+        np.asarray(session.run(None, {"images": images.numpy()})[0])
+    )
+
+
+def _torch_export(
+    model: PlainNetwork, trained: TrainedNetwork, file: Path
+) -> Callable[[Tensor], Tensor]:
+    program = torch.export.export(
+        model, _example(trained), dynamic_shapes=({0: torch.export.Dim("N")},)
+    )
+    extra = {f"{key}.txt": value for key, value in _description(trained).items()}
+    torch.export.save(program, file, extra_files=extra)
+    return torch.export.load(file).module()
+
+
+def _safetensors(
+    model: PlainNetwork, trained: TrainedNetwork, file: Path
+) -> Callable[[Tensor], Tensor]:
+    (safe,) = _needs("safetensors.torch")
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    safe.save_file(state, os.fspath(file), metadata=_description(trained))
+    twin = PlainNetwork(_untrained(model.network), torch.zeros_like(model.mean), model.std)
+    twin.load_state_dict(safe.load_file(os.fspath(file)))
+    return torch.inference_mode()(twin.eval())
+
+
+def _untrained(network: nn.Module) -> nn.Module:
+    """A copy with all numbers at zero, so that what it gives comes from the file."""
+    import copy
+
+    twin = copy.deepcopy(network)
+    with torch.no_grad():
+        for value in twin.state_dict().values():
+            value.zero_()
+    return twin
+
+
+FORMATS: dict[
+    str, tuple[str, Callable[[PlainNetwork, TrainedNetwork, Path], Callable[[Tensor], Tensor]]]
+] = {
+    "onnx": ("onnx", _onnx),
+    "torch_export": ("pt2", _torch_export),
+    "safetensors": ("safetensors", _safetensors),
+}

@@ -1,0 +1,183 @@
+"""The network of a run folder, which may be a stranger's: nothing in it is run, nothing is outside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnexp.config.build import build_job
+from cnnexp.config.errors import ConfigError
+from cnnexp.config.resumption import run_identity, saved_config
+from cnnexp.data import ImageSet, LabelledImages
+from cnnexp.nn import pin_algorithms
+from cnnexp.runs import RunFolder
+from cnnexp.training import Classifier, make_classifier, read_own_checkpoint
+
+__all__ = ["TrainedNetwork", "TrainedNetworkError", "load_trained"]
+
+_MOST_PIXELS = 1 << 26  # of one image: 8,192 × 8,192
+_MOST_CLASSES = 1 << 20
+
+
+class TrainedNetworkError(RuntimeError):
+    """A run folder has no network, or none that fits its config."""
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network ready to use.
+
+    Attributes:
+        classifier: In evaluation mode, on the CPU; takes images (N, C, H, W) in 0…1.
+        dataset: What it learnt from, for example ``"mnist"``.
+        classes: Name of each class.
+        shape: (C, H, W) of its images.
+        folder: The run.
+        checkpoint: ``best.ckpt`` or ``last.ckpt``.
+        epoch: That the weights are of, counted from 1.
+        trained_weights: Where the weights are an average (EMA, SWA, schedule-free), those that were
+            trained on, by their names in the classifier; else None.
+        config: The run's.
+    """
+
+    classifier: Classifier
+    dataset: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    folder: RunFolder
+    checkpoint: str
+    epoch: int
+    trained_weights: Mapping[str, Tensor] | None
+    config: Mapping[str, Any]
+
+
+def load_trained(
+    folder: RunFolder,
+    checkpoint: str | None = None,
+    *,
+    backward: str = "native",
+    extra_targets: Sequence[str] = (),
+) -> TrainedNetwork:
+    """The network of the run in ``folder``.
+
+    Args:
+        folder: The run folder, anyone's.
+        checkpoint: ``"best"`` or ``"last"``; None for best.ckpt, or last.ckpt where there is no best.
+        backward: The algorithm of its layers; ``"auto"`` for the one that the run chose.
+        extra_targets: Prefixes of ``_target_`` allowed beyond cnnexp's own list.
+
+    Raises:
+        ConfigError: config.yaml holds what no run's does, or a target that is not allowed.
+        CheckpointError: The checkpoint is missing, damaged, or not cnnexp's.
+        TrainedNetworkError: The folder does not say what the network was trained on, or the checkpoint
+            is not of the config's network.
+    """
+    config = saved_config(folder)
+    images = _stand_in(folder)
+    whole = {**config, "backward": _algorithm(config, backward)}
+    job = build_job(whole, extra_targets)
+    name, content, size = _checkpoint(folder, config, checkpoint)
+    state = content["state_dict"]
+    try:
+        with torch.device("meta"):  # before any memory is taken: do the shapes fit?
+            expected = make_classifier(job, images).state_dict()
+        _fits(folder.checkpoints / name, expected, state, size)
+        classifier = make_classifier(job, images)
+        if job.backward_layers is not None:
+            pin_algorithms(classifier.network, job.backward_layers)
+        classifier.load_state_dict(state)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, TrainedNetworkError):
+            raise
+        reason = " ".join(str(error).split())
+        raise TrainedNetworkError(f"{folder}: the network cannot be made: {reason}") from error
+    return TrainedNetwork(
+        classifier=classifier.eval().requires_grad_(False),
+        dataset=images.name,
+        classes=images.classes,
+        shape=images.train.shape,
+        folder=folder,
+        checkpoint=name,
+        epoch=int(content.get("epoch", 0)) + (0 if name == "last.ckpt" else 1),
+        trained_weights=_trained_weights(content, state),
+        config=config,
+    )
+
+
+def _algorithm(config: Mapping[str, Any], backward: str) -> dict[str, Any]:
+    node = config.get("backward")
+    return dict(node) if backward == "auto" and isinstance(node, Mapping) else {"name": backward}
+
+
+def _checkpoint(
+    folder: RunFolder, config: Mapping[str, Any], which: str | None
+) -> tuple[str, dict[str, Any], int]:
+    if which not in (None, "best", "last"):
+        raise ConfigError(f"checkpoint={which}: must be one of best, last")
+    files = {"best": folder.best_checkpoint, "last": folder.last_checkpoint}
+    if which is None:
+        which = "best" if files["best"].exists() or not files["last"].exists() else "last"
+    file = files[which]
+    content = read_own_checkpoint(file, folder.path, run_identity(config))
+    return file.name, content, file.stat().st_size
+
+
+def _stand_in(folder: RunFolder) -> ImageSet:
+    """An image set like that of the run, without images: a network needs shape and classes alone."""
+    try:
+        data = folder.read_provenance().get("dataset")
+        if not isinstance(data, dict):
+            raise ValueError("it has no part 'dataset'")
+        shape, classes = data["shape"], data["classes"]
+        if len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape):
+            raise ValueError(f"shape is {shape}, not [channels, height, width]")
+        if math.prod(shape) > _MOST_PIXELS or not 2 <= len(classes) <= _MOST_CLASSES:
+            raise ValueError(f"images of {shape} in {len(classes)} classes are too large")
+        if not all(isinstance(name, str) for name in classes):
+            raise ValueError("classes are no names")
+    except (ValueError, TypeError, KeyError, OSError, AttributeError) as error:
+        raise TrainedNetworkError(
+            f"{folder.provenance}: does not say what the run was trained on: {error}"
+        ) from error
+    empty = LabelledImages(torch.empty(0, *shape, dtype=torch.uint8), torch.empty(0).long())
+    nothing = (0.0,) * shape[0]  # mean and deviation are in the checkpoint
+    return ImageSet(
+        str(data.get("name")),
+        empty,
+        empty,
+        tuple(classes),
+        nothing,
+        nothing,
+        str(data.get("checksum")),
+    )
+
+
+def _fits(file: Any, expected: Mapping[str, Tensor], state: Mapping[str, Any], size: int) -> None:
+    wrong = set(expected) ^ set(state)
+    wrong |= {
+        name
+        for name in set(expected) & set(state)
+        if not isinstance(state[name], Tensor) or expected[name].shape != state[name].shape
+    }
+    if wrong:
+        names = ", ".join(sorted(map(str, wrong))[:3])
+        raise TrainedNetworkError(f"{file}: is not of the network in config.yaml: {names} differ")
+    if sum(value.numel() * value.element_size() for value in state.values()) > size:
+        raise TrainedNetworkError(f"{file}: holds tensors that are larger than the file")
+
+
+def _trained_weights(
+    content: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> dict[str, Tensor] | None:
+    own = content.get("training_weights")
+    if not isinstance(own, dict) or not own:
+        return None
+    for name, value in own.items():
+        if not isinstance(value, Tensor) or name not in state or value.shape != state[name].shape:
+            raise TrainedNetworkError(f"training_weights: {name} is not of the network")
+    return own

@@ -1,0 +1,98 @@
+"""What a network takes pictures for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cnnexp.data import PICTURE_ENDINGS, DataFileError, read_picture
+from cnnexp.inference.handwriting import read_character
+from cnnexp.inference.network import TrainedNetwork
+
+__all__ = ["Prediction", "is_of_characters", "picture_files", "predict"]
+
+_HANDWRITTEN = ("mnist", "digits", "emnist", "kmnist", "qmnist")
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one picture.
+
+    Attributes:
+        file: The picture.
+        top: The likeliest classes and their probabilities, the likeliest first; empty if it failed.
+        error: Why it could not be read; empty if it could.
+    """
+
+    file: Path
+    top: Sequence[tuple[str, float]] = ()
+    error: str = ""
+
+
+def picture_files(places: Sequence[Path]) -> Iterator[Path]:
+    """The files among ``places``, and the pictures in those that are folders, in order of their names."""
+    for place in places:
+        if not place.is_dir():
+            yield place
+            continue
+        inside = [f for f in sorted(place.rglob("*")) if f.suffix.lower() in PICTURE_ENDINGS]
+        if not inside:
+            yield place  # whose error says that there is none
+        yield from inside
+
+
+def is_of_characters(trained: TrainedNetwork) -> bool:
+    """Whether the network has learnt single characters, light on dark."""
+    return trained.shape[0] == 1 and trained.dataset.partition("-")[0] in _HANDWRITTEN
+
+
+@torch.inference_mode()
+def predict(
+    trained: TrainedNetwork, files: Sequence[Path], *, top: int = 3, characters: bool | None = None
+) -> Iterator[Prediction]:
+    """What ``trained`` takes each of ``files`` for, in their order.
+
+    Args:
+        trained: The network.
+        files: Pictures of any size and colour.
+        top: How many classes to name, ≥ 1.
+        characters: Find the one character in each, dark on light or light on dark, and bring it to the
+            form of the training images; False to scale the whole picture. None to decide by the
+            data set.
+    """
+    if characters is None:
+        characters = is_of_characters(trained)
+    for start in range(0, len(files), _BATCH):
+        part = [_read(trained, file, characters) for file in files[start : start + _BATCH]]
+        pixels = [p for p in part if isinstance(p, Tensor)]
+        rows: Iterator[Tensor] = iter(())
+        if pixels:
+            images = torch.stack(pixels).to(trained.classifier.mean.device).float() / 255
+            rows = iter(trained.classifier(images).float().softmax(1).cpu())
+        for file, read in zip(files[start : start + _BATCH], part, strict=True):
+            if isinstance(read, Tensor):
+                best = next(rows).topk(min(top, len(trained.classes)))
+                names = [trained.classes[i] for i in best.indices.tolist()]
+                pairs = zip(names, best.values.tolist(), strict=True)
+                yield Prediction(file, [(name, float(value)) for name, value in pairs])
+            else:
+                yield Prediction(file, error=read)
+
+
+def _read(trained: TrainedNetwork, file: Path, characters: bool) -> Tensor | str:
+    channels, *size = trained.shape
+    if file.is_dir():
+        return f"{file}: there is no picture in this folder"
+    if not file.exists():
+        return f"{file}: there is no such file"
+    try:
+        if characters:
+            return read_character(file, (size[0], size[1])).expand(channels, -1, -1)
+        return read_picture(file, channels, (size[0], size[1]))
+    except DataFileError as error:
+        return str(error)

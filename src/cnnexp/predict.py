@@ -1,0 +1,110 @@
+"""``python -m cnnexp.predict run=<folder> image.png folder/``: what a network takes pictures for.
+
+PNG, JPEG and what else Pillow reads, of any size and colour. For networks that have learnt handwritten
+characters, the character is found, dark on light or light on dark, and brought to their form.
+
+Exit codes: 0 done, 1 some pictures cannot be read (one line each; the others go on) or a file of the
+run is damaged, 2 the command cannot work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnnexp.config import ConfigError
+from cnnexp.config.command import run_command
+
+if TYPE_CHECKING:
+    from cnnexp.inference import Prediction
+
+__all__ = ["main"]
+
+_KEYS = {"checkpoint": ""}
+
+
+def main() -> None:
+    """Run the command in ``sys.argv`` and exit with its code."""
+    options = _parser().parse_intermixed_args()
+    run_command("cnnexp.predict", lambda: _run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cnnexp.predict",
+        description="What a trained network takes pictures for.",
+        epilog="settings: run=<folder>|latest, checkpoint=best|last, allow_targets=[mylab.]",
+    )
+    parser.add_argument("arguments", nargs="*", metavar="key=value | picture | folder")
+    parser.add_argument("--top", type=int, default=3, help="classes to name (default: 3)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--as",
+        dest="form",
+        choices=("character", "picture"),
+        help="one character to be found, or the whole picture (default: by the data set)",
+    )
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings, places = _sorted_out(options.arguments)
+    if not places:
+        raise ConfigError("there are no pictures: name files or folders after run=…")
+    if options.top < 1:
+        raise ConfigError(f"--top={options.top}: must be at least 1")
+    from cnnexp.inference import load_trained, picture_files, predict, read_settings
+
+    given = read_settings(settings, _KEYS)
+    trained = load_trained(
+        given.folder, given.values["checkpoint"] or None, extra_targets=given.extra_targets
+    )
+    files = list(picture_files(places))
+    characters = None if options.form is None else options.form == "character"
+    predictions = predict(trained, files, top=options.top, characters=characters)
+    if options.json:
+        found = list(predictions)
+        print(json.dumps([_as_json(each) for each in found], indent=2))
+        return 1 if any(each.error for each in found) else 0
+    failed = False
+    for each in predictions:
+        if each.error:
+            sys.stdout.flush()
+            print(f"cnnexp.predict: {each.error}", file=sys.stderr)
+            failed = True
+        else:
+            print(_line(each))
+    return 1 if failed else 0
+
+
+def _sorted_out(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """Settings and pictures: a setting has a key before its ``=``, and no file has its name."""
+    settings, places = [], []
+    for argument in arguments:
+        key, equals, _ = argument.partition("=")
+        if equals and key.isidentifier() and not Path(argument).exists():
+            settings.append(argument)
+        else:
+            places.append(Path(argument))
+    return settings, places
+
+
+def _line(prediction: Prediction) -> str:
+    (best, sure), *others = prediction.top
+    rest = ", ".join(f"{name} {share:.2%}" for name, share in others)
+    return f"{prediction.file}  {best}  {sure:.2%}" + (f"  ({rest})" if rest else "")
+
+
+def _as_json(prediction: Prediction) -> dict[str, object]:
+    if prediction.error:
+        return {"file": str(prediction.file), "error": prediction.error}
+    top = [{"class": name, "probability": share} for name, share in prediction.top]
+    return {"file": str(prediction.file), "top": top}
+
+
+if __name__ == "__main__":
+    main()
