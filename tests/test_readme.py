@@ -16,6 +16,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cnnexp.config import Composer
 from cnnexp.config.resolvers import register_resolvers
@@ -43,6 +44,14 @@ README_COMMANDS = _commands(ROOT / "README.md")
 TRAININGS = sorted(
     {c for f in DOCUMENTS for c in _commands(f) if c.startswith("python -m cnnexp.train")}
 )
+USES = sorted(
+    {
+        c
+        for f in DOCUMENTS
+        for c in _commands(f)
+        if re.match(r"python -m cnnexp\.(evaluate|predict|export) ", c)
+    }
+)
 
 
 def test_the_readme_names_the_two_commands_first() -> None:
@@ -51,7 +60,9 @@ def test_the_readme_names_the_two_commands_first() -> None:
     assert len(TRAININGS) >= 6
 
 
-@pytest.mark.parametrize("command", [c for c in README_COMMANDS if c.startswith("python -m")])
+@pytest.mark.parametrize(
+    "command", [c for c in README_COMMANDS if c.startswith("python -m") and c not in USES]
+)
 def test_every_training_of_the_readme_runs(command: str, empty_folder: Path) -> None:
     arguments = shlex.split(command)[1:] + ([] if "--" in command else list(SHORT))
     done = subprocess.run(
@@ -62,6 +73,30 @@ def test_every_training_of_the_readme_runs(command: str, empty_folder: Path) -> 
     if "--" not in command:
         assert len(results) == (4 if " -m " in command[len("python -m") :] else 1)
         assert all(json.loads(file.read_text())["status"] == "done" for file in results)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run leaves, and pictures to look at."""
+    place = tmp_path_factory.mktemp("used")
+    train = [sys.executable, "-m", "cnnexp.train", *SHORT, "regularization=ema"]
+    subprocess.run(train, check=True, capture_output=True, timeout=300, cwd=place)
+    picture = Image.new("L", (50, 70), 255)
+    picture.paste(0, (22, 10, 27, 60))
+    (place / "scans").mkdir()
+    for file in ("photo.jpg", "scans/a.png", "scans/b.png"):
+        picture.save(place / file)
+    return place
+
+
+@pytest.mark.parametrize("command", [c for c in USES if "data=" not in c])
+def test_every_use_of_a_trained_network_runs(command: str, outputs: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, *shlex.split(command)[1:]],
+        capture_output=True, text=True, timeout=300, cwd=outputs,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
 
 
 # run= is no key of the config: tests/test_train_resume.py
