@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -90,13 +91,21 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("command", [c for c in USES if "data=" not in c])
-def test_every_use_of_a_trained_network_runs(command: str, outputs: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, *shlex.split(command)[1:]],
-        capture_output=True, text=True, timeout=300, cwd=outputs,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # exporters'
+def test_every_use_of_a_trained_network_runs(
+    command: str,
+    outputs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(outputs)
+    module, *arguments = shlex.split(command)[2:]
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(module).main()
+    said = capsys.readouterr()
+    assert stop.value.code == 0, said.err
+    assert said.out
 
 
 # run= is no key of the config: tests/test_train_resume.py
