@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,20 @@ def test_a_done_run_can_be_made_longer(tmp_path: Path) -> None:
     run_training(small_job(scheduler=None, epochs=2), folder)
     run_training(small_job(scheduler=None, epochs=3), folder, resume=True)
     assert_same_run(folder, longer)
+
+
+def test_a_clock_that_was_set_back_leaves_the_curves_as_they_are(
+    tmp_path: Path, whole: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_folder(tmp_path / "run")
+    with pytest.raises(TrainingStopped):
+        run_training(small_job(_Signal("on_train_batch_end", 9, signal.SIGTERM)), folder)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 3600)
+    run_training(small_job(), folder, resume=True)
+    first, second = (f.name for f in sorted(folder.tensorboard.glob("events.*"))[:2])
+    assert int(first.split(".")[3]) > int(second.split(".")[3])  # read in order all the same
+    assert_same_run(folder, whole)
 
 
 def test_signals_are_as_before_afterwards(tmp_path: Path) -> None:
