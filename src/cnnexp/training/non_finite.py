@@ -98,7 +98,7 @@ def finite_flags(losses: Sequence[Tensor], network: nn.Module, gradients: bool) 
     if not grads:
         return loss.view(1)
     # the greatest element is finite if and only if all are: a norm of squares would overflow
-    greatest = torch.stack([n.float() for n in torch._foreach_norm(grads, float("inf"))])
+    greatest = torch.stack(torch._foreach_norm(grads, float("inf")))
     return torch.cat([loss.view(1), greatest.isfinite()])
 
 
@@ -114,9 +114,7 @@ def first_bad_weight(network: nn.Module) -> str:
     state = [(n, v) for n, v in network.state_dict().items() if v.is_floating_point()]
     if not state:
         return ""
-    greatest = torch.stack(
-        [n.float() for n in torch._foreach_norm([v for _, v in state], torch.inf)]
-    )
+    greatest = torch.stack(torch._foreach_norm([v for _, v in state], torch.inf))
     for (name, _), fine in zip(state, greatest.isfinite().tolist(), strict=True):
         if not fine:
             return name.rpartition(".")[0] or name
