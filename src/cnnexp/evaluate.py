@@ -82,15 +82,23 @@ def _to_device(trained: TrainedNetwork, device: str) -> None:
 def _data(settings: Settings, trained: TrainedNetwork) -> ImageDataModule:
     """The images to evaluate on, checked to be such as the network takes."""
     from cnnexp.config.build import build_job
+    from cnnexp.config.resumption import trained_on
     from cnnexp.data import DataUnavailableError
+    from cnnexp.inference.network import for_inference
 
-    config = _with_data(settings, trained.config)
+    config = for_inference(_with_data(settings, trained.config), "native")
     data = build_job(config, settings.extra_targets).data
     try:
         data.split()
     except (ValueError, DataUnavailableError) as error:
         raise ConfigError(str(error)) from error
     images = data.images
+    if not settings.data and not trained_on(settings.folder, images.checksum):
+        name = settings.folder.read_provenance().get("dataset", {}).get("name")
+        raise ConfigError(
+            f"data: the run is of {name}, but what is found now ({images.name}) has another checksum; set "
+            f"data.root to where the run's data is, or name other images with data=…"
+        )
     if images.train.shape != trained.shape or len(images.classes) != len(trained.classes):
         raise ConfigError(
             f"data: the network takes {_shape(trained.shape)} images of {len(trained.classes)} classes, "

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from cnnexp import evaluate, export, predict
+from cnnexp.inference import FORMATS
 from cnnexp.runs import RunFolder
 
 Run = Callable[..., tuple[int, str, str]]
@@ -137,6 +138,43 @@ def test_export_says_what_it_wrote(typed: Run, copied: Callable[[], RunFolder]) 
     code, out, _ = typed(export, "run=run", "format=torch_export", "output=net.pt2")
     assert code == 0
     assert Path("net.pt2").exists()
+
+
+def test_a_run_of_a_gpu_is_used_without_one(typed: Run, copied: Callable[[], RunFolder]) -> None:
+    run = copied()
+    config = run.read_config()
+    config["accelerator"] = {**config["accelerator"], "name": "gpu"}
+    run.write_config(config)
+    assert typed(evaluate, "run=run")[0] == 0
+    assert typed(export, "run=run", "format=torch_export")[0] == 0
+
+
+def test_other_data_than_the_runs_is_noticed(typed: Run, copied: Callable[[], RunFolder]) -> None:
+    run = copied()
+    origin = run.read_provenance()
+    origin["dataset"]["checksum"] = "0"
+    run.write_provenance(origin)
+    code, _, err = typed(evaluate, "run=run")
+    assert code == 2
+    assert "the run is of digits, but what is found now (digits) has another checksum" in err
+    assert typed(evaluate, "run=run", "data=digits")[0] == 0
+
+
+def test_an_export_that_fails_is_one_line(
+    typed: Run, copied: Callable[[], RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copied()
+
+    def fails(*arguments: object) -> object:
+        raise ValueError("this layer\nis unknown")
+
+    monkeypatch.setitem(FORMATS, "onnx", ("onnx", fails))
+    code, out, err = typed(export, "run=run")
+    assert (code, out) == (1, "")
+    assert err == (
+        "cnnexp.export: the network cannot be exported to model.onnx: this layer is unknown\n"
+    )
+    assert not (run.path / "model.onnx").exists()
 
 
 @pytest.mark.parametrize("name", ["evaluate", "predict", "export"])

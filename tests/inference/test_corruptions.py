@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import io
 import os
 import pickle
 import re
 import shutil
 import signal
+import struct
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,9 +109,53 @@ def _outside(run: RunFolder) -> None:
 
 def _tensors_larger_than_the_file(run: RunFolder) -> None:
     content = read_checkpoint(run.best_checkpoint)
-    state = content["state_dict"]
-    state["network.features.0.weight"] = torch.zeros(1).expand(1 << 40)
+    state = {key: torch.zeros(1).expand(v.shape) for key, v in content["state_dict"].items()}
+    write_checkpoint(run.best_checkpoint, {"state_dict": state, "epoch": 0})
+
+
+def _network_of_another_size(run: RunFolder) -> None:
+    content = read_checkpoint(run.best_checkpoint)
+    del content["run"]  # a stranger need not say
     write_checkpoint(run.best_checkpoint, content)
+    _evil_config(run, model={"_target_": "cnnexp.models.SeedCNN", "channels": [10**6] * 3})
+
+
+class _Memory:
+    """300 MB for some bytes, by a name that weights_only lets pass."""
+
+    def __reduce__(self) -> Any:
+        return bytearray, (300_000_000,)
+
+
+def _memory_bomb(run: RunFolder) -> None:
+    content = read_checkpoint(run.best_checkpoint)
+    write_checkpoint(run.best_checkpoint, {**content, "extra": _Memory()})
+
+
+def _overlapping_entries(run: RunFolder) -> None:
+    """A central directory whose entries all lead to the same bytes."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a/data/0", b"x" * 100_000)
+        entry = archive.infolist()[0]
+        for number in range(1, 50):
+            twin = copy.copy(entry)
+            twin.filename = f"a/data/{number}"
+            archive.filelist.append(twin)
+            archive.NameToInfo[twin.filename] = twin
+        archive._didModify = True  # type: ignore[attr-defined]
+    content = bytearray(stream.getvalue())
+    content[-2:] = struct.pack("<H", 0)
+    digest = hashlib.sha256(content[:-2]).hexdigest().encode()
+    mark = b"cnnexp sha256 " + digest
+    run.best_checkpoint.write_bytes(content[:-2] + struct.pack("<H", len(mark)) + mark)
+
+
+def _link(file: Path, content: bytes = b"precious" * 100) -> None:
+    """Replace ``file`` by a link to something outside the run folder."""
+    file.unlink()
+    Path("precious").write_bytes(content)
+    file.symlink_to(Path("precious").resolve())
 
 
 Damage = Callable[[RunFolder, RunFolder], object]
@@ -121,7 +170,7 @@ RESUMED: dict[str, tuple[Damage, int, str]] = {
     "last.ckpt a folder": (
         lambda r, o: (r.last_checkpoint.unlink(), r.last_checkpoint.mkdir()),
         1,
-        r"cannot be read: Is a directory; .*failed: IsADirectoryError: .* 'run/checkpoints/last\.ckpt'",
+        r"last\.ckpt: is no file; .*failed: IsADirectoryError: .* 'run/checkpoints/last\.ckpt'",
     ),
     "last.ckpt and best.ckpt exchanged": (
         lambda r, o: _swap(r.last_checkpoint, r.best_checkpoint),
@@ -143,7 +192,16 @@ RESUMED: dict[str, tuple[Damage, int, str]] = {
         0,
         f"holds more than tensors and plain types: .*{BACK}",
     ),
-    "last.ckpt outside": (lambda r, o: _outside(r), 0, f"is a link to outside the run .*{BACK}"),
+    "last.ckpt outside": (lambda r, o: _outside(r), 2, r"last\.ckpt: is a link, and what it leads"),
+    "metrics.csv outside": (lambda r, o: _link(r.metrics), 2, r"metrics\.csv: is a link, and what"),
+    "train.log outside": (lambda r, o: (r.log.touch(), _link(r.log)), 2, r"train\.log: is a link, and"),
+    "checkpoints/ outside": (
+        lambda r, o: (r.checkpoints.rename("away"), r.checkpoints.symlink_to(Path("away").resolve())),
+        2,
+        r"checkpoints: is a link, and what it leads to may be nobody's run",
+    ),
+    "config.yaml nested": (lambda r, o: r.config.write_text("[" * 3000 + "]" * 3000), 2, "cannot be read"),
+    "config.yaml with no date": (lambda r, o: r.config.write_text("a: 2024-13-45"), 2, "cannot be read"),
     "all checkpoints cut": (
         lambda r, o: (_cut(r.last_checkpoint), _cut(r.previous_checkpoint)),
         1,
@@ -239,6 +297,8 @@ def test_going_on_with_a_damaged_run(
     assert re.search(message, said, re.DOTALL), said
     assert not (empty_folder / "hacked").exists()
     assert not list(empty_folder.rglob("*.part"))
+    precious = empty_folder / "precious"
+    assert not precious.exists() or precious.read_bytes() == b"precious" * 100
     if code == 0:
         ours, theirs = _weights(run), _weights(runs["whole"])
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
@@ -258,15 +318,27 @@ USED: dict[str, tuple[Damage, int, str]] = {
     "best.ckpt with tensors larger than itself": (
         lambda r, o: _tensors_larger_than_the_file(r),
         1,
-        r"is not of the network in config\.yaml: network\.features\.0\.weight differ",
+        "holds tensors that are larger than the file",
     ),
     "no checkpoint": (
         lambda r, o: shutil.rmtree(r.checkpoints), 1, r"best\.ckpt: cannot be read: No such file"
     ),
     "a network of another size": (
-        lambda r, o: _evil_config(r, model={"_target_": "cnnexp.models.SeedCNN", "channels": [10**6] * 3}),
-        1,
-        "is of another run",
+        lambda r, o: _network_of_another_size(r), 1, r"is not of the network in config\.yaml: network\."
+    ),
+    "best.ckpt that asks for memory": (
+        lambda r, o: _memory_bomb(r), 1, "holds more than tensors and plain types: bytearray"
+    ),
+    "best.ckpt with entries that overlap": (
+        lambda r, o: _overlapping_entries(r), 1, "holds entries that overlap"
+    ),
+    "best.ckpt without end": (
+        lambda r, o: (r.best_checkpoint.unlink(), r.best_checkpoint.symlink_to("/dev/zero")),
+        2,
+        r"best\.ckpt: is a link",
+    ),
+    "provenance.json a pipe": (
+        lambda r, o: (r.provenance.unlink(), os.mkfifo(r.provenance)), 1, "cannot be read: it is no file"
     ),
     "_target_: os.system": (
         lambda r, o: _evil_config(r, model={"_target_": "os.system", "command": "touch hacked"}),

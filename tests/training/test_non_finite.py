@@ -256,12 +256,62 @@ def test_lower_lr_goes_back_and_halves_the_rate_until_it_learns(
     assert read_checkpoint(folder.last_checkpoint)["lr_factor"] == 0.25
 
 
-def test_lower_lr_gives_up_where_no_rate_helps(tmp_path: Path) -> None:
+def test_lower_lr_gives_up_where_no_rate_helps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = new_folder(tmp_path / "run")
     job = _job("loss", steps=(2,), on_nan="lower_lr")
     with pytest.raises(NonFiniteError, match=r"step 2 .*the loss is nan"):
         run_training(job, folder)
     assert folder.read_status()["state"] == "failed"
+    assert caplog.text.count("Going back to step 0") == 10
+    assert "Going back to step 0 with 0.000976562 of the rate" in caplog.text
+
+
+def test_going_back_to_the_start_trains_on_every_batch(tmp_path: Path) -> None:
+    """An attempt from the middle of the first epoch leaves nothing to the one from the start."""
+    folder = new_folder(tmp_path / "run")
+    fuse = Fuse((5, 6), "loss")
+
+    def network(images: Any) -> nn.Module:
+        made = _network((), "none")
+        made[3] = fuse
+        return made
+
+    job = _job("none", steps=(), network=network, on_nan="lower_lr", checkpoint_steps=4)
+    result = run_training(job, folder)
+    assert (result["lr_factor"], result["steps"]) == (0.25, 3 * STEPS)
+    logged = [r["step"] for r in folder.read_metrics() if r["name"] == "train/loss_step"]
+    assert logged == list(range(3 * STEPS))
+
+
+@pytest.mark.parametrize("policy", ["stop", "lower_lr"])
+def test_a_signal_at_the_very_step_still_stops(policy: str, tmp_path: Path) -> None:
+    folder = new_folder(tmp_path / "run")
+    send = _Signal("on_before_backward", STEPS + 2, signal.SIGTERM)
+    with pytest.raises(TrainingStopped):
+        run_training(_job("loss", send, on_nan=policy), folder)
+    assert folder.read_status()["state"] == "stopped"
+
+
+def test_a_skipped_step_of_several_batches_leaves_running_statistics_alone(tmp_path: Path) -> None:
+    """What comes first in the step is NaN, and the others see the statistics that it left."""
+    folder = new_folder(tmp_path / "run")
+    seen = _Weights()
+    fuse = Fuse((4,), "loss")
+
+    def network(images: Any) -> nn.Module:
+        return nn.Sequential(fuse, *_network((), "none"))
+
+    trainer = {"max_epochs": 1, "accelerator": "cpu", "accumulate_grad_batches": 3}
+    job = small_job(
+        network=network, backward="native", on_nan="skip", trainer=trainer, callbacks=lambda: [seen]
+    )
+    result = run_training(job, folder)
+    assert result["steps_skipped"] == 1
+    first, last = seen.after[2], seen.after[5]
+    assert all(torch.equal(first[key], last[key]) for key in first)
+    assert last["2.running_mean"].isfinite().all()
 
 
 def test_steps_that_are_looked_at_together_are_told_apart(tmp_path: Path) -> None:

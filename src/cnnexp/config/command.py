@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -18,6 +19,9 @@ def run_command(name: str, action: Callable[[], int]) -> None:
     an error whose message is cnnexp's own, or one of the system. Other errors are bugs and keep their
     traceback.
     """
+    for stream in (sys.stdout, sys.stderr):  # names of files and classes may be in any encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = action()
         sys.stdout.flush()
@@ -34,9 +38,10 @@ def run_command(name: str, action: Callable[[], int]) -> None:
         print(f"{name}: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         code = 1
     except RuntimeError as error:
-        if not _is_ours(error):
+        reason = " ".join(str(error).split())
+        if not _is_ours(error) and "out of memory" not in reason:
             raise
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{name}: {reason}", file=sys.stderr)
         code = 1
     sys.exit(code)
 

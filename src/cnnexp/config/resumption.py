@@ -51,8 +51,11 @@ def saved_config(folder: RunFolder) -> dict[str, Any]:
 
     Raises:
         ConfigError: It cannot be read, or holds what cnnexp never writes there: settings of Hydra's
-            own, a list of defaults, interpolations, aliases.
+            own, a list of defaults, interpolations, aliases; or a file of the folder is a link.
     """
+    for file in folder.files():
+        if file.is_symlink():
+            raise ConfigError(f"{file}: is a link, and what it leads to may be nobody's run")
     try:
         size = folder.config.stat().st_size
         if size > _LARGEST:
@@ -61,7 +64,7 @@ def saved_config(folder: RunFolder) -> dict[str, Any]:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise ConfigError(f"{folder.config}: holds an alias, which no run's config does")
         config = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(
             f"{folder.config}: cannot be read: {' '.join(str(error).split())}"
         ) from error

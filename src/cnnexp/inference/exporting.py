@@ -25,6 +25,10 @@ __all__ = ["FORMATS", "MissingExtraError", "PlainNetwork", "export"]
 _RTOL, _ATOL = 1e-4, 1e-5  # of logits; other kernels add up in another order
 
 
+class ExportError(RuntimeError):
+    """The network cannot be exported, or the exported one gives other logits; nothing is written."""
+
+
 class MissingExtraError(ConfigError):
     """A package is missing that the format needs."""
 
@@ -62,7 +66,7 @@ def export(trained: TrainedNetwork, form: str, file: Path | None = None) -> tupl
     Raises:
         ConfigError: ``form`` is unknown, or there is no folder for ``file``.
         MissingExtraError: A package is missing.
-        RuntimeError: The network cannot be exported, or gives other logits there; nothing is written.
+        ExportError: The network cannot be exported, or gives other logits there.
     """
     if form not in FORMATS:
         raise ConfigError(f"format={form}: must be one of {', '.join(FORMATS)}")
@@ -76,10 +80,25 @@ def export(trained: TrainedNetwork, form: str, file: Path | None = None) -> tupl
     model = PlainNetwork(classifier.network, classifier.mean, classifier.std).eval()
     with tempfile.TemporaryDirectory() as place:
         scratch = Path(place) / f"model.{ending}"
-        run = write(model, trained, scratch)
+        run = _written(write, model, trained, scratch)
         difference = _greatest_difference(model, trained.shape, run)
         write_file(file, lambda stream: _copy(scratch, stream))
     return file, difference
+
+
+def _written(
+    write: Callable[[PlainNetwork, TrainedNetwork, Path], Callable[[Tensor], Tensor]],
+    model: PlainNetwork,
+    trained: TrainedNetwork,
+    file: Path,
+) -> Callable[[Tensor], Tensor]:
+    try:
+        return write(model, trained, file)
+    except (ConfigError, OSError):
+        raise
+    except Exception as error:  # exporters raise what they like, at length
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        raise ExportError(f"the network cannot be exported to {file.name}: {reason}") from error
 
 
 def _greatest_difference(
@@ -98,7 +117,7 @@ def _greatest_difference(
                 if theirs.shape == ours.shape
                 else "another shape"
             )
-            raise RuntimeError(
+            raise ExportError(
                 f"the exported network gives other logits: {gap} apart; nothing was written"
             )
         greatest = max(greatest, float((theirs - ours).abs().max()))

@@ -79,8 +79,7 @@ def load_trained(
     """
     config = saved_config(folder)
     images = _stand_in(folder)
-    whole = {**config, "backward": _algorithm(config, backward)}
-    job = build_job(whole, extra_targets)
+    job = build_job(for_inference(config, backward), extra_targets)
     name, content, size = _checkpoint(folder, config, checkpoint)
     state = content["state_dict"]
     try:
@@ -103,10 +102,30 @@ def load_trained(
         shape=images.train.shape,
         folder=folder,
         checkpoint=name,
-        epoch=int(content.get("epoch", 0)) + (0 if name == "last.ckpt" else 1),
+        epoch=_epoch(content, name),
         trained_weights=_trained_weights(content, state),
         config=config,
     )
+
+
+def for_inference(config: Mapping[str, Any], backward: str) -> dict[str, Any]:
+    """``config`` as any machine can build it, without a GPU and without fetching trained weights.
+
+    Raises:
+        ConfigError: The network is one of torchvision's that fetch weights unasked.
+    """
+    parts = {**config, "backward": _algorithm(config, backward)}
+    accelerator, model = config.get("accelerator"), config.get("model")
+    if isinstance(accelerator, Mapping):
+        parts["accelerator"] = {**accelerator, "name": "cpu", "devices": 1}
+    if isinstance(model, Mapping):
+        target = str(model.get("_target_"))
+        if target.startswith("torchvision.models.") and target.count(".") > 2:
+            raise ConfigError(f"model._target_={target}: is no classifier of torchvision.models")
+        # all numbers are in the checkpoint
+        parts["model"] = {k: None if k.startswith("weights") else v for k, v in model.items()}
+    optimizer = {"_target_": "torch.optim.SGD", "lr": 0.1}  # the run's may need an extra
+    return {**parts, "optimizer": optimizer, "scheduler": {"_target_": None}, "callbacks": {}}
 
 
 def _algorithm(config: Mapping[str, Any], backward: str) -> dict[str, Any]:
@@ -147,14 +166,26 @@ def _stand_in(folder: RunFolder) -> ImageSet:
     empty = LabelledImages(torch.empty(0, *shape, dtype=torch.uint8), torch.empty(0).long())
     nothing = (0.0,) * shape[0]  # mean and deviation are in the checkpoint
     return ImageSet(
-        str(data.get("name")),
+        _printable(str(data.get("name"))),
         empty,
         empty,
-        tuple(classes),
+        tuple(map(_printable, classes)),
         nothing,
         nothing,
         str(data.get("checksum")),
     )
+
+
+def _printable(name: str) -> str:
+    """``name`` without what a terminal would obey."""
+    return name if name.isprintable() else name.encode("unicode_escape").decode()
+
+
+def _epoch(content: Mapping[str, Any], name: str) -> int:
+    epoch = content.get("epoch")
+    if type(epoch) is not int:
+        raise TrainedNetworkError(f"{name}: does not say of which epoch it is")
+    return epoch if name == "last.ckpt" else epoch + 1
 
 
 def _fits(file: Any, expected: Mapping[str, Tensor], state: Mapping[str, Any], size: int) -> None:

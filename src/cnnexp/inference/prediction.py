@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from cnnexp.inference.network import TrainedNetwork
 __all__ = ["Prediction", "is_of_characters", "picture_files", "predict"]
 
 _HANDWRITTEN = ("mnist", "digits", "emnist", "kmnist", "qmnist")
-_BATCH = 64
+_MOST_AT_ONCE = 64  # pictures, if they are small
+_MOST_PIXELS = 1 << 24  # of these
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,15 @@ def predict(
     """
     if characters is None:
         characters = is_of_characters(trained)
-    for start in range(0, len(files), _BATCH):
-        part = [_read(trained, file, characters) for file in files[start : start + _BATCH]]
+    size = max(1, min(_MOST_AT_ONCE, _MOST_PIXELS // math.prod(trained.shape)))
+    for start in range(0, len(files), size):
+        part = [_read(trained, file, characters) for file in files[start : start + size]]
         pixels = [p for p in part if isinstance(p, Tensor)]
         rows: Iterator[Tensor] = iter(())
         if pixels:
             images = torch.stack(pixels).to(trained.classifier.mean.device).float() / 255
             rows = iter(trained.classifier(images).float().softmax(1).cpu())
-        for file, read in zip(files[start : start + _BATCH], part, strict=True):
+        for file, read in zip(files[start : start + size], part, strict=True):
             if isinstance(read, Tensor):
                 best = next(rows).topk(min(top, len(trained.classes)))
                 names = [trained.classes[i] for i in best.indices.tolist()]

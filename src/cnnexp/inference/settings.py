@@ -37,13 +37,14 @@ def read_settings(
 
     Args:
         arguments: Each ``key=value``.
-        defaults: The keys that are known beside ``run`` and ``allow_targets``, with their values.
+        defaults: The keys that are known beside ``run``, ``output_dir`` (where ``run=latest`` looks) and
+            ``allow_targets``, with their values.
         data: Take settings of ``data`` as well.
 
     Raises:
         ConfigError: A key is unknown, ``run=`` is missing, or names no run.
     """
-    known = ["run", *defaults, "allow_targets", *(["data"] if data else [])]
+    known = ["run", "output_dir", *defaults, "allow_targets", *(["data"] if data else [])]
     values, of_data = dict(defaults), []
     for argument in arguments:
         key, equals, value = argument.partition("=")

@@ -156,6 +156,13 @@ class RunFolder:
         """Cut metrics.csv and the event files back to ``sizes``; the names of those that are shorter."""
         return cut_logs(self.metrics, self.tensorboard, sizes)
 
+    def files(self) -> list[Path]:
+        """All that a run folder may consist of, there or not; folders before what is in them."""
+        own = (self.config, self.provenance, self.status, self.metrics, self.result)
+        folders = (self.tensorboard, self.checkpoints)
+        inside = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
+        return [*own, self.non_finite, self.log, *folders, *inside]
+
     def clear(self) -> None:
         """Remove what an earlier run left, except train.log, which goes on."""
         for file in (self.config, self.provenance, self.status, self.metrics, self.result):
@@ -179,6 +186,8 @@ class RunFolder:
         if not file.exists():
             return {}
         try:
+            if not file.is_file():
+                raise ValueError("it is no file")
             if (size := file.stat().st_size) > _LARGEST_JSON:
                 raise ValueError(f"it has {size} bytes, which no run's has")
             content = json.loads(file.read_text(encoding="utf-8"))

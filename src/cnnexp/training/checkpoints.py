@@ -76,6 +76,8 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         CheckpointError: The file is missing, truncated, corrupt, or none that cnnexp wrote.
     """
     try:
+        if file.exists() and not file.is_file():
+            raise CheckpointError(f"{file}: is no file")
         with file.open("rb") as stream:
             _verify(file, stream)
             stream.seek(0)
@@ -120,8 +122,18 @@ def _verify(file: Path, stream: BinaryIO) -> None:
     if _digest(stream, size - _COMMENT) != tail[-64:]:
         raise CheckpointError(f"{file}: is corrupt: its SHA-256 is not the one written in it")
     with zipfile.ZipFile(stream) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise CheckpointError(f"{file}: holds compressed entries, which cnnexp does not write")
+        if sum(entry.file_size for entry in entries) > size:
+            raise CheckpointError(
+                f"{file}: holds entries that overlap, which cnnexp does not write"
+            )
+        for (
+            entry
+        ) in entries:  # weights_only lets a pickle ask for any amount of memory by this name
+            if entry.filename.endswith(".pkl") and b"\nbytearray\n" in archive.read(entry):
+                raise CheckpointError(f"{file}: holds more than tensors and plain types: bytearray")
 
 
 def _digest(stream: BinaryIO, size: int) -> bytes:

@@ -34,7 +34,8 @@ class Finding:
         batches: The batches of the epoch that the step is by, counted from 1.
         what: ``"loss"``, ``"gradient"`` or ``"weights"``.
         layer: The first layer, in the order of computing, where it was found; "" if unknown.
-        losses: The losses of the batches; those that are not finite as text.
+        losses: The losses of the batches, divided by their number, as they were sent back; those that
+            are not finite as text.
         layers: Every layer with such a gradient or weight.
         learning_rates: Of the optimiser's parameter groups.
         images: The images of the batches, as indices into the data set's training images.

@@ -14,7 +14,7 @@ import torch
 
 from cnnexp import __version__
 from cnnexp.nn import layer_algorithms
-from cnnexp.runs import RunFolder, collect_provenance, config_hash, folder_lock
+from cnnexp.runs import RunFolder, RunFolderError, collect_provenance, config_hash, folder_lock
 from cnnexp.training.assemble import Assembly, assemble, quiet_lightning
 from cnnexp.training.backward import settle_backward
 from cnnexp.training.callbacks import lines_above_bar
@@ -105,8 +105,9 @@ def _run(
     progress = {"epoch": where["epoch"] if where else 0, "step": where["step"] if where else 0}
     folder.write_status("running", **progress)
     made: Assembly | None = None
+    signals = StopSignals()
     try:
-        with StopSignals() as signals, quiet_lightning(), lines_above_bar(progress_bar):
+        with signals, quiet_lightning(), lines_above_bar(progress_bar):
             L.seed_everything(job.seed, workers=True, verbose=False)
             made = assemble(job, folder, signals, progress_bar=progress_bar, resume=where)
             made.classifier.lr_factor = lr_factor
@@ -116,7 +117,7 @@ def _run(
     except BaseException as error:
         if isinstance(error, NonFiniteError) and made is not None:
             error.lr_factor = made.classifier.lr_factor
-        stopped = _stopped(error)
+        stopped = _stopped(error, signals)
         _write_end(folder, made, progress, stopped or error)
         if stopped is not None:
             raise stopped from error
@@ -137,16 +138,16 @@ def _write_end(
     folder: RunFolder, made: Assembly | None, progress: dict[str, int], error: BaseException
 ) -> None:
     """Say in status.json how the training ended; if not even that can be written, in the log alone."""
-    if made is not None:
-        # an epoch that status.json counts already is done, even if the Trainer has yet to count it
-        counted = folder.read_status().get("epoch", 0)
-        epoch = max(made.trainer.current_epoch, counted)
-        progress = {"epoch": epoch, "step": made.trainer.global_step}
     state = "stopped" if isinstance(error, TrainingStopped) else "failed"
     reason = str(error) if state == "stopped" else failure_reason(error)
     try:
+        if made is not None:
+            # an epoch that status.json counts already is done, even if the Trainer has yet to count it
+            counted = folder.read_status().get("epoch", 0)
+            epoch = max(made.trainer.current_epoch, counted)
+            progress = {"epoch": epoch, "step": made.trainer.global_step}
         folder.write_status(state, **progress, error=reason)
-    except OSError as problem:
+    except (OSError, RunFolderError) as problem:
         log.error("status.json could not be written: %s", problem)
 
 
@@ -219,8 +220,8 @@ def _train_and_test(
     trainer, classifier = made.trainer, made.classifier
     if where is None:
         log_hparams(trainer.loggers, job.config)
-    else:
-        job.data.start_at(where["epoch"], where["batch"])
+    begin = (where["epoch"], where["batch"]) if where else (0, 0)
+    job.data.start_at(*begin)  # an earlier attempt may have left another place there
     trainer.fit(
         classifier, datamodule=job.data, ckpt_path=file, weights_only=True if file else None
     )
@@ -268,7 +269,7 @@ def _take_best(job: TrainingJob, folder: RunFolder, made: Assembly) -> dict[str,
     if made.checkpoints.keeps_best:
         try:
             content = read_own_checkpoint(folder.best_checkpoint, folder.path, job.identity)
-            if "cnnexp" in content or content["epoch"] + 1 != best["epoch"]:
+            if "cnnexp" in content or content.get("epoch") != best["epoch"] - 1:
                 raise CheckpointError(f"{folder.best_checkpoint}: is not of epoch {best['epoch']}")
             weights = content["state_dict"]
         except CheckpointError as error:
@@ -290,10 +291,12 @@ def _device(trainer: L.Trainer) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _stopped(error: BaseException) -> TrainingStopped | None:
+def _stopped(error: BaseException, signals: StopSignals) -> TrainingStopped | None:
     """What stopped the training; None if ``error`` is a failure."""
     if isinstance(error, TrainingStopped):
         return error
+    if isinstance(error, NonFiniteError):  # at the very step that a signal let finish
+        return signals.request
     # Lightning turns a KeyboardInterrupt into SystemExit(1) once it has cleaned up
     interrupted = isinstance(error.__context__, KeyboardInterrupt)
     return TrainingStopped(130) if isinstance(error, KeyboardInterrupt) or interrupted else None

@@ -22,14 +22,16 @@ __all__ = ["NonFiniteGuard"]
 log = logging.getLogger(__name__)
 
 _MOST_IN_A_ROW = 10
-_ADVICE = {
-    "stop": (
-        "The images and more are in {file}. Lower optimizer.lr, clip the gradients "
-        "(regularization=clip_norm), or go on all the same with on_nan=skip or on_nan=lower_lr"
-    ),
-    "skip": f"{_MOST_IN_A_ROW} steps in a row were skipped; lower optimizer.lr, or try on_nan=lower_lr",
-    "lower_lr": "The images and more are in {file}; lower optimizer.lr",
-}
+_ADVICE = (
+    "The images and more are in {file}. Lower optimizer.lr, clip the gradients "
+    "(regularization=clip_norm), or go on all the same with on_nan=skip or on_nan=lower_lr"
+)
+_IN_A_ROW = (
+    f"{_MOST_IN_A_ROW} steps in a row were skipped; lower optimizer.lr, or try on_nan=lower_lr"
+)
+_OF_WEIGHTS = (
+    "No checkpoint got them; lower optimizer.lr, clip the gradients, or try on_nan=lower_lr"
+)
 
 
 class NonFiniteGuard(Callback):
@@ -77,8 +79,8 @@ class NonFiniteGuard(Callback):
     ) -> None:
         """Keep what a skipped batch would leave in running statistics, and the batch."""
         self._batch = batch
-        if self._policy == "skip":
-            self._buffers = [(b, b.clone()) for b in pl_module.buffers() if b.is_floating_point()]
+        if self._policy == "skip" and not self._losses:  # the first batch of the step
+            self._buffers = [(b, b.clone()) for b in pl_module.buffers()]
 
     def on_before_backward(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
@@ -101,7 +103,7 @@ class NonFiniteGuard(Callback):
             on_cpu = pl_module.device.type == "cpu"
             every = 1 if on_cpu else getattr(trainer, "log_every_n_steps", 1)
         if len(self._seen) >= every:
-            self._look(trainer, pl_module)
+            self._look(trainer, pl_module, at_once=len(self._seen) == 1)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the steps since the last look."""
@@ -114,9 +116,14 @@ class NonFiniteGuard(Callback):
         layer = non_finite.first_bad_weight(pl_module.network)
         if layer:
             epoch = trainer.current_epoch + 1
-            self._raise(Finding(trainer.global_step, epoch, what="weights", layer=layer))
+            self._raise(
+                Finding(trainer.global_step, epoch, what="weights", layer=layer), _OF_WEIGHTS
+            )
 
-    def _look(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def _look(
+        self, trainer: L.Trainer, module: L.LightningModule, *, at_once: bool = False
+    ) -> None:
+        """Look at what was seen; ``at_once`` if that is the step about to be made."""
         assert isinstance(module, Classifier)
         seen, self._seen = self._seen, []
         if not seen:
@@ -126,7 +133,7 @@ class NonFiniteGuard(Callback):
             self._in_a_row = 0
             return
         first = seen[all_fine.index(False)]
-        finding = self._finding(trainer, module, first, at_once=len(seen) == 1)
+        finding = self._finding(trainer, module, first, at_once=at_once)
         if self._policy != "skip":
             self._raise(finding)
         self._skip(module, finding)
@@ -134,7 +141,7 @@ class NonFiniteGuard(Callback):
     def _skip(self, module: Classifier, finding: Finding) -> None:
         self._in_a_row += 1
         if self._in_a_row > _MOST_IN_A_ROW:
-            self._raise(finding)
+            self._raise(finding, _IN_A_ROW)
         self.skipped += 1
         log.warning("%s; skipped", finding)
         for parameter in module.network.parameters():
@@ -177,9 +184,9 @@ class NonFiniteGuard(Callback):
         with trainer.precision_plugin.forward_context():
             return non_finite.first_bad_output(module.network, module.normalise(images))
 
-    def _raise(self, finding: Finding) -> None:
+    def _raise(self, finding: Finding, advice: str = _ADVICE) -> None:
         file = self._folder.write_non_finite(finding.as_dict())
-        raise NonFiniteError(finding, _ADVICE[self._policy].format(file=file))
+        raise NonFiniteError(finding, advice.format(file=file))
 
     def state_dict(self) -> dict[str, Any]:
         """How many steps were left out."""
