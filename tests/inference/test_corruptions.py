@@ -345,6 +345,11 @@ USED: dict[str, tuple[Damage, int, str]] = {
         2,
         r"model\._target_=os\.system is not allowed",
     ),
+    "a network that would fetch weights": (
+        lambda r, o: _evil_config(r, model={"_target_": "torchvision.models.segmentation.fcn_resnet50"}),
+        2,
+        r"fcn_resnet50: is no classifier of torchvision\.models",
+    ),
     "provenance.json missing": (
         lambda r, o: r.provenance.unlink(), 1, "does not say what the run was trained on"
     ),

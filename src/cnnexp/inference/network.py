@@ -22,6 +22,7 @@ __all__ = ["TrainedNetwork", "TrainedNetworkError", "load_trained"]
 
 _MOST_PIXELS = 1 << 26  # of one image: 8,192 × 8,192
 _MOST_CLASSES = 1 << 20
+_NO_CLASSIFIERS = ("torchvision.models.segmentation.", "torchvision.models.detection.")
 
 
 class TrainedNetworkError(RuntimeError):
@@ -120,7 +121,7 @@ def for_inference(config: Mapping[str, Any], backward: str) -> dict[str, Any]:
         parts["accelerator"] = {**accelerator, "name": "cpu", "devices": 1}
     if isinstance(model, Mapping):
         target = str(model.get("_target_"))
-        if target.startswith("torchvision.models.") and target.count(".") > 2:
+        if target.startswith(_NO_CLASSIFIERS):
             raise ConfigError(f"model._target_={target}: is no classifier of torchvision.models")
         # all numbers are in the checkpoint
         parts["model"] = {k: None if k.startswith("weights") else v for k, v in model.items()}
