@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("runs", [6, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.parametrize("runs", [4, pytest.param(40, marks=pytest.mark.long)])
 def test_killed_runs_end_as_if_nothing_had_happened(runs: int) -> None:
     command = [sys.executable, "-m", "tests.crash", "--runs", str(runs), "--seed", str(runs)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

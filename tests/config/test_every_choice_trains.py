@@ -41,6 +41,9 @@ def _overrides(choice: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> li
     """The small training with ``choice``, whose files, if it needs any, are written to ``folder``."""
     group, _, name = choice.partition("=")
     small = {key: value for key, value in SMALL.items() if key != group}
+    if choice == "backward=reference":  # by definition, and so slow
+        small |= {"data.train_size": "64", "data.batch_size": "32", "data.val_size": "10"}
+        small |= {"data.eval_batch_size": "20", "+trainer.limit_test_batches": "1"}
     if group == "model":
         del small["model.channels"]
     if choice == "data=image_folder":
