@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.command import run_command
+from cnnexp.runs.files import plain
 
 if TYPE_CHECKING:
     from cnnexp.data import ImageDataModule
@@ -124,18 +125,14 @@ def _evaluations(
     trained: TrainedNetwork, data: ImageDataModule, split: str
 ) -> dict[str, Evaluation]:
     """By the name of the weights."""
-    from torch.utils.data import DataLoader
-
-    from cnnexp.data import GatheredBatches
-    from cnnexp.data.batches import BatchOrder
+    from cnnexp.data import batch_loader
     from cnnexp.inference import evaluate
     from cnnexp.inference.evaluation import with_weights
 
     part = {"test": data.images.test, "val": data.val, "train": data.train}[split]
     if len(part) == 0:
         raise ConfigError(f"split={split}: {data.images.name} has no such images in this run")
-    order = BatchOrder(len(part), data.eval_batch_size)
-    batches = DataLoader(GatheredBatches(part), batch_size=None, sampler=order)
+    batches = batch_loader(part, data.eval_batch_size)
     if trained.trained_weights is None:
         return {"weights": evaluate(trained.classifier, batches)}
     found = {"average": evaluate(trained.classifier, batches)}
@@ -155,15 +152,8 @@ def _as_json(
         "checksum": data.images.checksum,
         "split": split,
         "classes": list(data.images.classes),
-        "weights": {name: _finite(each.as_dict()) for name, each in found.items()},
+        "weights": {name: plain(each.as_dict()) for name, each in found.items()},
     }
-
-
-def _finite(value: Any) -> Any:
-    """``value`` with null for NaN, which JSON does not know."""
-    from cnnexp.runs.files import plain
-
-    return plain(value)
 
 
 def _print(

@@ -10,8 +10,7 @@ from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_
 from torch.utils.data import DataLoader
 
 from cnnexp.config.build import build_job
-from cnnexp.data import GatheredBatches
-from cnnexp.data.batches import BatchOrder
+from cnnexp.data import batch_loader
 from cnnexp.inference import Evaluation, evaluate, load_trained
 from cnnexp.inference.evaluation import with_weights
 from cnnexp.runs import RunFolder
@@ -20,8 +19,7 @@ from cnnexp.training import read_checkpoint
 
 def _test_batches(run: RunFolder) -> DataLoader:
     data = build_job(run.read_config()).data
-    order = BatchOrder(len(data.images.test), 100)
-    return DataLoader(GatheredBatches(data.images.test), batch_size=None, sampler=order)
+    return batch_loader(data.images.test, 100)
 
 
 @pytest.fixture(scope="module")
