@@ -22,14 +22,16 @@ from typing import TYPE_CHECKING, Any
 from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cnnexp.config import Composer, ConfigError, conf_dir, plain_config
 from cnnexp.config.command import run_command
 from cnnexp.config.resolvers import register_resolvers
-from cnnexp.config.resumption import check_resumable, stopped_run, trained_on
-from cnnexp.runs import RunFolder, claim_run_folder, config_hash
+from cnnexp.config.resumption import check_resumable, stopped_run
+from cnnexp.config.targets import allowed_prefixes
+from cnnexp.runs import RunFolder, claim_run_folder, config_hash, place
+from cnnexp.sweeps import Job
+from cnnexp.sweeps import run_job as run
 
 if TYPE_CHECKING:
     from cnnexp.training import TrainingJob
@@ -89,9 +91,12 @@ def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
     if config.get("validate_only"):
         print("checked: this run can start")
         return 0
-    folder = resumed or _run_folder(config, given)
+    folder = resumed or _agreed_folder(config, given, job)
     quoted = str(folder).replace("'", r"\'")
     flags.overrides = [*_HYDRA, *given, f"hydra.run.dir='{quoted}'"]
+    here = place()
+    if here is not None and here.rank > 0:  # the first of them says and writes everything
+        flags.overrides.append("hydra/job_logging=none")
     try:
         _hand_to_hydra(parser, flags)
     finally:
@@ -141,7 +146,6 @@ def _checked(config: Mapping[str, Any], overrides: Sequence[str]) -> TrainingJob
         DataFileError: A data file is damaged.
     """
     from cnnexp.config.build import build_job, check_job
-    from cnnexp.config.targets import allowed_prefixes
     from cnnexp.data import DataUnavailableError
 
     extra = allowed_prefixes(overrides)
@@ -151,6 +155,17 @@ def _checked(config: Mapping[str, Any], overrides: Sequence[str]) -> TrainingJob
     except DataUnavailableError as error:
         raise ConfigError(str(error)) from error
     return job
+
+
+def _agreed_folder(config: DictConfig, overrides: Sequence[str], job: TrainingJob) -> RunFolder:
+    """The run's folder, which is one for all processes that torchrun or srun started."""
+    from cnnexp.training import connect_ranks
+
+    if place() is None:
+        return _run_folder(config, overrides)
+    ranks = connect_ranks(job.parallel)
+    own = str(_run_folder(config, overrides)) if ranks.first else ""
+    return RunFolder(ranks.from_first(own))
 
 
 def _run_folder(config: DictConfig, overrides: Sequence[str]) -> RunFolder:
@@ -189,35 +204,14 @@ def run_job(cfg: DictConfig) -> float | None:
     Returns:
         The best validation accuracy (for sweepers that search), None if there is none.
     """
-    from cnnexp.config.build import build_job
-    from cnnexp.config.targets import allowed_prefixes
-    from cnnexp.training import TrainingStopped, failure_reason, run_training
-
     register_resolvers()  # a launcher may have started this process
     hydra = HydraConfig.get()
-    folder = RunFolder(_relative(hydra.runtime.output_dir))
-    try:
-        job = build_job(plain_config(cfg), allowed_prefixes(hydra.overrides.task))
-        if hydra.mode == RunMode.MULTIRUN and _is_done(folder, job):
-            log.info("%s is done already", folder)
-            return folder.read_result().get("val/acc")
-        again = folder.status.exists()
-        if again and not trained_on(folder, job.data.images.checksum):
-            folder.clear()
-            again = False
-        return run_training(job, folder, progress_bar=sys.stderr.isatty(), resume=again)["val/acc"]
-    except TrainingStopped as stop:
-        log.warning("%s; status and checkpoints are in %s", stop, folder)
-        sys.exit(stop.code)
-    except Exception as error:  # the traceback goes to train.log only
-        log.error("failed: %s (more in %s)", failure_reason(error), folder.log, exc_info=True)
-        return None
-
-
-def _is_done(folder: RunFolder, job: TrainingJob) -> bool:
-    """Whether ``folder`` holds this job's result: digits that stood in for MNIST are not MNIST's."""
-    done = folder.read_status().get("state") == "done"
-    return done and trained_on(folder, job.data.images.checksum)
+    job = Job(
+        plain_config(cfg),
+        str(_relative(hydra.runtime.output_dir)),
+        allowed_prefixes(hydra.overrides.task),
+    )
+    return run(job, progress_bar=sys.stderr.isatty())
 
 
 def _relative(path: str) -> Path:

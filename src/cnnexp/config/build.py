@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cnnexp import ops
+from cnnexp.config.accelerator import accelerator_settings, check_batch, parallelism
 from cnnexp.config.check import check_types
 from cnnexp.config.data import data_module
 from cnnexp.config.errors import ConfigError
@@ -29,7 +30,7 @@ from cnnexp.config.regularization import (
     regularizing_callbacks,
 )
 from cnnexp.config.resumption import run_identity
-from cnnexp.config.schema import AcceleratorConfig, ParametersConfig, TrainConfig
+from cnnexp.config.schema import ParametersConfig, TrainConfig
 from cnnexp.config.targets import check_target, instance_of, make
 from cnnexp.data import ImageSet
 from cnnexp.models import lsuv
@@ -48,9 +49,13 @@ _MANY_PASSES = (torch.optim.LBFGS, SAM)  # call their closure more than once a s
 
 # Arguments of lightning.Trainer that other parts of the config, or the run itself, decide.
 _NOT_OF_TRAINER = {
-    "accelerator": "choose it with accelerator=auto|cpu|gpu",
+    "accelerator": "choose it with accelerator=auto|cpu|gpu|mps|ddp|ddp_cpu|fsdp",
     "devices": "set accelerator.devices",
     "precision": "set accelerator.precision",
+    "num_nodes": "set accelerator.num_nodes",
+    "strategy": "choose it with accelerator=ddp|ddp_cpu|fsdp",
+    "use_distributed_sampler": "each batch is cut into as many parts as there are processes",
+    "sync_batchnorm": "set accelerator.sync_batch_norm",
     "logger": "choose it with logger=tensorboard|csv",
     "callbacks": "add each with +callbacks.<name>._target_=…",
     "default_root_dir": "set output_dir",
@@ -76,6 +81,8 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
     optimizer = _check_optimizer(typed, extra)
     clip_settings, clip = clipping(typed.regularization, typed.trainer)
     smoothing = typed.regularization.label_smoothing
+    parallel = parallelism(typed.accelerator)
+    check_batch(typed.data.batch_size, parallel)
     return TrainingJob(
         data=data_module(typed.data, typed.seed, typed.accelerator, extra),
         network=partial(_network, typed.model, typed.parameters.frozen, extra),
@@ -90,7 +97,8 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
         label_smoothing=smoothing.epsilon if smoothing is not None else 0.0,
         backward=typed.backward.name,
         backward_layers=typed.backward.layers,
-        trainer={**_trainer(typed.trainer), **clip_settings, **_accelerator(typed.accelerator)},
+        trainer={**_trainer(typed.trainer), **clip_settings, **accelerator_settings(typed.accelerator)},
+        parallel=parallel,
         callbacks=partial(_callbacks, typed, extra),
         loggers=partial(_loggers, typed.logger, extra),
         seed=typed.seed,
@@ -305,16 +313,3 @@ def _loggers(config: Mapping[str, Any], extra: Sequence[str], folder: RunFolder)
         )
         for name, node in config.items()
     ]
-
-
-def _accelerator(config: AcceleratorConfig) -> dict[str, Any]:
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if config.name == "gpu" and found < config.devices:
-        raise ConfigError(
-            f"accelerator=gpu: this machine has {found} usable GPUs; use accelerator=cpu or auto"
-        )
-    return {
-        "accelerator": config.name,
-        "devices": config.devices,
-        "precision": config.precision,
-    }

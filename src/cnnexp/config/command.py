@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from cnnexp.config.errors import ConfigError
+from cnnexp.runs import place
 
 __all__ = ["run_command"]
 
@@ -26,7 +27,9 @@ def run_command(name: str, action: Callable[[], int]) -> None:
         code = action()
         sys.stdout.flush()
     except ConfigError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        here = place()
+        if here is None or here.rank == 0:  # once, not by each of the processes that torchrun started
+            print(f"{name}: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print(f"{name}: stopped by Ctrl-C", file=sys.stderr)

@@ -106,19 +106,35 @@ class BackwardConfig:
 
 @dataclass
 class AcceleratorConfig:
-    """The device, and how numbers and images are kept on it."""
+    """The devices, and how numbers and images are kept on them; see ``cnnexp.config.accelerator``."""
 
     name: str
-    devices: int = 1
+    devices: int | str = 1
+    num_nodes: int = 1
     precision: str = "32-true"
     channels_last: bool = True
+    sync_batch_norm: bool = False
+    gradient_compression: str = "none"
+    bucket_mb: int = 25
 
     def __post_init__(self) -> None:
-        _one_of("accelerator.name", self.name, ("auto", "cpu", "gpu"))
-        if self.devices != 1:
-            raise ValueError(f"accelerator.devices={self.devices}: this version trains on 1 device")
+        names = ("auto", "cpu", "gpu", "mps", "ddp", "ddp_cpu", "fsdp")
+        _one_of("accelerator.name", self.name, names)
+        if isinstance(self.devices, str) and self.devices != "auto":
+            raise ValueError(f"accelerator.devices={self.devices}: must be a whole number, or auto")
+        if not isinstance(self.devices, str):
+            _at_least(self, "accelerator", 1, "devices")
+        _at_least(self, "accelerator", 1, "num_nodes", "bucket_mb")
         allowed = ("32-true", "64-true", "bf16-mixed", "16-mixed")
         _one_of("accelerator.precision", self.precision, allowed)
+        _one_of(
+            "accelerator.gradient_compression", self.gradient_compression, ("none", "bf16", "fp16")
+        )
+        if self.sync_batch_norm and self.name not in ("gpu", "ddp", "fsdp"):
+            raise ValueError(
+                f"accelerator.sync_batch_norm: torch synchronises statistics on GPUs only, not with "
+                f"accelerator={self.name}"
+            )
 
 
 @dataclass

@@ -9,6 +9,7 @@ from cnnexp.data.augmentation import (
 )
 from cnnexp.data.batches import BatchOrder, GatheredBatches, batch_loader, seeded_generator
 from cnnexp.data.digits import load_digits
+from cnnexp.data.draws import Draws, Share
 from cnnexp.data.image_folder import PictureFiles, load_image_folder
 from cnnexp.data.images import (
     DataFileError,
@@ -31,6 +32,7 @@ __all__ = [
     "BatchOrder",
     "DataFileError",
     "DataUnavailableError",
+    "Draws",
     "GatheredBatches",
     "ImageDataModule",
     "ImageSet",
@@ -41,6 +43,7 @@ __all__ = [
     "RandomRotation",
     "RandomShift",
     "Samples",
+    "Share",
     "batch_loader",
     "image_set",
     "load_digits",

@@ -1,8 +1,8 @@
 """Random changes to training images, a whole batch at once, on the device that they are on.
 
-Each is a callable (images, generator) → images: (B, C, H, W) float in 0…1, every image with random
-numbers of its own, all drawn from a CPU generator, so that a seed gives the same images on every
-device (but for rounding). What comes in from beyond the edge is 0.
+Each is a callable (images, draws) → images: (B, C, H, W) float in 0…1, every image with random
+numbers of its own, all drawn on the CPU, so that a seed gives the same images on every device (but for
+rounding), however many processes share the batch. What comes in from beyond the edge is 0.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from cnnexp.data.draws import Draws
 
 __all__ = [
     "Augmentation",
@@ -27,7 +29,7 @@ __all__ = [
 class Augmentation(Protocol):
     """A random change to a batch."""
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """(B, C, H, W) → (B, C, H, W)."""
         ...
 
@@ -44,11 +46,11 @@ class RandomShift:
             raise ValueError(f"random_shift.pixels must be at least 1, but got {pixels}")
         self.pixels = pixels
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """(B, C, H, W) → (B, C, H, W)."""
         n, _, height, width = images.shape
         p = self.pixels
-        corner = torch.randint(2 * p + 1, (2, n, 1), generator=generator).to(images.device)
+        corner = draws.integers(2 * p + 1, 1, before=(2,)).to(images.device)
         rows = corner[0] + torch.arange(height, device=images.device)
         columns = corner[1] + torch.arange(width, device=images.device)
         padded = F.pad(images, (p, p, p, p))
@@ -70,12 +72,12 @@ class RandomRotation:
             )
         self.degrees = degrees
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """(B, C, H, W) → (B, C, H, W), bilinear."""
         n, _, height, width = images.shape
         if n == 0:
             return images
-        share = 2 * torch.rand(n, generator=generator, dtype=torch.float64) - 1
+        share = 2 * draws.uniform(dtype=torch.float64) - 1
         angle = (share * math.radians(self.degrees)).to(images)
         cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
         # in units of half the height and half the width, which differ
@@ -104,12 +106,12 @@ class RandomElastic:
             )
         self.alpha, self.sigma = alpha, sigma
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """(B, C, H, W) → (B, C, H, W), bilinear."""
         n, _, height, width = images.shape
         if n == 0:
             return images
-        noise = 2 * torch.rand(2 * n, 1, height, width, generator=generator) - 1
+        noise = 2 * draws.uniform(2, height, width).reshape(2 * n, 1, height, width) - 1
         field = self._smooth(noise.to(images)).view(n, 2, height, width)
         pixels = images.new_tensor([2 / width, 2 / height])  # the grid runs from −1 to 1
         still = torch.eye(2, 3, device=images.device, dtype=images.dtype).expand(n, 2, 3)
@@ -153,10 +155,10 @@ class RandomErasing:
             )
         self.probability, self.area = probability, (area[0], area[1])
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """(B, C, H, W) → (B, C, H, W)."""
         n, _, height, width = images.shape
-        chosen, share, log_ratio, down, right = torch.rand(5, n, generator=generator)
+        chosen, share, log_ratio, down, right = draws.uniform(before=(5,))
         least, greatest = self.area
         area = (least + (greatest - least) * share) * height * width
         ratio = torch.exp((2 * log_ratio - 1) * math.log(10 / 3))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cnnexp.data.draws import Share
 from cnnexp.data.images import Samples
 
 __all__ = ["BatchOrder", "GatheredBatches", "batch_loader", "seeded_generator"]
@@ -33,13 +34,24 @@ class BatchOrder(Sampler[Tensor]):
         seed: Of the shuffling; None keeps the order.
         epoch: The epoch whose order is yielded first.
         skip: Batches left out at the beginning of that epoch: it has been trained on them already.
+        rank, ranks: Of so many processes that share each batch, which one this is; see :class:`Share`.
+            Without a seed, where the order is kept, a process beyond a small batch gets none of it.
     """
 
     def __init__(
-        self, size: int, batch_size: int, seed: int | None = None, *, epoch: int = 0, skip: int = 0
+        self,
+        size: int,
+        batch_size: int,
+        seed: int | None = None,
+        *,
+        epoch: int = 0,
+        skip: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.epoch, self._skip_in, self._skip = epoch, epoch, skip
+        self._rank, self._ranks = rank, ranks
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order is yielded next; Lightning calls it."""
@@ -50,10 +62,13 @@ class BatchOrder(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         skip = self._skip if self.epoch == self._skip_in else 0
-        yield from self._order().split(self.batch_size)[skip:]
+        for batch in self._order().split(self.batch_size)[skip:]:
+            share = Share.of_rank(len(batch), self._rank, self._ranks)
+            images = share.own if self.seed is None else share.images
+            yield batch[share.start : share.start + images]
 
     def batch(self, number: int) -> Tensor:
-        """The indices of batch ``number`` of the epoch, counted from 0, whatever is skipped."""
+        """The indices of the whole batch ``number`` of the epoch, counted from 0, whatever is skipped."""
         return self._order().split(self.batch_size)[number]
 
     def _order(self) -> Tensor:
@@ -85,6 +100,8 @@ def batch_loader(
     skip: int = 0,
     num_workers: int = 0,
     pin_memory: bool = False,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """A DataLoader over ``data`` that yields whole batches in the :class:`BatchOrder` of ``seed``.
 
@@ -96,11 +113,15 @@ def batch_loader(
         num_workers: Processes that make batches; 0 for none beside the training's. What they
             give does not depend on their number.
         pin_memory: Keep batches in page-locked memory (for a GPU).
+        rank, ranks: Which part of each batch, see :class:`BatchOrder`.
     """
+    order = BatchOrder(
+        len(data), batch_size, seed, epoch=epoch, skip=skip, rank=rank, ranks=ranks
+    )
     return DataLoader(
         GatheredBatches(data),
         batch_size=None,  # the sampler yields whole batches
-        sampler=BatchOrder(len(data), batch_size, seed, epoch=epoch, skip=skip),
+        sampler=order,
         generator=torch.Generator(),  # else each epoch would draw a number from torch's own
         num_workers=num_workers,
         persistent_workers=num_workers > 0,

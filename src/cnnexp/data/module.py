@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cnnexp.data.batches import BatchOrder, batch_loader
+from cnnexp.data.draws import Share
 from cnnexp.data.images import ImageSet, Samples
 
 __all__ = ["ImageDataModule"]
@@ -68,6 +69,7 @@ class ImageDataModule(L.LightningDataModule):
         self.split_seed, self.shuffle_seed = split_seed, shuffle_seed
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self._epoch, self._skip = 0, 0
+        self._rank, self._ranks = 0, 1
 
     @property
     def images(self) -> ImageSet:
@@ -116,6 +118,15 @@ class ImageDataModule(L.LightningDataModule):
         """Let the next training loader begin with this batch of this epoch, each counted from 0."""
         self._epoch, self._skip = epoch, batch
 
+    def share_with(self, rank: int, ranks: int) -> None:
+        """Let this process have part ``rank`` (from 0) of each batch, which ``ranks`` processes share."""
+        self._rank, self._ranks = rank, ranks
+
+    def share(self, batch: int) -> Share:
+        """Which part of training batch ``batch``, counted from 0, this process has."""
+        images = min(self.batch_size, len(self.train) - batch * self.batch_size)
+        return Share.of_rank(images, self._rank, self._ranks)
+
     def members(self, epoch: int, batch: int) -> Tensor:
         """Which images training batch ``batch`` of ``epoch`` is of, each counted from 0.
 
@@ -148,9 +159,14 @@ class ImageDataModule(L.LightningDataModule):
     def _batches(
         self, data: Samples, batch_size: int, **order: Any
     ) -> DataLoader[tuple[Tensor, Tensor]]:
-        workers = self.num_workers
         return batch_loader(
-            data, batch_size, num_workers=workers, pin_memory=self.pin_memory, **order
+            data,
+            batch_size,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            rank=self._rank,
+            ranks=self._ranks,
+            **order,
         )
 
     def on_after_batch_transfer(

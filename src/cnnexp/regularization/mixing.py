@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -79,30 +80,45 @@ class CutMix:
         return patched, 1 - (bottom - top) * (right - left) / (size[0] * size[1])
 
 
+class _Draws(Protocol):
+    """See ``cnnexp.data.Draws``."""
+
+    @property
+    def generator(self) -> torch.Generator: ...
+
+    def partners(self) -> Tensor: ...
+
+
 def mix(
     mixers: Sequence[MixUp | CutMix],
     images: Tensor,
     labels: Tensor,
     num_classes: int,
-    generator: torch.Generator,
+    draws: _Draws,
+    whole: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Mix a batch by one of ``mixers``, drawn evenly.
+    """Mix a batch, or this process's share of it, by one of ``mixers``, drawn evenly.
 
     Args:
         mixers: At least one.
         images: (B, C, H, W).
         labels: (B,) classes.
         num_classes: Number of classes.
-        generator: Of the random numbers, on CPU.
+        draws: Of the batch's random numbers.
+        whole: Images and labels of the whole batch, where other processes have parts of it.
 
     Returns:
         Images (B, C, H, W) and targets (B, num_classes), rows that sum to 1.
     """
-    mixer = mixers[int(torch.randint(len(mixers), (), generator=generator))]
-    partner = torch.randperm(images.size(0), generator=generator).to(images.device)
-    mixed, share = mixer(images, images[partner], generator)
-    own = torch.nn.functional.one_hot(labels, num_classes).to(images.dtype)
-    return mixed, share * own + (1 - share) * own[partner]
+    mixer = mixers[int(torch.randint(len(mixers), (), generator=draws.generator))]
+    partner = draws.partners().to(images.device)
+    all_images, all_labels = whole or (images, labels)
+    mixed, share = mixer(images, all_images[partner], draws.generator)
+    own, other = (
+        torch.nn.functional.one_hot(each, num_classes).to(images.dtype)
+        for each in (labels, all_labels[partner])
+    )
+    return mixed, share * own + (1 - share) * other
 
 
 def _beta(alpha: float, generator: torch.Generator) -> float:

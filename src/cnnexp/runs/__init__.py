@@ -3,11 +3,15 @@
 from cnnexp.runs.folder import METRIC_COLUMNS, RunFolder, RunFolderError, State, claim_run_folder
 from cnnexp.runs.identity import config_hash
 from cnnexp.runs.lock import FolderInUseError, folder_lock
+from cnnexp.runs.observed import ObservedRunFolder
 from cnnexp.runs.provenance import collect_provenance, git_state
+from cnnexp.runs.rank import Place, place
 
 __all__ = [
     "METRIC_COLUMNS",
     "FolderInUseError",
+    "ObservedRunFolder",
+    "Place",
     "RunFolder",
     "RunFolderError",
     "State",
@@ -16,4 +20,5 @@ __all__ = [
     "config_hash",
     "folder_lock",
     "git_state",
+    "place",
 ]

@@ -11,19 +11,25 @@ from cnnexp.training.classifier import Classifier, OptimizerFactory, SchedulerFa
 from cnnexp.training.failures import failure_reason
 from cnnexp.training.job import TrainingJob, mode_of
 from cnnexp.training.non_finite import NonFiniteError, OnNaN
+from cnnexp.training.ranks import ALONE, Parallelism, Ranks, connect_ranks, leave_failure
 from cnnexp.training.run import run_training
 from cnnexp.training.stopping import TrainingStopped
 
 __all__ = [
+    "ALONE",
     "CheckpointError",
     "Classifier",
     "NonFiniteError",
     "OnNaN",
     "OptimizerFactory",
+    "Parallelism",
+    "Ranks",
     "SchedulerFactory",
     "TrainingJob",
     "TrainingStopped",
+    "connect_ranks",
     "failure_reason",
+    "leave_failure",
     "make_classifier",
     "mode_of",
     "quiet_lightning",

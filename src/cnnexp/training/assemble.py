@@ -33,6 +33,7 @@ from cnnexp.training.checkpoints import CheckpointFiles
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.job import TrainingJob
 from cnnexp.training.loggers import MetricsFile
+from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.stopping import StopSignals
 
 __all__ = ["Assembly", "assemble", "make_classifier", "quiet_lightning"]
@@ -44,6 +45,8 @@ _EXPECTED_WARNINGS = (
     ".*does not have many workers which may be a bottleneck.*",
     ".*is smaller than the logging interval Trainer.*",
     ".*your dataloader is not resumable.*",  # its order is a function of seed and epoch
+    ".*It is recommended to use `self.log.*sync_dist=True.*",  # what is logged is every rank's
+    ".*Grad strides do not match bucket view strides.*",  # of kernels with one input channel
     ".*isinstance\\(treespec, LeafSpec\\).*",  # lightning 2.6 on torch 2.14, its own affair
 )
 
@@ -67,6 +70,7 @@ def assemble(
     *,
     progress_bar: bool = False,
     resume: Mapping[str, Any] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Assembly:
     """Make all that ``job`` needs to train, once the seed is set.
 
@@ -76,10 +80,12 @@ def assemble(
         signals: Where signals ask for a stop.
         progress_bar: Show one on the terminal.
         resume: The ``"cnnexp"`` part of the checkpoint to go on from.
+        ranks: The processes of the training.
     """
-    classifier = make_classifier(job, job.data.images)
+    job.data.share_with(ranks.rank, ranks.count)
+    classifier = make_classifier(job, job.data.images, ranks)
     validates = len(job.data.val) and job.trainer.get("limit_val_batches", 1.0) != 0
-    guard = NonFiniteGuard(folder, job.on_nan, job.data.members)
+    guard = NonFiniteGuard(folder, job.on_nan, job.data.members, ranks=ranks)
     checkpoints = Checkpoints(
         folder,
         monitor=job.monitor if validates else None,
@@ -90,6 +96,7 @@ def assemble(
         check=guard.before_checkpoint,
         identity=job.identity,
         keep=not job.trainer.get("fast_dev_run"),
+        ranks=ranks,
     )
     throughput, history = Throughput(), EpochHistory()
     callbacks: list[Callback] = [
@@ -97,10 +104,10 @@ def assemble(
         guard,
         LearningRate(),
         FirstLayerFilters(),
-        TestPictures(job.data.images.classes),
+        TestPictures(job.data.images.classes, ranks=ranks),
         history,
         RunStatus(folder),
-        *([ProgressBar(refresh_rate=10)] if progress_bar else []),
+        *([ProgressBar(refresh_rate=10)] if progress_bar and ranks.first else []),
         checkpoints,
     ]
     loggers: list[Logger] = [MetricsFile(folder), *job.loggers(folder)]
@@ -109,19 +116,26 @@ def assemble(
         settings["limit_val_batches"] = 0
     if job.full_batch:
         settings["accumulate_grad_batches"] = len(job.data.train_dataloader())
+    if job.parallel is not None:
+        settings |= {
+            "devices": job.parallel.devices,
+            "num_nodes": job.parallel.nodes,
+            "strategy": job.parallel.strategy(),
+            "use_distributed_sampler": False,  # each batch is cut, not the data set
+        }
     trainer = L.Trainer(
         **settings,
         default_root_dir=folder.path,
         callbacks=[*callbacks, *job.callbacks()],
         logger=loggers,
         plugins=[CheckpointFiles()],
-        enable_progress_bar=progress_bar,
+        enable_progress_bar=progress_bar and ranks.first,
         enable_model_summary=False,
     )
     return Assembly(classifier, trainer, throughput, history, checkpoints, guard)
 
 
-def make_classifier(job: TrainingJob, images: ImageSet) -> Classifier:
+def make_classifier(job: TrainingJob, images: ImageSet, ranks: Ranks = ALONE) -> Classifier:
     """The untrained classifier of ``job`` for images such as ``images``."""
     return Classifier(
         replace_layers(job.network(images), job.backward),
@@ -141,6 +155,8 @@ def make_classifier(job: TrainingJob, images: ImageSet) -> Classifier:
         monitor=job.monitor,
         images_per_step=len(job.data.train) if job.full_batch else None,
         channels_last=job.channels_last,
+        share=job.data.share,
+        ranks=ranks,
         leave_out_non_finite=job.on_nan == "skip",
     )
 

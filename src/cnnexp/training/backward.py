@@ -15,6 +15,7 @@ from cnnexp import ops
 from cnnexp.nn import CrossEntropyLoss, choose_algorithms, pin_algorithms
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.job import TrainingJob
+from cnnexp.training.ranks import ALONE, Ranks
 
 __all__ = ["loss_layer", "settle_backward"]
 
@@ -27,7 +28,9 @@ def loss_layer(backward: str, label_smoothing: float = 0.0) -> nn.Module:
     return CrossEntropyLoss(label_smoothing=label_smoothing, algorithm=name)
 
 
-def settle_backward(job: TrainingJob, classifier: Classifier, trainer: L.Trainer) -> dict[str, Any]:
+def settle_backward(
+    job: TrainingJob, classifier: Classifier, trainer: L.Trainer, ranks: Ranks = ALONE
+) -> dict[str, Any]:
     """Pin an algorithm for each layer if ``job`` leaves them to ``auto``.
 
     They are those of ``job.backward_layers``, else the fastest on the trainer's device, dtype and
@@ -41,7 +44,8 @@ def settle_backward(job: TrainingJob, classifier: Classifier, trainer: L.Trainer
         return dict(job.config)
     layers = job.backward_layers
     if layers is None:
-        layers = _measure(job, classifier, trainer)
+        measured = _measure(job, classifier, trainer, ranks.count) if ranks.first else {}
+        layers = ranks.from_first(measured)
         counts = Counter(layers.values())
         chosen = ", ".join(f"{name} ×{count}" for name, count in counts.most_common())
         log.info("backward auto: chose %s (each layer's is in config.yaml)", chosen or "nothing")
@@ -50,9 +54,11 @@ def settle_backward(job: TrainingJob, classifier: Classifier, trainer: L.Trainer
     return {**job.config, "backward": node}
 
 
-def _measure(job: TrainingJob, classifier: Classifier, trainer: L.Trainer) -> dict[str, str]:
+def _measure(
+    job: TrainingJob, classifier: Classifier, trainer: L.Trainer, ranks: int
+) -> dict[str, str]:
     images = job.data.images
-    size = (job.data.batch_size, images.channels, *images.image_size)
+    size = (job.data.batch_size // ranks, images.channels, *images.image_size)
     precision = trainer.precision_plugin
     twin = copy.deepcopy(classifier)
     precision.convert_module(twin)

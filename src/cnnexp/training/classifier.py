@@ -12,10 +12,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.classification import MulticlassAccuracy
 
-from cnnexp.data import Augmentation, seeded_generator
+from cnnexp.data import Augmentation, Draws, Share, seeded_generator
 from cnnexp.regularization import CutMix, MixUp, Penalty, mix
 from cnnexp.training.averages import AveragingModule
 from cnnexp.training.means import EpochMeans
+from cnnexp.training.ranks import ALONE, Ranks
 
 __all__ = ["Classifier"]
 
@@ -55,6 +56,8 @@ class Classifier(AveragingModule):
             shall count by their sizes; None where each counts the same.
         channels_last: Keep images and kernels in channels_last memory, which is the faster layout
             for convolutions on most devices; changes no result beyond rounding.
+        share: Batch of an epoch, from 0 → which part of it this process has; None for all.
+        ranks: The processes that share the batches.
         leave_out_non_finite: Leave batches whose loss is infinite or NaN out of the epoch's means.
 
     Attributes:
@@ -85,9 +88,12 @@ class Classifier(AveragingModule):
         monitor: str = "val/acc",
         images_per_step: int | None = None,
         channels_last: bool = False,
+        share: Callable[[int], Share] | None = None,
+        ranks: Ranks = ALONE,
         leave_out_non_finite: bool = False,
     ) -> None:
         super().__init__()
+        self._share_of, self._ranks = share, ranks
         self.lr_factor = 1.0
         self._leave_out_non_finite = leave_out_non_finite
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -120,28 +126,37 @@ class Classifier(AveragingModule):
         images, labels = batch
         images, targets = self.vary(images, labels, batch_idx)
         logits = self(images)
+        share = self._share(batch_idx, labels)
+        weight = share.weight(self._ranks.count)
         loss = self.train_loss(logits, targets)
         terms = {penalty.name: penalty(self.network) for penalty in self.penalties}
         if self._passes == 0:  # further ones, of L-BFGS or SAM, are of other weights
-            self._log_training(logits.detach(), labels, loss, terms)
+            self._log_training(logits.detach(), labels, loss, terms, share)
         self._passes += 1
-        total = sum(terms.values(), loss)
+        # ranks with unequal parts of the batch count by these in the mean over the ranks' gradients
+        total = sum(terms.values(), loss if weight == 1 else loss * weight)
         if self._images_per_step is None:
             return total
-        return total * (
-            labels.size(0) * self.trainer.accumulate_grad_batches / self._images_per_step
-        )
+        return total * (share.of * self.trainer.accumulate_grad_batches / self._images_per_step)
+
+    def _share(self, batch_idx: int, labels: Tensor) -> Share:
+        if self._share_of is None or self._ranks.count == 1:
+            return Share.of_rank(labels.size(0), 0, 1)
+        return self._share_of(batch_idx)
 
     def vary(self, images: Tensor, labels: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
         """The batch as it is trained on, with targets that are labels or distributions."""
         if not self.augmentations and not self.mixers:
             return images, labels
-        generator = seeded_generator(self._seed, self.current_epoch, batch_idx, self.global_rank)
+        share = self._share(batch_idx, labels)
+        generator = seeded_generator(self._seed, self.current_epoch, batch_idx)
+        draws = Draws(generator, share.of, share)
         for augmentation in self.augmentations:
-            images = augmentation(images, generator)
+            images = augmentation(images, draws)
         if not self.mixers:
             return images, labels
-        return mix(self.mixers, images, labels, self.num_classes, generator)
+        whole = [self._ranks.whole(x[: share.own], share.start, share.of) for x in (images, labels)]
+        return mix(self.mixers, images, labels, self.num_classes, draws, (whole[0], whole[1]))
 
     def configure_gradient_clipping(
         self,
@@ -163,13 +178,21 @@ class Classifier(AveragingModule):
             constraint(self.network)
 
     def _log_training(
-        self, logits: Tensor, labels: Tensor, loss: Tensor, terms: dict[str, Tensor]
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        loss: Tensor,
+        terms: dict[str, Tensor],
+        share: Share,
     ) -> None:
-        size = labels.size(0)
+        size, count = labels.size(0), self._ranks.count
         accuracy = (logits.argmax(1) == labels).float().mean()
         if not self._leave_out_non_finite or bool(loss.isfinite()):
-            self._means.add(size, loss=loss, acc=accuracy)
-        self.log("train/loss_step", loss, prog_bar=True, batch_size=size)
+            self._means.add(share.own, loss=loss, acc=accuracy)
+        else:
+            self._means.add(0, loss=torch.zeros_like(loss), acc=accuracy)
+        of_all = loss if count == 1 else loss.detach() * share.weight(count)
+        self.log("train/loss_step", of_all, prog_bar=True, batch_size=size, sync_dist=count > 1)
         for name, term in terms.items():
             self.log(f"train/penalty/{name}", term, batch_size=size)
 
@@ -185,20 +208,25 @@ class Classifier(AveragingModule):
         """Add the means of the epoch so far, and the factor of the learning rates."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["lr_factor"] = self.lr_factor
-        checkpoint["epoch_means"] = self._means.state_dict()
+        checkpoint["epoch_means"] = self._ranks.gather(self._means.state_dict())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the means of the epoch so far, and the factor unless a lower one is set."""
         super().on_load_checkpoint(checkpoint)
         self.lr_factor = min(self.lr_factor, checkpoint.get("lr_factor", 1.0))
-        self._means.load_state_dict(checkpoint.get("epoch_means", {"images": 0}), self.device)
+        kept = checkpoint.get("epoch_means") or [{"images": 0}]
+        if len(kept) == self._ranks.count:
+            kept = [kept[self._ranks.rank]]
+        elif not self._ranks.first:  # of another number of ranks: the first takes all
+            kept = [dict.fromkeys(kept[0], 0.0)]
+        self._means.load_state_dict(kept, self.device)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After the epoch's last batch, log its means: callbacks at the epoch's end look for them."""
         trainer = self.trainer
         last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
         if last or trainer.global_step == trainer.max_steps:
-            for name, mean in self._means.means().items():
+            for name, mean in self._means.means(self._ranks).items():
                 self.log(f"train/{name}", mean, on_step=False, on_epoch=True, batch_size=1)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -213,11 +241,16 @@ class Classifier(AveragingModule):
         self, part: str, accuracy: MulticlassAccuracy, batch: tuple[Tensor, Tensor]
     ) -> Tensor:
         images, labels = batch
+        size = labels.size(0)
+        if size == 0:  # a small batch had none for this rank
+            return labels
         logits = self(images)
         accuracy.update(logits, labels)
         loss = self.loss(logits, labels)
-        size = labels.size(0)
-        self.log(f"{part}/loss", loss, on_step=False, on_epoch=True, batch_size=size)
+        among = self._ranks.count > 1
+        self.log(
+            f"{part}/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=among
+        )
         self.log(f"{part}/acc", accuracy, on_step=False, on_epoch=True, batch_size=size)
         return logits.argmax(1)
 

@@ -15,6 +15,7 @@ from cnnexp.regularization import CutMix, MixUp, Penalty
 from cnnexp.runs import RunFolder
 from cnnexp.training.classifier import OptimizerFactory, SchedulerFactory
 from cnnexp.training.non_finite import OnNaN
+from cnnexp.training.ranks import Parallelism
 
 __all__ = ["TrainingJob", "mode_of"]
 
@@ -51,6 +52,7 @@ class TrainingJob:
         backward: The algorithm of all layers, see ``cnnexp.nn.replace_layers``.
         backward_layers: With ``backward="auto"``, the algorithm of each layer; None to choose them.
         trainer: Arguments of ``lightning.Trainer``.
+        parallel: How several processes train together; None for one.
         callbacks: Makes callbacks beyond cnnexp's own.
         loggers: Makes loggers beyond metrics.csv.
         seed: Of weights and data order.
@@ -80,6 +82,7 @@ class TrainingJob:
     backward: str = "auto"
     backward_layers: Mapping[str, str] | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)
+    parallel: Parallelism | None = None
     callbacks: Callable[[], Sequence[Callback]] = _no_callbacks
     loggers: Callable[[RunFolder], Sequence[Logger]] = _no_loggers
     seed: int = 0

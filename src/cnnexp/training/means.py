@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+from cnnexp.training.ranks import ALONE, Ranks
 
 __all__ = ["EpochMeans"]
 
@@ -32,16 +34,22 @@ class EpochMeans:
         """Begin an epoch."""
         self._sums, self._images = {}, 0
 
-    def means(self) -> dict[str, Tensor]:
-        """The mean of each over the images so far."""
-        return {name: (total / self._images).float() for name, total in self._sums.items()}
+    def means(self, ranks: Ranks = ALONE) -> dict[str, Tensor]:
+        """The mean of each over the images so far, of all ``ranks``."""
+        images = self._images
+        if ranks.count > 1:
+            images = sum(ranks.gather(images))
+        return {
+            name: (ranks.total(total) / images).float() for name, total in self._sums.items()
+        }
 
     def state_dict(self) -> dict[str, float]:
         """The sums in plain numbers."""
         return {"images": self._images, **{n: float(total) for n, total in self._sums.items()}}
 
-    def load_state_dict(self, state: Mapping[str, float], device: torch.device) -> None:
-        """See :meth:`state_dict`."""
+    def load_state_dict(self, states: Sequence[Mapping[str, float]], device: torch.device) -> None:
+        """See :meth:`state_dict`; of several, which were other processes', the sum."""
+        state = {name: sum(each[name] for each in states) for name in states[0]}
         kind = torch.float64 if device.type != "mps" else torch.float32
         self._images = int(state["images"])
         self._sums = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,16 @@ import lightning as L
 import torch
 
 from cnnexp import __version__
+from cnnexp.data import seeded_generator
 from cnnexp.nn import layer_algorithms
-from cnnexp.runs import RunFolder, RunFolderError, collect_provenance, config_hash, folder_lock
+from cnnexp.runs import (
+    ObservedRunFolder,
+    RunFolder,
+    RunFolderError,
+    collect_provenance,
+    config_hash,
+    folder_lock,
+)
 from cnnexp.training.assemble import Assembly, assemble, quiet_lightning
 from cnnexp.training.backward import settle_backward
 from cnnexp.training.callbacks import lines_above_bar
@@ -24,6 +33,7 @@ from cnnexp.training.failures import failure_reason
 from cnnexp.training.hparams import log_hparams, log_hparams_metrics
 from cnnexp.training.job import TrainingJob
 from cnnexp.training.non_finite import NonFiniteError
+from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.resume import newest_checkpoint
 from cnnexp.training.stopping import StopSignals, TrainingStopped
 
@@ -35,7 +45,12 @@ _MOST_HALVINGS = 10  # of the learning rate, with on_nan=lower_lr
 
 
 def run_training(
-    job: TrainingJob, folder: RunFolder, *, progress_bar: bool = False, resume: bool = False
+    job: TrainingJob,
+    folder: RunFolder,
+    *,
+    progress_bar: bool = False,
+    resume: bool = False,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Train, choose the best epoch by validation, test it once, and write the run folder.
 
@@ -47,6 +62,7 @@ def run_training(
         folder: An existing folder without a run in it, or with ``resume`` one with this run.
         progress_bar: Show one on the terminal.
         resume: Go on from the newest good checkpoint; from the start where there is none yet.
+        ranks: The processes of the training, with ``job.parallel``; see ``connect_ranks``.
 
     Returns:
         The content of result.json.
@@ -59,49 +75,57 @@ def run_training(
             say, or cannot, go on.
         Exception: Whatever went wrong; status.json says ``failed`` and why.
     """
-    with folder_lock(folder.path):
+    if not ranks.first:
+        folder = ObservedRunFolder(folder.path)
+    with folder_lock(folder.path) if ranks.first else nullcontext():
         try:
-            return _run(job, folder, progress_bar, resume)
+            return _run(job, folder, progress_bar, resume, ranks)
         except NonFiniteError as error:
             if job.on_nan != "lower_lr":
                 raise
-            return _with_lower_rates(job, folder, progress_bar, error)
+            return _with_lower_rates(job, folder, progress_bar, ranks, error)
 
 
 def _with_lower_rates(
-    job: TrainingJob, folder: RunFolder, progress_bar: bool, error: NonFiniteError
+    job: TrainingJob, folder: RunFolder, progress_bar: bool, ranks: Ranks, error: NonFiniteError
 ) -> dict[str, Any]:
     """Go back and try with half the learning rate, as often as it takes and makes sense.
 
     What fails again before the next checkpoint goes back to the one before that, then to the start:
     weights may have been beyond help already.
     """
-    layers = folder.read_config().get("backward", {}).get("layers")
+    layers = ranks.from_first(folder.read_config().get("backward", {}).get("layers"))
     job = replace(
         job, backward_layers=job.backward_layers or layers
     )  # as before, not measured anew
     began_at = -1
     for _ in range(_MOST_HALVINGS):
-        found = newest_checkpoint(folder, job.identity)
-        if found is not None and found[1]["step"] == began_at:
-            found[0].unlink()
+        if ranks.first:
             found = newest_checkpoint(folder, job.identity)
-        began_at = found[1]["step"] if found else 0
+            if found is not None and found[1]["step"] == began_at:
+                found[0].unlink()
+                found = newest_checkpoint(folder, job.identity)
+            began_at = found[1]["step"] if found else 0
         factor = error.lr_factor / 2
         log.warning("%s. Going back to step %d with %g of the rate", error, began_at, factor)
         try:
-            return _run(job, folder, progress_bar, resume=True, lr_factor=factor)
+            return _run(job, folder, progress_bar, True, ranks, lr_factor=factor)
         except NonFiniteError as again:
             error = again
     raise error
 
 
 def _run(
-    job: TrainingJob, folder: RunFolder, progress_bar: bool, resume: bool, lr_factor: float = 1.0
+    job: TrainingJob,
+    folder: RunFolder,
+    progress_bar: bool,
+    resume: bool,
+    ranks: Ranks,
+    lr_factor: float = 1.0,
 ) -> dict[str, Any]:
     folder.remove_scratch()
-    found = _go_back(job, folder) if resume else None
-    file, where = found or (None, None)
+    found = _go_back(job, folder) if resume and ranks.first else None
+    file, where = ranks.from_first(found) or (None, None)
     progress = {"epoch": where["epoch"] if where else 0, "step": where["step"] if where else 0}
     folder.write_status("running", **progress)
     made: Assembly | None = None
@@ -109,16 +133,22 @@ def _run(
     try:
         with signals, quiet_lightning(), lines_above_bar(progress_bar):
             L.seed_everything(job.seed, workers=True, verbose=False)
-            made = assemble(job, folder, signals, progress_bar=progress_bar, resume=where)
+            made = assemble(
+                job, folder, signals, progress_bar=progress_bar, resume=where, ranks=ranks
+            )
             made.classifier.lr_factor = lr_factor
-            config = settle_backward(job, made.classifier, made.trainer)
+            config = settle_backward(job, made.classifier, made.trainer, ranks)
+            if not ranks.first:  # the same weights, but masks of its own for dropout
+                torch.manual_seed(seeded_generator(job.seed, ranks.rank).initial_seed())
             _describe(job, folder, made, config, where)
             result = _train_and_test(job, folder, made, file, where)
     except BaseException as error:
         if isinstance(error, NonFiniteError) and made is not None:
             error.lr_factor = made.classifier.lr_factor
-        stopped = _stopped(error, signals)
-        _write_end(folder, made, progress, stopped or error)
+        stopped = _stopped(error, signals, ranks)
+        if stopped is None and not ranks.first:
+            ranks.tell_failure(failure_reason(error))
+        _write_end(folder, made, progress, stopped or error, ranks)
         if stopped is not None:
             raise stopped from error
         raise
@@ -135,11 +165,17 @@ def _run(
 
 
 def _write_end(
-    folder: RunFolder, made: Assembly | None, progress: dict[str, int], error: BaseException
+    folder: RunFolder,
+    made: Assembly | None,
+    progress: dict[str, int],
+    error: BaseException,
+    ranks: Ranks,
 ) -> None:
     """Say in status.json how the training ended; if not even that can be written, in the log alone."""
     state = "stopped" if isinstance(error, TrainingStopped) else "failed"
     reason = str(error) if state == "stopped" else failure_reason(error)
+    if state == "failed":
+        reason = ranks.failure_elsewhere(error) or reason
     try:
         if made is not None:
             # an epoch that status.json counts already is done, even if the Trainer has yet to count it
@@ -291,12 +327,16 @@ def _device(trainer: L.Trainer) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _stopped(error: BaseException, signals: StopSignals) -> TrainingStopped | None:
+def _stopped(
+    error: BaseException, signals: StopSignals, ranks: Ranks
+) -> TrainingStopped | None:
     """What stopped the training; None if ``error`` is a failure."""
     if isinstance(error, TrainingStopped):
         return error
-    if isinstance(error, NonFiniteError):  # at the very step that a signal let finish
-        return signals.request
+    if isinstance(error, NonFiniteError) or ranks.count > 1:
+        # at the very step that a signal let finish; or as another rank was gone before this one
+        if signals.request is not None:
+            return signals.request
     # Lightning turns a KeyboardInterrupt into SystemExit(1) once it has cleaned up
     interrupted = isinstance(error.__context__, KeyboardInterrupt)
     return TrainingStopped(130) if isinstance(error, KeyboardInterrupt) or interrupted else None

@@ -8,9 +8,9 @@ import threading
 from types import FrameType
 from typing import Any
 
-__all__ = ["StopSignals", "TrainingStopped"]
+__all__ = ["STOPPING", "StopSignals", "TrainingStopped"]
 
-_SIGNALS = tuple(
+STOPPING = tuple(
     getattr(signal, name)
     for name in ("SIGTERM", "SIGINT", "SIGUSR1")
     if hasattr(signal, name)  # Windows has no SIGUSR1
@@ -45,7 +45,7 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+            self._before = {number: signal.getsignal(number) for number in STOPPING}
             self.arm()
         return self
 

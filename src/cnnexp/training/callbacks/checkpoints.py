@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -16,10 +17,16 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from cnnexp.runs import RunFolder
 from cnnexp.runs.files import SCRATCH
-from cnnexp.training.random_state import random_state, restore_random_state
+from cnnexp.training.random_state import (
+    random_state,
+    restore_random_state,
+)
+from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.stopping import StopSignals
 
 __all__ = ["Checkpoints"]
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoints(Checkpoint):
@@ -42,6 +49,7 @@ class Checkpoints(Checkpoint):
             to keep.
         identity: Of the run, see ``TrainingJob.identity``.
         keep: Write files; False only looks for signals.
+        ranks: The processes of the training, all of which stop together.
     """
 
     def __init__(
@@ -56,10 +64,12 @@ class Checkpoints(Checkpoint):
         check: Callable[[L.Trainer, L.LightningModule], None] = lambda trainer, module: None,
         identity: str = "",
         keep: bool = True,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._folder, self._monitor, self._mode = folder, monitor, mode
         self._signals, self._every, self._keep = signals, every_n_steps, keep
         self._resume, self._check, self._identity = resume, check, identity
+        self._ranks = ranks
         self._best = -math.inf
         self._saving: dict[str, Any] | None = None
         self._saved_step = -1
@@ -83,6 +93,8 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals back that Lightning has just taken."""
         self._signals.arm()
+        if self._ranks.count > 1:  # it would ask the first rank for a SIGTERM at every batch, and wait
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The same."""
@@ -97,17 +109,29 @@ class Checkpoints(Checkpoint):
     ) -> None:
         """Go on where the checkpoint was written, write one, stop: whichever is due."""
         if self._resume is not None:
-            restore_random_state(self._resume["random"])
+            self._restore_random(self._resume)
             _mend_loops(trainer, self._resume["batches_that_stepped"])
             self._saved_step = trainer.global_step
             self._resume = None
         if batch_idx % trainer.accumulate_grad_batches:  # gradients of earlier batches wait
             return
-        stop = self._signals.request
+        stop = self._ranks.stop(self._signals.request)
         if (stop or self._due(trainer, batch_idx)) and self._saved_step != trainer.global_step:
             self._save_last(trainer, batch_idx, finished=False)
         if stop:
             raise stop
+
+    def _restore_random(self, where: Mapping[str, Any]) -> None:
+        states = where["random"]
+        if len(states) == self._ranks.count:
+            restore_random_state(states[self._ranks.rank])
+        elif self._ranks.first:  # the others go on with those that their seeds gave
+            log.warning(
+                "the checkpoint is of %d processes: this training by %d goes on with other random numbers "
+                "for dropout",
+                len(states),
+                self._ranks.count,
+            )
 
     def _due(self, trainer: L.Trainer, batch_idx: int) -> bool:
         step = trainer.global_step
@@ -115,8 +139,9 @@ class Checkpoints(Checkpoint):
 
     def on_test_batch_start(self, *arguments: Any, **options: Any) -> None:
         """Stop: the training is done, and the test is made anew."""
-        if self._signals.request:
-            raise self._signals.request
+        stop = self._ranks.stop(self._signals.request)
+        if stop:
+            raise stop
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write best.ckpt, if these are the best weights so far."""
@@ -144,11 +169,11 @@ class Checkpoints(Checkpoint):
             "step": trainer.global_step,
             "finished": finished,
             "batches_that_stepped": _steps_logged(trainer),
-            "random": random_state(),
+            "random": self._ranks.gather(random_state()),
             "logs": self._folder.log_sizes(),
             "seconds": self.seconds,
         }
-        if self._keep:
+        if self._keep and self._ranks.first:
             _keep_as(self._folder.last_checkpoint, self._folder.previous_checkpoint)
         self._write(trainer, self._folder.last_checkpoint)
         self._saving, self._saved_step = None, trainer.global_step

@@ -68,7 +68,7 @@ class Throughput(Callback):
         batch_idx: int,
     ) -> None:
         """Count, and stop the clock at the last batch: validation comes after it."""
-        self._images += batch[1].size(0)
+        self._images += batch[1].size(0) * trainer.world_size
         if trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches:
             self.images_per_second.append(self._images / (_now(pl_module) - self._start))
 

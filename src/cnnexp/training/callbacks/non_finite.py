@@ -16,6 +16,7 @@ from cnnexp.runs import RunFolder
 from cnnexp.training import non_finite
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.non_finite import Finding, NonFiniteError, OnNaN
+from cnnexp.training.ranks import ALONE, Ranks
 
 __all__ = ["NonFiniteGuard"]
 
@@ -51,6 +52,7 @@ class NonFiniteGuard(Callback):
         members: (epoch, batch) → indices of its images, both counted from 0.
         every: Steps between two looks; None for 1 where a look costs nothing, else as often as
             scalars are logged. Always 1 with ``skip``.
+        ranks: The processes of the training: what one of them finds, all have found.
 
     Attributes:
         skipped: Steps left out so far.
@@ -65,7 +67,9 @@ class NonFiniteGuard(Callback):
         policy: OnNaN,
         members: Callable[[int, int], Tensor],
         every: int | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self._ranks = ranks
         self._every = 1 if policy == "skip" else every
         self._folder, self._policy, self._members = folder, policy, members
         self._losses: list[Tensor] = []
@@ -128,6 +132,9 @@ class NonFiniteGuard(Callback):
         seen, self._seen = self._seen, []
         if not seen:
             return
+        flags = self._ranks.all_true(torch.cat([flags for *_, flags, _ in seen]))
+        each = flags.split([len(flags) for *_, flags, _ in seen])
+        seen = [(*s[:3], f, s[4]) for s, f in zip(seen, each, strict=True)]
         all_fine = torch.stack([flags.all() for *_, flags, _ in seen]).tolist()
         if all(all_fine):
             self._in_a_row = 0
@@ -159,6 +166,7 @@ class NonFiniteGuard(Callback):
         at_once: bool,
     ) -> Finding:
         epoch, batch_idx, step, flags, losses = seen
+        losses = self._ranks.total(losses) / self._ranks.count
         loss_fine, *_ = fine = flags.tolist()
         layers = non_finite.bad_layers(fine, module.network)
         layer = layers[0] if layers else ""

@@ -12,6 +12,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from cnnexp.training.ranks import ALONE, Ranks
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -52,12 +54,13 @@ class TestPictures(Callback):
     Args:
         classes: Name of each class.
         most: Images in the grid of misclassified ones at the most.
+        ranks: The processes that share the test images.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of its name
 
-    def __init__(self, classes: Sequence[str], most: int = 36) -> None:
-        self._classes, self._most = tuple(classes), most
+    def __init__(self, classes: Sequence[str], most: int = 36, ranks: Ranks = ALONE) -> None:
+        self._classes, self._most, self._ranks = tuple(classes), most, ranks
         self._labels: list[Tensor] = []
         self._predictions: list[Tensor] = []
         self._wrong: list[Tensor] = []
@@ -86,12 +89,16 @@ class TestPictures(Callback):
         boards = _boards(trainer)
         if not boards:
             return
-        labels, predictions = torch.cat(self._labels), torch.cat(self._predictions)
+        parts = (self._labels, self._predictions, self._wrong)
+        gathered = self._ranks.gather([torch.cat(each) for each in parts])
+        if not self._ranks.first:
+            return
+        labels, predictions, wrong_images = (torch.cat(each) for each in zip(*gathered, strict=True))
         matrix = multiclass_confusion_matrix(predictions, labels, len(self._classes))
         missed = predictions != labels
         confusion = confusion_figure(matrix, self._classes)
         pairs = torch.stack((labels[missed], predictions[missed]), 1)[: self._most]
-        wrong = misclassified_figure(torch.cat(self._wrong)[: self._most], pairs, self._classes)
+        wrong = misclassified_figure(wrong_images[: self._most], pairs, self._classes)
         for board in boards:
             board.add_figure("test/confusion_matrix", confusion, trainer.global_step)
             board.add_figure("test/misclassified", wrong, trainer.global_step)

@@ -88,9 +88,8 @@ class RunStatus(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the epochs and steps that are done."""
-        if trainer.is_global_zero:
-            done = trainer.current_epoch + 1
-            self._folder.write_status("running", epoch=done, step=trainer.global_step)
+        done = trainer.current_epoch + 1
+        self._folder.write_status("running", epoch=done, step=trainer.global_step)
 
 
 def _metrics(trainer: L.Trainer) -> dict[str, float]:

@@ -1,0 +1,126 @@
+"""The part ``accelerator`` of a config → arguments of Lightning's Trainer, and the processes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+from cnnexp.config.errors import ConfigError
+from cnnexp.config.schema import AcceleratorConfig
+from cnnexp.runs import place
+from cnnexp.training import Parallelism
+
+__all__ = ["accelerator_settings", "check_batch", "parallelism"]
+
+_SEVERAL = ("ddp", "ddp_cpu", "fsdp")  # train by several processes, by name
+
+
+def accelerator_settings(config: AcceleratorConfig) -> dict[str, Any]:
+    """Arguments of ``lightning.Trainer`` that say where and with which numbers.
+
+    Raises:
+        ConfigError: This machine has no such device, or not so many.
+    """
+    settings: dict[str, Any] = {"precision": config.precision, "devices": 1}
+    if config.name == "mps":
+        if not torch.backends.mps.is_available():
+            raise ConfigError("accelerator=mps: this machine has no Metal GPU; use accelerator=auto")
+        return {**settings, "accelerator": "mps"}
+    if not _on_gpu(config):
+        return {**settings, "accelerator": "cpu" if config.name == "ddp_cpu" else config.name}
+    found = _gpus()
+    if found < max(1, _devices(config)):
+        raise ConfigError(
+            f"accelerator={config.name}, devices={config.devices}: this machine has {found} usable GPUs; "
+            f"use {'accelerator=ddp_cpu' if config.name in _SEVERAL else 'accelerator=cpu or auto'}"
+        )
+    if config.sync_batch_norm:
+        settings["sync_batchnorm"] = True
+    return {**settings, "accelerator": "gpu"}
+
+
+def parallelism(config: AcceleratorConfig) -> Parallelism | None:
+    """How several processes train together; None if one does.
+
+    Raises:
+        ConfigError: One process is all that this accelerator has, or other numbers of them were started.
+    """
+    devices, nodes = _devices(config), config.num_nodes
+    here = place()
+    if config.name in _SEVERAL and here is not None:
+        if config.devices == "auto":
+            devices, nodes = here.local_ranks, here.nodes
+        if here.ranks != devices * nodes:
+            raise ConfigError(
+                f"accelerator.devices={config.devices}, num_nodes={nodes}: {here.ranks} processes were "
+                f"started, {here.local_ranks} on this machine; they must be devices × num_nodes"
+            )
+    if devices * nodes == 1:
+        return None
+    if nodes > 1 and here is None:
+        raise ConfigError(
+            f"accelerator.num_nodes={nodes}: start one process a device on each machine, with "
+            f"torchrun --nnodes={nodes} --nproc-per-node={devices} … -m cnnexp.train …, or with "
+            f"hydra/launcher=slurm"
+        )
+    on_gpu = _on_gpu(config)
+    if config.name in ("cpu", "mps") or (config.name == "auto" and not on_gpu):
+        raise ConfigError(
+            f"accelerator={config.name}, devices={devices}: one process trains here; use "
+            f"accelerator=ddp_cpu for several, or accelerator=ddp for several GPUs"
+        )
+    strategy = _fsdp if config.name == "fsdp" else partial(_ddp, config, on_gpu)
+    return Parallelism(strategy, devices, nodes, "cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+
+
+def check_batch(batch_size: int, parallel: Parallelism | None) -> None:
+    """See to it that each process gets as much of a batch as the others.
+
+    Raises:
+        ConfigError: The batch cannot be cut so.
+    """
+    if parallel is not None and batch_size % parallel.ranks:
+        near = max(1, round(batch_size / parallel.ranks)) * parallel.ranks
+        raise ConfigError(
+            f"data.batch_size={batch_size}: cannot be cut into {parallel.ranks} equal parts, one for each "
+            f"of {parallel.devices} devices × {parallel.nodes} nodes; take {near}"
+        )
+
+
+def _ddp(config: AcceleratorConfig, on_gpu: bool) -> Strategy:
+    hooks = {
+        "none": None,
+        "bf16": default_hooks.bf16_compress_hook,
+        "fp16": default_hooks.fp16_compress_hook,
+    }
+    return DDPStrategy(
+        process_group_backend="nccl" if on_gpu else "gloo",
+        ddp_comm_hook=hooks[config.gradient_compression],
+        bucket_cap_mb=config.bucket_mb,
+        gradient_as_bucket_view=True,
+    )
+
+
+def _fsdp() -> Strategy:
+    return FSDPStrategy(state_dict_type="full")  # one checkpoint, as of any other run
+
+
+def _on_gpu(config: AcceleratorConfig) -> bool:
+    if config.name == "auto":
+        return config.devices != 1 and _gpus() > 0
+    return config.name in ("gpu", "ddp", "fsdp")
+
+
+def _gpus() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _devices(config: AcceleratorConfig) -> int:
+    """Processes on this machine; 0 GPUs are left for others to complain about."""
+    if isinstance(config.devices, int):
+        return config.devices
+    return _gpus() if _on_gpu(config) else 1

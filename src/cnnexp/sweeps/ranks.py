@@ -1,0 +1,142 @@
+"""Start the ranks of one training on this machine, and see them through."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch.distributed as dist
+
+from cnnexp.runs import RunFolder
+from cnnexp.sweeps.job import Job
+from cnnexp.training import Parallelism, leave_failure
+from cnnexp.training.stopping import STOPPING, TrainingStopped
+
+__all__ = ["run_ranks"]
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.05  # seconds between two looks at the processes
+_GRACE = 10.0  # seconds for the first rank to write down how it ended, once another is gone
+
+
+def run_ranks(job: Job, parallel: Parallelism) -> None:
+    """Run ``job`` in ``parallel.devices`` processes of this machine, and return when all have ended.
+
+    They find each other as those that torchrun starts. Signals that ask for a stop are handed on. When
+    one ends otherwise than well, the others are ended too.
+
+    Raises:
+        TrainingStopped: A signal stopped it.
+        RuntimeError: A rank was killed before it could say why it failed.
+    """
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    ranks: list[subprocess.Popen[str]] = []
+    try:
+        with _handed_on(ranks):
+            for rank in range(parallel.devices):
+                ranks.append(_start(job, rank, parallel.devices, store.port))
+            _see_through(ranks, store)
+    finally:
+        for process in ranks:
+            process.kill()
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+    codes = [process.returncode for process in ranks]
+    stop = next((code for code in codes if code in (130, 143)), None)
+    if stop is not None and RunFolder(job.folder).read_status().get("state") != "failed":
+        raise TrainingStopped(stop)
+    killed = [(rank, -code) for rank, code in enumerate(codes) if code < 0]
+    folder = RunFolder(job.folder)
+    status = folder.read_status()
+    if killed and status.get("state") == "running":
+        rank, number = killed[0]
+        reason = _killed(rank, number)
+        details = {k: status[k] for k in ("epoch", "step") if k in status}
+        folder.write_status("failed", **details, error=reason)
+        raise RuntimeError(reason)
+
+
+def _start(job: Job, rank: int, count: int, port: int) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cnnexp.sweeps.worker"],
+        stdin=subprocess.PIPE,
+        env={**os.environ, **_environment(rank, count, port)},
+        text=True,
+        start_new_session=True,  # a signal to the group reaches it through this process, once
+    )
+    assert process.stdin is not None
+    process.stdin.write(job.to_json() + "\n")
+    process.stdin.flush()
+    return process
+
+
+def _environment(rank: int, count: int, port: int) -> Mapping[str, str]:
+    threads = str(max(1, len(os.sched_getaffinity(0)) // count))
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": f"cnnexp-{os.getpid()}",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+        "NUMBA_NUM_THREADS": os.environ.get("NUMBA_NUM_THREADS", threads),
+    }
+
+
+def _see_through(ranks: list[subprocess.Popen[str]], store: dist.Store) -> None:
+    deadline = None
+    told = set[int]()
+    while any(process.poll() is None for process in ranks):
+        for rank, process in enumerate(ranks):
+            code = process.poll()
+            if code is not None and code < 0 and rank not in told:
+                told.add(rank)
+                leave_failure(store, rank, _killed(rank, -code))
+        if deadline is None and any(process.poll() for process in ranks):
+            deadline = time.monotonic() + _GRACE
+        if deadline is not None and (
+            time.monotonic() > deadline or ranks[0].poll() is not None
+        ):
+            return  # the others only wait for those that are gone
+        time.sleep(_POLL)
+
+
+def _killed(rank: int, number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    hint = " (out of memory?)" if number == signal.SIGKILL else ""
+    return f"the process of rank {rank} was ended by {name}{hint}"
+
+
+@contextmanager
+def _handed_on(ranks: list[subprocess.Popen[str]]) -> Iterator[None]:
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        for process in ranks:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    before: dict[int, Any] = {each: signal.getsignal(each) for each in STOPPING}
+    for each, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(each, hand_on)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
