@@ -30,7 +30,7 @@ from cnnexp.config.resolvers import register_resolvers
 from cnnexp.config.resumption import check_resumable, stopped_run
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.runs import RunFolder, claim_run_folder, config_hash, place
-from cnnexp.sweeps import Job
+from cnnexp.sweeps import Job, log_to
 from cnnexp.sweeps import run_job as run
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
     quoted = str(folder).replace("'", r"\'")
     flags.overrides = [*_HYDRA, *given, f"hydra.run.dir='{quoted}'"]
     here = place()
-    if here is not None and here.rank > 0:  # the first of them says and writes everything
+    if here is not None and here.rank > 0:  # the first of them writes train.log
         flags.overrides.append("hydra/job_logging=none")
     try:
         _hand_to_hydra(parser, flags)
@@ -147,13 +147,19 @@ def _checked(config: Mapping[str, Any], overrides: Sequence[str]) -> TrainingJob
     """
     from cnnexp.config.build import build_job, check_job
     from cnnexp.data import DataUnavailableError
+    from cnnexp.training import ALONE, connect_ranks
 
     extra = allowed_prefixes(overrides)
     job = build_job(config, extra)
+    ranks = ALONE if place() is None else connect_ranks(job.parallel)
+    if not ranks.first:
+        ranks.from_first(None)  # which loads, and maybe downloads, the data before the others
     try:
         check_job(job, extra)
     except DataUnavailableError as error:
         raise ConfigError(str(error)) from error
+    if ranks.first:
+        ranks.from_first(None)
     return job
 
 
@@ -206,6 +212,9 @@ def run_job(cfg: DictConfig) -> float | None:
     """
     register_resolvers()  # a launcher may have started this process
     hydra = HydraConfig.get()
+    here = place()
+    if here is not None and here.rank > 0:
+        log_to(None)
     job = Job(
         plain_config(cfg),
         str(_relative(hydra.runtime.output_dir)),

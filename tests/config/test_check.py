@@ -92,7 +92,32 @@ def _check(*overrides: str, extra: tuple[str, ...] = ()) -> None:
         ("parameters.frozen=[features,classifier]", r"the network has no parameters to train"),
         ("scheduler=wsd scheduler.decay=2", r"scheduler: .*scheduler\.decay=2: must be between"),
         ("accelerator.name=tpu", r"accelerator\.name=tpu: must be one of auto, cpu, gpu"),
-        ("accelerator.devices=2", r"accelerator\.devices=2: this version trains on 1 device"),
+        (
+            "accelerator=cpu accelerator.devices=2",
+            r"accelerator=cpu, devices=2: one process trains",
+        ),
+        ("accelerator.devices=two", r"accelerator\.devices=two: must be a whole number, or auto"),
+        ("accelerator.devices=0", r"accelerator\.devices=0: must be at least 1"),
+        (
+            "accelerator=ddp_cpu accelerator.devices=3",
+            r"cannot be cut into 3 equal parts.*; take 129",
+        ),
+        (
+            "accelerator=ddp_cpu accelerator.num_nodes=2",
+            r"start one process a device on each machine",
+        ),
+        (
+            "accelerator=ddp_cpu +accelerator.sync_batch_norm=true",
+            r"synchronises statistics on GPUs",
+        ),
+        (
+            "accelerator=ddp_cpu accelerator.gradient_compression=zip",
+            r"accelerator\.gradient_compression=zip: must be one of none, bf16, fp16",
+        ),
+        (
+            "+trainer.strategy=ddp",
+            r"trainer\.strategy: choose it with accelerator=ddp\|ddp_cpu\|fsdp",
+        ),
         ("accelerator.precision=8", r"accelerator\.precision=8: must be one of 32-true"),
         ("checkpoint.monitor=test/acc", r"checkpoint\.monitor=test/acc: must be one of val/acc"),
         ("optimizer.lr=fast", r"optimizer\.lr=fast: must be a number, but is text"),
@@ -160,11 +185,35 @@ def test_a_config_that_cannot_work_gets_one_sentence(override: str, message: str
     assert "\n" not in str(caught.value)
 
 
-def test_gpu_where_there_is_none() -> None:
+@pytest.mark.parametrize("choice", ["gpu", "ddp", "fsdp"])
+def test_gpu_where_there_is_none(choice: str) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(ConfigError, match=r"accelerator=gpu: this machine has 0 usable"):
-        _check("accelerator=gpu")
+    with pytest.raises(ConfigError, match=rf"accelerator={choice}: this machine has 0 usable"):
+        _check(f"accelerator={choice}")
+
+
+@pytest.mark.parametrize("other", ["regularization=ema", "regularization=l2", "optimizer=muon"])
+def test_what_needs_whole_weights_has_none_where_they_are_shared_out(
+    other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match=r"accelerator=fsdp: .* needs each weight whole"):
+        build_job(plain_config(Composer("train").compose(["accelerator=fsdp", other])))
+
+
+def test_processes_that_were_started_are_as_many_as_the_config_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"RANK": 0, "WORLD_SIZE": 4, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    config = Composer("train").compose(["accelerator=ddp_cpu", "accelerator.devices=auto"])
+    parallel = build_job(plain_config(config)).parallel
+    assert parallel is not None
+    assert (parallel.devices, parallel.nodes, parallel.ranks) == (2, 2, 4)
+    with pytest.raises(ConfigError, match=r"num_nodes=1: 4 processes were started, 2 on this mach"):
+        build_job(plain_config(Composer("train").compose(["accelerator=ddp_cpu"])))
 
 
 def test_combinations_that_work() -> None:

@@ -19,6 +19,7 @@ GROUPS = {
     for group in conf_dir().iterdir()
     if group.is_dir() and group.name != "hydra"
 }
+NEED_GPU = ("accelerator=gpu", "accelerator=ddp", "accelerator=fsdp", "accelerator=mps")
 CHOICES = [f"{group}={choice}" for group, choices in GROUPS.items() for choice in choices]
 
 
@@ -60,12 +61,12 @@ def test_every_choice_composes_checks_and_builds(
     elif choice not in ("data=digits", "data=synthetic"):
         overrides += ["data.download=false"]
     config = plain_config(Composer("train").compose(overrides))
-    if choice == "accelerator=gpu":
+    if choice in NEED_GPU:
         pytest.importorskip("torch")
         import torch
 
-        if not torch.cuda.is_available():
-            with pytest.raises(ConfigError, match="accelerator=gpu: this machine has 0"):
+        if not torch.cuda.is_available() or choice == "accelerator=mps":
+            with pytest.raises(ConfigError, match=f"{choice}: this machine has (0|no)"):
                 build_job(config)
             return
     check_job(build_job(config))

@@ -13,6 +13,7 @@ from cnnexp.config import Composer, conf_dir, plain_config
 from cnnexp.config.build import build_job, check_job
 from cnnexp.runs import RunFolder
 from cnnexp.training import run_training
+from tests.config.test_compose import NEED_GPU
 from tests.data.official_files import WRITERS
 from tests.data.picture_files import write_pictures
 
@@ -65,8 +66,10 @@ def _overrides(choice: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> li
 def test_it_trains_two_epochs(
     choice: str, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if choice == "accelerator=gpu" and not torch.cuda.is_available():
-        pytest.skip("there is no GPU here")
+    if choice == "accelerator=ddp_cpu":
+        pytest.skip("several processes: tests/training/test_ranks.py, tests/test_train_ranks.py")
+    if choice in NEED_GPU and not torch.cuda.is_available():
+        pytest.skip("there is no such GPU here")
     overrides = _overrides(choice, empty_folder, monkeypatch)
     job = build_job(plain_config(Composer("train").compose(overrides)))
     check_job(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -13,11 +14,11 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from cnnexp.data import ImageDataModule, RandomElastic, RandomShift, load_digits
+from cnnexp.data import Draws, ImageDataModule, RandomElastic, RandomShift, load_digits
 from cnnexp.models import SeedCNN
 from cnnexp.regularization import L2, CutMix, MixUp
 from cnnexp.runs import RunFolder
-from cnnexp.training import TrainingJob, read_checkpoint
+from cnnexp.training import OnNaN, TrainingJob, read_checkpoint
 from cnnexp.training.callbacks import ExponentialAverage
 from tests.training.processes import train
 from tests.training.resumable import STEPS, assert_same_run, small_job
@@ -89,7 +90,7 @@ class _SignalInOne(Callback):
     def __init__(self, rank: int, batches: int) -> None:
         self._rank, self._left = rank, batches
 
-    def on_train_batch_end(self, trainer: Any, *arguments: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, *arguments: Any, **options: Any) -> None:
         self._left -= 1
         if self._left == 0 and trainer.global_rank == self._rank:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -110,3 +111,38 @@ def test_a_signal_to_one_rank_stops_all_and_they_resume_to_the_same_bits(tmp_pat
     assert len(where["random"]) == 2
     assert train(partial(_resumable, None), folder, resume=True) == [0, 0]
     assert_same_run(folder, whole)
+
+
+class _BadPart:
+    """Makes the second rank's part of one batch NaN."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank, self._batches = rank, 0
+
+    def __call__(self, images: torch.Tensor, draws: Draws) -> torch.Tensor:
+        self._batches += 1
+        return images * float("nan") if (self._rank, self._batches) == (1, STEPS + 2) else images
+
+
+def _with_bad_part(policy: OnNaN, rank: int) -> TrainingJob:
+    return small_job(augmentations=[_BadPart(rank)], mixers=[], on_nan=policy)
+
+
+def test_what_is_not_finite_on_one_rank_is_left_out_by_all(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert train(partial(_with_bad_part, "skip"), folder) == [0, 0]
+    assert folder.read_result()["steps_skipped"] == 1
+    assert (
+        read_checkpoint(folder.last_checkpoint)["state_dict"]["network.classifier.weight"]
+        .isfinite()
+        .all()
+    )
+
+
+def test_what_is_not_finite_on_one_rank_ends_all(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert train(partial(_with_bad_part, "stop"), folder) == [1, 1]
+    assert folder.read_status()["state"] == "failed"
+    assert "step 8 (epoch 2, batch 2): the loss is nan" in folder.read_status()["error"]
+    found = json.loads(folder.non_finite.read_text())
+    assert len(found["images"]) == 32  # of all ranks

@@ -8,14 +8,17 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+from torch.optim import Optimizer
 
 from cnnexp.config.errors import ConfigError
-from cnnexp.config.schema import AcceleratorConfig
+from cnnexp.config.schema import AcceleratorConfig, TrainConfig
+from cnnexp.optim import SAM, MuonWithAdamW
 from cnnexp.runs import place
 from cnnexp.training import Parallelism
 
-__all__ = ["accelerator_settings", "check_batch", "parallelism"]
+__all__ = ["accelerator_settings", "check_batch", "check_sharded", "parallelism"]
 
+_WHOLE_WEIGHTS = ("l1", "l2", "elastic_net", "max_norm", "clip", "ema", "swa")
 _SEVERAL = ("ddp", "ddp_cpu", "fsdp")  # train by several processes, by name
 
 
@@ -28,15 +31,19 @@ def accelerator_settings(config: AcceleratorConfig) -> dict[str, Any]:
     settings: dict[str, Any] = {"precision": config.precision, "devices": 1}
     if config.name == "mps":
         if not torch.backends.mps.is_available():
-            raise ConfigError("accelerator=mps: this machine has no Metal GPU; use accelerator=auto")
+            raise ConfigError(
+                "accelerator=mps: this machine has no Metal GPU; use accelerator=auto"
+            )
         return {**settings, "accelerator": "mps"}
     if not _on_gpu(config):
         return {**settings, "accelerator": "cpu" if config.name == "ddp_cpu" else config.name}
     found = _gpus()
     if found < max(1, _devices(config)):
+        wanted = f" devices={config.devices}:" if found else ""
+        instead = "ddp_cpu, processes on CPUs" if config.name in _SEVERAL else "cpu or auto"
         raise ConfigError(
-            f"accelerator={config.name}, devices={config.devices}: this machine has {found} usable GPUs; "
-            f"use {'accelerator=ddp_cpu' if config.name in _SEVERAL else 'accelerator=cpu or auto'}"
+            f"accelerator={config.name}:{wanted} this machine has {found} usable GPUs; "
+            f"use accelerator={instead}"
         )
     if config.sync_batch_norm:
         settings["sync_batchnorm"] = True
@@ -88,6 +95,27 @@ def check_batch(batch_size: int, parallel: Parallelism | None) -> None:
         raise ConfigError(
             f"data.batch_size={batch_size}: cannot be cut into {parallel.ranks} equal parts, one for each "
             f"of {parallel.devices} devices × {parallel.nodes} nodes; take {near}"
+        )
+
+
+def check_sharded(config: TrainConfig, optimizer: Optimizer) -> None:
+    """See to it that nothing looks at whole weights where each process has a part of them.
+
+    Raises:
+        ConfigError: Something does.
+    """
+    if config.accelerator.name != "fsdp":
+        return
+    for name in _WHOLE_WEIGHTS:
+        if getattr(config.regularization, name) is not None:
+            raise ConfigError(
+                f"accelerator=fsdp: regularization={name} needs each weight whole, of which every process "
+                f"has a part; use accelerator=ddp"
+            )
+    if isinstance(optimizer, (torch.optim.LBFGS, MuonWithAdamW, SAM)):
+        raise ConfigError(
+            f"accelerator=fsdp: {type(optimizer).__name__} needs each weight whole, of which every "
+            f"process has a part; use accelerator=ddp"
         )
 
 

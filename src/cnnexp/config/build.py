@@ -17,7 +17,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cnnexp import ops
-from cnnexp.config.accelerator import accelerator_settings, check_batch, parallelism
+from cnnexp.config.accelerator import (
+    accelerator_settings,
+    check_batch,
+    check_sharded,
+    parallelism,
+)
 from cnnexp.config.check import check_types
 from cnnexp.config.data import data_module
 from cnnexp.config.errors import ConfigError
@@ -81,6 +86,7 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
     optimizer = _check_optimizer(typed, extra)
     clip_settings, clip = clipping(typed.regularization, typed.trainer)
     smoothing = typed.regularization.label_smoothing
+    device = accelerator_settings(typed.accelerator)
     parallel = parallelism(typed.accelerator)
     check_batch(typed.data.batch_size, parallel)
     return TrainingJob(
@@ -97,7 +103,7 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
         label_smoothing=smoothing.epsilon if smoothing is not None else 0.0,
         backward=typed.backward.name,
         backward_layers=typed.backward.layers,
-        trainer={**_trainer(typed.trainer), **clip_settings, **accelerator_settings(typed.accelerator)},
+        trainer={**_trainer(typed.trainer), **clip_settings, **device},
         parallel=parallel,
         callbacks=partial(_callbacks, typed, extra),
         loggers=partial(_loggers, typed.logger, extra),
@@ -207,6 +213,7 @@ def _check_optimizer(typed: TrainConfig, extra: Sequence[str]) -> Callable[..., 
     function = check_target("optimizer", typed.optimizer, ("params",), extra)
     made = make("optimizer", typed.optimizer, extra, params=[nn.Parameter(torch.zeros(2, 2))])
     instance_of("optimizer", made, Optimizer)
+    check_sharded(typed, made)
     accumulated = typed.trainer.get("accumulate_grad_batches", 1) != 1
     if isinstance(made, _MANY_PASSES):
         if accumulated:

@@ -28,7 +28,9 @@ def run_command(name: str, action: Callable[[], int]) -> None:
         sys.stdout.flush()
     except ConfigError as error:
         here = place()
-        if here is None or here.rank == 0:  # once, not by each of the processes that torchrun started
+        if (
+            here is None or here.rank == 0
+        ):  # once, not by each of the processes that torchrun started
             print(f"{name}: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:

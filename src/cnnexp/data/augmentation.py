@@ -157,7 +157,7 @@ class RandomErasing:
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """(B, C, H, W) → (B, C, H, W)."""
-        n, _, height, width = images.shape
+        _, _, height, width = images.shape
         chosen, share, log_ratio, down, right = draws.uniform(before=(5,))
         least, greatest = self.area
         area = (least + (greatest - least) * share) * height * width

@@ -115,9 +115,7 @@ def batch_loader(
         pin_memory: Keep batches in page-locked memory (for a GPU).
         rank, ranks: Which part of each batch, see :class:`BatchOrder`.
     """
-    order = BatchOrder(
-        len(data), batch_size, seed, epoch=epoch, skip=skip, rank=rank, ranks=ranks
-    )
+    order = BatchOrder(len(data), batch_size, seed, epoch=epoch, skip=skip, rank=rank, ranks=ranks)
     return DataLoader(
         GatheredBatches(data),
         batch_size=None,  # the sampler yields whole batches

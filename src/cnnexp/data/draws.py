@@ -29,7 +29,7 @@ class Share:
 
     @classmethod
     def of_rank(cls, images: int, rank: int, ranks: int) -> Share:
-        """That of ``rank`` (from 0) of a batch of so many ``images`` ≥ 1, cut into parts as equal as can be."""
+        """That of ``rank`` (from 0) of so many ``images`` ≥ 1, cut into parts as equal as can be."""
         least, more = divmod(images, ranks)
         own = least + (rank < more)
         if own == 0:
@@ -53,21 +53,19 @@ class Draws:
         share: Which of them are here; None for all.
     """
 
-    def __init__(
-        self, generator: torch.Generator, images: int, share: Share | None = None
-    ) -> None:
+    def __init__(self, generator: torch.Generator, images: int, share: Share | None = None) -> None:
         self.generator, self._images = generator, images
         self._start, self._here = (share.start, share.images) if share else (0, images)
 
     def uniform(
         self, *after: int, before: Sequence[int] = (), dtype: torch.dtype | None = None
     ) -> Tensor:
-        """(\\*before, n, \\*after) in [0, 1), where n is the number of images here."""
+        r"""(\*before, n, \*after) in [0, 1), where n is the number of images here."""
         shape = (*before, self._images, *after)
         return self._own(torch.rand(shape, generator=self.generator, dtype=dtype), len(before))
 
     def integers(self, below: int, *after: int, before: Sequence[int] = ()) -> Tensor:
-        """(\\*before, n, \\*after) in 0 … ``below`` − 1, int64."""
+        r"""(\*before, n, \*after) in 0 … ``below`` − 1, int64."""
         shape = (*before, self._images, *after)
         return self._own(torch.randint(below, shape, generator=self.generator), len(before))
 

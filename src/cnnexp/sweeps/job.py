@@ -74,6 +74,7 @@ def run_job(job: Job, *, progress_bar: bool = False) -> float | None:
         parallel = training.parallel
         if parallel is not None and place() is None:
             if not _is_done(folder, training):
+                first = False  # the ranks write, and say, how it ends
                 run_ranks(job, parallel)
             return folder.read_result().get("val/acc")
         ranks = connect_ranks(parallel)
@@ -88,11 +89,11 @@ def run_job(job: Job, *, progress_bar: bool = False) -> float | None:
         ranks.part()
         return result["val/acc"]
     except TrainingStopped as stop:
-        log.warning("%s; status and checkpoints are in %s", stop, folder)
+        if first:
+            log.warning("%s; status and checkpoints are in %s", stop, folder)
         sys.exit(stop.code)
     except Exception as error:  # the traceback goes to train.log only
-        where = f"more in {folder.log}" if first else "of another rank than the first"
-        log.error("failed: %s (%s)", failure_reason(error), where, exc_info=True)
+        log.error("failed: %s (more in %s)", failure_reason(error), folder.log, exc_info=True)
         return None
 
 
@@ -118,7 +119,7 @@ def log_to(folder: Path | None) -> None:
     settings = yaml.safe_load(text)
     if folder is None:
         del settings["handlers"]["file"]
-        settings["root"] = {"level": "WARNING", "handlers": ["console"]}
+        settings["root"] = {"level": "ERROR", "handlers": ["console"]}
     else:
         settings["handlers"]["file"]["filename"] = str(folder / "train.log")
     logging.config.dictConfig(settings)

@@ -60,7 +60,7 @@ def run_ranks(job: Job, parallel: Parallelism) -> None:
     status = folder.read_status()
     if killed and status.get("state") == "running":
         rank, number = killed[0]
-        reason = _killed(rank, number)
+        reason = f"rank {rank}: {_killed(number)}"
         details = {k: status[k] for k in ("epoch", "step") if k in status}
         folder.write_status("failed", **details, error=reason)
         raise RuntimeError(reason)
@@ -105,23 +105,21 @@ def _see_through(ranks: list[subprocess.Popen[str]], store: dist.Store) -> None:
             code = process.poll()
             if code is not None and code < 0 and rank not in told:
                 told.add(rank)
-                leave_failure(store, rank, _killed(rank, -code))
+                leave_failure(store, rank, _killed(-code))
         if deadline is None and any(process.poll() for process in ranks):
             deadline = time.monotonic() + _GRACE
-        if deadline is not None and (
-            time.monotonic() > deadline or ranks[0].poll() is not None
-        ):
+        if deadline is not None and (time.monotonic() > deadline or ranks[0].poll() is not None):
             return  # the others only wait for those that are gone
         time.sleep(_POLL)
 
 
-def _killed(rank: int, number: int) -> str:
+def _killed(number: int) -> str:
     try:
         name = signal.Signals(number).name
     except ValueError:
         name = f"signal {number}"
     hint = " (out of memory?)" if number == signal.SIGKILL else ""
-    return f"the process of rank {rank} was ended by {name}{hint}"
+    return f"its process was ended by {name}{hint}"
 
 
 @contextmanager

@@ -39,9 +39,7 @@ class EpochMeans:
         images = self._images
         if ranks.count > 1:
             images = sum(ranks.gather(images))
-        return {
-            name: (ranks.total(total) / images).float() for name, total in self._sums.items()
-        }
+        return {name: (ranks.total(total) / images).float() for name, total in self._sums.items()}
 
     def state_dict(self) -> dict[str, float]:
         """The sums in plain numbers."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from cnnexp.runs import place
 from cnnexp.training.stopping import TrainingStopped
 
-__all__ = ["ALONE", "Parallelism", "Ranks", "connect_ranks", "leave_failure"]
+__all__ = ["ALONE", "Parallelism", "RankFailedError", "Ranks", "connect_ranks", "leave_failure"]
 
 _FAILED = "cnnexp/failed/"
 _LOST = ("gloo", "Gloo", "NCCL", "onnection", "peer")  # in the messages of collectives
@@ -46,6 +46,10 @@ class Parallelism:
         return self.devices * self.nodes
 
 
+class RankFailedError(RuntimeError):
+    """Another process of the training failed, so that this one cannot go on."""
+
+
 @dataclass
 class Ranks:
     """This process's place among those of the training, and the ways to agree.
@@ -63,6 +67,10 @@ class Ranks:
     count: int = 1
     store: dist.Store | None = field(default=None, repr=False)
     _posted: tuple[Any, Tensor] | None = field(default=None, repr=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Ranks:
+        """Itself: a copy of a network is still in this process."""
+        return self
 
     @property
     def first(self) -> bool:
@@ -129,7 +137,6 @@ class Ranks:
         self._posted = dist.all_reduce(codes, dist.ReduceOp.MAX, async_op=True), codes
         return agreed
 
-
     def part(self) -> None:
         """Leave the others, once all is done."""
         if self.count > 1:
@@ -140,22 +147,24 @@ class Ranks:
         """Leave word that this rank fails, before it does."""
         leave_failure(self.store, self.rank, reason)
 
-    def failure_elsewhere(self, error: BaseException, patience: float = 5.0) -> str:
-        """Why another rank failed, if ``error`` says no more than that one is gone; else ""."""
+    def failure_elsewhere(
+        self, error: BaseException, patience: float = 5.0
+    ) -> RankFailedError | None:
+        """Why another rank failed, if ``error`` says no more than that one is gone."""
         lost = any(word in str(error) for word in _LOST)
         if self.store is None or not lost:
-            return ""
+            return None
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             for rank in range(self.count):
                 key = f"{_FAILED}{rank}"
                 try:
                     if rank != self.rank and self.store.check([key]):
-                        return f"rank {rank}: {self.store.get(key).decode()}"
+                        return RankFailedError(f"rank {rank}: {self.store.get(key).decode()}")
                 except RuntimeError:  # the store went with the rank that had it
-                    return ""
+                    return None
             time.sleep(0.05)
-        return ""
+        return None
 
 
 ALONE = Ranks()

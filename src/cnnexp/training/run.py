@@ -146,11 +146,13 @@ def _run(
         if isinstance(error, NonFiniteError) and made is not None:
             error.lr_factor = made.classifier.lr_factor
         stopped = _stopped(error, signals, ranks)
-        if stopped is None and not ranks.first:
+        elsewhere = None if stopped else ranks.failure_elsewhere(error)
+        if stopped is None and elsewhere is None:
             ranks.tell_failure(failure_reason(error))
-        _write_end(folder, made, progress, stopped or error, ranks)
-        if stopped is not None:
-            raise stopped from error
+        _write_end(folder, made, progress, stopped or elsewhere or error)
+        cause = stopped or elsewhere
+        if cause is not None:
+            raise cause from error
         raise
     folder.write_result(result)
     folder.write_status("done", epoch=result["epochs"], step=result["steps"])
@@ -169,13 +171,10 @@ def _write_end(
     made: Assembly | None,
     progress: dict[str, int],
     error: BaseException,
-    ranks: Ranks,
 ) -> None:
     """Say in status.json how the training ended; if not even that can be written, in the log alone."""
     state = "stopped" if isinstance(error, TrainingStopped) else "failed"
     reason = str(error) if state == "stopped" else failure_reason(error)
-    if state == "failed":
-        reason = ranks.failure_elsewhere(error) or reason
     try:
         if made is not None:
             # an epoch that status.json counts already is done, even if the Trainer has yet to count it
@@ -327,16 +326,13 @@ def _device(trainer: L.Trainer) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _stopped(
-    error: BaseException, signals: StopSignals, ranks: Ranks
-) -> TrainingStopped | None:
+def _stopped(error: BaseException, signals: StopSignals, ranks: Ranks) -> TrainingStopped | None:
     """What stopped the training; None if ``error`` is a failure."""
     if isinstance(error, TrainingStopped):
         return error
-    if isinstance(error, NonFiniteError) or ranks.count > 1:
-        # at the very step that a signal let finish; or as another rank was gone before this one
-        if signals.request is not None:
-            return signals.request
+    # at the very step that a signal let finish; or as another rank was gone before this one
+    if (isinstance(error, NonFiniteError) or ranks.count > 1) and signals.request is not None:
+        return signals.request
     # Lightning turns a KeyboardInterrupt into SystemExit(1) once it has cleaned up
     interrupted = isinstance(error.__context__, KeyboardInterrupt)
     return TrainingStopped(130) if isinstance(error, KeyboardInterrupt) or interrupted else None

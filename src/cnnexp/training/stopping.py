@@ -8,6 +8,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+from cnnexp.runs import place
+
 __all__ = ["STOPPING", "StopSignals", "TrainingStopped"]
 
 STOPPING = tuple(
@@ -67,5 +69,7 @@ class StopSignals:
                 signal.signal(each, signal.SIG_DFL)
             raise stop
         self.request = stop
-        # logging is not for signal handlers
-        os.write(2, f"{name}: stopping after this step; once more stops at once\n".encode())
+        here = place()
+        if here is None or here.rank == 0:
+            # logging is not for signal handlers
+            os.write(2, f"{name}: stopping after this step; once more stops at once\n".encode())

@@ -93,7 +93,9 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals back that Lightning has just taken."""
         self._signals.arm()
-        if self._ranks.count > 1:  # it would ask the first rank for a SIGTERM at every batch, and wait
+        if (
+            self._ranks.count > 1
+        ):  # it would ask the first rank for a SIGTERM at every batch, and wait
             trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -93,7 +93,9 @@ class TestPictures(Callback):
         gathered = self._ranks.gather([torch.cat(each) for each in parts])
         if not self._ranks.first:
             return
-        labels, predictions, wrong_images = (torch.cat(each) for each in zip(*gathered, strict=True))
+        labels, predictions, wrong_images = (
+            torch.cat(each) for each in zip(*gathered, strict=True)
+        )
         matrix = multiclass_confusion_matrix(predictions, labels, len(self._classes))
         missed = predictions != labels
         confusion = confusion_figure(matrix, self._classes)
