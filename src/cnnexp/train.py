@@ -30,8 +30,9 @@ from cnnexp.config.resolvers import register_resolvers
 from cnnexp.config.resumption import check_resumable, stopped_run
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.runs import RunFolder, claim_run_folder, config_hash, place
-from cnnexp.sweeps import Job, log_to
+from cnnexp.sweeps import Job, Ledger, log_to
 from cnnexp.sweeps import run_job as run
+from cnnexp.sweeps.hydra import prepare
 
 if TYPE_CHECKING:
     from cnnexp.training import TrainingJob
@@ -48,7 +49,8 @@ _HYDRA = (
     "hydra/hydra_logging=cnnexp",
 )
 _HYDRA_SWEEP = (
-    "hydra.sweep.dir=${output_dir}/sweeps/${name}",
+    "hydra/launcher=local",
+    "hydra.sweep.dir=${output_dir}/sweeps/${sweep.name}",
     "hydra.sweep.subdir=${job_id:}",
 )
 
@@ -121,6 +123,9 @@ def _sweep(parser: argparse.ArgumentParser, flags: argparse.Namespace, composer:
         return 0
     for folder in folders:
         _make(folder.path.parent, "hydra.sweep.dir")
+    for overrides, plain in zip(jobs.overrides, configs, strict=True):
+        prepare([o for o in overrides if not o.startswith("hydra")], plain)
+    Ledger(folders[0].path.parent).begin(sys.argv[1:])
     _hand_to_hydra(parser, flags)
     return _exit_code(folders) if jobs.complete else 0
 

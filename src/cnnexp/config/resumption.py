@@ -19,7 +19,7 @@ _LARGEST = 1 << 20  # bytes of a config.yaml; ours are of some thousand
 _FREE = (
     *("trainer.max_epochs", "trainer.enable_progress_bar", "checkpoint.every_n_steps"),
     *("data.root", "data.download", "data.fallback", "data.num_workers"),
-    *("name", "output_dir", "logger", "validate_only", "allow_targets", "backward.layers"),
+    *("name", "output_dir", "sweep", "logger", "validate_only", "allow_targets", "backward.layers"),
     *("accelerator.name", "accelerator.devices", "on_nan"),
 )
 

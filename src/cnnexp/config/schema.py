@@ -45,6 +45,11 @@ def _one_of(part: str, value: str, allowed: Sequence[str]) -> None:
         raise ValueError(f"{part}={value}: must be one of {', '.join(allowed)}")
 
 
+def _folder_name(key: str, value: str) -> None:
+    if not value or "/" in value or value.startswith("."):
+        raise ValueError(f"{key}={value!r}: must be a plain folder name")
+
+
 @dataclass
 class DataConfig:
     """Which images, and how they are split and batched; see ``cnnexp.data.ImageDataModule``.
@@ -153,6 +158,19 @@ class CheckpointConfig:
 
 
 @dataclass
+class SweepConfig:
+    """Where the jobs of ``-m`` are kept, and whether those that failed run again."""
+
+    name: str = ""
+    retry: str | None = None
+
+    def __post_init__(self) -> None:
+        _folder_name("sweep.name", self.name or "sweep")
+        if self.retry is not None:
+            _one_of("sweep.retry", self.retry, ("failed",))
+
+
+@dataclass
 class TrainConfig:
     """The root of ``conf/train.yaml``."""
 
@@ -173,11 +191,11 @@ class TrainConfig:
     logger: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     allow_targets: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed={self.seed}: must be between 0 and {2**32 - 1}")
         _one_of("on_nan", self.on_nan, ("stop", "skip", "lower_lr"))
-        if not self.name or "/" in self.name or self.name.startswith("."):
-            raise ValueError(f"name={self.name!r}: must be a plain folder name")
+        _folder_name("name", self.name)

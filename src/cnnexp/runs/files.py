@@ -14,15 +14,22 @@ from typing import Any, BinaryIO
 __all__ = [
     "NO_ROOM",
     "SCRATCH",
+    "RunFolderError",
     "overwrite_json",
     "plain",
+    "read_json",
     "write_file",
     "write_json",
     "write_text",
 ]
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk, or quota, says
+_LARGEST_JSON = 1 << 24  # bytes
 SCRATCH = ".part"  # how the names of files end that are being written
+
+
+class RunFolderError(RuntimeError):
+    """A file of a run folder is damaged."""
 
 
 def write_file(file: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -81,6 +88,28 @@ def overwrite_json(file: Path, content: Mapping[str, Any]) -> None:
     with file.open("r+", encoding="utf-8") as stream:
         stream.write(_json(content))
         stream.truncate()
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in ``file``; empty if there is no such file.
+
+    Raises:
+        RunFolderError: It is none, or cannot be read.
+    """
+    if not file.exists():
+        return {}
+    try:
+        if not file.is_file():
+            raise ValueError("it is no file")
+        if (size := file.stat().st_size) > _LARGEST_JSON:
+            raise ValueError(f"it has {size} bytes, which no run's has")
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
+    except (OSError, ValueError, RecursionError) as error:  # bad JSON and bad UTF-8 are ValueErrors
+        reason = " ".join(str(error).split())
+        raise RunFolderError(f"{file}: cannot be read: {reason}") from error
+    return content
 
 
 def _json(content: Mapping[str, Any]) -> str:

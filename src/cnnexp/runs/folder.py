@@ -10,13 +10,13 @@
     checkpoints/       last.ckpt, previous.ckpt, best.ckpt
     result.json        final figures, written once, when the run is done
     nonfinite.json     where a loss or gradient became infinite or NaN, if one did
+    job.json           of a sweep's job: its overrides
     train.log
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -25,18 +25,21 @@ from typing import Any, Literal
 
 import yaml
 
-from cnnexp.runs.files import NO_ROOM, SCRATCH, overwrite_json, write_json, write_text
+from cnnexp.runs.files import (
+    NO_ROOM,
+    SCRATCH,
+    RunFolderError,
+    overwrite_json,
+    read_json,
+    write_json,
+    write_text,
+)
 from cnnexp.runs.logs import cut_logs, log_sizes
 
 __all__ = ["METRIC_COLUMNS", "RunFolder", "RunFolderError", "State", "claim_run_folder"]
 
 State = Literal["running", "done", "failed", "stopped"]
-_LARGEST_JSON = 1 << 24  # bytes
 METRIC_COLUMNS = ("epoch", "step", "name", "value")
-
-
-class RunFolderError(RuntimeError):
-    """A file of a run folder is damaged."""
 
 
 class RunFolder:
@@ -56,6 +59,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.result = self.path / "result.json"
         self.non_finite = self.path / "nonfinite.json"
+        self.job = self.path / "job.json"
         self.log = self.path / "train.log"
 
     def __str__(self) -> str:
@@ -90,7 +94,7 @@ class RunFolder:
 
     def read_provenance(self) -> dict[str, Any]:
         """The content of provenance.json; empty if there is none."""
-        return self._read_json(self.provenance)
+        return read_json(self.provenance)
 
     def write_status(self, state: State, **details: Any) -> None:
         """Replace status.json by ``state``, the time and ``details`` (epoch, step, error …).
@@ -108,7 +112,7 @@ class RunFolder:
 
     def read_status(self) -> dict[str, Any]:
         """The content of status.json; empty if there is none."""
-        return self._read_json(self.status)
+        return read_json(self.status)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json: the run is done."""
@@ -116,7 +120,7 @@ class RunFolder:
 
     def read_result(self) -> dict[str, Any]:
         """The content of result.json; empty if there is none."""
-        return self._read_json(self.result)
+        return read_json(self.result)
 
     def write_non_finite(self, finding: Mapping[str, Any]) -> Path:
         """Write nonfinite.json, and return its path."""
@@ -161,7 +165,7 @@ class RunFolder:
         own = (self.config, self.provenance, self.status, self.metrics, self.result)
         folders = (self.tensorboard, self.checkpoints)
         inside = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
-        return [*own, self.non_finite, self.log, *folders, *inside]
+        return [*own, self.non_finite, self.job, self.log, *folders, *inside]
 
     def clear(self) -> None:
         """Remove what an earlier run left, except train.log, which goes on."""
@@ -180,27 +184,6 @@ class RunFolder:
         """Remove the folder if nothing is in it."""
         if self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
-
-    @staticmethod
-    def _read_json(file: Path) -> dict[str, Any]:
-        if not file.exists():
-            return {}
-        try:
-            if not file.is_file():
-                raise ValueError("it is no file")
-            if (size := file.stat().st_size) > _LARGEST_JSON:
-                raise ValueError(f"it has {size} bytes, which no run's has")
-            content = json.loads(file.read_text(encoding="utf-8"))
-            if not isinstance(content, dict):
-                raise ValueError("it holds no object")
-        except (
-            OSError,
-            ValueError,
-            RecursionError,
-        ) as error:  # bad JSON and bad UTF-8 are ValueErrors
-            reason = " ".join(str(error).split())
-            raise RunFolderError(f"{file}: cannot be read: {reason}") from error
-        return content
 
 
 def claim_run_folder(parent: Path | str, now: datetime | None = None) -> RunFolder:

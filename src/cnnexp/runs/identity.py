@@ -12,7 +12,7 @@ from cnnexp.runs.files import plain
 __all__ = ["config_hash"]
 
 # Where things lie and what the run is called do not change what is computed.
-_NOT_IDENTITY = ("output_dir", "name", "hydra")
+_NOT_IDENTITY = ("output_dir", "name", "sweep", "hydra")
 # Which algorithms backward=auto took: another machine may take others for the same job. How many
 # processes make batches, and how often a checkpoint is written, changes no number.
 _NOT_IDENTITY_OF = {

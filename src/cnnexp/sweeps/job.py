@@ -113,13 +113,17 @@ def _is_done(folder: RunFolder, training: TrainingJob) -> bool:
     return done and not longer and trained_on(folder, training.data.images.checksum)
 
 
-def log_to(folder: Path | None) -> None:
-    """Log as ``cnnexp.train`` does: to the terminal, and to train.log in ``folder`` if there is one."""
+def log_to(folder: Path | None, *, terminal: bool = True) -> None:
+    """Log as ``cnnexp.train`` does: on the ``terminal``, and to train.log in ``folder`` if there is one."""
     text = (conf_dir() / "hydra" / "job_logging" / "cnnexp.yaml").read_text(encoding="utf-8")
     settings = yaml.safe_load(text)
+    handlers = settings["handlers"]
     if folder is None:
-        del settings["handlers"]["file"]
-        settings["root"] = {"level": "ERROR", "handlers": ["console"]}
+        del handlers["file"]
+        settings["root"]["level"] = "ERROR"
     else:
-        settings["handlers"]["file"]["filename"] = str(folder / "train.log")
+        handlers["file"]["filename"] = str(folder / "train.log")
+    if not terminal:
+        del handlers["console"]
+    settings["root"]["handlers"] = list(handlers)
     logging.config.dictConfig(settings)

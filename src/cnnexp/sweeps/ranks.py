@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from cnnexp.runs import RunFolder
 from cnnexp.sweeps.job import Job
+from cnnexp.sweeps.processes import how_it_ended
 from cnnexp.training import Parallelism, leave_failure
 from cnnexp.training.stopping import STOPPING, TrainingStopped
 
@@ -55,12 +56,12 @@ def run_ranks(job: Job, parallel: Parallelism) -> None:
     stop = next((code for code in codes if code in (130, 143)), None)
     if stop is not None and RunFolder(job.folder).read_status().get("state") != "failed":
         raise TrainingStopped(stop)
-    killed = [(rank, -code) for rank, code in enumerate(codes) if code < 0]
+    killed = [(rank, code) for rank, code in enumerate(codes) if code < 0]
     folder = RunFolder(job.folder)
     status = folder.read_status()
     if killed and status.get("state") == "running":
-        rank, number = killed[0]
-        reason = f"rank {rank}: {_killed(number)}"
+        rank, code = killed[0]
+        reason = f"rank {rank}: {how_it_ended(code)}"
         details = {k: status[k] for k in ("epoch", "step") if k in status}
         folder.write_status("failed", **details, error=reason)
         raise RuntimeError(reason)
@@ -105,21 +106,12 @@ def _see_through(ranks: list[subprocess.Popen[str]], store: dist.Store) -> None:
             code = process.poll()
             if code is not None and code < 0 and rank not in told:
                 told.add(rank)
-                leave_failure(store, rank, _killed(-code))
+                leave_failure(store, rank, how_it_ended(code))
         if deadline is None and any(process.poll() for process in ranks):
             deadline = time.monotonic() + _GRACE
         if deadline is not None and (time.monotonic() > deadline or ranks[0].poll() is not None):
             return  # the others only wait for those that are gone
         time.sleep(_POLL)
-
-
-def _killed(number: int) -> str:
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = f"signal {number}"
-    hint = " (out of memory?)" if number == signal.SIGKILL else ""
-    return f"its process was ended by {name}{hint}"
 
 
 @contextmanager

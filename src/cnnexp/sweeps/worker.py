@@ -1,40 +1,75 @@
-"""``python -m cnnexp.sweeps.worker``: the process of one rank; a job comes in by its standard input."""
+"""The process of a job, or of one of its ranks.
+
+``python -m cnnexp.sweeps.worker`` gets the job as one line of JSON by its standard input, and ends when
+that is closed: whoever started it is gone then. A process forked from a warm server gets both by a pipe.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-from cnnexp.runs import place
+from cnnexp.runs import RunFolder, place
 from cnnexp.sweeps.job import Job, log_to, run_job
 
-__all__: list[str] = []
+__all__ = ["OWN_LOG", "forked"]
+
+OWN_LOG = "CNNEXP_OWN_LOG"  # in the environment: print into the job's train.log, not on the terminal
 
 
-def _end_with_the_parent() -> None:
-    sys.stdin.read()  # returns when the other end is closed, however that came about
-    os._exit(1)
+def forked(line: str, lifeline: Connection, environment: Mapping[str, str], threads: int) -> None:
+    """Run a job in this process, which was forked from a warm server, with a log of its own."""
+    os.setsid()
+    os.environ.update(environment)
+    job = Job.from_json(line)
+    _write_to(RunFolder(job.folder).log)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+
+    import torch
+
+    torch.set_num_threads(threads)
+    sys.exit(_run(job, lambda: lifeline.poll(None), terminal=False))
 
 
-def _main() -> int:
-    job = Job.from_json(sys.stdin.readline())
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+def _write_to(log: Path) -> None:
+    """Let what this process prints, a crash's last words among it, go to ``log``."""
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+
+
+def _run(job: Job, parent_is_gone: Callable[[], object], *, terminal: bool) -> int:
+    def watch() -> None:
+        parent_is_gone()  # returns when the other end is closed, however that came about
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
     sys.orig_argv[:] = job.command
     logging.raiseExceptions = False
     here = place()
     first = here is None or here.rank == 0
-    log_to(Path(job.folder) if first else None)
-    value = run_job(job, progress_bar=sys.stderr.isatty())
-    return 0 if value is not None or not _failed(job) else 1
+    log_to(Path(job.folder) if first else None, terminal=terminal)
+    run_job(job, progress_bar=terminal and sys.stderr.isatty())
+    return 1 if RunFolder(job.folder).read_status().get("state") == "failed" else 0
 
 
-def _failed(job: Job) -> bool:
-    from cnnexp.runs import RunFolder
-
-    return RunFolder(job.folder).read_status().get("state") == "failed"
+def _main() -> int:
+    job = Job.from_json(sys.stdin.readline())
+    own_log = bool(os.environ.get(OWN_LOG))
+    if own_log:
+        _write_to(RunFolder(job.folder).log)
+    return _run(job, sys.stdin.read, terminal=not own_log)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -77,19 +78,33 @@ def lines_above_bar(progress_bar: bool) -> AbstractContextManager[None]:
 
 
 class RunStatus(Callback):
-    """Keep status.json current: epoch and step, after each epoch.
+    """Keep status.json current after each epoch: epoch of how many, step, seconds so far, val/acc.
+
+    The seconds of a resumed run are those that its epochs would have taken at the present pace.
 
     Args:
         folder: The run folder.
     """
 
     def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
+        self._folder, self._began, self._first = folder, 0.0, 0
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the epochs and steps that are done."""
-        done = trainer.current_epoch + 1
-        self._folder.write_status("running", epoch=done, step=trainer.global_step)
+        done, seconds = trainer.current_epoch + 1, time.monotonic() - self._began
+        accuracy = trainer.callback_metrics.get("val/acc")
+        self._folder.write_status(
+            "running",
+            epoch=done,
+            epochs=trainer.max_epochs,
+            step=trainer.global_step,
+            seconds=round(seconds * done / (done - self._first), 1),
+            **({} if accuracy is None else {"val/acc": round(float(accuracy), 6)}),
+        )
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._began, self._first = time.monotonic(), trainer.current_epoch
 
 
 def _metrics(trainer: L.Trainer) -> dict[str, float]:

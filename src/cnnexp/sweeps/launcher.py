@@ -1,0 +1,281 @@
+"""Run jobs of a ledger on this machine, several at a time, each in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cnnexp.config.errors import ConfigError
+from cnnexp.sweeps.job import Job
+from cnnexp.sweeps.ledger import Claim, Entry, Ledger
+from cnnexp.sweeps.processes import JobProcess, WarmServer, how_it_ended, start_anew
+from cnnexp.sweeps.slots import GPUPool, cores, gpus_of, visible_gpus
+from cnnexp.sweeps.view import View
+
+__all__ = ["LauncherSettings", "LocalLauncher", "Task"]
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.05  # seconds between two looks at the processes
+_LOOK_AROUND = 1.0  # seconds between two looks at what others have, and at the file that says stop
+_PATIENCE = 60.0  # seconds for a job to write its checkpoint after a time limit, before it is killed
+
+
+@dataclass(frozen=True)
+class LauncherSettings:
+    """The part ``hydra.launcher`` of a config.
+
+    Attributes:
+        jobs: At a time; ``auto``: one a GPU slot, or without GPUs one for two processors.
+        gpus: Ids to hand out; ``auto``: all of this machine.
+        jobs_per_gpu: At a time.
+        threads: Processor threads of a job; None: the processors divided by ``jobs``.
+        time_limit: Seconds after which a job is stopped, to go on at the next launch; None for none.
+        memory_limit: GiB of memory, of a job's process alone, at which it is ended; None for none.
+    """
+
+    jobs: int | str = "auto"
+    gpus: Sequence[int | str] | str = "auto"
+    jobs_per_gpu: int = 1
+    threads: int | None = None
+    time_limit: float | None = None
+    memory_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "jobs_per_gpu", "threads"):
+            value = getattr(self, name)
+            if name == "jobs" and value == "auto":
+                continue
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                allowed = "auto or a whole number" if name == "jobs" else "a whole number"
+                raise ConfigError(f"hydra.launcher.{name}={value}: must be {allowed}, at least 1")
+        if isinstance(self.gpus, str) and self.gpus != "auto":
+            raise ConfigError(f"hydra.launcher.gpus={self.gpus}: must be auto or a list, as in [0,1]")
+        for name in ("time_limit", "memory_limit"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"hydra.launcher.{name}={value}: must be above 0, or null")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job to run.
+
+    Attributes:
+        id: By which the ledger knows it.
+        job: What a process gets.
+        retry: When it failed, if it is to run again all the same; another failure counts.
+    """
+
+    id: str
+    job: Job
+    retry: str | None = None
+
+
+@dataclass
+class _Running:
+    task: Task
+    process: JobProcess
+    claim: Claim
+    gpus: tuple[str, ...]
+    began: float = field(default_factory=time.monotonic)
+    reason: str = ""
+
+
+class LocalLauncher:
+    """Run tasks until each is done, failed or stopped, by this launcher or by another one.
+
+    Args:
+        ledger: Where the jobs are.
+        settings: How many at a time, and on what.
+        view: Shown how it goes.
+    """
+
+    def __init__(self, ledger: Ledger, settings: LauncherSettings, view: View) -> None:
+        self._ledger, self._settings, self._view = ledger, settings, view
+        auto = isinstance(settings.gpus, str)
+        gpus = visible_gpus() if auto else [str(gpu) for gpu in settings.gpus]
+        self._pool = GPUPool(gpus, settings.jobs_per_gpu)
+        slots = len(gpus) * settings.jobs_per_gpu or max(1, cores() // 2)
+        self._jobs = settings.jobs if isinstance(settings.jobs, int) else slots
+        self._threads = settings.threads or max(1, cores() // self._jobs)
+        self._server: WarmServer | None = None
+        self._running: list[_Running] = []
+        self._stop: int | None = None
+
+    def run(self, tasks: Sequence[Task]) -> list[Entry]:
+        """The jobs as they are at the end, in the order of ``tasks``.
+
+        Raises:
+            ConfigError: A job needs more GPUs than there are to hand out.
+        """
+        for task in tasks:
+            self._gpus_for(task)
+        waiting = {task.id: task for task in tasks}
+        entries = [self._ledger.entry(job) for job in waiting]
+        self._view.begin(self._ledger, entries, self._jobs, self._threads, self._pool.ids)
+        with self._signals(), self._view:
+            look_around = 0.0
+            while waiting or self._running:
+                self._end_those_over()
+                if self._stop is None:
+                    self._start_some(waiting)
+                elif not self._running:
+                    break
+                if time.monotonic() > look_around:
+                    look_around = time.monotonic() + _LOOK_AROUND
+                    self._look_around(waiting)
+                time.sleep(_POLL if self._running else _POLL * 4)
+        entries = [self._ledger.entry(task.id) for task in tasks]
+        self._view.end(entries)
+        if self._stop is not None:
+            raise SystemExit(128 + self._stop)
+        return entries
+
+    def _start_some(self, waiting: dict[str, Task]) -> None:
+        for task in list(waiting.values()):
+            if len(self._running) >= self._jobs:
+                return
+            need = self._gpus_for(task)
+            gpus = self._pool.take(need) if need else ()
+            if gpus is None:
+                continue
+            claim = self._ledger.claim(task.id)
+            started = claim is not None and self._start(task, claim, gpus, waiting)
+            if not started:
+                self._pool.give_back(gpus)
+
+    def _start(
+        self, task: Task, claim: Claim, gpus: tuple[str, ...], waiting: dict[str, Task]
+    ) -> bool:
+        """Start what is not over yet; whether it was."""
+        entry = self._ledger.entry(task.id)
+        failed = entry.state == "failed" and str(entry.status.get("time")) != task.retry
+        if entry.state == "done" or failed:
+            claim.give_back()
+            del waiting[task.id]
+            self._view.over(self._ledger.entry(task.id), ran=False)
+            return False
+        del waiting[task.id]
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if self._pool.ids else {}
+        accelerator = task.job.config.get("accelerator", {})
+        if accelerator.get("name") in ("ddp", "ddp_cpu", "fsdp") or len(gpus) > 1:
+            process = start_anew(task.job, environment, self._threads)
+        else:
+            self._server = self._server or WarmServer(self._threads)
+            process = self._server.start(task.job, environment)
+        self._running.append(_Running(task, process, claim, gpus))
+        self._view.started(self._ledger.entry(task.id))
+        return True
+
+    def _end_those_over(self) -> None:
+        for each in list(self._running):
+            code = each.process.exit_code()
+            if code is None:
+                self._watch(each)
+                continue
+            each.process.close()
+            self._running.remove(each)
+            self._write_down(each, code)
+            self._pool.give_back(each.gpus)
+            each.claim.give_back()
+            self._view.over(self._ledger.entry(each.task.id), ran=True)
+
+    def _watch(self, each: _Running) -> None:
+        """Hold a job to its limits."""
+        seconds, limit = time.monotonic() - each.began, self._settings.time_limit
+        if limit is not None and seconds > limit:
+            if not each.reason:
+                each.reason = f"time limit of {limit:g} s; the same command goes on"
+                each.process.send(signal.SIGTERM)
+            elif seconds > limit + _PATIENCE:
+                each.process.send(signal.SIGKILL)
+        most = self._settings.memory_limit
+        if most is not None and (used := _memory(each.process.pid)) > most:
+            each.reason = f"used {used:.2f} GiB of memory, more than memory_limit={most:g}"
+            each.process.send(signal.SIGKILL)
+
+    def _write_down(self, each: _Running, code: int) -> None:
+        """How a job ended that could not say so itself, or was ended by the launcher."""
+        folder = self._ledger.folder(each.task.id)
+        status = folder.read_status()
+        state = status.get("state", "running")
+        kept = {k: v for k, v in status.items() if k not in ("state", "time", "error")}
+        if state == "stopped" and each.reason:
+            folder.write_status("stopped", **kept, error=each.reason)
+        if state != "running" or (self._stop is not None and code == -signal.SIGTERM):
+            return
+        reason = each.reason or how_it_ended(code)
+        folder.write_status("failed", **kept, error=reason, last_lines=_last_lines(folder.log))
+
+    def _look_around(self, waiting: dict[str, Task]) -> None:
+        """Take note of what other launchers have done, and of the file that asks to stop."""
+        if self._stop is None and self._ledger.stop.exists():
+            self._ask_to_stop(signal.SIGTERM)
+        self._view.refresh([each.task.id for each in self._running])
+
+    def _ask_to_stop(self, number: int) -> None:
+        self._stop = number
+        for each in self._running:
+            each.process.send(signal.SIGTERM)
+
+    def _gpus_for(self, task: Task) -> int:
+        need = gpus_of(task.job.config.get("accelerator", {}), len(self._pool.ids))
+        if need > len(self._pool.ids):
+            raise ConfigError(
+                f"accelerator.devices={need}: the launcher has {len(self._pool.ids)} GPUs to hand out "
+                f"({', '.join(self._pool.ids)})"
+            )
+        return need
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Within it SIGINT and SIGTERM stop the jobs, which write their checkpoints; again: at once."""
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            again = self._stop is not None
+            if not again:
+                self._view.say("stopping: jobs write their checkpoints; once more stops at once")
+            self._ask_to_stop(number)
+            if again:
+                for each in self._running:
+                    each.process.send(signal.SIGKILL)
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, handle)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _last_lines(file: Path, count: int = 10) -> list[str]:
+    try:
+        with file.open("rb") as stream:
+            stream.seek(max(0, file.stat().st_size - 8192))
+            return stream.read().decode("utf-8", "replace").splitlines()[-count:]
+    except OSError:
+        return []
+
+
+def _memory(pid: int) -> float:
+    """GiB that process ``pid`` holds; 0 where the system does not say."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0.0
+    for line in text.splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 2**20
+    return 0.0

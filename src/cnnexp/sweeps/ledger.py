@@ -1,0 +1,166 @@
+"""The ledger of a sweep: its folder, in which each job has one, named by the hash of its config.
+
+::
+
+    sweep.json               the arguments of the command that was given last, and where
+    stop                     there as long as all launchers are asked to stop
+    <job-id>/                a run folder, and beside the run's own files
+        job.json             what distinguishes the job: its overrides
+        claim                locked by the launcher that has the job; who that is
+
+A job is claimed by a lock that the system lets go when the claimer ends, however it does: what a dead
+launcher had is free at once. Several launchers, on several machines if their file system has locks,
+share one ledger.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cnnexp.runs import RunFolder, RunFolderError, config_hash
+from cnnexp.runs.files import read_json, write_json
+
+__all__ = ["Claim", "Entry", "Ledger"]
+
+
+class Claim:
+    """A job that is this process's until it is given back."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def give_back(self) -> None:
+        """Let others have it."""
+        os.close(self._handle)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One job as the ledger has it.
+
+    Attributes:
+        id: The hash of its config.
+        overrides: What distinguishes it.
+        state: ``waiting``, ``running``, ``interrupted`` (nobody runs it any more), ``done``, ``failed``,
+            ``stopped``.
+        status: The content of status.json.
+        folder: Its run folder.
+    """
+
+    id: str
+    overrides: Sequence[str]
+    state: str
+    status: Mapping[str, Any]
+    folder: RunFolder
+
+
+class Ledger:
+    """Read and write a sweep's folder.
+
+    Args:
+        path: The folder; it is made at the first write.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.sweep = self.path / "sweep.json"
+        self.stop = self.path / "stop"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def begin(self, arguments: Sequence[str]) -> None:
+        """Note the arguments of ``cnnexp.train``, and that nobody is to stop any more."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.stop.unlink(missing_ok=True)
+        content = {"arguments": list(arguments), "folder": os.getcwd()}
+        if read_json(self.sweep) != content:
+            write_json(self.sweep, content)
+
+    def command(self) -> tuple[list[str], str]:
+        """The arguments of the command that was given last, and where; [] if there was none."""
+        content = read_json(self.sweep)
+        return list(content.get("arguments", [])), str(content.get("folder", "."))
+
+    def ask_to_stop(self) -> None:
+        """Let all launchers stop; they look for it every second."""
+        self.stop.touch()
+
+    def add(self, config: Mapping[str, Any], overrides: Sequence[str]) -> str:
+        """Enter the job of ``config`` (resolved, plain types), if it is new; its id."""
+        job = config_hash(config)
+        folder = self.folder(job)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        if not folder.job.exists():
+            if not folder.config.exists():
+                folder.write_config(config)
+            write_json(folder.job, {"overrides": list(overrides)})
+        return job
+
+    def folder(self, job: str) -> RunFolder:
+        """The job's run folder."""
+        return RunFolder(self.path / job)
+
+    def claim(self, job: str) -> Claim | None:
+        """The job, if nobody has it."""
+        handle = os.open(self.path / job / "claim", os.O_RDWR | os.O_CREAT, 0o644)
+        if not _lock(handle):
+            os.close(handle)
+            return None
+        os.truncate(handle, 0)
+        os.write(handle, f"{socket.gethostname()} {os.getpid()}\n".encode())
+        return Claim(handle)
+
+    def is_claimed(self, job: str) -> bool:
+        """Whether somebody has it."""
+        file = self.path / job / "claim"
+        try:
+            handle = os.open(file, os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            return not _lock(handle)
+        finally:
+            os.close(handle)
+
+    def entry(self, job: str) -> Entry:
+        """The job as it stands."""
+        folder = self.folder(job)
+        try:
+            status = folder.read_status()
+        except RunFolderError as error:
+            status = {"state": "failed", "error": str(error)}
+        state = str(status.get("state", "waiting"))
+        if state == "running" and not self.is_claimed(job):
+            state = "interrupted"
+        overrides = read_json(folder.job).get("overrides", [])
+        return Entry(job, overrides, state, status, folder)
+
+    def entries(self) -> Iterator[Entry]:
+        """All jobs, by their overrides."""
+        jobs = [file.parent.name for file in self.path.glob("*/job.json")]
+        yield from sorted(map(self.entry, jobs), key=lambda e: (list(e.overrides), e.id))
+
+    def config(self, job: str) -> dict[str, Any]:
+        """The job's config."""
+        return yaml.safe_load(self.folder(job).config.read_text(encoding="utf-8"))
+
+
+def _lock(handle: int) -> bool:
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,170 @@
+"""Processes that run a job each: forked from a warm server, or started anew."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from typing import Protocol
+
+from cnnexp.sweeps.job import Job
+from cnnexp.sweeps.worker import OWN_LOG, forked
+
+__all__ = ["JobProcess", "WarmServer", "how_it_ended", "start_anew", "thread_caps"]
+
+
+class JobProcess(Protocol):
+    """A process that runs a job."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        ...
+
+    def exit_code(self) -> int | None:
+        """None as long as it runs; negative if a signal ended it."""
+        ...
+
+    def send(self, number: int) -> None:
+        """Send it a signal, if it runs."""
+        ...
+
+    def close(self) -> None:
+        """Forget it, once it has ended."""
+        ...
+
+
+class _Forked:
+    def __init__(self, context: multiprocessing.context.BaseContext, job: Job, environment: Mapping[str, str], threads: int) -> None:
+        far, self._lifeline = context.Pipe(duplex=False)
+        self._process = context.Process(  # pyright: ignore[reportAttributeAccessIssue]
+            target=forked, args=(job.to_json(), far, dict(environment), threads)
+        )
+        self._process.start()
+        far.close()
+        self.pid: int = self._process.pid
+
+    def exit_code(self) -> int | None:
+        return self._process.exitcode
+
+    def send(self, number: int) -> None:
+        if self._process.exitcode is None:
+            _send(self.pid, number)
+
+    def close(self) -> None:
+        self._process.join()
+        self._process.close()
+        self._lifeline.close()
+
+
+class _Anew:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def exit_code(self) -> int | None:
+        return self._process.poll()
+
+    def send(self, number: int) -> None:
+        if self._process.poll() is None:
+            _send(self.pid, number)
+
+    def close(self) -> None:
+        self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+def _send(pid: int, number: int) -> None:
+    try:
+        if number == signal.SIGKILL:
+            os.killpg(pid, number)  # with its data workers and ranks; each leads a session of its own
+        else:
+            os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+class WarmServer:
+    """Fork jobs from a process that has imported what they need.
+
+    Args:
+        threads: Processor threads of each job.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["cnnexp.sweeps.warm"])
+        with thread_caps(threads):
+            forkserver.ensure_running()  # imports while the first jobs are looked at
+
+    def start(self, job: Job, environment: Mapping[str, str]) -> JobProcess:
+        """Run ``job``; ``environment`` is added to the server's."""
+        with _nameless_main():
+            return _Forked(self._context, job, environment, self._threads)
+
+
+@contextmanager
+def _nameless_main() -> Iterator[None]:
+    """Within it no process that is started runs this one's main module again."""
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    main.__spec__ = None
+    if file is not None:
+        del main.__file__
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
+
+
+@contextmanager
+def thread_caps(threads: int) -> Iterator[None]:
+    """Within it the environment gives a process that is started so many processor threads."""
+    names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def start_anew(job: Job, environment: Mapping[str, str], threads: int) -> JobProcess:
+    """Run ``job`` in a whole process of its own, as one that starts ranks needs."""
+    with thread_caps(threads):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cnnexp.sweeps.worker"],
+            stdin=subprocess.PIPE,
+            env={**os.environ, **environment, OWN_LOG: "1"},
+            text=True,
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    process.stdin.write(job.to_json() + "\n")
+    process.stdin.flush()
+    return _Anew(process)
+
+
+def how_it_ended(code: int) -> str:
+    """What the exit code of a process that could not say so itself tells."""
+    if code >= 0:
+        return f"its process ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+    return f"its process was ended by {name}{hint}"

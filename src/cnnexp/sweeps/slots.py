@@ -1,0 +1,62 @@
+"""What the jobs of a launcher share: GPUs and processor threads."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["GPUPool", "cores", "gpus_of", "visible_gpus"]
+
+
+class GPUPool:
+    """Hand out GPUs, each to ``per_gpu`` jobs at the most.
+
+    Args:
+        ids: Of the GPUs, as in ``CUDA_VISIBLE_DEVICES``.
+        per_gpu: Jobs a GPU, ≥ 1.
+    """
+
+    def __init__(self, ids: Sequence[str], per_gpu: int = 1) -> None:
+        self.ids, self.per_gpu = tuple(ids), per_gpu
+        self._taken: Counter[str] = Counter()
+
+    def take(self, count: int) -> tuple[str, ...] | None:
+        """``count`` different GPUs, those with the fewest jobs first; None as long as there are not so many."""
+        free = [gpu for gpu in self.ids if self._taken[gpu] < self.per_gpu]
+        if len(free) < count:
+            return None
+        taken = tuple(sorted(free, key=lambda gpu: self._taken[gpu])[:count])
+        self._taken.update(taken)
+        return taken
+
+    def give_back(self, ids: Sequence[str]) -> None:
+        """They are free again."""
+        self._taken.subtract(ids)
+
+
+def visible_gpus() -> list[str]:
+    """Ids of this machine's GPUs, found without CUDA being initialised in this process."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    import torch
+
+    return [str(i) for i in range(torch.cuda.device_count())]
+
+
+def gpus_of(accelerator: Mapping[str, Any], pool: int) -> int:
+    """How many GPUs a job with this ``accelerator`` needs, where ``pool`` are shared out."""
+    name, devices = accelerator.get("name"), accelerator.get("devices", 1)
+    if pool == 0 or name not in ("auto", "gpu", "ddp", "fsdp"):
+        return 0
+    return pool if devices == "auto" else int(devices)
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,167 @@
+"""How a sweep shows itself: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from cnnexp.sweeps.ledger import Entry, Ledger
+
+__all__ = ["View", "names_of", "table"]
+
+log = logging.getLogger(__name__)
+
+_STYLES = {"done": "green", "failed": "red", "running": "bold", "stopped": "yellow"}
+_SHOWN_OVER = 8  # jobs that are over, the last ones, in the live table
+
+
+class View:
+    """Show how a launcher's jobs go.
+
+    Args:
+        console: Where to; None for the terminal.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._live: Live | None = None
+        self._over: list[Entry] = []
+        self._ran = 0
+        self._count, self._began = 0, time.monotonic()
+        self._ledger = Ledger("")
+        self._names: Mapping[str, str] = {}
+
+    def begin(
+        self, ledger: Ledger, jobs: Sequence[Entry], at_once: int, threads: int, gpus: Sequence[str]
+    ) -> None:
+        """Say what is about to run."""
+        self._ledger, self._count, self._began = ledger, len(jobs), time.monotonic()
+        self._names = names_of(jobs)
+        on = f"GPUs {', '.join(gpus)}" if gpus else f"{threads} thread{'s' * (threads > 1)} each"
+        self.say(f"sweep {ledger}: {len(jobs)} jobs, {at_once} at a time, {on}")
+
+    def __enter__(self) -> View:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        if self._live is not None:
+            self._live.__exit__(None, None, None)
+            self._live = None
+
+    def say(self, text: str) -> None:
+        """A line."""
+        if self._live is not None:
+            self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            log.info(text)
+
+    def started(self, entry: Entry) -> None:
+        """A job runs."""
+        if self._live is None:
+            again = f" (goes on, epoch {entry.status['epoch'] + 1})" if entry.status.get("epoch") else ""
+            log.info("%s  runs%s  %s", entry.id, again, self._names[entry.id])
+
+    def over(self, entry: Entry, *, ran: bool) -> None:
+        """A job has ended; ``ran``: in this launcher, else it was over before, or in another."""
+        self._over.append(entry)
+        self._ran += ran
+        state = entry.state if ran else f"is {entry.state} already"
+        self.say(
+            f"{entry.id}  {state}  {_figures(entry)}  {self._names[entry.id]}  "
+            f"({len(self._over)}/{self._count})"
+        )
+
+    def refresh(self, running: Sequence[str]) -> None:
+        """Draw the table anew, with these jobs running."""
+        if self._live is not None:
+            rows = [self._ledger.entry(job) for job in running]
+            shown = [*self._over[-_SHOWN_OVER:], *rows]
+            title = f"{self._ledger}   {len(self._over)}/{self._count} over   {self._left()}"
+            self._live.update(table(shown, self._names, title), refresh=True)
+
+    def end(self, entries: Sequence[Entry]) -> None:
+        """Sum up."""
+        counts = Counter(entry.state for entry in entries)
+        parts = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+        self.say(f"sweep {self._ledger}: {parts}")
+        for entry in entries:
+            if entry.state == "failed":
+                self.say(f"{entry.id}  failed: {entry.status.get('error')}  ({entry.folder.log})")
+
+    def _left(self) -> str:
+        if not self._ran:
+            return ""
+        seconds = (time.monotonic() - self._began) / self._ran * (self._count - len(self._over))
+        return f"about {_span(seconds)} left"
+
+
+def names_of(entries: Sequence[Entry]) -> dict[str, str]:
+    """Id → the overrides that not all of ``entries`` have: what one looks for in a list of them."""
+    common = set(entries[0].overrides) if len(entries) > 1 else set()
+    for entry in entries:
+        common &= set(entry.overrides)
+    return {e.id: " ".join(o for o in e.overrides if o not in common) or "-" for e in entries}
+
+
+def table(entries: Sequence[Entry], names: Mapping[str, str], title: str = "") -> Table:
+    """Jobs as a table: what distinguishes each, its state, epoch, validation and test accuracy."""
+    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for name in ("job", "overrides", "state", "epoch", "val/acc", "test/acc", "left"):
+        made.add_column(name, overflow="fold")
+    for entry in entries:
+        status, result = entry.status, _result(entry)
+        epoch = f"{status['epoch']}/{status.get('epochs', '?')}" if "epoch" in status else ""
+        made.add_row(
+            entry.id,
+            names[entry.id],
+            entry.state,
+            epoch,
+            _percent(result.get("val/acc", status.get("val/acc"))),
+            _percent(result.get("test/acc")),
+            _time_left(entry),
+            style=_STYLES.get(entry.state),
+        )
+    return made
+
+
+def _figures(entry: Entry) -> str:
+    if entry.state == "done":
+        result = _result(entry)
+        return "  ".join(
+            f"{name} {_percent(result[name])}"
+            for name in ("val/acc", "test/acc")
+            if result.get(name) is not None
+        )
+    return str(entry.status.get("error", ""))
+
+
+def _result(entry: Entry) -> dict[str, Any]:
+    return entry.folder.read_result() if entry.state == "done" else {}
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.2%}" if isinstance(value, (int, float)) else ""
+
+
+def _time_left(entry: Entry) -> str:
+    """From the time that the epochs so far have taken."""
+    seconds, done, whole = (entry.status.get(k) for k in ("seconds", "epoch", "epochs"))
+    if entry.state != "running" or not seconds or not done or not whole:
+        return ""
+    return _span(seconds / done * (whole - done))
+
+
+def _span(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,1 @@
+"""Hydra launchers that call cnnexp.sweeps."""
