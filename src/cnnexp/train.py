@@ -33,6 +33,7 @@ from cnnexp.runs import RunFolder, claim_run_folder, config_hash, place
 from cnnexp.sweeps import Job, Ledger, log_to
 from cnnexp.sweeps import run_job as run
 from cnnexp.sweeps.hydra import prepare
+from cnnexp.sweeps.processes import warm_up
 
 if TYPE_CHECKING:
     from cnnexp.training import TrainingJob
@@ -53,6 +54,8 @@ _HYDRA_SWEEP = (
     "hydra.sweep.dir=${output_dir}/sweeps/${sweep.name}",
     "hydra.sweep.subdir=${job_id:}",
 )
+
+_MANY = 20  # jobs that take some seconds to check
 
 
 def main() -> None:
@@ -110,6 +113,11 @@ def _sweep(parser: argparse.ArgumentParser, flags: argparse.Namespace, composer:
     given = flags.overrides
     flags.overrides = [*_HYDRA, *_HYDRA_SWEEP, *given]
     jobs = composer.jobs(flags.overrides)
+    launchers = [o for o in flags.overrides if o.startswith("hydra/launcher=")]
+    if launchers[-1] == "hydra/launcher=local":
+        warm_up()  # imports while the jobs are checked
+    if len(jobs.overrides) > _MANY:
+        print(f"checking {len(jobs.overrides)} jobs", flush=True)
     configs, folders = [], []
     for overrides in jobs.overrides:
         config = composer.compose(overrides)

@@ -15,7 +15,7 @@ from typing import Any
 from cnnexp.config.errors import ConfigError
 from cnnexp.sweeps.job import Job
 from cnnexp.sweeps.ledger import Claim, Entry, Ledger
-from cnnexp.sweeps.processes import JobProcess, WarmServer, how_it_ended, start_anew
+from cnnexp.sweeps.processes import JobProcess, fork_warm, how_it_ended, start_anew
 from cnnexp.sweeps.slots import GPUPool, cores, gpus_of, visible_gpus
 from cnnexp.sweeps.view import View
 
@@ -106,7 +106,6 @@ class LocalLauncher:
         slots = len(gpus) * settings.jobs_per_gpu or max(1, cores() // 2)
         self._jobs = settings.jobs if isinstance(settings.jobs, int) else slots
         self._threads = settings.threads or max(1, cores() // self._jobs)
-        self._server: WarmServer | None = None
         self._running: list[_Running] = []
         self._stop: int | None = None
 
@@ -169,8 +168,8 @@ class LocalLauncher:
         if accelerator.get("name") in ("ddp", "ddp_cpu", "fsdp") or len(gpus) > 1:
             process = start_anew(task.job, environment, self._threads)
         else:
-            self._server = self._server or WarmServer(self._threads)
-            process = self._server.start(task.job, environment)
+            process = fork_warm(task.job, environment, self._threads)
+        claim.note(process.pid)
         self._running.append(_Running(task, process, claim, gpus))
         self._view.started(self._ledger.entry(task.id))
         return True

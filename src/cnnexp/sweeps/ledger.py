@@ -6,7 +6,7 @@
     stop                     there as long as all launchers are asked to stop
     <job-id>/                a run folder, and beside the run's own files
         job.json             what distinguishes the job: its overrides
-        claim                locked by the launcher that has the job; who that is
+        claim                locked by the launcher that has the job: its host and process, the job's
 
 A job is claimed by a lock that the system lets go when the claimer ends, however it does: what a dead
 launcher had is free at once. Several launchers, on several machines if their file system has locks,
@@ -36,6 +36,11 @@ class Claim:
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
+
+    def note(self, pid: int) -> None:
+        """Write down who has it, and the process that runs it."""
+        os.truncate(self._handle, 0)
+        os.pwrite(self._handle, f"{socket.gethostname()} {os.getpid()} {pid}\n".encode(), 0)
 
     def give_back(self) -> None:
         """Let others have it."""
@@ -115,8 +120,6 @@ class Ledger:
         if not _lock(handle):
             os.close(handle)
             return None
-        os.truncate(handle, 0)
-        os.write(handle, f"{socket.gethostname()} {os.getpid()}\n".encode())
         return Claim(handle)
 
     def is_claimed(self, job: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.context
 import os
 import signal
 import subprocess
@@ -15,7 +16,14 @@ from typing import Protocol
 from cnnexp.sweeps.job import Job
 from cnnexp.sweeps.worker import OWN_LOG, forked
 
-__all__ = ["JobProcess", "WarmServer", "how_it_ended", "start_anew", "thread_caps"]
+__all__ = [
+    "JobProcess",
+    "fork_warm",
+    "how_it_ended",
+    "start_anew",
+    "thread_caps",
+    "warm_up",
+]
 
 
 class JobProcess(Protocol):
@@ -40,14 +48,21 @@ class JobProcess(Protocol):
 
 
 class _Forked:
-    def __init__(self, context: multiprocessing.context.BaseContext, job: Job, environment: Mapping[str, str], threads: int) -> None:
+    def __init__(
+        self,
+        context: multiprocessing.context.ForkServerContext,
+        job: Job,
+        environment: Mapping[str, str],
+        threads: int,
+    ) -> None:
         far, self._lifeline = context.Pipe(duplex=False)
-        self._process = context.Process(  # pyright: ignore[reportAttributeAccessIssue]
+        self._process = context.Process(
             target=forked, args=(job.to_json(), far, dict(environment), threads)
         )
         self._process.start()
         far.close()
-        self.pid: int = self._process.pid
+        assert self._process.pid is not None
+        self.pid = self._process.pid
 
     def exit_code(self) -> int | None:
         return self._process.exitcode
@@ -90,24 +105,25 @@ def _send(pid: int, number: int) -> None:
         pass
 
 
-class WarmServer:
-    """Fork jobs from a process that has imported what they need.
+def warm_up() -> multiprocessing.context.ForkServerContext:
+    """Start the server that imports what jobs need, if there is none yet; does not wait for it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cnnexp.sweeps.warm"])
+    forkserver.ensure_running()
+    return context
+
+
+def fork_warm(job: Job, environment: Mapping[str, str], threads: int) -> JobProcess:
+    """Run ``job`` in a process forked from the warm server.
 
     Args:
-        threads: Processor threads of each job.
+        job: Of one rank.
+        environment: Added to the server's.
+        threads: Processor threads.
     """
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["cnnexp.sweeps.warm"])
-        with thread_caps(threads):
-            forkserver.ensure_running()  # imports while the first jobs are looked at
-
-    def start(self, job: Job, environment: Mapping[str, str]) -> JobProcess:
-        """Run ``job``; ``environment`` is added to the server's."""
-        with _nameless_main():
-            return _Forked(self._context, job, environment, self._threads)
+    context = warm_up()
+    with _nameless_main():
+        return _Forked(context, job, environment, threads)
 
 
 @contextmanager
@@ -126,32 +142,20 @@ def _nameless_main() -> Iterator[None]:
             main.__file__ = file
 
 
-@contextmanager
-def thread_caps(threads: int) -> Iterator[None]:
-    """Within it the environment gives a process that is started so many processor threads."""
-    names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(threads)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def thread_caps(threads: int) -> dict[str, str]:
+    """The environment in which a process that starts takes so many processor threads."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
 
 
 def start_anew(job: Job, environment: Mapping[str, str], threads: int) -> JobProcess:
     """Run ``job`` in a whole process of its own, as one that starts ranks needs."""
-    with thread_caps(threads):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cnnexp.sweeps.worker"],
-            stdin=subprocess.PIPE,
-            env={**os.environ, **environment, OWN_LOG: "1"},
-            text=True,
-            start_new_session=True,
-        )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cnnexp.sweeps.worker"],
+        stdin=subprocess.PIPE,
+        env={**os.environ, **thread_caps(threads), **environment, OWN_LOG: "1"},
+        text=True,
+        start_new_session=True,
+    )
     assert process.stdin is not None
     process.stdin.write(job.to_json() + "\n")
     process.stdin.flush()

@@ -120,7 +120,7 @@ def table(entries: Sequence[Entry], names: Mapping[str, str], title: str = "") -
         made.add_column(name, overflow="fold")
     for entry in entries:
         status, result = entry.status, _result(entry)
-        epoch = f"{status['epoch']}/{status.get('epochs', '?')}" if "epoch" in status else ""
+        epoch = "/".join(str(status[k]) for k in ("epoch", "epochs") if k in status)
         made.add_row(
             entry.id,
             names[entry.id],

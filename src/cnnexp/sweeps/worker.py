@@ -26,16 +26,19 @@ OWN_LOG = "CNNEXP_OWN_LOG"  # in the environment: print into the job's train.log
 def forked(line: str, lifeline: Connection, environment: Mapping[str, str], threads: int) -> None:
     """Run a job in this process, which was forked from a warm server, with a log of its own."""
     os.setsid()
-    os.environ.update(environment)
+    caps = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
+    os.environ.update({**caps, **environment})
     job = Job.from_json(line)
     _write_to(RunFolder(job.folder).log)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
 
+    import numba
     import torch
 
     torch.set_num_threads(threads)
+    numba.config.reload_config()  # it has read the server's environment
     sys.exit(_run(job, lambda: lifeline.poll(None), terminal=False))
 
 
