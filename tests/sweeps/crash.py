@@ -8,6 +8,7 @@ same jobs, each trained to its end once, with the same bits: weights, figures, c
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import random
 import signal
@@ -19,6 +20,9 @@ from dataclasses import asdict, dataclass
 from os import kill
 from pathlib import Path
 
+import torch
+
+from cnnexp.speed.result import conditions
 from cnnexp.sweeps import Ledger
 from tests.training.resumable import assert_same_run
 
@@ -113,16 +117,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("outputs/crash"))
-    parser.add_argument("--csv", type=Path, help="append the result to this file")
+    parser.add_argument("--csv", type=Path, help="write the result to this file")
     given = parser.parse_args(arguments)
     began = time.monotonic()
     report = asdict(compare(given.folder, given.jobs, given.kills, given.seed))
     report["seconds"] = round(time.monotonic() - began)
     print(json.dumps(report))
     if given.csv is not None:
-        from benchmarks.conditions import append_row
-
-        append_row(given.csv, report)
+        row = {**report, **conditions(torch.device("cpu"))}
+        with given.csv.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(row))
+            writer.writeheader()
+            writer.writerow(row)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 
 _POLL = 0.05  # seconds between two looks at the processes
 _LOOK_AROUND = 1.0  # seconds between two looks at what others have, and at the file that says stop
-_PATIENCE = 60.0  # seconds for a job to write its checkpoint after a time limit, before it is killed
+_PATIENCE = (
+    60.0  # seconds for a job to write its checkpoint after a time limit, before it is killed
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class LauncherSettings:
                 allowed = "auto or a whole number" if name == "jobs" else "a whole number"
                 raise ConfigError(f"hydra.launcher.{name}={value}: must be {allowed}, at least 1")
         if isinstance(self.gpus, str) and self.gpus != "auto":
-            raise ConfigError(f"hydra.launcher.gpus={self.gpus}: must be auto or a list, as in [0,1]")
+            raise ConfigError(
+                f"hydra.launcher.gpus={self.gpus}: must be auto or a list, as in [0,1]"
+            )
         for name in ("time_limit", "memory_limit"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -98,7 +98,9 @@ class _Anew:
 def _send(pid: int, number: int) -> None:
     try:
         if number == signal.SIGKILL:
-            os.killpg(pid, number)  # with its data workers and ranks; each leads a session of its own
+            os.killpg(
+                pid, number
+            )  # with its data workers and ranks; each leads a session of its own
         else:
             os.kill(pid, number)
     except (ProcessLookupError, PermissionError):

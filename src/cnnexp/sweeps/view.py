@@ -68,7 +68,11 @@ class View:
     def started(self, entry: Entry) -> None:
         """A job runs."""
         if self._live is None:
-            again = f" (goes on, epoch {entry.status['epoch'] + 1})" if entry.status.get("epoch") else ""
+            again = (
+                f" (goes on, epoch {entry.status['epoch'] + 1})"
+                if entry.status.get("epoch")
+                else ""
+            )
             log.info("%s  runs%s  %s", entry.id, again, self._names[entry.id])
 
     def over(self, entry: Entry, *, ran: bool) -> None:

@@ -20,7 +20,9 @@ from cnnexp.sweeps.job import Job, log_to, run_job
 
 __all__ = ["OWN_LOG", "forked"]
 
-OWN_LOG = "CNNEXP_OWN_LOG"  # in the environment: print into the job's train.log, not on the terminal
+OWN_LOG = (
+    "CNNEXP_OWN_LOG"  # in the environment: print into the job's train.log, not on the terminal
+)
 
 
 def forked(line: str, lifeline: Connection, environment: Mapping[str, str], threads: int) -> None:
