@@ -123,16 +123,15 @@ def _sweep(parser: argparse.ArgumentParser, flags: argparse.Namespace, composer:
         config = composer.compose(overrides)
         configs.append(plain_config(config))
         folders.append(RunFolder(Path(config.hydra.sweep.dir) / config_hash(configs[-1])))
-    for plain in configs:
-        _checked(plain, given)
+    checksums = [_checked(plain, given).data.images.checksum for plain in configs]
     if any(config.get("validate_only") for config in configs):
         known = "" if jobs.complete else " that are known before the sweep starts"
         print(f"checked: {len(configs)} jobs{known} can start")
         return 0
     for folder in folders:
         _make(folder.path.parent, "hydra.sweep.dir")
-    for overrides, plain in zip(jobs.overrides, configs, strict=True):
-        prepare([o for o in overrides if not o.startswith("hydra")], plain)
+    for overrides, plain, data in zip(jobs.overrides, configs, checksums, strict=True):
+        prepare([o for o in overrides if not o.startswith("hydra")], plain, data)
     Ledger(folders[0].path.parent).begin(sys.argv[1:])
     _hand_to_hydra(parser, flags)
     return _exit_code(folders) if jobs.complete else 0

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_gpus_are_handed_out_before_cuda_is_asked_for_and_never_twice(empty_fold
     assert {s["threads"] for s in seen} == {1}
     for gpu in ("3", "5"):
         times = sorted((s["began"], s["ended"]) for s in seen if s["gpus"] == gpu)
-        for (_, ended), (began, _) in zip(times, times[1:], strict=False):
+        for (_, ended), (began, _) in pairwise(times):
             assert ended < began
 
 

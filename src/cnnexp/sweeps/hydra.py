@@ -18,12 +18,18 @@ from cnnexp.sweeps.view import View
 
 __all__ = ["launch_locally", "prepare", "tasks"]
 
-_prepared: dict[tuple[str, ...], dict[str, Any]] = {}
+_prepared: dict[tuple[str, ...], tuple[dict[str, Any], str]] = {}
 
 
-def prepare(overrides: Sequence[str], config: Mapping[str, Any]) -> None:
-    """Keep the config that a job's ``overrides`` were found to make, so that it is composed once."""
-    _prepared[tuple(overrides)] = dict(config)
+def prepare(overrides: Sequence[str], config: Mapping[str, Any], data: str) -> None:
+    """Keep what was found out about a job when it was checked, so that it is composed once.
+
+    Args:
+        overrides: Of the job, without Hydra's own.
+        config: What they make.
+        data: Checksum of its data.
+    """
+    _prepared[tuple(overrides)] = dict(config), data
 
 
 def tasks(
@@ -33,7 +39,7 @@ def tasks(
     ledger = Ledger(str(sweep.hydra.sweep.dir))
     made = []
     for overrides in job_overrides:
-        config = _prepared.pop(tuple(overrides), None)
+        config, data = _prepared.pop(tuple(overrides), (None, None))
         if config is None:
             config = plain_config(context.config_loader.load_sweep_config(sweep, list(overrides)))
         job = ledger.add(config, overrides)
@@ -44,6 +50,7 @@ def tasks(
                 job,
                 Job(config, str(ledger.folder(job)), allowed_prefixes(overrides)),
                 retry=str(entry.status.get("time")) if again else None,
+                data=data,
             )
         )
     return ledger, made

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from cnnexp.config.errors import ConfigError
+from cnnexp.config.resumption import trained_on
 from cnnexp.sweeps.job import Job
 from cnnexp.sweeps.ledger import Claim, Entry, Ledger
 from cnnexp.sweeps.processes import JobProcess, fork_warm, how_it_ended, start_anew
@@ -76,11 +77,20 @@ class Task:
         id: By which the ledger knows it.
         job: What a process gets.
         retry: When it failed, if it is to run again all the same; another failure counts.
+        data: Checksum of the data found now: a result on other data is none; None if it is not known.
     """
 
     id: str
     job: Job
     retry: str | None = None
+    data: str | None = None
+
+    def is_over(self, entry: Entry) -> bool:
+        """Whether nothing is left to run, where ``entry`` is how the job stands."""
+        if entry.state == "failed":
+            return str(entry.status.get("time")) != self.retry
+        own = self.data is None or trained_on(entry.folder, self.data)
+        return entry.state == "done" and own
 
 
 @dataclass
@@ -160,8 +170,7 @@ class LocalLauncher:
     ) -> bool:
         """Start what is not over yet; whether it was."""
         entry = self._ledger.entry(task.id)
-        failed = entry.state == "failed" and str(entry.status.get("time")) != task.retry
-        if entry.state == "done" or failed:
+        if task.is_over(entry):
             claim.give_back()
             del waiting[task.id]
             self._view.over(self._ledger.entry(task.id), ran=False)

@@ -23,7 +23,7 @@ class GPUPool:
         self._taken: Counter[str] = Counter()
 
     def take(self, count: int) -> tuple[str, ...] | None:
-        """``count`` different GPUs, those with the fewest jobs first; None as long as there are not so many."""
+        """``count`` different GPUs, those with the fewest jobs first; None as long as these are not free."""
         free = [gpu for gpu in self.ids if self._taken[gpu] < self.per_gpu]
         if len(free) < count:
             return None

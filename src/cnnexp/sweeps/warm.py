@@ -5,17 +5,20 @@ Importing these touches neither a device nor a pool of threads, which a fork wou
 
 from __future__ import annotations
 
-import cnnexp.config.build
-import cnnexp.data
-import cnnexp.sweeps.ranks
-import cnnexp.sweeps.worker
-import cnnexp.training
+import importlib
 
 __all__: list[str] = []
 
-# what they import only when a training begins
-import lightning.pytorch.loggers
-import matplotlib.figure
-import tensorboard.summary
-import torch.utils.tensorboard
-import torchvision.utils
+for _name in (
+    "cnnexp.config.build",
+    "cnnexp.sweeps.ranks",
+    "cnnexp.sweeps.worker",
+    # what these import only when a training begins
+    "lightning.pytorch.loggers",
+    "matplotlib.figure",
+    "sklearn.datasets",
+    "tensorboard.summary",
+    "torch.utils.tensorboard",
+    "torchvision.utils",
+):
+    importlib.import_module(_name)
