@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from cnnexp.config import plain_config
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.sweeps.job import Job
-from cnnexp.sweeps.ledger import Entry, Ledger
 from cnnexp.sweeps.launcher import LauncherSettings, LocalLauncher, Task
+from cnnexp.sweeps.ledger import Entry, Ledger
 from cnnexp.sweeps.view import View
 
 __all__ = ["launch_locally", "prepare", "tasks"]

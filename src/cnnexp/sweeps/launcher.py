@@ -16,7 +16,7 @@ from cnnexp.config.errors import ConfigError
 from cnnexp.config.resumption import trained_on
 from cnnexp.sweeps.job import Job
 from cnnexp.sweeps.ledger import Claim, Entry, Ledger
-from cnnexp.sweeps.processes import JobProcess, fork_warm, how_it_ended, start_anew
+from cnnexp.sweeps.processes import JobProcess, fork_warm, how_it_ended, start_anew, wait_for_any
 from cnnexp.sweeps.slots import GPUPool, cores, gpus_of, visible_gpus
 from cnnexp.sweeps.view import View
 
@@ -24,7 +24,7 @@ __all__ = ["LauncherSettings", "LocalLauncher", "Task"]
 
 log = logging.getLogger(__name__)
 
-_POLL = 0.05  # seconds between two looks at the processes
+_POLL = 0.1  # seconds between two looks at the processes
 _LOOK_AROUND = 1.0  # seconds between two looks at what others have, and at the file that says stop
 _PATIENCE = (
     60.0  # seconds for a job to write its checkpoint after a time limit, before it is killed
@@ -145,7 +145,7 @@ class LocalLauncher:
                 if time.monotonic() > look_around:
                     look_around = time.monotonic() + _LOOK_AROUND
                     self._look_around(waiting)
-                time.sleep(_POLL if self._running else _POLL * 4)
+                wait_for_any([each.process for each in self._running], _POLL)
         entries = [self._ledger.entry(task.id) for task in tasks]
         self._view.end(entries)
         if self._stop is not None:

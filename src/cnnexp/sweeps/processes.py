@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import connection, forkserver
 from typing import Protocol
 
 from cnnexp.sweeps.job import Job
@@ -22,6 +23,7 @@ __all__ = [
     "how_it_ended",
     "start_anew",
     "thread_caps",
+    "wait_for_any",
     "warm_up",
 ]
 
@@ -47,6 +49,15 @@ class JobProcess(Protocol):
         ...
 
 
+def wait_for_any(processes: Sequence[JobProcess], seconds: float) -> None:
+    """Return as soon as one of them ends, or after so many ``seconds``."""
+    sentinels = [p.sentinel for p in processes if isinstance(p, _Forked)]
+    if sentinels:
+        connection.wait(sentinels, seconds)
+    else:
+        time.sleep(seconds)
+
+
 class _Forked:
     def __init__(
         self,
@@ -63,6 +74,10 @@ class _Forked:
         far.close()
         assert self._process.pid is not None
         self.pid = self._process.pid
+
+    @property
+    def sentinel(self) -> int:
+        return self._process.sentinel
 
     def exit_code(self) -> int | None:
         return self._process.exitcode

@@ -17,6 +17,7 @@ for _name in (
     "lightning.pytorch.loggers",
     "matplotlib.figure",
     "sklearn.datasets",
+    "sklearn.model_selection",
     "tensorboard.summary",
     "torch.utils.tensorboard",
     "torchvision.utils",

@@ -46,6 +46,7 @@ _EXPECTED_WARNINGS = (
     ".*is smaller than the logging interval Trainer.*",
     ".*your dataloader is not resumable.*",  # its order is a function of seed and epoch
     ".*It is recommended to use `self.log.*sync_dist=True.*",  # what is logged is every rank's
+    ".*The `srun` command is available on your system but is not used.*",  # SLURM need not be meant
     ".*Grad strides do not match bucket view strides.*",  # of kernels with one input channel
     ".*isinstance\\(treespec, LeafSpec\\).*",  # lightning 2.6 on torch 2.14, its own affair
 )
