@@ -5,6 +5,7 @@ Importing these touches neither a device nor a pool of threads, which a fork wou
 
 from __future__ import annotations
 
+import gc
 import importlib
 
 __all__: list[str] = []
@@ -23,3 +24,5 @@ for _name in (
     "torchvision.utils",
 ):
     importlib.import_module(_name)
+
+gc.freeze()  # what is here stays: a fork that collected it would copy its pages
