@@ -4,8 +4,10 @@
 
 The same dry jobs (``trainer.fast_dev_run``: one step, one validation batch, one test batch) run twice, one
 at a time: by ``-m``, everything included from the command to its end, and in a loop within one process
-that has done some before. The difference of their seconds a job is what composing, checking, the ledger,
-the fork and the launcher cost. The ledger is timed alone as well: enter, read, claim and give back a job.
+that has done some before. A job's seconds from its launch, when it has been claimed, to its end, less those
+in the loop, are what launching it costs: the fork, and what a new process has to do that one which has
+done other jobs need not. Composing and checking all jobs, before the first starts, is counted apart. The
+ledger is timed alone as well: enter, read, claim and give back a job.
 """
 
 from __future__ import annotations
@@ -40,22 +42,32 @@ def memory(pid: int) -> float:
     return float("nan")
 
 
-def sweep(folder: Path, jobs: int) -> tuple[float, list[tuple[int, float]]]:
-    """Seconds of the whole command, and (jobs over, MiB of the launcher) from time to time."""
+def sweep(folder: Path, jobs: int) -> tuple[float, float, list[tuple[int, float]]]:
+    """Seconds of the whole command and of its checks, and (jobs over, MiB of the launcher) at times."""
     command = [sys.executable, "-m", "cnnexp.train", "-m", *DRY, f"seed=range({jobs})"]
     options = [f"output_dir={folder}", "sweep.name=s"]
     options += ["hydra.launcher.jobs=1", "hydra.launcher.threads=1"]
-    start, seen = time.perf_counter(), list[tuple[int, float]]()
+    start, checked, seen = time.perf_counter(), 0.0, list[tuple[int, float]]()
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
+            checked = checked or time.perf_counter() - start if "  runs  " in line else checked
             if "  done  " in line:
                 over = int(line.rpartition("(")[2].partition("/")[0])
                 if over % max(1, jobs // 20) == 0:
                     seen.append((over, memory(process.pid)))
     if process.returncode:
         raise SystemExit(f"the sweep ended with exit code {process.returncode}")
-    return time.perf_counter() - start, seen
+    return time.perf_counter() - start, checked, seen
+
+
+def launched(folder: Path) -> float:
+    """Median seconds of a job from when it was claimed to its end."""
+    seconds = [
+        (file.parent / "status.json").stat().st_mtime - file.stat().st_mtime
+        for file in folder.glob("sweeps/s/*/claim")
+    ]
+    return statistics.median(seconds)
 
 
 def loop(folder: Path, jobs: int, warm: int = 5) -> float:
@@ -98,16 +110,18 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        whole, seen = sweep(folder / "sweep", options.jobs)
+        whole, checked, seen = sweep(folder / "sweep", options.jobs)
+        each = launched(folder / "sweep")
         own = loop(folder / "loop", options.loop)
         book = ledger(folder / "ledger", options.jobs)
     early, late = seen[len(seen) // 4], seen[-1]
     row: dict[str, Any] = {
         "jobs": options.jobs,
         "seconds_sweep": round(whole, 1),
-        "seconds_a_job": round(whole / options.jobs, 3),
+        "seconds_check_a_job": round(checked / options.jobs, 3),
+        "seconds_a_job": round(each, 3),
         "seconds_a_job_alone": round(own, 3),
-        "seconds_beyond": round(whole / options.jobs - own, 3),
+        "seconds_launch": round(each - own, 3),
         "milliseconds_ledger": round(1e3 * book, 2),
         "mib_after": f"{early[0]}: {early[1]:.1f}, {late[0]}: {late[1]:.1f}",
     } | conditions(torch.device("cpu"))

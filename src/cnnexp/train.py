@@ -123,7 +123,8 @@ def _sweep(parser: argparse.ArgumentParser, flags: argparse.Namespace, composer:
         config = composer.compose(overrides)
         configs.append(plain_config(config))
         folders.append(RunFolder(Path(config.hydra.sweep.dir) / config_hash(configs[-1])))
-    checksums = [_checked(plain, given).data.images.checksum for plain in configs]
+    elsewhere = launchers[-1] == "hydra/launcher=slurm"
+    checksums = [_checked(plain, given, elsewhere).data.images.checksum for plain in configs]
     if any(config.get("validate_only") for config in configs):
         known = "" if jobs.complete else " that are known before the sweep starts"
         print(f"checked: {len(configs)} jobs{known} can start")
@@ -150,19 +151,24 @@ def _hand_to_hydra(parser: argparse.ArgumentParser, flags: argparse.Namespace) -
     return 0
 
 
-def _checked(config: Mapping[str, Any], overrides: Sequence[str]) -> TrainingJob:
-    """The job of ``config``, every part of which was made once.
+def _checked(
+    config: Mapping[str, Any], overrides: Sequence[str], elsewhere: bool = False
+) -> TrainingJob:
+    """The job of ``config``, every part of which was made once; to run here, or ``elsewhere``.
 
     Raises:
         ConfigError: Something in it cannot work, or its data is not to be had.
         DataFileError: A data file is damaged.
     """
+    from cnnexp.config.accelerator import check_nodes
     from cnnexp.config.build import build_job, check_job
     from cnnexp.data import DataUnavailableError
     from cnnexp.training import ALONE, connect_ranks
 
     extra = allowed_prefixes(overrides)
-    job = build_job(config, extra)
+    job = build_job(config, extra, elsewhere=elsewhere)
+    if not elsewhere:
+        check_nodes(job.parallel)
     ranks = ALONE if place() is None else connect_ranks(job.parallel)
     if not ranks.first:
         ranks.from_first(None)  # which loads, and maybe downloads, the data before the others

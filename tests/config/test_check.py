@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cnnexp.config import Composer, ConfigError, plain_config
+from cnnexp.config.accelerator import check_nodes
 from cnnexp.config.build import build_job, check_job
 from cnnexp.config.resolvers import register_resolvers
 from cnnexp.config.targets import allowed_prefixes, check_target, locate, make
@@ -201,6 +202,24 @@ def test_what_needs_whole_weights_has_none_where_they_are_shared_out(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigError, match=r"accelerator=fsdp: .* needs each weight whole"):
         build_job(plain_config(Composer("train").compose(["accelerator=fsdp", other])))
+
+
+def test_several_machines_are_started_by_somebody_else() -> None:
+    config = plain_config(
+        Composer("train").compose(["accelerator=ddp_cpu", "accelerator.num_nodes=2"])
+    )
+    with pytest.raises(ConfigError, match=r"num_nodes=2: start one process a device on each mach"):
+        check_nodes(build_job(config).parallel)
+
+
+def test_devices_of_other_machines_are_not_looked_for_here() -> None:
+    config = plain_config(
+        Composer("train").compose(["accelerator=ddp", "accelerator.devices=4", "data=digits"])
+    )
+    job = build_job(config, elsewhere=True)
+    assert job.parallel is not None
+    assert job.parallel.ranks == 4
+    check_job(job)
 
 
 def test_processes_that_were_started_are_as_many_as_the_config_says(

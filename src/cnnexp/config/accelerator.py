@@ -16,19 +16,25 @@ from cnnexp.optim import SAM, MuonWithAdamW
 from cnnexp.runs import place
 from cnnexp.training import Parallelism
 
-__all__ = ["accelerator_settings", "check_batch", "check_sharded", "parallelism"]
+__all__ = ["accelerator_settings", "check_batch", "check_nodes", "check_sharded", "parallelism"]
 
 _WHOLE_WEIGHTS = ("l1", "l2", "elastic_net", "max_norm", "clip", "ema", "swa")
 _SEVERAL = ("ddp", "ddp_cpu", "fsdp")  # train by several processes, by name
 
 
-def accelerator_settings(config: AcceleratorConfig) -> dict[str, Any]:
+def accelerator_settings(config: AcceleratorConfig, *, elsewhere: bool = False) -> dict[str, Any]:
     """Arguments of ``lightning.Trainer`` that say where and with which numbers.
+
+    Args:
+        config: The typed part ``accelerator``.
+        elsewhere: The training is to run on other machines, whose devices are not known here.
 
     Raises:
         ConfigError: This machine has no such device, or not so many.
     """
     settings: dict[str, Any] = {"precision": config.precision, "devices": 1}
+    if elsewhere:
+        return {**settings, "accelerator": "auto"}
     if config.name == "mps":
         if not torch.backends.mps.is_available():
             raise ConfigError(
@@ -50,8 +56,12 @@ def accelerator_settings(config: AcceleratorConfig) -> dict[str, Any]:
     return {**settings, "accelerator": "gpu"}
 
 
-def parallelism(config: AcceleratorConfig) -> Parallelism | None:
+def parallelism(config: AcceleratorConfig, *, elsewhere: bool = False) -> Parallelism | None:
     """How several processes train together; None if one does.
+
+    Args:
+        config: The typed part ``accelerator``.
+        elsewhere: As of :func:`accelerator_settings`; then the number of devices must be given.
 
     Raises:
         ConfigError: One process is all that this accelerator has, or other numbers of them were started.
@@ -66,14 +76,8 @@ def parallelism(config: AcceleratorConfig) -> Parallelism | None:
                 f"accelerator.devices={config.devices}, num_nodes={nodes}: {here.ranks} processes were "
                 f"started, {here.local_ranks} on this machine; they must be devices × num_nodes"
             )
-    if devices * nodes == 1:
+    if devices * nodes == 1 or (elsewhere and config.devices == "auto"):
         return None
-    if nodes > 1 and here is None:
-        raise ConfigError(
-            f"accelerator.num_nodes={nodes}: start one process a device on each machine, with "
-            f"torchrun --nnodes={nodes} --nproc-per-node={devices} … -m cnnexp.train …, or with "
-            f"hydra/launcher=slurm"
-        )
     on_gpu = _on_gpu(config)
     if config.name in ("cpu", "mps") or (config.name == "auto" and not on_gpu):
         raise ConfigError(
@@ -82,6 +86,20 @@ def parallelism(config: AcceleratorConfig) -> Parallelism | None:
         )
     strategy = _fsdp if config.name == "fsdp" else partial(_ddp, config, on_gpu)
     return Parallelism(strategy, devices, nodes, "cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+
+
+def check_nodes(parallel: Parallelism | None) -> None:
+    """See to it that somebody has started the processes of a training by several machines.
+
+    Raises:
+        ConfigError: Nobody has.
+    """
+    if parallel is not None and parallel.nodes > 1 and place() is None:
+        raise ConfigError(
+            f"accelerator.num_nodes={parallel.nodes}: start one process a device on each machine, with "
+            f"torchrun --nnodes={parallel.nodes} --nproc-per-node={parallel.devices} … -m cnnexp.train …, "
+            f"or with hydra/launcher=slurm"
+        )
 
 
 def check_batch(batch_size: int, parallel: Parallelism | None) -> None:

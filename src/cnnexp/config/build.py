@@ -70,12 +70,15 @@ _NOT_OF_TRAINER = {
 }
 
 
-def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> TrainingJob:
+def build_job(
+    config: Mapping[str, Any], extra_targets: Sequence[str] = (), *, elsewhere: bool = False
+) -> TrainingJob:
     """The training that ``config`` (resolved, plain types) describes. Loads no data.
 
     Args:
         config: As composed from ``conf/train.yaml`` or read from a run's config.yaml.
         extra_targets: Prefixes of ``_target_`` allowed beyond cnnexp's own list.
+        elsewhere: It is to run on other machines, whose devices are not known here.
 
     Raises:
         ConfigError: Something in it cannot work.
@@ -86,8 +89,8 @@ def build_job(config: Mapping[str, Any], extra_targets: Sequence[str] = ()) -> T
     optimizer = _check_optimizer(typed, extra)
     clip_settings, clip = clipping(typed.regularization, typed.trainer)
     smoothing = typed.regularization.label_smoothing
-    device = accelerator_settings(typed.accelerator)
-    parallel = parallelism(typed.accelerator)
+    device = accelerator_settings(typed.accelerator, elsewhere=elsewhere)
+    parallel = parallelism(typed.accelerator, elsewhere=elsewhere)
     check_batch(typed.data.batch_size, parallel)
     return TrainingJob(
         data=data_module(typed.data, typed.seed, typed.accelerator, extra),

@@ -11,6 +11,7 @@
     result.json        final figures, written once, when the run is done
     nonfinite.json     where a loss or gradient became infinite or NaN, if one did
     job.json           of a sweep's job: its overrides
+    trial.json         of a search's job: which trial of the study it is
     train.log
 """
 
@@ -38,7 +39,7 @@ from cnnexp.runs.logs import cut_logs, log_sizes
 
 __all__ = ["METRIC_COLUMNS", "RunFolder", "RunFolderError", "State", "claim_run_folder"]
 
-State = Literal["running", "done", "failed", "stopped"]
+State = Literal["running", "done", "failed", "stopped", "pruned"]
 METRIC_COLUMNS = ("epoch", "step", "name", "value")
 
 
@@ -60,6 +61,7 @@ class RunFolder:
         self.result = self.path / "result.json"
         self.non_finite = self.path / "nonfinite.json"
         self.job = self.path / "job.json"
+        self.trial = self.path / "trial.json"
         self.log = self.path / "train.log"
 
     def __str__(self) -> str:
@@ -165,7 +167,7 @@ class RunFolder:
         own = (self.config, self.provenance, self.status, self.metrics, self.result)
         folders = (self.tensorboard, self.checkpoints)
         inside = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
-        return [*own, self.non_finite, self.job, self.log, *folders, *inside]
+        return [*own, self.non_finite, self.job, self.trial, self.log, *folders, *inside]
 
     def clear(self) -> None:
         """Remove what an earlier run left, except train.log, which goes on."""

@@ -65,7 +65,14 @@ def run_job(job: Job, *, progress_bar: bool = False) -> float | None:
     """
     from cnnexp.config.build import build_job
     from cnnexp.sweeps.ranks import run_ranks
-    from cnnexp.training import TrainingStopped, connect_ranks, failure_reason, run_training
+    from cnnexp.sweeps.trial import report_of
+    from cnnexp.training import (
+        TrainingPruned,
+        TrainingStopped,
+        connect_ranks,
+        failure_reason,
+        run_training,
+    )
 
     folder = RunFolder(job.folder)
     first = True
@@ -83,6 +90,9 @@ def run_job(job: Job, *, progress_bar: bool = False) -> float | None:
             log.info("%s is done already", folder)
             return folder.read_result().get("val/acc")
         again = ranks.from_first(first and _goes_on(folder, training))
+        if reports := report_of(folder, ranks):
+            own = training.callbacks
+            training.callbacks = lambda: [*own(), *reports]
         result = run_training(
             training, folder, progress_bar=progress_bar, resume=again, ranks=ranks
         )
@@ -92,8 +102,14 @@ def run_job(job: Job, *, progress_bar: bool = False) -> float | None:
         if first:
             log.warning("%s; status and checkpoints are in %s", stop, folder)
         sys.exit(stop.code)
+    except TrainingPruned as end:
+        log.info("%s", end)
+        return None
     except Exception as error:  # the traceback goes to train.log only
-        log.error("failed: %s (more in %s)", failure_reason(error), folder.log, exc_info=True)
+        reason = failure_reason(error)
+        if first and folder.path.is_dir() and not folder.status.exists():  # before the training
+            folder.write_status("failed", error=reason)
+        log.error("failed: %s (more in %s)", reason, folder.log, exc_info=True)
         return None
 
 

@@ -20,7 +20,7 @@ from cnnexp.sweeps.processes import JobProcess, fork_warm, how_it_ended, start_a
 from cnnexp.sweeps.slots import GPUPool, cores, gpus_of, visible_gpus
 from cnnexp.sweeps.view import View
 
-__all__ = ["LauncherSettings", "LocalLauncher", "Task"]
+__all__ = ["LauncherSettings", "LocalLauncher", "Task", "last_lines"]
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,8 @@ class Task:
         """Whether nothing is left to run, where ``entry`` is how the job stands."""
         if entry.state == "failed":
             return str(entry.status.get("time")) != self.retry
+        if entry.state == "pruned":
+            return True
         own = self.data is None or trained_on(entry.folder, self.data)
         return entry.state == "done" and own
 
@@ -225,7 +227,7 @@ class LocalLauncher:
         if state != "running" or (self._stop is not None and code == -signal.SIGTERM):
             return
         reason = each.reason or how_it_ended(code)
-        folder.write_status("failed", **kept, error=reason, last_lines=_last_lines(folder.log))
+        folder.write_status("failed", **kept, error=reason, last_lines=last_lines(folder.log))
 
     def _look_around(self, waiting: dict[str, Task]) -> None:
         """Take note of what other launchers have done, and of the file that asks to stop."""
@@ -272,7 +274,8 @@ class LocalLauncher:
                 signal.signal(number, handler)
 
 
-def _last_lines(file: Path, count: int = 10) -> list[str]:
+def last_lines(file: Path, count: int = 10) -> list[str]:
+    """The last lines of a log; [] if there is none."""
     try:
         with file.open("rb") as stream:
             stream.seek(max(0, file.stat().st_size - 8192))

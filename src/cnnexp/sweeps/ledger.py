@@ -55,7 +55,7 @@ class Entry:
         id: The hash of its config.
         overrides: What distinguishes it.
         state: ``waiting``, ``running``, ``interrupted`` (nobody runs it any more), ``done``, ``failed``,
-            ``stopped``.
+            ``stopped``, ``pruned`` (of a search).
         status: The content of status.json.
         folder: Its run folder.
     """

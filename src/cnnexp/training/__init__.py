@@ -13,7 +13,7 @@ from cnnexp.training.job import TrainingJob, mode_of
 from cnnexp.training.non_finite import NonFiniteError, OnNaN
 from cnnexp.training.ranks import ALONE, Parallelism, Ranks, connect_ranks, leave_failure
 from cnnexp.training.run import run_training
-from cnnexp.training.stopping import TrainingStopped
+from cnnexp.training.stopping import TrainingPruned, TrainingStopped
 
 __all__ = [
     "ALONE",
@@ -26,6 +26,7 @@ __all__ = [
     "Ranks",
     "SchedulerFactory",
     "TrainingJob",
+    "TrainingPruned",
     "TrainingStopped",
     "connect_ranks",
     "failure_reason",

@@ -20,6 +20,7 @@ from cnnexp.runs import (
     ObservedRunFolder,
     RunFolder,
     RunFolderError,
+    State,
     collect_provenance,
     config_hash,
     folder_lock,
@@ -35,7 +36,7 @@ from cnnexp.training.job import TrainingJob
 from cnnexp.training.non_finite import NonFiniteError
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.resume import newest_checkpoint
-from cnnexp.training.stopping import StopSignals, TrainingStopped
+from cnnexp.training.stopping import StopSignals, TrainingPruned, TrainingStopped
 
 __all__ = ["run_training"]
 
@@ -71,6 +72,7 @@ def run_training(
         TrainingStopped: Interrupted by a signal; status.json says ``stopped``.
         CheckpointError: There are checkpoints to go on from, but no good one.
         FolderInUseError: Another process is training in the folder.
+        TrainingPruned: A callback ended it for a search; status.json says ``pruned``.
         NonFiniteError: A loss, gradient or weight became infinite or NaN, and ``job.on_nan`` does not
             say, or cannot, go on.
         Exception: Whatever went wrong; status.json says ``failed`` and why.
@@ -173,8 +175,10 @@ def _write_end(
     error: BaseException,
 ) -> None:
     """Say in status.json how the training ended; if not even that can be written, in the log alone."""
-    state = "stopped" if isinstance(error, TrainingStopped) else "failed"
-    reason = str(error) if state == "stopped" else failure_reason(error)
+    state: State = "failed"
+    if isinstance(error, (TrainingStopped, TrainingPruned)):
+        state = "stopped" if isinstance(error, TrainingStopped) else "pruned"
+    reason = failure_reason(error) if state == "failed" else str(error)
     try:
         if made is not None:
             # an epoch that status.json counts already is done, even if the Trainer has yet to count it

@@ -10,7 +10,7 @@ from typing import Any
 
 from cnnexp.runs import place
 
-__all__ = ["STOPPING", "StopSignals", "TrainingStopped"]
+__all__ = ["STOPPING", "StopSignals", "TrainingPruned", "TrainingStopped"]
 
 STOPPING = tuple(
     getattr(signal, name)
@@ -29,6 +29,10 @@ class TrainingStopped(BaseException):
         by = signal_name or ("Ctrl-C" if code == 130 else "SIGTERM")
         super().__init__(f"stopped by {by}")
         self.code = code
+
+
+class TrainingPruned(Exception):
+    """A search has ended the training, as others of its trials are better."""
 
 
 class StopSignals:

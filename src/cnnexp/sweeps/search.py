@@ -1,0 +1,287 @@
+"""Search for good settings: Optuna's samplers and pruners over Hydra's launchers, by ask and tell.
+
+The study is kept in the sweep's folder beside the jobs; the same command goes on with it. A trial is a job
+as any other; trial.json in its run folder says which trial it is, so that the training can report to the
+study and be pruned, in whatever process and on whatever machine it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    IntervalSweep,
+    Override,
+    RangeSweep,
+    Transformer,
+)
+
+from cnnexp.config.errors import ConfigError
+from cnnexp.sweeps.ledger import Entry, Ledger
+from cnnexp.sweeps.trial import JOURNAL, STUDY, make_pruner, note_trial
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["Search", "SearchSettings", "open_study", "parse", "search_space"]
+
+log = logging.getLogger(__name__)
+
+_SAMPLERS = ("tpe", "cmaes", "random", "grid", "qmc")
+_PRUNERS = ("median", "hyperband")
+
+Launch = Callable[[Sequence[Sequence[str]]], Sequence[Entry]]
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The part ``hydra.sweeper`` of a config with ``hydra/sweeper=optuna``.
+
+    Attributes:
+        n_trials: Of the study, those of earlier commands counted.
+        at_once: Trials that are asked for and launched together.
+        sampler: One of tpe, cmaes, random, grid, qmc.
+        pruner: median or hyperband, which end trials that fall behind; None for none.
+        objectives: Keys of result.json, each to be made large or small.
+        directions: ``maximize`` or ``minimize``, one an objective.
+        seed: Of the sampler; None for another search each time.
+        params: The search space, as overrides by key; those of the command line come beside it.
+    """
+
+    n_trials: int = 20
+    at_once: int = 1
+    sampler: str = "tpe"
+    pruner: str | None = None
+    objectives: Sequence[str] = ("val/acc",)
+    directions: Sequence[str] = ("maximize",)
+    seed: int | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("n_trials", "at_once"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(
+                    f"hydra.sweeper.{name}={value}: must be a whole number, at least 1"
+                )
+        if self.sampler not in _SAMPLERS:
+            raise ConfigError(
+                f"hydra.sweeper.sampler={self.sampler}: must be one of {', '.join(_SAMPLERS)}"
+            )
+        if self.pruner not in (None, *_PRUNERS):
+            raise ConfigError(
+                f"hydra.sweeper.pruner={self.pruner}: must be null or one of {', '.join(_PRUNERS)}"
+            )
+        if len(self.objectives) != len(self.directions) or not self.objectives:
+            raise ConfigError(
+                f"hydra.sweeper.directions={list(self.directions)}: must be one for each of the objectives "
+                f"{list(self.objectives)}"
+            )
+        for direction in self.directions:
+            if direction not in ("maximize", "minimize"):
+                raise ConfigError(
+                    f"hydra.sweeper.directions: {direction} must be maximize or minimize"
+                )
+        if self.pruner is not None and len(self.objectives) > 1:
+            raise ConfigError(
+                "hydra.sweeper.pruner: a trial with several objectives is not pruned; set pruner=null"
+            )
+        if self.pruner is not None and not self.objectives[0].startswith("val/"):
+            raise ConfigError(
+                f"hydra.sweeper.pruner: {self.objectives[0]} is not known before the end of a trial; set "
+                f"pruner=null, or the objective val/acc or val/loss"
+            )
+
+
+def search_space(overrides: Sequence[Override]) -> dict[str, optuna.distributions.BaseDistribution]:
+    """What is searched, from overrides such as ``lr=tag(log,interval(1e-4,1e-1))``, ``a,b``, ``range(…)``.
+
+    Raises:
+        ConfigError: An override is none that can be searched.
+    """
+    import optuna
+
+    space: dict[str, optuna.distributions.BaseDistribution] = {}
+    for override in overrides:
+        value = override.value()
+        key = override.get_key_element()
+        if isinstance(value, IntervalSweep):
+            assert value.start is not None
+            assert value.end is not None
+            whole = isinstance(value.start, int) and isinstance(value.end, int)
+            logarithmic = "log" in value.tags
+            kind = (
+                optuna.distributions.IntDistribution
+                if whole
+                else optuna.distributions.FloatDistribution
+            )
+            try:
+                space[key] = kind(value.start, value.end, log=logarithmic)  # pyright: ignore[reportArgumentType]
+            except ValueError as error:
+                raise ConfigError(f"{override.input_line}: {error}") from error
+        elif isinstance(value, (ChoiceSweep, RangeSweep)):
+            choices = list(override.sweep_iterator(transformer=Transformer.encode))
+            space[key] = optuna.distributions.CategoricalDistribution(choices)
+        else:
+            raise ConfigError(f"{override.input_line}: cannot be searched")
+    return space
+
+
+def parse(params: Mapping[str, str]) -> list[Override]:
+    """The overrides of ``hydra.sweeper.params``."""
+    return OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params.items()])
+
+
+def open_study(
+    folder: Path, settings: SearchSettings, space: Mapping[str, Any]
+) -> optuna.study.Study:
+    """The study in ``folder``, a new one if there is none yet.
+
+    Raises:
+        ConfigError: A package of the extra ``search`` is missing, or the sampler cannot search this space.
+    """
+    try:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        sampler = _sampler(settings, space)
+    except ImportError as error:
+        raise ConfigError(
+            f'hydra/sweeper=optuna needs {error.name}: pip install "cnnexp[search]"'
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder.mkdir(parents=True, exist_ok=True)
+    return optuna.create_study(
+        study_name=STUDY,
+        storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
+        sampler=sampler,
+        pruner=make_pruner(settings.pruner),
+        directions=list(settings.directions),
+        load_if_exists=True,
+    )
+
+
+def _sampler(settings: SearchSettings, space: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
+    import optuna
+
+    if settings.sampler == "grid":
+        grid: dict[str, list[Any]] = {}
+        for key, distribution in space.items():
+            if not isinstance(distribution, optuna.distributions.CategoricalDistribution):
+                raise ConfigError(
+                    f"hydra.sweeper.sampler=grid: {key} must have listed values, as in {key}=1,2,3"
+                )
+            grid[key] = list(distribution.choices)
+        return optuna.samplers.GridSampler(grid, seed=settings.seed)
+    if settings.sampler == "cmaes":
+        import cmaes  # noqa: F401  # optuna asks for it only later
+
+        return optuna.samplers.CmaEsSampler(seed=settings.seed)
+    if settings.sampler == "qmc":
+        import scipy  # noqa: F401
+
+        return optuna.samplers.QMCSampler(seed=settings.seed, scramble=True)
+    if settings.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=settings.seed)
+    return optuna.samplers.TPESampler(seed=settings.seed)
+
+
+class Search:
+    """Ask for trials, launch them, tell the study how good they were, until there are enough.
+
+    Args:
+        study: See :func:`open_study`.
+        settings: How many trials, and of what.
+        space: What is searched.
+        fixed: Overrides that all trials share.
+        job_of: Overrides → the id of the job that they make.
+        ledger: Of the sweep.
+        launch: Overrides of trials → their jobs as they ended.
+    """
+
+    def __init__(
+        self,
+        study: optuna.study.Study,
+        settings: SearchSettings,
+        space: Mapping[str, Any],
+        fixed: Sequence[str],
+        job_of: Callable[[Sequence[str]], str],
+        ledger: Ledger,
+        launch: Launch,
+    ) -> None:
+        self._study, self._settings, self._space = study, settings, dict(space)
+        self._fixed, self._job_of = list(fixed), job_of
+        self._ledger, self._launch = ledger, launch
+
+    def run(self) -> None:
+        """Search.
+
+        Raises:
+            RuntimeError: All trials failed.
+        """
+        from optuna.trial import TrialState
+
+        left_over = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if left_over:
+            log.info("%d trials of an earlier command go on", len(left_over))
+            self._try([(trial.number, dict(trial.params)) for trial in left_over])
+        while (missing := self._settings.n_trials - self._count()) > 0:
+            batch = []
+            for _ in range(min(missing, self._settings.at_once)):
+                trial = self._study.ask(self._space)
+                batch.append((trial.number, dict(trial.params)))
+            self._try(batch)
+        self._sum_up()
+
+    def _count(self) -> int:
+        return len(self._study.get_trials(deepcopy=False))
+
+    def _try(self, batch: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+        overrides = []
+        for number, params in batch:
+            own = [*self._fixed, *(f"{key}={value}" for key, value in params.items())]
+            overrides.append(own)
+            folder = self._ledger.folder(self._job_of(own))
+            note_trial(folder, self._ledger.path, number, self._settings)
+        for (number, _), entry in zip(batch, self._launch(overrides), strict=True):
+            self._tell(number, entry)
+
+    def _tell(self, number: int, entry: Entry) -> None:
+        from optuna.trial import TrialState
+
+        if entry.state == "done":
+            result = entry.folder.read_result()
+            values = [result.get(key) for key in self._settings.objectives]
+            if all(isinstance(value, (int, float)) for value in values):
+                self._study.tell(number, [float(value) for value in values if value is not None])
+                return
+            log.warning("%s: result.json has no %s", entry.folder, list(self._settings.objectives))
+        if entry.state in ("stopped", "interrupted"):  # goes on with the next command
+            return
+        state = TrialState.PRUNED if entry.state == "pruned" else TrialState.FAIL
+        if state == TrialState.PRUNED and not self._study.trials[number].intermediate_values:
+            state = TrialState.FAIL
+        self._study.tell(number, state=state)
+
+    def _sum_up(self) -> None:
+        from optuna.trial import TrialState
+
+        trials = self._study.get_trials(deepcopy=False)
+        complete = [t for t in trials if t.state == TrialState.COMPLETE]
+        counts = {state: sum(t.state == state for t in trials) for state in TrialState}
+        said = ", ".join(f"{n} {state.name.lower()}" for state, n in counts.items() if n)
+        log.info("search %s: %d trials, %s", self._ledger, len(trials), said)
+        if not complete:
+            raise RuntimeError(f"search {self._ledger}: no trial was completed")
+        for trial in self._study.best_trials[:10]:
+            figures = zip(self._settings.objectives, trial.values, strict=True)
+            values = "  ".join(f"{key} {value:.6g}" for key, value in figures)
+            params = " ".join(f"{key}={value}" for key, value in trial.params.items())
+            log.info("best: trial %d  %s  %s", trial.number, values, params)

@@ -1,0 +1,101 @@
+"""A job that is a trial of a search: it reports to the study, and ends when it falls behind."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from cnnexp.runs import RunFolder
+from cnnexp.runs.files import read_json, write_json
+from cnnexp.training import Ranks, TrainingPruned
+
+if TYPE_CHECKING:
+    import optuna
+
+    from cnnexp.sweeps.search import SearchSettings
+
+__all__ = ["JOURNAL", "STUDY", "Report", "make_pruner", "note_trial", "report_of"]
+
+STUDY = "cnnexp"
+JOURNAL = "optuna.journal"  # of the study, in the sweep's folder
+
+
+def note_trial(folder: RunFolder, sweep: Path, number: int, settings: SearchSettings) -> None:
+    """Write into a job's folder which trial it is."""
+    write_json(
+        folder.trial,
+        {
+            "sweep": str(sweep.resolve()),
+            "number": number,
+            "pruner": settings.pruner,
+            "objective": settings.objectives[0],
+        },
+    )
+
+
+def make_pruner(name: str | None) -> optuna.pruners.BasePruner:
+    """``median``, ``hyperband``, or None for one that prunes nothing."""
+    import optuna
+
+    if name == "median":
+        return optuna.pruners.MedianPruner()
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner()
+    return optuna.pruners.NopPruner()
+
+
+def report_of(folder: RunFolder, ranks: Ranks) -> list[Callback]:
+    """The callback by which the job in ``folder`` reports, if it is a trial that may be pruned."""
+    about = ranks.from_first(read_json(folder.trial) if ranks.first else None)
+    if not about or about.get("pruner") is None:
+        return []
+    return [Report(about, ranks)]
+
+
+class Report(Callback):
+    """Tell the study how good the network is after each epoch, and end the training if it says so.
+
+    Args:
+        about: The content of trial.json.
+        ranks: The processes of the training, of which the first one reports.
+
+    Raises:
+        TrainingPruned: In its hook.
+    """
+
+    def __init__(self, about: dict[str, Any], ranks: Ranks) -> None:
+        self._about, self._ranks = about, ranks
+        self._trial: optuna.trial.Trial | None = None
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Report; runs after the epoch's validation."""
+        key, epoch = self._about["objective"], trainer.current_epoch + 1
+        value = float(trainer.callback_metrics.get(key, math.nan))
+        behind = self._report(value, epoch) if self._ranks.first else False
+        if self._ranks.from_first(behind):
+            raise TrainingPruned(f"pruned after epoch {epoch}: {key} {value:.4g} falls behind")
+
+    def _report(self, value: float, epoch: int) -> bool:
+        trial = self._trial = self._trial or self._open()
+        reported = trial.study.trials[trial.number].intermediate_values
+        if epoch not in reported:  # of an earlier part of this run
+            trial.report(value, epoch)
+        return trial.should_prune()
+
+    def _open(self) -> optuna.trial.Trial:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        file = Path(self._about["sweep"]) / JOURNAL
+        study = optuna.load_study(
+            study_name=STUDY,
+            storage=JournalStorage(JournalFileBackend(str(file))),
+            pruner=make_pruner(self._about["pruner"]),
+        )
+        return optuna.trial.Trial(study, study.trials[self._about["number"]]._trial_id)

@@ -1,0 +1,1 @@
+"""Hydra sweepers that call cnnexp.sweeps."""
