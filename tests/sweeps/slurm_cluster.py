@@ -87,10 +87,12 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     running = []
     try:
         for command in daemons:
-            log = (folder / f"{command[0]}-{len(running)}.out").open("wb")
-            running.append(
-                subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-            )
+            with (folder / f"{command[0]}-{len(running)}.out").open("wb") as out:
+                running.append(
+                    subprocess.Popen(
+                        command, env=env, stdout=out, stderr=out, start_new_session=True
+                    )
+                )
             time.sleep(0.5)
         _until_idle(env, folder)
         yield env

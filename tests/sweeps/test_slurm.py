@@ -82,7 +82,7 @@ def test_a_sweep_survives_a_preemption_a_requeue_and_a_job_killed_hard(
     assert sorted(e.state for e in entries) == [*["done"] * 5, "failed"], output
     (failed,) = [e for e in entries if e.state == "failed"]
     assert failed.id == killed.id
-    assert "is gone from the queue: killed, out of memory, or lost" in failed.status["error"]
+    assert "is gone from the queue: killed, out of memory, or its node" in failed.status["error"]
     logs = [e.folder.log.read_text(encoding="utf-8") for e in entries]
     assert sum("going on from" in text for text in logs) >= 2
     assert all(

@@ -275,7 +275,7 @@ class SlurmLauncher:
         entry.folder.write_status(
             "failed",
             **kept,
-            error=f"SLURM's job {number} is gone from the queue: killed, out of memory, or lost with its node",
+            error=f"SLURM's job {number} is gone from the queue: killed, out of memory, or its node is lost",
             last_lines=last_lines(entry.folder.log),
         )
         return self._ledger.entry(entry.id)
