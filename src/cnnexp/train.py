@@ -32,7 +32,7 @@ from cnnexp.config.targets import allowed_prefixes
 from cnnexp.runs import RunFolder, claim_run_folder, config_hash, place
 from cnnexp.sweeps import Job, Ledger, log_to
 from cnnexp.sweeps import run_job as run
-from cnnexp.sweeps.hydra import prepare
+from cnnexp.sweeps.hydra import check_settings, prepare
 from cnnexp.sweeps.processes import warm_up
 
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ def _sweep(parser: argparse.ArgumentParser, flags: argparse.Namespace, composer:
     configs, folders = [], []
     for overrides in jobs.overrides:
         config = composer.compose(overrides)
+        if not configs:
+            check_settings(config.hydra)
         configs.append(plain_config(config))
         folders.append(RunFolder(Path(config.hydra.sweep.dir) / config_hash(configs[-1])))
     elsewhere = launchers[-1] == "hydra/launcher=slurm"

@@ -10,19 +10,24 @@ from collections.abc import Callable
 from cnnexp.config.errors import ConfigError
 from cnnexp.runs import place
 
-__all__ = ["run_command"]
+__all__ = ["code_of", "run_command"]
 
 
 def run_command(name: str, action: Callable[[], int]) -> None:
-    """Exit with the code that ``action`` gives.
+    """Exit with the code that ``action`` gives; see :func:`code_of`."""
+    for stream in (sys.stdout, sys.stderr):  # names of files and classes may be in any encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(code_of(name, action))
+
+
+def code_of(name: str, action: Callable[[], int]) -> int:
+    """The exit code that ``action`` gives, or that of the way in which it fails, once that is said.
 
     2 if it raises a :class:`ConfigError`, which is misuse; 130 if Ctrl-C stops it; 1 if it fails with
     an error whose message is cnnexp's own, or one of the system. Other errors are bugs and keep their
     traceback.
     """
-    for stream in (sys.stdout, sys.stderr):  # names of files and classes may be in any encoding
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     try:
         code = action()
         sys.stdout.flush()
@@ -48,7 +53,7 @@ def run_command(name: str, action: Callable[[], int]) -> None:
             raise
         print(f"{name}: {reason}", file=sys.stderr)
         code = 1
-    sys.exit(code)
+    return code
 
 
 def _is_ours(error: RuntimeError) -> bool:

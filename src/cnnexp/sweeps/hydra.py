@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
@@ -12,14 +13,21 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.config import ConfigError, plain_config
+from cnnexp.config.command import code_of
+from cnnexp.config.errors import did_you_mean
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.runs import config_hash
 from cnnexp.sweeps.job import Job
 from cnnexp.sweeps.launcher import LauncherSettings, LocalLauncher, Task
 from cnnexp.sweeps.ledger import Entry, Ledger
+from cnnexp.sweeps.search import Search, SearchSettings, open_study, parse, search_space
+from cnnexp.sweeps.slurm import SlurmLauncher, SlurmSettings
 from cnnexp.sweeps.view import View
 
-__all__ = ["launch_locally", "launch_on_slurm", "prepare", "search", "tasks"]
+__all__ = ["check_settings", "launch_locally", "launch_on_slurm", "prepare", "search", "tasks"]
+
+_Result = TypeVar("_Result")
+_Settings = TypeVar("_Settings")
 
 _prepared: dict[tuple[str, ...], tuple[dict[str, Any], str | None]] = {}
 
@@ -66,9 +74,13 @@ def launch_locally(
     settings: Mapping[str, Any],
 ) -> list[JobReturn]:
     """Run the jobs on this machine; see ``LocalLauncher``."""
-    ledger, made = tasks(context, sweep, job_overrides)
-    entries = LocalLauncher(ledger, LauncherSettings(**_plain(settings)), View()).run(made)
-    return _returned(entries, job_overrides)
+
+    def launch() -> list[Entry]:
+        own = _typed(LauncherSettings, "hydra.launcher", settings)
+        ledger, made = tasks(context, sweep, job_overrides)
+        return LocalLauncher(ledger, own, View()).run(made)
+
+    return _returned(_in_one_line(launch), job_overrides)
 
 
 def launch_on_slurm(
@@ -78,11 +90,13 @@ def launch_on_slurm(
     settings: Mapping[str, Any],
 ) -> list[JobReturn]:
     """Run the jobs on the cluster; see ``SlurmLauncher``."""
-    from cnnexp.sweeps.slurm import SlurmLauncher, SlurmSettings
 
-    ledger, made = tasks(context, sweep, job_overrides)
-    entries = SlurmLauncher(ledger, SlurmSettings(**_plain(settings)), View()).run(made)
-    return _returned(entries, job_overrides)
+    def launch() -> list[Entry]:
+        own = _typed(SlurmSettings, "hydra.launcher", settings)
+        ledger, made = tasks(context, sweep, job_overrides)
+        return SlurmLauncher(ledger, own, View()).run(made)
+
+    return _returned(_in_one_line(launch), job_overrides)
 
 
 def search(
@@ -93,9 +107,17 @@ def search(
     given: Mapping[str, Any],
 ) -> None:
     """Search by Optuna for the best of what ``arguments`` leave open; see ``Search``."""
-    from cnnexp.sweeps.search import Search, SearchSettings, open_study, parse, search_space
+    _in_one_line(lambda: _search(context, sweep, launcher, arguments, given))
 
-    settings = SearchSettings(**_plain(given))
+
+def _search(
+    context: HydraContext,
+    sweep: DictConfig,
+    launcher: Launcher,
+    arguments: Sequence[str],
+    given: Mapping[str, Any],
+) -> None:
+    settings = _typed(SearchSettings, "hydra.sweeper", given)
     parser = OverridesParser.create(config_loader=context.config_loader)
     overrides = parser.parse_overrides(list(arguments))
     swept = [o for o in overrides if o.is_sweep_override()] + parse(settings.params)
@@ -124,11 +146,50 @@ def search(
     Search(study, settings, space, fixed, job_of, ledger, launch).run()
 
 
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        for key, value in settings.items()
+_OURS: Mapping[str, tuple[str, type]] = {
+    "LocalLauncher": ("launcher", LauncherSettings),
+    "SlurmLauncher": ("launcher", SlurmSettings),
+    "OptunaSweeper": ("sweeper", SearchSettings),
+}
+
+
+def check_settings(hydra: DictConfig) -> None:
+    """See whether launcher and sweeper, where they are cnnexp's, can have these settings.
+
+    Raises:
+        ConfigError: One cannot.
+    """
+    for part in ("launcher", "sweeper"):
+        node = hydra[part]
+        name = str(node._target_).rpartition(".")[2]
+        if name in _OURS and _OURS[name][0] == part:
+            _typed(
+                _OURS[name][1], f"hydra.{part}", {k: v for k, v in node.items() if k != "_target_"}
+            )
+
+
+def _typed(kind: type[_Settings], part: str, given: Mapping[Any, Any]) -> _Settings:
+    known = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{part}.{key}: there is no such setting.{did_you_mean(key, known)}")
+    plain = {
+        k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in given.items()
     }
+    return kind(**plain)
+
+
+def _in_one_line(action: Callable[[], _Result]) -> _Result:
+    """What ``action`` gives; Hydra would show a traceback of what it raises, the user gets a line."""
+    results: list[_Result] = []
+
+    def run() -> int:
+        results.append(action())
+        return 0
+
+    if code := code_of("cnnexp.train", run):
+        raise SystemExit(code)
+    return results[0]
 
 
 def _returned(entries: Sequence[Entry], job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:

@@ -8,6 +8,7 @@ study and be pruned, in whatever process and on whatever machine it runs.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,16 +24,29 @@ from hydra.core.override_parser.types import (
 )
 
 from cnnexp.config.errors import ConfigError
+from cnnexp.runs import RunFolder
+from cnnexp.runs.files import write_json
 from cnnexp.sweeps.ledger import Entry, Ledger
-from cnnexp.sweeps.trial import JOURNAL, STUDY, make_pruner, note_trial
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Search", "SearchSettings", "open_study", "parse", "search_space"]
+__all__ = [
+    "JOURNAL",
+    "STUDY",
+    "Search",
+    "SearchSettings",
+    "make_pruner",
+    "note_trial",
+    "open_study",
+    "parse",
+    "search_space",
+]
 
 log = logging.getLogger(__name__)
 
+STUDY = "cnnexp"
+JOURNAL = "optuna.journal"  # of the study, in the sweep's folder
 _SAMPLERS = ("tpe", "cmaes", "random", "grid", "qmc")
 _PRUNERS = ("median", "hyperband")
 
@@ -163,7 +177,7 @@ def open_study(
         storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
         sampler=sampler,
         pruner=make_pruner(settings.pruner),
-        directions=list(settings.directions),
+        directions=[optuna.study.StudyDirection[name.upper()] for name in settings.directions],
         load_if_exists=True,
     )
 
@@ -187,10 +201,36 @@ def _sampler(settings: SearchSettings, space: Mapping[str, Any]) -> optuna.sampl
     if settings.sampler == "qmc":
         import scipy  # noqa: F401
 
-        return optuna.samplers.QMCSampler(seed=settings.seed, scramble=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.QMCSampler(seed=settings.seed, scramble=True)
     if settings.sampler == "random":
         return optuna.samplers.RandomSampler(seed=settings.seed)
     return optuna.samplers.TPESampler(seed=settings.seed)
+
+
+def note_trial(folder: RunFolder, sweep: Path, number: int, settings: SearchSettings) -> None:
+    """Write into a job's folder which trial it is."""
+    write_json(
+        folder.trial,
+        {
+            "sweep": str(sweep.resolve()),
+            "number": number,
+            "pruner": settings.pruner,
+            "objective": settings.objectives[0],
+        },
+    )
+
+
+def make_pruner(name: str | None) -> optuna.pruners.BasePruner:
+    """``median``, ``hyperband``, or None for one that prunes nothing."""
+    import optuna
+
+    if name == "median":
+        return optuna.pruners.MedianPruner()
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner()
+    return optuna.pruners.NopPruner()
 
 
 class Search:

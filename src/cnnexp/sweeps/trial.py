@@ -10,42 +10,14 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from cnnexp.runs import RunFolder
-from cnnexp.runs.files import read_json, write_json
+from cnnexp.runs.files import read_json
+from cnnexp.sweeps.search import JOURNAL, STUDY, make_pruner
 from cnnexp.training import Ranks, TrainingPruned
 
 if TYPE_CHECKING:
     import optuna
 
-    from cnnexp.sweeps.search import SearchSettings
-
-__all__ = ["JOURNAL", "STUDY", "Report", "make_pruner", "note_trial", "report_of"]
-
-STUDY = "cnnexp"
-JOURNAL = "optuna.journal"  # of the study, in the sweep's folder
-
-
-def note_trial(folder: RunFolder, sweep: Path, number: int, settings: SearchSettings) -> None:
-    """Write into a job's folder which trial it is."""
-    write_json(
-        folder.trial,
-        {
-            "sweep": str(sweep.resolve()),
-            "number": number,
-            "pruner": settings.pruner,
-            "objective": settings.objectives[0],
-        },
-    )
-
-
-def make_pruner(name: str | None) -> optuna.pruners.BasePruner:
-    """``median``, ``hyperband``, or None for one that prunes nothing."""
-    import optuna
-
-    if name == "median":
-        return optuna.pruners.MedianPruner()
-    if name == "hyperband":
-        return optuna.pruners.HyperbandPruner()
-    return optuna.pruners.NopPruner()
+__all__ = ["Report", "report_of"]
 
 
 def report_of(folder: RunFolder, ranks: Ranks) -> list[Callback]:
