@@ -64,7 +64,11 @@ def test_overrides_become_distributions() -> None:
             {"pruner": "median", "objectives": ["a", "b"], "directions": ["minimize"] * 2},
             r"a trial with several objectives is not pruned",
         ),
-        ({"pruner": "median", "objectives": ["test/acc"]}, r"test/acc is not known before the end"),
+        ({"objectives": ["test/acc"]}, r"test/acc is of the test images, by which nothing may be"),
+        (
+            {"pruner": "median", "objectives": ["seconds_fit"]},
+            r"seconds_fit is not known before the end",
+        ),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:

@@ -102,6 +102,12 @@ class SearchSettings:
                 raise ConfigError(
                     f"hydra.sweeper.directions: {direction} must be maximize or minimize"
                 )
+        for objective in self.objectives:
+            if objective.startswith("test/"):
+                raise ConfigError(
+                    f"hydra.sweeper.objectives: {objective} is of the test images, by which nothing may be "
+                    f"chosen; take val/acc or val/loss"
+                )
         if self.pruner is not None and len(self.objectives) > 1:
             raise ConfigError(
                 "hydra.sweeper.pruner: a trial with several objectives is not pruned; set pruner=null"
@@ -140,7 +146,7 @@ def search_space(overrides: Sequence[Override]) -> dict[str, optuna.distribution
             except ValueError as error:
                 raise ConfigError(f"{override.input_line}: {error}") from error
         elif isinstance(value, (ChoiceSweep, RangeSweep)):
-            choices = list(override.sweep_iterator(transformer=Transformer.encode))
+            choices: list[Any] = list(override.sweep_iterator(transformer=Transformer.encode))
             space[key] = optuna.distributions.CategoricalDistribution(choices)
         else:
             raise ConfigError(f"{override.input_line}: cannot be searched")
@@ -165,26 +171,31 @@ def open_study(
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
-        sampler = _sampler(settings, space)
+        _sampler(settings, space, 0)
     except ImportError as error:
         raise ConfigError(
             f'hydra/sweeper=optuna needs {error.name}: pip install "cnnexp[search]"'
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
-    return optuna.create_study(
+    study = optuna.create_study(
         study_name=STUDY,
         storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
-        sampler=sampler,
         pruner=make_pruner(settings.pruner),
         directions=[optuna.study.StudyDirection[name.upper()] for name in settings.directions],
         load_if_exists=True,
     )
+    study.sampler = _sampler(settings, space, len(study.trials))
+    return study
 
 
-def _sampler(settings: SearchSettings, space: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
+def _sampler(
+    settings: SearchSettings, space: Mapping[str, Any], trials: int
+) -> optuna.samplers.BaseSampler:
+    """The sampler for a study that has so many ``trials``: it shall not ask for the first ones again."""
     import optuna
 
+    seed = None if settings.seed is None else settings.seed + trials
     if settings.sampler == "grid":
         grid: dict[str, list[Any]] = {}
         for key, distribution in space.items():
@@ -197,16 +208,16 @@ def _sampler(settings: SearchSettings, space: Mapping[str, Any]) -> optuna.sampl
     if settings.sampler == "cmaes":
         import cmaes  # noqa: F401  # optuna asks for it only later
 
-        return optuna.samplers.CmaEsSampler(seed=settings.seed)
+        return optuna.samplers.CmaEsSampler(seed=seed)
     if settings.sampler == "qmc":
         import scipy  # noqa: F401
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.QMCSampler(seed=settings.seed, scramble=True)
+            return optuna.samplers.QMCSampler(seed=seed, scramble=True)
     if settings.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=settings.seed)
-    return optuna.samplers.TPESampler(seed=settings.seed)
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(seed=seed)
 
 
 def note_trial(folder: RunFolder, sweep: Path, number: int, settings: SearchSettings) -> None:

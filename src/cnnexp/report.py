@@ -1,0 +1,125 @@
+"""``python -m cnnexp.report PATH…``: runs and sweeps as tables, curves and one page.
+
+Writes results.csv, results.md, results.parquet, report.html and an aggregate for TensorBoard into --output
+(the first PATH, if not said), and prints a table. Exit codes: 0 written, 2 there are no runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cnnexp.config import ConfigError
+from cnnexp.config.command import run_command
+from cnnexp.reporting import (
+    Group,
+    Run,
+    gather,
+    group_runs,
+    settings_that_differ,
+    summary_table,
+    warnings_about,
+    write_tables,
+)
+
+__all__ = ["main"]
+
+_REFRESH = 10  # seconds
+
+
+def main() -> None:
+    """Run the command in ``sys.argv`` and exit with its code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cnnexp.report", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="run folders, sweeps")
+    parser.add_argument(
+        "--output", type=Path, help="folder to write to; the first PATH if not said"
+    )
+    parser.add_argument("--no-page", action="store_true", help="tables only")
+    parser.add_argument("--watch", action="store_true", help=f"again every {_REFRESH} seconds")
+    arguments = parser.parse_args()
+    run_command("cnnexp.report", lambda: _main(arguments))
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    for path in arguments.paths:
+        if not path.is_dir():
+            raise ConfigError(f"{path}: there is no such folder")
+    output = arguments.output or arguments.paths[0]
+    while True:
+        running = _report(arguments, output)
+        if not arguments.watch or not running:
+            return 0
+        time.sleep(_REFRESH)
+
+
+def _report(arguments: argparse.Namespace, output: Path) -> int:
+    """Write all; how many runs are under way."""
+    runs = gather(arguments.paths)
+    if not runs:
+        raise ConfigError(
+            f"{', '.join(map(str, arguments.paths))}: holds no run (no status.json); name a folder such as "
+            f"outputs/sweeps/<name>"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    settings = settings_that_differ(runs)
+    groups = group_runs(runs, settings)
+    written = write_tables(runs, settings, groups, output)
+    if not arguments.no_page:
+        written.append(_page(arguments, output, runs, settings, groups))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
+    rows = summary_table(groups)
+    shown = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        shown.add_row(*row.values())
+    console.print(shown, markup=False)
+    for text in warnings_about(runs):
+        console.print(text, style="yellow", markup=False, highlight=False)
+    console.print(f"written: {', '.join(map(str, written))}", highlight=False, soft_wrap=True)
+    return sum(run.state == "running" for run in runs)
+
+
+def _page(
+    arguments: argparse.Namespace,
+    output: Path,
+    runs: Sequence[Run],
+    settings: Mapping[str, Sequence[Any]],
+    groups: Sequence[Group],
+) -> Path:
+    try:
+        import plotly  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            'report.html needs plotly: pip install "cnnexp[report]"; or add --no-page'
+        ) from error
+    from cnnexp.reporting.board import write_aggregate
+    from cnnexp.reporting.page import write_page
+
+    aggregate = output / "tensorboard-means"
+    write_aggregate(groups, aggregate)
+    file = output / "report.html"
+    where = shlex.quote(str(arguments.paths[0]))
+    write_page(
+        runs,
+        settings,
+        groups,
+        file,
+        board=f"tensorboard --logdir {where}",
+        aggregate=f"tensorboard --logdir {shlex.quote(str(aggregate))}",
+        refresh=_REFRESH if arguments.watch else None,
+    )
+    return file
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""Reports: what many runs came to, as tables, curves and one page. Reads run folders, trains nothing."""
+
+from cnnexp.reporting.gather import Run, gather, settings_that_differ, warnings_about
+from cnnexp.reporting.groups import Curve, Group, group_runs
+from cnnexp.reporting.tables import results_table, summary_table, write_tables
+
+__all__ = [
+    "Curve",
+    "Group",
+    "Run",
+    "gather",
+    "group_runs",
+    "results_table",
+    "settings_that_differ",
+    "summary_table",
+    "warnings_about",
+    "write_tables",
+]

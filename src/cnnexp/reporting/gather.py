@@ -1,0 +1,206 @@
+"""Find runs below folders, and read what is to be compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cnnexp.runs import RunFolder, RunFolderError
+from cnnexp.runs.files import read_json
+
+__all__ = ["Run", "gather", "settings_that_differ", "warnings_about"]
+
+_LARGEST = 1 << 20  # bytes of a config.yaml
+# Where things lie, what the run is called and how it is kept: nothing that a result depends on.
+_ASIDE = ("output_dir", "name", "sweep", "logger", "allow_targets", "validate_only", "checkpoint")
+_ASIDE_KEYS = ("data.root", "data.download", "data.fallback", "data.num_workers", "seed")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, as its folder has it.
+
+    Attributes:
+        folder: Where.
+        state: Of status.json.
+        status: Its content.
+        result: The content of result.json; {} while there is none.
+        config: config.yaml by dotted keys, without what no result depends on.
+        choices: What a sweep's job was told, by key: as its overrides, seed and sweep aside.
+        seed: Of the run.
+        dataset: Name of the data.
+        checksum: Of the data.
+        commit: Of the code, with ``+`` if it had been changed since; "" if unknown.
+        version: Of cnnexp.
+    """
+
+    folder: RunFolder
+    state: str
+    status: Mapping[str, Any]
+    result: Mapping[str, Any]
+    config: Mapping[str, Any]
+    choices: Mapping[str, Any]
+    seed: int | None
+    dataset: str
+    checksum: str
+    commit: str
+    version: str
+    problems: Sequence[str] = field(default_factory=tuple)
+
+    @cached_property
+    def curves(self) -> dict[str, dict[int, float]]:
+        """Metrics by epoch: name → {epoch from 1: the last value in it}; those of a step are left out."""
+        made: dict[str, dict[int, float]] = {}
+        try:
+            rows = self.folder.read_metrics()
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        for row in rows:
+            name = row["name"]
+            if row["epoch"] is None or name.endswith("_step") or name.startswith(("hp/", "test/")):
+                continue
+            made.setdefault(name, {})[row["epoch"] + 1] = row["value"]
+        return made
+
+
+def gather(paths: Sequence[Path]) -> list[Run]:
+    """The runs in and below ``paths``, by folder; a damaged one is among them, and says so."""
+    folders = {file.parent for path in paths for file in _statuses(path)}
+    return [_read(RunFolder(folder)) for folder in sorted(folders)]
+
+
+def _statuses(path: Path) -> Iterator[Path]:
+    if (path / "status.json").is_file():
+        yield path / "status.json"
+    else:
+        yield from path.rglob("status.json")
+
+
+def _read(folder: RunFolder) -> Run:
+    problems: list[str] = []
+
+    def content(read: Any) -> dict[str, Any]:
+        try:
+            return read()
+        except RunFolderError as error:
+            problems.append(str(error))
+            return {}
+
+    status, result = content(folder.read_status), content(folder.read_result)
+    provenance, config = content(folder.read_provenance), _config(folder, problems)
+    data, git = provenance.get("dataset") or {}, provenance.get("git") or {}
+    commit = str(git.get("commit", ""))[:10] + ("+" if git.get("dirty") else "")
+    flat = {k: v for k, v in _leaves("", config) if k.partition(".")[0] not in _ASIDE}
+    if flat.get("data.split_seed") == flat.get("seed"):  # it follows the seed
+        flat.pop("data.split_seed", None)
+    return Run(
+        folder,
+        str(status.get("state", "unreadable" if problems else "waiting")),
+        status,
+        result,
+        {k: v for k, v in flat.items() if k not in _ASIDE_KEYS and ".layers." not in k},
+        _choices(content(lambda: read_json(folder.job)).get("overrides", ())),
+        flat.get("seed"),
+        str(data.get("name", result.get("dataset", ""))),
+        str(data.get("checksum", "")),
+        commit,
+        str((provenance.get("versions") or {}).get("cnnexp", "")),
+        problems,
+    )
+
+
+def _config(folder: RunFolder, problems: list[str]) -> dict[str, Any]:
+    try:
+        if folder.config.stat().st_size > _LARGEST:
+            raise ValueError("it is too large for a run's")
+        content = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it is no mapping")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        problems.append(f"{folder.config}: cannot be read: {' '.join(str(error).split())}")
+        return {}
+    return content
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), item)
+    else:
+        yield prefix, value
+
+
+def _choices(overrides: Sequence[Any]) -> dict[str, Any]:
+    made = {}
+    for override in overrides:
+        key, _, value = str(override).lstrip("+~").partition("=")
+        if key.partition(".")[0] not in (*_ASIDE, "hydra") and key not in _ASIDE_KEYS:
+            made[key] = yaml.safe_load(value) if _is_number(value) else value
+    return made
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def settings_that_differ(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """What sets ``runs`` apart, the seed aside: key → the value of each run.
+
+    For the jobs of a sweep these are its overrides, as far as they tell all apart that the configs do; else
+    keys of the configs, without those that follow from a class that was chosen.
+    """
+    by_config = _differing([run.config for run in runs])
+    targets = {key.removesuffix("_target_") for key in by_config if key.endswith("._target_")}
+    for part in targets:
+        chosen = by_config[f"{part}_target_"]
+        for key in [key for key in by_config if key.startswith(part) and not key.endswith("_")]:
+            seen = {(repr(a), repr(b)) for a, b in zip(chosen, by_config[key], strict=True)}
+            if len(seen) == len({a for a, _ in seen}):
+                del by_config[key]
+    by_choice = _differing([run.choices for run in runs])
+    if all(run.choices for run in runs) and _kinds(by_choice) >= _kinds(by_config):
+        return by_choice
+    return by_config
+
+
+def _differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    keys = dict.fromkeys(key for each in settings for key in each)
+    columns = {key: [each.get(key) for each in settings] for key in keys}
+    differing = {k: v for k, v in columns.items() if len({repr(value) for value in v}) > 1}
+    return dict(sorted(differing.items(), key=lambda pair: (not pair[0].endswith("_"), pair[0])))
+
+
+def _kinds(columns: Mapping[str, Sequence[Any]]) -> int:
+    """How many different runs ``columns`` tell apart."""
+    return len({tuple(map(repr, row)) for row in zip(*columns.values(), strict=True)})
+
+
+def warnings_about(runs: Sequence[Run]) -> list[str]:
+    """What must be said before these runs are compared."""
+    said = []
+    data = Counter((run.dataset, run.checksum) for run in runs if run.dataset)
+    if len(data) > 1:
+        parts = ", ".join(f"{name} ({n} runs)" for (name, _), n in data.most_common())
+        said.append(f"The runs are of {len(data)} data sets and do not compare: {parts}.")
+    code = Counter(run.commit for run in runs if run.commit)
+    if len(code) > 1:
+        parts = ", ".join(f"{commit} ({n})" for commit, n in code.most_common(6))
+        said.append(f"The runs are of {len(code)} versions of the code: {parts}.")
+    changed = sum(run.commit.endswith("+") for run in runs)
+    if changed:
+        said.append(f"{changed} runs are of code that was changed since its commit (+).")
+    damaged = [run for run in runs if run.problems]
+    said += [f"{run.problems[0]}" for run in damaged[:5]]
+    return said

@@ -1,0 +1,109 @@
+"""Runs that differ by their seeds alone, taken together: means and their 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cnnexp.reporting.gather import Run
+
+__all__ = ["Curve", "Group", "group_runs", "interval", "short"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric by epoch: the mean over runs, and the ends of its 95 % interval."""
+
+    epochs: Sequence[int]
+    mean: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one setting and data set.
+
+    Attributes:
+        settings: What sets it apart from the other groups.
+        dataset: Name of the data.
+        runs: Its runs, whatever their state.
+    """
+
+    settings: Mapping[str, object]
+    dataset: str
+    runs: Sequence[Run]
+
+    @property
+    def name(self) -> str:
+        """For legends: the settings, shortened."""
+        known = {key: value for key, value in self.settings.items() if value is not None}
+        parts = [f"{short(key)}={short(value)}" for key, value in known.items()]
+        return " ".join(parts) or "all runs"
+
+    def mean(self, key: str) -> tuple[float, float, int]:
+        """Of a figure of result.json: mean, half of the 95 % interval (NaN for one run), number of runs."""
+        values = [run.result[key] for run in self.runs if _is_number(run.result.get(key))]
+        return interval(values)
+
+    def curve(self, name: str) -> Curve:
+        """Of a metric by epoch; where fewer runs have come, the interval is wider."""
+        own = [run.curves.get(name, {}) for run in self.runs]
+        epochs = sorted({epoch for each in own for epoch in each})
+        mean, low, high = [], [], []
+        for epoch in epochs:
+            values = [e[epoch] for e in own if epoch in e and math.isfinite(e[epoch])]
+            middle, half, _ = interval(values)
+            half = 0.0 if math.isnan(half) else half
+            least, most = (0.0, 1.0) if name.endswith("/acc") else (-math.inf, math.inf)
+            mean.append(middle)
+            low.append(max(middle - half, least))
+            high.append(min(middle + half, most))
+        return Curve(epochs, mean, low, high)
+
+
+def group_runs(runs: Sequence[Run], settings: Mapping[str, Sequence[object]]) -> list[Group]:
+    """``runs`` by their ``settings`` (key → the value of each run) and data sets, in the runs' order."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for i, run in enumerate(runs):
+        mark = (run.dataset, *(repr(values[i]) for values in settings.values()))
+        found.setdefault(mark, []).append(i)
+    return [
+        Group(
+            {key: values[own[0]] for key, values in settings.items()},
+            runs[own[0]].dataset,
+            [runs[i] for i in own],
+        )
+        for own in found.values()
+    ]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, int]:
+    """Mean, half of its 95 % interval by Student's t, number of values; NaN where there is none."""
+    n = len(values)
+    if n == 0:
+        return math.nan, math.nan, 0
+    if n == 1:
+        return values[0], math.nan, 1
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    return statistics.mean(values), half, n
+
+
+def short(value: object) -> str:
+    """A key or class without what stands before its last dots; numbers in few digits."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    if text.endswith("._target_"):
+        return text.removesuffix("._target_")
+    return text.rpartition(".")[2] if "." in text and " " not in text else text
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

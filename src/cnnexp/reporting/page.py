@@ -1,0 +1,98 @@
+"""One page that shows it all, and needs nothing beside itself: no server, no network."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnexp.reporting.gather import Run, warnings_about
+from cnnexp.reporting.groups import Group
+from cnnexp.reporting.tables import FIGURES, results_table, summary_table
+from cnnexp.runs.files import write_text
+
+__all__ = ["write_page"]
+
+_FIRST = ("val/acc", "val/loss", "train/loss", "train/acc")
+
+
+def write_page(
+    runs: Sequence[Run],
+    settings: Mapping[str, Sequence[Any]],
+    groups: Sequence[Group],
+    file: Path,
+    *,
+    board: str,
+    aggregate: str = "",
+    refresh: int | None = None,
+) -> None:
+    """Write the page.
+
+    Args:
+        runs: In the order of their folders.
+        settings: What sets them apart, see ``settings_that_differ``.
+        groups: Of these runs.
+        file: Where to.
+        board: The command that shows the runs in TensorBoard.
+        aggregate: The one that shows the means; "" for none.
+        refresh: Seconds after which a browser loads it again; None for never.
+    """
+    from plotly.offline import get_plotlyjs
+
+    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    content = _content(runs, settings, groups, file)
+    content |= {"tensorboard": board, "aggregate": aggregate}
+    text = json.dumps(_finite(content), allow_nan=False)
+    tag = "" if refresh is None else f'<meta http-equiv="refresh" content="{refresh}">'
+    page = (
+        template.replace("<!--REFRESH-->", tag)
+        .replace("/*DATA*/", text.replace("</", "<\\/"))  # nothing in it ends the script
+        .replace("/*PLOTLY*/", get_plotlyjs())
+    )
+    write_text(file, page)
+
+
+def _content(
+    runs: Sequence[Run],
+    settings: Mapping[str, Sequence[Any]],
+    groups: Sequence[Group],
+    file: Path,
+) -> dict[str, Any]:
+    place = {id(run): i for i, run in enumerate(runs)}
+    metrics = sorted({name for run in runs for name in run.curves})
+    metrics.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    states = sorted({run.state for run in runs})
+    counts = ", ".join(f"{sum(run.state == state for run in runs)} {state}" for state in states)
+    return {
+        "about": f"{len(runs)} runs: {counts}. Made {time.strftime('%Y-%m-%d %H:%M')}.",
+        "warnings": warnings_about(runs),
+        "settings": list(settings),
+        "figures": list(FIGURES),
+        "metrics": metrics,
+        "summary": summary_table(groups),
+        "runs": results_table(runs, settings, file.parent),
+        "groups": [
+            {
+                "name": group.name,
+                "runs": len(group.runs),
+                "members": [place[id(run)] for run in group.runs],
+                "curves": {name: vars(group.curve(name)) for name in metrics},
+            }
+            for group in groups
+        ],
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)

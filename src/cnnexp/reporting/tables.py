@@ -1,0 +1,131 @@
+"""Tables: every run as CSV and Parquet, every setting as Markdown and on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnexp.reporting.gather import Run
+from cnnexp.reporting.groups import Group, short
+from cnnexp.runs.files import write_text
+
+__all__ = ["FIGURES", "results_table", "summary_table", "write_tables"]
+
+FIGURES = (
+    *(
+        "val/acc",
+        "test/acc",
+        "val/loss",
+        "test/loss",
+        "train/loss",
+        "best_epoch",
+        "epochs",
+        "steps",
+    ),
+    *("seconds_fit", "images_per_second", "parameters"),
+)
+
+
+def results_table(
+    runs: Sequence[Run], settings: Mapping[str, Sequence[Any]], base: Path | None = None
+) -> list[dict[str, Any]]:
+    """A row a run: where, state, data, the settings that differ, figures, code."""
+    rows = []
+    for i, run in enumerate(runs):
+        path = run.folder.path
+        if base is not None and path.is_relative_to(base):
+            path = path.relative_to(base)
+        rows.append(
+            {
+                "run": str(path),
+                "state": run.state,
+                "dataset": run.dataset,
+                **{key: values[i] for key, values in settings.items()},
+                "seed": run.seed,
+                **{name: run.result.get(name, run.status.get(name)) for name in FIGURES},
+                "health": ", ".join(map(str, run.result.get("health", ()))),
+                "error": run.status.get("error", ""),
+                "commit": run.commit,
+                "config_hash": run.result.get("config_hash", ""),
+            }
+        )
+    return rows
+
+
+def summary_table(groups: Sequence[Group]) -> list[dict[str, str]]:
+    """A row a setting, the best by validation first: number of runs, mean ± 95 % interval of accuracies."""
+    rows = []
+    for group in sorted(groups, key=_by_validation):
+        done = sum(run.state == "done" for run in group.runs)
+        seconds = group.mean("seconds_fit")[0]
+        rows.append(
+            {
+                **{short(key): short(value) for key, value in group.settings.items()},
+                "dataset": group.dataset,
+                "runs": f"{done}" if done == len(group.runs) else f"{done} of {len(group.runs)}",
+                "val/acc": _percent(*group.mean("val/acc")),
+                "test/acc": _percent(*group.mean("test/acc")),
+                "seconds": "" if math.isnan(seconds) else f"{seconds:.0f}",
+            }
+        )
+    return rows
+
+
+def _by_validation(group: Group) -> float:
+    value = group.mean("val/acc")[0]
+    return math.inf if math.isnan(value) else -value
+
+
+def _percent(mean: float, half: float, n: int) -> str:
+    if n == 0:
+        return ""
+    return f"{mean:.2%}" if math.isnan(half) else f"{100 * mean:.2f} ± {100 * half:.2f} %"
+
+
+def markdown(rows: Sequence[dict[str, str]]) -> str:
+    """``rows`` as a Markdown table."""
+    if not rows:
+        return "no runs\n"
+    names = list(rows[0])
+    lines = [" | ".join(names), " | ".join("---" for _ in names)]
+    lines += [" | ".join(row[name].replace("|", "\\|") for name in names) for row in rows]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def write_tables(
+    runs: Sequence[Run],
+    settings: Mapping[str, Sequence[Any]],
+    groups: Sequence[Group],
+    folder: Path,
+) -> list[Path]:
+    """Write results.csv, results.md, and results.parquet where pyarrow is installed."""
+    rows = results_table(runs, settings, folder)
+    files = [folder / "results.csv", folder / "results.md"]
+    stream = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    write_text(files[0], stream.getvalue())
+    write_text(files[1], markdown(summary_table(groups)))
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        return files
+    columns = {name: _column([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+    files.append(folder / "results.parquet")
+    pq.write_table(pa.table(columns), files[-1])
+    return files
+
+
+def _column(values: list[Any]) -> list[Any]:
+    """``values`` of one type: numbers as they are, else text."""
+    if all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in values):
+        whole = all(v is None or isinstance(v, int) for v in values)
+        return values if whole else [None if v is None else float(v) for v in values]
+    return [None if v is None else str(v) for v in values]
