@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.warm_commands import run_warm
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -76,6 +78,8 @@ def command(empty_folder: Path) -> Command:
     """Run ``python -m cnnexp.<…>`` in the empty folder, as a process of its own."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        if arguments[0].startswith("cnnexp.") and "-m" not in arguments:
+            return run_warm(arguments, {**os.environ, **environment}, empty_folder)
         return subprocess.run(
             [sys.executable, "-m", *arguments],
             cwd=empty_folder,

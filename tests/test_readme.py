@@ -21,7 +21,8 @@ from PIL import Image
 
 from cnnexp.config import Composer
 from cnnexp.config.resolvers import register_resolvers
-from tests.conftest import ROOT
+from cnnexp.train import _HYDRA_SWEEP
+from tests.conftest import ROOT, Command
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 # what makes a documented training short, without changing what it does
@@ -34,7 +35,9 @@ def _blocks(file: Path, language: str) -> list[str]:
 
 def _commands(file: Path) -> list[str]:
     lines = [
-        line.partition(" #")[0].strip() for block in _blocks(file, "") for line in block.split("\n")
+        line.partition(" #")[0].strip()
+        for block in _blocks(file, "")
+        for line in block.replace("\\\n", " ").split("\n")
     ]
     return [
         line for line in lines if line.startswith(("make ", "python -m cnnexp", "tensorboard "))
@@ -50,7 +53,7 @@ USES = sorted(
         c
         for f in DOCUMENTS
         for c in _commands(f)
-        if re.match(r"python -m cnnexp\.(evaluate|predict|export) ", c)
+        if re.match(r"python -m cnnexp\.(evaluate|predict|export|report|sweep) ", c)
     }
 )
 
@@ -62,25 +65,24 @@ def test_the_readme_names_the_two_commands_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [c for c in README_COMMANDS if c.startswith("python -m") and c not in USES]
+    "line", [c for c in README_COMMANDS if c.startswith("python -m") and c not in USES]
 )
-def test_every_training_of_the_readme_runs(command: str, empty_folder: Path) -> None:
-    arguments = shlex.split(command)[1:] + ([] if "--" in command else list(SHORT))
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=300
-    )
+def test_every_training_of_the_readme_runs(line: str, command: Command, empty_folder: Path) -> None:
+    arguments = shlex.split(line)[2:] + ([] if "--" in line else list(SHORT))
+    done = command(*arguments)
     assert done.returncode == 0, done.stderr
     results = list(empty_folder.rglob("result.json"))
-    if "--" not in command:
-        assert len(results) == (4 if " -m " in command[len("python -m") :] else 1)
+    if "--" not in line:
+        assert len(results) == (4 if " -m " in line[len("python -m") :] else 1)
         assert all(json.loads(file.read_text())["status"] == "done" for file in results)
 
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run leaves, and pictures to look at."""
+    """What a sweep of one run leaves, and pictures to look at."""
     place = tmp_path_factory.mktemp("used")
-    train = [sys.executable, "-m", "cnnexp.train", *SHORT, "regularization=ema"]
+    sweep = ("-m", "sweep.name=opt", "seed=0")
+    train = [sys.executable, "-m", "cnnexp.train", *sweep, *SHORT, "regularization=ema"]
     subprocess.run(train, check=True, capture_output=True, timeout=300, cwd=place)
     picture = Image.new("L", (50, 70), 255)
     picture.paste(0, (22, 10, 27, 60))
@@ -90,7 +92,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("command", [c for c in USES if "data=" not in c])
+@pytest.mark.parametrize("command", [c for c in USES if "data=" not in c and " retry " not in c])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # exporters'
 def test_every_use_of_a_trained_network_runs(
     command: str,
@@ -115,7 +117,7 @@ def test_every_documented_override_fits_the_config(command: str, empty_folder: P
     overrides = shlex.split(command)[3:]
     composer = Composer("train")
     sweep = overrides[:1] == ["-m"]
-    jobs = composer.jobs(overrides[1:]).overrides if sweep else [overrides]
+    jobs = composer.jobs([*_HYDRA_SWEEP, *overrides[1:]]).overrides if sweep else [overrides]
     for job in jobs:
         composer.compose(job)
 

@@ -100,6 +100,7 @@ def test_the_config_of_a_strangers_run_runs_nothing(
         ours = yaml.safe_load(capsys.readouterr().out)
         ours["name"] = "lenet5"
         content = yaml.safe_dump({**ours, **yaml.safe_load(content)}).replace("${seed}", "0")
+        content = content.replace("${name}", "lenet5")
     folder.config.write_text(content)
     monkeypatch.setattr(sys, "argv", ["cnnexp.train", "run=theirs"])
     with pytest.raises(SystemExit) as stop:
