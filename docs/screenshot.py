@@ -1,9 +1,14 @@
-"""Take a picture of a TensorBoard page in headless Chromium, as docs/pictures has them.
+"""Take a picture of a TensorBoard page, or of a report, in headless Chromium, as docs/pictures has them.
 
     pip install selenium        # and Debian's packages chromium and chromium-driver
     python docs/screenshot.py outputs/train docs/pictures/tensorboard.png "timeseries&tagFilter=loss|acc"
+    python docs/screenshot.py outputs/sweeps/rates/report.html docs/pictures/report.png --size 1100,1690
 
-Starts TensorBoard on the folder, opens the page, waits until its curves are drawn, and stops it.
+Starts TensorBoard on the folder, opens the page, waits until its curves are drawn, and stops it. The report's
+picture is of
+
+    python -m cnnexp.train -m sweep.name=rates optimizer=adam,momentum,sgd optimizer.lr=0.001,0.01,0.1 \\
+        "seed=range(3)" data.train_size=10000 trainer.max_epochs=3 backward=fused hydra.launcher.jobs=2
 """
 
 from __future__ import annotations
@@ -49,34 +54,41 @@ def wait_for(address: str, seconds: float = 60) -> None:
             time.sleep(0.5)
 
 
-def screenshot(folder: Path, picture: Path, page: str, size: str, seconds: float) -> None:
+def take(address: str, picture: Path, size: str, seconds: float) -> None:
+    options = webdriver.ChromeOptions()
+    for flag in (*FLAGS, f"--window-size={size}"):
+        options.add_argument(flag)
+    browser = webdriver.Chrome(options, Service("/usr/bin/chromedriver"))
+    try:
+        browser.get(address)
+        time.sleep(seconds)
+        browser.save_screenshot(str(picture))
+    finally:
+        browser.quit()
+
+
+def of_tensorboard(folder: Path, picture: Path, page: str, size: str, seconds: float) -> None:
     port = free_port()
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder)]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(f"http://127.0.0.1:{port}/data/environment")
-        options = webdriver.ChromeOptions()
-        for flag in (*FLAGS, f"--window-size={size}"):
-            options.add_argument(flag)
-        browser = webdriver.Chrome(options, Service("/usr/bin/chromedriver"))
-        try:
-            browser.get(f"http://127.0.0.1:{port}/#{page}")
-            time.sleep(seconds)
-            browser.save_screenshot(str(picture))
-        finally:
-            browser.quit()
+        take(f"http://127.0.0.1:{port}/#{page}", picture, size, seconds)
     finally:
         server.terminate()
         server.wait(timeout=20)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="take a picture of a TensorBoard page")
-    parser.add_argument("folder", type=Path)
+    parser = argparse.ArgumentParser(description="take a picture of a TensorBoard page or a report")
+    parser.add_argument("folder", type=Path, help="or a report.html")
     parser.add_argument("picture", type=Path)
     parser.add_argument("page", nargs="?", default="timeseries")
     parser.add_argument("--size", default="1500,1000")
     parser.add_argument("--seconds", type=float, default=20.0, help="to wait for the curves")
     options = parser.parse_args()
-    screenshot(options.folder, options.picture, options.page, options.size, options.seconds)
+    if options.folder.suffix == ".html":
+        take(options.folder.resolve().as_uri(), options.picture, options.size, options.seconds)
+    else:
+        of_tensorboard(options.folder, options.picture, options.page, options.size, options.seconds)

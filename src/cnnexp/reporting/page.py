@@ -11,7 +11,7 @@ from typing import Any
 
 from cnnexp.reporting.gather import Run, warnings_about
 from cnnexp.reporting.groups import Group
-from cnnexp.reporting.tables import FIGURES, results_table, summary_table
+from cnnexp.reporting.tables import FIGURES, by_validation, results_table, summary_table
 from cnnexp.runs.files import write_text
 
 __all__ = ["write_page"]
@@ -81,7 +81,7 @@ def _content(
                 "members": [place[id(run)] for run in group.runs],
                 "curves": {name: vars(group.curve(name)) for name in metrics},
             }
-            for group in groups
+            for group in sorted(groups, key=by_validation)
         ],
     }
 

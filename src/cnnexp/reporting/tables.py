@@ -13,7 +13,7 @@ from cnnexp.reporting.gather import Run
 from cnnexp.reporting.groups import Group, short
 from cnnexp.runs.files import write_text
 
-__all__ = ["FIGURES", "results_table", "summary_table", "write_tables"]
+__all__ = ["FIGURES", "by_validation", "results_table", "summary_table", "write_tables"]
 
 FIGURES = (
     *(
@@ -59,7 +59,7 @@ def results_table(
 def summary_table(groups: Sequence[Group]) -> list[dict[str, str]]:
     """A row a setting, the best by validation first: number of runs, mean ± 95 % interval of accuracies."""
     rows = []
-    for group in sorted(groups, key=_by_validation):
+    for group in sorted(groups, key=by_validation):
         done = sum(run.state == "done" for run in group.runs)
         seconds = group.mean("seconds_fit")[0]
         rows.append(
@@ -75,7 +75,8 @@ def summary_table(groups: Sequence[Group]) -> list[dict[str, str]]:
     return rows
 
 
-def _by_validation(group: Group) -> float:
+def by_validation(group: Group) -> float:
+    """To sort by: the best first, those without a figure last."""
     value = group.mean("val/acc")[0]
     return math.inf if math.isnan(value) else -value
 
