@@ -104,10 +104,6 @@ def _check(*overrides: str, extra: tuple[str, ...] = ()) -> None:
             r"cannot be cut into 3 equal parts.*; take 129",
         ),
         (
-            "accelerator=ddp_cpu accelerator.num_nodes=2",
-            r"start one process a device on each machine",
-        ),
-        (
             "accelerator=ddp_cpu +accelerator.sync_batch_norm=true",
             r"synchronises statistics on GPUs",
         ),
