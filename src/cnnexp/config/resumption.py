@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import yaml
 
 from cnnexp.config.errors import ConfigError
 from cnnexp.runs import RunFolder, config_hash
+from cnnexp.runs.files import leaves
 
 __all__ = ["check_resumable", "run_identity", "saved_config", "stopped_run", "trained_on"]
 
@@ -73,7 +74,7 @@ def saved_config(folder: RunFolder) -> dict[str, Any]:
     for key in ("hydra", "defaults"):
         if key in config:
             raise ConfigError(f"{folder.config}: holds '{key}', which no run's config does")
-    for key, value in _leaves("", config):
+    for key, value in leaves(config):
         if "${" in f"{key} {value}":
             raise ConfigError(
                 f"{folder.config}: {key} holds an interpolation, which no run's config does"
@@ -96,7 +97,7 @@ def check_resumable(folder: RunFolder, config: Mapping[str, Any], checksum: str)
     Raises:
         ConfigError: It is done, began on other data, or ``config`` changes what it may not.
     """
-    old, new = dict(_leaves("", saved_config(folder))), dict(_leaves("", config))
+    old, new = dict(leaves(saved_config(folder))), dict(leaves(config))
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     for key in sorted(changed):
         if not _is_free(key):
@@ -119,8 +120,7 @@ def check_resumable(folder: RunFolder, config: Mapping[str, Any], checksum: str)
 
 def run_identity(config: Mapping[str, Any]) -> str:
     """What a run's checkpoints carry: a hash of all that does not change when the run goes on."""
-    leaves = {key: value for key, value in _leaves("", config) if not _is_free(key)}
-    return config_hash(leaves)
+    return config_hash({key: value for key, value in leaves(config) if not _is_free(key)})
 
 
 def _is_free(key: str) -> bool:
@@ -151,11 +151,3 @@ def trained_on(folder: RunFolder, checksum: str) -> bool:
 def _data_of(folder: RunFolder) -> str:
     data = folder.read_provenance().get("dataset", {})
     return f"{data.get('name')} with the checksum {data.get('checksum')}"
-
-
-def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), item)
-    else:
-        yield prefix, value

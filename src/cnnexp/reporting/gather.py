@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from cnnexp.runs import RunFolder, RunFolderError
-from cnnexp.runs.files import read_json
+from cnnexp.runs.files import leaves, read_json
 
 __all__ = ["Run", "gather", "settings_that_differ", "warnings_about"]
 
@@ -96,7 +96,7 @@ def _read(folder: RunFolder) -> Run:
     provenance, config = content(folder.read_provenance), _config(folder, problems)
     data, git = provenance.get("dataset") or {}, provenance.get("git") or {}
     commit = str(git.get("commit", ""))[:10] + ("+" if git.get("dirty") else "")
-    flat = {k: v for k, v in _leaves("", config) if k.partition(".")[0] not in _ASIDE}
+    flat = {k: v for k, v in leaves(config) if k.partition(".")[0] not in _ASIDE}
     if flat.get("data.split_seed") == flat.get("seed"):  # it follows the seed
         flat.pop("data.split_seed", None)
     return Run(
@@ -128,14 +128,6 @@ def _config(folder: RunFolder, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{folder.config}: cannot be read: {' '.join(str(error).split())}")
         return {}
     return content
-
-
-def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), item)
-    else:
-        yield prefix, value
 
 
 def _choices(overrides: Sequence[Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +15,7 @@ __all__ = [
     "NO_ROOM",
     "SCRATCH",
     "RunFolderError",
+    "leaves",
     "overwrite_json",
     "plain",
     "read_json",
@@ -88,6 +89,15 @@ def overwrite_json(file: Path, content: Mapping[str, Any]) -> None:
     with file.open("r+", encoding="utf-8") as stream:
         stream.write(_json(content))
         stream.truncate()
+
+
+def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of all that is no mapping in nested mappings."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from leaves(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
 
 
 def read_json(file: Path) -> dict[str, Any]:

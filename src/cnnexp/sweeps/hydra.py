@@ -24,7 +24,7 @@ from cnnexp.sweeps.search import Search, SearchSettings, open_study, parse, sear
 from cnnexp.sweeps.slurm import SlurmLauncher, SlurmSettings
 from cnnexp.sweeps.view import View
 
-__all__ = ["check_settings", "launch_locally", "launch_on_slurm", "prepare", "search", "tasks"]
+__all__ = ["check_settings", "launch", "prepare", "search", "tasks"]
 
 _Result = TypeVar("_Result")
 _Settings = TypeVar("_Settings")
@@ -67,36 +67,24 @@ def tasks(
     return ledger, made
 
 
-def launch_locally(
+def launch(
+    kind: str,
     context: HydraContext,
     sweep: DictConfig,
     job_overrides: Sequence[Sequence[str]],
     settings: Mapping[str, Any],
 ) -> list[JobReturn]:
-    """Run the jobs on this machine; see ``LocalLauncher``."""
+    """Run the jobs by the launcher ``kind``: ``LocalLauncher`` or ``SlurmLauncher``."""
 
-    def launch() -> list[Entry]:
-        own = _typed(LauncherSettings, "hydra.launcher", settings)
+    def run() -> list[Entry]:
+        own = _typed(_OURS[kind][1], "hydra.launcher", settings)
         ledger, made = tasks(context, sweep, job_overrides)
+        if isinstance(own, SlurmSettings):
+            return SlurmLauncher(ledger, own, View()).run(made)
+        assert isinstance(own, LauncherSettings)
         return LocalLauncher(ledger, own, View()).run(made)
 
-    return _returned(_in_one_line(launch), job_overrides)
-
-
-def launch_on_slurm(
-    context: HydraContext,
-    sweep: DictConfig,
-    job_overrides: Sequence[Sequence[str]],
-    settings: Mapping[str, Any],
-) -> list[JobReturn]:
-    """Run the jobs on the cluster; see ``SlurmLauncher``."""
-
-    def launch() -> list[Entry]:
-        own = _typed(SlurmSettings, "hydra.launcher", settings)
-        ledger, made = tasks(context, sweep, job_overrides)
-        return SlurmLauncher(ledger, own, View()).run(made)
-
-    return _returned(_in_one_line(launch), job_overrides)
+    return _returned(_in_one_line(run), job_overrides)
 
 
 def search(
@@ -137,13 +125,13 @@ def _search(
         prepare(own, config)
         return ledger.add(config, own)
 
-    def launch(batch: Sequence[Sequence[str]]) -> list[Entry]:
+    def launch_batch(batch: Sequence[Sequence[str]]) -> list[Entry]:
         jobs = [config_hash(_prepared[tuple(own)][0]) for own in batch]
         launcher.launch([list(own) for own in batch], initial_job_idx=0)
         return [ledger.entry(job) for job in jobs]
 
     study = open_study(ledger.path, settings, space)
-    Search(study, settings, space, fixed, job_of, ledger, launch).run()
+    Search(study, settings, space, fixed, job_of, ledger, launch_batch).run()
 
 
 _OURS: Mapping[str, tuple[str, type]] = {

@@ -5,30 +5,34 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.resumption import trained_on
 from cnnexp.sweeps.job import Job
 from cnnexp.sweeps.ledger import Claim, Entry, Ledger
-from cnnexp.sweeps.processes import JobProcess, fork_warm, how_it_ended, start_anew, wait_for_any
+from cnnexp.sweeps.processes import (
+    JobProcess,
+    fork_warm,
+    handling,
+    how_it_ended,
+    start_anew,
+    wait_for_any,
+)
 from cnnexp.sweeps.slots import GPUPool, cores, gpus_of, visible_gpus
 from cnnexp.sweeps.view import View
 
-__all__ = ["LauncherSettings", "LocalLauncher", "Task", "last_lines"]
+__all__ = ["STOPS", "LauncherSettings", "LocalLauncher", "Task", "last_lines"]
 
 log = logging.getLogger(__name__)
 
 _POLL = 0.1  # seconds between two looks at the processes
 _LOOK_AROUND = 1.0  # seconds between two looks at what others have, and at the file that says stop
-_PATIENCE = (
-    60.0  # seconds for a job to write its checkpoint after a time limit, before it is killed
-)
+_PATIENCE = 60.0  # seconds for a checkpoint after a time limit, before the job is killed
+STOPS = (signal.SIGINT, signal.SIGTERM)  # what asks a launcher to stop
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ class LocalLauncher:
         waiting = {task.id: task for task in tasks}
         entries = [self._ledger.entry(job) for job in waiting]
         self._view.begin(self._ledger, entries, self._jobs, self._threads, self._pool.ids)
-        with self._signals(), self._view:
+        with handling(STOPS, self._on_signal), self._view:
             look_around = 0.0
             while waiting or self._running:
                 self._end_those_over()
@@ -249,29 +253,15 @@ class LocalLauncher:
             )
         return need
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Within it SIGINT and SIGTERM stop the jobs, which write their checkpoints; again: at once."""
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            again = self._stop is not None
-            if not again:
-                self._view.say("stopping: jobs write their checkpoints; once more stops at once")
-            self._ask_to_stop(number)
-            if again:
-                for each in self._running:
-                    each.process.send(signal.SIGKILL)
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, handle)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Stop the jobs, which write their checkpoints; when it comes again, at once."""
+        again = self._stop is not None
+        if not again:
+            self._view.say("stopping: jobs write their checkpoints; once more stops at once")
+        self._ask_to_stop(number)
+        if again:
+            for each in self._running:
+                each.process.send(signal.SIGKILL)
 
 
 def last_lines(file: Path, count: int = 10) -> list[str]:

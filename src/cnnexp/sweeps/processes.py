@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection, forkserver
-from typing import Protocol
+from types import FrameType
+from typing import Any, Protocol
 
 from cnnexp.sweeps.job import Job
 from cnnexp.sweeps.worker import OWN_LOG, forked
@@ -20,6 +21,7 @@ from cnnexp.sweeps.worker import OWN_LOG, forked
 __all__ = [
     "JobProcess",
     "fork_warm",
+    "handling",
     "how_it_ended",
     "start_anew",
     "thread_caps",
@@ -189,3 +191,19 @@ def how_it_ended(code: int) -> str:
         name = f"signal {-code}"
     hint = " (out of memory?)" if -code == signal.SIGKILL else ""
     return f"its process was ended by {name}{hint}"
+
+
+@contextmanager
+def handling(
+    numbers: Sequence[int], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Within it ``handler`` gets these signals, except those that are ignored, as of background jobs."""
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
+    for number, old in before.items():
+        if old is not signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

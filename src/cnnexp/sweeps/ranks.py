@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import FrameType
-from typing import Any
 
 import torch.distributed as dist
 
 from cnnexp.runs import RunFolder
 from cnnexp.sweeps.job import Job
-from cnnexp.sweeps.processes import how_it_ended
+from cnnexp.sweeps.processes import handling, how_it_ended, thread_caps
+from cnnexp.sweeps.slots import cores
 from cnnexp.training import Parallelism, leave_failure
 from cnnexp.training.stopping import STOPPING, TrainingStopped
 
@@ -42,7 +40,13 @@ def run_ranks(job: Job, parallel: Parallelism) -> None:
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     ranks: list[subprocess.Popen[str]] = []
     try:
-        with _handed_on(ranks):
+
+        def hand_on(number: int, frame: FrameType | None) -> None:
+            for process in ranks:
+                if process.poll() is None:
+                    process.send_signal(number)
+
+        with handling(STOPPING, hand_on):
             for rank in range(parallel.devices):
                 ranks.append(_start(job, rank, parallel.devices, store.port))
             _see_through(ranks, store)
@@ -82,7 +86,7 @@ def _start(job: Job, rank: int, count: int, port: int) -> subprocess.Popen[str]:
 
 
 def _environment(rank: int, count: int, port: int) -> Mapping[str, str]:
-    threads = str(max(1, len(os.sched_getaffinity(0)) // count))
+    caps = {k: os.environ.get(k, v) for k, v in thread_caps(max(1, cores() // count)).items()}
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -93,8 +97,7 @@ def _environment(rank: int, count: int, port: int) -> Mapping[str, str]:
         "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": f"cnnexp-{os.getpid()}",
         "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
-        "NUMBA_NUM_THREADS": os.environ.get("NUMBA_NUM_THREADS", threads),
+        **caps,
     }
 
 
@@ -112,21 +115,3 @@ def _see_through(ranks: list[subprocess.Popen[str]], store: dist.Store) -> None:
         if deadline is not None and (time.monotonic() > deadline or ranks[0].poll() is not None):
             return  # the others only wait for those that are gone
         time.sleep(_POLL)
-
-
-@contextmanager
-def _handed_on(ranks: list[subprocess.Popen[str]]) -> Iterator[None]:
-    def hand_on(number: int, frame: FrameType | None) -> None:
-        for process in ranks:
-            if process.poll() is None:
-                process.send_signal(number)
-
-    before: dict[int, Any] = {each: signal.getsignal(each) for each in STOPPING}
-    for each, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(each, hand_on)
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

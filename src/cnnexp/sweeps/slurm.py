@@ -14,17 +14,18 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from cnnexp.config.errors import ConfigError
 from cnnexp.runs import place
 from cnnexp.sweeps.job import log_to, run_job
-from cnnexp.sweeps.launcher import Task, last_lines
+from cnnexp.sweeps.launcher import STOPS, Task, last_lines
 from cnnexp.sweeps.ledger import Claim, Entry, Ledger
+from cnnexp.sweeps.processes import handling
 from cnnexp.sweeps.view import View
 
 __all__ = ["InAllocation", "SlurmLauncher", "SlurmSettings"]
@@ -32,7 +33,6 @@ __all__ = ["InAllocation", "SlurmLauncher", "SlurmSettings"]
 _LONGEST_ARRAY = 1000  # SLURM's own MaxArraySize is 1001
 _PATIENCE = 60.0  # seconds for a dead job's claim to become free on other machines
 _LOST_AFTER = 2  # looks at the queue without the job
-_STEPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class SlurmLauncher:
         waiting = {task.id: task for task in tasks}
         at_once = min(len(tasks), self._settings.array_parallelism)
         self._view.begin(self._ledger, entries, at_once, self._settings.cpus_per_task, ())
-        with self._signals(), self._view:
+        with handling(STOPS, self._on_signal), self._view:
             for task, entry in zip(tasks, entries, strict=True):
                 if task.is_over(entry):
                     del waiting[task.id]
@@ -289,26 +289,13 @@ class SlurmLauncher:
                     ["scancel", *arguments, *ids], check=False, capture_output=True, timeout=60
                 )
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Within it SIGINT and SIGTERM stop the jobs, which write their checkpoints."""
-
-        def handle(number: int, frame: Any) -> None:
-            if self._stop is None:
-                self._view.say("stopping: running jobs write their checkpoints, the others go")
-                self._ask_to_stop(number)
-            else:
-                subprocess.run(["scancel", *self._numbers.values()], check=False, timeout=60)
-
-        before: dict[int, Any] = {number: signal.getsignal(number) for number in _STEPS}
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, handle)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Stop the jobs, which write their checkpoints; when it comes again, at once."""
+        if self._stop is None:
+            self._view.say("stopping: running jobs write their checkpoints, the others go")
+            self._ask_to_stop(number)
+        else:
+            subprocess.run(["scancel", *self._numbers.values()], check=False, timeout=60)
 
 
 def _shape(config: Mapping[str, Any], settings: SlurmSettings) -> tuple[int, int, int]:

@@ -32,7 +32,8 @@ class LocalLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs; a job that fails gives None."""
-        from cnnexp.sweeps.hydra import launch_locally
+        from cnnexp.sweeps.hydra import launch
 
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
-        return launch_locally(self._context, self._config, job_overrides, self._settings)
+        kind = type(self).__name__
+        return launch(kind, self._context, self._config, job_overrides, self._settings)
