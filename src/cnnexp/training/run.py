@@ -234,6 +234,7 @@ def _describe(
         seed=job.seed,
         device=device,
         threads=torch.get_num_threads(),
+        ranks=job.parallel.ranks if job.parallel is not None else 1,
         dataset={
             "name": images.name,
             "checksum": images.checksum,
