@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from cnnexp.reporting.gather import Run, warnings_about
 from cnnexp.reporting.groups import Group
 from cnnexp.reporting.tables import FIGURES, by_validation, results_table, summary_table
-from cnnexp.runs.files import write_text
+from cnnexp.runs.files import plain, write_text
 
 __all__ = ["write_page"]
 
@@ -45,7 +44,7 @@ def write_page(
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     content = _content(runs, settings, groups, file)
     content |= {"tensorboard": board, "aggregate": aggregate}
-    text = json.dumps(_finite(content), allow_nan=False)
+    text = json.dumps(plain(content), allow_nan=False, default=str)
     tag = "" if refresh is None else f'<meta http-equiv="refresh" content="{refresh}">'
     page = (
         template.replace("<!--REFRESH-->", tag)
@@ -84,15 +83,3 @@ def _content(
             for group in sorted(groups, key=by_validation)
         ],
     }
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return str(value)

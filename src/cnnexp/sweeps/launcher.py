@@ -150,7 +150,7 @@ class LocalLauncher:
                     break
                 if time.monotonic() > look_around:
                     look_around = time.monotonic() + _LOOK_AROUND
-                    self._look_around(waiting)
+                    self._look_around()
                 wait_for_any([each.process for each in self._running], _POLL)
         entries = [self._ledger.entry(task.id) for task in tasks]
         self._view.end(entries)
@@ -233,7 +233,7 @@ class LocalLauncher:
         reason = each.reason or how_it_ended(code)
         folder.write_status("failed", **kept, error=reason, last_lines=last_lines(folder.log))
 
-    def _look_around(self, waiting: dict[str, Task]) -> None:
+    def _look_around(self) -> None:
         """Take note of what other launchers have done, and of the file that asks to stop."""
         if self._stop is None and self._ledger.stop.exists():
             self._ask_to_stop(signal.SIGTERM)

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from cnnexp.sweeps.job import Job
+from cnnexp.sweeps.slots import thread_caps
 from cnnexp.sweeps.worker import OWN_LOG, forked
 
 __all__ = [
@@ -23,8 +24,8 @@ __all__ = [
     "fork_warm",
     "handling",
     "how_it_ended",
+    "open_worker",
     "start_anew",
-    "thread_caps",
     "wait_for_any",
     "warm_up",
 ]
@@ -161,24 +162,25 @@ def _nameless_main() -> Iterator[None]:
             main.__file__ = file
 
 
-def thread_caps(threads: int) -> dict[str, str]:
-    """The environment in which a process that starts takes so many processor threads."""
-    return dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
-
-
-def start_anew(job: Job, environment: Mapping[str, str], threads: int) -> JobProcess:
-    """Run ``job`` in a whole process of its own, as one that starts ranks needs."""
+def open_worker(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start ``python -m cnnexp.sweeps.worker`` for ``job``; it ends when its standard input is closed."""
     process = subprocess.Popen(
         [sys.executable, "-m", "cnnexp.sweeps.worker"],
         stdin=subprocess.PIPE,
-        env={**os.environ, **thread_caps(threads), **environment, OWN_LOG: "1"},
+        env={**os.environ, **environment},
         text=True,
-        start_new_session=True,
+        start_new_session=True,  # a signal to the group reaches it through this process, once
     )
     assert process.stdin is not None
     process.stdin.write(job.to_json() + "\n")
     process.stdin.flush()
-    return _Anew(process)
+    return process
+
+
+def start_anew(job: Job, environment: Mapping[str, str], threads: int) -> JobProcess:
+    """Run ``job`` in a whole process of its own, as one that starts ranks needs."""
+    caps = thread_caps(threads)
+    return _Anew(open_worker(job, {**caps, **environment, OWN_LOG: "1"}))
 
 
 def how_it_ended(code: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from types import FrameType
@@ -14,8 +13,8 @@ import torch.distributed as dist
 
 from cnnexp.runs import RunFolder
 from cnnexp.sweeps.job import Job
-from cnnexp.sweeps.processes import handling, how_it_ended, thread_caps
-from cnnexp.sweeps.slots import cores
+from cnnexp.sweeps.processes import handling, how_it_ended, open_worker
+from cnnexp.sweeps.slots import cores, thread_caps
 from cnnexp.training import Parallelism, leave_failure
 from cnnexp.training.stopping import STOPPING, TrainingStopped
 
@@ -48,7 +47,7 @@ def run_ranks(job: Job, parallel: Parallelism) -> None:
 
         with handling(STOPPING, hand_on):
             for rank in range(parallel.devices):
-                ranks.append(_start(job, rank, parallel.devices, store.port))
+                ranks.append(open_worker(job, _environment(rank, parallel.devices, store.port)))
             _see_through(ranks, store)
     finally:
         for process in ranks:
@@ -69,20 +68,6 @@ def run_ranks(job: Job, parallel: Parallelism) -> None:
         details = {k: status[k] for k in ("epoch", "step") if k in status}
         folder.write_status("failed", **details, error=reason)
         raise RuntimeError(reason)
-
-
-def _start(job: Job, rank: int, count: int, port: int) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cnnexp.sweeps.worker"],
-        stdin=subprocess.PIPE,
-        env={**os.environ, **_environment(rank, count, port)},
-        text=True,
-        start_new_session=True,  # a signal to the group reaches it through this process, once
-    )
-    assert process.stdin is not None
-    process.stdin.write(job.to_json() + "\n")
-    process.stdin.flush()
-    return process
 
 
 def _environment(rank: int, count: int, port: int) -> Mapping[str, str]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["GPUPool", "cores", "gpus_of", "visible_gpus"]
+__all__ = ["GPUPool", "cores", "gpus_of", "thread_caps", "visible_gpus"]
 
 
 class GPUPool:
@@ -60,3 +60,8 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def thread_caps(threads: int) -> dict[str, str]:
+    """The environment in which a process that starts takes so many processor threads."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cnnexp.runs import RunFolder, place
 from cnnexp.sweeps.job import Job, log_to, run_job
+from cnnexp.sweeps.slots import thread_caps
 
 __all__ = ["OWN_LOG", "forked"]
 
@@ -28,8 +29,7 @@ OWN_LOG = (
 def forked(line: str, lifeline: Connection, environment: Mapping[str, str], threads: int) -> None:
     """Run a job in this process, which was forked from a warm server, with a log of its own."""
     os.setsid()
-    caps = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
-    os.environ.update({**caps, **environment})
+    os.environ.update({**thread_caps(threads), **environment})
     job = Job.from_json(line)
     _write_to(RunFolder(job.folder).log)
     signal.signal(signal.SIGINT, signal.default_int_handler)
