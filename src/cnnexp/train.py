@@ -34,6 +34,7 @@ from cnnexp.sweeps import Job, Ledger, log_to
 from cnnexp.sweeps import run_job as run
 from cnnexp.sweeps.hydra import check_settings, prepare
 from cnnexp.sweeps.processes import warm_up
+from cnnexp.sweeps.sweepers import known_jobs
 
 if TYPE_CHECKING:
     from cnnexp.training import TrainingJob
@@ -113,27 +114,28 @@ def _sweep(parser: argparse.ArgumentParser, flags: argparse.Namespace, composer:
     given = flags.overrides
     flags.overrides = [*_HYDRA, *_HYDRA_SWEEP, *given]
     jobs = composer.jobs(flags.overrides)
+    whole = composer.compose(jobs.overrides[0])
+    check_settings(whole.hydra)
+    known = jobs.overrides if jobs.complete else known_jobs(whole.hydra, jobs.overrides[0])
     launchers = [o for o in flags.overrides if o.startswith("hydra/launcher=")]
     if launchers[-1] == "hydra/launcher=local":
         warm_up()  # imports while the jobs are checked
-    if len(jobs.overrides) > _MANY:
-        print(f"checking {len(jobs.overrides)} jobs", flush=True)
+    if len(known) > _MANY:
+        print(f"checking {len(known)} jobs", flush=True)
     configs, folders = [], []
-    for overrides in jobs.overrides:
+    for overrides in known:
         config = composer.compose(overrides)
-        if not configs:
-            check_settings(config.hydra)
         configs.append(plain_config(config))
         folders.append(RunFolder(Path(config.hydra.sweep.dir) / config_hash(configs[-1])))
     elsewhere = launchers[-1] == "hydra/launcher=slurm"
     checksums = [_checked(plain, given, elsewhere).data.images.checksum for plain in configs]
     if any(config.get("validate_only") for config in configs):
-        known = "" if jobs.complete else " that are known before the sweep starts"
-        print(f"checked: {len(configs)} jobs{known} can start")
+        all_of_them = "" if jobs.complete else " that are known before the sweep starts"
+        print(f"checked: {len(configs)} jobs{all_of_them} can start")
         return 0
     for folder in folders:
         _make(folder.path.parent, "hydra.sweep.dir")
-    for overrides, plain, data in zip(jobs.overrides, configs, checksums, strict=True):
+    for overrides, plain, data in zip(known, configs, checksums, strict=True):
         prepare([o for o in overrides if not o.startswith("hydra")], plain, data)
     Ledger(folders[0].path.parent).begin(sys.argv[1:])
     _hand_to_hydra(parser, flags)

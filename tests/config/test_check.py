@@ -150,7 +150,10 @@ def _check(*overrides: str, extra: tuple[str, ...] = ()) -> None:
         ("optimizer=5", r"optimizer=5: must be the name of a choice; known: adadelta, "),
         ("logger.tensorboard=null", r"logger\.tensorboard=None: must be a class"),
         ("+callbacks.x=5", r"callbacks\.x=5: must be a class"),
-        ("+trainer.limit_test_batches=0", r"limit_test_batches=0: a run ends with a test"),
+        (
+            "+trainer.limit_test_batches=0",
+            r"limit_test_batches=0: to leave the test out, set test=false",
+        ),
         (
             "trainer._target_=torch.optim.Adam",
             r"trainer\._target_=torch\.optim\.Adam is not allowed",

@@ -112,6 +112,7 @@ def build_job(
         loggers=partial(_loggers, typed.logger, extra),
         seed=typed.seed,
         monitor=typed.checkpoint.monitor,
+        test=typed.test,
         checkpoint_steps=typed.checkpoint.every_n_steps,
         channels_last=typed.accelerator.channels_last,
         on_nan=cast(OnNaN, typed.on_nan),
@@ -279,7 +280,7 @@ def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in sorted(set(arguments) & set(_NOT_OF_TRAINER)):
         raise ConfigError(f"trainer.{key}: {_NOT_OF_TRAINER[key]}")
     if arguments.get("limit_test_batches", 1.0) == 0:
-        raise ConfigError("trainer.limit_test_batches=0: a run ends with a test")
+        raise ConfigError("trainer.limit_test_batches=0: to leave the test out, set test=false")
     return arguments
 
 

@@ -185,6 +185,7 @@ class TrainConfig:
     trainer: dict[str, Any]
     validate_only: bool = False
     on_nan: str = "stop"
+    test: bool = True
     parameters: ParametersConfig = field(default_factory=ParametersConfig)
     scheduler: dict[str, Any] = field(default_factory=dict)
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)

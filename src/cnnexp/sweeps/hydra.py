@@ -1,14 +1,13 @@
-"""What Hydra's launchers of cnnexp share: from overrides to jobs of the ledger, and back to results."""
+"""What Hydra's launchers and sweepers of cnnexp share: from overrides to jobs of the ledger, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,16 +15,17 @@ from cnnexp.config import ConfigError, plain_config
 from cnnexp.config.command import code_of
 from cnnexp.config.errors import did_you_mean
 from cnnexp.config.targets import allowed_prefixes
-from cnnexp.runs import config_hash
+from cnnexp.sweeps.comparison import CompareSettings
 from cnnexp.sweeps.job import Job
 from cnnexp.sweeps.launcher import LauncherSettings, LocalLauncher, Task
 from cnnexp.sweeps.ledger import Entry, Ledger
-from cnnexp.sweeps.search import Search, SearchSettings, open_study, parse, search_space
+from cnnexp.sweeps.search import SearchSettings
 from cnnexp.sweeps.slurm import SlurmLauncher, SlurmSettings
 from cnnexp.sweeps.view import View
 
-__all__ = ["check_settings", "launch", "prepare", "search", "tasks"]
+__all__ = ["check_settings", "in_one_line", "launch", "prepare", "prepared", "tasks", "typed"]
 
+_Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 _Settings = TypeVar("_Settings")
 
@@ -41,6 +41,12 @@ def prepare(overrides: Sequence[str], config: Mapping[str, Any], data: str | Non
         data: Checksum of its data, if it is known.
     """
     _prepared[tuple(overrides)] = dict(config), data
+
+
+def prepared(overrides: Sequence[str]) -> Mapping[str, Any] | None:
+    """What :func:`prepare` was told of a job that has not been launched yet; None if nothing."""
+    found = _prepared.get(tuple(overrides))
+    return found[0] if found else None
 
 
 def tasks(
@@ -76,68 +82,23 @@ def launch(
 ) -> list[JobReturn]:
     """Run the jobs by the launcher ``kind``: ``LocalLauncher`` or ``SlurmLauncher``."""
 
+    @in_one_line
     def run() -> list[Entry]:
-        own = _typed(_OURS[kind][1], "hydra.launcher", settings)
+        own = typed(_OURS[kind][1], "hydra.launcher", settings)
         ledger, made = tasks(context, sweep, job_overrides)
         if isinstance(own, SlurmSettings):
             return SlurmLauncher(ledger, own, View()).run(made)
         assert isinstance(own, LauncherSettings)
         return LocalLauncher(ledger, own, View()).run(made)
 
-    return _returned(_in_one_line(run), job_overrides)
-
-
-def search(
-    context: HydraContext,
-    sweep: DictConfig,
-    launcher: Launcher,
-    arguments: Sequence[str],
-    given: Mapping[str, Any],
-) -> None:
-    """Search by Optuna for the best of what ``arguments`` leave open; see ``Search``."""
-    _in_one_line(lambda: _search(context, sweep, launcher, arguments, given))
-
-
-def _search(
-    context: HydraContext,
-    sweep: DictConfig,
-    launcher: Launcher,
-    arguments: Sequence[str],
-    given: Mapping[str, Any],
-) -> None:
-    settings = _typed(SearchSettings, "hydra.sweeper", given)
-    parser = OverridesParser.create(config_loader=context.config_loader)
-    overrides = parser.parse_overrides(list(arguments))
-    swept = [o for o in overrides if o.is_sweep_override()] + parse(settings.params)
-    if not swept:
-        raise ConfigError(
-            "hydra/sweeper=optuna: nothing to search; add for example "
-            "optimizer.lr=tag(log,interval(1e-4,1e-1)) or optimizer=adam,sgd"
-        )
-    fixed = [o.input_line or "" for o in overrides if not o.is_sweep_override()]
-    space, ledger = search_space(swept), Ledger(str(sweep.hydra.sweep.dir))
-
-    def config_of(own: Sequence[str]) -> dict[str, Any]:
-        return plain_config(context.config_loader.load_sweep_config(sweep, list(own)))
-
-    def job_of(own: Sequence[str]) -> str:
-        config = config_of(own)
-        prepare(own, config)
-        return ledger.add(config, own)
-
-    def launch_batch(batch: Sequence[Sequence[str]]) -> list[Entry]:
-        jobs = [config_hash(_prepared[tuple(own)][0]) for own in batch]
-        launcher.launch([list(own) for own in batch], initial_job_idx=0)
-        return [ledger.entry(job) for job in jobs]
-
-    study = open_study(ledger.path, settings, space)
-    Search(study, settings, space, fixed, job_of, ledger, launch_batch).run()
+    return _returned(run(), job_overrides)
 
 
 _OURS: Mapping[str, tuple[str, type]] = {
     "LocalLauncher": ("launcher", LauncherSettings),
     "SlurmLauncher": ("launcher", SlurmSettings),
     "OptunaSweeper": ("sweeper", SearchSettings),
+    "CompareSweeper": ("sweeper", CompareSettings),
 }
 
 
@@ -151,12 +112,17 @@ def check_settings(hydra: DictConfig) -> None:
         node = hydra[part]
         name = str(node._target_).rpartition(".")[2]
         if name in _OURS and _OURS[name][0] == part:
-            _typed(
+            typed(
                 _OURS[name][1], f"hydra.{part}", {k: v for k, v in node.items() if k != "_target_"}
             )
 
 
-def _typed(kind: type[_Settings], part: str, given: Mapping[Any, Any]) -> _Settings:
+def typed(kind: type[_Settings], part: str, given: Mapping[Any, Any]) -> _Settings:
+    """``part`` of a config, ``given``, as its dataclass.
+
+    Raises:
+        ConfigError: It has no such setting, or not with this value.
+    """
     known = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
     for key in given:
         if key not in known:
@@ -167,17 +133,22 @@ def _typed(kind: type[_Settings], part: str, given: Mapping[Any, Any]) -> _Setti
     return kind(**plain)
 
 
-def _in_one_line(action: Callable[[], _Result]) -> _Result:
-    """What ``action`` gives; Hydra would show a traceback of what it raises, the user gets a line."""
-    results: list[_Result] = []
+def in_one_line(action: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """``action``, of which Hydra would show a traceback if it raises; the user gets a line."""
 
-    def run() -> int:
-        results.append(action())
-        return 0
+    @wraps(action)
+    def called(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+        results: list[_Result] = []
 
-    if code := code_of("cnnexp.train", run):
-        raise SystemExit(code)
-    return results[0]
+        def run() -> int:
+            results.append(action(*arguments, **options))
+            return 0
+
+        if code := code_of("cnnexp.train", run):
+            raise SystemExit(code)
+        return results[0]
+
+    return called
 
 
 def _returned(entries: Sequence[Entry], job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:

@@ -14,15 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import (
-    ChoiceSweep,
-    IntervalSweep,
-    Override,
-    RangeSweep,
-    Transformer,
-)
-
 from cnnexp.config.errors import ConfigError
 from cnnexp.runs import RunFolder
 from cnnexp.runs.files import write_json
@@ -39,8 +30,6 @@ __all__ = [
     "make_pruner",
     "note_trial",
     "open_study",
-    "parse",
-    "search_space",
 ]
 
 log = logging.getLogger(__name__)
@@ -117,45 +106,6 @@ class SearchSettings:
                 f"hydra.sweeper.pruner: {self.objectives[0]} is not known before the end of a trial; set "
                 f"pruner=null, or the objective val/acc or val/loss"
             )
-
-
-def search_space(overrides: Sequence[Override]) -> dict[str, optuna.distributions.BaseDistribution]:
-    """What is searched, from overrides such as ``lr=tag(log,interval(1e-4,1e-1))``, ``a,b``, ``range(…)``.
-
-    Raises:
-        ConfigError: An override is none that can be searched.
-    """
-    import optuna
-
-    space: dict[str, optuna.distributions.BaseDistribution] = {}
-    for override in overrides:
-        value = override.value()
-        key = override.get_key_element()
-        if isinstance(value, IntervalSweep):
-            assert value.start is not None
-            assert value.end is not None
-            whole = isinstance(value.start, int) and isinstance(value.end, int)
-            logarithmic = "log" in value.tags
-            kind = (
-                optuna.distributions.IntDistribution
-                if whole
-                else optuna.distributions.FloatDistribution
-            )
-            try:
-                space[key] = kind(value.start, value.end, log=logarithmic)  # pyright: ignore[reportArgumentType]
-            except ValueError as error:
-                raise ConfigError(f"{override.input_line}: {error}") from error
-        elif isinstance(value, (ChoiceSweep, RangeSweep)):
-            choices: list[Any] = list(override.sweep_iterator(transformer=Transformer.encode))
-            space[key] = optuna.distributions.CategoricalDistribution(choices)
-        else:
-            raise ConfigError(f"{override.input_line}: cannot be searched")
-    return space
-
-
-def parse(params: Mapping[str, str]) -> list[Override]:
-    """The overrides of ``hydra.sweeper.params``."""
-    return OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params.items()])
 
 
 def open_study(

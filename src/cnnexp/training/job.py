@@ -58,6 +58,7 @@ class TrainingJob:
         seed: Of weights and data order.
         monitor: The validation metric whose best epoch is tested: the greatest, or for a loss the
             least.
+        test: Test the best epoch at the end; False leaves the test images unread.
         checkpoint_steps: Steps of the optimiser between two checkpoints to go on from; None for one an
             epoch.
         channels_last: Memory layout of images and kernels.
@@ -87,6 +88,7 @@ class TrainingJob:
     loggers: Callable[[RunFolder], Sequence[Logger]] = _no_loggers
     seed: int = 0
     monitor: str = "val/acc"
+    test: bool = True
     checkpoint_steps: int | None = None
     channels_last: bool = True
     on_nan: OnNaN = "stop"

@@ -53,7 +53,7 @@ def run_training(
     resume: bool = False,
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Train, choose the best epoch by validation, test it once, and write the run folder.
+    """Train, choose the best epoch by validation, test it once (``job.test``), and write the run folder.
 
     A training that goes on where it stopped gives, on a CPU, the bits that it would have given without
     the stop: weights, metrics, event files.
@@ -158,12 +158,13 @@ def _run(
         raise
     folder.write_result(result)
     folder.write_status("done", epoch=result["epochs"], step=result["steps"])
-    log.info(
-        "test/acc %.2f %%  test/loss %.4f  (weights of epoch %d)",
-        100 * result["test/acc"],
-        result["test/loss"],
-        result["best_epoch"],
-    )
+    if job.test:
+        log.info(
+            "test/acc %.2f %%  test/loss %.4f  (weights of epoch %d)",
+            100 * result["test/acc"],
+            result["test/loss"],
+            result["best_epoch"],
+        )
     log.info("run folder %s", folder)
     return result
 
@@ -267,7 +268,7 @@ def _train_and_test(
     )
     epochs, steps, seconds = trainer.current_epoch, trainer.global_step, made.checkpoints.seconds
     best = _take_best(job, folder, made)
-    (test,) = trainer.test(classifier, datamodule=job.data, verbose=False)
+    test = _test(job, made)
     last = made.history.last
     skipped, factor = made.guard.skipped, classifier.lr_factor
     rates = made.throughput.images_per_second
@@ -276,8 +277,8 @@ def _train_and_test(
         "dataset": job.data.images.name,
         "backward": job.backward,
         "backward/layers": layer_algorithms(classifier.network),
-        "test/acc": round(test["test/acc"], 6),
-        "test/loss": test["test/loss"],
+        "test/acc": round(test["test/acc"], 6) if test else None,
+        "test/loss": test["test/loss"] if test else None,
         "val/acc": round(best["val/acc"], 6) if "val/acc" in best else None,
         "val/loss": best.get("val/loss"),
         "train/loss": last.get("train/loss"),
@@ -296,6 +297,13 @@ def _train_and_test(
     for logger in trainer.loggers:
         logger.finalize("success")
     return result
+
+
+def _test(job: TrainingJob, made: Assembly) -> Mapping[str, float]:
+    """Loss and accuracy on the test images; {} where these are left unread."""
+    if not job.test:
+        return {}
+    return made.trainer.test(made.classifier, datamodule=job.data, verbose=False)[0]
 
 
 def _take_best(job: TrainingJob, folder: RunFolder, made: Assembly) -> dict[str, float]:

@@ -36,10 +36,10 @@ class LearningRate(Callback):
 
 
 class Throughput(Callback):
-    """Log ``perf/images_per_second``, training only, once an epoch.
+    """Log ``perf/images_per_second`` once an epoch, and with each validation ``perf/train_seconds`` so far.
 
-    The clock runs from the first batch of an epoch to its last, before the validation at its end (one
-    in the middle counts); a GPU is waited for at the two ends only.
+    Both are of training only: the clock stands still from the start of a validation to its end. A GPU
+    is waited for only where it starts and stops.
 
     Attributes:
         images_per_second: Of each epoch so far.
@@ -47,8 +47,14 @@ class Throughput(Callback):
 
     def __init__(self) -> None:
         self.images_per_second: list[float] = []
-        self._start = 0.0
-        self._images = 0
+        self._seconds = 0.0  # of the epochs before, and of this one until the clock was stopped
+        self._began: float | None = None  # None while it stands still
+        self._images, self._epoch_began_at = 0, 0.0
+
+    @property
+    def train_seconds(self) -> float:
+        """How long the training has taken, what came before a resumption included."""
+        return self._seconds + (0.0 if self._began is None else time.perf_counter() - self._began)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock of an epoch that a resumed training goes on within."""
@@ -57,7 +63,9 @@ class Throughput(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self._images = 0
-        self._start = _now(pl_module)
+        self._stop(pl_module)
+        self._epoch_began_at = self._seconds
+        self._began = time.perf_counter()
 
     def on_train_batch_end(
         self,
@@ -67,26 +75,43 @@ class Throughput(Callback):
         batch: tuple[torch.Tensor, torch.Tensor],
         batch_idx: int,
     ) -> None:
-        """Count, and stop the clock at the last batch: validation comes after it."""
+        """Count, and stop the clock at the last batch."""
         self._images += batch[1].size(0) * trainer.world_size
         if trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches:
-            self.images_per_second.append(self._images / (_now(pl_module) - self._start))
+            self._stop(pl_module)
+            self.images_per_second.append(self._images / (self._seconds - self._epoch_began_at))
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let the clock stand still."""
+        self._stop(pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the seconds that led to this validation."""
+        if not trainer.sanity_checking:
+            pl_module.log("perf/train_seconds", self._seconds, batch_size=1)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Go on, where the validation was in the middle of an epoch."""
+        if not trainer.sanity_checking:
+            self._began = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the epoch's figure."""
         if self.images_per_second:
             pl_module.log("perf/images_per_second", self.images_per_second[-1], batch_size=1)
 
+    def _stop(self, pl_module: L.LightningModule) -> None:
+        if self._began is None:
+            return
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        self._seconds, self._began = self.train_seconds, None
+
     def state_dict(self) -> dict[str, Any]:
         """The figures so far."""
-        return {"images_per_second": self.images_per_second}
+        return {"images_per_second": self.images_per_second, "train_seconds": self.train_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See :meth:`state_dict`."""
         self.images_per_second = list(state_dict["images_per_second"])
-
-
-def _now(pl_module: L.LightningModule) -> float:
-    if pl_module.device.type == "cuda":
-        torch.cuda.synchronize(pl_module.device)
-    return time.perf_counter()
+        self._seconds, self._began = state_dict.get("train_seconds", 0.0), None

@@ -1,0 +1,100 @@
+"""What Hydra's sweepers of cnnexp call: search, and fair comparison, over any launcher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from cnnexp.config import ConfigError, plain_config
+from cnnexp.runs import config_hash
+from cnnexp.sweeps.comparison import CompareSettings, compare_candidates, tuning_jobs
+from cnnexp.sweeps.hydra import in_one_line, prepare, prepared, typed
+from cnnexp.sweeps.ledger import Entry, Ledger
+from cnnexp.sweeps.search import Search, SearchSettings, open_study
+from cnnexp.sweeps.space import parse, search_space
+
+__all__ = ["SweepJobs", "compare", "known_jobs", "search"]
+
+
+class SweepJobs:
+    """The jobs of one sweep, given by their overrides.
+
+    Args:
+        context: Of Hydra.
+        sweep: The config that was composed for the sweep as a whole.
+        launcher: Runs them.
+    """
+
+    def __init__(self, context: HydraContext, sweep: DictConfig, launcher: Launcher) -> None:
+        self._context, self._sweep, self._launcher = context, sweep, launcher
+        self.ledger = Ledger(str(sweep.hydra.sweep.dir))
+
+    def parse(self, arguments: Sequence[str]) -> list[Override]:
+        """The overrides of the command line."""
+        parser = OverridesParser.create(config_loader=self._context.config_loader)
+        return parser.parse_overrides(list(arguments))
+
+    def add(self, own: Sequence[str]) -> str:
+        """Enter a job into the ledger; its id."""
+        config = prepared(own)
+        if config is None:
+            loader = self._context.config_loader
+            config = plain_config(loader.load_sweep_config(self._sweep, list(own)))
+            prepare(own, config)
+        return self.ledger.add(config, own)
+
+    def launch(self, batch: Sequence[Sequence[str]]) -> list[Entry]:
+        """Run jobs that were added; how each ended."""
+        jobs = [config_hash(prepared(own) or {}) for own in batch]
+        self._launcher.launch([list(own) for own in batch], initial_job_idx=0)
+        return [self.ledger.entry(job) for job in jobs]
+
+
+@in_one_line
+def search(jobs: SweepJobs, arguments: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Search by Optuna for the best of what ``arguments`` leave open; see ``Search``."""
+    settings = typed(SearchSettings, "hydra.sweeper", given)
+    overrides = jobs.parse(arguments)
+    swept = [o for o in overrides if o.is_sweep_override()]
+    swept += parse(settings.params, "hydra.sweeper.params")
+    if not swept:
+        raise ConfigError(
+            "hydra/sweeper=optuna: nothing to search; add for example "
+            "optimizer.lr=tag(log,interval(1e-4,1e-1)) or optimizer=adam,sgd"
+        )
+    fixed = [o.input_line or "" for o in overrides if not o.is_sweep_override()]
+    space = search_space(swept)
+    study = open_study(jobs.ledger.path, settings, space)
+    Search(study, settings, space, fixed, jobs.add, jobs.ledger, jobs.launch).run()
+
+
+@in_one_line
+def compare(jobs: SweepJobs, arguments: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Compare candidates, each tuned by as many trials; see ``compare_candidates``."""
+    settings = typed(CompareSettings, "hydra.sweeper", given)
+    compare_candidates(settings, arguments, jobs.add, jobs.ledger, jobs.launch)
+
+
+def known_jobs(hydra: DictConfig, overrides: Sequence[str]) -> list[list[str]]:
+    """The jobs that a sweep begins with, as far as they are known: to be checked before it starts.
+
+    Args:
+        hydra: That part of the config of the sweep as a whole.
+        overrides: Of the command line, without those that a sweeper varies.
+
+    Returns:
+        Their overrides, Hydra's own at the end; for a search the one job that its trials share.
+    """
+    if not str(hydra.sweeper._target_).endswith(".CompareSweeper"):
+        return [list(overrides)]
+    given = {key: value for key, value in hydra.sweeper.items() if key != "_target_"}
+    settings = typed(CompareSettings, "hydra.sweeper", given)
+    of_hydra = [o for o in overrides if o.lstrip("+~").startswith("hydra")]
+    task = [o for o in overrides if o not in of_hydra]
+    return [[*own, *of_hydra] for own, _ in tuning_jobs(settings, task)]
