@@ -1,7 +1,8 @@
 """``python -m cnnexp.report PATH…``: runs and sweeps as tables, curves and one page.
 
 Writes results.csv, results.md, results.parquet, report.html and an aggregate for TensorBoard into --output
-(the first PATH, if not said), and prints a table. Exit codes: 0 written, 2 there are no runs.
+(the first PATH, if not said), and prints a table; of a comparison (``sweep=compare_…``) comparison.csv and
+comparison.md as well. Exit codes: 0 written, 2 there are no runs.
 """
 
 from __future__ import annotations
@@ -19,13 +20,18 @@ from rich.table import Table
 from cnnexp.config import ConfigError
 from cnnexp.config.command import run_command
 from cnnexp.reporting import (
+    Compared,
     Group,
     Run,
+    compared,
+    comparison_table,
     gather,
     group_runs,
+    score_table,
     settings_that_differ,
     summary_table,
     warnings_about,
+    write_comparison,
     write_tables,
 )
 
@@ -70,23 +76,61 @@ def _report(arguments: argparse.Namespace, output: Path) -> int:
             f"outputs/sweeps/<name>"
         )
     output.mkdir(parents=True, exist_ok=True)
-    settings = settings_that_differ(runs)
-    groups = group_runs(runs, settings)
+    comparison = None
+    if len(arguments.paths) == 1 and (found := compared(arguments.paths[0], runs)):
+        comparison, runs = found
+    settings, groups = _groups(runs, comparison)
     written = write_tables(runs, settings, groups, output)
+    if comparison:
+        written += write_comparison(comparison, output)
     if not arguments.no_page:
-        written.append(_page(arguments, output, runs, settings, groups))
+        written.append(_page(arguments, output, runs, settings, groups, comparison))
+    _show(runs, groups, comparison)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"written: {', '.join(map(str, written))}")
+    return sum(run.state == "running" for run in runs)
+
+
+def _groups(
+    runs: Sequence[Run], comparison: Compared | None
+) -> tuple[dict[str, Sequence[Any]], list[Group]]:
+    """What sets the runs apart, and those that belong together; of a comparison the runs that count."""
+    settings: dict[str, Sequence[Any]] = dict(settings_that_differ(runs))
+    if comparison is None:
+        return settings, group_runs(runs, settings)
+    finals = [i for i, final in enumerate(comparison.columns["final"]) if final == "yes"]
+    of_finals = {
+        key: [comparison.columns[key][i] for i in finals] for key in ("workload", "candidate")
+    }
+    return {**comparison.columns, **settings}, group_runs([runs[i] for i in finals], of_finals)
+
+
+def _show(runs: Sequence[Run], groups: Sequence[Group], comparison: Compared | None) -> None:
+    """Tables for the terminal."""
     console = Console()
     if not console.is_terminal:
         console.width = 200
-    rows = summary_table(groups)
-    shown = Table(*rows[0], box=None, pad_edge=False)
-    for row in rows:
-        shown.add_row(*row.values())
-    console.print(shown, markup=False)
-    for text in warnings_about(runs):
+    tables = [summary_table(groups)]
+    if comparison:
+        left_out = ("target", "chosen", "failed")
+        rows = comparison_table(comparison)
+        tables = [
+            [{k: v for k, v in row.items() if k not in left_out} for row in rows],
+            score_table(comparison),
+        ]
+    for rows in filter(None, tables):
+        shown = Table(*rows[0], box=None, pad_edge=False)
+        for row in rows:
+            shown.add_row(*row.values())
+        console.print(shown, markup=False)
+        if comparison:
+            console.print()
+    for text in warnings_about(runs, mixed_data=comparison is not None):
         console.print(text, style="yellow", markup=False, highlight=False)
-    console.print(f"written: {', '.join(map(str, written))}", highlight=False, soft_wrap=True)
-    return sum(run.state == "running" for run in runs)
+    if comparison and comparison.left_out:
+        console.print(
+            f"left out: {comparison.left_out} runs in the folder that are none of this comparison's"
+        )
 
 
 def _page(
@@ -95,6 +139,7 @@ def _page(
     runs: Sequence[Run],
     settings: Mapping[str, Sequence[Any]],
     groups: Sequence[Group],
+    comparison: Compared | None,
 ) -> Path:
     try:
         import plotly  # noqa: F401
@@ -117,6 +162,7 @@ def _page(
         board=f"tensorboard --logdir {where}",
         aggregate=f"tensorboard --logdir {shlex.quote(str(aggregate))}",
         refresh=_REFRESH if arguments.watch else None,
+        comparison=comparison,
     )
     return file
 

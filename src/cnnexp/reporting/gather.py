@@ -179,11 +179,11 @@ def _kinds(columns: Mapping[str, Sequence[Any]]) -> int:
     return len({tuple(map(repr, row)) for row in zip(*columns.values(), strict=True)})
 
 
-def warnings_about(runs: Sequence[Run]) -> list[str]:
-    """What must be said before these runs are compared."""
+def warnings_about(runs: Sequence[Run], *, mixed_data: bool = False) -> list[str]:
+    """What must be said before these runs are compared; ``mixed_data`` allows several data sets."""
     said = []
     data = Counter((run.dataset, run.checksum) for run in runs if run.dataset)
-    if len(data) > 1:
+    if len(data) > 1 and not mixed_data:
         parts = ", ".join(f"{name} ({n} runs)" for (name, _), n in data.most_common())
         said.append(f"The runs are of {len(data)} data sets and do not compare: {parts}.")
     code = Counter(run.commit for run in runs if run.commit)

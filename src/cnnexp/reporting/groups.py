@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cnnexp.reporting.gather import Run
 
-__all__ = ["Curve", "Group", "group_runs", "interval", "short"]
+__all__ = ["Curve", "Group", "group_runs", "interval", "percent", "short"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,13 @@ def interval(values: Sequence[float]) -> tuple[float, float, int]:
 
     half = float(t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
     return statistics.mean(values), half, n
+
+
+def percent(mean: float, half: float, n: int) -> str:
+    """What :func:`interval` gives of shares, as text; "" where there is none."""
+    if n == 0:
+        return ""
+    return f"{mean:.2%}" if math.isnan(half) else f"{100 * mean:.2f} ± {100 * half:.2f} %"
 
 
 def short(value: object) -> str:

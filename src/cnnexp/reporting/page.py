@@ -8,6 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnexp.reporting.comparison import (
+    MEASURES,
+    TAU,
+    Compared,
+    comparison_table,
+    score_table,
+)
 from cnnexp.reporting.gather import Run, warnings_about
 from cnnexp.reporting.groups import Group
 from cnnexp.reporting.tables import FIGURES, by_validation, results_table, summary_table
@@ -27,6 +34,7 @@ def write_page(
     board: str,
     aggregate: str = "",
     refresh: int | None = None,
+    comparison: Compared | None = None,
 ) -> None:
     """Write the page.
 
@@ -37,6 +45,7 @@ def write_page(
         file: Where to.
         board: The command that shows the runs in TensorBoard.
         aggregate: The one that shows the means; "" for none.
+        comparison: What came of it, if the runs are of a fair comparison.
         refresh: Seconds after which a browser loads it again; None for never.
     """
     from plotly.offline import get_plotlyjs
@@ -44,6 +53,9 @@ def write_page(
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     content = _content(runs, settings, groups, file)
     content |= {"tensorboard": board, "aggregate": aggregate}
+    if comparison is not None:
+        content["comparison"] = _comparison(comparison)
+        content["warnings"] = warnings_about(runs, mixed_data=True)
     text = json.dumps(plain(content), allow_nan=False, default=str)
     tag = "" if refresh is None else f'<meta http-equiv="refresh" content="{refresh}">'
     page = (
@@ -81,5 +93,32 @@ def _content(
                 "curves": {name: vars(group.curve(name)) for name in metrics},
             }
             for group in sorted(groups, key=by_validation)
+        ],
+    }
+
+
+def _comparison(result: Compared) -> dict[str, Any]:
+    plan = result.plan
+    return {
+        "about": (
+            f"{len(plan.candidates)} candidates on {len(plan.targets)} workloads; {plan.studies} studies of "
+            f"{plan.trials} trials, then {plan.seeds} final runs with what each study chose, on new seeds."
+        ),
+        "table": comparison_table(result),
+        "scores": score_table(result),
+        "spaces": {
+            name: ", ".join(f"{k}={v}" for k, v in s.items()) for name, s in plan.spaces.items()
+        },
+        "measures": list(MEASURES),
+        "tau": TAU,
+        "ratios": result.ratios,
+        "targets": {name: f"{plan.metric} {target:g}" for name, target in plan.targets.items()},
+        "cells": [
+            {
+                "candidate": cell.candidate,
+                "workload": cell.workload,
+                **{m: list(cell.to_target[m]) for m in MEASURES},
+            }
+            for cell in result.cells
         ],
     }

@@ -10,10 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from cnnexp.reporting.gather import Run
-from cnnexp.reporting.groups import Group, short
+from cnnexp.reporting.groups import Group, percent, short
 from cnnexp.runs.files import write_text
 
-__all__ = ["FIGURES", "by_validation", "results_table", "summary_table", "write_tables"]
+__all__ = [
+    "FIGURES",
+    "by_validation",
+    "markdown",
+    "results_table",
+    "summary_table",
+    "write_csv",
+    "write_tables",
+]
 
 FIGURES = (
     *(
@@ -67,8 +75,8 @@ def summary_table(groups: Sequence[Group]) -> list[dict[str, str]]:
                 **{short(key): short(value) for key, value in group.settings.items()},
                 "dataset": group.dataset,
                 "runs": f"{done}" if done == len(group.runs) else f"{done} of {len(group.runs)}",
-                "val/acc": _percent(*group.mean("val/acc")),
-                "test/acc": _percent(*group.mean("test/acc")),
+                "val/acc": percent(*group.mean("val/acc")),
+                "test/acc": percent(*group.mean("test/acc")),
                 "seconds": "" if math.isnan(seconds) else f"{seconds:.0f}",
             }
         )
@@ -81,12 +89,6 @@ def by_validation(group: Group) -> float:
     return math.inf if math.isnan(value) else -value
 
 
-def _percent(mean: float, half: float, n: int) -> str:
-    if n == 0:
-        return ""
-    return f"{mean:.2%}" if math.isnan(half) else f"{100 * mean:.2f} ± {100 * half:.2f} %"
-
-
 def markdown(rows: Sequence[dict[str, str]]) -> str:
     """``rows`` as a Markdown table."""
     if not rows:
@@ -97,6 +99,17 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
     return "".join(f"| {line} |\n" for line in lines)
 
 
+def write_csv(rows: Sequence[Mapping[str, Any]], file: Path) -> Path:
+    """Write ``rows``, which have the same keys, and return the ``file``."""
+    stream = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    write_text(file, stream.getvalue())
+    return file
+
+
 def write_tables(
     runs: Sequence[Run],
     settings: Mapping[str, Sequence[Any]],
@@ -105,13 +118,7 @@ def write_tables(
 ) -> list[Path]:
     """Write results.csv, results.md, and results.parquet where pyarrow is installed."""
     rows = results_table(runs, settings, folder)
-    files = [folder / "results.csv", folder / "results.md"]
-    stream = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    write_text(files[0], stream.getvalue())
+    files = [write_csv(rows, folder / "results.csv"), folder / "results.md"]
     write_text(files[1], markdown(summary_table(groups)))
     try:
         import pyarrow as pa

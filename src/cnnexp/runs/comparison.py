@@ -132,5 +132,5 @@ def outcome_of(folder: RunFolder, metric: str, target: float) -> Outcome:
     reached = [step for step, v in values.items() if (v >= target if more else v <= target)]
     if not reached:
         return Outcome(math.inf, math.inf, best)
-    step = min(reached)
-    return Outcome(step, seconds.get(step, math.nan), best)
+    step = min(reached)  # of the last batch, counted from 0
+    return Outcome(step + 1, seconds.get(step, math.nan), best)
