@@ -17,7 +17,7 @@ from tests.config.test_compose import NEED_GPU
 from tests.data.official_files import WRITERS
 from tests.data.picture_files import write_pictures
 
-NOT_OF_A_RUN = ("hydra",)  # groups that say nothing of a training
+NOT_OF_A_RUN = ("hydra", "sweep")  # groups that say nothing of a training
 CHOICES = [
     f"{group.name}={file.stem}"
     for group in sorted(conf_dir().iterdir())
