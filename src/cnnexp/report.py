@@ -112,12 +112,7 @@ def _show(runs: Sequence[Run], groups: Sequence[Group], comparison: Compared | N
         console.width = 200
     tables = [summary_table(groups)]
     if comparison:
-        left_out = ("target", "chosen", "failed")
-        rows = comparison_table(comparison)
-        tables = [
-            [{k: v for k, v in row.items() if k not in left_out} for row in rows],
-            score_table(comparison),
-        ]
+        tables = [comparison_table(comparison, whole=False), score_table(comparison)]
     for rows in filter(None, tables):
         shown = Table(*rows[0], box=None, pad_edge=False)
         for row in rows:

@@ -25,11 +25,11 @@ STEPS = {
 }
 
 
-def _run(path: Path, reached: int, state: str = "done") -> None:
+def _run(path: Path, reached: int) -> None:
     path.mkdir()
     folder = RunFolder(path)
     folder.write_config({"seed": 0, "name": "x"})
-    folder.write_status(state)
+    folder.write_status("done")
     for step in (10, 20, 30, 40):
         acc = 0.95 if reached and step >= reached else 0.5
         values = {"val/acc": acc, "perf/train_seconds": step / 10}
@@ -95,6 +95,12 @@ def test_a_study_that_is_not_complete_for_all_is_left_out(folder: Path) -> None:
     cells = {(cell.workload, cell.candidate): cell for cell in _compared(folder).cells}
     assert cells["w1", "fast"].to_target["steps"][0] == 12.5  # of 15 and 10
     assert cells["w2", "slow"].to_target["steps"][0] == 20
+
+
+def test_the_documented_comparison_is_the_committed_one() -> None:
+    root = Path(__file__).parents[2]
+    table = (root / "benchmarks" / "results" / "compare_optimizers.md").read_text(encoding="utf-8")
+    assert table in (root / "docs" / "results.md").read_text(encoding="utf-8")
 
 
 def test_no_comparison_and_a_damaged_one(tmp_path: Path) -> None:

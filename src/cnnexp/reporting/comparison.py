@@ -225,8 +225,11 @@ def _profiles(
     return ratios, scores
 
 
-def comparison_table(result: Compared) -> list[dict[str, str]]:
-    """A row a workload and candidate, the fastest of each workload first."""
+def comparison_table(result: Compared, *, whole: bool = True) -> list[dict[str, str]]:
+    """A row a workload and candidate, the fastest of each workload first.
+
+    ``whole`` has columns for what was chosen and how many runs failed, too wide for a terminal.
+    """
     rows = []
     order = {workload: i for i, workload in enumerate(result.plan.targets)}
 
@@ -250,8 +253,14 @@ def comparison_table(result: Compared) -> list[dict[str, str]]:
                 "reached": f"{cell.reached} of {n}",
                 "val/acc": figures["val"],
                 "test/acc": figures["test"],
-                "chosen": "; ".join(map(_settings, cell.settings)),
-                "failed": str(cell.failed or ""),
+                **(
+                    {
+                        "chosen": "; ".join(map(_settings, cell.settings)),
+                        "failed": str(cell.failed or ""),
+                    }
+                    if whole
+                    else {}
+                ),
             }
         )
     return rows
@@ -290,8 +299,8 @@ def _shown(estimate: Estimate) -> str:
 
 def write_comparison(result: Compared, folder: Path) -> list[Path]:
     """Write comparison.csv and comparison.md."""
-    rows = [*comparison_table(result)]
-    text = f"{markdown(rows)}\n{markdown(score_table(result))}"
+    rows = comparison_table(result)
     files = [write_csv(rows, folder / "comparison.csv"), folder / "comparison.md"]
-    write_text(files[1], text)
+    short_rows = comparison_table(result, whole=False)
+    write_text(files[1], f"{markdown(score_table(result))}\n{markdown(short_rows)}")
     return files
