@@ -88,6 +88,10 @@ def _report(arguments: argparse.Namespace, output: Path) -> int:
     _show(runs, groups, comparison)
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"written: {', '.join(map(str, written))}")
+    return _running(runs)
+
+
+def _running(runs: Sequence[Run]) -> int:
     return sum(run.state == "running" for run in runs)
 
 
@@ -156,7 +160,7 @@ def _page(
         file,
         board=f"tensorboard --logdir {where}",
         aggregate=f"tensorboard --logdir {shlex.quote(str(aggregate))}",
-        refresh=_REFRESH if arguments.watch else None,
+        refresh=_REFRESH if arguments.watch and _running(runs) else None,
         comparison=comparison,
     )
     return file

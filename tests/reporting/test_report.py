@@ -7,6 +7,8 @@ import json
 import math
 import re
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +187,28 @@ def test_the_page_draws_itself_in_a_browser_without_errors(
     assert "http://" not in re.sub(r"<script>.*?</script>", "", page, flags=re.S).replace(
         "http://www.w3.org", ""
     )
+
+
+def test_watching_goes_on_until_nothing_runs(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _write(Path("s") / "a", state="running")
+    _write(Path("s") / "b")
+    monkeypatch.setattr(report, "_REFRESH", 1)
+    refreshed: list[bool] = []
+
+    def end_it() -> None:
+        page = empty_folder / "s" / "report.html"
+        while not page.exists():
+            time.sleep(0.05)
+        refreshed.append('http-equiv="refresh" content="1"' in page.read_text(encoding="utf-8"))
+        run.write_status("done")
+
+    other = threading.Thread(target=end_it)
+    other.start()
+    assert _report("s", "--watch", monkeypatch=monkeypatch) == 0
+    other.join()
+    assert refreshed == [True]
+    page = Path("s/report.html").read_text(encoding="utf-8")
+    assert 'http-equiv="refresh"' not in page  # nothing is to come any more
+    assert "2 runs: 2 done" in page

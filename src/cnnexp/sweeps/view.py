@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from cnnexp.sweeps.ledger import Entry, Ledger
 
@@ -119,7 +120,9 @@ def names_of(entries: Sequence[Entry]) -> dict[str, str]:
 
 def table(entries: Sequence[Entry], names: Mapping[str, str], title: str = "") -> Table:
     """Jobs as a table: what distinguishes each, its state, epoch, validation and test accuracy."""
-    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    made = Table(
+        title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False
+    )
     for name in ("job", "overrides", "state", "epoch", "val/acc", "test/acc", "left"):
         made.add_column(name, overflow="fold")
     for entry in entries:
@@ -127,7 +130,7 @@ def table(entries: Sequence[Entry], names: Mapping[str, str], title: str = "") -
         epoch = "/".join(str(status[k]) for k in ("epoch", "epochs") if k in status)
         made.add_row(
             entry.id,
-            names[entry.id],
+            Text(names[entry.id]),  # as it is: [l2,ema] is no markup
             entry.state,
             epoch,
             _percent(result.get("val/acc", status.get("val/acc"))),
