@@ -90,6 +90,36 @@ def test_medians_of_studies_profiles_and_scores(folder: Path) -> None:
     assert rows[0]["chosen"] == "lr 0.1; lr 0.1; lr 0.1"
 
 
+def test_the_choice_is_the_fewest_steps_then_the_best_then_not_a_failure(tmp_path: Path) -> None:
+    def chosen(*trials: tuple[int, float]) -> int:
+        """The trial that is chosen of those that reached the target at such steps (0: never), or failed."""
+        folder = tmp_path / str(trials)
+        folder.mkdir()
+        jobs = []
+        for number, (reached, best) in enumerate(trials):
+            jobs.append(Trial(str(number), "c", "w", 0, number, False, 0, {}))
+            run = RunFolder(folder / str(number))
+            run.path.mkdir()
+            if not math.isnan(best):
+                run.append_metrics({"val/acc": 0.9 if reached else best}, epoch=0, step=reached)
+                run.append_metrics({"val/acc": best}, epoch=0, step=100)
+        plan = Comparison("val/acc", {"w": 0.9}, ["c"], {"c": {}}, 1, len(trials), 1, jobs)
+        return plan.choose(folder, "c", "w", 0).trial
+
+    assert chosen((30, 0.99), (20, 0.91), (40, 0.95)) == 1
+    assert chosen((20, 0.91), (20, 0.92)) == 1
+    assert chosen((0, math.nan), (0, 0.5), (0, 0.7)) == 2
+    assert chosen((0, math.nan), (0, math.nan)) == 0
+
+
+def test_before_any_final_run_is_over_the_report_has_no_figures(folder: Path) -> None:
+    for path in folder.glob("*/status.json"):
+        RunFolder(path.parent).write_status("running")
+    result = _compared(folder)
+    assert score_table(result) == []
+    assert {row["steps to target"] for row in comparison_table(result)} == {""}
+
+
 def test_a_study_that_is_not_complete_for_all_is_left_out(folder: Path) -> None:
     RunFolder(folder / "w1slow21").write_status("running")
     cells = {(cell.workload, cell.candidate): cell for cell in _compared(folder).cells}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -195,6 +197,43 @@ def test_validation_in_the_middle_of_an_epoch_and_not_in_every_one(tmp_path: Pat
     run, result = _run(tmp_path / "seldom", trainer=trainer)
     assert torch.load(run.last_checkpoint, weights_only=True)["cnnexp"]["epoch"] == 3
     assert result["best_epoch"] == 2
+
+
+class _SlowValidation(Callback):
+    """Takes its time over each validation, and notes how much."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def on_validation_batch_start(self, *arguments: Any, **options: Any) -> None:
+        began = time.perf_counter()
+        time.sleep(0.2)
+        self.seconds += time.perf_counter() - began
+
+
+def test_the_clock_of_the_training_stands_still_in_a_validation(tmp_path: Path) -> None:
+    slow = _SlowValidation()
+    trainer = {"max_epochs": 2, "accelerator": "cpu", "val_check_interval": 0.5}
+    run, result = _run(tmp_path / "run", trainer=trainer, callbacks=lambda: [slow])
+    rows = run.read_metrics()
+    seconds = [row["value"] for row in rows if row["name"] == "perf/train_seconds"]
+    assert len(seconds) == 4
+    assert seconds == sorted(seconds)
+    assert 0 < seconds[0] < seconds[-1] <= result["seconds_fit"] - slow.seconds + 0.01  # rounded
+    assert len([row for row in rows if row["name"] == "perf/images_per_second"]) == 2
+
+
+def test_the_test_images_can_be_left_unread(tmp_path: Path) -> None:
+    run, result = _run(tmp_path / "run", test=False, loggers=_tensorboard)
+    assert result["test/acc"] is None
+    assert result["test/loss"] is None
+    assert result["val/acc"] > 0.5
+    assert run.read_status()["state"] == "done"
+    assert not [row for row in run.read_metrics() if row["name"].startswith("test/")]
+    tags = EventAccumulator(str(run.tensorboard)).Reload().Tags()
+    shown = [tag for kind in ("scalars", "images") for tag in tags[kind]]
+    assert shown
+    assert not [tag for tag in shown if tag.startswith("test/")]
 
 
 def test_without_validation_the_last_epoch_is_tested(tmp_path: Path) -> None:

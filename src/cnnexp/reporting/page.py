@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -120,5 +121,6 @@ def _comparison(result: Compared) -> dict[str, Any]:
                 **{m: list(cell.to_target[m]) for m in MEASURES},
             }
             for cell in result.cells
+            if not math.isnan(cell.to_target["steps"][0])
         ],
     }

@@ -95,6 +95,8 @@ class Comparison:
 
         def rank(job: Trial) -> tuple[float, float]:
             found = outcome_of(RunFolder(folder / job.job), self.metric, self.targets[workload])
+            if math.isnan(found.best):  # failed before its first validation
+                return math.inf, math.inf
             return found.steps, -found.best if self.metric == "val/acc" else found.best
 
         return min((job for job in own if job.study == study), key=rank)

@@ -38,8 +38,8 @@ class LearningRate(Callback):
 class Throughput(Callback):
     """Log ``perf/images_per_second`` once an epoch, and with each validation ``perf/train_seconds`` so far.
 
-    Both are of training only: the clock stands still from the start of a validation to its end. A GPU
-    is waited for only where it starts and stops.
+    Both are of training only: the clock stands still from the start of a validation until the next
+    batch. A GPU is waited for only where it stops.
 
     Attributes:
         images_per_second: Of each epoch so far.
@@ -67,6 +67,13 @@ class Throughput(Callback):
         self._epoch_began_at = self._seconds
         self._began = time.perf_counter()
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Go on, where a validation was in the middle of an epoch."""
+        if self._began is None:
+            self._began = time.perf_counter()
+
     def on_train_batch_end(
         self,
         trainer: L.Trainer,
@@ -89,11 +96,6 @@ class Throughput(Callback):
         """Log the seconds that led to this validation."""
         if not trainer.sanity_checking:
             pl_module.log("perf/train_seconds", self._seconds, batch_size=1)
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Go on, where the validation was in the middle of an epoch."""
-        if not trainer.sanity_checking:
-            self._began = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the epoch's figure."""
