@@ -83,6 +83,9 @@ def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
         return _hand_to_hydra(parser, flags)
     if flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides:
         return _sweep(parser, flags, composer)
+    for override in flags.overrides:
+        if override.startswith(("sweep=", "hydra/sweeper=", "hydra/launcher=")):
+            raise ConfigError(f"{override}: is for sweeps: python -m cnnexp.train -m {override} …")
     resumed = stopped_run(flags.overrides)
     if resumed is not None:
         flags.config_name, flags.config_dir = "config", str(resumed.path.resolve())
@@ -116,7 +119,7 @@ def _sweep(parser: argparse.ArgumentParser, flags: argparse.Namespace, composer:
     jobs = composer.jobs(flags.overrides)
     whole = composer.compose(jobs.overrides[0])
     check_settings(whole.hydra)
-    known = jobs.overrides if jobs.complete else known_jobs(whole.hydra, jobs.overrides[0])
+    known = jobs.overrides if jobs.complete else known_jobs(whole.hydra, jobs)
     launchers = [o for o in flags.overrides if o.startswith("hydra/launcher=")]
     if launchers[-1] == "hydra/launcher=local":
         warm_up()  # imports while the jobs are checked

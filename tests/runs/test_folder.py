@@ -52,6 +52,16 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert run.metrics.read_text().splitlines()[0] == "epoch,step,name,value"
 
 
+def test_how_a_run_ended_can_be_said_from_outside_and_how_far_it_was_stays(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_status("running", epoch=3, step=30, error="of before")
+    folder.end_status("failed", "killed", last_lines=["a"])
+    status = folder.read_status()
+    assert status.pop("time")
+    known = {"state": "failed", "epoch": 3, "step": 30, "error": "killed", "last_lines": ["a"]}
+    assert status == known
+
+
 def test_clear_keeps_the_log_only(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.write_status("failed")
@@ -97,6 +107,8 @@ def test_the_hash_is_of_the_job_not_of_where_it_runs() -> None:
 def test_a_key_that_came_later_leaves_the_hash_as_it_was_at_its_default() -> None:
     assert config_hash({"seed": 1, "on_nan": "stop"}) == config_hash({"seed": 1})
     assert config_hash({"seed": 1, "on_nan": "skip"}) != config_hash({"seed": 1})
+    assert config_hash({"seed": 1, "test": True}) == config_hash({"seed": 1})
+    assert config_hash({"seed": 1, "test": False}) != config_hash({"seed": 1})
 
 
 def test_provenance_names_command_versions_and_machine() -> None:

@@ -80,16 +80,44 @@ def _run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 @pytest.mark.usefixtures("own_logging")
-@pytest.mark.parametrize("argument", ["seed=3", "test=true"])
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("seed=3", "seed=3: a comparison sets it for each of its runs"),
+        ("test=true", "test=true: a comparison sets it for each of its runs"),
+        ("optimizer.lr=3", "optimizer.lr=3: hydra.sweeper.candidates.sgd sets it; change it there"),
+        ("optimizer=adam", "optimizer=adam: hydra.sweeper.candidates.sgd sets it; change it there"),
+        ("data.train_size=99", "data.train_size=99: hydra.sweeper.workloads.lenet5 sets it"),
+        ("data.batch_size=32,64", "data.batch_size=32,64: a comparison tries what hydra.sweeper"),
+        (
+            "hydra.sweeper.trails=3",
+            "no key 'hydra.sweeper.trails' in the config. Did you mean 'hydra.sweeper.trials'?",
+        ),
+    ],
+)
 def test_what_the_comparison_sets_is_not_to_be_set(
     argument: str,
+    message: str,
     empty_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert _run("sweep=compare_optimizers", argument, monkeypatch=monkeypatch) == 2
-    assert f"{argument}: a comparison sets it for each of its runs" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not list(empty_folder.iterdir())
+
+
+@pytest.mark.usefixtures("own_logging")
+@pytest.mark.parametrize("argument", ["sweep=compare_optimizers", "hydra/sweeper=optuna"])
+def test_what_is_for_sweeps_needs_m(
+    argument: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cnnexp.train", argument])
+    with pytest.raises(SystemExit) as end:
+        train.main()
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert f"{argument}: is for sweeps: python -m cnnexp.train -m {argument}" in said
 
 
 @pytest.mark.usefixtures("own_logging")

@@ -68,10 +68,12 @@ class Jobs:
         overrides: Of each job, in Hydra's order.
         complete: Whether these are all jobs; else a sweeper chooses values as it goes, and the one
             entry is what its jobs share.
+        swept: What is left to that sweeper.
     """
 
     overrides: list[list[str]]
     complete: bool
+    swept: Sequence[str] = ()
 
 
 class Composer:
@@ -147,7 +149,8 @@ class Composer:
         sweeper = self.compose(fixed).hydra.sweeper
         basic = sweeper._target_.rpartition(".")[2] == BasicSweeper.__name__
         if not basic:
-            return Jobs([fixed], complete=False)
+            swept = [o.input_line or "" for o in parsed if o.is_sweep_override()]
+            return Jobs([fixed], complete=False, swept=swept)
         for override in parsed:
             if override.is_sweep_override() and not override.is_discrete_sweep():
                 raise ConfigError(
@@ -203,7 +206,8 @@ class Composer:
         target = node.get("_target_") if isinstance(node, DictConfig) else None
         if target is not None and _takes(parent, target, name):
             return f"{given}: not set in the config yet; {target} takes it: add +{given}"
-        known = [k for k in _keys(base) if not k.startswith("hydra.")]
+        of_hydra = key.startswith("hydra.")
+        known = [k for k in _keys(base) if k.startswith("hydra.") == of_hydra]
         if key in known:
             return _first_line(error)
         return f"{given}: there is no key '{key}' in the config.{did_you_mean(key, known)}"

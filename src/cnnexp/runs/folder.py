@@ -112,6 +112,12 @@ class RunFolder:
                 raise
             overwrite_json(self.status, content)
 
+    def end_status(self, state: State, error: str, **details: Any) -> None:
+        """Say from outside how a run ended that could not say so itself; how far it had come is kept."""
+        left = ("state", "time", "error")
+        kept = {key: value for key, value in self.read_status().items() if key not in left}
+        self.write_status(state, **{**kept, **details}, error=error)
+
     def read_status(self) -> dict[str, Any]:
         """The content of status.json; empty if there is none."""
         return read_json(self.status)

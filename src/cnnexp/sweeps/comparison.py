@@ -123,10 +123,7 @@ def tuning_jobs(settings: CompareSettings, arguments: Sequence[str]) -> list[Pla
         ConfigError: The command line sets what the comparison sets, or a space cannot be read.
     """
     for argument in arguments:
-        if argument.lstrip("+~").partition("=")[0] in ("seed", "test"):
-            raise ConfigError(
-                f"{argument}: a comparison sets it for each of its runs; hydra.sweeper.seed=… draws others"
-            )
+        _check_argument(settings, _key(argument), argument)
     drawn = _draw(settings)
     jobs: list[Planned] = []
     for trial in range(settings.trials):
@@ -135,6 +132,26 @@ def tuning_jobs(settings: CompareSettings, arguments: Sequence[str]) -> list[Pla
             about = Trial("", *place, False, settings.seed + study, points[trial])
             jobs.append((_overrides(settings, arguments, about), about))
     return jobs
+
+
+def _check_argument(settings: CompareSettings, key: str, argument: str) -> None:
+    """An argument that the comparison's own settings would come after says nothing."""
+    if key in ("seed", "test"):
+        raise ConfigError(
+            f"{argument}: a comparison sets it for each of its runs; hydra.sweeper.seed=… draws others"
+        )
+    for part, nodes in (("candidates", settings.candidates), ("workloads", settings.workloads)):
+        for name, node in nodes.items():
+            own = [_key(str(override)) for override in node.get("overrides") or ()]
+            searched = settings.space_of(name) if part == "candidates" else {}
+            if key in own or key in searched:
+                raise ConfigError(
+                    f"{argument}: hydra.sweeper.{part}.{name} sets it; change it there"
+                )
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def _draw(settings: CompareSettings) -> dict[tuple[int, str, str], list[dict[str, Any]]]:

@@ -223,15 +223,13 @@ class LocalLauncher:
     def _write_down(self, each: _Running, code: int) -> None:
         """How a job ended that could not say so itself, or was ended by the launcher."""
         folder = self._ledger.folder(each.task.id)
-        status = folder.read_status()
-        state = status.get("state", "running")
-        kept = {k: v for k, v in status.items() if k not in ("state", "time", "error")}
+        state = folder.read_status().get("state", "running")
         if state == "stopped" and each.reason:
-            folder.write_status("stopped", **kept, error=each.reason)
+            folder.end_status("stopped", each.reason)
         if state != "running" or (self._stop is not None and code == -signal.SIGTERM):
             return
         reason = each.reason or how_it_ended(code)
-        folder.write_status("failed", **kept, error=reason, last_lines=last_lines(folder.log))
+        folder.end_status("failed", reason, last_lines=last_lines(folder.log))
 
     def _look_around(self) -> None:
         """Take note of what other launchers have done, and of the file that asks to stop."""

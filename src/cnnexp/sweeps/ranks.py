@@ -61,12 +61,10 @@ def run_ranks(job: Job, parallel: Parallelism) -> None:
         raise TrainingStopped(stop)
     killed = [(rank, code) for rank, code in enumerate(codes) if code < 0]
     folder = RunFolder(job.folder)
-    status = folder.read_status()
-    if killed and status.get("state") == "running":
+    if killed and folder.read_status().get("state") == "running":
         rank, code = killed[0]
         reason = f"rank {rank}: {how_it_ended(code)}"
-        details = {k: status[k] for k in ("epoch", "step") if k in status}
-        folder.write_status("failed", **details, error=reason)
+        folder.end_status("failed", reason)
         raise RuntimeError(reason)
 
 

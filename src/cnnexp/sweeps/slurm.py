@@ -271,11 +271,9 @@ class SlurmLauncher:
         if not lost or (self._stop is not None and entry.state == "waiting"):
             return entry
         number = self._numbers[entry.id]
-        kept = {k: v for k, v in entry.status.items() if k not in ("state", "time", "error")}
-        entry.folder.write_status(
+        entry.folder.end_status(
             "failed",
-            **kept,
-            error=f"SLURM's job {number} is gone from the queue: killed, out of memory, or its node is lost",
+            f"SLURM's job {number} is gone from the queue: killed, out of memory, or its node is lost",
             last_lines=last_lines(entry.folder.log),
         )
         return self._ledger.entry(entry.id)

@@ -11,7 +11,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from cnnexp.config import ConfigError, plain_config
+from cnnexp.config import ConfigError, Jobs, plain_config
 from cnnexp.runs import config_hash
 from cnnexp.sweeps.comparison import CompareSettings, compare_candidates, tuning_jobs
 from cnnexp.sweeps.hydra import in_one_line, prepare, prepared, typed
@@ -81,20 +81,29 @@ def compare(jobs: SweepJobs, arguments: Sequence[str], given: Mapping[str, Any])
     compare_candidates(settings, arguments, jobs.add, jobs.ledger, jobs.launch)
 
 
-def known_jobs(hydra: DictConfig, overrides: Sequence[str]) -> list[list[str]]:
+def known_jobs(hydra: DictConfig, jobs: Jobs) -> list[list[str]]:
     """The jobs that a sweep begins with, as far as they are known: to be checked before it starts.
 
     Args:
         hydra: That part of the config of the sweep as a whole.
-        overrides: Of the command line, without those that a sweeper varies.
+        jobs: As the command line has them.
 
     Returns:
         Their overrides, Hydra's own at the end; for a search the one job that its trials share.
+
+    Raises:
+        ConfigError: A comparison cannot be made of them.
     """
     if not str(hydra.sweeper._target_).endswith(".CompareSweeper"):
-        return [list(overrides)]
+        return [list(overrides) for overrides in jobs.overrides]
+    if jobs.swept:
+        raise ConfigError(
+            f"{jobs.swept[0]}: a comparison tries what hydra.sweeper.candidates, workloads and space hold; "
+            f"put it there"
+        )
     given = {key: value for key, value in hydra.sweeper.items() if key != "_target_"}
     settings = typed(CompareSettings, "hydra.sweeper", given)
+    (overrides,) = jobs.overrides
     of_hydra = [o for o in overrides if o.lstrip("+~").startswith("hydra")]
     task = [o for o in overrides if o not in of_hydra]
     return [[*own, *of_hydra] for own, _ in tuning_jobs(settings, task)]
