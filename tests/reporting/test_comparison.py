@@ -58,6 +58,13 @@ def _compared(folder: Path) -> Compared:
     return found[0]
 
 
+def _report(folder: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setattr(sys, "argv", ["cnnexp.report", str(folder)])
+    with pytest.raises(SystemExit) as end:
+        report.main()
+    return end.value.code
+
+
 def test_an_outcome_is_the_first_validation_at_the_target(tmp_path: Path) -> None:
     _run(tmp_path / "r", 20)
     run = RunFolder(tmp_path / "r")
@@ -112,12 +119,16 @@ def test_the_choice_is_the_fewest_steps_then_the_best_then_not_a_failure(tmp_pat
     assert chosen((0, math.nan), (0, math.nan)) == 0
 
 
-def test_before_any_final_run_is_over_the_report_has_no_figures(folder: Path) -> None:
+def test_before_any_final_run_is_over_there_are_no_figures_and_the_page_lives_with_that(
+    folder: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for path in folder.glob("*/status.json"):
         RunFolder(path.parent).write_status("running")
     result = _compared(folder)
     assert score_table(result) == []
     assert {row["steps to target"] for row in comparison_table(result)} == {""}
+    assert _report(folder, monkeypatch) == 0
+    assert "24 runs: 24 running" in drawn(folder / "report.html")
 
 
 def test_a_study_that_is_not_complete_for_all_is_left_out(folder: Path) -> None:
@@ -144,10 +155,7 @@ def test_its_page_draws_itself(
     folder: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _run(folder / "other", 0)
-    monkeypatch.setattr(sys, "argv", ["cnnexp.report", str(folder)])
-    with pytest.raises(SystemExit) as end:
-        report.main()
-    assert end.value.code == 0
+    assert _report(folder, monkeypatch) == 0
     assert "left out: 1 runs in the folder" in capsys.readouterr().out
     page = drawn(folder / "report.html")
     for plot in ("profiles", "totarget", "curves"):
