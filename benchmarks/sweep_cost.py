@@ -1,6 +1,6 @@
 """What a job costs in a sweep beyond what the run itself does, and whether the launcher's memory grows.
 
-    python benchmarks/sweep_cost.py --jobs 900 --csv benchmarks/results/sweep_cost.csv
+    python benchmarks/sweep_cost.py --jobs 1000 --csv benchmarks/results/sweep_cost.csv
 
 The same dry jobs (``trainer.fast_dev_run``: one step, one validation batch, one test batch) run twice, one
 at a time: by ``-m``, everything included from the command to its end, and in a loop within one process
