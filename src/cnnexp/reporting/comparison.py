@@ -72,7 +72,6 @@ class Compared:
         ratios: Of ``steps`` and ``seconds``: for each candidate its multiples of the fastest, by workload.
         scores: Likewise the area under each performance profile from 1 to ``TAU``, in [0, 1].
         columns: What each of the runs given is in the comparison: key → values.
-        finals: The runs that count.
         left_out: Runs in the folder that are none of this comparison's.
     """
 
@@ -81,7 +80,6 @@ class Compared:
     ratios: Mapping[str, Mapping[str, Sequence[float]]]
     scores: Mapping[str, Mapping[str, Estimate]]
     columns: Mapping[str, Sequence[Any]]
-    finals: Sequence[Run]
     left_out: int
 
 
@@ -126,7 +124,6 @@ def compared(folder: Path, runs: Sequence[Run]) -> tuple[Compared, list[Run]] | 
         {m: ratios for m, (ratios, _) in profiles.items()},
         {m: scores for m, (_, scores) in profiles.items()},
         _columns(trials),
-        [run for run, trial in zip(own, trials, strict=True) if trial.final],
         len(runs) - len(own),
     )
     return result, own
@@ -162,11 +159,11 @@ def _resampled(
 
     made: dict[Place, Any] = {}
     for number, workload in enumerate(plan.targets):
-        places = [(c, workload) for c in plan.candidates if (c, workload) in outcomes]
+        places = [(candidate, workload) for candidate in plan.candidates]
         studies = [
             study
             for study in range(plan.studies)
-            if places and all(len(outcomes[p].get(study, ())) == plan.seeds for p in places)
+            if all(len(outcomes.get(p, {}).get(study, ())) == plan.seeds for p in places)
         ]
         if not studies:
             continue
@@ -204,21 +201,17 @@ def _profiles(
     """Multiples of the fastest by workload, and the areas under the profiles that follow from them."""
     import numpy as np
 
-    workloads = [w for w in plan.targets if any((c, w) in resampled for c in plan.candidates)]
-    missing = np.full(_RESAMPLES + 1, math.inf)
+    workloads = [w for w in plan.targets if (plan.candidates[0], w) in resampled]
+    fastest = {w: np.min([resampled[c, w] for c in plan.candidates], axis=0) for w in workloads}
     ratios, scores = {}, {}
-    for candidate in plan.candidates:
+    for candidate in plan.candidates if workloads else ():
         own, areas = [], []
         for workload in workloads:
-            all_of_them = [resampled.get((c, workload), missing) for c in plan.candidates]
-            fastest = np.min(all_of_them, axis=0)
-            value = resampled.get((candidate, workload), missing)
+            value = resampled[candidate, workload]
             with np.errstate(invalid="ignore"):
-                ratio = np.where(np.isfinite(value), value / fastest, math.inf)
+                ratio = np.where(np.isfinite(value), value / fastest[workload], math.inf)
             own.append(float(ratio[0]))
             areas.append(np.clip((TAU - ratio) / (TAU - 1), 0, 1))
-        if not workloads:
-            continue
         area = np.mean(areas, axis=0)
         ratios[candidate] = own
         scores[candidate] = (float(area[0]), *_ends(area[1:]))

@@ -53,10 +53,10 @@ def write_page(
 
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     content = _content(runs, settings, groups, file)
+    content["warnings"] = warnings_about(runs, mixed_data=comparison is not None)
     content |= {"tensorboard": board, "aggregate": aggregate}
     if comparison is not None:
         content["comparison"] = _comparison(comparison)
-        content["warnings"] = warnings_about(runs, mixed_data=True)
     text = json.dumps(plain(content), allow_nan=False, default=str)
     tag = "" if refresh is None else f'<meta http-equiv="refresh" content="{refresh}">'
     page = (
@@ -80,7 +80,6 @@ def _content(
     counts = ", ".join(f"{sum(run.state == state for run in runs)} {state}" for state in states)
     return {
         "about": f"{len(runs)} runs: {counts}. Made {time.strftime('%Y-%m-%d %H:%M')}.",
-        "warnings": warnings_about(runs),
         "settings": list(settings),
         "figures": list(FIGURES),
         "metrics": metrics,
