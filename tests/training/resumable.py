@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnnexp.data import ImageDataModule, RandomShift, load_digits
+from cnnexp.diagnostics import DiagnosticsSettings
 from cnnexp.models import SeedCNN
 from cnnexp.optim import onecycle
 from cnnexp.regularization import L2, MixUp
@@ -25,7 +26,7 @@ EPOCHS = 3
 def small_job(
     *callbacks: Callback, epochs: int = EPOCHS, workers: int = 0, **changes: Any
 ) -> TrainingJob:
-    """Shuffling, augmentation, mixing, dropout, EMA and one cycle."""
+    """Shuffling, augmentation, mixing, dropout, EMA and one cycle, looked at closely."""
     settings: dict[str, Any] = {
         "data": ImageDataModule(
             load_digits, batch_size=32, val_size=44, train_size=170, num_workers=workers
@@ -37,6 +38,7 @@ def small_job(
         "mixers": [MixUp(0.2)],
         "augmentations": [RandomShift(2)],
         "backward": "direct",
+        "diagnostics": DiagnosticsSettings("full", 4, landscape_every=1, sharpness_iterations=3),
         "callbacks": lambda: [*callbacks, ExponentialAverage(0.9)],
         "loggers": _tensorboard,
         "trainer": {"max_epochs": epochs, "log_every_n_steps": 1, "accelerator": "cpu"},

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cnnexp.config import Composer, conf_dir, plain_config
 from cnnexp.config.build import build_job
 from cnnexp.data import load_digits
+from cnnexp.diagnostics import DiagnosticsSettings
 from cnnexp.optim import step as step_schedule
 from cnnexp.runs import RunFolder
 from cnnexp.training import (
@@ -73,10 +74,12 @@ def _network(steps: tuple[int, ...], way: str) -> nn.Sequential:
 def _job(
     way: str, *callbacks: Callback, steps: tuple[int, ...] = (STEPS + 2,), **changes: Any
 ) -> Any:
-    return small_job(
-        *callbacks,
-        **{"network": lambda images: _network(steps, way), "backward": "native"} | changes,
-    )
+    settings: dict[str, Any] = {
+        "network": lambda images: _network(steps, way),
+        "backward": "native",
+        "diagnostics": DiagnosticsSettings("basic", 4),  # full counts as passes of the fuse
+    }
+    return small_job(*callbacks, **settings | changes)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +308,12 @@ def test_a_skipped_step_of_several_batches_leaves_running_statistics_alone(tmp_p
 
     trainer = {"max_epochs": 1, "accelerator": "cpu", "accumulate_grad_batches": 3}
     job = small_job(
-        network=network, backward="native", on_nan="skip", trainer=trainer, callbacks=lambda: [seen]
+        network=network,
+        backward="native",
+        on_nan="skip",
+        trainer=trainer,
+        callbacks=lambda: [seen],
+        diagnostics=DiagnosticsSettings("basic", 4),
     )
     result = run_training(job, folder)
     assert result["steps_skipped"] == 1

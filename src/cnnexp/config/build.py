@@ -116,6 +116,7 @@ def build_job(
         checkpoint_steps=typed.checkpoint.every_n_steps,
         channels_last=typed.accelerator.channels_last,
         on_nan=cast(OnNaN, typed.on_nan),
+        diagnostics=typed.diagnostics,
         config=dict(config),
         identity=run_identity(config),
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from cnnexp.config.regularizers import RegularizationConfig
+from cnnexp.diagnostics import DiagnosticsSettings
 
 __all__ = [
     "AcceleratorConfig",
@@ -192,6 +193,7 @@ class TrainConfig:
     logger: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    diagnostics: DiagnosticsSettings = field(default_factory=DiagnosticsSettings)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     allow_targets: list[str] = field(default_factory=list)
 

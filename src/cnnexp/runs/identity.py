@@ -19,9 +19,10 @@ _NOT_IDENTITY_OF = {
     "data": ("root", "num_workers"),
     "backward": ("layers",),
     "checkpoint": ("every_n_steps",),
+    "diagnostics": ("every", "landscape_every", "noise_parts", "sharpness_iterations", "health"),
 }
 # Keys that came later: at these values the job is the one that it was without them.
-_AS_BEFORE = {"on_nan": "stop", "test": True}
+_AS_BEFORE = {"on_nan": "stop", "test": True, "diagnostics": {"name": "basic"}}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -30,13 +31,10 @@ def config_hash(config: Mapping[str, Any]) -> str:
     Left out are paths, the run's name, the launcher's settings, what ``backward=auto`` chose, and what
     changes no number; the order of keys does not matter.
     """
-    kept = {
-        key: value
-        for key, value in config.items()
-        if key not in _NOT_IDENTITY and _AS_BEFORE.get(key) != value
-    }
+    kept = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
     for part, left_out in _NOT_IDENTITY_OF.items():
         if isinstance(node := kept.get(part), Mapping):
             kept[part] = {key: value for key, value in node.items() if key not in left_out}
+    kept = {key: value for key, value in kept.items() if _AS_BEFORE.get(key) != value}
     text = json.dumps(plain(kept), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

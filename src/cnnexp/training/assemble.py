@@ -20,6 +20,7 @@ from cnnexp.runs import RunFolder
 from cnnexp.training.backward import loss_layer
 from cnnexp.training.callbacks import (
     Checkpoints,
+    Diagnostics,
     EpochHistory,
     FirstLayerFilters,
     LearningRate,
@@ -62,6 +63,7 @@ class Assembly:
     history: EpochHistory
     checkpoints: Checkpoints
     guard: NonFiniteGuard
+    diagnostics: Diagnostics | None = None
 
 
 def assemble(
@@ -100,9 +102,11 @@ def assemble(
         ranks=ranks,
     )
     throughput, history = Throughput(), EpochHistory()
+    diagnostics = _diagnostics(job, ranks)
     callbacks: list[Callback] = [
         throughput,
         guard,
+        *diagnostics,
         LearningRate(),
         FirstLayerFilters(),
         TestPictures(job.data.images.classes, ranks=ranks),
@@ -133,7 +137,15 @@ def assemble(
         enable_progress_bar=progress_bar and ranks.first,
         enable_model_summary=False,
     )
-    return Assembly(classifier, trainer, throughput, history, checkpoints, guard)
+    return Assembly(classifier, trainer, throughput, history, checkpoints, guard, *diagnostics)
+
+
+def _diagnostics(job: TrainingJob, ranks: Ranks) -> list[Diagnostics]:
+    """None or one, as ``job`` asks for."""
+    if job.diagnostics.name == "off":
+        return []
+    images = job.data.images
+    return [Diagnostics(job.diagnostics, images.train.shape, len(images.classes), ranks)]
 
 
 def make_classifier(job: TrainingJob, images: ImageSet, ranks: Ranks = ALONE) -> Classifier:

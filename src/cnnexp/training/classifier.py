@@ -63,6 +63,8 @@ class Classifier(AveragingModule):
     Attributes:
         lr_factor: What the learning rates of the optimiser and its schedule are multiplied by at
             each step; 1 unless ``on_nan=lower_lr`` lowered it. Kept in the checkpoint.
+        step_loss: The cross-entropy of the last training batch, a scalar on the device; with several
+            ranks, a part of it whose mean over these it is. None before the first.
     """
 
     mean: Tensor
@@ -95,6 +97,7 @@ class Classifier(AveragingModule):
         super().__init__()
         self._share_of, self._ranks = share, ranks
         self.lr_factor = 1.0
+        self.step_loss: Tensor | None = None
         self._leave_out_non_finite = leave_out_non_finite
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(memory_format=self._layout)  # pyright: ignore[reportCallIssue]
@@ -127,9 +130,9 @@ class Classifier(AveragingModule):
         images, targets = self.vary(images, labels, batch_idx)
         logits = self(images)
         share = self._share(batch_idx, labels)
-        weight = share.weight(self._ranks.count)
+        weight = self.weight_of(batch_idx, labels)
         loss = self.train_loss(logits, targets)
-        terms = {penalty.name: penalty(self.network) for penalty in self.penalties}
+        terms = self._penalty_terms()
         if self._passes == 0:  # further ones, of L-BFGS or SAM, are of other weights
             self._log_training(logits.detach(), labels, loss, terms, share)
         self._passes += 1
@@ -138,6 +141,17 @@ class Classifier(AveragingModule):
         if self._images_per_step is None:
             return total
         return total * (share.of * self.trainer.accumulate_grad_batches / self._images_per_step)
+
+    def objective(self, images: Tensor, targets: Tensor) -> Tensor:
+        """What the training minimises: the mean loss of images as ``vary`` gives them, and the penalties."""
+        return sum(self._penalty_terms().values(), self.train_loss(self(images), targets))
+
+    def weight_of(self, batch_idx: int, labels: Tensor) -> float:
+        """What this rank's loss of a batch counts in the mean over the ranks."""
+        return self._share(batch_idx, labels).weight(self._ranks.count)
+
+    def _penalty_terms(self) -> dict[str, Tensor]:
+        return {penalty.name: penalty(self.network) for penalty in self.penalties}
 
     def _share(self, batch_idx: int, labels: Tensor) -> Share:
         if self._share_of is None or self._ranks.count == 1:
@@ -192,6 +206,7 @@ class Classifier(AveragingModule):
         else:
             self._means.add(0, loss=torch.zeros_like(loss), acc=accuracy)
         of_all = loss if count == 1 else loss.detach() * share.weight(count)
+        self.step_loss = of_all.detach()
         self.log("train/loss_step", of_all, prog_bar=True, batch_size=size, sync_dist=count > 1)
         for name, term in terms.items():
             self.log(f"train/penalty/{name}", term, batch_size=size)

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from cnnexp.data import Augmentation, ImageDataModule, ImageSet
+from cnnexp.diagnostics import DiagnosticsSettings
 from cnnexp.regularization import CutMix, MixUp, Penalty
 from cnnexp.runs import RunFolder
 from cnnexp.training.classifier import OptimizerFactory, SchedulerFactory
@@ -64,6 +65,7 @@ class TrainingJob:
         channels_last: Memory layout of images and kernels.
         on_nan: What to do about a loss or gradient that is infinite or NaN: ``stop`` the training,
             ``skip`` the step, or ``lower_lr``: go back to the last checkpoint with half the learning rate.
+        diagnostics: What the training is asked about itself; ``off`` by default.
         config: The resolved config that describes all this; kept in the run folder.
         identity: Of the run, written into its checkpoints, so that no other run goes on from them; ""
             for none.
@@ -92,6 +94,9 @@ class TrainingJob:
     checkpoint_steps: int | None = None
     channels_last: bool = True
     on_nan: OnNaN = "stop"
+    diagnostics: DiagnosticsSettings = field(
+        default_factory=lambda: DiagnosticsSettings(name="off")
+    )
     config: Mapping[str, Any] = field(default_factory=dict)
     identity: str = ""
 

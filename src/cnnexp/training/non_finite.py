@@ -54,15 +54,20 @@ class Finding:
     def __str__(self) -> str:
         where = f"step {self.step} (epoch {self.epoch}"
         where += f", batch {', '.join(map(str, self.batches))})" if self.batches else ")"
+        return f"{where}: {self.evidence}"
+
+    @property
+    def evidence(self) -> str:
+        """What was found, without when."""
         if self.what == "weights":
-            return f"{where}: the weights of {self.layer} are infinite or not a number"
+            return f"the weights of {self.layer} are infinite or not a number"
         if self.what == "loss":
             first = f"; the first output that is not finite is that of {self.layer}"
             losses = ", ".join(map(str, self.losses))
-            return f"{where}: the loss is {losses}{first if self.layer else ''}"
+            return f"the loss is {losses}{first if self.layer else ''}"
         return (
-            f"{where}: the gradient is infinite or not a number, first in {self.layer}, on the way back "
-            f"from the loss"
+            f"the gradient is infinite or not a number, first in {self.layer}, on the way back from the "
+            f"loss"
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -186,7 +186,10 @@ def _write_end(
             counted = folder.read_status().get("epoch", 0)
             epoch = max(made.trainer.current_epoch, counted)
             progress = {"epoch": epoch, "step": made.trainer.global_step}
-        folder.write_status(state, **progress, error=reason)
+        troubles: dict[str, Any] = {}
+        if made is not None and made.diagnostics is not None and made.diagnostics.health.present:
+            troubles = {"health": [str(v) for v in made.diagnostics.health.present]}
+        folder.write_status(state, **progress, error=reason, **troubles)
     except (OSError, RunFolderError) as problem:
         log.error("status.json could not be written: %s", problem)
 
@@ -291,6 +294,8 @@ def _train_and_test(
         "seed": job.seed,
         "config_hash": config_hash(job.config),
     }
+    if made.diagnostics is not None:
+        result["health"] = [verdict.as_dict() for verdict in made.diagnostics.health.verdicts]
     if skipped or factor != 1.0:  # said only where it makes the run another
         result |= {"steps_skipped": skipped, "lr_factor": factor}
     log_hparams_metrics(trainer.loggers, result, steps)

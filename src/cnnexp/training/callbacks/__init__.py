@@ -6,6 +6,7 @@ from cnnexp.training.callbacks.averaging import (
     WeightAverage,
 )
 from cnnexp.training.callbacks.checkpoints import Checkpoints
+from cnnexp.training.callbacks.diagnostics import Diagnostics
 from cnnexp.training.callbacks.measure import LearningRate, Throughput
 from cnnexp.training.callbacks.non_finite import NonFiniteGuard
 from cnnexp.training.callbacks.pictures import FirstLayerFilters, TestPictures
@@ -18,6 +19,7 @@ from cnnexp.training.callbacks.progress import (
 
 __all__ = [
     "Checkpoints",
+    "Diagnostics",
     "EpochHistory",
     "ExponentialAverage",
     "FirstLayerFilters",

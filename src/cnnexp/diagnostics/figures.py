@@ -1,0 +1,50 @@
+"""Pictures of the gradient's way back through the layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["gradient_flow_figure"]
+
+_MOST_COLUMNS = 400
+
+
+def gradient_flow_figure(
+    steps: Sequence[int], flow: Mapping[str, Sequence[float]], title: str = ""
+) -> Figure:
+    """A heat map of log₁₀ ‖∂L/∂a‖, layers × time; what is 0 or not finite stays grey.
+
+    Args:
+        steps: Of the measurements.
+        flow: By layer, the first layer first: ‖∂L/∂a‖ of each measurement, NaN where there is none.
+        title: Above it.
+    """
+    from matplotlib.figure import Figure
+
+    every = max(1, -(-len(steps) // _MOST_COLUMNS))
+    steps = steps[::every]
+    rows = [[_log10(value) for value in values[::every]] for values in flow.values()]
+    figure = Figure(figsize=(7.2, 1.3 + 0.28 * max(3, len(rows))), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_facecolor("lightgrey")
+    image = axes.pcolormesh(_edges(steps), range(len(rows) + 1), rows, cmap="viridis")
+    axes.set_yticks([row + 0.5 for row in range(len(rows))], list(flow))
+    axes.set(xlabel="step", title=title or "gradient that arrives at each layer")
+    axes.invert_yaxis()
+    figure.colorbar(image, label="log₁₀ ‖∂L/∂a‖")
+    return figure
+
+
+def _log10(value: float) -> float:
+    return math.log10(value) if value > 0 and math.isfinite(value) else math.nan
+
+
+def _edges(steps: Sequence[int]) -> list[float]:
+    """Where each measurement's column begins, and where the last one ends."""
+    width = steps[-1] - steps[-2] if len(steps) > 1 else 1
+    return [*map(float, steps), float(steps[-1] + width)]

@@ -1,0 +1,102 @@
+"""What the verdict's rules look at: the last measurement, and a little of what came before."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnnexp.diagnostics.measurement import LayerFigures, Measurement
+from cnnexp.diagnostics.thresholds import Thresholds
+
+__all__ = ["History"]
+
+_FIRST = 5  # measurements that the greatest early gradient is taken from
+
+
+@dataclass
+class History:
+    """Of one training.
+
+    Attributes:
+        classes: Of the data.
+        thresholds: Of the rules.
+        last: The last measurement; None before the first.
+        first_gradients: ‖∂L/∂W‖ of each layer at the first measurement, by name.
+        early_norms: ‖∂L/∂θ‖ of the first measurements.
+        losses: Of the steps since the last whole window.
+        windows: The mean loss of each window so far.
+        recent: The last losses, a window of them at the most.
+        cosines: The last cosines between successive gradients.
+        epochs: ``train/loss``, ``val/loss``, ``train/acc``, ``val/acc`` of each epoch so far.
+    """
+
+    classes: int
+    thresholds: Thresholds
+    last: Measurement | None = None
+    first_gradients: dict[str, float] = field(default_factory=dict)
+    early_norms: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    windows: list[float] = field(default_factory=list)
+    recent: list[float] = field(default_factory=list)
+    cosines: list[float] = field(default_factory=list)
+    epochs: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def chance(self) -> float:
+        """The loss of a network that finds all classes equally likely."""
+        return math.log(self.classes)
+
+    @property
+    def update_ratio(self) -> float | None:
+        """The median ‖ΔW‖/‖W‖ of the layers at the last measurement."""
+        layers: Sequence[LayerFigures] = self.last.layers if self.last else ()
+        ratios = [r for layer in layers if (r := layer.update_ratio) is not None]
+        return statistics.median(ratios) if ratios else None
+
+    def add(self, measurement: Measurement) -> None:
+        """Take the next measurement in."""
+        self.last, window = measurement, self.thresholds.window
+        if not self.first_gradients:
+            self.first_gradients = {
+                layer.name: layer.weight_gradient
+                for layer in measurement.layers
+                if layer.weight_gradient
+            }
+        if measurement.gradient_norm is not None and len(self.early_norms) < _FIRST:
+            self.early_norms.append(measurement.gradient_norm)
+        if "cosine" in measurement.landscape:
+            self.cosines = [*self.cosines, measurement.landscape["cosine"]][-_FIRST:]
+        losses = [
+            loss for loss in measurement.losses if math.isfinite(loss)
+        ]  # skipped steps have none
+        self.recent = [*self.recent, *losses][-window:]
+        self.losses += losses
+        while len(self.losses) >= window:
+            self.windows.append(math.fsum(self.losses[:window]) / window)
+            del self.losses[:window]
+
+    def add_epoch(self, metrics: Mapping[str, float]) -> None:
+        """Take the figures of an epoch in, as far as there are any."""
+        names = ("train/loss", "val/loss", "train/acc", "val/acc")
+        self.epochs.append({name: metrics[name] for name in names if name in metrics})
+
+    def state(self) -> dict[str, Any]:
+        """All but the last measurement, which the next one replaces."""
+        kept = (
+            "first_gradients",
+            "early_norms",
+            "losses",
+            "windows",
+            "recent",
+            "cosines",
+            "epochs",
+        )
+        return {name: getattr(self, name) for name in kept}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`state`."""
+        for name, value in state.items():
+            setattr(self, name, value.copy())

@@ -1,0 +1,175 @@
+"""The loss around the weights: how noisy its gradient is, and how sharply it bends.
+
+Both look at the function that is minimised: batch normalisation by the batch, dropout off. The
+network is left as it was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["gradient_moments", "noise_scale", "sharpness", "undisturbed"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Mean = Callable[[Tensor], Tensor]
+
+
+def _alone(value: Tensor) -> Tensor:
+    return value
+
+
+@contextmanager
+def undisturbed(network: nn.Module) -> Iterator[None]:
+    """Within it dropout is off; afterwards modes, buffers and random numbers are what they were."""
+    dropouts = [
+        (m, m.training) for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd)
+    ]
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
+    try:
+        with torch.random.fork_rng(devices=list(devices)):
+            for module, _ in dropouts:
+                module.training = False
+            yield
+    finally:
+        for module, training in dropouts:
+            module.training = training
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
+def gradient_moments(
+    loss: Loss,
+    parameters: Sequence[Tensor],
+    images: Tensor,
+    targets: Tensor,
+    parts: int = 8,
+    *,
+    mean: Mean = _alone,
+    ranks: int = 1,
+) -> tuple[Tensor, Tensor] | None:
+    """Unbiased estimates of tr Σ, the variance of one image's gradient, and |G|², of the true one.
+
+    From the squared norms of the gradients of equal parts of a batch and of the whole of it.
+
+    Args:
+        loss: (images, targets) → their mean loss.
+        parameters: With respect to which.
+        images, targets: This process's part of the batch; what does not fit into equal parts is
+            left out.
+        parts: Of the whole batch, ≥ 2.
+        mean: The mean of a tensor over the processes.
+        ranks: How many these are.
+
+    Returns:
+        Two scalars; None for a batch that is too small to be cut.
+
+    Source: McCandlish, Kaplan, Amodei et al., "An Empirical Model of Large-Batch Training" (2018),
+    appendix A.1.
+    """
+    here = max(1, parts // ranks)
+    size = images.size(0) // here
+    if size == 0 or here * ranks < 2:
+        return None
+    squares, total = images.new_zeros(()), None
+    for part in range(here):
+        where = slice(part * size, (part + 1) * size)
+        gradient = _flat(torch.autograd.grad(loss(images[where], targets[where]), parameters))
+        squares = squares + gradient.square().sum()
+        total = gradient if total is None else total + gradient
+    assert total is not None
+    small = mean(squares / here)
+    big = mean(total / here).square().sum()
+    count = here * ranks
+    variance = (small - big) * size * count / (count - 1)
+    return variance, (count * big - small) / (count - 1)
+
+
+def noise_scale(variance: float, square: float) -> float | None:
+    """The ratio tr Σ/|G|²: the batch size from which on larger ones save few steps; None if |G|² ≤ 0.
+
+    Both are estimates, best averaged over some steps first; that of |G|² may come out negative.
+
+    Source: McCandlish et al. (2018), section 2.2, equation 2.9.
+    """
+    return max(variance, 0.0) / square if square > 0 else None
+
+
+def sharpness(
+    loss: Callable[[], Tensor],
+    parameters: Sequence[Tensor],
+    *,
+    mean: Mean = _alone,
+    iterations: int = 30,
+    tolerance: float = 1e-2,
+    seed: int = 0,
+) -> float:
+    """The largest eigenvalue of the Hessian ∂²L/∂θ², by power iteration with Hessian-vector products.
+
+    H·v = ∂(∂L/∂θ · v)/∂θ, so the hand-derived backwards are differentiated once more. If the
+    eigenvalue of the greatest magnitude is negative, a second iteration, of H shifted by it, finds
+    the largest.
+
+    Args:
+        loss: The mean loss at the present parameters.
+        parameters: θ.
+        mean: The mean of a tensor over the processes.
+        iterations: At the most, each.
+        tolerance: Relative change of the eigenvalue at which to end.
+        seed: Of the first vector.
+
+    Source: Pearlmutter, "Fast exact multiplication by the Hessian" (1994); Cohen et al., "Gradient
+    Descent on Neural Networks Typically Occurs at the Edge of Stability" (2021).
+    """
+    parameters = [p for p in parameters if p.requires_grad]
+    gradients = torch.autograd.grad(loss(), parameters, create_graph=True)
+
+    def product(vector: Tensor) -> Tensor:
+        pieces = _like(vector, parameters)
+        found = torch.autograd.grad(
+            gradients, parameters, pieces, retain_graph=True, materialize_grads=True
+        )
+        return mean(_flat(found))
+
+    greatest = _power(product, parameters, iterations, tolerance, seed)
+    if greatest >= 0:
+        return greatest
+    shifted = _power(lambda v: product(v) - greatest * v, parameters, iterations, tolerance, seed)
+    return shifted + greatest
+
+
+def _power(
+    product: Callable[[Tensor], Tensor],
+    parameters: Sequence[Tensor],
+    iterations: int,
+    tolerance: float,
+    seed: int,
+) -> float:
+    first = parameters[0]
+    generator = torch.Generator().manual_seed(seed)
+    size = sum(p.numel() for p in parameters)
+    vector = torch.randn(size, generator=generator).to(first.device, first.dtype)
+    vector /= vector.norm()
+    value = 0.0
+    for _ in range(iterations):
+        image = product(vector)
+        before, value = value, float(vector @ image)
+        length = image.norm()
+        if float(length) == 0 or abs(value - before) <= tolerance * abs(value):
+            break
+        vector = image / length
+    return value
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([t.reshape(-1) for t in tensors])
+
+
+def _like(vector: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    pieces = vector.split([p.numel() for p in parameters])
+    return [piece.view(p.shape) for piece, p in zip(pieces, parameters, strict=True)]

@@ -1,0 +1,194 @@
+"""Look into one step of the optimiser: activations, their gradients, weights, updates.
+
+Everything is reduced on the device and brought over in one transfer. What is looked at is not
+changed, no random number is drawn, and nothing stays attached once the step is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from cnnexp.diagnostics.layers import TracedLayer
+from cnnexp.diagnostics.reading import Reading
+
+__all__ = ["StepProbe"]
+
+
+@dataclass
+class _Seen:
+    """What is seen of one layer, forward pass after forward pass: a step may be by several batches."""
+
+    counts: list[int] = field(default_factory=list)
+    means: list[Tensor] = field(default_factory=list)
+    deviations: list[Tensor] = field(default_factory=list)  # ‖a − mean‖
+    gradients: list[Tensor] = field(default_factory=list)  # ‖∂L/∂a‖
+    greatest: Tensor | None = None  # |a| by unit
+    saturated: list[Tensor] = field(default_factory=list)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def numbers(self) -> dict[str, list[Tensor]]:
+        """All that is to be brought over."""
+        alive = [] if self.greatest is None else [self.greatest > 0]
+        return {
+            "means": self.means,
+            "deviations": self.deviations,
+            "gradients": self.gradients,
+            "alive": alive,
+            "saturated": self.saturated,
+            **{name: [value] for name, value in self.weights.items()},
+        }
+
+
+class StepProbe:
+    """Hooks for one step of the optimiser.
+
+    Call :meth:`attach` before the step's first forward pass, :meth:`before_step` once the
+    gradients of the parameters are there, :meth:`after_step` once the optimiser has moved the
+    weights, then :meth:`read`.
+
+    Args:
+        network: The network.
+        layers: From :func:`cnnexp.diagnostics.trace_layers`.
+    """
+
+    def __init__(self, network: nn.Module, layers: Sequence[TracedLayer]) -> None:
+        self._network, self._layers = network, layers
+        self._seen = [_Seen() for _ in layers]
+        self._calls: dict[nn.Module, int] = {}
+        self._handles: list[RemovableHandle] = []
+        self._before: list[tuple[_Seen, Tensor, Tensor]] = []
+        self._whole: dict[str, Tensor] = {}
+
+    def attach(self) -> None:
+        """Begin to look."""
+        at: dict[nn.Module, list[tuple[int, _Seen, bool]]] = {}
+        for layer, seen in zip(self._layers, self._seen, strict=True):
+            at.setdefault(layer.output.module, []).append((layer.output.call, seen, False))
+            if layer.squash is not None:
+                at.setdefault(layer.squash.module, []).append((layer.squash.call, seen, True))
+        for module, spots in at.items():
+            self._handles.append(module.register_forward_hook(self._hook(spots)))
+        self._handles.append(self._network.register_forward_pre_hook(self._new_pass))
+
+    def detach(self) -> None:
+        """Look no longer."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _new_pass(self, network: nn.Module, taken: Any) -> None:
+        self._calls = {}
+
+    def _hook(self, spots: Sequence[tuple[int, _Seen, bool]]) -> Any:
+        def hook(module: nn.Module, taken: Any, output: Tensor) -> None:
+            if not self._network.training:  # a validation between two batches of the step
+                return
+            call = self._calls.get(module, 0)
+            self._calls[module] = call + 1
+            for number, seen, squashes in spots:
+                if number == call and squashes:
+                    seen.saturated.append(_saturated(module, output.detach()))
+                elif number == call:
+                    _note(seen, output)
+
+        return hook
+
+    @torch.no_grad()
+    def before_step(self, scale: Tensor | None = None) -> bool:
+        """Read gradients and weights; what comes after it is of no pass that counts.
+
+        Args:
+            scale: What the loss was multiplied by on the way back (a gradient scaler's), a scalar;
+                the gradients of the parameters are without it already.
+
+        Returns:
+            Whether any parameter has a gradient: without one there is nothing to measure.
+        """
+        self.detach()
+        found = [(p, p.grad) for p in self._network.parameters() if p.grad is not None]
+        if not found:
+            return False
+        norms = torch._foreach_norm([gradient for _, gradient in found])
+        of = {id(p): norm for (p, _), norm in zip(found, norms, strict=True)}
+        self._whole["gradient_norm"] = torch.linalg.vector_norm(torch.stack(norms))
+        if scale is not None:
+            self._whole["scale"] = scale
+        for layer, seen in zip(self._layers, self._seen, strict=True):
+            weight = layer.weight.detach()
+            seen.weights["weight"] = torch.linalg.vector_norm(weight)
+            if id(layer.weight) in of:
+                seen.weights["weight_gradient"] = of[id(layer.weight)]
+                self._before.append((seen, layer.weight, weight.clone()))
+        return True
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Read by how much the weights were moved."""
+        for seen, weight, before in self._before:
+            seen.weights["update"] = torch.linalg.vector_norm(weight.detach() - before)
+        self._before = []
+
+    def read(self, losses: Sequence[Tensor], **others: Tensor) -> Reading:
+        """All that was seen, in one transfer.
+
+        Args:
+            losses: Scalars to bring over with it.
+            others: The same, by name.
+        """
+        whole = {
+            "losses": list(losses),
+            **{k: [v] for k, v in {**self._whole, **others}.items()},
+        }
+        parts = [whole, *(seen.numbers() for seen in self._seen)]
+        values = [value for part in parts for each in part.values() for value in each]
+        flat = iter(_together(values))
+        read = [
+            {
+                name: [next(flat) for value in each for _ in range(value.numel())]
+                for name, each in part.items()
+            }
+            for part in parts
+        ]
+        return Reading(read[0], read[1:], [tuple(seen.counts) for seen in self._seen])
+
+
+def _together(values: Sequence[Tensor]) -> list[float]:
+    """Every element of ``values``, waited for once."""
+    if not values:
+        return []
+    dtype = torch.float32 if values[0].device.type == "mps" else torch.float64
+    return torch.cat([value.detach().reshape(-1).to(dtype) for value in values]).tolist()
+
+
+def _note(seen: _Seen, output: Tensor) -> None:
+    """Reduce a (N, units, …), and once it is there, ∂L/∂a."""
+    a = output.detach()
+    if a.dtype in (torch.float16, torch.bfloat16):
+        a = a.float()
+    mean = a.mean()
+    seen.counts.append(a.numel())
+    seen.means.append(mean)
+    seen.deviations.append(torch.linalg.vector_norm(a - mean))
+    others = [d for d in range(a.dim()) if d != min(1, a.dim() - 1)]
+    greatest = a.abs().amax(others) if a.numel() else a.new_zeros(a.size(1))
+    seen.greatest = greatest if seen.greatest is None else torch.maximum(seen.greatest, greatest)
+    if output.requires_grad:
+        output.register_hook(lambda gradient: _note_gradient(seen, gradient))
+
+
+def _note_gradient(seen: _Seen, gradient: Tensor) -> None:
+    low = gradient.dtype in (torch.float16, torch.bfloat16)
+    dtype = torch.float32 if low else gradient.dtype
+    seen.gradients.append(torch.linalg.vector_norm(gradient.detach(), dtype=dtype))
+
+
+def _saturated(module: nn.Module, output: Tensor) -> Tensor:
+    """The share of outputs at which tanh' = 1 − a², or σ' = a(1 − a), is below a tenth of its greatest."""
+    slope = 1 - output * output if isinstance(module, nn.Tanh) else 4 * output * (1 - output)
+    return (slope < 0.1).float().mean()

@@ -1,0 +1,102 @@
+"""From what each process read to the figures of the whole batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cnnexp.diagnostics.layers import TracedLayer
+from cnnexp.diagnostics.measurement import LayerFigures, Measurement, pooled
+
+__all__ = ["Reading", "measurement_of"]
+
+_LANDSCAPE = ("noise_scale", "cosine", "sharpness")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one process read of a step, in plain numbers.
+
+    Attributes:
+        whole: ``losses``, ``gradient_norm``, ``scale`` and more, by name, each a list.
+        layers: Of each layer ``means``, ``deviations``, ``gradients``, ``alive``, ``saturated``,
+            ``weight``, ``weight_gradient``, ``update``, as far as they were read.
+        counts: Elements of each layer's activation, of each pass.
+    """
+
+    whole: Mapping[str, Sequence[float]]
+    layers: Sequence[Mapping[str, Sequence[float]]]
+    counts: Sequence[Sequence[int]]
+
+
+def measurement_of(
+    step: int, layers: Sequence[TracedLayer], readings: Sequence[Reading]
+) -> Measurement:
+    """The measurement that one process would have made of the whole batch.
+
+    Args:
+        step: Of the optimiser, counted from 0.
+        layers: Those that were read.
+        readings: Of each process, whose gradients are averaged: by rank. The parameters and their
+            gradients are taken from the first, being the same on all.
+    """
+    first = readings[0].whole
+    scale = first["scale"][0] if "scale" in first else 1.0
+    losses = zip(*(r.whole["losses"] for r in readings), strict=True)
+    figures = [
+        _figures(
+            layer,
+            [r.layers[i] for r in readings],
+            [n for r in readings for n in r.counts[i]],
+            scale,
+        )
+        for i, layer in enumerate(layers)
+    ]
+    return Measurement(
+        step=step,
+        layers=figures,
+        gradient_norm=_one(first, "gradient_norm"),
+        losses=[math.fsum(each) / len(readings) for each in losses],
+        landscape={name: first[name][0] for name in _LANDSCAPE if name in first},
+    )
+
+
+def _figures(
+    layer: TracedLayer,
+    parts: Sequence[Mapping[str, Sequence[float]]],
+    counts: Sequence[int],
+    scale: float,
+) -> LayerFigures:
+    """Of one layer, from what each process read of it."""
+
+    def all_of(name: str) -> list[float]:
+        return [value for part in parts for value in part[name]]
+
+    gradients, deviations = all_of("gradients"), all_of("deviations")
+    variances = [d * d / n if n else 0.0 for d, n in zip(deviations, counts, strict=True)]
+    mean, std = pooled(counts, all_of("means"), variances) if sum(counts) else (None, None)
+    alive = [any(unit) for unit in zip(*(part["alive"] for part in parts), strict=True)]
+    saturated = all_of("saturated")
+    return LayerFigures(
+        name=layer.name,
+        label=layer.label,
+        # each process sends back its own mean loss, of which the mean is taken: hence the division
+        gradient=math.hypot(*gradients) / scale / len(parts) if gradients else None,
+        weight_gradient=_one(parts[0], "weight_gradient"),
+        weight=parts[0]["weight"][0],
+        update=parts[0].get("update", [0.0])[0],
+        mean=mean,
+        std=std,
+        dead=alive.count(False) / len(alive) if alive else None,
+        saturated=_weighted(saturated, counts) if saturated else None,
+    )
+
+
+def _weighted(shares: Sequence[float], counts: Sequence[int]) -> float:
+    """The mean of ``shares`` of passes of different size."""
+    return sum(s * n for s, n in zip(shares, counts, strict=True) if n) / sum(counts)
+
+
+def _one(values: Mapping[str, Sequence[float]], name: str) -> float | None:
+    return values[name][0] if name in values else None

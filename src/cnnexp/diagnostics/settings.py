@@ -1,0 +1,42 @@
+"""How much is measured, and how often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cnnexp.diagnostics.thresholds import Thresholds
+
+__all__ = ["DiagnosticsSettings"]
+
+
+@dataclass
+class DiagnosticsSettings:
+    """What a training is asked about itself, see ``cnnexp.training.callbacks.Diagnostics``.
+
+    Attributes:
+        name: ``"off"`` for nothing; ``"basic"`` for norms, updates and activations of each layer, for
+            the verdict and for pictures by epoch; ``"full"`` for the loss landscape, histograms of
+            activations, the graph and the embedding as well.
+        every: Steps of the optimiser between two measurements, ≥ 1.
+        landscape_every: Which of them look at gradient noise, cosine and sharpness as well: each so
+            many, ≥ 1; only with ``full``.
+        noise_parts: Parts that a batch is cut into to see the noise of its gradient, ≥ 2.
+        sharpness_iterations: Of the power iteration, at the most.
+        health: Where the verdict's rules begin to speak.
+    """
+
+    name: str = "basic"
+    every: int = 20
+    landscape_every: int = 5
+    noise_parts: int = 8
+    sharpness_iterations: int = 30
+    health: Thresholds = field(default_factory=Thresholds)
+
+    def __post_init__(self) -> None:
+        if self.name not in ("off", "basic", "full"):
+            raise ValueError(f"diagnostics.name={self.name}: must be one of off, basic, full")
+        limits = {"every": 1, "landscape_every": 1, "noise_parts": 2, "sharpness_iterations": 1}
+        for name, least in limits.items():
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"diagnostics.{name}={value}: must be at least {least}")
