@@ -25,7 +25,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_code_the_config_tree_and_nothing_else(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     conf = {f"cnnexp/{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.yaml")}
-    files = [file for ending in ("*.py", "*.html") for file in (ROOT / "src").rglob(ending)]
+    files = [
+        file
+        for ending in ("*.py", "*.html", "*.css", "*.js")
+        for file in (ROOT / "src").rglob(ending)
+    ]
     code = {str(file.relative_to(ROOT / "src")) for file in files}
     assert names == conf | code
 

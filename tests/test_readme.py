@@ -54,7 +54,7 @@ USES = sorted(
         c
         for f in DOCUMENTS
         for c in _commands(f)
-        if re.match(r"python -m cnnexp\.(evaluate|predict|export|report|sweep) ", c)
+        if re.match(r"python -m cnnexp\.(evaluate|predict|explain|export|report|sweep) ", c)
     }
 )
 

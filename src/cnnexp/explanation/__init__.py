@@ -1,0 +1,26 @@
+"""One image forward and backward through a network, every number of it, as a page."""
+
+from cnnexp.explanation.page import Origin, write_page
+from cnnexp.explanation.subject import (
+    Subject,
+    class_named,
+    images_of_run,
+    load_untrained,
+    numbered_image,
+    picture,
+)
+from cnnexp.explanation.trace import Step, Trace, trace
+
+__all__ = [
+    "Origin",
+    "Step",
+    "Subject",
+    "Trace",
+    "class_named",
+    "images_of_run",
+    "load_untrained",
+    "numbered_image",
+    "picture",
+    "trace",
+    "write_page",
+]

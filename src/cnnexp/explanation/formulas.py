@@ -1,0 +1,93 @@
+"""Which formula a layer computes, and with which settings: what the page needs beside the tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+__all__ = ["kind_of", "settings_of"]
+
+
+def kind_of(layer: nn.Module) -> str:
+    """The class of ``torch.nn`` whose formula ``layer`` computes; its own class's name if unknown."""
+    for known in _SETTINGS:
+        if isinstance(layer, known):
+            return known.__name__
+    return type(layer).__name__
+
+
+def settings_of(layer: nn.Module) -> dict[str, Any]:
+    """What the formula of ``layer`` needs beside its weights, in plain types; empty if it is unknown.
+
+    Pairs are (vertical, horizontal); ``padding`` is [top, bottom, left, right].
+    """
+    for known, read in _SETTINGS.items():
+        if isinstance(layer, known):
+            return dict(read(layer))
+    return {}
+
+
+def _nothing(layer: Any) -> Mapping[str, Any]:
+    return {}
+
+
+def _conv(layer: nn.Conv2d) -> Mapping[str, Any]:
+    # torch's own list, horizontal first: 'same' is resolved in it, its odd zero behind
+    left, right, top, bottom = layer._reversed_padding_repeated_twice
+    return {
+        "kernel": list(layer.kernel_size),
+        "stride": list(layer.stride),
+        "dilation": list(layer.dilation),
+        "padding": [top, bottom, left, right],
+        "groups": layer.groups,
+        "mode": layer.padding_mode,
+    }
+
+
+def _window(layer: Any) -> dict[str, Any]:
+    kernel = _pair(layer.kernel_size)
+    vertical, horizontal = _pair(layer.padding)
+    return {
+        "kernel": list(kernel),
+        "stride": list(_pair(layer.stride if layer.stride is not None else kernel)),
+        "dilation": list(_pair(getattr(layer, "dilation", 1))),
+        "padding": [vertical, vertical, horizontal, horizontal],
+    }
+
+
+def _avg_pool(layer: nn.AvgPool2d) -> Mapping[str, Any]:
+    return {
+        **_window(layer),
+        "count_padding": bool(layer.count_include_pad),
+        "divisor": layer.divisor_override,
+    }
+
+
+def _batch_norm(layer: nn.BatchNorm2d) -> Mapping[str, Any]:
+    mean, var = layer.running_mean, layer.running_var
+    if not isinstance(mean, Tensor) or not isinstance(var, Tensor):
+        return {"eps": layer.eps}  # it takes the image's own statistics
+    return {"eps": layer.eps, "mean": mean.tolist(), "variance": var.tolist()}
+
+
+_SETTINGS: Mapping[type[nn.Module], Callable[[Any], Mapping[str, Any]]] = {
+    nn.Conv2d: _conv,
+    nn.Linear: _nothing,
+    nn.MaxPool2d: _window,
+    nn.AvgPool2d: _avg_pool,
+    nn.AdaptiveAvgPool2d: _nothing,
+    nn.ReLU: _nothing,
+    nn.LeakyReLU: lambda layer: {"slope": layer.negative_slope},
+    nn.GELU: lambda layer: {"approximate": layer.approximate},
+    nn.Tanh: _nothing,
+    nn.Sigmoid: _nothing,
+    nn.BatchNorm2d: _batch_norm,
+    nn.GroupNorm: lambda layer: {"groups": layer.num_groups, "eps": layer.eps},
+    nn.Dropout: lambda layer: {"probability": layer.p},
+    nn.Dropout2d: lambda layer: {"probability": layer.p},
+    nn.Flatten: _nothing,
+    nn.Identity: _nothing,
+}

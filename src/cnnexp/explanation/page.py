@@ -1,0 +1,206 @@
+"""A trace as one page that needs nothing beside itself: no server, no network."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cnnexp import __version__
+from cnnexp.explanation.packing import Pool, chosen_channels, packed_weight
+from cnnexp.explanation.subject import Subject
+from cnnexp.explanation.trace import Step, Trace
+from cnnexp.runs.files import plain, write_text
+
+__all__ = ["Origin", "page", "write_page"]
+
+# Numbers that a page holds in all, at five to six bytes each, before it begins to choose.
+_ROOM_FOR_MAPS = 800_000
+_ROOM_FOR_WEIGHTS = 500_000
+_MOST_WEIGHTS = 80_000  # of one layer
+_FEW_MAPS, _FEW_NUMBERS = 8, 8_000  # of a layer for which there is no room
+
+_SCRIPTS = (
+    "data",
+    "maps",
+    "parts",
+    "numbers",
+    "conv",
+    "pool",
+    "linear",
+    "pointwise",
+    "cards",
+    "main",
+)
+_SHORT = {"Conv2d": "conv", "MaxPool2d": "maxpool", "AvgPool2d": "avgpool", "BatchNorm2d": "norm"}
+_SHORT |= {"GroupNorm": "norm", "AdaptiveAvgPool2d": "mean", "Dropout2d": "dropout"}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a page comes from.
+
+    Attributes:
+        network: The model and its weights, for example ``"best.ckpt of epoch 3"``.
+        command: That makes the page again.
+    """
+
+    network: str
+    command: str
+
+
+def write_page(
+    traced: Trace, subject: Subject, classes: Sequence[str], origin: Origin, file: Path
+) -> None:
+    """Write :func:`page` to ``file``, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    write_text(file, page(traced, subject, classes, origin))
+
+
+def page(traced: Trace, subject: Subject, classes: Sequence[str], origin: Origin) -> str:
+    """The page's HTML.
+
+    Args:
+        traced: One image forward and backward.
+        subject: That image.
+        classes: Name of each class.
+        origin: Named at the top and at the bottom.
+    """
+    folder = Path(__file__).with_name("web")
+
+    def read(name: str) -> str:
+        return (folder / name).read_text(encoding="utf-8")
+
+    text = json.dumps(plain(_content(traced, subject, classes, origin)), allow_nan=False)
+    return (
+        read("page.html")
+        .replace("/*STYLE*/", read("page.css"))
+        .replace("/*SCRIPT*/", "\n".join(read(f"{name}.js") for name in _SCRIPTS))
+        .replace("/*DATA*/", text.replace("<", "\\u003c"))  # nothing in it ends the script
+    )
+
+
+def _content(
+    traced: Trace, subject: Subject, classes: Sequence[str], origin: Origin
+) -> dict[str, Any]:
+    pool = Pool()
+    whole = _whole(traced.steps)
+    weighted = sum("weight" in step.parameters for step in traced.steps)
+    room = min(_MOST_WEIGHTS, _ROOM_FOR_WEIGHTS // max(1, weighted))
+    names = _names(traced.steps)
+    return {
+        "origin": vars(origin),
+        "version": __version__,
+        "made": time.strftime("%Y-%m-%d %H:%M"),
+        "image": subject.origin,
+        "true_class": subject.true_class,
+        "classes": list(classes),
+        "label": traced.label,
+        "loss": traced.loss,
+        "pixels": pool.add(subject.pixels),
+        "input": pool.add(traced.image),
+        "grad_input": pool.add(traced.grad_image),
+        "logits": pool.add(traced.logits),
+        "grad_logits": pool.add(traced.grad_logits),
+        "probabilities": pool.add(traced.probabilities),
+        "steps": [
+            _step(step, name, pool, room if i in whole else None)
+            for i, (step, name) in enumerate(zip(traced.steps, names, strict=True))
+        ],
+        "tensors": pool.tensors,
+    }
+
+
+def _names(steps: Sequence[Step]) -> list[str]:
+    """Those that the page shows: conv1, relu1, maxpool1, conv2 and so on."""
+    counts: Counter[str] = Counter()
+    names = []
+    for step in steps:
+        short = _SHORT.get(step.kind, step.kind.lower())
+        counts[short] += 1
+        names.append(f"{short}{counts[short]}")
+    return names
+
+
+def _whole(steps: Sequence[Step]) -> set[int]:
+    """The steps of which there is room for all numbers, the smallest first."""
+    sizes = sorted((sum(t.numel() for t in _tensors(step)), i) for i, step in enumerate(steps))
+    found, total = set(), 0
+    for size, i in sizes:
+        total += size / 2  # what one layer gives the next one takes
+        if total <= _ROOM_FOR_MAPS:
+            found.add(i)
+    return found
+
+
+def _tensors(step: Step) -> list[Tensor]:
+    four = (step.input, step.output, step.grad_input, step.grad_output)
+    return [tensor for tensor in four if tensor is not None]
+
+
+def _step(step: Step, name: str, pool: Pool, room: int | None) -> dict[str, Any]:
+    """What the page holds of ``step``; some of its maps alone if there is no ``room`` (None)."""
+    content: dict[str, Any] = {
+        "name": name,
+        "module": step.module,
+        "kind": step.kind,
+        "settings": step.settings,
+        "uses": step.uses,
+        "input_shape": None if step.input is None else list(step.input.shape),
+        "output_shape": list(step.output.shape),
+        "norm": float(step.output.norm()),
+        "grad_norm": None if step.grad_output is None else float(step.grad_output.norm()),
+        "parameters": sum(p.numel() for p in step.parameters.values()),
+    }
+    if room is None:
+        kept = _kept(step)
+        grad = step.grad_output
+        return content | {
+            "kept": kept,
+            "output": pool.add(step.output[kept]),
+            "grad_output": pool.add(None if grad is None else grad[kept]),
+        }
+    bias = step.parameters.get("bias")
+    content |= {
+        "input": pool.add(step.input),
+        "output": pool.add(step.output),
+        "grad_input": pool.add(step.grad_input),
+        "grad_output": pool.add(step.grad_output),
+        "bias": pool.add(bias),
+        "grad_bias": pool.add(step.gradients.get("bias")),
+    }
+    if step.kind in ("Conv2d", "Linear"):
+        content["weight"] = packed_weight(step, pool, room)
+    elif step.kind in ("BatchNorm2d", "GroupNorm"):
+        content["scale"] = pool.add(step.parameters.get("weight"))
+        content["grad_scale"] = pool.add(step.gradients.get("weight"))
+    return content
+
+
+def _kept(step: Step) -> list[int]:
+    channels = step.output.size(0)
+    each = max(1, step.output.numel() // max(1, channels))
+    return chosen_channels(step.grad_output, channels, max(1, min(_FEW_MAPS, _FEW_NUMBERS // each)))
+
+
+def summary(
+    traced: Trace, classes: Sequence[str], true_class: int | None
+) -> Mapping[str, str | float]:
+    """What a terminal is told: the classes, the probability of the predicted one, the loss."""
+    best = int(traced.logits.argmax())
+    return {
+        "true": "unknown" if true_class is None else classes[true_class],
+        "predicted": classes[best],
+        "probability": float(traced.probabilities[best]),
+        "label": classes[traced.label],
+        "loss": traced.loss,
+    }

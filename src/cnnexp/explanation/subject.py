@@ -1,0 +1,174 @@
+"""What is explained: a network, trained or not, and one image of a data set or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnexp.config.build import build_job
+from cnnexp.config.compose import Composer, plain_config
+from cnnexp.config.errors import ConfigError
+from cnnexp.config.resumption import trained_on
+from cnnexp.data import DataUnavailableError, ImageSet, read_picture
+from cnnexp.inference import TrainedNetwork
+from cnnexp.inference.handwriting import read_character
+from cnnexp.inference.network import for_inference
+from cnnexp.inference.prediction import is_of_characters
+from cnnexp.runs import RunFolder
+from cnnexp.training import make_classifier
+
+__all__ = ["Subject", "class_named", "images_of_run", "load_untrained", "numbered_image", "picture"]
+
+_MANY = 20  # names that fit into a message
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One image.
+
+    Attributes:
+        pixels: (C, H, W) float32 in 0…1.
+        origin: Where it comes from, for example ``"digits, test image 5"``.
+        true_class: The index of its class; None where nobody knows.
+    """
+
+    pixels: Tensor
+    origin: str
+    true_class: int | None = None
+
+
+def load_untrained(
+    overrides: Sequence[str], extra_targets: Sequence[str] = ()
+) -> tuple[TrainedNetwork, ImageSet]:
+    """The network that a training with ``overrides`` would begin with, and the images of its data.
+
+    Args:
+        overrides: Of the config of ``cnnexp.train``, for example ``["model=lenet5", "seed=3"]``.
+        extra_targets: Prefixes of ``_target_`` allowed beyond cnnexp's own list.
+
+    Returns:
+        The network, of epoch 0, with the plain backward of its separate layers.
+
+    Raises:
+        ConfigError: The config cannot work, or its data is not to be had.
+    """
+    config = plain_config(Composer("train").compose(list(overrides)))
+    job = build_job(for_inference(config, "direct"), extra_targets)
+    images = _loaded(job.data)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(job.seed)  # as a run does
+        try:
+            classifier = make_classifier(job, images)
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"model: the network cannot be made: {reason}") from error
+    network = TrainedNetwork(
+        classifier=classifier.eval().requires_grad_(False),
+        dataset=images.name,
+        classes=images.classes,
+        shape=images.train.shape,
+        folder=RunFolder(Path()),
+        checkpoint="",
+        epoch=0,
+        trained_weights=None,
+        config=config,
+    )
+    return network, images
+
+
+def images_of_run(
+    trained: TrainedNetwork, data: Sequence[str] = (), extra_targets: Sequence[str] = ()
+) -> ImageSet:
+    """The images that ``trained`` learnt from, or others that it can take.
+
+    Args:
+        trained: Of a run folder.
+        data: Settings that begin with ``data=`` or ``data.``, for example ``["data.root=…"]``.
+        extra_targets: Prefixes of ``_target_`` allowed beyond cnnexp's own list.
+
+    Raises:
+        ConfigError: They are not to be had, are others than the run's, or do not fit the network.
+    """
+    config = {**trained.config, "data": _data_config(trained, data)}
+    images = _loaded(build_job(for_inference(config, "native"), extra_targets).data)
+    if not data and not trained_on(trained.folder, images.checksum):
+        raise ConfigError(
+            f"data: the run is of {trained.dataset}, but what is found now ({images.name}) has another "
+            f"checksum; set data.root to where the run's data is, or name other images with data=…"
+        )
+    if images.train.shape != trained.shape or len(images.classes) != len(trained.classes):
+        raise ConfigError(
+            f"data: the network takes {_shape(trained.shape)} images of {len(trained.classes)} classes, "
+            f"but {images.name} has {_shape(images.train.shape)} of {len(images.classes)}"
+        )
+    return images
+
+
+def _data_config(trained: TrainedNetwork, data: Sequence[str]) -> Mapping[str, Any]:
+    if any(setting.startswith("data=") for setting in data):
+        return plain_config(Composer("train").compose(list(data)))["data"]
+    own = Composer("config", config_dir=str(trained.folder.path.resolve()))
+    return plain_config(own.compose(list(data)))["data"]
+
+
+def _loaded(data: Any) -> ImageSet:
+    try:
+        return data.images
+    except (ValueError, DataUnavailableError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def numbered_image(images: ImageSet, index: int) -> Subject:
+    """Test image ``index``, counted from 0.
+
+    Raises:
+        ConfigError: There are not so many.
+    """
+    count = len(images.test)
+    if not 0 <= index < count:
+        raise ConfigError(
+            f"image={index}: {images.name} has {count:,} test images, so image= must be 0…{count - 1}, "
+            f"or the name of a picture file"
+        )
+    pixels, labels = images.test.batch(torch.tensor([index]))
+    return Subject(pixels[0].float() / 255, f"{images.name}, test image {index}", int(labels[0]))
+
+
+def picture(network: TrainedNetwork, file: Path) -> Subject:
+    """The picture in ``file``, brought to the network's form as ``cnnexp.predict`` does it.
+
+    Raises:
+        ConfigError: There is no such file.
+        DataFileError: It is no picture, or nothing is drawn in it.
+    """
+    if not file.is_file():
+        raise ConfigError(
+            f"image={file}: there is no such file; name a picture, or the number of a test image"
+        )
+    channels, height, width = network.shape
+    if is_of_characters(network):
+        pixels = read_character(file, (height, width)).expand(channels, -1, -1)
+    else:
+        pixels = read_picture(file, channels, (height, width))
+    return Subject(pixels.float() / 255, file.name)
+
+
+def class_named(classes: Sequence[str], name: str) -> int:
+    """The index of the class ``name``.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name in classes:
+        return list(classes).index(name)
+    known = ", ".join(classes[:_MANY]) + (", …" if len(classes) > _MANY else "")
+    raise ConfigError(f"label={name}: there is no such class; known: {known}")
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
