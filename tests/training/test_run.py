@@ -143,7 +143,7 @@ def test_tensorboard_has_the_curves_the_pictures_and_the_hparams(tmp_path: Path)
     }  # fmt: skip
     assert len(board.Scalars("val/acc")) == 2
     assert set(board.Tags()["images"]) >= {
-        "filters/features.0", "test/confusion_matrix", "test/misclassified",
+        "filters/features.0", "test/confusion_matrix", "test/worst",
     }  # fmt: skip
     assert len(board.Images("filters/features.0")) == 3  # untrained, and after each epoch
     for name in HPARAMS_METRICS:

@@ -55,13 +55,19 @@ def results_table(
                 **{key: values[i] for key, values in settings.items()},
                 "seed": run.seed,
                 **{name: run.result.get(name, run.status.get(name)) for name in FIGURES},
-                "health": ", ".join(map(str, run.result.get("health", ()))),
+                "health": _troubles(run.result.get("health", ())),
                 "error": run.status.get("error", ""),
                 "commit": run.commit,
                 "config_hash": run.result.get("config_hash", ""),
             }
         )
     return rows
+
+
+def _troubles(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """The troubles of a run's verdict that had not passed at its end, each with its layer."""
+    last = [v for v in verdicts if v.get("until") is None]
+    return ", ".join(v["trouble"] + (f" ({v['layer']})" if v["layer"] else "") for v in last)
 
 
 def summary_table(groups: Sequence[Group]) -> list[dict[str, str]]:

@@ -29,6 +29,7 @@ from cnnexp.training.callbacks import (
     RunStatus,
     TestPictures,
     Throughput,
+    TrainingPictures,
 )
 from cnnexp.training.checkpoints import CheckpointFiles
 from cnnexp.training.classifier import Classifier
@@ -103,13 +104,19 @@ def assemble(
     )
     throughput, history = Throughput(), EpochHistory()
     diagnostics = _diagnostics(job, ranks)
+    full = job.diagnostics.name == "full"
     callbacks: list[Callback] = [
         throughput,
         guard,
         *diagnostics,
         LearningRate(),
         FirstLayerFilters(),
-        TestPictures(job.data.images.classes, ranks=ranks),
+        *(
+            TrainingPictures(each, job.data, folder, full=full)
+            for each in diagnostics
+            if ranks.first
+        ),
+        TestPictures(job.data.images.classes, ranks=ranks, embedding=full),
         history,
         RunStatus(folder),
         *([ProgressBar(refresh_rate=10)] if progress_bar and ranks.first else []),

@@ -249,7 +249,7 @@ class Classifier(AveragingModule):
         self._evaluate("val", self.val_acc, batch)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Loss and accuracy of one test batch; returns the predicted classes (N,)."""
+        """Loss and accuracy of one test batch; returns the logits (N, num_classes)."""
         return self._evaluate("test", self.test_acc, batch)
 
     def _evaluate(
@@ -258,7 +258,7 @@ class Classifier(AveragingModule):
         images, labels = batch
         size = labels.size(0)
         if size == 0:  # a small batch had none for this rank
-            return labels
+            return images.new_zeros(0, self.num_classes)
         logits = self(images)
         accuracy.update(logits, labels)
         loss = self.loss(logits, labels)
@@ -267,7 +267,7 @@ class Classifier(AveragingModule):
             f"{part}/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=among
         )
         self.log(f"{part}/acc", accuracy, on_step=False, on_epoch=True, batch_size=size)
-        return logits.argmax(1)
+        return logits
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule stepped with it."""

@@ -1,5 +1,6 @@
 """Lightning callbacks: what is logged, drawn and kept during a training."""
 
+from cnnexp.training.callbacks.after_test import TestPictures
 from cnnexp.training.callbacks.averaging import (
     ExponentialAverage,
     StochasticWeightAverage,
@@ -9,7 +10,7 @@ from cnnexp.training.callbacks.checkpoints import Checkpoints
 from cnnexp.training.callbacks.diagnostics import Diagnostics
 from cnnexp.training.callbacks.measure import LearningRate, Throughput
 from cnnexp.training.callbacks.non_finite import NonFiniteGuard
-from cnnexp.training.callbacks.pictures import FirstLayerFilters, TestPictures
+from cnnexp.training.callbacks.pictures import FirstLayerFilters, TrainingPictures
 from cnnexp.training.callbacks.progress import (
     EpochHistory,
     ProgressBar,
@@ -30,6 +31,7 @@ __all__ = [
     "StochasticWeightAverage",
     "TestPictures",
     "Throughput",
+    "TrainingPictures",
     "WeightAverage",
     "lines_above_bar",
 ]

@@ -1,23 +1,34 @@
-"""Callbacks that draw into TensorBoard."""
+"""What is drawn into TensorBoard while the training goes on."""
 
 from __future__ import annotations
 
+import copy
+import math
+import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_confusion_matrix
+from torch.optim import Optimizer
 
-from cnnexp.training.ranks import ALONE, Ranks
+from cnnexp.data import ImageDataModule
+from cnnexp.diagnostics import TracedLayer
+from cnnexp.diagnostics.figures import gradient_flow_figure
+from cnnexp.diagnostics.keys import chart_layout
+from cnnexp.nn import replace_layers
+from cnnexp.runs import RunFolder
+from cnnexp.training.callbacks.diagnostics import Diagnostics
+from cnnexp.training.classifier import Classifier
+from cnnexp.training.non_finite import NonFiniteError
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["FirstLayerFilters", "TrainingPictures", "boards"]
 
-__all__ = ["FirstLayerFilters", "TestPictures"]
+_MOST_CHANNELS = 64  # of a layer's feature maps
+_IMAGES = 64  # that histograms of activations are of
 
 
 class FirstLayerFilters(Callback):
@@ -33,120 +44,197 @@ class FirstLayerFilters(Callback):
         self._draw(trainer, pl_module)
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        from torchvision.utils import make_grid
-
         network: nn.Module = pl_module.network  # pyright: ignore[reportAssignmentType]
         for name, layer in network.named_modules():
             if isinstance(layer, nn.Conv2d):
                 kernels = layer.weight.detach().float().cpu()
                 if kernels.size(1) not in (1, 3):  # not an image: one row of channels a kernel
                     kernels = kernels.flatten(0, 1).unsqueeze(1)
-                grid = make_grid(kernels, nrow=8, normalize=True, scale_each=True, padding=1)
-                large = grid.repeat_interleave(12, 1).repeat_interleave(12, 2)
-                for board in _boards(trainer):
-                    board.add_image(f"filters/{name}", large, trainer.global_step)
+                grid = _grid(kernels, 12)
+                for board in boards(trainer):
+                    board.add_image(f"filters/{name}", grid, trainer.global_step)
                 return
 
 
-class TestPictures(Callback):
-    """After the test, draw ``test/confusion_matrix`` and ``test/misclassified``.
+class TrainingPictures(Callback):
+    """Draw feature maps, histograms, intervals and the gradient's way back, and lay the charts out.
+
+    Only what ``cnnexp.diagnostics.keys`` lists; nothing without a TensorBoard logger.
 
     Args:
-        classes: Name of each class.
-        most: Images in the grid of misclassified ones at the most.
-        ranks: The processes that share the test images.
+        diagnostics: That finds the layers.
+        data: Whose first validation image the feature maps are of.
+        folder: The run folder, whose metrics the gradient's way is drawn from.
+        full: Draw the graph and histograms of activations as well.
     """
 
-    __test__ = False  # not a test, whatever pytest thinks of its name
-
-    def __init__(self, classes: Sequence[str], most: int = 36, ranks: Ranks = ALONE) -> None:
-        self._classes, self._most, self._ranks = tuple(classes), most, ranks
-        self._labels: list[Tensor] = []
-        self._predictions: list[Tensor] = []
-        self._wrong: list[Tensor] = []
-
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget an earlier test."""
-        self._labels, self._predictions, self._wrong = [], [], []
-
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def __init__(
+        self, diagnostics: Diagnostics, data: ImageDataModule, folder: RunFolder, *, full: bool
     ) -> None:
-        """Keep labels and predictions, and the images that were misclassified."""
-        images, labels = batch
-        self._labels.append(labels.cpu())
-        self._predictions.append(outputs.cpu())
-        self._wrong.append(images[outputs != labels].cpu())
+        self._diagnostics, self._data, self._folder = diagnostics, data, folder
+        self._full, self._drawn = full, -1
 
-    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw."""
-        boards = _boards(trainer)
-        if not boards:
+    @property
+    def _layers(self) -> Sequence[TracedLayer]:
+        return self._diagnostics.layers
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lay the charts out, draw the graph and what the untrained network sees."""
+        assert isinstance(pl_module, Classifier)
+        if trainer.global_step or not boards(trainer):
             return
-        parts = (self._labels, self._predictions, self._wrong)
-        gathered = self._ranks.gather([torch.cat(each) for each in parts])
-        if not self._ranks.first:
+        names = [layer.name for layer in self._layers]
+        for board in boards(trainer):
+            board.add_custom_scalars(chart_layout(names))
+            if self._full:
+                _add_graph(board, pl_module, self._images(pl_module, 1))
+        self._draw_activations(trainer, pl_module)
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Draw the gradients of an epoch's last step: Lightning drops them before the validation."""
+        batch = trainer.fit_loop.epoch_loop.batch_idx
+        last = trainer.is_last_batch or batch + 1 == trainer.num_training_batches
+        if not last or self._drawn == trainer.global_step:
             return
-        labels, predictions, wrong_images = (
-            torch.cat(each) for each in zip(*gathered, strict=True)
-        )
-        matrix = multiclass_confusion_matrix(predictions, labels, len(self._classes))
-        missed = predictions != labels
-        confusion = confusion_figure(matrix, self._classes)
-        pairs = torch.stack((labels[missed], predictions[missed]), 1)[: self._most]
-        wrong = misclassified_figure(wrong_images[: self._most], pairs, self._classes)
-        for board in boards:
-            board.add_figure("test/confusion_matrix", confusion, trainer.global_step)
-            board.add_figure("test/misclassified", wrong, trainer.global_step)
+        self._drawn = trainer.global_step
+        for board in boards(trainer):
+            for layer in self._layers:
+                tag = f"histogram/grad/{layer.name}"
+                _add_histogram(board, tag, layer.weight.grad, trainer.global_step + 1)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw what an epoch has made of the layers."""
+        assert isinstance(pl_module, Classifier)
+        if not boards(trainer):
+            return
+        self._draw_activations(trainer, pl_module)
+        step = trainer.global_step
+        for board in boards(trainer):
+            for layer in self._layers:
+                _add_histogram(board, f"histogram/weight/{layer.name}", layer.weight, step)
+        self._add_margin(trainer, "train/acc", len(self._data.train))
+        if self._full:
+            self._draw_flow(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw how certain the accuracy is."""
+        if not trainer.sanity_checking:
+            self._add_margin(trainer, "val/acc", len(self._data.val))
+
+    def _add_margin(self, trainer: L.Trainer, name: str, count: int) -> None:
+        if name not in trainer.callback_metrics:
+            return
+        low, high = wilson_interval(float(trainer.callback_metrics[name]), count)
+        for board in boards(trainer):  # at the step under which Lightning logs the accuracy itself
+            board.add_scalar(f"margin/{name}/low", low, trainer.global_step - 1)
+            board.add_scalar(f"margin/{name}/high", high, trainer.global_step - 1)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the gradient's way."""
+        self._draw_flow(trainer)
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """The same: it shows where the numbers ended."""
+        if isinstance(exception, NonFiniteError):
+            self._draw_flow(trainer)
+
+    def _draw_flow(self, trainer: L.Trainer) -> None:
+        if not boards(trainer) or not self._layers:
+            return
+        names = {f"grad/{layer.name}/activation": str(layer) for layer in self._layers}
+        steps: dict[int, dict[str, float]] = {}
+        for row in self._folder.read_metrics():
+            if row["name"] in names:
+                steps.setdefault(row["step"], {})[row["name"]] = row["value"]
+        if not steps:
+            return
+        flow = {
+            label: [values.get(name, math.nan) for values in steps.values()]
+            for name, label in names.items()
+        }
+        figure = gradient_flow_figure(list(steps), flow)
+        for board in boards(trainer):
+            board.add_figure("gradient_flow", figure, trainer.global_step)
+
+    @torch.no_grad()
+    def _draw_activations(self, trainer: L.Trainer, module: Classifier) -> None:
+        """Of the first validation image; with ``full`` also their distribution over many."""
+        images = self._images(module, _IMAGES if self._full else 1)
+        if not len(images):
+            return
+        found: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Any:
+            def hook(layer: nn.Module, taken: Any, output: Tensor) -> None:
+                found.setdefault(name, output.float().cpu())
+
+            return hook
+
+        handles = [layer.module.register_forward_hook(keep(layer.name)) for layer in self._layers]
+        modes = [(m, m.training) for m in module.network.modules()]
+        try:
+            module.network.eval()
+            with trainer.precision_plugin.forward_context():
+                module(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+            for each, training in modes:
+                each.training = training
+        for board in boards(trainer):
+            for name, output in found.items():
+                if output.dim() == 4 and min(output.shape[2:]) > 1:
+                    maps = output[0, :_MOST_CHANNELS].unsqueeze(1)
+                    scale = max(1, 56 // maps.size(-1))
+                    board.add_image(f"features/{name}", _grid(maps, scale), trainer.global_step)
+                if self._full:
+                    tag = f"histogram/activation/{name}"
+                    _add_histogram(board, tag, output, trainer.global_step)
+
+    def _images(self, module: Classifier, count: int) -> Tensor:
+        """The first so many validation images, or training images without these, in 0…1."""
+        part = self._data.val if len(self._data.val) else self._data.train
+        pixels, _ = part.batch(torch.arange(min(count, len(part))))
+        return pixels.to(module.device).float() / 255
 
 
-def confusion_figure(matrix: Tensor, classes: Sequence[str]) -> Figure:
-    """The confusion matrix (classes × classes, rows true) as a figure, counts in the cells."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
-    axes = figure.add_subplot()
-    count = len(classes)
-    shares = matrix / matrix.sum(1, keepdim=True).clamp(min=1)
-    image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-    for row in range(count):
-        for column in range(count):
-            number = int(matrix[row, column])
-            if number:
-                dark = shares[row, column] > 0.5
-                axes.text(column, row, str(number), ha="center", va="center", fontsize=8,
-                          color="white" if dark else "black")  # fmt: skip
-    axes.set(xlabel="predicted", ylabel="true", title="test images by true and predicted class")
-    axes.set_xticks(range(count), classes)
-    axes.set_yticks(range(count), classes)
-    figure.colorbar(image, label="share of the true class")
-    return figure
-
-
-def misclassified_figure(images: Tensor, pairs: Tensor, classes: Sequence[str]) -> Figure:
-    """Images (K, C, H, W) in 0…1 in a grid, titled by (true, predicted) ``pairs`` (K, 2)."""
-    from matplotlib.figure import Figure
-
-    columns = 6
-    rows = max(1, -(-len(images) // columns))
-    figure = Figure(figsize=(1.3 * columns, 1.5 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flat
-    for axes in grid:
-        axes.set_axis_off()
-    for axes, image, (true, predicted) in zip(grid, images, pairs.tolist(), strict=False):
-        pixels = image.permute(1, 2, 0).squeeze(-1).numpy()
-        axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
-        axes.set_title(f"{classes[true]} taken for {classes[predicted]}", fontsize=8)
-    if not len(images):
-        figure.suptitle("none misclassified")
-    return figure
-
-
-def _boards(trainer: L.Trainer) -> list[Any]:
+def boards(trainer: L.Trainer) -> list[Any]:
+    """The event-file writers of the trainer's TensorBoard loggers."""
     return [x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share that ``count`` images were found to have.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
+    """
+    z = 1.959964
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count)
+    half *= math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return middle - half, middle + half
+
+
+def _grid(pictures: Tensor, scale: int) -> Tensor:
+    """(K, 1 or 3, H, W) side by side, each from its darkest to its brightest, ``scale`` times as large."""
+    from torchvision.utils import make_grid
+
+    grid = make_grid(pictures, nrow=8, normalize=True, scale_each=True, padding=1)
+    return grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+
+
+def _add_histogram(board: Any, tag: str, values: Tensor | None, step: int) -> None:
+    if values is not None and bool(values.isfinite().all()):
+        board.add_histogram(tag, values.detach().float(), step)
+
+
+def _add_graph(board: Any, module: Classifier, image: Tensor) -> None:
+    """The network of torch's own layers, whose names a reader knows."""
+    twin = replace_layers(copy.deepcopy(module.network), "native").float().eval()
+    with warnings.catch_warnings():  # the tracer that TensorBoard's writer needs is on its way out
+        warnings.simplefilter("ignore")
+        board.add_graph(twin, module.normalise(image).float())

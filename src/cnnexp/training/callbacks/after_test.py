@@ -1,0 +1,189 @@
+"""What is drawn into TensorBoard of the test images, once, at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from cnnexp.training.callbacks.pictures import boards
+from cnnexp.training.ranks import ALONE, Ranks
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["TestPictures"]
+
+_MOST_CURVES = 20  # one a class
+_MOST_POINTS = 1000  # of the embedding
+
+
+class TestPictures(Callback):
+    """After the test, draw the confusion matrix, the worst images, precision and recall by class.
+
+    Args:
+        classes: Name of each class.
+        most: Images in the grid of the worst ones at the most.
+        ranks: The processes that share the test images.
+        embedding: Write what the last linear layer gets for the first test images, for the
+            projector, as ``embedding``.
+    """
+
+    __test__ = False  # not a test, whatever pytest thinks of its name
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        most: int = 36,
+        ranks: Ranks = ALONE,
+        *,
+        embedding: bool = False,
+    ) -> None:
+        self._classes, self._most, self._ranks = tuple(classes), most, ranks
+        self._embedding = embedding
+        self._hook: RemovableHandle | None = None
+        self._start()
+
+    def _start(self) -> None:
+        self._labels: list[Tensor] = []
+        self._logits: list[Tensor] = []
+        self._worst = (torch.empty(0), torch.empty(0), torch.empty(0, 2, dtype=torch.int64))
+        self._features: list[Tensor] = []
+        self._thumbnails: list[Tensor] = []
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget an earlier test."""
+        self._start()
+        if not (self._embedding and self._ranks.first and boards(trainer)):
+            return
+        network: nn.Module = pl_module.network  # pyright: ignore[reportAssignmentType]
+        linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
+        if linear:
+            self._hook = linear[-1].register_forward_pre_hook(self._keep_features)
+
+    def _keep_features(self, layer: nn.Module, taken: tuple[Tensor, ...]) -> None:
+        if sum(map(len, self._features)) < _MOST_POINTS:
+            self._features.append(taken[0].detach().flatten(1).float().cpu())
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: tuple[Tensor, Tensor],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep labels and logits, and the images that were misclassified worst."""
+        images, labels = batch
+        logits = outputs.float()
+        self._labels.append(labels.cpu())
+        self._logits.append(logits.cpu())
+        if self._hook is not None and sum(map(len, self._thumbnails)) < _MOST_POINTS:
+            self._thumbnails.append(images.float().cpu())
+        missed = logits.argmax(1) != labels
+        losses = F.cross_entropy(logits[missed], labels[missed], reduction="none").cpu()
+        pairs = torch.stack((labels, logits.argmax(1)), 1)[missed].cpu()
+        kept = losses.argsort(descending=True, stable=True)[: self._most]
+        new = (losses[kept], images[missed].cpu()[kept], pairs[kept])
+        self._worst = _worst([self._worst, new], self._most)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+        drawn_into = boards(trainer)
+        if not drawn_into:
+            return
+        mine = (torch.cat(self._labels), torch.cat(self._logits), self._worst)
+        gathered = self._ranks.gather(mine)
+        if not self._ranks.first:
+            return
+        labels, logits = (torch.cat([part[i] for part in gathered]) for i in (0, 1))
+        losses, images, pairs = _worst([part[2] for part in gathered], self._most)
+        matrix = multiclass_confusion_matrix(logits.argmax(1), labels, len(self._classes))
+        confusion = confusion_figure(matrix, self._classes)
+        worst = worst_figure(images, pairs, losses, self._classes)
+        step = trainer.global_step
+        for board in drawn_into:
+            board.add_figure("test/confusion_matrix", confusion, step)
+            board.add_figure("test/worst", worst, step)
+            self._add_curves(board, logits.softmax(1), labels, step)
+            if self._features:
+                self._add_embedding(board, step)
+
+    def _add_curves(self, board: Any, probabilities: Tensor, labels: Tensor, step: int) -> None:
+        for i, name in enumerate(self._classes[:_MOST_CURVES]):
+            board.add_pr_curve(f"test/pr/{name}", labels == i, probabilities[:, i], step)
+
+    def _add_embedding(self, board: Any, step: int) -> None:
+        features = torch.cat(self._features)[:_MOST_POINTS]
+        names = [self._classes[i] for i in torch.cat(self._labels)[: len(features)].tolist()]
+        pictures = torch.cat(self._thumbnails)[: len(features)]
+        fits = max(pictures.shape[2:]) <= 64 and pictures.size(2) == pictures.size(3)
+        board.add_embedding(features, names, pictures if fits else None, step, tag="embedding")
+
+
+Worst = tuple[Tensor, Tensor, Tensor]  # losses (K,), images (K, C, H, W), (true, predicted) (K, 2)
+
+
+def _worst(parts: Sequence[Worst], most: int) -> Worst:
+    """The ``most`` with the greatest loss among all."""
+    parts = [part for part in parts if len(part[0])] or list(parts[-1:])
+    losses, images, pairs = (torch.cat([part[i] for part in parts]) for i in range(3))
+    kept = losses.argsort(descending=True, stable=True)[:most]
+    return losses[kept], images[kept], pairs[kept]
+
+
+def confusion_figure(matrix: Tensor, classes: Sequence[str]) -> Figure:
+    """The confusion matrix (classes × classes, rows true) as a figure, counts in the cells."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    axes = figure.add_subplot()
+    count = len(classes)
+    shares = matrix / matrix.sum(1, keepdim=True).clamp(min=1)
+    image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+    for row in range(count):
+        for column in range(count):
+            number = int(matrix[row, column])
+            if number:
+                dark = shares[row, column] > 0.5
+                axes.text(column, row, str(number), ha="center", va="center", fontsize=8,
+                          color="white" if dark else "black")  # fmt: skip
+    axes.set(xlabel="predicted", ylabel="true", title="test images by true and predicted class")
+    axes.set_xticks(range(count), classes)
+    axes.set_yticks(range(count), classes)
+    figure.colorbar(image, label="share of the true class")
+    return figure
+
+
+def worst_figure(images: Tensor, pairs: Tensor, losses: Tensor, classes: Sequence[str]) -> Figure:
+    """Images (K, C, H, W) in 0…1 in a grid, titled by (true, predicted) ``pairs`` (K, 2) and loss (K,)."""
+    from matplotlib.figure import Figure
+
+    columns = 6
+    rows = max(1, -(-len(images) // columns))
+    figure = Figure(figsize=(1.4 * columns, 1.6 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, image, (true, predicted), loss in zip(
+        grid, images, pairs.tolist(), losses.tolist(), strict=False
+    ):
+        pixels = image.permute(1, 2, 0).squeeze(-1).numpy()
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
+        axes.set_title(
+            f"{classes[true]} taken for {classes[predicted]}\nloss {loss:.2f}", fontsize=8
+        )
+    if not len(images):
+        figure.suptitle("none misclassified")
+    return figure
