@@ -63,7 +63,7 @@ def _choices(group: str) -> tuple[str, ...]:
 
 
 STUDIES = {
-    "experiments": Study("experiment", _choices("experiment")),
+    "experiments": Study("experiment", ("article", "best", "large_batch", "tiny")),
     "optimizers": Study(
         "optimizer",
         _choices("optimizer"),

@@ -9,8 +9,7 @@ import pytest
 from cnnexp.explanation import Trace
 from tests.explanation.browser import Browser
 from tests.explanation.conftest import Explained
-from tests.explanation.test_page import _check
-from tests.explanation.test_page import _open_all, _to_the_end
+from tests.explanation.test_page import _check, _open_all, _to_the_end
 
 SMALL_CONTROLS = """
 [...document.querySelectorAll("button, select, input[type=range], summary, .flow a, .check")]

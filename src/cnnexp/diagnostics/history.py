@@ -26,6 +26,7 @@ class History:
         last: The last measurement; None before the first.
         first_gradients: ‖∂L/∂W‖ of each layer at the first measurement, by name.
         early_norms: ‖∂L/∂θ‖ of the first measurements.
+        norm_before: The greatest of these before the last measurement; 0 before the second.
         losses: Of the steps since the last whole window.
         windows: The mean loss of each window so far.
         recent: The last losses, a window of them at the most.
@@ -38,6 +39,7 @@ class History:
     last: Measurement | None = None
     first_gradients: dict[str, float] = field(default_factory=dict)
     early_norms: list[float] = field(default_factory=list)
+    norm_before: float = 0.0
     losses: list[float] = field(default_factory=list)
     windows: list[float] = field(default_factory=list)
     recent: list[float] = field(default_factory=list)
@@ -65,6 +67,7 @@ class History:
                 for layer in measurement.layers
                 if layer.weight_gradient
             }
+        self.norm_before = max(self.early_norms, default=0.0)
         if measurement.gradient_norm is not None and len(self.early_norms) < _FIRST:
             self.early_norms.append(measurement.gradient_norm)
         if "cosine" in measurement.landscape:

@@ -7,7 +7,8 @@ vanishing        a layer's ‖∂L/∂a‖ is below ``vanishing`` × the last   
                  layer's                                                Bengio (2010)
 exploding        a layer's is above ``exploding`` × the last layer's,   Pascanu et al. (2013)
                  ‖∂L/∂θ‖ above ``growth`` × its greatest at the
-                 start, or a loss, gradient or weight is not finite
+                 start with a loss above ln(classes), or a loss,
+                 gradient or weight is not finite
 dead             ``dead`` of a layer's units give 0 for every image     Lu et al. (2019)
 oscillating      successive changes of the loss are correlated below    LeCun et al. (1998), 5
                  ``oscillation`` and larger than ``amplitude`` × the
@@ -79,8 +80,10 @@ def exploding(history: History) -> Sign | None:
         if ratio > limits.exploding:
             text = f"{greatest} receives {ratio:.1g} times the gradient of {layers[-1]}"
             return Sign(greatest.name, text)
-    before = max(history.early_norms, default=0.0)
-    if now is None or now.gradient_norm is None or now.gradient_norm <= limits.growth * before:
+    before = history.norm_before
+    if now is None or not before or (now.gradient_norm or 0.0) <= limits.growth * before:
+        return None
+    if not now.losses or now.losses[-1] <= history.chance:  # it leaves a plateau
         return None
     grown = {
         layer: (layer.weight_gradient or 0.0) / history.first_gradients[layer.name]
@@ -89,7 +92,7 @@ def exploding(history: History) -> Sign | None:
     }
     most = max(grown, key=lambda layer: grown[layer]) if grown else None
     where = f", most in {most}" if most else ""
-    text = f"the gradient is {now.gradient_norm / before:.0f} times as large as at the start{where}"
+    text = f"the gradient is {(now.gradient_norm or 0.0) / before:.0f} times as large as at the start{where}"
     return Sign(most.name if most else "", text)
 
 

@@ -19,7 +19,7 @@ class Thresholds:
         epochs: The same for overfitting, in epochs.
         vanishing: A layer's ‖∂L/∂a‖ as a share of the last layer's, below which it vanishes.
         exploding: The same ratio, above which it explodes.
-        growth: ‖∂L/∂θ‖ as a multiple of the greatest of the first five measurements, likewise.
+        growth: ‖∂L/∂θ‖ as a multiple of its greatest in the first five measurements, likewise.
         dead: Share of a layer's units that give 0 for every image.
         window: Steps over which losses are averaged.
         oscillation: Correlation of successive changes of the loss, below which it oscillates; that of
@@ -45,7 +45,7 @@ class Thresholds:
     dead: float = 0.5
     window: int = 100
     oscillation: float = -0.8
-    amplitude: float = 0.1
+    amplitude: float = 0.01
     cosine: float = -0.5
     high_loss: float = 0.7
     stuck: float = 0.02

@@ -55,7 +55,7 @@ def results_table(
                 **{key: values[i] for key, values in settings.items()},
                 "seed": run.seed,
                 **{name: run.result.get(name, run.status.get(name)) for name in FIGURES},
-                "health": _troubles(run.result.get("health", ())),
+                "health": _troubles(run.result.get("health") or run.status.get("health", ())),
                 "error": run.status.get("error", ""),
                 "commit": run.commit,
                 "config_hash": run.result.get("config_hash", ""),

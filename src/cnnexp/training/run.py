@@ -188,7 +188,7 @@ def _write_end(
             progress = {"epoch": epoch, "step": made.trainer.global_step}
         troubles: dict[str, Any] = {}
         if made is not None and made.diagnostics is not None and made.diagnostics.health.present:
-            troubles = {"health": [str(v) for v in made.diagnostics.health.present]}
+            troubles = {"health": [v.as_dict() for v in made.diagnostics.health.present]}
         folder.write_status(state, **progress, error=reason, **troubles)
     except (OSError, RunFolderError) as problem:
         log.error("status.json could not be written: %s", problem)

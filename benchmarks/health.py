@@ -1,0 +1,153 @@
+"""What the verdict says of trainings that are healthy and of those that are not, on real MNIST.
+
+    python benchmarks/health.py             recipes and demonstrations of conf/experiment, three seeds each
+    python benchmarks/health.py --table     train nothing: from the runs that are done
+    python benchmarks/health.py --pictures  and draw the demonstrations for the README
+
+Writes benchmarks/results/health.csv, and the table between ``<!-- health -->`` and ``<!-- end -->`` of
+docs/diagnostics.md. tests/test_results.py holds the shipped recipes to it: no verdict on those, the right
+one on the demonstrations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cnnexp.runs import RunFolder, config_hash
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE = ROOT / "benchmarks" / "results" / "health.csv"
+DOCUMENT = ROOT / "docs" / "diagnostics.md"
+EXPERIMENTS = (
+    *("article", "best"),
+    *("vanishing", "vanishing_cured"),
+    *("exploding", "exploding_cured"),
+    *("overfitting", "overfitting_cured"),
+)
+SEEDS = (0, 1, 2)
+
+
+def overrides(experiment: str) -> list[str]:
+    """The command line of ``experiment``, without name and seeds."""
+    return [f"experiment={experiment}", "data.fallback=error"]
+
+
+def train() -> None:
+    """Run every job that is not done yet, one sweep an experiment; those of ``exploding`` fail."""
+    for name in EXPERIMENTS:
+        command = [sys.executable, "-m", "cnnexp.train", "-m", *overrides(name)]
+        command += [f"name=health-{name}", f"seed={','.join(map(str, SEEDS))}"]
+        code = subprocess.run(command).returncode
+        if code not in (0, 1):
+            raise SystemExit(code)
+
+
+def collect(root: Path) -> list[dict[str, str]]:
+    """The verdict and the conditions of every job that is over, as the rows of the file."""
+    rows = []
+    for name in EXPERIMENTS:
+        for file in sorted((root / f"health-{name}").glob("*/status.json")):
+            run = RunFolder(file.parent)
+            status, result, origin = run.read_status(), run.read_result(), run.read_provenance()
+            if status["state"] not in ("done", "failed"):
+                continue
+            config = run.read_config()
+            verdicts = result.get("health", status.get("health", []))
+            row = {
+                "experiment": name,
+                "seed": config["seed"],
+                "state": status["state"],
+                "verdict": "; ".join(v["trouble"] for v in verdicts),
+                "layer": "; ".join(v["layer"] for v in verdicts),
+                "since": "; ".join(str(v["since"]) for v in verdicts),
+                "evidence": "; ".join(v["evidence"] for v in verdicts),
+                "val/acc": result.get("val/acc", ""),
+                "test/acc": result.get("test/acc", ""),
+                "config_hash": config_hash(config),
+                "date": origin["time"][:10],
+                "commit": (origin["git"] or {}).get("commit", ""),
+            }
+            row |= {key: origin[key] for key in ("processor", "threads", "python")}
+            row |= {key: origin["versions"][key] for key in ("cnnexp", "torch", "lightning")}
+            rows.append({key: str(cell) for key, cell in row.items()})
+    return rows
+
+
+def table(rows: Sequence[dict[str, str]]) -> str:
+    """The Markdown table: an experiment a row."""
+    lines = [
+        "| `experiment=` | verdict, by seed | since | test accuracy |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name in dict.fromkeys(row["experiment"] for row in rows):
+        own = [row for row in rows if row["experiment"] == name]
+        said = [_said(row) for row in own]
+        verdict = said[0] + f" (all {len(own)})" if len(set(said)) == 1 else ", ".join(said)
+        unit = "epoch" if "overfitting" in own[0]["verdict"] else "step"
+        since = ", ".join(row["since"] for row in own if row["since"])
+        lines.append(
+            f"| `{name}` | {verdict} | {unit + ' ' + since if since else '–'} | {_accuracy(own)} |"
+        )
+    return "\n".join(lines)
+
+
+def _said(row: dict[str, str]) -> str:
+    if not row["verdict"]:
+        return "none"
+    return row["verdict"] + (f" in `{row['layer']}`" if row["layer"] else "")
+
+
+def _accuracy(rows: Sequence[dict[str, str]]) -> str:
+    found = [100 * float(row["test/acc"]) for row in rows if row["test/acc"]]
+    if not found:
+        return "– (the loss is no number)"
+    spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
+    return f"{statistics.mean(found):.2f}{spread} %"
+
+
+def read() -> list[dict[str, str]]:
+    """The rows of the committed file."""
+    with FILE.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def place(made: str) -> None:
+    """Put the table into the document."""
+    head, mark, rest = DOCUMENT.read_text(encoding="utf-8").partition("<!-- health -->\n")
+    _, end, tail = rest.partition("<!-- end -->")
+    DOCUMENT.write_text(f"{head}{mark}{made}\n\n{end}{tail}", encoding="utf-8")
+
+
+def main() -> None:
+    """As the module says."""
+    parser = argparse.ArgumentParser(description="the verdict on good and bad trainings")
+    parser.add_argument("--table", action="store_true", help="from the runs that are done")
+    parser.add_argument("--pictures", action="store_true", help="draw the demonstrations as well")
+    parser.add_argument("--root", type=Path, default=Path("outputs/sweeps"), help="where these are")
+    options = parser.parse_args()
+    if not options.table:
+        train()
+    rows = collect(options.root)
+    if not rows:
+        parser.exit(1, f"no job is over in {options.root}\n")
+    with FILE.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    made = table(read())
+    place(made)
+    print(made)
+    if options.pictures:
+        from demonstrations import draw
+
+        draw(options.root, ROOT / "docs" / "pictures")
+
+
+if __name__ == "__main__":
+    main()
