@@ -66,6 +66,20 @@ def _due(level: str) -> list[Key]:
     return [key for key in known_keys() if LEVELS.index(key.level) <= reached]
 
 
+@pytest.mark.parametrize("interval", [1, 3])
+def test_the_intervals_are_at_the_steps_of_the_accuracies(interval: int, tmp_path: Path) -> None:
+    trainer = {"max_epochs": 2, "accelerator": "cpu", "accumulate_grad_batches": 2}
+    folder = new_folder(tmp_path / "run")
+    job = _job("basic")
+    job.trainer = {**trainer, "val_check_interval": interval}
+    run_training(job, folder)
+    events = EventAccumulator(str(folder.tensorboard), {"scalars": 0}).Reload()
+    for name in ("train/acc", "val/acc"):
+        tags = (name, f"margin/{name}/low", f"margin/{name}/high")
+        steps = [[e.step for e in events.Scalars(tag)] for tag in tags]
+        assert steps[0] == steps[1] == steps[2], name
+
+
 NOT_OF_THIS_RUN = {
     "train/lr",
     "health/text_summary",

@@ -56,7 +56,7 @@ def test_vanishing_in_the_first_of_twenty_sigmoids(
     assert (verdict["trouble"], verdict["layer"], verdict["since"]) == (
         "vanishing",
         "features.0",
-        0,
+        1,
     )
     assert verdict["until"] is None
     assert "of the gradient of linear1 (classifier)" in verdict["evidence"]
@@ -77,7 +77,7 @@ def test_it_is_cured_by_relu_he_and_batch_norm(
     folder = new_folder(tmp_path / "run")
     run_training(_experiment("vanishing_cured"), folder)
     assert _verdicts(folder) == []
-    assert "health: nothing conspicuous" in caplog.text
+    assert "health: nothing conspicuous in 40 steps" in caplog.text
 
 
 def test_exploding_is_told_before_the_numbers_end(tmp_path: Path) -> None:

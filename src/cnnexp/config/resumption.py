@@ -21,7 +21,7 @@ _FREE = (
     *("trainer.max_epochs", "trainer.enable_progress_bar", "checkpoint.every_n_steps"),
     *("data.root", "data.download", "data.fallback", "data.num_workers"),
     *("name", "output_dir", "sweep", "logger", "validate_only", "allow_targets", "backward.layers"),
-    *("accelerator.name", "accelerator.devices", "on_nan"),
+    *("accelerator.name", "accelerator.devices", "on_nan", "diagnostics"),
 )
 
 

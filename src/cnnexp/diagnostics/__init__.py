@@ -8,6 +8,7 @@ calls them in a training.
 from cnnexp.diagnostics.health import Health, Verdict
 from cnnexp.diagnostics.landscape import gradient_moments, noise_scale, sharpness, undisturbed
 from cnnexp.diagnostics.layers import TracedLayer, trace_layers
+from cnnexp.diagnostics.losses import StepLosses
 from cnnexp.diagnostics.measurement import LayerFigures, Measurement
 from cnnexp.diagnostics.probes import StepProbe
 from cnnexp.diagnostics.reading import Reading, measurement_of
@@ -22,6 +23,7 @@ __all__ = [
     "LayerFigures",
     "Measurement",
     "Reading",
+    "StepLosses",
     "StepProbe",
     "Thresholds",
     "TracedLayer",

@@ -9,7 +9,7 @@ from typing import Any
 
 from cnnexp.diagnostics.history import History
 from cnnexp.diagnostics.measurement import Measurement
-from cnnexp.diagnostics.rules import BY_EPOCH, CAUSES, RULES, SUGGESTIONS, Sign
+from cnnexp.diagnostics.rules import BY_EPOCH, BY_WINDOW, CAUSES, RULES, SUGGESTIONS, Sign
 from cnnexp.diagnostics.thresholds import Thresholds
 
 __all__ = ["Health", "Verdict"]
@@ -22,8 +22,7 @@ class Verdict:
     Attributes:
         trouble: Which, one of ``RULES``.
         layer: Where, by its name in the network; "" for the training as a whole.
-        since: The step, or for overfitting the epoch, at which it began to show; steps are counted
-            from 0, epochs from 1.
+        since: The step, or for overfitting the epoch, at which it began to show, counted from 1.
         evidence: What shows it, when the verdict turned.
         suggestion: What to try.
         until: The step or epoch at which it no longer showed; None if it never passed.
@@ -37,8 +36,15 @@ class Verdict:
     until: int | None = None
 
     def __str__(self) -> str:
-        unit = "epoch" if self.trouble in BY_EPOCH else "step"
-        return f"{self.trouble}: {self.evidence} since {unit} {self.since}: {self.suggestion}"
+        return f"{self.trouble}: {self.evidence} since {self._at(self.since)}: {self.suggestion}"
+
+    @property
+    def passed(self) -> str:
+        """That it has, and when; "" if it has not."""
+        return "" if self.until is None else f"no longer from {self._at(self.until)} on"
+
+    def _at(self, number: int) -> str:
+        return f"{'epoch' if self.trouble in BY_EPOCH else 'step'} {number}"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -54,6 +60,7 @@ class Health:
 
     Attributes:
         verdicts: All that turned so far, those that have passed among them.
+        steps: Of the training, up to the last measurement.
     """
 
     def __init__(self, classes: int, thresholds: Thresholds | None = None) -> None:
@@ -61,6 +68,8 @@ class Health:
         self.verdicts: list[Verdict] = []
         self._streaks: dict[str, list[int]] = {}  # trouble → [how often in a row, since when]
         self._clear: dict[str, int] = {}  # trouble → how often in a row it did not show
+        self._windows = 0  # of losses that were judged
+        self.steps = 0
 
     @property
     def present(self) -> list[Verdict]:
@@ -70,17 +79,19 @@ class Health:
     def observe(self, measurement: Measurement) -> list[Verdict]:
         """Take a measurement in; the verdicts that turned by it, there or back."""
         self._history.add(measurement)
-        figures = (*measurement.losses, measurement.gradient_norm or 0.0)
-        if not all(map(math.isfinite, figures)):
+        self.steps = measurement.step + 1
+        if not math.isfinite(measurement.gradient_norm or 0.0):
             return []  # which stops the training, or is left out
-        patience = self._history.thresholds.patience
-        rules = [name for name in RULES if name not in BY_EPOCH]
-        return self._judge(rules, measurement.step, patience)
+        rules = [name for name in RULES if name not in (*BY_EPOCH, *BY_WINDOW)]
+        if len(self._history.windows) > self._windows:
+            self._windows = len(self._history.windows)
+            rules += BY_WINDOW
+        return self._judge(rules, self.steps)
 
     def observe_epoch(self, epoch: int, metrics: Mapping[str, float]) -> list[Verdict]:
         """Take the figures of an epoch, counted from 1, in; as :meth:`observe`."""
         self._history.add_epoch(metrics)
-        return self._judge(BY_EPOCH, epoch, self._history.thresholds.epochs)
+        return self._judge(BY_EPOCH, epoch)
 
     def observe_non_finite(self, step: int, layer: str, evidence: str) -> list[Verdict]:
         """Take in that a loss, gradient or weight of ``step`` is infinite or NaN, first in ``layer``."""
@@ -88,11 +99,11 @@ class Health:
             return []
         return [self._turn("exploding", Sign(layer, evidence), step)]
 
-    def _judge(self, rules: Sequence[str], now: int, patience: int) -> list[Verdict]:
+    def _judge(self, rules: Sequence[str], now: int) -> list[Verdict]:
         signs = {name: RULES[name](self._history) for name in rules}
         turned = []
         for name in rules:
-            sign = signs[name]
+            sign, patience = signs[name], self._patience(name)
             if self._follows_from_another(name, signs):
                 self._streaks.pop(name, None)
             elif sign is not None:
@@ -100,6 +111,12 @@ class Health:
             else:
                 turned += self._passes(name, now, patience)
         return turned
+
+    def _patience(self, name: str) -> int:
+        if name in BY_WINDOW:
+            return 2
+        limits = self._history.thresholds
+        return limits.epochs if name in BY_EPOCH else limits.patience
 
     def _follows_from_another(self, name: str, signs: Mapping[str, Sign | None]) -> bool:
         """Whether a trouble that explains ``name`` shows: it neither turns nor passes meanwhile."""
@@ -140,6 +157,8 @@ class Health:
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
             "streaks": {name: list(streak) for name, streak in self._streaks.items()},
             "clear": dict(self._clear),
+            "windows": self._windows,
+            "steps": self.steps,
             "history": self._history.state(),
         }
 
@@ -149,3 +168,5 @@ class Health:
         self._streaks = {name: list(streak) for name, streak in state["streaks"].items()}
         self._clear = dict(state["clear"])
         self._history.load(state["history"])
+        self._windows = min(state["windows"], len(self._history.windows))
+        self.steps = state["steps"]

@@ -65,11 +65,12 @@ class History:
             self.first_gradients = {
                 layer.name: layer.weight_gradient
                 for layer in measurement.layers
-                if layer.weight_gradient
+                if layer.weight_gradient and math.isfinite(layer.weight_gradient)
             }
         self.norm_before = max(self.early_norms, default=0.0)
-        if measurement.gradient_norm is not None and len(self.early_norms) < _FIRST:
-            self.early_norms.append(measurement.gradient_norm)
+        norm = measurement.gradient_norm
+        if norm is not None and math.isfinite(norm) and len(self.early_norms) < _FIRST:
+            self.early_norms.append(norm)
         if "cosine" in measurement.landscape:
             self.cosines = [*self.cosines, measurement.landscape["cosine"]][-_FIRST:]
         losses = [
@@ -97,9 +98,12 @@ class History:
             "cosines",
             "epochs",
         )
-        return {name: getattr(self, name) for name in kept}
+        return {"window": self.thresholds.window, **{name: getattr(self, name) for name in kept}}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """See :meth:`state`."""
         for name, value in state.items():
-            setattr(self, name, value.copy())
+            if name != "window":
+                setattr(self, name, value.copy())
+        if state["window"] != self.thresholds.window:  # it was changed: what is left begins anew
+            self.losses, self.windows, self.recent = [], [], []

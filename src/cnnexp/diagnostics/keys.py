@@ -33,7 +33,7 @@ activation/<layer>/dead           scalar     basic    share of units that give 0
 activation/<layer>/saturated      scalar     basic    share of tanh or sigmoid outputs at their ends
 landscape/noise_scale             scalar     full     gradient-noise scale, averaged over measurements
 landscape/cosine                  scalar     full     between successive gradients
-landscape/sharpness               scalar     full     largest eigenvalue of the Hessian
+landscape/sharpness               scalar     full     largest eigenvalue of a batch's Hessian
 margin/train/acc/low              scalar     basic    end of the 95 % interval (Wilson, 1927)
 margin/train/acc/high             scalar     basic    the other end
 margin/val/acc/low                scalar     basic    end of the 95 % interval

@@ -6,6 +6,7 @@ network is left as it was found.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -50,8 +51,10 @@ def gradient_moments(
     targets: Tensor,
     parts: int = 8,
     *,
+    least: int = 1,
     mean: Mean = _alone,
     ranks: int = 1,
+    batch: int | None = None,
 ) -> tuple[Tensor, Tensor] | None:
     """Unbiased estimates of tr Σ, the variance of one image's gradient, and |G|², of the true one.
 
@@ -62,9 +65,11 @@ def gradient_moments(
         parameters: With respect to which.
         images, targets: This process's part of the batch; what does not fit into equal parts is
             left out.
-        parts: Of the whole batch, ≥ 2.
+        parts: Of the whole batch, ≥ 2; fewer where they would be smaller than ``least``.
+        least: Images a part; batch normalisation needs two.
         mean: The mean of a tensor over the processes.
         ranks: How many these are.
+        batch: Images of the whole batch, which all processes must agree on; None for one process.
 
     Returns:
         Two scalars; None for a batch that is too small to be cut.
@@ -72,14 +77,16 @@ def gradient_moments(
     Source: McCandlish, Kaplan, Amodei et al., "An Empirical Model of Large-Batch Training" (2018),
     appendix A.1.
     """
-    here = max(1, parts // ranks)
-    size = images.size(0) // here
-    if size == 0 or here * ranks < 2:
+    each = (batch or images.size(0)) // ranks  # the smallest part of a process
+    here = min(max(1, parts // ranks), each // least)
+    if here == 0 or here * ranks < 2:
         return None
+    size = each // here
     squares, total = images.new_zeros(()), None
     for part in range(here):
         where = slice(part * size, (part + 1) * size)
-        gradient = _flat(torch.autograd.grad(loss(images[where], targets[where]), parameters))
+        value = loss(images[where], targets[where])
+        gradient = _flat(torch.autograd.grad(value, parameters, materialize_grads=True))
         squares = squares + gradient.square().sum()
         total = gradient if total is None else total + gradient
     assert total is not None
@@ -119,7 +126,7 @@ def sharpness(
         loss: The mean loss at the present parameters.
         parameters: θ.
         mean: The mean of a tensor over the processes.
-        iterations: At the most, each.
+        iterations: At the most, each; the estimate comes from below.
         tolerance: Relative change of the eigenvalue at which to end.
         seed: Of the first vector.
 
@@ -127,17 +134,26 @@ def sharpness(
     Descent on Neural Networks Typically Occurs at the Edge of Stability" (2021).
     """
     parameters = [p for p in parameters if p.requires_grad]
-    gradients = torch.autograd.grad(loss(), parameters, create_graph=True)
+    found = torch.autograd.grad(loss(), parameters, create_graph=True, allow_unused=True)
+    used = [(p, g) for p, g in zip(parameters, found, strict=True) if g is not None]
+    parameters, gradients = [p for p, _ in used], [g for _, g in used]
+    if not any(g.requires_grad for g in gradients):  # a loss without curvature
+        return 0.0
 
     def product(vector: Tensor) -> Tensor:
         pieces = _like(vector, parameters)
+        bent = [(g, piece) for g, piece in zip(gradients, pieces, strict=True) if g.requires_grad]
         found = torch.autograd.grad(
-            gradients, parameters, pieces, retain_graph=True, materialize_grads=True
+            [g for g, _ in bent],
+            parameters,
+            [piece for _, piece in bent],
+            retain_graph=True,
+            materialize_grads=True,
         )
         return mean(_flat(found))
 
     greatest = _power(product, parameters, iterations, tolerance, seed)
-    if greatest >= 0:
+    if not greatest < 0:  # NaN among them
         return greatest
     shifted = _power(lambda v: product(v) - greatest * v, parameters, iterations, tolerance, seed)
     return shifted + greatest
@@ -158,9 +174,10 @@ def _power(
     value = 0.0
     for _ in range(iterations):
         image = product(vector)
-        before, value = value, float(vector @ image)
-        length = image.norm()
-        if float(length) == 0 or abs(value - before) <= tolerance * abs(value):
+        before = value
+        value, length = torch.stack((vector @ image, image.norm())).tolist()
+        settled = abs(value - before) <= tolerance * abs(value)
+        if settled or not length > 0 or not math.isfinite(length):
             break
         vector = image / length
     return value

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnexp.diagnostics.landscape import undisturbed
+
 __all__ = ["Spot", "TracedLayer", "trace_layers"]
 
 
@@ -52,6 +54,11 @@ class TracedLayer:
         """W of the layer."""
         return self.module.weight  # pyright: ignore[reportReturnType]
 
+    @property
+    def unit_dim(self) -> int:
+        """The dimension of the layer's output that counts channels, or features."""
+        return -1 if isinstance(self.module, nn.Linear) else 1
+
     def __str__(self) -> str:
         return self.label if self.label == self.name else f"{self.label} ({self.name})"
 
@@ -64,7 +71,6 @@ class _Call:
     given: Any
 
 
-@torch.no_grad()
 def trace_layers(network: nn.Module, images: Tensor) -> list[TracedLayer]:
     """The layers of ``network`` with weights of two dimensions or more, in the order of computing.
 
@@ -87,7 +93,8 @@ def trace_layers(network: nn.Module, images: Tensor) -> list[TracedLayer]:
     leaves = [(name, m) for name, m in network.named_modules() if not any(m.children())]
     handles = [module.register_forward_hook(note(name)) for name, module in leaves]
     try:
-        network.eval()(images)
+        with undisturbed(network), torch.no_grad():
+            network.eval()(images)
     finally:
         for handle in handles:
             handle.remove()
@@ -101,6 +108,8 @@ def _layers(calls: Sequence[_Call]) -> list[TracedLayer]:
     numbers: dict[str, int] = {}
     for i, call in enumerate(calls):
         if call.spot.call or not has_weights(call.spot.module):
+            continue
+        if not isinstance(call.given, Tensor):
             continue
         following = _chain(calls[i:])
         squashes = [c.spot for c in following if isinstance(c.spot.module, (nn.Tanh, nn.Sigmoid))]
@@ -129,6 +138,8 @@ def _chain(calls: Sequence[_Call]) -> list[_Call]:
     chain = [calls[0]]
     for call in calls[1:]:
         if call.taken is not chain[-1].given or not _belongs(call.spot.module):
+            break
+        if not isinstance(call.given, Tensor):  # a pooling that returns indices as well
             break
         chain.append(call)
     return chain

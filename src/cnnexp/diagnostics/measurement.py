@@ -58,7 +58,8 @@ class Measurement:
         step: Its number, counted from 0.
         layers: In the order of computing.
         gradient_norm: ‖∂L/∂θ‖ of all parameters, before clipping.
-        losses: The training loss of each batch since the measurement before, this one included.
+        losses: The training loss of each step since the measurement before, this one included.
+        images: That the step is by.
         landscape: ``noise_scale``, ``cosine`` and ``sharpness``, as far as they were measured.
     """
 
@@ -66,6 +67,7 @@ class Measurement:
     layers: Sequence[LayerFigures] = ()
     gradient_norm: float | None = None
     losses: Sequence[float] = ()
+    images: int = 0
     landscape: Mapping[str, float] = field(default_factory=dict)
 
     def with_landscape(self, **values: float) -> Measurement:

@@ -34,7 +34,7 @@ class _Seen:
 
     def numbers(self) -> dict[str, list[Tensor]]:
         """All that is to be brought over."""
-        alive = [] if self.greatest is None else [self.greatest > 0]
+        alive = [] if self.greatest is None else [self.greatest != 0]  # NaN is not dead
         return {
             "means": self.means,
             "deviations": self.deviations,
@@ -67,11 +67,12 @@ class StepProbe:
 
     def attach(self) -> None:
         """Begin to look."""
-        at: dict[nn.Module, list[tuple[int, _Seen, bool]]] = {}
+        at: dict[nn.Module, list[tuple[int, _Seen, int | None]]] = {}
         for layer, seen in zip(self._layers, self._seen, strict=True):
-            at.setdefault(layer.output.module, []).append((layer.output.call, seen, False))
+            spot = (layer.output.call, seen, layer.unit_dim)
+            at.setdefault(layer.output.module, []).append(spot)
             if layer.squash is not None:
-                at.setdefault(layer.squash.module, []).append((layer.squash.call, seen, True))
+                at.setdefault(layer.squash.module, []).append((layer.squash.call, seen, None))
         for module, spots in at.items():
             self._handles.append(module.register_forward_hook(self._hook(spots)))
         self._handles.append(self._network.register_forward_pre_hook(self._new_pass))
@@ -85,17 +86,17 @@ class StepProbe:
     def _new_pass(self, network: nn.Module, taken: Any) -> None:
         self._calls = {}
 
-    def _hook(self, spots: Sequence[tuple[int, _Seen, bool]]) -> Any:
+    def _hook(self, spots: Sequence[tuple[int, _Seen, int | None]]) -> Any:
         def hook(module: nn.Module, taken: Any, output: Tensor) -> None:
             if not self._network.training:  # a validation between two batches of the step
                 return
             call = self._calls.get(module, 0)
             self._calls[module] = call + 1
-            for number, seen, squashes in spots:
-                if number == call and squashes:
-                    seen.saturated.append(_saturated(module, output.detach()))
-                elif number == call:
-                    _note(seen, output)
+            for number, seen, unit_dim in spots:
+                if number == call and unit_dim is None:
+                    seen.saturated.append(_saturated(module, output.detach().float()))
+                elif number == call and unit_dim is not None:
+                    _note(seen, output, unit_dim)
 
         return hook
 
@@ -166,8 +167,8 @@ def _together(values: Sequence[Tensor]) -> list[float]:
     return torch.cat([value.detach().reshape(-1).to(dtype) for value in values]).tolist()
 
 
-def _note(seen: _Seen, output: Tensor) -> None:
-    """Reduce a (N, units, …), and once it is there, ∂L/∂a."""
+def _note(seen: _Seen, output: Tensor, unit_dim: int) -> None:
+    """Reduce a, whose units lie along ``unit_dim``, and once it is there, ∂L/∂a."""
     a = output.detach()
     if a.dtype in (torch.float16, torch.bfloat16):
         a = a.float()
@@ -175,8 +176,8 @@ def _note(seen: _Seen, output: Tensor) -> None:
     seen.counts.append(a.numel())
     seen.means.append(mean)
     seen.deviations.append(torch.linalg.vector_norm(a - mean))
-    others = [d for d in range(a.dim()) if d != min(1, a.dim() - 1)]
-    greatest = a.abs().amax(others) if a.numel() else a.new_zeros(a.size(1))
+    others = [d for d in range(a.dim()) if d != unit_dim % a.dim()]
+    greatest = a.abs().amax(others) if a.numel() else a.new_zeros(a.size(unit_dim))
     seen.greatest = greatest if seen.greatest is None else torch.maximum(seen.greatest, greatest)
     if output.requires_grad:
         output.register_hook(lambda gradient: _note_gradient(seen, gradient))

@@ -31,7 +31,7 @@ class Reading:
 
 
 def measurement_of(
-    step: int, layers: Sequence[TracedLayer], readings: Sequence[Reading]
+    step: int, layers: Sequence[TracedLayer], readings: Sequence[Reading], images: int
 ) -> Measurement:
     """The measurement that one process would have made of the whole batch.
 
@@ -40,6 +40,7 @@ def measurement_of(
         layers: Those that were read.
         readings: Of each process, whose gradients are averaged: by rank. The parameters and their
             gradients are taken from the first, being the same on all.
+        images: That the step is by, of all processes.
     """
     first = readings[0].whole
     scale = first["scale"][0] if "scale" in first else 1.0
@@ -57,6 +58,7 @@ def measurement_of(
         step=step,
         layers=figures,
         gradient_norm=_one(first, "gradient_norm"),
+        images=images,
         losses=[math.fsum(each) / len(readings) for each in losses],
         landscape={name: first[name][0] for name in _LANDSCAPE if name in first},
     )

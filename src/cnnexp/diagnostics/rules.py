@@ -9,7 +9,8 @@ exploding        a layer's is above ``exploding`` × the last layer's,   Pascanu
                  ‖∂L/∂θ‖ above ``growth`` × its greatest at the
                  start with a loss above ln(classes), or a loss,
                  gradient or weight is not finite
-dead             ``dead`` of a layer's units give 0 for every image     Lu et al. (2019)
+dead             ``dead`` of a layer's units give 0 for every image of  Lu et al. (2019)
+                 a step by ``dead_images`` or more
 oscillating      successive changes of the loss are correlated below    LeCun et al. (1998), 5
                  ``oscillation`` and larger than ``amplitude`` × the
                  loss, or successive gradients' cosine is below
@@ -27,6 +28,9 @@ overfitting      train/acc − val/acc is above ``gap`` and val/loss      Preche
 
 The words in ``code`` are the thresholds of :class:`Thresholds`. "High" is a window's loss above
 ``high_loss`` × ln(classes), "stands still" one that fell by less than ``stuck`` over two windows.
+Those of the learning rate and ``stuck`` must show in two windows in a row, overfitting in ``epochs``
+epochs, exploding once, the others in ``patience`` measurements. A step that ``on_nan=skip`` or a
+gradient scaler leaves out does not count.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ from itertools import pairwise
 from cnnexp.diagnostics.history import History
 from cnnexp.diagnostics.measurement import LayerFigures
 
-__all__ = ["BY_EPOCH", "CAUSES", "RULES", "SUGGESTIONS", "Sign"]
+__all__ = ["BY_EPOCH", "BY_WINDOW", "CAUSES", "RULES", "SUGGESTIONS", "Sign"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def vanishing(history: History) -> Sign | None:
     *before, last = layers
     least = min(before, key=lambda layer: layer.gradient or 0.0)
     ratio = (least.gradient or 0.0) / (last.gradient or 1.0)
-    if not last.gradient or ratio >= history.thresholds.vanishing:
+    if not last.gradient or not ratio < history.thresholds.vanishing:
         return None
     return Sign(least.name, f"{least} receives {ratio:.1g} of the gradient of {last}")
 
@@ -83,7 +87,7 @@ def exploding(history: History) -> Sign | None:
     before = history.norm_before
     if now is None or not before or (now.gradient_norm or 0.0) <= limits.growth * before:
         return None
-    if not now.losses or now.losses[-1] <= history.chance:  # it leaves a plateau
+    if not history.recent or history.recent[-1] <= history.chance:  # it leaves a plateau
         return None
     grown = {
         layer: (layer.weight_gradient or 0.0) / history.first_gradients[layer.name]
@@ -98,6 +102,8 @@ def exploding(history: History) -> Sign | None:
 
 def dead(history: History) -> Sign | None:
     """Units give 0 whatever they see, so that no gradient passes them."""
+    if history.last is None or history.last.images < history.thresholds.dead_images:
+        return None
     layers = [layer for layer in _layers(history) if layer.dead is not None]
     most = max(layers, key=lambda layer: layer.dead or 0.0, default=None)
     if most is None or (most.dead or 0.0) < history.thresholds.dead:
@@ -198,6 +204,7 @@ CAUSES = (
     "dead",
 )  # where one of these shows, what follows from it is silent
 BY_EPOCH = ("overfitting",)
+BY_WINDOW = ("lr too high", "lr too low", "stuck")
 
 SUGGESTIONS: Mapping[str, str] = {
     "vanishing": "try model.activation=relu with model.init=he, or regularization=batch_norm",

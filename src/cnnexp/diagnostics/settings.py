@@ -27,7 +27,7 @@ class DiagnosticsSettings:
 
     name: str = "basic"
     every: int = 20
-    landscape_every: int = 5
+    landscape_every: int = 10
     noise_parts: int = 8
     sharpness_iterations: int = 30
     health: Thresholds = field(default_factory=Thresholds)

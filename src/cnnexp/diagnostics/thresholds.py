@@ -8,6 +8,14 @@ from dataclasses import dataclass, fields
 __all__ = ["Thresholds"]
 
 
+_RANGES = {  # the others are not negative
+    "dead": (0.0, 1.0),
+    "gap": (0.0, 1.0),
+    "oscillation": (-1.0, 1.0),
+    "cosine": (-1.0, 1.0),
+}
+
+
 @dataclass
 class Thresholds:
     """Of the rules in ``cnnexp.diagnostics.rules``.
@@ -21,6 +29,7 @@ class Thresholds:
         exploding: The same ratio, above which it explodes.
         growth: ‖∂L/∂θ‖ as a multiple of its greatest in the first five measurements, likewise.
         dead: Share of a layer's units that give 0 for every image.
+        dead_images: That a step must be by for that to say something.
         window: Steps over which losses are averaged.
         oscillation: Correlation of successive changes of the loss, below which it oscillates; that of
             pure noise is −0.5.
@@ -43,6 +52,7 @@ class Thresholds:
     exploding: float = 1e4
     growth: float = 100.0
     dead: float = 0.5
+    dead_images: int = 32
     window: int = 100
     oscillation: float = -0.8
     amplitude: float = 0.01
@@ -61,9 +71,15 @@ class Thresholds:
             value = getattr(self, one.name)
             if not math.isfinite(value):
                 raise ValueError(f"diagnostics.health.{one.name}={value}: must be finite")
-        for name in ("patience", "epochs", "window"):
-            least = 2 if name == "window" else 1
+        for name, least in {"patience": 1, "epochs": 1, "dead_images": 1, "window": 2}.items():
             if getattr(self, name) < least:
                 raise ValueError(
                     f"diagnostics.health.{name}={getattr(self, name)}: must be at least {least}"
+                )
+        for one in fields(self):
+            least, most = _RANGES.get(one.name, (0.0, math.inf))
+            if not least <= getattr(self, one.name) <= most:
+                value = getattr(self, one.name)
+                raise ValueError(
+                    f"diagnostics.health.{one.name}={value}: must be between {least:g} and {most:g}"
                 )

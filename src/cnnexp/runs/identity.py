@@ -14,7 +14,8 @@ __all__ = ["config_hash"]
 # Where things lie and what the run is called do not change what is computed.
 _NOT_IDENTITY = ("output_dir", "name", "sweep", "hydra")
 # Which algorithms backward=auto took: another machine may take others for the same job. How many
-# processes make batches, and how often a checkpoint is written, changes no number.
+# processes make batches, and how often a checkpoint is written, changes no number. What is looked at
+# neither, but what diagnostics=full has to tell is another result.
 _NOT_IDENTITY_OF = {
     "data": ("root", "num_workers"),
     "backward": ("layers",),

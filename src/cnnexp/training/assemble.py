@@ -50,6 +50,7 @@ _EXPECTED_WARNINGS = (
     ".*It is recommended to use `self.log.*sync_dist=True.*",  # what is logged is every rank's
     ".*The `srun` command is available on your system but is not used.*",  # SLURM need not be meant
     ".*Grad strides do not match bucket view strides.*",  # of kernels with one input channel
+    ".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",  # diagnostics=off
     ".*isinstance\\(treespec, LeafSpec\\).*",  # lightning 2.6 on torch 2.14, its own affair
 )
 

@@ -129,8 +129,8 @@ class Classifier(AveragingModule):
         images, labels = batch
         images, targets = self.vary(images, labels, batch_idx)
         logits = self(images)
-        share = self._share(batch_idx, labels)
-        weight = self.weight_of(batch_idx, labels)
+        share = self.share(batch_idx, labels)
+        weight = share.weight(self._ranks.count)
         loss = self.train_loss(logits, targets)
         terms = self._penalty_terms()
         if self._passes == 0:  # further ones, of L-BFGS or SAM, are of other weights
@@ -146,14 +146,11 @@ class Classifier(AveragingModule):
         """What the training minimises: the mean loss of images as ``vary`` gives them, and the penalties."""
         return sum(self._penalty_terms().values(), self.train_loss(self(images), targets))
 
-    def weight_of(self, batch_idx: int, labels: Tensor) -> float:
-        """What this rank's loss of a batch counts in the mean over the ranks."""
-        return self._share(batch_idx, labels).weight(self._ranks.count)
-
     def _penalty_terms(self) -> dict[str, Tensor]:
         return {penalty.name: penalty(self.network) for penalty in self.penalties}
 
-    def _share(self, batch_idx: int, labels: Tensor) -> Share:
+    def share(self, batch_idx: int, labels: Tensor) -> Share:
+        """Which part of a training batch the images with ``labels`` are, which this rank has."""
         if self._share_of is None or self._ranks.count == 1:
             return Share.of_rank(labels.size(0), 0, 1)
         return self._share_of(batch_idx)
@@ -162,7 +159,7 @@ class Classifier(AveragingModule):
         """The batch as it is trained on, with targets that are labels or distributions."""
         if not self.augmentations and not self.mixers:
             return images, labels
-        share = self._share(batch_idx, labels)
+        share = self.share(batch_idx, labels)
         generator = seeded_generator(self._seed, self.current_epoch, batch_idx)
         draws = Draws(generator, share.of, share)
         for augmentation in self.augmentations:

@@ -125,6 +125,8 @@ class TestPictures(Callback):
             board.add_pr_curve(f"test/pr/{name}", labels == i, probabilities[:, i], step)
 
     def _add_embedding(self, board: Any, step: int) -> None:
+        if [len(f) for f in self._features] != [len(t) for t in self._thumbnails]:
+            return  # the layer sees something else than images one by one
         features = torch.cat(self._features)[:_MOST_POINTS]
         names = [self._classes[i] for i in torch.cat(self._labels)[: len(features)].tolist()]
         pictures = torch.cat(self._thumbnails)[: len(features)]

@@ -18,16 +18,14 @@ from cnnexp.diagnostics import (
     DiagnosticsSettings,
     Health,
     Measurement,
+    StepLosses,
     StepProbe,
     TracedLayer,
     Verdict,
-    gradient_moments,
     measurement_of,
-    noise_scale,
-    sharpness,
     trace_layers,
-    undisturbed,
 )
+from cnnexp.training.callbacks.landscape import Landscape
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.non_finite import NonFiniteError
@@ -37,14 +35,13 @@ __all__ = ["Diagnostics"]
 
 log = logging.getLogger(__name__)
 
-_DECAY = 0.8  # of the averages that the noise scale is the ratio of
-
 
 class Diagnostics(Callback):
     """Log what ``cnnexp.diagnostics.keys`` lists, every so many steps, and say what is wrong.
 
     Between two measurements only the loss is kept, on the device. A measured step computes what it
-    would have computed anyway; the landscape takes passes of its own.
+    would have computed anyway. The landscape takes passes of its own, in the precision of the weights,
+    of the first batch of its step.
 
     Args:
         settings: How much and how often; not ``off``.
@@ -54,7 +51,7 @@ class Diagnostics(Callback):
 
     Attributes:
         health: The verdict so far.
-        layers: Those that are measured, from the start of the training on.
+        layers: Those that are measured, from the start of the training on; none with fsdp.
     """
 
     def __init__(
@@ -64,20 +61,20 @@ class Diagnostics(Callback):
         classes: int,
         ranks: Ranks = ALONE,
     ) -> None:
-        self._settings, self._shape, self._ranks = settings, tuple(shape), ranks
+        self._every, self._shape, self._ranks = settings.every, tuple(shape), ranks
         self.health = Health(classes, settings.health)
         self.layers: list[TracedLayer] = []
-        self._losses: list[Tensor] = []  # since the last measurement
+        self._losses = StepLosses()
+        self._landscape = Landscape(settings, ranks)
+        self._validation: dict[str, float] | None = None  # of this epoch
         self._probe: StepProbe | None = None
-        self._step, self._ready = 0, False
         self._others: dict[str, Tensor] = {}
-        self._before: Tensor | None = None  # the gradient of the step before a measured one
-        self._averages: list[float] | None = None  # of tr Σ and |G|²
+        self._step, self._called = 0, False  # whether its gradients were seen
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Find the layers."""
         assert isinstance(pl_module, Classifier)
-        self._losses = [loss.to(pl_module.device) for loss in self._losses]
+        self._losses.to(pl_module.device)
         if isinstance(trainer.strategy, FSDPStrategy):
             log.warning("diagnostics: with fsdp the weights are in pieces; only the loss is judged")
             return
@@ -93,64 +90,28 @@ class Diagnostics(Callback):
         if batch_idx % trainer.accumulate_grad_batches:  # the step has begun already
             return
         self._drop()
-        self._step = trainer.global_step
-        if self._step % self._settings.every == 0:
-            self._others = self._landscape(pl_module, batch, batch_idx) if self._wide() else {}
+        self._losses.close()
+        self._step, self._called = trainer.global_step, False
+        if self._step % self._every == 0:
+            if self.layers and self._landscape.due(self._step):
+                self._others = self._landscape.measure(pl_module, batch, batch_idx, self._step)
             self._probe = StepProbe(pl_module.network, self.layers)
             self._probe.attach()
-
-    def _wide(self, ahead: int = 0) -> bool:
-        """Whether the present step, or one ahead, looks at the landscape."""
-        every = self._settings.every * self._settings.landscape_every
-        return self._settings.name == "full" and (self._step + ahead) % every == 0
-
-    def _landscape(
-        self, module: Classifier, batch: tuple[Tensor, Tensor], batch_idx: int
-    ) -> dict[str, Tensor]:
-        if not self.layers:
-            return {}
-        images, targets = module.vary(*batch, batch_idx)
-        weight = module.weight_of(batch_idx, batch[1])
-        parameters = [p for p in module.network.parameters() if p.requires_grad]
-        with undisturbed(module.network):
-            moments = gradient_moments(
-                module.objective,
-                parameters,
-                images,
-                targets,
-                self._settings.noise_parts,
-                mean=self._mean,
-                ranks=self._ranks.count,
-            )
-            curvature = sharpness(
-                lambda: module.objective(images, targets) * weight,
-                parameters,
-                mean=self._mean,
-                iterations=self._settings.sharpness_iterations,
-                seed=self._step,
-            )
-        found = {"sharpness": torch.tensor(curvature, device=module.device)}
-        if moments is not None:
-            found |= dict(zip(("variance", "square"), moments, strict=True))
-        return found
-
-    def _mean(self, value: Tensor) -> Tensor:
-        return self._ranks.total(value) / self._ranks.count
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
     ) -> None:
         """Read gradients and weights; of an optimiser that calls its closure again, the first time."""
         assert isinstance(pl_module, Classifier)
-        if self._probe is not None and not self._ready:
+        if self._called or not self.layers:
+            return
+        self._called = True
+        self._others |= self._landscape.see_gradient(pl_module, self._step)
+        if self._probe is not None:
             scaler = getattr(trainer.precision_plugin, "scaler", None)
             one = torch.ones((), device=pl_module.device)
-            self._ready = self._probe.before_step(None if scaler is None else scaler.scale(one))
-            if not self._ready:
-                self._drop()
-            elif self._before is not None and self._wide():
-                self._others["cosine"] = _cosine(self._before, _gradient(pl_module))
-        self._before = _gradient(pl_module) if self._wide(ahead=1) and self.layers else None
+            if not self._probe.before_step(None if scaler is None else scaler.scale(one)):
+                self._drop()  # the step is left out
 
     def on_train_batch_end(
         self,
@@ -163,39 +124,40 @@ class Diagnostics(Callback):
         """Read what the step did to the weights, and judge."""
         assert isinstance(pl_module, Classifier)
         if pl_module.step_loss is not None:
-            self._losses.append(pl_module.step_loss)
-        if self._probe is None or not self._ready:
+            self._losses.add(pl_module.step_loss, pl_module.share(batch_idx, batch[1]).of)
+        if self._probe is None or not (self._called or not self.layers):
             return
+        images = self._losses.images
+        self._losses.close()
         self._probe.after_step()
-        reading = self._probe.read(self._losses, **self._others)
-        measurement = measurement_of(self._step, self.layers, self._ranks.gather(reading))
-        measurement = self._with_noise_scale(measurement, reading.whole)
-        self._losses = []
+        reading = self._probe.read(self._losses.done, **self._others)
+        readings = self._ranks.gather(reading)
+        measurement = measurement_of(self._step, self.layers, readings, images)
+        measurement = measurement.with_landscape(**self._landscape.noise_scale(reading.whole))
+        self._losses.clear()
         self._drop()
         self._log(trainer, measurement)
         self._tell(trainer, self.health.observe(measurement))
 
-    def _with_noise_scale(self, measurement: Measurement, read: Any) -> Measurement:
-        if "square" not in read:
-            return measurement
-        now = [read["variance"][0], read["square"][0]]
-        before = self._averages or now
-        self._averages = [_DECAY * b + (1 - _DECAY) * n for b, n in zip(before, now, strict=True)]
-        scale = noise_scale(*self._averages)
-        return measurement if scale is None else measurement.with_landscape(noise_scale=scale)
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep its figures until the epoch is over."""
+        if not trainer.sanity_checking:
+            self._validation = _metrics(trainer, "val/")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Judge the epoch."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        """Judge the epoch, if it was validated."""
+        if self._validation is None:
+            return
+        metrics = {**_metrics(trainer, "train/"), **self._validation}
+        self._validation = None
         self._tell(trainer, self.health.observe_epoch(trainer.current_epoch + 1, metrics))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Sum up."""
-        verdicts = self.health.verdicts
-        if not verdicts:
-            log.info("health: nothing conspicuous")
-        for verdict in verdicts:
-            passed = "" if verdict.until is None else f" (no longer from {verdict.until} on)"
+        if not self.health.verdicts:
+            log.info("health: nothing conspicuous in %d steps", trainer.global_step)
+        for verdict in self.health.verdicts:
+            passed = f" ({verdict.passed})" if verdict.passed else ""
             log.info("health: %s%s", verdict, passed)
 
     def on_exception(
@@ -205,13 +167,13 @@ class Diagnostics(Callback):
         self._drop()
         if isinstance(exception, NonFiniteError):
             found = exception.finding
-            step, layer = max(found.step - 1, 0), found.layer
-            self._tell(trainer, self.health.observe_non_finite(step, layer, found.evidence))
+            turned = self.health.observe_non_finite(found.step, found.layer, found.evidence)
+            self._tell(trainer, turned)
 
     def _drop(self) -> None:
         if self._probe is not None:
             self._probe.detach()
-        self._probe, self._ready, self._others = None, False, {}
+        self._probe, self._others = None, {}
 
     def _log(self, trainer: L.Trainer, measurement: Measurement) -> None:
         values = measurement.scalars()
@@ -222,36 +184,36 @@ class Diagnostics(Callback):
     def _tell(self, trainer: L.Trainer, turned: Sequence[Verdict]) -> None:
         for verdict in turned:
             text = f"health: {verdict}"
-            if verdict.until is not None:
-                text = f"health: {verdict.trouble} has passed"
-            (log.info if verdict.until is not None else log.warning)("%s", text)
+            if verdict.passed:
+                text = f"health: {verdict.trouble} {verdict.layer}".rstrip() + f" {verdict.passed}"
+            (log.info if verdict.passed else log.warning)("%s", text)
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger) and self._ranks.first:
                     logger.experiment.add_text("health", text, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a training needs to go on as if it had not stopped."""
-        losses = torch.stack(self._losses).tolist() if self._losses else []
+        """What a training needs to go on as if it had not stopped; to be asked of all ranks."""
+        steps, batches = (
+            (self._ranks.total(each) / self._ranks.count).tolist()
+            for each in self._losses.tensors()
+        )
+        losses = {"steps": steps, "batches": batches, "sizes": self._losses.sizes()}
         return {
             "health": self.health.state_dict(),
             "losses": losses,
-            "gradient": self._before,
-            "averages": self._averages,
+            "landscape": self._landscape.state_dict(),
+            "validation": self._validation,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See :meth:`state_dict`."""
         self.health.load_state_dict(state_dict["health"])
-        self._losses = [torch.tensor(loss, dtype=torch.float64) for loss in state_dict["losses"]]
-        self._before, self._averages = state_dict["gradient"], state_dict["averages"]
+        self._losses.load(state_dict["losses"])
+        self._landscape.load_state_dict(state_dict["landscape"])
+        self._validation = state_dict["validation"]
 
 
-def _gradient(module: Classifier) -> Tensor:
-    """∂L/∂θ as one vector."""
-    grads = [p.grad for p in module.network.parameters() if p.grad is not None]
-    return torch.cat([grad.detach().reshape(-1) for grad in grads])
-
-
-def _cosine(one: Tensor, other: Tensor) -> Tensor:
-    one = one.to(other)
-    return torch.dot(one, other) / (one.norm() * other.norm())
+def _metrics(trainer: L.Trainer, prefix: str) -> dict[str, float]:
+    """Those that were logged last, in plain numbers."""
+    found = trainer.callback_metrics.items()
+    return {name: float(value) for name, value in found if name.startswith(prefix)}

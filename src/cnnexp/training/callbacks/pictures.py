@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import io
+import logging
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
 import lightning as L
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cnnexp.data import ImageDataModule
-from cnnexp.diagnostics import TracedLayer
+from cnnexp.diagnostics import TracedLayer, undisturbed
 from cnnexp.diagnostics.figures import gradient_flow_figure
 from cnnexp.diagnostics.keys import chart_layout
 from cnnexp.nn import replace_layers
@@ -26,6 +29,8 @@ from cnnexp.training.classifier import Classifier
 from cnnexp.training.non_finite import NonFiniteError
 
 __all__ = ["FirstLayerFilters", "TrainingPictures", "boards"]
+
+log = logging.getLogger(__name__)
 
 _MOST_CHANNELS = 64  # of a layer's feature maps
 _IMAGES = 64  # that histograms of activations are of
@@ -81,7 +86,7 @@ class TrainingPictures(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lay the charts out, draw the graph and what the untrained network sees."""
         assert isinstance(pl_module, Classifier)
-        if trainer.global_step or not boards(trainer):
+        if trainer.global_step or not self._layers or not boards(trainer):
             return
         names = [layer.name for layer in self._layers]
         for board in boards(trainer):
@@ -107,29 +112,32 @@ class TrainingPictures(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw what an epoch has made of the layers."""
         assert isinstance(pl_module, Classifier)
-        if not boards(trainer):
+        if not self._layers or not boards(trainer):
             return
         self._draw_activations(trainer, pl_module)
         step = trainer.global_step
         for board in boards(trainer):
             for layer in self._layers:
                 _add_histogram(board, f"histogram/weight/{layer.name}", layer.weight, step)
-        self._add_margin(trainer, "train/acc", len(self._data.train))
-        if self._full:
-            self._draw_flow(trainer)
+        seen = int(trainer.num_training_batches) * self._data.batch_size
+        steps = trainer.fit_loop.epoch_loop._batches_that_stepped
+        self._add_margin(trainer, "train/acc", min(seen, len(self._data.train)), steps - 1)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw how certain the accuracy is."""
         if not trainer.sanity_checking:
-            self._add_margin(trainer, "val/acc", len(self._data.val))
+            seen = int(sum(trainer.num_val_batches)) * self._data.eval_batch_size
+            step = trainer.fit_loop.epoch_loop._batches_that_stepped  # not yet counted
+            self._add_margin(trainer, "val/acc", min(seen, len(self._data.val)), step)
 
-    def _add_margin(self, trainer: L.Trainer, name: str, count: int) -> None:
-        if name not in trainer.callback_metrics:
+    def _add_margin(self, trainer: L.Trainer, name: str, count: int, step: int) -> None:
+        """The interval of ``name``, under the step that Lightning logs it at: else there is no chart."""
+        if name not in trainer.callback_metrics or not self._layers:
             return
         low, high = wilson_interval(float(trainer.callback_metrics[name]), count)
-        for board in boards(trainer):  # at the step under which Lightning logs the accuracy itself
-            board.add_scalar(f"margin/{name}/low", low, trainer.global_step - 1)
-            board.add_scalar(f"margin/{name}/high", high, trainer.global_step - 1)
+        for board in boards(trainer):
+            board.add_scalar(f"margin/{name}/low", low, step)
+            board.add_scalar(f"margin/{name}/high", high, step)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the gradient's way."""
@@ -178,7 +186,7 @@ class TrainingPictures(Callback):
         modes = [(m, m.training) for m in module.network.modules()]
         try:
             module.network.eval()
-            with trainer.precision_plugin.forward_context():
+            with undisturbed(module.network), trainer.precision_plugin.forward_context():
                 module(images)
         finally:
             for handle in handles:
@@ -235,6 +243,9 @@ def _add_histogram(board: Any, tag: str, values: Tensor | None, step: int) -> No
 def _add_graph(board: Any, module: Classifier, image: Tensor) -> None:
     """The network of torch's own layers, whose names a reader knows."""
     twin = replace_layers(copy.deepcopy(module.network), "native").float().eval()
-    with warnings.catch_warnings():  # the tracer that TensorBoard's writer needs is on its way out
-        warnings.simplefilter("ignore")
-        board.add_graph(twin, module.normalise(image).float())
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # the tracer that the writer needs is on its way out
+        try:
+            board.add_graph(twin, module.normalise(image).float())
+        except Exception as error:  # what it says of networks that it cannot follow is of any kind
+            log.warning("diagnostics: no graph of this network: %s", str(error).splitlines()[0])
