@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from cnnexp.runs import RunFolder, config_hash
 
@@ -124,6 +127,86 @@ def place(made: str) -> None:
     DOCUMENT.write_text(f"{head}{mark}{made}\n\n{end}{tail}", encoding="utf-8")
 
 
+def _runs(root: Path, name: str) -> list[RunFolder]:
+    """Those of an experiment, by seed."""
+    found = [RunFolder(f.parent) for f in (root / f"health-{name}").glob("*/metrics.csv")]
+    return sorted(found, key=lambda run: run.read_config()["seed"])
+
+
+def _curve(run: RunFolder, name: str) -> tuple[list[int], list[float]]:
+    rows = [row for row in run.read_metrics() if row["name"] == name]
+    return [row["step"] for row in rows], [row["value"] for row in rows]
+
+
+def vanishing_figure(root: Path) -> Figure:
+    """The gradient's way through twenty layers, layers × time, sick and cured."""
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    titles = ("sigmoid", "ReLU, He's init, batch norm")
+    mesh = None
+    for place, name, title in zip(axes, ("vanishing", "vanishing_cured"), titles, strict=True):
+        run = _runs(root, name)[0]
+        names = {r["name"] for r in run.read_metrics()}
+        layers = [f"grad/{layer}/activation" for layer in _layers(names)]
+        steps, _ = _curve(run, layers[0])
+        flow = [[math.log10(max(v, 1e-30)) for v in _curve(run, layer)[1]] for layer in layers]
+        edges = [*steps, steps[-1] + steps[1] - steps[0]]
+        mesh = place.pcolormesh(
+            edges, range(1, len(layers) + 2), flow, vmin=-18, vmax=0, cmap="viridis"
+        )
+        accuracy = run.read_result()["test/acc"]
+        place.set(title=f"{title}: {accuracy:.1%} of the test images", xlabel="step")
+    axes[0].set_ylabel("layer, the first above")
+    axes[0].invert_yaxis()
+    figure.colorbar(mesh, ax=axes, label="log₁₀ ‖∂L/∂a‖")
+    return figure
+
+
+def _layers(names: set[str]) -> list[str]:
+    """Those with a gradient, in the order of computing."""
+    found = [name.split("/")[1] for name in names if name.endswith("/activation")]
+    return sorted(found, key=lambda layer: int(layer.rpartition(".")[2]) if "." in layer else 1000)
+
+
+def exploding_figure(root: Path) -> Figure:
+    """‖∂L/∂θ‖ and the loss, step by step, with and without clipping."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for name, label, color in (
+        ("exploding", "not clipped", "tab:red"),
+        ("exploding_cured", "clipped to 1", "tab:blue"),
+    ):
+        for i, run in enumerate(_runs(root, name)):
+            for place, metric in zip(axes, ("grad/norm", "train/loss_step"), strict=True):
+                steps, values = _curve(run, metric)
+                kept = [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
+                place.plot(*zip(*kept, strict=True), color=color, label=None if i else label)
+    for place, title in zip(axes, ("‖∂L/∂θ‖ before clipping", "training loss"), strict=True):
+        place.set(title=title, xlabel="step", xscale="symlog", yscale="log")
+        place.legend()
+    return figure
+
+
+def overfitting_figure(root: Path) -> Figure:
+    """Loss and accuracy by epoch, on training and validation images, without and with regularisation."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for name, label, color in (
+        ("overfitting", "nothing", "tab:red"),
+        ("overfitting_cured", "L2, dropout, shifts", "tab:blue"),
+    ):
+        for i, run in enumerate(_runs(root, name)):
+            for part, line in (("train", ":"), ("val", "-")):
+                for place, metric in zip(axes, ("loss", "acc"), strict=True):
+                    _, values = _curve(run, f"{part}/{metric}")
+                    text = None if i else f"{label}, {part}"
+                    place.plot(range(1, len(values) + 1), values, line, color=color, label=text)
+    axes[0].set(title="loss", xlabel="epoch", yscale="log")
+    axes[1].set(title="accuracy", xlabel="epoch", ylim=(0.85, 1.005))
+    axes[0].legend(fontsize=8)
+    return figure
+
+
 def main() -> None:
     """As the module says."""
     parser = argparse.ArgumentParser(description="the verdict on good and bad trainings")
@@ -144,9 +227,10 @@ def main() -> None:
     place(made)
     print(made)
     if options.pictures:
-        from demonstrations import draw
-
-        draw(options.root, ROOT / "docs" / "pictures")
+        pictures = ROOT / "docs" / "pictures"
+        vanishing_figure(options.root).savefig(pictures / "vanishing.png", dpi=110)
+        exploding_figure(options.root).savefig(pictures / "exploding.png", dpi=110)
+        overfitting_figure(options.root).savefig(pictures / "overfitting.png", dpi=110)
 
 
 if __name__ == "__main__":

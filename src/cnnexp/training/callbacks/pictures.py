@@ -246,6 +246,7 @@ def _add_graph(board: Any, module: Classifier, image: Tensor) -> None:
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # the tracer that the writer needs is on its way out
         try:
-            board.add_graph(twin, module.normalise(image).float())
+            with undisturbed(twin):
+                board.add_graph(twin, module.normalise(image).float())
         except Exception as error:  # what it says of networks that it cannot follow is of any kind
             log.warning("diagnostics: no graph of this network: %s", str(error).splitlines()[0])
