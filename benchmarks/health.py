@@ -158,6 +158,7 @@ def vanishing_figure(root: Path) -> Figure:
         place.set(title=f"{title}: {accuracy:.1%} of the test images", xlabel="step")
     axes[0].set_ylabel("layer, the first above")
     axes[0].invert_yaxis()
+    assert mesh is not None
     figure.colorbar(mesh, ax=axes, label="log₁₀ ‖∂L/∂a‖")
     return figure
 

@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -152,7 +153,7 @@ def test_make_train_trains(empty_folder: Path) -> None:
 
 
 def test_tensorboard_shows_a_run(empty_folder: Path) -> None:
-    train = [sys.executable, "-m", "cnnexp.train", *SHORT]
+    train = [sys.executable, "-m", "cnnexp.train", *SHORT, "diagnostics=full"]
     subprocess.run(train, check=True, capture_output=True, timeout=300)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -173,23 +174,37 @@ def test_tensorboard_shows_a_run(empty_folder: Path) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+    def asked(plugin: str) -> Any:
+        address = f"http://127.0.0.1:{port}/data/plugin/{plugin}"
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            return json.load(answer)
+
     try:
         tags: dict[str, object] = {}
         end = time.monotonic() + 60
         while not tags and time.monotonic() < end:
             try:
-                address = f"http://127.0.0.1:{port}/data/plugin/scalars/tags"
-                with urllib.request.urlopen(address, timeout=5) as answer:
-                    tags = json.load(answer)
+                tags = asked("scalars/tags")
             except urllib.error.URLError:
                 time.sleep(0.3)
             time.sleep(0.2)
+        pages = {p: asked(f"{p}/tags") for p in ("images", "histograms", "pr_curves")}
+        layout, graphs = asked("custom_scalars/layout"), asked("graphs/info")
+        projector = asked("projector/runs")
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=20)
     ((run, scalars),) = tags.items()
     assert run.startswith("train/lenet5/")
     assert {"train/loss", "val/acc", "test/acc"} <= set(scalars)  # pyright: ignore
+    assert {"gradient_flow", "features/features.0", "test/worst"} <= set(pages["images"][run])
+    assert "histogram/activation/features.0" in pages["histograms"][run]
+    assert "test/pr/7" in pages["pr_curves"][run]
+    charts = {chart["title"] for group in layout["category"] for chart in group["chart"]}
+    assert {"‖∂L/∂a‖ by layer", "val/acc with its 95 % interval"} <= charts
+    assert graphs[run]["run_graph"] or graphs[run]["tags"]
+    assert projector == [run]
 
 
 def test_python_examples_run(empty_folder: Path) -> None:

@@ -15,7 +15,13 @@ from cnnexp.diagnostics import DiagnosticsSettings, Thresholds
 from cnnexp.models import LeNet5
 from cnnexp.optim import SAM
 from cnnexp.runs import RunFolder
-from cnnexp.training import TrainingJob, TrainingStopped, read_checkpoint, run_training
+from cnnexp.training import (
+    NonFiniteError,
+    TrainingJob,
+    TrainingStopped,
+    read_checkpoint,
+    run_training,
+)
 from tests.diagnostics.test_probes import _job
 from tests.training.processes import train
 from tests.training.resumable import assert_same_run, new_folder, small_job
@@ -149,6 +155,28 @@ def test_a_network_that_has_no_graph_says_so(
     run_training(job, new_folder(tmp_path / "run"))
     assert "diagnostics: no graph of this network: not to be traced" in caplog.text
     assert "No graph saved" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("scale", [1e25, float("nan")])
+def test_weights_beyond_all_buckets_have_no_histogram(scale: float, tmp_path: Path) -> None:
+    class Huge(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.classifier, self.huge = nn.Linear(784, 10), nn.Linear(1, 1)
+            self.huge.weight.data.fill_(scale)
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.huge(images.new_zeros(1, 1)).detach()
+            return self.classifier(images.flatten(1))
+
+    folder = new_folder(tmp_path / "run")
+    job = _job(network=lambda images: Huge(), backward="native", diagnostics=FULL)
+    job.trainer = {**job.trainer, "max_epochs": 1}
+    if scale == scale:
+        assert run_training(job, folder)["epochs"] == 1
+    else:
+        with pytest.raises(NonFiniteError, match="the weights of huge"):
+            run_training(job, folder)
 
 
 def test_a_skipped_step_before_a_measured_one(tmp_path: Path) -> None:
