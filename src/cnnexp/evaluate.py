@@ -14,13 +14,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cnnexp.config import Composer, ConfigError, plain_config
+from cnnexp.config import ConfigError
 from cnnexp.config.command import run_command
 from cnnexp.runs.files import plain
 
 if TYPE_CHECKING:
     from cnnexp.data import ImageDataModule
-    from cnnexp.inference import Evaluation, Settings, TrainedNetwork
+    from cnnexp.inference import Evaluation, TrainedNetwork
 
 __all__ = ["main"]
 
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cnnexp.inference import load_trained, read_settings
+    from cnnexp.inference import data_of_run, load_trained, read_settings
 
     settings = read_settings(options.settings, _DEFAULTS, data=True)
     values = settings.values
@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
         extra_targets=settings.extra_targets,
     )
     _to_device(trained, values["device"])
-    data = _data(settings, trained)
+    data = data_of_run(trained, settings.data, settings.extra_targets)
     found = _evaluations(trained, data, values["split"])
     if options.json:
         print(json.dumps(_as_json(trained, data, values["split"], found), indent=2))
@@ -78,47 +78,6 @@ def _to_device(trained: TrainedNetwork, device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"device={device}: cannot be used here: {reason}") from error
-
-
-def _data(settings: Settings, trained: TrainedNetwork) -> ImageDataModule:
-    """The images to evaluate on, checked to be such as the network takes."""
-    from cnnexp.config.build import build_job
-    from cnnexp.config.resumption import trained_on
-    from cnnexp.data import DataUnavailableError
-    from cnnexp.inference.network import for_inference
-
-    config = for_inference(_with_data(settings, trained.config), "native")
-    data = build_job(config, settings.extra_targets).data
-    try:
-        data.split()
-    except (ValueError, DataUnavailableError) as error:
-        raise ConfigError(str(error)) from error
-    images = data.images
-    if not settings.data and not trained_on(settings.folder, images.checksum):
-        name = settings.folder.read_provenance().get("dataset", {}).get("name")
-        raise ConfigError(
-            f"data: the run is of {name}, but what is found now ({images.name}) has another checksum; set "
-            f"data.root to where the run's data is, or name other images with data=…"
-        )
-    if images.train.shape != trained.shape or len(images.classes) != len(trained.classes):
-        raise ConfigError(
-            f"data: the network takes {_shape(trained.shape)} images of {len(trained.classes)} classes, "
-            f"but {images.name} has {_shape(images.train.shape)} of {len(images.classes)}"
-        )
-    return data
-
-
-def _with_data(settings: Settings, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The run's config with the part ``data`` that the command asks for."""
-    if any(setting.startswith("data=") for setting in settings.data):
-        composed = plain_config(Composer("train").compose(list(settings.data)))
-        return {**config, "data": composed["data"]}
-    own = Composer("config", config_dir=str(settings.folder.path.resolve()))
-    return plain_config(own.compose(list(settings.data)))
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))
 
 
 def _evaluations(

@@ -1,7 +1,8 @@
 """Every key under which a training writes, in metrics.csv and in TensorBoard.
 
 ``<layer>`` is a layer's name in the network, such as ``features.0``; ``<class>`` a class. What is
-scalar stands in metrics.csv as well, but for ``hp/`` and ``margin/``. "basic" and "full" need that
+scalar stands in metrics.csv as well, but for ``hp/`` and ``margin/``. What is drawn by epoch is not
+drawn more often than each hundred steps. "basic" and "full" need that
 much of ``diagnostics=``, the others are always there.
 
 ================================  =========  =======  ==================================================

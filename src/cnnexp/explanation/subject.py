@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from torch import Tensor
 from cnnexp.config.build import build_job
 from cnnexp.config.compose import Composer, plain_config
 from cnnexp.config.errors import ConfigError
-from cnnexp.config.resumption import trained_on
 from cnnexp.data import DataUnavailableError, ImageSet, read_picture
 from cnnexp.inference import TrainedNetwork
 from cnnexp.inference.handwriting import read_character
+from cnnexp.inference.images import data_of_run
 from cnnexp.inference.network import for_inference
 from cnnexp.inference.prediction import is_of_characters
 from cnnexp.runs import RunFolder
@@ -94,26 +94,7 @@ def images_of_run(
     Raises:
         ConfigError: They are not to be had, are others than the run's, or do not fit the network.
     """
-    config = {**trained.config, "data": _data_config(trained, data)}
-    images = _loaded(build_job(for_inference(config, "native"), extra_targets).data)
-    if not data and not trained_on(trained.folder, images.checksum):
-        raise ConfigError(
-            f"data: the run is of {trained.dataset}, but what is found now ({images.name}) has another "
-            f"checksum; set data.root to where the run's data is, or name other images with data=…"
-        )
-    if images.train.shape != trained.shape or len(images.classes) != len(trained.classes):
-        raise ConfigError(
-            f"data: the network takes {_shape(trained.shape)} images of {len(trained.classes)} classes, "
-            f"but {images.name} has {_shape(images.train.shape)} of {len(images.classes)}"
-        )
-    return images
-
-
-def _data_config(trained: TrainedNetwork, data: Sequence[str]) -> Mapping[str, Any]:
-    if any(setting.startswith("data=") for setting in data):
-        return plain_config(Composer("train").compose(list(data)))["data"]
-    own = Composer("config", config_dir=str(trained.folder.path.resolve()))
-    return plain_config(own.compose(list(data)))["data"]
+    return data_of_run(trained, data, extra_targets).images
 
 
 def _loaded(data: Any) -> ImageSet:
@@ -168,7 +149,3 @@ def class_named(classes: Sequence[str], name: str) -> int:
         return list(classes).index(name)
     known = ", ".join(classes[:_MANY]) + (", …" if len(classes) > _MANY else "")
     raise ConfigError(f"label={name}: there is no such class; known: {known}")
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))

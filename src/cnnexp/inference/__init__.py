@@ -2,6 +2,7 @@
 
 from cnnexp.inference.evaluation import Evaluation, evaluate
 from cnnexp.inference.exporting import FORMATS, MissingExtraError, export
+from cnnexp.inference.images import data_of_run
 from cnnexp.inference.network import TrainedNetwork, TrainedNetworkError, load_trained
 from cnnexp.inference.prediction import Prediction, picture_files, predict
 from cnnexp.inference.settings import Settings, read_settings
@@ -14,6 +15,7 @@ __all__ = [
     "Settings",
     "TrainedNetwork",
     "TrainedNetworkError",
+    "data_of_run",
     "evaluate",
     "export",
     "load_trained",

@@ -33,6 +33,7 @@ __all__ = ["FirstLayerFilters", "TrainingPictures", "boards"]
 log = logging.getLogger(__name__)
 
 _MOST_CHANNELS = 64  # of a layer's feature maps
+_STEPS = 100  # between two drawings, or more
 _IMAGES = 64  # that histograms of activations are of
 
 
@@ -64,7 +65,8 @@ class FirstLayerFilters(Callback):
 class TrainingPictures(Callback):
     """Draw feature maps, histograms, intervals and the gradient's way back, and lay the charts out.
 
-    Only what ``cnnexp.diagnostics.keys`` lists; nothing without a TensorBoard logger.
+    Only what ``cnnexp.diagnostics.keys`` lists; nothing without a TensorBoard logger. Of epochs that
+    are shorter than a hundred steps, so many are left out that a drawing comes every hundred.
 
     Args:
         diagnostics: That finds the layers.
@@ -101,24 +103,26 @@ class TrainingPictures(Callback):
         """Draw the gradients of an epoch's last step: Lightning drops them before the validation."""
         batch = trainer.fit_loop.epoch_loop.batch_idx
         last = trainer.is_last_batch or batch + 1 == trainer.num_training_batches
-        if not last or self._drawn == trainer.global_step:
+        step = trainer.global_step + 1
+        if not last or self._drawn == trainer.global_step or not _worth_drawing(trainer, step):
             return
         self._drawn = trainer.global_step
         for board in boards(trainer):
             for layer in self._layers:
                 tag = f"histogram/grad/{layer.name}"
-                _add_histogram(board, tag, layer.weight.grad, trainer.global_step + 1)
+                _add_histogram(board, tag, layer.weight.grad, step)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw what an epoch has made of the layers."""
         assert isinstance(pl_module, Classifier)
         if not self._layers or not boards(trainer):
             return
-        self._draw_activations(trainer, pl_module)
         step = trainer.global_step
-        for board in boards(trainer):
-            for layer in self._layers:
-                _add_histogram(board, f"histogram/weight/{layer.name}", layer.weight, step)
+        if _worth_drawing(trainer, step):
+            self._draw_activations(trainer, pl_module)
+            for board in boards(trainer):
+                for layer in self._layers:
+                    _add_histogram(board, f"histogram/weight/{layer.name}", layer.weight, step)
         seen = int(trainer.num_training_batches) * self._data.batch_size
         steps = trainer.fit_loop.epoch_loop._batches_that_stepped
         self._add_margin(trainer, "train/acc", min(seen, len(self._data.train)), steps - 1)
@@ -213,6 +217,14 @@ class TrainingPictures(Callback):
 def boards(trainer: L.Trainer) -> list[Any]:
     """The event-file writers of the trainer's TensorBoard loggers."""
     return [x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
+
+
+def _worth_drawing(trainer: L.Trainer, step: int) -> bool:
+    """Whether the epoch that ends after ``step`` steps is the last, or passed another hundred."""
+    if trainer.current_epoch + 1 == trainer.max_epochs or step == trainer.max_steps:
+        return True
+    steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+    return step // _STEPS > (step - steps) // _STEPS
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
