@@ -91,9 +91,9 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     for name in dict.fromkeys(row["experiment"] for row in rows):
         own = [row for row in rows if row["experiment"] == name]
         said = [_said(row) for row in own]
-        verdict = said[0] + f" (all {len(own)})" if len(set(said)) == 1 else ", ".join(said)
+        verdict = said[0] + f" (all {len(own)})" if len(set(said)) == 1 else "; ".join(said)
         unit = "epoch" if "overfitting" in own[0]["verdict"] else "step"
-        since = ", ".join(row["since"] for row in own if row["since"])
+        since = "; ".join(row["since"].replace(";", ",") for row in own if row["since"])
         lines.append(
             f"| `{name}` | {verdict} | {unit + ' ' + since if since else '–'} | {_accuracy(own)} |"
         )
@@ -103,13 +103,16 @@ def table(rows: Sequence[dict[str, str]]) -> str:
 def _said(row: dict[str, str]) -> str:
     if not row["verdict"]:
         return "none"
-    return row["verdict"] + (f" in `{row['layer']}`" if row["layer"] else "")
+    pairs = zip(row["verdict"].split("; "), row["layer"].split("; "), strict=True)
+    return ", then ".join(name + (f" in `{layer}`" if layer else "") for name, layer in pairs)
 
 
 def _accuracy(rows: Sequence[dict[str, str]]) -> str:
     found = [100 * float(row["test/acc"]) for row in rows if row["test/acc"]]
     if not found:
         return "– (the loss is no number)"
+    if len(found) < len(rows):
+        return f"{', '.join(f'{x:.2f} %' for x in found)} (of the others the loss is no number)"
     spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
     return f"{statistics.mean(found):.2f}{spread} %"
 
