@@ -158,7 +158,8 @@ def test_a_picture_is_explained_as_what_it_is_taken_for(
 
 def test_the_data_of_a_run_may_lie_elsewhere(typed: Typed, run_folder: RunFolder) -> None:
     assert typed("run=run", "data.val_size=100")[0] == 0
-    code, _, err = typed("run=run", "data=synthetic", "data.image_size=32", "data.size=50")
+    other = ("data=synthetic", "data.image_size=32", "data.size=50", "data.val_size=10")
+    code, _, err = typed("run=run", *other)
     assert code == 2
     assert "the network takes 1×28×28 images of 10 classes, but synthetic has 1×32×32" in err
     origin = run_folder.read_provenance()
