@@ -1,7 +1,7 @@
 """Take a picture of a TensorBoard page, or of a report, in headless Chromium, as docs/pictures has them.
 
     pip install selenium        # and Debian's packages chromium and chromium-driver
-    python docs/screenshot.py outputs/train docs/pictures/tensorboard.png "timeseries&tagFilter=loss|acc"
+    python docs/screenshot.py outputs/train docs/pictures/tensorboard.png "scalars&tagFilter=loss|acc"
     python docs/screenshot.py outputs/sweeps/rates/report.html docs/pictures/report.png --size 1100,1690
 
 Starts TensorBoard on the folder, opens the page, waits until its curves are drawn, and stops it. The report's

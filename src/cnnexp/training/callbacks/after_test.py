@@ -175,7 +175,7 @@ def worst_figure(images: Tensor, pairs: Tensor, losses: Tensor, classes: Sequenc
     columns = 6
     rows = max(1, -(-len(images) // columns))
     figure = Figure(figsize=(1.4 * columns, 1.6 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
     for axes, image, (true, predicted), loss in zip(
