@@ -55,8 +55,7 @@ def collect(root: Path) -> list[dict[str, str]]:
     """The verdict and the conditions of every job that is over, as the rows of the file."""
     rows = []
     for name in EXPERIMENTS:
-        for file in sorted((root / f"health-{name}").glob("*/status.json")):
-            run = RunFolder(file.parent)
+        for run in _runs(root, name):
             status, result, origin = run.read_status(), run.read_result(), run.read_provenance()
             if status["state"] not in ("done", "failed"):
                 continue
@@ -132,7 +131,7 @@ def place(made: str) -> None:
 
 def _runs(root: Path, name: str) -> list[RunFolder]:
     """Those of an experiment, by seed."""
-    found = [RunFolder(f.parent) for f in (root / f"health-{name}").glob("*/metrics.csv")]
+    found = [RunFolder(f.parent) for f in (root / f"health-{name}").glob("*/status.json")]
     return sorted(found, key=lambda run: run.read_config()["seed"])
 
 
@@ -153,13 +152,12 @@ def vanishing_figure(root: Path) -> Figure:
         layers = [f"grad/{layer}/activation" for layer in _layers(names)]
         steps, _ = _curve(run, layers[0])
         flow = [[math.log10(max(v, 1e-30)) for v in _curve(run, layer)[1]] for layer in layers]
-        edges = [*steps, steps[-1] + steps[1] - steps[0]]
-        mesh = place.pcolormesh(
-            edges, range(1, len(layers) + 2), flow, vmin=-18, vmax=0, cmap="viridis"
-        )
+        across = [*steps, steps[-1] + steps[1] - steps[0]]
+        down = [0.5 + i for i in range(len(layers) + 1)]
+        mesh = place.pcolormesh(across, down, flow, vmin=-18, vmax=0, cmap="viridis")
         accuracy = run.read_result()["test/acc"]
-        place.set(title=f"{title}: {accuracy:.1%} of the test images", xlabel="step")
-    axes[0].set_ylabel("layer, the first above")
+        place.set(title=f"{title}\ntest accuracy {accuracy:.1%}", xlabel="step")
+    axes[0].set(ylabel="layer, the first above", yticks=[1, 5, 10, 15, 20])
     axes[0].invert_yaxis()
     assert mesh is not None
     figure.colorbar(mesh, ax=axes, label="log₁₀ ‖∂L/∂a‖")
@@ -180,14 +178,15 @@ def exploding_figure(root: Path) -> Figure:
         ("exploding", "not clipped", "tab:red"),
         ("exploding_cured", "clipped to 1", "tab:blue"),
     ):
-        for i, run in enumerate(_runs(root, name)):
+        for run in _runs(root, name):
             for place, metric in zip(axes, ("grad/norm", "train/loss_step"), strict=True):
                 steps, values = _curve(run, metric)
                 kept = [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
-                place.plot(*zip(*kept, strict=True), color=color, label=None if i else label)
+                place.plot(*zip(*kept, strict=True), color=color)
+        axes[0].plot([], [], color=color, label=label)
     for place, title in zip(axes, ("‖∂L/∂θ‖ before clipping", "training loss"), strict=True):
         place.set(title=title, xlabel="step", xscale="symlog", yscale="log")
-        place.legend()
+    axes[0].legend()
     return figure
 
 

@@ -4,8 +4,13 @@
     python docs/screenshot.py outputs/train docs/pictures/tensorboard.png "scalars&tagFilter=loss|acc"
     python docs/screenshot.py outputs/sweeps/rates/report.html docs/pictures/report.png --size 1100,1690
 
-Starts TensorBoard on the folder, opens the page, waits until its curves are drawn, and stops it. The report's
-picture is of
+Starts TensorBoard on the folder, opens the page, waits until its curves are drawn, and stops it. The pages
+custom_scalars and images, and explain.png (with --size 1280,4000 --element "#layer-0"), are of
+
+    python -m cnnexp.train diagnostics=full trainer.max_epochs=3 data.train_size=20000 backward=fused
+    python -m cnnexp.explain run=latest image=18
+
+and that of the report is of
 
     python -m cnnexp.train -m sweep.name=rates optimizer=adam,momentum,sgd optimizer.lr=0.001,0.01,0.1 \\
         "seed=range(3)" data.train_size=10000 trainer.max_epochs=3 backward=fused hydra.launcher.jobs=2
@@ -23,6 +28,7 @@ from pathlib import Path
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
 
 FLAGS = (
     "--headless=new",
@@ -54,7 +60,9 @@ def wait_for(address: str, seconds: float = 60) -> None:
             time.sleep(0.5)
 
 
-def take(address: str, picture: Path, size: str, seconds: float) -> None:
+def take(
+    address: str, picture: Path, size: str, seconds: float, element: str | None = None
+) -> None:
     options = webdriver.ChromeOptions()
     for flag in (*FLAGS, f"--window-size={size}"):
         options.add_argument(flag)
@@ -62,7 +70,10 @@ def take(address: str, picture: Path, size: str, seconds: float) -> None:
     try:
         browser.get(address)
         time.sleep(seconds)
-        browser.save_screenshot(str(picture))
+        if element is None:
+            browser.save_screenshot(str(picture))
+        else:
+            browser.find_element(By.CSS_SELECTOR, element).screenshot(str(picture))
     finally:
         browser.quit()
 
@@ -87,8 +98,10 @@ if __name__ == "__main__":
     parser.add_argument("page", nargs="?", default="timeseries")
     parser.add_argument("--size", default="1500,1000")
     parser.add_argument("--seconds", type=float, default=20.0, help="to wait for the curves")
+    parser.add_argument("--element", help="a CSS selector: of a report or page, only this part")
     options = parser.parse_args()
     if options.folder.suffix == ".html":
-        take(options.folder.resolve().as_uri(), options.picture, options.size, options.seconds)
+        address = options.folder.resolve().as_uri()
+        take(address, options.picture, options.size, options.seconds, options.element)
     else:
         of_tensorboard(options.folder, options.picture, options.page, options.size, options.seconds)

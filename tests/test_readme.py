@@ -224,7 +224,7 @@ def test_python_examples_run(empty_folder: Path) -> None:
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda f: f.name)
 def test_links_lead_somewhere(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) + re.findall(r' src="([^"]+)"', text):
         if "://" not in target:
             assert (file.parent / target).exists(), target
     for path in re.findall(r"`((?:src|tests|conf|docs|benchmarks)/[\w./-]+)`", text):

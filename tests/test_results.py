@@ -14,17 +14,17 @@ from cnnexp.runs import config_hash
 from tests.conftest import ROOT
 
 
-def _accuracy() -> Any:
-    spec = importlib.util.spec_from_file_location("accuracy", ROOT / "benchmarks" / "accuracy.py")
+def _benchmark(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["accuracy"] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
 
-ACCURACY = _accuracy()
+ACCURACY, HEALTH = _benchmark("accuracy"), _benchmark("health")
 
 
 @pytest.mark.parametrize("name", ACCURACY.STUDIES)
@@ -66,3 +66,30 @@ def test_the_figures_that_the_project_promises() -> None:
         # 150 steps in all, and curvature of single batches: see docs/results.md
         least = {"gd": 0.92, "lbfgs": 0.93}.get(name, 0.97)
         assert sum(own) / len(own) >= least, name
+
+
+def test_the_verdicts_are_of_the_settings_that_are_shipped_and_in_the_document() -> None:
+    rows = HEALTH.read()
+    assert {row["experiment"] for row in rows} == set(HEALTH.EXPERIMENTS)
+    for row in rows:
+        overrides = [*HEALTH.overrides(row["experiment"]), f"seed={row['seed']}"]
+        config = plain_config(Composer("train").compose(overrides))
+        assert config_hash(config) == row["config_hash"], row["experiment"]
+    text = HEALTH.DOCUMENT.read_text(encoding="utf-8")
+    (found,) = re.findall(r"<!-- health -->\n(.*?)<!-- end -->", text, re.S)
+    assert found.strip() == HEALTH.table(rows)
+
+
+def test_the_verdict_is_right_on_bad_trainings_and_silent_on_good_ones() -> None:
+    rows = HEALTH.read()
+    expected = {
+        "vanishing": ("vanishing", "features.0"),
+        "exploding": ("exploding", "features.0"),
+        "overfitting": ("overfitting", ""),
+    }
+    for name in HEALTH.EXPERIMENTS:
+        own = [row for row in rows if row["experiment"] == name]
+        assert {row["seed"] for row in own} == {"0", "1", "2"}
+        for row in own:
+            first = row["verdict"].split("; ")[0], row["layer"].split("; ")[0]
+            assert first == expected.get(name, ("", "")), (name, row["seed"])
