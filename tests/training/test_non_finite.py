@@ -257,6 +257,9 @@ def test_lower_lr_goes_back_and_halves_the_rate_until_it_learns(
     steps_logged = [r["step"] for r in folder.read_metrics() if r["name"] == "train/loss_step"]
     assert steps_logged == list(range(3 * STEPS))
     assert read_checkpoint(folder.last_checkpoint)["lr_factor"] == 0.25
+    verdicts = [(v["trouble"], v["since"], v["until"]) for v in result["health"]]
+    assert verdicts == [("exploding", s, s) for s in (9, 8)]  # none is forgotten
+    assert "exploding: the loss is nan" in caplog.text
 
 
 def test_lower_lr_gives_up_where_no_rate_helps(

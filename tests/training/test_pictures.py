@@ -76,6 +76,12 @@ def _rendered(figure: Figure) -> np.ndarray[Any, Any]:
     return pixels[..., :3]
 
 
+def _cells(figure: Figure) -> Any:
+    """The values of a heat map."""
+    (mesh,) = figure.axes[0].collections
+    return mesh.get_array()
+
+
 def _bytes(grid: Tensor, scale: int) -> np.ndarray[Any, Any]:
     enlarged = F.interpolate(grid.unsqueeze(0), scale_factor=scale, mode="nearest")[0]
     return (enlarged * 255).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
@@ -144,16 +150,14 @@ def test_the_gradient_flow_is_of_the_measurements(drawn: Drawn) -> None:
     assert len(steps) == 9
     figure = gradient_flow_figure(steps, flow)
     np.testing.assert_array_equal(drawn.picture("gradient_flow"), _rendered(figure))
-    (mesh,) = figure.axes[0].collections
     expected = [[np.log10(value) for value in values] for values in flow.values()]
-    np.testing.assert_allclose(mesh.get_array(), expected)
+    np.testing.assert_allclose(_cells(figure), expected)
 
 
 def test_a_gradient_that_is_nothing_leaves_its_cell_grey() -> None:
     figure = gradient_flow_figure([0, 20], {"conv1": [0.0, 1e-3], "conv2": [float("nan"), 1e-2]})
-    (mesh,) = figure.axes[0].collections
     np.testing.assert_array_equal(
-        np.ma.getmaskarray(mesh.get_array()), [[True, False], [True, False]]
+        np.ma.getmaskarray(_cells(figure)), [[True, False], [True, False]]
     )
 
 

@@ -69,6 +69,7 @@ class Health:
         self._streaks: dict[str, list[int]] = {}  # trouble → [how often in a row, since when]
         self._clear: dict[str, int] = {}  # trouble → how often in a row it did not show
         self._windows = 0  # of losses that were judged
+        self._given_up: list[Verdict] = []
         self.steps = 0
 
     @property
@@ -98,6 +99,19 @@ class Health:
         if any(v.trouble == "exploding" for v in self.present):
             return []
         return [self._turn("exploding", Sign(layer, evidence), step)]
+
+    def given_up(self, step: int) -> list[Verdict]:
+        """The verdict that the training exploded, as passed at ``step``: another attempt takes its place."""
+        return [replace(v, until=step) for v in self.present if v.trouble == "exploding"]
+
+    def keep(self, verdicts: Sequence[Verdict]) -> None:
+        """Keep what earlier attempts were given up for, whatever state is loaded."""
+        self._given_up = list(dict.fromkeys(verdicts))
+        self._recall()
+
+    def _recall(self) -> None:
+        forgotten = [verdict for verdict in self._given_up if verdict not in self.verdicts]
+        self.verdicts[:0] = forgotten
 
     def _judge(self, rules: Sequence[str], now: int) -> list[Verdict]:
         signs = {name: RULES[name](self._history) for name in rules}
@@ -165,6 +179,7 @@ class Health:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`state_dict`."""
         self.verdicts = [Verdict(**verdict) for verdict in state["verdicts"]]
+        self._recall()
         self._streaks = {name: list(streak) for name, streak in state["streaks"].items()}
         self._clear = dict(state["clear"])
         self._history.load(state["history"])

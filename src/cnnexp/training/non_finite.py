@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cnnexp.diagnostics import Verdict
+
 __all__ = [
     "Finding",
     "NonFiniteError",
@@ -81,11 +83,13 @@ class NonFiniteError(RuntimeError):
     Attributes:
         finding: What and where.
         lr_factor: What the learning rate was multiplied by, see ``Classifier.lr_factor``.
+        verdicts: That this attempt exploded, and where, if it was looked at.
     """
 
     def __init__(self, finding: Finding, advice: str) -> None:
         super().__init__(f"{finding}. {advice}")
         self.finding, self.lr_factor = finding, 1.0
+        self.verdicts: Sequence[Verdict] = ()
 
 
 def finite_flags(losses: Sequence[Tensor], network: nn.Module, gradients: bool) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 
 from cnnexp import __version__
 from cnnexp.data import seeded_generator
+from cnnexp.diagnostics import Verdict
 from cnnexp.nn import layer_algorithms
 from cnnexp.runs import (
     ObservedRunFolder,
@@ -100,7 +101,7 @@ def _with_lower_rates(
     job = replace(
         job, backward_layers=job.backward_layers or layers
     )  # as before, not measured anew
-    began_at = -1
+    began_at, verdicts = -1, list(error.verdicts)
     for _ in range(_MOST_HALVINGS):
         if ranks.first:
             found = newest_checkpoint(folder, job.identity)
@@ -111,9 +112,10 @@ def _with_lower_rates(
         factor = error.lr_factor / 2
         log.warning("%s. Going back to step %d with %g of the rate", error, began_at, factor)
         try:
-            return _run(job, folder, progress_bar, True, ranks, lr_factor=factor)
+            return _run(job, folder, progress_bar, True, ranks, lr_factor=factor, verdicts=verdicts)
         except NonFiniteError as again:
             error = again
+            verdicts += error.verdicts
     raise error
 
 
@@ -124,6 +126,7 @@ def _run(
     resume: bool,
     ranks: Ranks,
     lr_factor: float = 1.0,
+    verdicts: Sequence[Verdict] = (),
 ) -> dict[str, Any]:
     folder.remove_scratch()
     found = _go_back(job, folder) if resume and ranks.first else None
@@ -139,6 +142,8 @@ def _run(
                 job, folder, signals, progress_bar=progress_bar, resume=where, ranks=ranks
             )
             made.classifier.lr_factor = lr_factor
+            if made.diagnostics is not None:
+                made.diagnostics.health.keep(verdicts)
             config = settle_backward(job, made.classifier, made.trainer, ranks)
             if not ranks.first:  # the same weights, but masks of its own for dropout
                 torch.manual_seed(seeded_generator(job.seed, ranks.rank).initial_seed())
@@ -147,6 +152,8 @@ def _run(
     except BaseException as error:
         if isinstance(error, NonFiniteError) and made is not None:
             error.lr_factor = made.classifier.lr_factor
+            if made.diagnostics is not None:
+                error.verdicts = made.diagnostics.health.given_up(error.finding.step)
         stopped = _stopped(error, signals, ranks)
         elsewhere = None if stopped else ranks.failure_elsewhere(error)
         if stopped is None and elsewhere is None:
