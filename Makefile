@@ -1,5 +1,5 @@
 # make train      set up .venv if it is missing, then run the main job
-# make test       set up .venv if it is missing, then run all tests
+# make test       set up .venv if it is missing, then run all tests, a process a core
 # make lint       formatting, lint and types, with the dev extra
 # Needs python3 (>= 3.10) with venv, and make; nothing else.
 
@@ -15,7 +15,7 @@ train: $(VENV)/.installed
 	$(BIN)/python -m cnnexp.train $(ARGS)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

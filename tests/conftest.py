@@ -16,6 +16,18 @@ from tests.warm_commands import run_warm
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def _share_cores() -> None:
+    """Under pytest-xdist a worker has its share of the cores, and what it starts has it, too."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+_share_cores()
+
+
 def _find_mnist() -> Path | None:
     """The folder that holds MNIST/raw: of CNNEXP_DATA, else the developers' shared folder."""
     for place in (os.environ.get("CNNEXP_DATA"), ROOT.parent / "shared" / "data"):

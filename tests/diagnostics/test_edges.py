@@ -238,15 +238,15 @@ def test_processes_with_unequal_parts_measure_together(tmp_path: Path) -> None:
 
 def test_windows_are_of_steps_whatever_number_of_batches_these_are_by(tmp_path: Path) -> None:
     health = []
-    for batch in (8, 640):
+    for batch in (8, 160):
         folder = new_folder(tmp_path / str(batch))
         job = _job(
             network=lambda images: LeNet5(),
-            data=_digits(640, batch),
+            data=_digits(160, batch),
             optimizer=lambda network: torch.optim.SGD(network.parameters(), 0.05),
             full_batch=True,
-            diagnostics=DiagnosticsSettings("basic", 5, health=Thresholds(window=10)),
-            trainer={"max_epochs": 45, "accelerator": "cpu"},
+            diagnostics=DiagnosticsSettings("basic", 5, health=Thresholds(window=5)),
+            trainer={"max_epochs": 23, "accelerator": "cpu"},
         )
         run_training(job, folder)
         state = read_checkpoint(folder.last_checkpoint)["callbacks"]["Diagnostics"]["health"]

@@ -111,10 +111,13 @@ def test_a_key_that_came_later_leaves_the_hash_as_it_was_at_its_default() -> Non
     assert config_hash({"seed": 1, "test": False}) != config_hash({"seed": 1})
 
 
-def test_provenance_names_command_versions_and_machine() -> None:
+def test_provenance_names_command_versions_and_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = [sys.executable, "-m", "cnnexp.train", "data.classes=[3, 8]"]
+    monkeypatch.setattr(sys, "orig_argv", typed)
     provenance = collect_provenance(seed=3)
     assert provenance["seed"] == 3
-    assert "pytest" in provenance["command"]
+    python = Path(sys.executable).name
+    assert provenance["command"] == f"{python} -m cnnexp.train 'data.classes=[3, 8]'"
     assert {"torch", "lightning", "hydra-core"} <= provenance["versions"].keys()
     assert all(provenance["versions"].values())
     json.dumps(provenance)

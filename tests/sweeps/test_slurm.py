@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -36,6 +38,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     if why := missing():
         pytest.skip(f"no SLURM here: {why}")
     with ExitStack() as stack:
+        # one cluster at a time, whichever of pytest-xdist's workers starts it
+        place = Path(tempfile.gettempdir()) / f"cnnexp-slurm-{os.getuid()}.lock"
+        fcntl.flock(stack.enter_context(place.open("w")), fcntl.LOCK_EX)
         try:
             env = stack.enter_context(cluster(tmp_path_factory.mktemp("slurm")))
         except RuntimeError as error:  # a container may forbid what the daemons need
