@@ -17,11 +17,13 @@ import math
 import statistics
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from cnnexp.diagnostics import Thresholds
 from cnnexp.runs import RunFolder, config_hash
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,6 +71,7 @@ def collect(root: Path) -> list[dict[str, str]]:
                 "layer": "; ".join(v["layer"] for v in verdicts),
                 "since": "; ".join(str(v["since"]) for v in verdicts),
                 "evidence": "; ".join(v["evidence"] for v in verdicts),
+                **margins(run),
                 "val/acc": result.get("val/acc", ""),
                 "test/acc": result.get("test/acc", ""),
                 "config_hash": config_hash(config),
@@ -81,8 +84,32 @@ def collect(root: Path) -> list[dict[str, str]]:
     return rows
 
 
+def margins(run: RunFolder) -> dict[str, str]:
+    """How near the run came to the thresholds of vanishing, dead and exploding, over all measurements.
+
+    The least share of the last layer's ‖∂L/∂a‖ that reached a layer, the greatest share of dead units,
+    and how many times the greatest of the first five ‖∂L/∂θ‖ before it one was.
+    """
+    rows = [row for row in run.read_metrics() if math.isfinite(row["value"])]
+    arrived: dict[int, dict[str, float]] = {}
+    for row in rows:
+        kind, _, rest = row["name"].partition("/")
+        layer, _, figure = rest.rpartition("/")
+        if (kind, figure) == ("grad", "activation"):
+            arrived.setdefault(row["step"], {})[layer] = row["value"]
+    last = _layers({row["name"] for row in rows})[-1]
+    shares = [min(step.values()) / step[last] for step in arrived.values() if step.get(last)]
+    dead = [row["value"] for row in rows if row["name"].endswith("/dead")]
+    norms = [row["value"] for row in rows if row["name"] == "grad/norm"]
+    return {
+        "least_share": f"{min(shares):.2g}",
+        "most_dead": f"{max(dead):.2g}",
+        "growth": f"{max(norms[i] / max(norms[: min(i, 5)]) for i in range(1, len(norms))):.3g}",
+    }
+
+
 def table(rows: Sequence[dict[str, str]]) -> str:
-    """The Markdown table: an experiment a row."""
+    """The Markdown table, an experiment a row, and how far from the thresholds the healthy runs stayed."""
     lines = [
         "| `experiment=` | verdict, by seed | since | test accuracy |",
         "| --- | --- | --- | --- |",
@@ -96,6 +123,17 @@ def table(rows: Sequence[dict[str, str]]) -> str:
         lines.append(
             f"| `{name}` | {verdict} | {unit + ' ' + since if since else '–'} | {_accuracy(own)} |"
         )
+    healthy = [row for row in rows if not row["verdict"]]
+    least = min(float(row["least_share"]) for row in healthy)
+    dead, growth = (max(float(row[key]) for row in healthy) for key in ("most_dead", "growth"))
+    limits = Thresholds()
+    text = (
+        f"Of the {len(healthy)} runs without a verdict, the least share of the last layer's gradient that "
+        f"reached a layer was {least:.2g} (`vanishing`: {limits.vanishing:g}), the greatest share of dead "
+        f"units {dead:.2g} (`dead`: {limits.dead:g}), the largest growth of the gradient {growth:.0f}-fold "
+        f"(`growth`: {limits.growth:g})."
+    )
+    lines += ["", *textwrap.wrap(text, 120)]
     return "\n".join(lines)
 
 
