@@ -120,8 +120,8 @@ def _check_output(file: Path) -> None:
 
 
 def _trained(request: _Request) -> tuple[TrainedNetwork, Subject, str]:
-    from cnnexp.explanation import images_of_run, numbered_image, picture
-    from cnnexp.inference import load_trained, read_settings
+    from cnnexp.explanation import numbered_image, picture
+    from cnnexp.inference import data_of_run, load_trained, read_settings
 
     settings = read_settings(request.others, {**_OF_RUN, **_OWN}, data=True)
     trained = load_trained(
@@ -134,8 +134,8 @@ def _trained(request: _Request) -> tuple[TrainedNetwork, Subject, str]:
     if number is None:
         subject = picture(trained, Path(request.image))
     else:
-        images = images_of_run(trained, settings.data, settings.extra_targets)
-        subject = numbered_image(images, number)
+        data = data_of_run(trained, settings.data, settings.extra_targets)
+        subject = numbered_image(data.images, number)
     origin = f"{trained.folder}, {trained.checkpoint} of epoch {trained.epoch}"
     return trained, subject, origin
 

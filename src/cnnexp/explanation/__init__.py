@@ -4,7 +4,6 @@ from cnnexp.explanation.page import Origin, write_page
 from cnnexp.explanation.subject import (
     Subject,
     class_named,
-    images_of_run,
     load_untrained,
     numbered_image,
     picture,
@@ -17,7 +16,6 @@ __all__ = [
     "Subject",
     "Trace",
     "class_named",
-    "images_of_run",
     "load_untrained",
     "numbered_image",
     "picture",

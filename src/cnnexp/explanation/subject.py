@@ -16,13 +16,12 @@ from cnnexp.config.errors import ConfigError
 from cnnexp.data import DataUnavailableError, ImageSet, read_picture
 from cnnexp.inference import TrainedNetwork
 from cnnexp.inference.handwriting import read_character
-from cnnexp.inference.images import data_of_run
 from cnnexp.inference.network import for_inference
 from cnnexp.inference.prediction import is_of_characters
 from cnnexp.runs import RunFolder
 from cnnexp.training import make_classifier
 
-__all__ = ["Subject", "class_named", "images_of_run", "load_untrained", "numbered_image", "picture"]
+__all__ = ["Subject", "class_named", "load_untrained", "numbered_image", "picture"]
 
 _MANY = 20  # names that fit into a message
 
@@ -79,22 +78,6 @@ def load_untrained(
         config=config,
     )
     return network, images
-
-
-def images_of_run(
-    trained: TrainedNetwork, data: Sequence[str] = (), extra_targets: Sequence[str] = ()
-) -> ImageSet:
-    """The images that ``trained`` learnt from, or others that it can take.
-
-    Args:
-        trained: Of a run folder.
-        data: Settings that begin with ``data=`` or ``data.``, for example ``["data.root=…"]``.
-        extra_targets: Prefixes of ``_target_`` allowed beyond cnnexp's own list.
-
-    Raises:
-        ConfigError: They are not to be had, are others than the run's, or do not fit the network.
-    """
-    return data_of_run(trained, data, extra_targets).images
 
 
 def _loaded(data: Any) -> ImageSet:
