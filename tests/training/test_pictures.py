@@ -99,13 +99,21 @@ def test_the_worst_images_are_those_of_the_greatest_loss(drawn: Drawn) -> None:
     figure = worst_figure(images[worst], pairs[worst], losses[worst], classes)
     shown = drawn.picture("test/worst")
     np.testing.assert_array_equal(shown, _rendered(figure))
-    first = figure.axes[0]
+    (axes,) = figure.axes
     true, predicted = pairs[worst[0]].tolist()
-    assert first.get_title() == (
+    assert axes.texts[0].get_text() == (
         f"{classes[true]} taken for {classes[predicted]}\nloss {losses[worst[0]]:.2f}"
     )
-    np.testing.assert_array_equal(first.images[0].get_array(), images[worst[0], 0])
-    assert sum(bool(axes.images) for axes in figure.axes) == len(worst)
+    np.testing.assert_array_equal(axes.images[0].get_array(), images[worst[0], 0])
+    assert len(axes.images) == len(axes.texts) == len(worst)
+
+
+def test_captions_of_long_names_are_broken() -> None:
+    pair, loss = torch.tensor([[0, 1]]), torch.tensor([2.345])
+    figure = worst_figure(torch.rand(1, 3, 8, 8), pair, loss, ["T-shirt/top", "Ankle boot"])
+    (axes,) = figure.axes
+    assert axes.texts[0].get_text() == "T-shirt/top taken for\nAnkle boot, loss 2.35"
+    assert axes.images[0].get_array().shape == (8, 8, 3)  # pyright: ignore
 
 
 def test_where_none_is_misclassified_the_picture_says_so() -> None:
