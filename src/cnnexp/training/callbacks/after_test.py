@@ -184,7 +184,7 @@ def worst_figure(images: Tensor, pairs: Tensor, losses: Tensor, classes: Sequenc
         extent = (middle - side / 2, middle + side / 2, top + side, top)
         pixels = image.permute(1, 2, 0).squeeze(-1).numpy()
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=extent)
-        text = _caption(classes[true], classes[predicted], loss)
+        text = _caption(classes[int(true)], classes[int(predicted)], loss)
         axes.text(middle, top - 0.04, text, fontsize=8, ha="center", va="bottom")
     axes.set(xlim=(0, width * columns), ylim=(height * rows, 0), aspect="auto")
     if not len(images):
