@@ -22,7 +22,9 @@ def _share_cores() -> None:
     if workers > 1:
         threads = max(1, (os.cpu_count() or 1) // workers)
         torch.set_num_threads(threads)
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+        # of what it starts, and of numba, which reads it when it is imported: threads of two processes
+        # on one core wait for each other in loops that leave no time to what they wait for
+        os.environ |= {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
 
 
 _share_cores()
