@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from cnnexp.proofs import Case, Report
     from cnnexp.proofs.battery import Row
 
@@ -30,25 +28,12 @@ __all__ = ["check", "main"]
 
 
 def check(
-    function: Callable[..., Any],
-    cases: Iterable[Case | Sequence[Tensor]],
-    *,
-    twin: Callable[..., Any] | None = None,
-    second_derivative: bool = True,
-    batched: bool = True,
-    name: str | None = None,
+    function: Callable[..., Any], cases: Iterable[Case | Sequence[Any]], **options: Any
 ) -> Report:
-    """Prove a function of your own; see :func:`cnnexp.proofs.check`, whose arguments these are."""
+    """Prove a function or Module of your own; see :func:`cnnexp.proofs.check` and its options."""
     from cnnexp import proofs
 
-    return proofs.check(
-        function,
-        cases,
-        twin=twin,
-        second_derivative=second_derivative,
-        batched=batched,
-        name=name,
-    )
+    return proofs.check(function, cases, **options)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

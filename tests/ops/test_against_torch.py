@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cnnexp import ops
 from cnnexp.proofs import CASES, SMOOTH_CASES, TWINS, Battery, Report, called, run_battery
-from cnnexp.proofs.check import check_against_twin
+from cnnexp.proofs.agreement import check_against_twin
 
 EVERY = [(op, name) for op in ops.op_names() for name in ops.algorithm_names(op)]
 every_algorithm = pytest.mark.parametrize(("op", "algorithm"), EVERY)

@@ -3,10 +3,11 @@
 from cnnexp.proofs.battery import BATTERY, QUICK, Battery, run_battery
 from cnnexp.proofs.cases import CASES, SMOOTH_CASES, Case
 from cnnexp.proofs.check import check
-from cnnexp.proofs.report import Report
+from cnnexp.proofs.report import ASPECTS, Report
 from cnnexp.proofs.twins import TWINS, called
 
 __all__ = [
+    "ASPECTS",
     "BATTERY",
     "CASES",
     "QUICK",

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from cnnexp import ops
+from cnnexp.proofs.agreement import check_against_twin, low_precision_errors
 from cnnexp.proofs.cases import CASES, SMOOTH_CASES, Case
-from cnnexp.proofs.check import check_against_twin, check_derivatives, low_precision_errors
+from cnnexp.proofs.check import Options, judge
 from cnnexp.proofs.measures import values_and_gradients
 from cnnexp.proofs.report import Report
+from cnnexp.proofs.subject import Subject
 from cnnexp.proofs.twins import called
 
 __all__ = ["BATTERY", "QUICK", "Battery", "Row", "negative_control", "run_battery"]
@@ -66,10 +68,7 @@ def _double(battery: Battery, op: str, algorithm: str, seed: int) -> Row:
         draw = _seeded(f"{op} smooth", seed)
         for _ in range(battery.derivatives):
             case = _accepted(op, draw, twin)
-            try:
-                check_derivatives(report, ours, case)
-            except Exception as error:
-                report.fail(f"{type(error).__name__}: {error}")
+            judge(report, Subject(ours, report.name), case, Options(strict=True), twin)
     return Row(op, algorithm, "float64", report)
 
 
@@ -111,10 +110,7 @@ def negative_control(op: str, seed: int = 0) -> Row:
         while report.cases < 5 and report:
             case = _accepted(op, draw, twin)
             report.cases += 1
-            try:
-                check_derivatives(report, wrong, case, second_derivative=False)
-            except RuntimeError as error:
-                report.fail(error)
+            judge(report, Subject(wrong, report.name), case, Options(second_derivative=False))
     return Row(op, "wrong on purpose", "float64", report)
 
 

@@ -1,82 +1,228 @@
-"""Prove a differentiable function: your own ``torch.autograd.Function``, or an op of cnnexp."""
+"""Prove a differentiable function: your own autograd Function or Module, or an op of cnnexp."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+from cnnexp.proofs.agreement import compare, shapes
+from cnnexp.proofs.calls import Call, Run
 from cnnexp.proofs.cases import Case
-from cnnexp.proofs.measures import differences_error, largest_error, values_and_gradients
-from cnnexp.proofs.report import Report
+from cnnexp.proofs.differences import Noise, noise_of
+from cnnexp.proofs.gradients import Sent, judge_first_derivative
+from cnnexp.proofs.habits import (
+    judge_batched,
+    judge_determinism,
+    judge_dtypes,
+    judge_inputs,
+    judge_layouts,
+)
+from cnnexp.proofs.report import ASPECTS, TWIN, Report, Verdict
+from cnnexp.proofs.second import judge_second_derivative
+from cnnexp.proofs.subject import Subject
 
-__all__ = ["check", "check_against_twin", "check_derivatives", "low_precision_errors"]
+__all__ = ["Options", "check", "judge"]
 
-# Of errors relative to the largest magnitude, in float64.
-DIFFERENCES_TOLERANCE = 1e-6
-TWIN_TOLERANCE = 1e-10
+_FLOAT32_NOISE = Noise(2.4e-7)
+
+
+class Options(NamedTuple):
+    """What is looked at, each as :func:`check` explains it."""
+
+    dtype_and_shape: bool = True
+    first_derivative: bool = True
+    second_derivative: bool = True
+    batched: bool = True
+    deterministic: bool = True
+    inputs_unchanged: bool = True
+    strict: bool = False
+    elements: int = 1000
 
 
 def check(
     function: Callable[..., Any],
-    cases: Iterable[Case | Sequence[Tensor]],
+    cases: Iterable[Case | Sequence[Any]],
     *,
     twin: Callable[..., Any] | None = None,
+    dtype_and_shape: bool = True,
+    first_derivative: bool = True,
     second_derivative: bool = True,
     batched: bool = True,
+    deterministic: bool = True,
+    inputs_unchanged: bool = True,
+    strict: bool = False,
+    elements: int = 1000,
     name: str | None = None,
 ) -> Report:
-    """Prove ``function`` on ``cases``.
+    """Prove ``function`` on ``cases``, and say what is wrong so that it can be mended.
 
-    In float64 its gradients are compared with central differences, element by element, and handed
-    to ``torch.autograd.gradcheck`` with undefined gradients, gradient dtypes and batched gradients;
-    the derivative of its gradients likewise. Inputs must come out unchanged, and a second call must
-    give the same bits.
+    Everything is computed in float64 where the function takes it, else in float32. The function is
+    differentiated by every floating-point (or complex) tensor among its positional arguments and by
+    every parameter, and every buffer that requires a gradient, of the Modules that it is, is a
+    method of, or names in its closure. Modules are left as they were, to the bit.
+
+    There is a verdict for each aspect: right, wrong, or not offered (it raises, or autograd cannot
+    follow it). The report is true where nothing is wrong. Each aspect has the option that leaves it
+    out.
 
     Args:
-        function: Takes tensors; returns a tensor, or a tuple whose first element is looked at.
-        cases: The calls, each a sequence of tensors or a :class:`Case`. Keep them small, and away
-            from kinks: a maximum of equals has no derivative to compare with.
+        function: An autograd Function (or its ``apply``), a Module, or any callable that returns
+            tensors, alone or in tuples, lists and dicts.
+        cases: The calls, each a sequence of positional arguments or a :class:`Case`, whose keyword
+            arguments are not differentiated by. Keep them small. At a kink, such as equals of a
+            maximum, any slope between those of both sides counts as right.
         twin: Computes the same in another way; values and gradients are compared with it.
-        second_derivative: Whether the gradients must be differentiable as well.
-        batched: Whether gradients must work under ``torch.func.vmap``.
-        name: Of the report; the function's own name if None.
+        dtype_and_shape: Whether outputs and gradients must have the inputs' precision, and arguments
+            and gradients may be non-contiguous.
+        first_derivative: Whether gradients are compared with central differences.
+        second_derivative: Whether the gradients' own derivatives are.
+        batched: Whether gradients of several losses at once, and calls under ``torch.func.vmap``,
+            must give what they give one by one.
+        deterministic: Whether a second call, with the same random seed, must give the same bits.
+        inputs_unchanged: Whether arguments and the gradient that comes in must be left alone.
+        strict: Whether what is not offered counts as wrong, and ``torch.autograd.gradcheck`` and
+            ``gradgradcheck`` have to agree: what cnnexp demands of its own ops.
+        elements: Up to how many elements of a tensor are looked at one by one; of a larger one this
+            many are drawn, and all others enter derivatives along random directions.
+        name: Of the report; the function's or Module's own name if None.
 
     Returns:
-        A :class:`Report`, true if nothing failed.
+        A :class:`Report`, true if nothing is wrong; printed, it shows all verdicts.
     """
-    report = Report(name or getattr(function, "__name__", type(function).__name__))
+    options = Options(
+        dtype_and_shape,
+        first_derivative,
+        second_derivative,
+        batched,
+        deterministic,
+        inputs_unchanged,
+        strict,
+        elements,
+    )
+    subject = Subject(function, name)
+    report = Report(subject.name)
     for given in cases:
         case = given if isinstance(given, Case) else Case(list(given), {})
-        case = Case([t.detach().double() for t in case.tensors], case.arguments)
         report.cases += 1
-        try:
-            check_derivatives(report, function, case, second_derivative, batched)
-            if twin is not None:
-                _compare(report, function, twin, case)
-        except Exception as error:  # whatever a user's function raises is a finding
-            report.fail(f"{_shapes(case)}: {type(error).__name__}: {error}")
+        judge(report, subject, case, options, twin)
     if not report.cases:
         report.fail("there are no cases")
     return report
 
 
-def check_derivatives(
+def judge(
     report: Report,
-    function: Callable[..., Any],
+    subject: Subject,
     case: Case,
-    second_derivative: bool = True,
-    batched: bool = True,
+    options: Options,
+    twin: Callable[..., Any] | None = None,
 ) -> None:
-    """First and second derivative of one float64 case; purity; the same answer again."""
-    error = report.worst("differences", differences_error(function, *case))
-    if not error <= DIFFERENCES_TOLERANCE:
-        report.fail(f"{_shapes(case)}: gradients differ from finite differences by {error:.1e}")
+    """Add the verdicts on one call to ``report``; what the function raises is a finding."""
+    for aspect, option in ASPECTS.items():
+        verdict = report.verdicts.setdefault(aspect, Verdict())
+        verdict.left_out = not getattr(options, option)
+    before = {aspect: len(verdict.missing) for aspect, verdict in report.verdicts.items()}
+    try:
+        _judge_in_float64(report, subject, case, options, twin)
+    except Exception as error:  # whatever a user's function raises is a finding
+        report.fail(f"{shapes(case)}: {type(error).__name__}: {error}")
+    if options.strict:
+        for aspect, verdict in report.verdicts.items():
+            for line in verdict.missing[before.get(aspect, 0) :]:
+                report.fail(f"{aspect}: not offered: {line}")
 
+
+def _judge_in_float64(
+    report: Report,
+    subject: Subject,
+    case: Case,
+    options: Options,
+    twin: Callable[..., Any] | None,
+) -> None:
+    with Call(subject, case, torch.float64) as call:
+        try:
+            run = call.run()
+        except Exception as error:
+            refusal = error
+        else:
+            _judge_call(report, call, run, options, twin)
+            _agree(report, subject, case, options, twin)
+            return
+    with Call(subject, case, torch.float32) as call:
+        try:
+            run = call.run()
+        except Exception:
+            raise refusal from None
+        if options.dtype_and_shape:
+            text = f"float64: {type(refusal).__name__}: {refusal}"
+            report.missing("dtype and shape", text)
+        _judge_call(report, call, run, options, twin)
+    if twin is not None:
+        _agree(report, subject, case, options, twin)
+
+
+def _judge_call(
+    report: Report, call: Call, run: Run, options: Options, twin: Callable[..., Any] | None
+) -> None:
+    subject = call.subject
+    sent = Sent(run)
+    subject.named_after(sent.outputs(run))
+    report.name = subject.name
+    if not call.leaves:
+        raise TypeError("there is nothing to differentiate by: no floating-point tensor among the "
+                        "positional arguments, no parameter")  # fmt: skip
+    if not run.outputs:
+        raise TypeError("the function returns no tensor")
+    if not sent.kept:
+        report.wrong("first derivative", "no output requires a gradient: autograd sees no way back")
+        return
+    noise = _FLOAT32_NOISE
+    if call.dtype == torch.float64:
+        noise = noise_of(lambda values: sent.row(call, values), call.values())
+    if options.dtype_and_shape:
+        judge_dtypes(report, call, sent, noise)
+        judge_layouts(report, call, sent, noise)
+    if options.first_derivative:
+        judge_first_derivative(report, call, sent, noise, options.elements)
+    if options.second_derivative:
+        judge_second_derivative(report, call, sent, noise)
+    if options.batched:
+        beside = None
+        if twin is not None and options.strict:
+            beside = Call(Subject(twin), call.case, call.dtype)
+        judge_batched(report, call, sent, noise, beside)
+    if options.deterministic:
+        judge_determinism(report, call, sent)
+    if options.inputs_unchanged:
+        judge_inputs(report, call, sent)
+
+
+def _agree(
+    report: Report,
+    subject: Subject,
+    case: Case,
+    options: Options,
+    twin: Callable[..., Any] | None,
+) -> None:
+    if twin is not None:
+        report.verdict(TWIN)
+        before = len(report.failures)
+        with Call(subject, case, torch.float64), Call(Subject(twin), case, torch.float64):
+            compare(report, subject.call, twin, _double(case))
+        found = report.failures[before:]
+        report.failures[before:] = []
+        for line in found:
+            report.wrong(TWIN, line)
+    if options.strict:
+        _agree_with_gradcheck(subject.call, _double(case), options)
+
+
+def _agree_with_gradcheck(function: Callable[..., Any], case: Case, options: Options) -> None:
     def first(*tensors: Tensor) -> Tensor:
         output = function(*tensors, **case.arguments)
         return output[0] if isinstance(output, tuple) else output
@@ -87,95 +233,22 @@ def check_derivatives(
         gradcheck(
             first,
             inputs,
-            check_batched_grad=batched,
+            check_batched_grad=options.batched,
             check_undefined_grad=True,
             check_grad_dtypes=True,
         )
-        if second_derivative:
+        if options.second_derivative:
             gradgradcheck(first, inputs)
-    one, other = (values_and_gradients(function, inputs, case.arguments) for _ in range(2))
-    if not all(map(torch.equal, (*one[0], *one[1]), (*other[0], *other[1]))):
-        report.fail(f"{_shapes(case)}: a second call gives another answer")
-    if not all(map(torch.equal, inputs, case.tensors)):
-        report.fail(f"{_shapes(case)}: an input was written to")
 
 
-def check_against_twin(
-    report: Report, function: Callable[..., Any], twin: Callable[..., Any], case: Case
-) -> None:
-    """Values and gradients as ``twin``; what it refuses must be refused with its exception."""
-    try:
-        values_and_gradients(twin, *case)
-    except (RuntimeError, TypeError, ValueError, IndexError) as theirs:
-        report.refused += 1
-        try:
-            values_and_gradients(function, *case)
-        except type(theirs):
-            return
-        except Exception as ours:
-            report.fail(f"{_shapes(case)}: raises {ours!r}, torch {theirs!r}")
-        else:
-            report.fail(f"{_shapes(case)}: accepted what torch refuses: {theirs!r}")
-        return
-    report.cases += 1
-    try:
-        _compare(report, function, twin, case)
-    except Exception as error:
-        report.fail(f"{_shapes(case)}: {type(error).__name__}: {error}")
+def _double(case: Case) -> Case:
+    def double(value: Any) -> Any:
+        return value.detach().double() if _floats(value) else value
+
+    return Case(
+        [double(t) for t in case.tensors], {k: double(v) for k, v in case.arguments.items()}
+    )
 
 
-def _compare(
-    report: Report, function: Callable[..., Any], twin: Callable[..., Any], case: Case
-) -> None:
-    values, grads = values_and_gradients(function, *case)
-    true_values, true_grads = values_and_gradients(twin, *case)
-    if [t.dtype for t in (*values, *grads)] != [t.dtype for t in (*true_values, *true_grads)]:
-        report.fail(f"{_shapes(case)}: other dtypes than torch")
-    error = largest_error([*values, *grads], [*true_values, *true_grads])
-    report.worst("torch", error)
-    if not error <= TWIN_TOLERANCE:
-        report.fail(f"{_shapes(case)}: differs from torch by {error:.1e}")
-
-
-def low_precision_errors(
-    report: Report,
-    function: Callable[..., Any],
-    twin: Callable[..., Any],
-    case: Case,
-    dtype: torch.dtype,
-) -> tuple[float, float] | None:
-    """The errors of ``function`` and of ``twin`` in ``dtype`` against float64.
-
-    None if torch refuses the call, or ``function`` fails, which the report then says.
-    """
-    low = _cast(case, dtype)
-    try:
-        exact = values_and_gradients(twin, *_cast(low, torch.float64))
-        theirs = values_and_gradients(twin, *low)
-    except (RuntimeError, TypeError, ValueError, IndexError):
-        return None
-    report.cases += 1
-    try:
-        ours = values_and_gradients(function, *low)
-    except Exception as error:
-        report.fail(f"{_shapes(case)} {dtype}: {type(error).__name__}: {error}")
-        return None
-    true = exact[0] + exact[1]
-    return largest_error(ours[0] + ours[1], true), largest_error(theirs[0] + theirs[1], true)
-
-
-def _cast(case: Case, dtype: torch.dtype) -> Case:
-    def cast(value: Any) -> Any:
-        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
-    return Case([cast(t) for t in case.tensors], {k: cast(v) for k, v in case.arguments.items()})
-
-
-def _shapes(case: Case) -> str:
-    shapes = ", ".join(str(tuple(t.shape)) for t in case.tensors)
-    options = ", ".join(f"{key}={_brief(value)}" for key, value in case.arguments.items())
-    return f"({shapes}{'; ' if options else ''}{options})"
-
-
-def _brief(value: Any) -> str:
-    return f"{tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+def _floats(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()

@@ -1,0 +1,287 @@
+"""One call of a subject, to be repeated at other values, in float64, without leaving a trace."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cnnexp.proofs.cases import Case
+from cnnexp.proofs.subject import Subject
+
+__all__ = ["Call", "Leaf", "Run", "scattered"]
+
+_COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
+
+
+class Leaf(NamedTuple):
+    """What a call is differentiated by.
+
+    Attributes:
+        name: The argument's, the parameter's or the buffer's own.
+        value: Where the derivative is taken; a complex tensor as pairs of real numbers.
+        held: The tensor of the subject that takes the value; None for an argument.
+        complex: Whether the subject sees pairs of numbers as complex ones.
+    """
+
+    name: str
+    value: Tensor
+    held: Tensor | None
+    complex: bool
+
+
+class Run(NamedTuple):
+    """What one evaluation gave.
+
+    Attributes:
+        leaves: What to differentiate by.
+        passed: The tensors that the subject was given, for each leaf that is an argument.
+        outputs: Names and tensors, as pairs of real numbers where complex.
+        arguments: All that it was given.
+    """
+
+    leaves: list[Tensor]
+    passed: list[Tensor | None]
+    outputs: list[tuple[str, Tensor]]
+    arguments: list[Any]
+
+    def differentiable(self) -> list[Tensor]:
+        """The outputs through which a gradient flows."""
+        return [t for _, t in self.outputs if t.requires_grad]
+
+
+class Call:
+    """``subject`` called as ``case`` says, in ``dtype``; use it as a context.
+
+    Inside the context the subject's Modules compute in ``dtype``; on leaving it they are what they
+    were, to the bit.
+    """
+
+    def __init__(self, subject: Subject, case: Case, dtype: torch.dtype) -> None:
+        self.subject, self.case, self.dtype = subject, case, dtype
+        self.keywords = {key: _cast(value, dtype) for key, value in case.arguments.items()}
+        names = self._names = subject.argument_names(case.tensors, case.arguments)
+        self.leaves: list[Leaf] = []
+        self._arguments = [
+            self._argument(name, value) for name, value in zip(names, case.tensors, strict=True)
+        ]
+        self._changed: list[tuple[Tensor, Tensor]] = []
+        self._flags: list[tuple[Tensor, bool]] = []
+        self._buffers: list[tuple[nn.Module, str, Tensor, Tensor]] = []
+
+    def _argument(self, name: str, value: Any) -> Any:
+        """``value`` with each tensor that is differentiated by replaced by the leaf's number."""
+        if isinstance(value, (list, tuple)) and any(isinstance(v, Tensor) for v in value):
+            parts = [self._argument(f"{name}[{i}]", part) for i, part in enumerate(value)]
+            return _Nested(parts, type(value))
+        cast = _cast(value, self.dtype)
+        if not isinstance(cast, Tensor) or not (cast.is_floating_point() or cast.is_complex()):
+            return cast
+        pairs = torch.view_as_real(cast.contiguous()) if cast.is_complex() else cast
+        self.leaves.append(Leaf(name, pairs, None, cast.is_complex()))
+        return _Place(len(self.leaves) - 1)
+
+    def __enter__(self) -> Call:
+        try:
+            for tensor in _held(self.subject):
+                if tensor.is_floating_point() or tensor.is_complex():
+                    self._changed.append((tensor, tensor.data))
+                    tensor.data = _cast(tensor.data, self.dtype).clone()
+            for _, tensor in self.subject.trained:
+                self._flags.append((tensor, tensor.requires_grad))
+            trained = {id(held.tensor) for held in self.subject.trained}
+            for module in self._all_modules():
+                for name, buffer in module.named_buffers(recurse=False):
+                    if id(buffer) not in trained:
+                        kept = buffer.detach().clone()
+                        self._buffers.append((module, name, buffer, kept))
+            for name, tensor in self.subject.trained:
+                if not tensor.is_complex():
+                    self.leaves.append(Leaf(name, tensor.detach().clone(), tensor, False))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore_buffers()
+        for tensor, flag in self._flags:
+            tensor.requires_grad_(flag)
+        for tensor, data in self._changed:
+            tensor.data = data
+        self._changed, self._flags, self._buffers = [], [], []
+
+    def _all_modules(self) -> Iterator[nn.Module]:
+        for module in self.subject.modules.values():
+            yield from module.modules()
+
+    def _restore_buffers(self) -> None:
+        with torch.no_grad():
+            for module, name, buffer, kept in self._buffers:
+                if getattr(module, name) is not buffer:
+                    setattr(module, name, buffer)
+                buffer.copy_(kept)
+
+    def values(self) -> list[Tensor]:
+        """Where the derivative is taken, one tensor a leaf."""
+        return [leaf.value for leaf in self.leaves]
+
+    def run(
+        self,
+        values: Sequence[Tensor] | None = None,
+        *,
+        alone: int | None = None,
+        strided: bool = False,
+        seed: int = 0,
+    ) -> Run:
+        """Evaluate the subject, with the same random numbers each time.
+
+        Args:
+            values: One tensor a leaf; those of the case if None.
+            alone: The only leaf that requires a gradient; all do if None.
+            strided: Whether arguments are passed as views whose elements are not adjacent.
+            seed: Of the random numbers.
+        """
+        leaves: list[Tensor] = []
+        passed: list[Tensor | None] = []
+        self._restore_buffers()
+        for i, leaf in enumerate(self.leaves):
+            value = leaf.value if values is None else values[i]
+            wanted = alone is None or alone == i
+            if leaf.held is not None:
+                # not as a change that autograd counts: graphs of other runs at these values stay good
+                leaf.held.data.copy_(value)
+                leaves.append(leaf.held.requires_grad_(wanted))
+                passed.append(None)
+                continue
+            leaves.append(value.detach().clone().requires_grad_(wanted))
+            # a copy, for what is a leaf may not be changed in place, and functions may do so
+            given = scattered(leaves[i]) if strided else leaves[i].clone()
+            passed.append(torch.view_as_complex(given.contiguous()) if leaf.complex else given)
+        arguments = [_filled(argument, passed) for argument in self._arguments]
+        with torch.enable_grad(), _random_numbers(seed):
+            result = self.subject.call(*arguments, **self.keywords)
+        return Run(leaves, passed, list(_outputs(result, "the output")), arguments)
+
+    def written(self, run: Run) -> list[str]:
+        """The arguments without a gradient, such as classes, that ``run`` changed."""
+        return [
+            name
+            for name, before, now in zip(self._names, self._arguments, run.arguments, strict=True)
+            if isinstance(before, Tensor) and not torch.equal(before, now)
+        ]
+
+    def stacked(
+        self, values: Sequence[Sequence[Tensor]], randomness: str = "error"
+    ) -> list[Tensor]:
+        """The outputs under ``torch.func.vmap`` over several sets of values of the arguments."""
+        places = [i for i, leaf in enumerate(self.leaves) if leaf.held is None]
+        self._restore_buffers()
+
+        def one(*tensors: Tensor) -> list[Tensor]:
+            given: list[Tensor | None] = [None] * len(self.leaves)
+            for i, tensor in zip(places, tensors, strict=True):
+                given[i] = torch.view_as_complex(tensor) if self.leaves[i].complex else tensor
+            arguments = [_filled(argument, given) for argument in self._arguments]
+            result = self.subject.call(*arguments, **self.keywords)
+            return [t for _, t in _outputs(result, "")]
+
+        with torch.no_grad(), _random_numbers(0):
+            for leaf in self.leaves:
+                if leaf.held is not None:
+                    leaf.held.data.copy_(leaf.value)
+            stacks = [torch.stack([each[i].detach() for each in values]) for i in places]
+            return torch.func.vmap(one, randomness=randomness)(*stacks)
+
+
+def scattered(tensor: Tensor) -> Tensor:
+    """The same numbers in an order of memory that is not that of the axes, and with gaps."""
+    spaced = torch.stack([tensor, tensor], -1)
+    axis = min(1, tensor.dim() - 1)
+    if tensor.dim() < 2:
+        return spaced[..., 0]
+    return spaced.movedim(axis, -1).contiguous().movedim(-1, axis)[..., 0]
+
+
+class _Place(NamedTuple):
+    leaf: int
+
+
+class _Nested(NamedTuple):
+    parts: list[Any]
+    kind: type
+
+
+def _filled(argument: Any, passed: Sequence[Tensor | None]) -> Any:
+    if isinstance(argument, _Place):
+        return passed[argument.leaf]
+    if isinstance(argument, _Nested):
+        parts = [_filled(part, passed) for part in argument.parts]
+        return argument.kind(*parts) if hasattr(argument.kind, "_fields") else argument.kind(parts)
+    return argument.clone() if isinstance(argument, Tensor) else argument
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.detach().to(dtype)
+    if isinstance(value, Tensor) and value.is_complex():
+        return value.detach().to(_COMPLEX[dtype])
+    return value
+
+
+def _held(subject: Subject) -> Iterator[Tensor]:
+    """All tensors that the subject holds, each once: also those that are no buffers."""
+    seen: set[int] = set()
+    for module in subject.modules.values():
+        for part in module.modules():
+            loose = [value for value in vars(part).values() if isinstance(value, Tensor)]
+            own = [*part.parameters(recurse=False), *part.buffers(recurse=False), *loose]
+            for tensor in own:
+                if id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    yield tensor
+    for _, tensor in subject.trained:
+        if id(tensor) not in seen:
+            yield tensor
+
+
+def _outputs(result: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(result, Tensor):
+        yield name, torch.view_as_real(result) if result.is_complex() else result
+        return
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        result = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    name = name.replace("the output", "output")
+    if isinstance(result, Mapping):
+        for key, value in result.items():
+            yield from _outputs(value, f"{name}[{key!r}]")
+    elif isinstance(result, (tuple, list)):
+        for i, value in enumerate(result):
+            yield from _outputs(value, f"{name}[{i}]")
+
+
+@contextmanager
+def _random_numbers(seed: int) -> Iterator[None]:
+    """The same random numbers in each call, the caller's left as they are."""
+    python, numpy, host = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    # torch.manual_seed would note a stack trace for each call where CUDA is not started
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    torch.default_generator.manual_seed(seed)
+    if cuda:
+        torch.cuda.manual_seed_all(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(host)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)

@@ -1,0 +1,91 @@
+"""What a call does inside: where its backward leaves autograd's graph, whether it draws random numbers.
+
+``torch.utils._python_dispatch`` is private: what runs inside a call cannot be seen in a public
+way. ``TorchFunctionMode`` (torch.overrides) was tried; it is switched off while ``autograd.grad``
+runs. Tried with torch 2.11 and 2.14.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cnnexp.proofs.calls import Call
+from cnnexp.proofs.gradients import Sent
+
+__all__ = ["cut_in", "draws"]
+
+
+def cut_in(call: Call, sent: Sent) -> str | None:
+    """What the backward of ``call`` does that autograd cannot follow, in words; None if nothing."""
+    run = call.run()
+    forward = set(_nodes(sent.outputs(run)))
+    for node in forward:
+        if isinstance(node, torch.autograd.function.BackwardCFunction) and _saved_loose(node):
+            return "a value that forward computed and saved, which is neither input nor output"
+    weights = [w.clone().requires_grad_() for w in sent.weights]
+    with _Watch() as watch:
+        found = torch.autograd.grad(
+            sent.outputs(run), run.leaves, weights, allow_unused=True, create_graph=True
+        )
+    if watch.detached:
+        return watch.detached
+    # a Function that the backward calls runs its own forward under no_grad, as it should
+    inner = set(_nodes([t for t in found if t is not None])) - forward
+    if any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in inner):
+        return None
+    return "values computed under no_grad" if watch.without_grad else None
+
+
+def draws(call: Call) -> bool:
+    """Whether the call draws random numbers of torch."""
+    with _Watch() as watch:
+        call.run()
+    return watch.random
+
+
+class _Watch(TorchDispatchMode):
+    detached: str | None = None
+    without_grad: bool = False
+    random: bool = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        self.random |= torch.Tag.nondeterministic_seeded in func.tags
+        if name == "detach":
+            self.detached = "detached values (.detach(), .data, numpy)"
+        elif name == "_local_scalar_dense":
+            self.detached = (
+                self.detached or "plain numbers (.item(), float(), a loop over elements)"
+            )
+        elif not torch.is_grad_enabled():
+            self.without_grad = True
+        return func(*args, **(kwargs or {}))
+
+
+def _nodes(outputs: Sequence[Tensor]) -> Iterator[Any]:
+    seen: set[Any] = set()
+    todo = [t.grad_fn for t in outputs if t.grad_fn is not None]
+    while todo:
+        node = todo.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        yield node
+        todo += [following for following, _ in node.next_functions if following is not None]
+
+
+def _saved_loose(node: Any) -> bool:
+    """Whether a Function kept a floating-point tensor that hangs on nothing in the graph."""
+    try:
+        kept = [*node.saved_tensors, *vars(node).values()]
+    except (RuntimeError, TypeError):
+        return False
+    loose = (t for t in kept if isinstance(t, Tensor) and not t.requires_grad)
+    return any(t.is_floating_point() or t.is_complex() for t in loose)

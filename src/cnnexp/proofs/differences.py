@@ -1,0 +1,132 @@
+"""Central differences that know how exact they are.
+
+The step follows from the noise of the function: about 6e-6 where it computes in float64, 4e-3 where
+it computes in float32 inside, whatever the dtype of its result says. A value that does not agree
+with the gradient is looked at again with steps of other sizes, so that neither a function that bends
+strongly nor a kink nor noise is taken for a wrong gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Noise", "Slope", "noise_of", "slope_at", "vector"]
+
+_ROUNDING = 2.2e-16
+_STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+
+
+class Noise(NamedTuple):
+    """How exactly a function computes.
+
+    Attributes:
+        relative: Of the size of its results; 2e-16 in float64.
+    """
+
+    relative: float
+
+    @property
+    def step(self) -> float:
+        """Where the errors of rounding and of bending are about equal."""
+        return self.relative ** (1 / 3)
+
+    @property
+    def tolerance(self) -> float:
+        """1e-6 in float64; what differences can tell where the noise is larger."""
+        return max(1e-6, 300 * self.relative ** (2 / 3))
+
+    @property
+    def coarse(self) -> bool:
+        """Whether the function computes in less than float64."""
+        return self.relative > 1e-12
+
+
+def vector(tensors: Sequence[Tensor]) -> Tensor:
+    """All elements of ``tensors`` in a row, as float64."""
+    return torch.cat([t.detach().reshape(-1).double() for t in tensors])
+
+
+def noise_of(function: Callable[[Sequence[Tensor]], Tensor], values: Sequence[Tensor]) -> Noise:
+    """The rounding noise of ``function`` around ``values``, relative to its largest result.
+
+    Second differences shrink with the square of the step where the function is smooth, with the
+    step at a kink, and not at all where they are noise.
+    """
+    middle = function(values)
+    scale = middle.abs().max().item() if middle.numel() else 0.0
+    if not scale or not math.isfinite(scale):
+        return Noise(_ROUNDING)
+    generator = torch.Generator().manual_seed(3)
+    directions = [_direction(v, generator) for v in values]
+    bends = []
+    for step in (1e-5, 1e-4):
+        above, below = (
+            function([v + s * d for v, d in zip(values, directions, strict=True)])
+            for s in (step, -step)
+        )
+        bends.append((above - 2 * middle + below).abs().max().item() / scale)
+    fine, coarse = bends
+    noisy = fine > 1e-10 and coarse < 3 * fine
+    return Noise(max(_ROUNDING, fine / 2) if noisy else _ROUNDING)
+
+
+def _direction(value: Tensor, generator: torch.Generator) -> Tensor:
+    drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+    return drawn.to(value.dtype).to(value.device) * value.abs().clamp(max=1.0, min=1e-3)
+
+
+class Slope(NamedTuple):
+    """A derivative by differences.
+
+    Attributes:
+        value: The central difference on the step that it depends on least.
+        error: How far it may be from the derivative.
+        sides: The differences to the left and to the right, apart from each other at a kink; else
+            ``value`` twice.
+    """
+
+    value: float
+    error: float
+    sides: tuple[float, float]
+
+    def agrees(self, found: float, tolerance: float, floor: float) -> bool:
+        """Whether ``found`` is this derivative, or at a kink lies between the two."""
+        if not math.isfinite(found):
+            return False
+        allowed = tolerance * max(abs(self.value), abs(found)) + floor + 3 * self.error
+        if abs(found - self.value) <= allowed:
+            return True
+        low, high = sorted(self.sides)
+        return low - allowed <= found <= high + allowed
+
+
+def slope_at(function: Callable[[float], float], noise: Noise, scale: float = 1.0) -> Slope:
+    """The derivative of ``function`` at 0, from steps of six sizes.
+
+    Args:
+        function: Of one number.
+        noise: Of the function.
+        scale: How far the argument may be moved at most, in units of which 1e-2 is the largest step.
+    """
+    middle = function(0.0)
+    rows = []
+    for step in _STEPS:
+        if noise.coarse and step < noise.step / 10:
+            break
+        h = step * scale
+        above, below = function(h), function(-h)
+        if math.isfinite(above) and math.isfinite(below):
+            rows.append(((above - below) / (2 * h), (middle - below) / h, (above - middle) / h))
+    if len(rows) < 2:
+        return Slope(math.nan, math.inf, (math.nan, math.nan))
+    best = min(range(len(rows) - 1), key=lambda i: abs(rows[i][0] - rows[i + 1][0]))
+    (wide, *outer), (value, *inner) = rows[best], rows[best + 1]
+    gap = abs(inner[1] - inner[0])
+    # where the function bends, the two sides come together as the step shrinks; at a kink they do not
+    kink = gap > 0.5 * abs(outer[1] - outer[0]) and gap > 1e-3 * max(map(abs, inner))
+    return Slope(value, abs(wide - value), (inner[0], inner[1]) if kink else (value, value))

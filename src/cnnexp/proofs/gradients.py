@@ -1,0 +1,168 @@
+"""The first derivative of a call, compared with central differences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cnnexp.proofs.calls import Call, Run
+from cnnexp.proofs.differences import Noise, vector
+from cnnexp.proofs.numeric import Numeric
+from cnnexp.proofs.report import Report
+
+__all__ = ["Sent", "gradients", "judge_first_derivative", "signed"]
+
+ASPECT = "first derivative"
+
+
+class Sent:
+    """The gradient that is sent back through a call, and the outputs that take it.
+
+    Attributes:
+        kept: Numbers of the outputs through which a gradient flows.
+        weights: The gradient, a tensor for each of these: fixed numbers, none of them near 0.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.kept = [i for i, (_, t) in enumerate(run.outputs) if t.requires_grad]
+        self.names = [run.outputs[i][0] for i in self.kept]
+        generator = torch.Generator().manual_seed(7)
+        self.weights = [signed(run.outputs[i][1], generator) for i in self.kept]
+
+    def outputs(self, run: Run) -> list[Tensor]:
+        """The outputs of ``run`` that take the gradient."""
+        return [run.outputs[i][1] for i in self.kept]
+
+    def row(self, call: Call, values: Sequence[Tensor]) -> Tensor:
+        """All their elements at ``values``, as float64."""
+        return vector(self.outputs(call.run(values))).cpu()
+
+
+def signed(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Numbers of either sign between ½ and 1½, of the shape, dtype and device of ``like``."""
+    drawn = torch.rand(like.shape, generator=generator, dtype=torch.float64) + 0.5
+    sign = 2.0 * torch.randint(2, like.shape, generator=generator) - 1
+    return (drawn * sign).to(like.dtype).to(like.device)
+
+
+def gradients(
+    run: Run, outputs: Sequence[Tensor], weights: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """∂L/∂leaf for each leaf of ``run`` and L = Σ weights · outputs; None where none arrives."""
+    leaves = [leaf for leaf in run.leaves if leaf.requires_grad]
+    grads = torch.autograd.grad(
+        outputs, leaves, list(weights), allow_unused=True, retain_graph=True
+    )
+    found = iter(grads)
+    return [next(found) if leaf.requires_grad else None for leaf in run.leaves]
+
+
+def judge_first_derivative(
+    report: Report, call: Call, sent: Sent, noise: Noise, elements: int
+) -> None:
+    """Compare each ∂L/∂leaf with differences: the whole, output by output, leaf by leaf."""
+    report.verdict(ASPECT)
+    run = call.run()
+    try:
+        found = gradients(run, sent.outputs(run), sent.weights)
+    except Exception as error:
+        report.wrong(*_raised(call, error))
+        return
+    middle = vector(sent.outputs(run)).cpu()
+    weights = vector(sent.weights).cpu()
+    numeric = []
+    for i in range(len(found)):
+        numeric.append(Numeric(call, i, sent.row, middle, weights, noise, elements))
+    _nothing_arrives(report, call, found, numeric)
+    expected = {leaf.name: n.expected for leaf, n in zip(call.leaves, numeric, strict=True)}
+    shapes = [t.shape for t in sent.outputs(run)]
+    for leaf, each, grad in zip(call.leaves, numeric, found, strict=True):
+        if grad is not None:
+            others = {name: e for name, e in expected.items() if name != leaf.name}
+            error, mistake = each.judge(grad, others, shapes)
+            if mistake:
+                report.wrong(ASPECT, mistake)
+            report.worst("differences", error)
+            if each.unjudged:
+                report.missing(
+                    ASPECT, f"{each.unjudged} elements of {leaf.name} have no finite differences"
+                )
+    if report.verdict(ASPECT).wrong:
+        return
+    if len(sent.kept) > 1:
+        _each_output_alone(report, call, call.run(), sent, numeric)
+    if len(found) > 1:
+        _each_leaf_alone(report, call, sent, found, noise)
+
+
+def _nothing_arrives(
+    report: Report, call: Call, found: list[Tensor | None], numeric: list[Numeric]
+) -> None:
+    nothing = all(grad is None for grad in found)
+    for leaf, grad, each in zip(call.leaves, found, numeric, strict=True):
+        if grad is not None or not each.matters():
+            continue
+        text = f"no gradient arrives at {leaf.name}, though the output depends on it"
+        if leaf.held is None and not nothing:
+            report.missing(ASPECT, f"{text}: ∂L/∂{leaf.name} is None")
+        else:
+            report.wrong(ASPECT, text)
+
+
+def _each_output_alone(
+    report: Report, call: Call, run: Run, sent: Sent, numeric: list[Numeric]
+) -> None:
+    """Of several outputs people often use one: the others then send no gradient."""
+    start = 0
+    for name, output, weights in zip(sent.names, sent.outputs(run), sent.weights, strict=True):
+        part = slice(start, start + output.numel())
+        start += output.numel()
+        try:
+            found = gradients(run, [output], [weights])
+        except Exception as error:
+            text = f"the backward raises where only {name} has a gradient"
+            report.wrong(ASPECT, f"{text}: {type(error).__name__}: {error}")
+            continue
+        for leaf, grad, each in zip(call.leaves, found, numeric, strict=True):
+            if not each.agrees_on_part(grad, part):
+                report.wrong(ASPECT, f"∂L/∂{leaf.name} is wrong where only {name} has a gradient")
+
+
+def _each_leaf_alone(
+    report: Report, call: Call, sent: Sent, found: list[Tensor | None], noise: Noise
+) -> None:
+    """A frozen layer asks for some gradients only."""
+    for i, (leaf, grad) in enumerate(zip(call.leaves, found, strict=True)):
+        if grad is None:
+            continue
+        try:
+            run = call.run(alone=i)
+            kept = [k for k, t in enumerate(sent.outputs(run)) if t.requires_grad]
+            outputs = [sent.outputs(run)[k] for k in kept]
+            alone = gradients(run, outputs, [sent.weights[k] for k in kept])[i] if kept else None
+        except Exception as error:
+            text = f"∂L/∂{leaf.name} where only {leaf.name} requires a gradient"
+            report.missing(ASPECT, f"{text}: {type(error).__name__}: {error}")
+            continue
+        scale = noise.tolerance * max(1e-12, grad.abs().max().item() if grad.numel() else 0.0)
+        alone = torch.zeros_like(grad) if alone is None else alone
+        if not torch.allclose(alone, grad, rtol=0, atol=scale, equal_nan=True):
+            report.wrong(
+                ASPECT, f"∂L/∂{leaf.name} is another where only {leaf.name} requires a gradient"
+            )
+
+
+def _raised(call: Call, error: Exception) -> tuple[str, str]:
+    """The aspect and the sentence for what a backward raises."""
+    text = str(error)
+    shape = re.search(r"invalid gradient at index (\d+) - got (\[.*?\]) but expected (.*)", text)
+    if shape is None:
+        return ASPECT, f"the backward raises {type(error).__name__}: {text}"
+    index, got, wanted = int(shape[1]), shape[2], shape[3].rstrip(".")
+    tensors = [leaf.name for leaf in call.leaves]
+    known = all(leaf.held is None for leaf in call.leaves) and index < len(tensors)
+    which = tensors[index] if known else f"input {index + 1} of the Function"
+    return "dtype and shape", f"the backward gives {which} a gradient of {got}, expected {wanted}"

@@ -1,0 +1,200 @@
+"""One leaf's derivatives by differences: element by element, or by samples where it is large."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Size, Tensor
+
+from cnnexp.proofs.calls import Call
+from cnnexp.proofs.differences import Noise, Slope, slope_at
+from cnnexp.proofs.mistakes import Evidence, explain
+
+__all__ = ["Numeric"]
+
+_LARGEST_JACOBIAN = 4_000_000
+_CONFIRMED = 16
+_DIRECTIONS = 4
+
+Row = Callable[[Call, Sequence[Tensor]], Tensor]
+
+
+class Numeric:
+    """The derivatives of a call's outputs by one leaf.
+
+    Attributes:
+        expected: ∂L/∂leaf at the places looked at, for L = Σ weights · outputs; of the leaf's shape
+            where all are.
+        unjudged: How many places have no finite difference.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        leaf: int,
+        row: Row,
+        middle: Tensor,
+        weights: Tensor,
+        noise: Noise,
+        elements: int,
+    ) -> None:
+        self.call, self.leaf, self.row, self.noise = call, leaf, row, noise
+        self.value, self.weights = call.leaves[leaf].value, weights
+        count = self.value.numel()
+        limit = max(16, min(elements, _LARGEST_JACOBIAN // max(1, middle.numel())))
+        self.whole = count <= limit
+        generator = torch.Generator().manual_seed(11)
+        drawn = torch.randperm(count, generator=generator)[:limit].sort().values
+        self.places = [int(i) for i in (range(count) if self.whole else drawn)]
+        rows = [self._difference(place) for place in self.places]
+        self.jacobian = torch.stack(rows) if rows else torch.zeros(0, middle.numel())
+        self.jacobian = self.jacobian.double()
+        expected = self.jacobian @ weights.double()
+        self.expected = expected.reshape(self.value.shape) if self.whole else expected
+        size = (middle.abs() * weights.abs()).sum().item()
+        self.floor = 10 * noise.relative * size / noise.step if math.isfinite(size) else math.inf
+        self.unjudged = 0
+        self._plain = torch.ones(len(self.places), dtype=torch.bool)
+
+    def _moved(self, place: int, by: float) -> Tensor:
+        values = self.call.values()
+        moved = self.value.detach().clone()
+        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), moved.shape))
+        moved[index] += by
+        values[self.leaf] = moved
+        return self.row(self.call, values)
+
+    def _step(self, place: int) -> float:
+        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), self.value.shape))
+        return self.noise.step * max(1.0, abs(self.value[index].item()))
+
+    def _difference(self, place: int) -> Tensor:
+        h = self._step(place)
+        return (self._moved(place, h) - self._moved(place, -h)) / (2 * h)
+
+    def _slope(self, place: int) -> Slope:
+        scale = self._step(place) / self.noise.step
+        return slope_at(
+            lambda by: (self._moved(place, by) @ self.weights).item(), self.noise, scale
+        )
+
+    def matters(self) -> bool:
+        """Whether the outputs depend on the leaf."""
+        return bool((self.jacobian.abs() > 10 * self.floor + 1e-9).any())
+
+    def allowed(self, found: Tensor) -> float:
+        """By how much a gradient may differ."""
+        sizes = [t.abs().max().item() for t in (self.expected, found) if t.numel()]
+        finite = [size for size in sizes if math.isfinite(size)]
+        return self.noise.tolerance * max(finite[:1], default=0.0) + self.floor
+
+    def judge(
+        self, grad: Tensor, others: dict[str, Tensor], shapes: Sequence[Size]
+    ) -> tuple[float, str | None]:
+        """The error of ``grad``, relative where above 1, and what is wrong with it, if anything is."""
+        flat = grad.detach().reshape(-1)[self.places].double().cpu()
+        expected = self.expected.reshape(-1).clone()
+        wrong = self._wrong(flat, expected)
+        if not self.whole and not wrong.any():
+            return self._by_directions(grad, flat, expected)
+        scale = max(1.0, expected.abs().nan_to_num(0, 0).max().item() if len(expected) else 0.0)
+        gaps = (flat - expected).abs()
+        error = gaps.max().item() / scale if len(gaps) else 0.0
+        if not wrong.any():
+            return error, None
+        shape = self.value.shape if self.whole else flat.shape
+        evidence = Evidence(
+            name=self.call.leaves[self.leaf].name,
+            found=flat.reshape(shape),
+            expected=expected.reshape(shape),
+            wrong=wrong.reshape(shape),
+            value=self.value.detach().reshape(-1)[self.places].double().cpu().reshape(shape),
+            jacobian=self.jacobian,
+            weights=self.weights,
+            shapes=shapes,
+            others=others,
+            close=max(1e-4, min(0.02, self.noise.tolerance)),
+            sampled=None if self.whole else (self.places, self.value.shape),
+        )
+        return error, explain(evidence)
+
+    def _wrong(self, found: Tensor, expected: Tensor) -> Tensor:
+        """Where ``found`` is no derivative; ``expected`` becomes what closer looks gave."""
+        gap = (found - expected).abs()
+        suspects = (~(gap <= self.allowed(found))).nonzero().flatten().tolist()
+        suspects.sort(key=lambda i: -gap[i].nan_to_num(torch.inf).item())
+        wrong = torch.zeros(len(found), dtype=torch.bool)
+        for i in suspects:
+            if int(wrong.sum()) >= _CONFIRMED:
+                wrong[i] = True
+                continue
+            self._plain[i] = False
+            slope = self._slope(self.places[i])
+            if slope.agrees(found[i].item(), self.noise.tolerance, self.floor):
+                expected[i] = found[i]
+            elif math.isnan(slope.value):
+                self.unjudged += 1
+                expected[i] = found[i]
+            else:
+                wrong[i] = True
+                expected[i] = slope.value
+        return wrong
+
+    def _by_directions(
+        self, grad: Tensor, flat: Tensor, expected: Tensor
+    ) -> tuple[float, str | None]:
+        """Beyond the samples: derivatives along random directions, which all elements enter."""
+        error = (flat - expected).abs().max().item() / max(1.0, expected.abs().max().item())
+        generator = torch.Generator().manual_seed(13)
+        found = grad.detach().reshape(-1).double().cpu()
+        for _ in range(_DIRECTIONS):
+            direction = torch.randn(len(found), generator=generator, dtype=torch.float64)
+            if self._along(direction, found):
+                continue
+            where = torch.arange(len(found))
+            while len(where) > 1:  # the half that does not agree
+                halves = where.tensor_split(2)
+                parts = [torch.zeros_like(direction).index_add(0, h, direction[h]) for h in halves]
+                bad = [
+                    h for h, part in zip(halves, parts, strict=True) if not self._along(part, found)
+                ]
+                if not bad:
+                    break
+                where = bad[0]
+            name = self.call.leaves[self.leaf].name
+            if len(where) > 1:
+                continue  # below what can be told apart
+            slope = self._slope(int(where))
+            if not slope.agrees(found[where].item(), self.noise.tolerance, self.floor):
+                index = [int(i) for i in torch.unravel_index(where[0], self.value.shape)]
+                return error, (
+                    f"∂L/∂{name} is wrong at {name}{index}: {found[where].item():.6g} instead of "
+                    f"{slope.value:.6g}; {len(self.places)} elements drawn at random are right"
+                )
+        return error, None
+
+    def _along(self, direction: Tensor, found: Tensor) -> bool:
+        step = direction.reshape(self.value.shape).to(self.value.dtype).to(self.value.device)
+
+        def loss(by: float) -> float:
+            values = self.call.values()
+            values[self.leaf] = self.value + by * step
+            return (self.row(self.call, values) @ self.weights).item()
+
+        mine, h = (found @ direction).item(), self.noise.step
+        size = (found * direction).norm().item()
+        allowed = 10 * self.noise.tolerance * max(size, abs(mine)) + self.floor
+        return abs((loss(h) - loss(-h)) / (2 * h) - mine) <= allowed or slope_at(
+            loss, self.noise
+        ).agrees(mine, 10 * self.noise.tolerance, allowed)
+
+    def agrees_on_part(self, grad: Tensor | None, part: slice) -> bool:
+        """Whether ``grad`` is the gradient of the outputs in ``part`` alone, away from kinks."""
+        expected = self.jacobian[:, part] @ self.weights[part]
+        if grad is None:
+            return bool((expected.abs() <= 10 * self.floor + 1e-9).all())
+        found = grad.detach().reshape(-1)[self.places].double().cpu()
+        gap = (found - expected).abs()
+        return bool((gap <= 10 * self.allowed(found))[self._plain].all())
