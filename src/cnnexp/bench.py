@@ -73,13 +73,20 @@ def _run(options: argparse.Namespace) -> None:
         value = getattr(options, flag, None)
         if value is not None and value < 1:
             raise _Misuse(f"--{flag}={value}: must be at least 1")
-    import torch
-
-    from cnnexp import ops, speed
+    from cnnexp.ops.compilation import said_on
 
     device = _device(options.device)
     if options.threads is not None:
         _use_threads(options.threads)
+    with said_on(sys.stderr):
+        _measure(options, device)
+
+
+def _measure(options: argparse.Namespace, device: torch.device) -> None:
+    import torch
+
+    from cnnexp import ops, speed
+
     about = speed.conditions(device)
     print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
     rows: list[Measured] = []
