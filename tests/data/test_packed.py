@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,6 +225,24 @@ def test_what_is_corrupt_beside_its_packed_file_may_be_unpacked_again(tmp_path: 
         load_mnist(tmp_path, download=False, checksums=checksums)
     file.unlink()
     assert len(load_mnist(tmp_path, download=False, checksums=checksums).train) == 40
+
+
+def test_the_archive_of_emnist_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    WRITERS["emnist"](tmp_path, monkeypatch)
+    plain = load_torchvision_set("emnist", tmp_path, download=False, split="letters")
+    raw = tmp_path / "EMNIST" / "raw"
+    with zipfile.ZipFile(raw / "gzip.zip", "w") as archive:
+        for file in raw.glob("emnist-*"):
+            archive.writestr(f"gzip/{file.name}.gz", gzip.compress(file.read_bytes()))
+            file.unlink()
+    with pytest.raises(
+        DataFileError, match=r"gzip\.zip is damaged or not the official file: its md5"
+    ):
+        load_torchvision_set("emnist", tmp_path, download=False, split="letters")
+    md5 = hashlib.md5((raw / "gzip.zip").read_bytes()).hexdigest()
+    monkeypatch.setattr(tv.EMNIST, "md5", md5)
+    found = load_torchvision_set("emnist", tmp_path, download=False, split="letters")
+    assert _same(found, plain)
 
 
 def test_the_archive_of_cifar10_is_unpacked(
