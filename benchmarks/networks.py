@@ -5,9 +5,9 @@
     python benchmarks/networks.py … --csv     only the tables, from the committed files
 
 On a quiet machine with 16 GB of memory: every way of a network takes its turn in one process, in
-interleaved rounds, as ``python -m cnnexp.bench step`` does it (zero_grad, forward, loss, backward, Adam). Writes
-benchmarks/results/<study>-1.csv to -3.csv, three runs with medians, quartiles and conditions, and the table
-between ``<!-- <study> -->`` and ``<!-- end -->`` of README.md and docs/. A cell gives the least and the
+interleaved rounds, as ``python -m cnnexp.bench step`` does it (zero_grad, forward, loss, backward, Adam).
+Writes benchmarks/results/<study>-1.csv to -3.csv, three runs with medians, quartiles and conditions, and the
+table between ``<!-- <study> -->`` and ``<!-- end -->`` of README.md and docs/. A cell gives the least and the
 greatest of the runs' medians, or of the ratios within each run.
 """
 
