@@ -25,11 +25,20 @@ def _benchmark(name: str) -> Any:
 
 
 ACCURACY, HEALTH = _benchmark("accuracy"), _benchmark("health")
+NETWORKS = _benchmark("networks")
 
 
 @pytest.mark.parametrize("name", ACCURACY.STUDIES)
-def test_every_table_is_that_of_its_file(name: str) -> None:
-    made = ACCURACY.table(name, ACCURACY.read(name))
+def test_every_table_of_accuracies_is_that_of_its_file(name: str) -> None:
+    _is_in_the_documents(name, ACCURACY.table(name, ACCURACY.read(name)))
+
+
+@pytest.mark.parametrize("name", NETWORKS.STUDIES)
+def test_every_table_of_times_is_that_of_its_files(name: str) -> None:
+    _is_in_the_documents(name, NETWORKS.table(name, NETWORKS.read(name)))
+
+
+def _is_in_the_documents(name: str, made: str) -> None:
     places = 0
     for document in ACCURACY.DOCUMENTS:
         text = document.read_text(encoding="utf-8")

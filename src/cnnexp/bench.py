@@ -49,7 +49,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parts = parser.add_subparsers(dest="part", required=True, metavar="{step,ops}")
     step = parts.add_parser("step", help="whole training steps of a network")
-    step.add_argument("--model", default="seed_cnn", help="seed_cnn (default) or lenet5")
+    step.add_argument(
+        "--model",
+        default="seed_cnn",
+        help="seed_cnn (default), lenet5, vgg, resnet18, mobilenet_v3_small, vgg11 or vgg11_bn",
+    )
+    step.add_argument("--size", type=int, metavar="N", help="height and width of the images")
     step.add_argument("--batch", type=int, default=128, metavar="N", help="images (default: 128)")
     step.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float64")
     single = parts.add_parser("ops", help="forward and backward of single ops")
@@ -69,17 +74,24 @@ def _run(options: argparse.Namespace) -> None:
     for flag, file in (("--json", options.json), ("--csv", options.csv)):
         if file is not None and not file.resolve().parent.is_dir():
             raise _Misuse(f"{flag}={file}: there is no folder {file.resolve().parent}")
-    for flag in ("rounds", "threads", "batch"):
+    for flag in ("rounds", "threads", "batch", "size"):
         value = getattr(options, flag, None)
         if value is not None and value < 1:
             raise _Misuse(f"--{flag}={value}: must be at least 1")
-    import torch
-
-    from cnnexp import ops, speed
+    from cnnexp.ops.compilation import said_on
 
     device = _device(options.device)
     if options.threads is not None:
         _use_threads(options.threads)
+    with said_on(sys.stderr):
+        _measure(options, device)
+
+
+def _measure(options: argparse.Namespace, device: torch.device) -> None:
+    import torch
+
+    from cnnexp import ops, speed
+
     about = speed.conditions(device)
     print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
     rows: list[Measured] = []
@@ -89,12 +101,16 @@ def _run(options: argparse.Namespace) -> None:
         names = {name for op in ops.op_names() for name in ops.algorithm_names(op)} - {"reference"}
         algorithms = _chosen("--algorithm", options.algorithm, [*sorted(names), ops.AUTO])
         dtype = getattr(torch, _chosen("--dtype", options.dtype, _DTYPES)[0])
+        least = speed.MODELS[model].least
+        if options.size is not None and options.size < least:
+            raise _Misuse(f"--size={options.size}: {model} takes images of at least {least}")
         rows = speed.bench_step(
             model,
             options.batch,
             algorithms,
             device=device,
             dtype=dtype,
+            size=options.size,
             rounds=options.rounds,
             with_compile=compiles,
         )

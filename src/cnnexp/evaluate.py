@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from cnnexp.inference import data_of_run, load_trained, read_settings
+    from cnnexp.ops.compilation import said_on
 
     settings = read_settings(options.settings, _DEFAULTS, data=True)
     values = settings.values
@@ -64,7 +66,8 @@ def _run(options: argparse.Namespace) -> int:
     )
     _to_device(trained, values["device"])
     data = data_of_run(trained, settings.data, settings.extra_targets)
-    found = _evaluations(trained, data, values["split"])
+    with said_on(sys.stderr):
+        found = _evaluations(trained, data, values["split"])
     if options.json:
         print(json.dumps(_as_json(trained, data, values["split"], found), indent=2))
     else:

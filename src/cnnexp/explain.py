@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_OWN = {"image": "0", "label": "", "output": ""}
+_OWN = {"image": "0", "label": "", "output": "", "value_range": ""}
 _OF_RUN = {"checkpoint": ""}
 
 
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
             "image=<number of a test image>|<picture file> (default: 0), label=<class whose loss it is> "
             "(default: the true one; of a picture, the predicted one), output=<file> (default: "
             "explain.html in the run folder, or here), data.root=… where the images lie, "
+            "value_range=[<black>,<white>] of a picture with more than 8 bits a channel, "
             "allow_targets=[mylab.]"
         ),
     )
@@ -62,6 +63,7 @@ class _Request:
     image: str
     label: str
     output: str
+    value_range: str
     others: Sequence[str]
 
 
@@ -109,7 +111,12 @@ def _read(arguments: Sequence[str]) -> _Request:
         own["image"] = pictures[0]
     if not own["image"]:
         raise ConfigError("image=: must be the number of a test image, or a picture file")
-    return _Request(own["image"], own["label"], own["output"], others)
+    if own["value_range"] and _number(own["image"]) is not None:
+        raise ConfigError(
+            f"value_range={own['value_range']}: goes with a picture file, image=<file>; of a data set "
+            f"it is data.value_range"
+        )
+    return _Request(**own, others=others)
 
 
 def _check_output(file: Path) -> None:
@@ -132,7 +139,7 @@ def _trained(request: _Request) -> tuple[TrainedNetwork, Subject, str]:
     )
     number = _number(request.image)
     if number is None:
-        subject = picture(trained, Path(request.image))
+        subject = picture(trained, Path(request.image), request.value_range)
     else:
         data = data_of_run(trained, settings.data, settings.extra_targets)
         subject = numbered_image(data.images, number)
@@ -154,8 +161,11 @@ def _untrained(request: _Request) -> tuple[TrainedNetwork, Subject, str]:
         raise _with_own_keys(error, request.others) from error
     if images.notice:
         print(images.notice, file=sys.stderr)
-    number, file = _number(request.image), Path(request.image)
-    subject = picture(network, file) if number is None else numbered_image(images, number)
+    number = _number(request.image)
+    if number is None:
+        subject = picture(network, Path(request.image), request.value_range)
+    else:
+        subject = numbered_image(images, number)
     origin = f"{network.config['name']}, untrained, seed {network.config['seed']}"
     return network, subject, origin
 

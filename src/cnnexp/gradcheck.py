@@ -72,6 +72,7 @@ def _run(options: argparse.Namespace) -> int:
     import torch
 
     from cnnexp import ops
+    from cnnexp.ops.compilation import said_on
     from cnnexp.proofs import BATTERY, QUICK, run_battery
     from cnnexp.proofs.battery import negative_control
 
@@ -82,11 +83,12 @@ def _run(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     rows = []
     print(_HEAD)
-    for row in run_battery(battery, chosen, algorithms, options.seed):
-        print(_line(row), flush=True)
-        for failure in row.report.failures[:5]:
-            print(f"WRONG {row.op} {row.algorithm} {row.dtype}: {failure}", flush=True)
-        rows.append(row)
+    with said_on(sys.stderr):
+        for row in run_battery(battery, chosen, algorithms, options.seed):
+            print(_line(row), flush=True)
+            for failure in row.report.failures[:5]:
+                print(f"WRONG {row.op} {row.algorithm} {row.dtype}: {failure}", flush=True)
+            rows.append(row)
     controls = [negative_control(op, options.seed) for op in chosen]
     missed = [row.op for row in controls if row.report]
     wrong = [row for row in rows if not row.report]

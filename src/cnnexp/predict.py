@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_KEYS = {"checkpoint": ""}
+_KEYS = {"checkpoint": "", "value_range": ""}
 
 
 def main() -> None:
@@ -37,7 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cnnexp.predict",
         description="What a trained network takes pictures for.",
-        epilog="settings: run=<folder>|latest, checkpoint=best|last, allow_targets=[mylab.]",
+        epilog=(
+            "settings: run=<folder>|latest, checkpoint=best|last, value_range=[<black>,<white>] of pictures "
+            "with more than 8 bits a channel, allow_targets=[mylab.]"
+        ),
     )
     parser.add_argument("arguments", nargs="*", metavar="key=value | picture | folder")
     parser.add_argument("--top", type=int, default=3, help="classes to name (default: 3)")
@@ -57,7 +60,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigError("there are no pictures: name files or folders after run=…")
     if options.top < 1:
         raise ConfigError(f"--top={options.top}: must be at least 1")
-    from cnnexp.inference import load_trained, picture_files, predict, read_settings
+    from cnnexp.inference import load_trained, picture_files, predict, read_settings, stated_range
 
     given = read_settings(settings, _KEYS)
     trained = load_trained(
@@ -65,7 +68,13 @@ def _run(options: argparse.Namespace) -> int:
     )
     files = list(picture_files(places))
     characters = None if options.form is None else options.form == "character"
-    predictions = predict(trained, files, top=options.top, characters=characters)
+    predictions = predict(
+        trained,
+        files,
+        top=options.top,
+        characters=characters,
+        value_range=stated_range(trained, given.values["value_range"]),
+    )
     if options.json:
         found = list(predictions)
         print(json.dumps([_as_json(each) for each in found], indent=2))

@@ -156,6 +156,22 @@ def test_a_picture_is_explained_as_what_it_is_taken_for(
     assert typed(*UNTRAINED, "b.png")[0] == 0
 
 
+def _deep_picture(file: Path) -> None:
+    Image.fromarray(torch.linspace(0, 1, 784).reshape(28, 28).numpy()).save(file)
+
+
+def test_what_the_numbers_of_a_deep_picture_mean_is_stated(typed: Typed) -> None:
+    _deep_picture(Path("deep.tif"))
+    code, out, err = typed(*UNTRAINED, "deep.tif")
+    assert (code, out) == (1, "")
+    assert re.search(
+        r"deep\.tif: its pixels are floating-point .*for example value_range=\[0,1\]", err
+    )
+    code, out, err = typed(*UNTRAINED, "deep.tif", "value_range=[0,1]")
+    assert (code, err) == (0, "")
+    assert "deep.tif: true class" in out
+
+
 def test_the_data_of_a_run_may_lie_elsewhere(typed: Typed, run_folder: RunFolder) -> None:
     assert typed("run=run", "data.val_size=100")[0] == 0
     other = ("data=synthetic", "data.image_size=32", "data.size=50", "data.val_size=10")
@@ -182,6 +198,8 @@ def test_the_data_of_a_run_may_lie_elsewhere(typed: Typed, run_folder: RunFolder
         (("run=run", "image="), "image=: must be the number of a test image"),
         (("run=run", "label=ten"), "label=ten: there is no such class; known: 0, 1, 2, 3"),
         (("run=run", "lable=3"), "lable=3: there is no key lable; .*Did you mean 'label'"),
+        (("run=run", "value_range=[0,1]"), r"value_range=\[0,1\]: goes with a picture file, image="),
+        (("run=run", "deep.tif", "value_range=0"), "value_range=0: must be two different numbers"),
         (("run=run", "seed=3"), "seed=3: there is no key seed; known: run, "),
         (("run=run", "checkpoint=first"), "checkpoint=first: must be one of best, last"),
         (("run=nowhere",), "run=nowhere: holds no run"),
@@ -199,6 +217,7 @@ def test_the_data_of_a_run_may_lie_elsewhere(typed: Typed, run_folder: RunFolder
 def test_misuse_is_one_line_and_writes_nothing(
     arguments: tuple[str, ...], message: str, typed: Typed, run_folder: RunFolder
 ) -> None:
+    _deep_picture(Path("deep.tif"))
     code, out, err = typed(*arguments)
     assert (code, out) == (2, ""), err
     assert re.search(message, err), err

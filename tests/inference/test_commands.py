@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -107,6 +108,24 @@ def test_misuse_is_one_line(
     assert (code, out) == (2, "")
     assert re.search(message, err), err
     assert err.count("\n") == 1
+
+
+def test_predict_is_told_what_the_numbers_of_a_deep_picture_mean(
+    typed: Run, copied: Callable[[], RunFolder]
+) -> None:
+    copied()
+    grey = np.asarray(Image.open(_drawing(Path("a.png"))).convert("L"))
+    Image.fromarray(grey.astype(np.float32) / 255).save("a.tif")
+    _, as_it_is, _ = typed(predict, "run=run", "a.png")
+    code, out, err = typed(predict, "run=run", "a.tif")
+    assert (code, out) == (1, "")
+    assert err.startswith("cnnexp.predict: a.tif: its pixels are floating-point numbers from")
+    code, out, err = typed(predict, "run=run", "a.tif", "value_range=[0,1]")
+    assert (code, out, err) == (0, as_it_is.replace("a.png", "a.tif"), "")
+    for wrong in ("value_range=white", "value_range=[1,1]"):
+        code, _, err = typed(predict, "run=run", "a.tif", wrong)
+        assert code == 2
+        assert "must be two different numbers, what is black and what is white" in err
 
 
 def test_predict_names_every_picture_and_goes_on_after_bad_ones(

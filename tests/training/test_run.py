@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cnnexp import ops
 from cnnexp.data import ImageDataModule, load_digits, load_mnist
 from cnnexp.models import LeNet5, SeedCNN
+from cnnexp.ops import compilation
 from cnnexp.optim import cosine
 from cnnexp.regularization import L2
 from cnnexp.runs import RunFolder
@@ -221,6 +222,38 @@ def test_the_clock_of_the_training_stands_still_in_a_validation(tmp_path: Path) 
     assert seconds == sorted(seconds)
     assert 0 < seconds[0] < seconds[-1] <= result["seconds_fit"] - slow.seconds + 0.01  # rounded
     assert len([row for row in rows if row["name"] == "perf/images_per_second"]) == 2
+
+
+class _Compiles(Callback):
+    """Has a kernel compiled in the first step of each epoch, for half a second as it were."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.began = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == 0:
+            watch = compilation._Watch("")
+            watch.begin(load_digits)  # any function of ours
+            time.sleep(0.5)
+            watch.end(load_digits)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self.wall = time.perf_counter() - self.began
+
+
+def test_no_figure_of_speed_counts_the_compilation_of_kernels(tmp_path: Path) -> None:
+    compiles = _Compiles()
+    run, result = _run(tmp_path / "run", callbacks=lambda: [compiles])
+    rows = run.read_metrics()
+    rates = [row["value"] for row in rows if row["name"] == "perf/images_per_second"]
+    trained = [row["value"] for row in rows if row["name"] == "perf/train_seconds"][-1]
+    most = compiles.wall - 2 * 0.5 + 0.05
+    assert trained < most
+    assert sum((1437 - 144) / rate for rate in rates) < most
+    assert result["images_per_second"] == pytest.approx(sum(rates) / 2, abs=0.1)
+    assert result["seconds_fit"] < most + 0.5  # before the first step and after the last
 
 
 def test_the_test_images_can_be_left_unread(tmp_path: Path) -> None:

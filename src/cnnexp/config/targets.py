@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.environment import variable
 
 __all__ = ["ALLOWED", "allowed_prefixes", "check_target", "instance_of", "locate", "make"]
 
@@ -37,7 +37,7 @@ def allowed_prefixes(overrides: Sequence[str] = ()) -> tuple[str, ...]:
     Args:
         overrides: The command line's; ``allow_targets=[mylab.,other.]`` is read from it.
     """
-    values = [os.environ.get("CNNEXP_ALLOW_TARGETS", "")]
+    values = [variable("CNNEXP_ALLOW_TARGETS") or ""]
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
         if key == "allow_targets":

@@ -8,6 +8,7 @@ from cnnexp.data.augmentation import (
     RandomShift,
 )
 from cnnexp.data.batches import BatchOrder, GatheredBatches, batch_loader, seeded_generator
+from cnnexp.data.depth import ValueRange, checked_range
 from cnnexp.data.digits import load_digits
 from cnnexp.data.draws import Draws, Share
 from cnnexp.data.image_folder import PictureFiles, load_image_folder
@@ -44,7 +45,9 @@ __all__ = [
     "RandomShift",
     "Samples",
     "Share",
+    "ValueRange",
     "batch_loader",
+    "checked_range",
     "image_set",
     "load_digits",
     "load_image_folder",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from cnnexp.data.batches import seeded_generator
+from cnnexp.data.depth import ValueRange, checked_range
 from cnnexp.data.images import DataUnavailableError, ImageSet, pixel_statistics
 from cnnexp.data.pictures import PICTURE_ENDINGS, read_picture, verify_picture
 
@@ -28,11 +29,13 @@ class PictureFiles:
         files: N of them.
         labels: (N,) int64, 0 to classes − 1.
         shape: (C, H, W) that each is brought to, see ``read_picture``.
+        value_range: (black, white) in pictures of more than 8 bits a channel, see ``open_picture``.
     """
 
     files: Sequence[Path]
     labels: Tensor
     shape: tuple[int, int, int]
+    value_range: ValueRange | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -43,19 +46,27 @@ class PictureFiles:
         Raises:
             DataFileError: A file cannot be decoded; it is named.
         """
-        channels, *size = self.shape
+        channels, height, width = self.shape
         images = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
         for row, index in enumerate(indices.tolist()):
-            images[row] = read_picture(self.files[index], channels, (size[0], size[1]))
+            file = self.files[index]
+            images[row] = read_picture(file, channels, (height, width), self.value_range)
         return images, self.labels[indices]
 
     def select(self, indices: Tensor, labels: Tensor | None = None) -> PictureFiles:
         """Those at ``indices``, in that order; with ``labels`` (B,) instead of their own, if given."""
         chosen = [self.files[index] for index in indices.tolist()]
-        return PictureFiles(chosen, self.labels[indices] if labels is None else labels, self.shape)
+        labels = self.labels[indices] if labels is None else labels
+        return replace(self, files=chosen, labels=labels)
 
 
-def load_image_folder(folder: Path | str, *, image_size: int = 64, channels: int = 3) -> ImageSet:
+def load_image_folder(
+    folder: Path | str,
+    *,
+    image_size: int = 64,
+    channels: int = 3,
+    value_range: Sequence[float] | None = None,
+) -> ImageSet:
     """Pictures in ``folder``/train/<class>/… and ``folder``/test/<class>/…, of any size and format.
 
     ``val`` stands for ``test`` where only that is there. Without ``train``, the folders of the
@@ -69,11 +80,13 @@ def load_image_folder(folder: Path | str, *, image_size: int = 64, channels: int
         folder: Where they are.
         image_size: Height and width that every picture is brought to, ≥ 1, see ``read_picture``.
         channels: 3 for colour, 1 for grey.
+        value_range: [black, white] in pictures of more than 8 bits a channel: of 32-bit integers and
+            floats, or of 8 or 12 bits kept in 16, nothing else says it. None for what the format says.
 
     Raises:
         DataUnavailableError: The folder is missing, or has fewer than two classes, or a class has
             no picture.
-        DataFileError: A file is no picture.
+        DataFileError: A file is no picture, or nothing says what its numbers mean.
         ValueError: A range is violated.
     """
     if image_size < 1 or channels not in (1, 3):
@@ -87,12 +100,14 @@ def load_image_folder(folder: Path | str, *, image_size: int = 64, channels: int
             f"there is no folder {folder}; set data.folder to one that holds train/<class>/ and "
             f"test/<class>/, or <class>/"
         )
-    shape = channels, image_size, image_size
+    like = PictureFiles(
+        (), torch.empty(0), (channels, image_size, image_size), checked_range(value_range)
+    )
     parted = (folder / "train").is_dir()
     classes = _classes(folder / "train" if parted else folder)
-    whole = _pictures(folder / "train" if parted else folder, classes, shape)
+    whole = _pictures(folder / "train" if parted else folder, classes, like)
     if parted:
-        train, test = whole, _pictures(_test_folder(folder), classes, shape)
+        train, test = whole, _pictures(_test_folder(folder), classes, like)
     else:
         train, test = _cut(whole)
     order = torch.randperm(len(train), generator=seeded_generator(0))[:_MEASURED]
@@ -117,7 +132,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _pictures(folder: Path, classes: Sequence[str], shape: tuple[int, int, int]) -> PictureFiles:
+def _pictures(folder: Path, classes: Sequence[str], like: PictureFiles) -> PictureFiles:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -133,7 +148,7 @@ def _pictures(folder: Path, classes: Sequence[str], shape: tuple[int, int, int])
         raise DataUnavailableError(
             f"{folder} has folders of classes that the training images lack: {', '.join(others)}"
         )
-    return PictureFiles(files, torch.tensor(labels), shape)
+    return replace(like, files=files, labels=torch.tensor(labels))
 
 
 def _is_picture(path: Path) -> bool:
@@ -162,7 +177,7 @@ def _checksum(folder: Path, *parts: PictureFiles) -> str:
     for part in parts:
         for file in part.files:
             content = file.read_bytes()
-            verify_picture(file, content)
+            verify_picture(file, content, part.value_range)
             digest.update(f"{file.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
             digest.update(content)
     return digest.hexdigest()

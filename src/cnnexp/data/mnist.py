@@ -17,6 +17,7 @@ from typing import Literal
 from cnnexp.data.digits import load_digits
 from cnnexp.data.download import download_timeout
 from cnnexp.data.images import DataFileError, DataUnavailableError, ImageSet, LabelledImages
+from cnnexp.data.packed import Official, lacking, named_missing, packed_file, unpacked
 
 __all__ = ["MNIST_CHECKSUMS", "load_mnist", "load_mnist_or_digits"]
 
@@ -34,28 +35,39 @@ def load_mnist(
 ) -> ImageSet:
     """MNIST from ``root``/MNIST/raw, downloaded to there if files are missing.
 
+    The four files may lie there as they are or as they are published, packed (``.gz``): then they are
+    unpacked beside, or where that cannot be written, for this process alone.
+
     Args:
         root: Folder that holds ``MNIST/raw`` (torchvision's layout) or shall hold it.
         download: Fetch missing files from torchvision's mirrors.
-        checksums: md5 of each of the four files by name.
+        checksums: md5 of each of the four files by name, unpacked.
 
     Raises:
         DataUnavailableError: A file is missing and cannot be downloaded.
         DataFileError: A file's checksum or content is wrong; it is named with the checksum expected.
     """
-    folder = Path(root).expanduser() / "MNIST" / "raw"
-    missing = [name for name in checksums if not (folder / name).is_file()]
+    place = Path(root).expanduser()
+    folder = place / "MNIST" / "raw"
+    missing = lacking(folder, checksums)
     if missing and download:
-        _download(folder)
-        missing = [name for name in checksums if not (folder / name).is_file()]
+        _download(folder, missing)
+        missing = lacking(folder, checksums)
     if missing:
-        raise DataUnavailableError(f"MNIST is not in {folder} (missing: {', '.join(missing)})")
-    for name, expected in checksums.items():
-        _verify(folder / name, expected)
+        raise DataUnavailableError(
+            f"MNIST is not in {folder} ({named_missing(missing, checksums)})"
+        )
+    official = {name: Official(content=md5) for name, md5 in checksums.items()}
+    with unpacked(place, "MNIST", official) as found:
+        raw = found / "MNIST" / "raw"
+        for name, expected in checksums.items():
+            if (folder / name).is_file():  # else it was verified as it was unpacked
+                _verify(folder / name, expected)
+        train, test = (_read(raw, part) for part in ("train", "t10k"))
     return ImageSet(
         name="mnist",
-        train=_read(folder, "train"),
-        test=_read(folder, "t10k"),
+        train=train,
+        test=test,
         classes=tuple(str(digit) for digit in range(10)),
         mean=(0.1307,),
         std=(0.3081,),
@@ -99,9 +111,11 @@ def _verify(file: Path, expected: str) -> None:
 
     found = calculate_md5(file)
     if found != expected:
+        packed = packed_file(file.parent, file.name)
         raise DataFileError(
             f"{file} is corrupt or truncated: its md5 is {found}, expected {expected} "
-            f"({file.stat().st_size} bytes); delete it to have it downloaded again"
+            f"({file.stat().st_size} bytes); delete it to have it "
+            f"{f'unpacked from {packed.name}' if packed else 'downloaded'} again"
         )
 
 
@@ -116,8 +130,8 @@ def _read(folder: Path, part: str) -> LabelledImages:
     return LabelledImages(images.unsqueeze(1), labels)
 
 
-def _download(folder: Path) -> None:
-    """Fetch the files into ``folder``; each appears there whole or not at all."""
+def _download(folder: Path, missing: Sequence[str]) -> None:
+    """Fetch the ``missing`` files into ``folder``; each appears there whole or not at all."""
     from torchvision.datasets import MNIST
 
     made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -125,14 +139,14 @@ def _download(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch, download_timeout():
             raw = Path(MNIST(scratch, download=True).raw_folder)
-            for name in MNIST_CHECKSUMS:
-                if not (folder / name).exists():
-                    os.replace(raw / name, folder / name)
+            for name in missing:
+                os.replace(raw / name, folder / name)
     except (OSError, RuntimeError, HTTPException) as error:
         reason = str(error).replace("\n", " ").strip()
         _remove(made)
         raise DataUnavailableError(
-            f"MNIST is not in {folder} and could not be downloaded ({reason[:300]})"
+            f"MNIST is not in {folder} ({named_missing(missing, MNIST_CHECKSUMS)}) and could not be "
+            f"downloaded ({reason[:300]})"
         ) from error
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnnexp.data.depth import ValueRange, stored_as, to_eight_bits
 from cnnexp.data.images import DataFileError
 
 if TYPE_CHECKING:
@@ -24,7 +25,12 @@ PICTURE_ENDINGS = (
 )
 
 
-def read_picture(file: Path, channels: int, image_size: tuple[int, int]) -> Tensor:
+def read_picture(
+    file: Path,
+    channels: int,
+    image_size: tuple[int, int],
+    value_range: ValueRange | None = None,
+) -> Tensor:
     """The picture in ``file`` as (channels, H, W) uint8.
 
     It is turned as its EXIF tag says, what is transparent becomes white, and it is scaled so that
@@ -34,24 +40,31 @@ def read_picture(file: Path, channels: int, image_size: tuple[int, int]) -> Tens
         file: In any format that Pillow reads; of an animation the first picture.
         channels: 1 for grey, 3 for red, green, blue.
         image_size: (H, W), each ≥ 1.
+        value_range: As :func:`open_picture`.
 
     Raises:
-        DataFileError: The file cannot be read, or is no picture, truncated, or too large.
+        DataFileError: As :func:`open_picture`.
     """
     from PIL import Image, ImageOps
 
-    picture = open_picture(file).convert("L" if channels == 1 else "RGB")
+    picture = open_picture(file, value_range).convert("L" if channels == 1 else "RGB")
     height, width = image_size
     fitted = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
     pixels = np.array(fitted, dtype=np.uint8).reshape(height, width, channels)
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def open_picture(file: Path) -> Image:
+def open_picture(file: Path, value_range: ValueRange | None = None) -> Image:
     """The picture in ``file``, upright, as grey (mode ``L``) or colour (``RGB``) without transparency.
 
+    Args:
+        file: In any format that Pillow reads; of an animation, or of many pages, the first.
+        value_range: Which numbers are black and white in pictures of more than 8 bits a channel; None
+            for what their format says. With 8 bits it is always 0 and 255.
+
     Raises:
-        DataFileError: As :func:`read_picture`.
+        DataFileError: The file cannot be read, or is no picture, truncated, or too large; or it has more
+            than 8 bits a channel and nothing says what its numbers mean, see ``cnnexp.data.depth``.
     """
     from PIL import Image, ImageOps
 
@@ -59,35 +72,46 @@ def open_picture(file: Path) -> Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as opened:
+                stored = stored_as(opened)
                 opened.load()
                 picture = ImageOps.exif_transpose(opened)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise DataFileError(f"{file}: not a picture that can be read: {_reason(error)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataFileError(f"{file}: too large a picture: {error}") from error
-    if picture.mode.startswith("I"):  # 16 bits a pixel, which convert would cut off at 255
-        values = np.asarray(picture, dtype=np.float64)
-        return Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8))
-    if picture.has_transparency_data:
-        coloured = picture.convert("RGBA")
-        white = Image.new("RGBA", coloured.size, "white")
-        picture = Image.alpha_composite(white, coloured)
-    return picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
+    except Exception as error:  # Pillow's formats raise what they like
+        raise DataFileError(f"{file}: not a picture that can be read: {_reason(error)}") from error
+    if stored is not None:
+        picture = to_eight_bits(file, picture, stored, value_range)
+    try:
+        if picture.has_transparency_data:
+            coloured = picture.convert("RGBA")
+            white = Image.new("RGBA", coloured.size, "white")
+            picture = Image.alpha_composite(white, coloured)
+        return picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
+    except Exception as error:
+        raise DataFileError(
+            f"{file}: its colours are of the kind {picture.mode}, which is not told as red, green and "
+            f"blue; save it as RGB"
+        ) from error
 
 
-def verify_picture(file: Path, content: bytes) -> None:
+def verify_picture(file: Path, content: bytes, value_range: ValueRange | None = None) -> None:
     """See whether ``content``, that of ``file``, begins as a picture, and a PNG's checksums are right.
 
+    A picture of more than 8 bits a channel is decoded, too: what it means must be known.
+
     Raises:
-        DataFileError: It does not, or they are not.
+        DataFileError: It does not, or they are not, or it is not, see :func:`open_picture`.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content)) as opened:
+            stored = stored_as(opened)
             opened.verify()
     except Exception as error:  # Pillow's formats raise what they like
         raise DataFileError(f"{file}: not a picture that can be read: {_reason(error)}") from error
+    if stored is not None:
+        open_picture(file, value_range)
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ Images" (2009, CIFAR-10); Netzer et al., "Reading Digits in Natural Images" (201
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,19 +26,26 @@ from cnnexp.data.images import (
     LabelledImages,
     image_set,
 )
+from cnnexp.data.packed import Official, lacking, named_missing, unpacked
 
 __all__ = ["EMNIST_SPLITS", "TORCHVISION_SETS", "load_torchvision_set"]
+
+_WRONG_FORMAT = (AssertionError, ValueError, TypeError, KeyError, EOFError, pickle.PickleError)
 
 EMNIST_SPLITS = ("balanced", "byclass", "bymerge", "letters", "digits", "mnist")
 
 
 class _Set(NamedTuple):
-    """The class in ``torchvision.datasets``, its arguments for the two parts, how to read it."""
+    """The class in ``torchvision.datasets``, its arguments for the two parts, how to read it.
+
+    ``files`` gives the files of both parts in ``<kind>/raw``, of sets in MNIST's format.
+    """
 
     kind: str
     train: dict[str, Any]
     test: dict[str, Any]
     read: Callable[[Any], tuple[Tensor, Tensor]]
+    files: Callable[[Any, str | None], dict[str, Official]] = lambda kind, split: {}
 
 
 def _grey(part: Any) -> tuple[Tensor, Tensor]:
@@ -63,12 +70,31 @@ def _svhn(part: Any) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.ascontiguousarray(part.data)), torch.from_numpy(part.labels)
 
 
+def _listed(kind: Any, split: str | None) -> dict[str, Official]:
+    return {_stem(url): Official(packed=md5) for url, md5 in kind.resources}
+
+
+def _qmnist_files(kind: Any, split: str | None) -> dict[str, Official]:
+    both = [*kind.resources["train"], *kind.resources["test"]]
+    return {_stem(url): Official(packed=md5) for url, md5 in both}
+
+
+def _emnist_files(kind: Any, split: str | None) -> dict[str, Official]:
+    names = ("images-idx3-ubyte", "labels-idx1-ubyte")
+    return {f"emnist-{split}-{p}-{n}": Official() for p in ("train", "test") for n in names}
+
+
+def _stem(url: str) -> str:
+    """The name of what is in the ``.gz`` file at ``url``."""
+    return url.rpartition("/")[2].removesuffix(".gz")
+
+
 _PARTS = {"train": True}, {"train": False}
 TORCHVISION_SETS: dict[str, _Set] = {
-    "fashion_mnist": _Set("FashionMNIST", *_PARTS, _grey),
-    "kmnist": _Set("KMNIST", *_PARTS, _grey),
-    "emnist": _Set("EMNIST", *_PARTS, _emnist),
-    "qmnist": _Set("QMNIST", {"what": "train"}, {"what": "test10k"}, _qmnist),
+    "fashion_mnist": _Set("FashionMNIST", *_PARTS, _grey, _listed),
+    "kmnist": _Set("KMNIST", *_PARTS, _grey, _listed),
+    "emnist": _Set("EMNIST", *_PARTS, _emnist, _emnist_files),
+    "qmnist": _Set("QMNIST", {"what": "train"}, {"what": "test10k"}, _qmnist, _qmnist_files),
     "cifar10": _Set("CIFAR10", *_PARTS, _cifar),
     "svhn": _Set("SVHN", {"split": "train"}, {"split": "test"}, _svhn),
 }
@@ -78,6 +104,8 @@ def load_torchvision_set(
     name: str, root: Path | str, *, download: bool = True, split: str | None = None
 ) -> ImageSet:
     """The image set ``name`` from ``root``, in torchvision's layout, downloaded if it is missing.
+
+    What lies there packed, as it is published, is verified and unpacked.
 
     Args:
         name: One of :data:`TORCHVISION_SETS`.
@@ -98,33 +126,72 @@ def load_torchvision_set(
         raise ValueError(
             f"data.split={split}: is for emnist, which needs one of {', '.join(EMNIST_SPLITS)}"
         )
-    kind, *arguments, read = TORCHVISION_SETS[name]
-    folder = Path(root).expanduser()
+    wanted, folder = TORCHVISION_SETS[name], Path(root).expanduser()
+    kind = getattr(torchvision.datasets, wanted.kind)
+    files = wanted.files(kind, split)
+    missing = lacking(folder / wanted.kind / "raw", files)
+    with unpacked(folder, wanted.kind, {} if missing else files) as place:
+        may_unpack = download or _archived(kind, folder, bool(missing))
+        options = {"download": may_unpack, **({"split": split} if split else {})}
+        try:
+            parts, classes = _parts(kind, wanted, place, options)
+        except DataUnavailableError as error:
+            named = f" ({named_missing(missing, files)})" if missing else ""
+            raise DataUnavailableError(
+                f"{wanted.kind} is not in {folder}{named} and could not be had ({error}); set data.root "
+                f"to a folder that holds it in torchvision's layout"
+            ) from error
+    names = tuple(each for each in classes if each != "N/A")
+    return image_set(name if split is None else f"{name}-{split}", *parts, names)
+
+
+def _archived(kind: Any, folder: Path, missing: bool) -> bool:
+    """Whether the files that are missing are in the one archive that torchvision unpacks.
+
+    Raises:
+        DataFileError: They are in one that is damaged.
+    """
+    from torchvision.datasets.utils import calculate_md5
+
+    name = kind.__name__
+    if name == "CIFAR10" and not (folder / kind.base_folder).is_dir():
+        archive, expected = folder / kind.filename, kind.tgz_md5
+    elif name == "EMNIST" and missing:
+        archive, expected = folder / name / "raw" / "gzip.zip", kind.md5
+    else:
+        return False
+    if not archive.is_file():
+        return False
+    found = calculate_md5(archive)
+    if found != expected:
+        raise DataFileError(
+            f"{archive} is damaged or not the official file: its md5 is {found}, expected {expected}; "
+            f"delete it to have it downloaded again"
+        )
+    return True
+
+
+def _parts(
+    kind: Any, wanted: _Set, folder: Path, options: Mapping[str, Any]
+) -> tuple[tuple[LabelledImages, LabelledImages], list[str]]:
+    """((training, test) images, names of the classes) as torchvision reads them.
+
+    Raises:
+        DataUnavailableError: It does not find them; the message is its own.
+        DataFileError: A file is not in its format.
+    """
     parts: list[LabelledImages] = []
     classes: list[str] = []
-    for each in arguments:
-        options = each | ({"split": split} if split else {})
+    for each in (wanted.train, wanted.test):
         try:
             with download_timeout():
-                part = getattr(torchvision.datasets, kind)(folder, download=download, **options)
-            images, labels = read(part)
+                part = kind(folder, **each, **options)
+            images, labels = wanted.read(part)
         except (OSError, HTTPException, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise DataUnavailableError(
-                f"{kind} is not in {folder} and could not be had ({reason}); set data.root to a "
-                f"folder that holds it in torchvision's layout"
-            ) from error
-        except (
-            AssertionError,
-            ValueError,
-            TypeError,
-            KeyError,
-            EOFError,
-            pickle.PickleError,
-        ) as error:
-            raise DataFileError(f"{kind} in {folder}: not in its format: {error}") from error
+            raise DataUnavailableError(" ".join(str(error).split())[:300]) from error
+        except _WRONG_FORMAT as error:
+            raise DataFileError(f"{wanted.kind} in {folder}: not in its format: {error}") from error
         parts.append(LabelledImages(images, labels.long()))
         classes = list(getattr(part, "classes", None) or map(str, range(10)))
     train, test = parts
-    names = tuple(each for each in classes if each != "N/A")
-    return image_set(name if split is None else f"{name}-{split}", train, test, names)
+    return (train, test), classes

@@ -13,11 +13,10 @@ from torch import Tensor
 from cnnexp.config.build import build_job
 from cnnexp.config.compose import Composer, plain_config
 from cnnexp.config.errors import ConfigError
-from cnnexp.data import DataUnavailableError, ImageSet, read_picture
+from cnnexp.data import DataUnavailableError, ImageSet
 from cnnexp.inference import TrainedNetwork
-from cnnexp.inference.handwriting import read_character
 from cnnexp.inference.network import for_inference
-from cnnexp.inference.prediction import is_of_characters
+from cnnexp.inference.prediction import read_for, stated_range
 from cnnexp.runs import RunFolder
 from cnnexp.training import make_classifier
 
@@ -103,22 +102,23 @@ def numbered_image(images: ImageSet, index: int) -> Subject:
     return Subject(pixels[0].float() / 255, f"{images.name}, test image {index}", int(labels[0]))
 
 
-def picture(network: TrainedNetwork, file: Path) -> Subject:
+def picture(network: TrainedNetwork, file: Path, value_range: str = "") -> Subject:
     """The picture in ``file``, brought to the network's form as ``cnnexp.predict`` does it.
 
+    Args:
+        network: Which takes it.
+        file: The picture.
+        value_range: As the user states it, see ``stated_range``.
+
     Raises:
-        ConfigError: There is no such file.
+        ConfigError: There is no such file, or ``value_range`` is none.
         DataFileError: It is no picture, or nothing is drawn in it.
     """
     if not file.is_file():
         raise ConfigError(
             f"image={file}: there is no such file; name a picture, or the number of a test image"
         )
-    channels, height, width = network.shape
-    if is_of_characters(network):
-        pixels = read_character(file, (height, width)).expand(channels, -1, -1)
-    else:
-        pixels = read_picture(file, channels, (height, width))
+    pixels = read_for(network, file, value_range=stated_range(network, value_range))
     return Subject(pixels.float() / 255, file.name)
 
 

@@ -4,7 +4,7 @@ from cnnexp.inference.evaluation import Evaluation, evaluate
 from cnnexp.inference.exporting import FORMATS, MissingExtraError, export
 from cnnexp.inference.images import data_of_run
 from cnnexp.inference.network import TrainedNetwork, TrainedNetworkError, load_trained
-from cnnexp.inference.prediction import Prediction, picture_files, predict
+from cnnexp.inference.prediction import Prediction, picture_files, predict, stated_range
 from cnnexp.inference.settings import Settings, read_settings
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "picture_files",
     "predict",
     "read_settings",
+    "stated_range",
 ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cnnexp.data import DataFileError, open_picture
+from cnnexp.data import DataFileError, ValueRange, open_picture
 
 Pixels = NDArray[np.floating[Any]]  # (H, W), 0…1
 
@@ -22,7 +22,9 @@ _INK = 0.3  # of the strongest ink: what belongs to the character, rather than t
 _FAINTEST = 0.08  # contrast to the paper, in 0…1, below which nothing is drawn
 
 
-def read_character(file: Path, size: tuple[int, int]) -> Tensor:
+def read_character(
+    file: Path, size: tuple[int, int], value_range: ValueRange | None = None
+) -> Tensor:
     """The character in ``file`` as (1, H, W) uint8, light on dark.
 
     The paper is what the picture's rim is of, dark or light; what differs from it is ink. Its bounding
@@ -32,13 +34,14 @@ def read_character(file: Path, size: tuple[int, int]) -> Tensor:
     Args:
         file: In any format that Pillow reads, of any size and colour.
         size: (H, W).
+        value_range: (black, white) in pictures of more than 8 bits a channel, see ``open_picture``.
 
     Raises:
         DataFileError: It cannot be read, or nothing is drawn in it.
 
     Source: LeCun, Cortes & Burges, "The MNIST database of handwritten digits" (1998).
     """
-    grey = np.asarray(open_picture(file).convert("L"), dtype=np.float32) / 255
+    grey = np.asarray(open_picture(file, value_range).convert("L"), dtype=np.float32) / 255
     paper = float(np.median(_rim(grey)))
     if grey.shape == size and float(np.ptp(grey)) > _FAINTEST and abs(paper - 0.5) > 0.3:
         return _tensor(grey if paper < 0.5 else 1 - grey)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from cnnexp.data import PICTURE_ENDINGS, DataFileError, read_picture
+from cnnexp.config.errors import ConfigError
+from cnnexp.data import PICTURE_ENDINGS, DataFileError, ValueRange, checked_range, read_picture
 from cnnexp.inference.handwriting import read_character
 from cnnexp.inference.network import TrainedNetwork
 
-__all__ = ["Prediction", "is_of_characters", "picture_files", "predict"]
+__all__ = [
+    "Prediction",
+    "is_of_characters",
+    "picture_files",
+    "predict",
+    "read_for",
+    "stated_range",
+]
 
 _HANDWRITTEN = ("mnist", "digits", "emnist", "kmnist", "qmnist")
 _MOST_AT_ONCE = 64  # pictures, if they are small
@@ -55,7 +64,12 @@ def is_of_characters(trained: TrainedNetwork) -> bool:
 
 @torch.inference_mode()
 def predict(
-    trained: TrainedNetwork, files: Sequence[Path], *, top: int = 3, characters: bool | None = None
+    trained: TrainedNetwork,
+    files: Sequence[Path],
+    *,
+    top: int = 3,
+    characters: bool | None = None,
+    value_range: ValueRange | None = None,
 ) -> Iterator[Prediction]:
     """What ``trained`` takes each of ``files`` for, in their order.
 
@@ -66,12 +80,13 @@ def predict(
         characters: Find the one character in each, dark on light or light on dark, and bring it to the
             form of the training images; False to scale the whole picture. None to decide by the
             data set.
+        value_range: (black, white) in pictures of more than 8 bits a channel, see :func:`stated_range`.
     """
-    if characters is None:
-        characters = is_of_characters(trained)
     size = max(1, min(_MOST_AT_ONCE, _MOST_PIXELS // math.prod(trained.shape)))
     for start in range(0, len(files), size):
-        part = [_read(trained, file, characters) for file in files[start : start + size]]
+        part = [
+            _read(trained, file, characters, value_range) for file in files[start : start + size]
+        ]
         pixels = [p for p in part if isinstance(p, Tensor)]
         rows: Iterator[Tensor] = iter(())
         if pixels:
@@ -87,15 +102,55 @@ def predict(
                 yield Prediction(file, error=read)
 
 
-def _read(trained: TrainedNetwork, file: Path, characters: bool) -> Tensor | str:
-    channels, *size = trained.shape
+def read_for(
+    trained: TrainedNetwork,
+    file: Path,
+    characters: bool | None = None,
+    value_range: ValueRange | None = None,
+) -> Tensor:
+    """The picture in ``file`` as ``trained`` takes it: (C, H, W) uint8; arguments as of :func:`predict`.
+
+    Raises:
+        DataFileError: It cannot be read, or nothing says what its numbers mean, or nothing is drawn.
+    """
+    channels, height, width = trained.shape
+    value_range = value_range or stated_range(trained)
+    if is_of_characters(trained) if characters is None else characters:
+        return read_character(file, (height, width), value_range).expand(channels, -1, -1)
+    return read_picture(file, channels, (height, width), value_range)
+
+
+def stated_range(trained: TrainedNetwork, text: str = "") -> ValueRange | None:
+    """What is black and white in pictures of more than 8 bits a channel, see ``open_picture``.
+
+    Args:
+        trained: Its own pictures' range holds where nothing else is said.
+        text: The user's, for example ``"[0,1]"``.
+
+    Raises:
+        ConfigError: It is no range.
+    """
+    data = trained.config.get("data")
+    value = data.get("value_range") if isinstance(data, Mapping) else None
+    if text:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+    try:
+        return checked_range(value)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _read(
+    trained: TrainedNetwork, file: Path, characters: bool | None, value_range: ValueRange | None
+) -> Tensor | str:
     if file.is_dir():
         return f"{file}: there is no picture in this folder"
     if not file.exists():
         return f"{file}: there is no such file"
     try:
-        if characters:
-            return read_character(file, (size[0], size[1])).expand(channels, -1, -1)
-        return read_picture(file, channels, (size[0], size[1]))
+        return read_for(trained, file, characters, value_range)
     except DataFileError as error:
         return str(error)

@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from cnnexp.environment import variable
+
 __all__ = ["ChoiceFile", "cache_dir", "processor_name"]
 
 log = logging.getLogger(__name__)
@@ -17,9 +19,9 @@ log = logging.getLogger(__name__)
 
 def cache_dir() -> Path:
     """``$CNNEXP_CACHE``, else the folder ``cnnexp`` in the user's cache folder."""
-    if place := os.environ.get("CNNEXP_CACHE"):
+    if place := variable("CNNEXP_CACHE"):
         return Path(place)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = variable("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "cnnexp"
 
 

@@ -1,8 +1,9 @@
 """Speed and memory: training steps and single ops, ours beside torch's, in one process."""
 
+from cnnexp.speed.networks import MODELS
 from cnnexp.speed.result import Measured, conditions, write_results
 from cnnexp.speed.single import SITUATIONS, bench_op
-from cnnexp.speed.step import MODELS, bench_step
+from cnnexp.speed.step import bench_step
 
 __all__ = [
     "MODELS",

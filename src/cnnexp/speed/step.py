@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from cnnexp.models import LeNet5, SeedCNN
 from cnnexp.nn import CrossEntropyLoss, choose_algorithms, pin_algorithms, replace_layers
 from cnnexp.ops import AUTO, resolve_algorithm
 from cnnexp.ops.timing import interleaved_times
 from cnnexp.speed.memory import saved_bytes
+from cnnexp.speed.networks import MODELS
 from cnnexp.speed.result import Measured, spread
 
-__all__ = ["MODELS", "bench_step"]
+__all__ = ["bench_step"]
 
-MODELS: dict[str, Callable[[], nn.Module]] = {"lenet5": LeNet5, "seed_cnn": SeedCNN}
-BASELINES = ("torch NCHW", "torch channels_last", "torch.compile")
+BFLOAT16 = "torch bfloat16"
+BASELINES = ("torch NCHW", "torch channels_last", "torch.compile", BFLOAT16)
 
 
 @dataclass
@@ -28,17 +29,23 @@ class _Way:
     loss: nn.Module
     images: Tensor
     labels: Tensor
+    bfloat16: bool = False
 
     def __post_init__(self) -> None:
         self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-3)
 
     def forward(self) -> Tensor:
-        return self.loss(self.network(self.images), self.labels)
+        with _precision(self.images, self.bfloat16):
+            return self.loss(self.network(self.images), self.labels)
 
     def step(self) -> None:
         self.optimizer.zero_grad()
         self.forward().backward()
         self.optimizer.step()
+
+
+def _precision(images: Tensor, bfloat16: bool) -> AbstractContextManager[object]:
+    return torch.autocast(images.device.type, torch.bfloat16) if bfloat16 else nullcontext()
 
 
 def bench_step(
@@ -48,32 +55,55 @@ def bench_step(
     *,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
+    size: int | None = None,
     rounds: int = 40,
     with_compile: bool = True,
 ) -> list[Measured]:
     """Time steps of ``model`` on random images: torch's ways first, then each of ``algorithms``.
 
     All start from the same weights and take turns, so that what disturbs the machine disturbs all.
-    ``torch.compile`` gets the channels_last network.
+    ``torch.compile`` gets the channels_last network. With float32 there are two ways more: torch in
+    bfloat16 by autocast, channels_last, and where ``auto`` is among ``algorithms``, it in the same.
+
+    Args:
+        model: One of ``MODELS``.
+        batch_size: Images a step, ≥ 1.
+        algorithms: Ours; ``auto`` is one.
+        device: Where.
+        dtype: Of weights and images.
+        size: Height and width of the images; None for the model's own.
+        rounds: How often each is timed.
+        with_compile: Measure ``torch.compile``, too.
     """
     torch.manual_seed(0)
-    network = MODELS[model]()
-    images = torch.rand(batch_size, 1, 28, 28, device=device, dtype=dtype)
+    known = MODELS[model]
+    size = size or known.size
+    network = known.make(size)
+    images = torch.rand(batch_size, known.channels, size, size, device=device, dtype=dtype)
     labels = torch.randint(10, (batch_size,), device=device)
-    what = f"step {model}, batch {batch_size}, {str(dtype).removeprefix('torch.')}"
+    kind = str(dtype).removeprefix("torch.")
+    images_are = "" if size == known.size else f", {size}×{size}"
+    what = f"step {model}{images_are}, batch {batch_size}, {kind}"
 
-    def way(loss: nn.Module, layout: torch.memory_format, change: Callable[..., nn.Module]) -> _Way:
+    def way(
+        loss: nn.Module,
+        layout: torch.memory_format,
+        change: Callable[[nn.Module, Tensor], nn.Module] = lambda network, _: network,
+        bfloat16: bool = False,
+    ) -> _Way:
         own = copy.deepcopy(network).to(device, dtype).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         batch = images.contiguous(memory_format=layout)
-        return _Way(change(own, batch), loss, batch, labels)
+        return _Way(change(own, batch), loss, batch, labels, bfloat16)
 
-    def plain(network: nn.Module, batch: Tensor) -> nn.Module:
-        return network
+    def ours(algorithm: str, bfloat16: bool = False) -> _Way:
+        name = "direct" if algorithm == AUTO else resolve_algorithm("cross_entropy", algorithm)
+        change = _changed(algorithm, bfloat16)
+        return way(CrossEntropyLoss(algorithm=name), last, change, bfloat16)
 
-    last = torch.channels_last
+    last, mixed = torch.channels_last, dtype == torch.float32
     ways = {
-        "torch NCHW": way(nn.CrossEntropyLoss(), torch.contiguous_format, plain),
-        "torch channels_last": way(nn.CrossEntropyLoss(), last, plain),
+        "torch NCHW": way(nn.CrossEntropyLoss(), torch.contiguous_format),
+        "torch channels_last": way(nn.CrossEntropyLoss(), last),
     }
     missing = []
     if with_compile:
@@ -84,13 +114,12 @@ def bench_step(
         except Exception as error:  # no compiler on this machine
             reason = f"not measured: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
             missing.append(Measured(what, "torch.compile", note=reason))
+    if mixed:
+        ways[BFLOAT16] = way(nn.CrossEntropyLoss(), last, bfloat16=True)
     for name in algorithms:
-        loss = CrossEntropyLoss(
-            algorithm="direct" if name == AUTO else resolve_algorithm("cross_entropy", name)
-        )
-        ways[f"cnnexp {name}"] = way(
-            loss, last, lambda net, batch, name=name: _ours(net, batch, name)
-        )
+        ways[f"cnnexp {name}"] = ours(name)
+    if mixed and AUTO in algorithms:
+        ways["cnnexp auto, bfloat16"] = ours(AUTO, bfloat16=True)
     times = interleaved_times(
         {name: each.step for name, each in ways.items()}, device, rounds=rounds, warm_up=3
     )
@@ -103,8 +132,15 @@ def bench_step(
     return rows + missing
 
 
-def _ours(network: nn.Module, batch: Tensor, algorithm: str) -> nn.Module:
-    replace_layers(network, algorithm)
-    if algorithm == AUTO:
-        pin_algorithms(network, choose_algorithms(network, batch))
-    return network
+def _changed(algorithm: str, bfloat16: bool) -> Callable[[nn.Module, Tensor], nn.Module]:
+    def change(network: nn.Module, batch: Tensor) -> nn.Module:
+        def run(network: nn.Module, batch: Tensor) -> Tensor:
+            with _precision(batch, bfloat16):
+                return network(batch)
+
+        replace_layers(network, algorithm)
+        if algorithm == AUTO:
+            pin_algorithms(network, choose_algorithms(network, batch, run))
+        return network
+
+    return change

@@ -11,6 +11,7 @@ from types import FrameType
 
 import torch.distributed as dist
 
+from cnnexp.environment import variable
 from cnnexp.runs import RunFolder
 from cnnexp.sweeps.job import Job
 from cnnexp.sweeps.processes import handling, how_it_ended, open_worker
@@ -69,7 +70,7 @@ def run_ranks(job: Job, parallel: Parallelism) -> None:
 
 
 def _environment(rank: int, count: int, port: int) -> Mapping[str, str]:
-    caps = {k: os.environ.get(k, v) for k, v in thread_caps(max(1, cores() // count)).items()}
+    caps = {k: variable(k) or v for k, v in thread_caps(max(1, cores() // count)).items()}
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),

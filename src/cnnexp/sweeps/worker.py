@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from cnnexp.environment import variable
 from cnnexp.runs import RunFolder, place
 from cnnexp.sweeps.job import Job, log_to, run_job
 from cnnexp.sweeps.slots import thread_caps
@@ -71,7 +72,7 @@ def _run(job: Job, parent_is_gone: Callable[[], object], *, terminal: bool) -> i
 
 def _main() -> int:
     job = Job.from_json(sys.stdin.readline())
-    own_log = bool(os.environ.get(OWN_LOG))
+    own_log = variable(OWN_LOG) is not None
     if own_log:
         _write_to(RunFolder(job.folder).log)
     return _run(job, sys.stdin.read, terminal=not own_log)

@@ -15,6 +15,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
+from cnnexp.environment import variable
 from cnnexp.runs import place
 from cnnexp.training.stopping import TrainingStopped
 
@@ -193,7 +194,7 @@ def connect_ranks(parallel: Parallelism | None) -> Ranks:
     assert here is not None
     assert here.ranks == parallel.ranks
     if not dist.is_initialized():
-        if "RANK" not in os.environ:  # SLURM says where the first one is in words of its own
+        if variable("RANK") is None:  # SLURM says where the first one is in words of its own
             cluster = SLURMEnvironment(auto_requeue=False)
             os.environ["MASTER_ADDR"] = cluster.main_address
             os.environ["MASTER_PORT"] = str(cluster.main_port)

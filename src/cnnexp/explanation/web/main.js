@@ -30,21 +30,35 @@ function answer() {
   }));
 }
 
-// Widths of bars on one logarithmic scale, from 4 % for the least to 100 % for the greatest.
-function logarithmic(values) {
-  const logs = values.filter(v => v > 0).map(Math.log10), [least, most] = range(logs);
-  return v => v > 0 ? 4 + 96 * (most > least ? (Math.log10(v) - least) / (most - least) : 1) : 0;
+// A logarithmic scale of whole decades, the same on every page: stretched to the values of one page, a
+// factor of 2 would look like a vanished gradient. Only values beyond its ends make it longer.
+function decades(values) {
+  const logs = values.filter(v => v > 0 && Number.isFinite(v)).map(Math.log10);
+  const least = Math.min(-6, ...logs.map(Math.floor)), most = Math.max(3, ...logs.map(Math.ceil));
+  const width = v => v > 0 ? 100 * Math.min(1, (Math.log10(v) - least) / (most - least)) : 0;
+  return {least, most, count: most - least, width};
 }
+
+const powerOfTen = exponent => exponent === 0 ? "1" : exponent === 1 ? "10" : `10${superscript(exponent)}`;
 
 function flow(cards) {
   const rows = [...trace.steps, {name: "softmax cross-entropy", kind: "loss", norm: trace.loss, grad_norm: null, output_shape: []}];
-  const ofNorm = logarithmic(trace.steps.map(step => step.norm)), ofGrad = logarithmic(trace.steps.map(step => step.grad_norm || 0));
-  const bar = (width, kind) => {
-    const filled = make("i", {class: kind});
-    filled.style.width = `${width}%`;
-    return make("div", {class: "bar"}, filled);
+  const scale = decades(trace.steps.flatMap(step => [step.norm, step.grad_norm || 0]));
+  const roomFor1 = scale.width(1) > 25 && scale.width(1) < 75;
+  const ticks = [scale.least, ...(roomFor1 ? [0] : []), scale.most].map(exponent => {
+    const label = make("span", {"data-exponent": exponent}, powerOfTen(exponent));
+    label.style.left = `${scale.width(10 ** exponent)}%`;
+    return label;
+  });
+  const bar = (norm, kind) => {
+    const filled = make("i", {class: kind, "data-value": norm});
+    filled.style.width = `${scale.width(norm)}%`;
+    return make("div", {class: norm > 0 ? "bar some" : "bar"}, filled);
   };
-  document.getElementById("flow").append(...rows.map((step, i) => {
+  document.getElementById("scale").textContent = `a mark each factor of 10, from ${powerOfTen(scale.least)} to ${powerOfTen(scale.most)}`;
+  const list = document.getElementById("flow");
+  list.style.setProperty("--decades", scale.count);
+  list.append(...rows.map((step, i) => {
     const isLoss = step.kind === "loss";
     const numbers = isLoss ? `L = ${show(step.norm, 3)}` : `‖y‖ ${show(step.norm, 3)}, ‖g‖ ${show(step.grad_norm, 3)}`;
     const link = make("a", {href: `#layer-${i}`, onclick: event => {
@@ -53,7 +67,8 @@ function flow(cards) {
       cards[i].scrollIntoView({block: "start"});
       cards[i].querySelector("summary").focus({preventScroll: true});
     }}, make("b", {}, step.name), make("small", {}, isLoss ? "∂L/∂L = 1" : shape(step.output_shape)),
-    isLoss ? null : bar(ofNorm(step.norm), "forward"), isLoss ? null : bar(ofGrad(step.grad_norm || 0), "backward"),
+    ...(isLoss ? [] : [bar(step.norm, "forward"), bar(step.grad_norm || 0, "backward"),
+      make("div", {class: "ticks", "aria-hidden": "true"}, ticks.map(tick => tick.cloneNode(true)))]),
     make("span", {class: "numbers"}, numbers));
     return make("li", {}, link);
   }));

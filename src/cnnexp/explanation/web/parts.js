@@ -13,6 +13,8 @@ function make(tag, attributes = {}, ...children) {
 
 const SUPER = {"-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹"};
 
+const superscript = exponent => [...String(exponent)].map(c => SUPER[c]).join("");
+
 // A number with so many digits, very small and large ones as 1.2·10⁻⁷.
 function show(value, digits = 4) {
   if (value === null || value === undefined) return "–";
@@ -23,7 +25,7 @@ function show(value, digits = 4) {
   if (size >= 1e-3 && size < 1e5) text = String(Number(value.toPrecision(digits)));
   else {
     const [mantissa, exponent] = value.toExponential(digits - 2).split("e");
-    text = `${mantissa}·10${[...exponent.replace("+", "")].map(c => SUPER[c]).join("")}`;
+    text = `${mantissa}·10${superscript(exponent.replace("+", ""))}`;
   }
   return text.replace(/^-/, "−");
 }

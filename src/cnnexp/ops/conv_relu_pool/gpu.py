@@ -8,7 +8,6 @@ first call and is imported only then.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnexp.environment import variable
 from cnnexp.ops.conv_relu_pool.operators import new_image, operator, unpack
 from cnnexp.ops.geometry import WindowGeometry
 
@@ -31,7 +31,7 @@ def has_kernels_for(image: Tensor) -> bool:
 
 
 def _interpreted() -> bool:
-    return os.environ.get("TRITON_INTERPRET") == "1"
+    return variable("TRITON_INTERPRET") == "1"
 
 
 @operator

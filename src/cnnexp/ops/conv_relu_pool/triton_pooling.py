@@ -15,7 +15,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from cnnexp.ops.compilation import watch_triton
+
 __all__ = ["pool_forward", "pool_gather", "pool_spread"]
+
+watch_triton()
 
 
 @triton.jit

@@ -19,6 +19,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from cnnexp.ops.compilation import kept_in, watch_numba
+
 __all__ = ["COMPILE", "VECTOR_BYTES", "four_weighted_sums", "weighted_sum", "weighted_sum_of_rows"]
 
 _FEATURES = llvm.get_host_cpu_features()
@@ -34,6 +36,10 @@ COMPILE: dict[str, Any] = {
 }
 
 _INDEX = ir.IntType(64)
+
+_FOLDER = kept_in(lambda: None)
+COMPILE["cache"] = bool(_FOLDER)
+watch_numba(_FOLDER)
 
 
 def vector_type(array: types.Array) -> ir.VectorType:

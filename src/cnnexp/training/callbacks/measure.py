@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from cnnexp.ops.compilation import clock
 from cnnexp.optim import NO_DECAY
 
 __all__ = ["LearningRate", "Throughput"]
@@ -39,7 +39,7 @@ class Throughput(Callback):
     """Log ``perf/images_per_second`` once an epoch, and with each validation ``perf/train_seconds`` so far.
 
     Both are of training only: the clock stands still from the start of a validation until the next
-    batch. A GPU is waited for only where it stops.
+    batch, and while kernels are compiled. A GPU is waited for only where it stops.
 
     Attributes:
         images_per_second: Of each epoch so far.
@@ -54,7 +54,7 @@ class Throughput(Callback):
     @property
     def train_seconds(self) -> float:
         """How long the training has taken, what came before a resumption included."""
-        return self._seconds + (0.0 if self._began is None else time.perf_counter() - self._began)
+        return self._seconds + (0.0 if self._began is None else clock() - self._began)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock of an epoch that a resumed training goes on within."""
@@ -65,14 +65,14 @@ class Throughput(Callback):
         self._images = 0
         self._stop(pl_module)
         self._epoch_began_at = self._seconds
-        self._began = time.perf_counter()
+        self._began = clock()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Go on, where a validation was in the middle of an epoch."""
         if self._began is None:
-            self._began = time.perf_counter()
+            self._began = clock()
 
     def on_train_batch_end(
         self,

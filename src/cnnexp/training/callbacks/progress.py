@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,6 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from cnnexp.ops.compilation import clock
 from cnnexp.runs import RunFolder
 
 __all__ = ["EpochHistory", "RunStatus"]
@@ -91,7 +91,7 @@ class RunStatus(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the epochs and steps that are done."""
-        done, seconds = trainer.current_epoch + 1, time.monotonic() - self._began
+        done, seconds = trainer.current_epoch + 1, clock() - self._began
         accuracy = trainer.callback_metrics.get("val/acc")
         self._folder.write_status(
             "running",
@@ -104,7 +104,7 @@ class RunStatus(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
-        self._began, self._first = time.monotonic(), trainer.current_epoch
+        self._began, self._first = clock(), trainer.current_epoch
 
 
 def _metrics(trainer: L.Trainer) -> dict[str, float]:

@@ -1,0 +1,220 @@
+"""How fast whole training steps are, ours beside torch's ways: the figures, and the tables in the docs.
+
+    python benchmarks/networks.py step        the article's network, every way             about 5 minutes
+    python benchmarks/networks.py networks    seven networks by torch, auto and direct     about 15 minutes
+    python benchmarks/networks.py … --csv     only the tables, from the committed files
+
+On a quiet machine with 16 GB of memory: every way of a network takes its turn in one process, in
+interleaved rounds, as ``python -m cnnexp.bench step`` does it (zero_grad, forward, loss, backward, Adam).
+Writes benchmarks/results/<study>-1.csv to -3.csv, three runs with medians, quartiles and conditions, and the
+table between ``<!-- <study> -->`` and ``<!-- end -->`` of README.md and docs/. A cell gives the least and the
+greatest of the runs' medians, or of the ratios within each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+RUNS = 3
+EVERY_WAY = ("direct", "fused", "im2col", "fft", "native", "auto")
+EQUAL = 0.03  # a ratio that is nearer to 1 is no difference
+
+
+class Steps(NamedTuple):
+    """Steps of one network on random images."""
+
+    model: str
+    size: int
+    batch: int
+
+    @property
+    def name(self) -> str:
+        """As the tables call it."""
+        return f"`{self.model}`, {self.size}×{self.size}, batch {self.batch}"
+
+
+class Study(NamedTuple):
+    """Which networks are timed, by which of our algorithms, and how often."""
+
+    steps: tuple[Steps, ...]
+    algorithms: tuple[str, ...]
+    rounds: int
+    compiles: bool
+
+
+STUDIES = {
+    "step": Study((Steps("seed_cnn", 28, 128),), EVERY_WAY, 25, True),
+    "networks": Study(
+        (
+            Steps("seed_cnn", 28, 128),
+            Steps("lenet5", 28, 128),
+            Steps("vgg", 28, 128),
+            Steps("vgg11", 64, 16),
+            Steps("vgg11_bn", 64, 16),
+            Steps("resnet18", 32, 32),
+            Steps("resnet18", 64, 32),
+            Steps("mobilenet_v3_small", 64, 16),
+        ),
+        ("auto", "direct"),
+        15,
+        False,
+    ),
+}
+
+Row = Mapping[str, str]
+
+
+def measure(study: Study, rounds: int, results: Path, name: str) -> None:
+    """Write the file of each run; it is kept as far as it has come if a later step fails."""
+    import torch
+
+    from cnnexp import speed
+
+    device = torch.device("cpu")
+    for run in range(1, RUNS + 1):
+        rows: list[Any] = []
+        for model, size, batch in study.steps:
+            rows += speed.bench_step(
+                model,
+                batch,
+                study.algorithms,
+                device=device,
+                size=size,
+                rounds=rounds,
+                with_compile=study.compiles,
+            )
+            speed.write_results(rows, speed.conditions(device), None, results / f"{name}-{run}.csv")
+            print(f"run {run} of {RUNS}: {model}, {size}×{size}, batch {batch}", flush=True)
+
+
+def read(name: str, results: Path = RESULTS) -> list[list[Row]]:
+    """The rows of each run that is there."""
+    runs = []
+    for run in range(1, RUNS + 1):
+        file = results / f"{name}-{run}.csv"
+        if file.exists():
+            with file.open(newline="", encoding="utf-8") as stream:
+                runs.append(list(csv.DictReader(stream)))
+    return runs
+
+
+def table(name: str, runs: Sequence[Sequence[Row]]) -> str:
+    """The Markdown table, and the line under it that says under what it was measured."""
+    if not runs:
+        return f"Not measured yet: `python benchmarks/networks.py {name}`."
+    lines = _step_table(runs) if name == "step" else _networks_table(runs)
+    first = runs[0][0]
+    dates = "–".join(sorted({row["date"] for run in runs for row in run}))
+    about = (
+        f"{len(runs)} runs of {first['rounds']} rounds; {dates}; {first['processor']}, "
+        f"{first['threads']} threads; Python {first['python']}, torch {first['torch'].partition('+')[0]}."
+    )
+    return "\n".join([*lines, "", f"Made by `python benchmarks/networks.py {name}`: {about}"])
+
+
+def _step_table(runs: Sequence[Sequence[Row]]) -> list[str]:
+    others = ("torch NCHW", "torch channels_last", "torch.compile", "torch bfloat16")
+    ways = {
+        **{each: each for each in others},
+        "cnnexp fused": "`backward=fused`",
+        "cnnexp auto": "`backward=auto`, the default",
+        "cnnexp auto, bfloat16": "the same in bfloat16",
+    }
+    head = ["way", "ms a step", "MB kept for the backward", *(f"/ {each}" for each in others)]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for way, called in ways.items():
+        rows = [row for run in runs for row in run if row["way"] == way]
+        if not rows or not all(row["full_ms"] for row in rows):
+            lines.append(_line([called, "not measured", *[""] * (len(head) - 2)]))
+            continue
+        cells = [_span(float(row["full_ms"]) for row in rows), f"{float(rows[0]['saved_mb']):.1f}"]
+        for other in others:
+            ratios = [row.get(f"vs {other}") or "" for row in rows]
+            cells.append(_span(map(float, ratios), 2) if all(ratios) else "")
+        lines.append(_line([called, *cells]))
+    lines.append(_line(["any of these on a GPU", "not measured", *[""] * (len(head) - 2)]))
+    return lines
+
+
+def _networks_table(runs: Sequence[Sequence[Row]]) -> list[str]:
+    head = ["network", "torch float32, ms", "`auto` / torch", "", "`direct` / torch"]
+    head += ["torch bfloat16, ms", "`auto` in bfloat16 / torch in bfloat16"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for index, steps in enumerate(STUDIES["networks"].steps):
+        each = [times for run in runs if (times := _times(run, index))]
+        if not each:
+            continue
+
+        def ratios(way: str, to: Callable[[Mapping[str, float]], float], each: Any = each) -> Any:
+            return [times[way] / to(times) for times in each]
+
+        auto = ratios("cnnexp auto", _float32)
+        cells = [
+            steps.name,
+            _span(map(_float32, each)),
+            _span(auto, 2),
+            _said(auto),
+            _span(ratios("cnnexp direct", _float32), 2),
+            _span(times["torch bfloat16"] for times in each),
+            _span(ratios("cnnexp auto, bfloat16", lambda times: times["torch bfloat16"]), 2),
+        ]
+        lines.append(_line(cells))
+    return lines
+
+
+def _times(run: Sequence[Row], index: int) -> dict[str, float]:
+    """The medians of one network by way: the steps of a run are in order, each with its own name."""
+    what = list(dict.fromkeys(row["what"] for row in run))
+    if index >= len(what):
+        return {}
+    return {row["way"]: float(row["full_ms"]) for row in run if row["what"] == what[index]}
+
+
+def _float32(times: Mapping[str, float]) -> float:
+    """torch's better layout."""
+    return min(times["torch NCHW"], times["torch channels_last"])
+
+
+def _said(ratios: Sequence[float]) -> str:
+    """In a word, where all runs say it."""
+    if all(ratio < 1 - EQUAL for ratio in ratios):
+        return "faster"
+    return "slower" if all(ratio > 1 + EQUAL for ratio in ratios) else "the same"
+
+
+def _span(numbers: Any, digits: int = 1) -> str:
+    low, high = (f"{f(values):.{digits}f}" for values in [list(numbers)] for f in (min, max))
+    return low if low == high else f"{low}–{high}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """As the module says."""
+    parser = argparse.ArgumentParser(description="whole training steps beside torch's")
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--rounds", type=int, help="of each run")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the files")
+    parser.add_argument("--csv", action="store_true", help="only the table, from the files")
+    options = parser.parse_args(arguments)
+    study = STUDIES[options.study]
+    if not options.csv:
+        measure(study, options.rounds or study.rounds, options.results, options.study)
+    made = table(options.study, read(options.study, options.results))
+    if options.results == RESULTS:
+        from accuracy import place  # which lies beside this script
+
+        place(options.study, made)
+    print(made)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Image sets as they are published: each file packed by gzip, verified and unpacked where it lies."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnnexp.data.images import DataFileError
+
+__all__ = ["Official", "lacking", "named_missing", "packed_file", "unpacked"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Official:
+    """What is known of a file as it is published; None where it is not known.
+
+    Attributes:
+        packed: md5 of the file whose name ends in ``.gz``.
+        content: md5 of what is in it.
+    """
+
+    packed: str | None = None
+    content: str | None = None
+
+
+def packed_file(folder: Path, name: str) -> Path | None:
+    """Where ``name`` lies packed: in ``folder``, or in the folder ``gzip`` that EMNIST comes in."""
+    places = (folder / f"{name}.gz", folder / "gzip" / f"{name}.gz")
+    return next((place for place in places if place.is_file()), None)
+
+
+def lacking(folder: Path, names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that ``folder`` holds neither as they are nor packed."""
+    return [n for n in names if not (folder / n).is_file() and packed_file(folder, n) is None]
+
+
+def named_missing(missing: Sequence[str], files: Collection[str]) -> str:
+    """Names what is ``missing``; where the others of ``files`` are there, in which forms it may come."""
+    forms = "" if len(missing) == len(files) else ", packed as .gz or not"
+    return f"missing: {', '.join(missing)}{forms}"
+
+
+@contextmanager
+def unpacked(root: Path, kind: str, files: Mapping[str, Official]) -> Iterator[Path]:
+    """A folder like ``root`` in whose ``<kind>/raw`` all of ``files`` lie as they are.
+
+    It is ``root`` itself: what lies there packed is unpacked beside, each file whole or not at all. Where
+    that cannot be written, a temporary folder takes its place.
+
+    Args:
+        root: Its ``<kind>/raw`` lacks none of them, see :func:`lacking`.
+        kind: Name of the set's folder, for example ``"MNIST"``.
+        files: What is known of each, by its name without ``.gz``.
+
+    Raises:
+        DataFileError: A packed file is damaged, or not the official one, or there is no room for its
+            content.
+    """
+    folder = place = root / kind / "raw"
+    with ExitStack() as temporary:
+        for name, official in files.items():
+            packed = packed_file(folder, name)
+            if (folder / name).is_file() or packed is None:
+                continue
+            content = _content(packed, official)
+            if place == folder and (why := _failed_to_write(place / name, content, packed)):
+                log.info("%s: unpacked elsewhere, for this run alone", why)
+                made = temporary.enter_context(tempfile.TemporaryDirectory(prefix="cnnexp-"))
+                place = Path(made) / kind / "raw"
+                place.mkdir(parents=True)
+            if place != folder and (why := _failed_to_write(place / name, content, packed)):
+                raise DataFileError(f"{packed} cannot be unpacked: {why}")
+        if place != folder:
+            for name in files:
+                if not (place / name).exists():
+                    (place / name).symlink_to((folder / name).resolve())
+        yield place.parents[1]
+
+
+def _content(packed: Path, official: Official) -> bytes:
+    again = "delete it to have it downloaded again, or fetch it anew"
+    try:
+        whole = packed.read_bytes()
+        content = gzip.decompress(whole)
+        if not whole:
+            raise EOFError("it is empty")
+    except (OSError, EOFError, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise DataFileError(f"{packed} is damaged or cut off ({reason}); {again}") from error
+    for part, data, expected in (
+        ("its md5", whole, None if official.content else official.packed),
+        ("the md5 of what is in it", content, official.content),
+    ):
+        found = hashlib.md5(data).hexdigest()
+        if expected not in (None, found):
+            raise DataFileError(
+                f"{packed} is not the official file: {part} is {found}, expected {expected}; {again} "
+                f"(a file that you packed yourself: unpack it there, gunzip {packed.name})"
+            )
+    return content
+
+
+def _failed_to_write(file: Path, content: bytes, like: Path) -> str:
+    """Write ``file`` whole or not at all, for whoever may read ``like``; why not, empty if it is done."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+        try:
+            with os.fdopen(handle, "wb") as scratch:
+                scratch.write(content)
+            shutil.copymode(like, name)
+            os.replace(name, file)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        return f"{file.parent} cannot be written ({error.strerror or error})"
+    log.info("unpacked %s", like)
+    return ""

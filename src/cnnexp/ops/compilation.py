@@ -1,0 +1,139 @@
+"""The kernels' compilation: said while it goes on, its results kept, its time counted apart.
+
+numba compiles a kernel when it is called for the first time with arguments of its kind, Triton too; both
+keep the result in a cache folder, so that it happens once a machine. numba tells of it beforehand, by its
+events, and only where the cache lacks the kernel; Triton tells afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+__all__ = ["clock", "kept_in", "said_on", "seconds_compiling", "watch_numba", "watch_triton"]
+
+log = logging.getLogger(__name__)
+
+_seconds = 0.0
+_watching: list[Any] = []
+
+
+def seconds_compiling() -> float:
+    """How long this process has compiled kernels so far."""
+    return _seconds
+
+
+def clock() -> float:
+    """Seconds on a clock that stands still while kernels are compiled: for the pace of a training.
+
+    Like ``time.perf_counter``, whose differences alone mean something.
+    """
+    return time.perf_counter() - _seconds
+
+
+def kept_in(kernel: Callable[..., Any]) -> str:
+    """The folder in which numba keeps what it compiles of ``kernel``, a function in a file; "" if none.
+
+    That is a folder in ``NUMBA_CACHE_DIR``, else ``__pycache__`` beside the file, else one in the user's
+    cache folder: the first that can be written. Where there is none, numba refuses ``cache=True``.
+    """
+    from numba.core.caching import FunctionCache  # where it decides: there is no other way to ask
+
+    try:
+        return FunctionCache(kernel).cache_path
+    except RuntimeError:
+        return ""
+
+
+def watch_numba(folder: str) -> None:
+    """Say from now on what numba compiles of cnnexp's, and count how long.
+
+    Args:
+        folder: Where it keeps the results, see :func:`kept_in`.
+    """
+    from numba.core import event
+
+    if _watching:
+        return
+
+    class Watch(event.Listener, _Watch):
+        def on_start(self, event: Any) -> None:
+            self.begin(event.data["dispatcher"].py_func)
+
+        def on_end(self, event: Any) -> None:
+            self.end(event.data["dispatcher"].py_func)
+
+    _watching.append(Watch(folder))
+    event.register("numba:compile", _watching[0])
+
+
+@contextmanager
+def said_on(stream: TextIO) -> Iterator[None]:
+    """Say it on ``stream``, in commands that set up no logging."""
+    handler, level = logging.StreamHandler(stream), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+class _Watch:
+    """Counts compilations; one within another is part of it."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.depth = self.done = 0
+        self.began = 0.0
+
+    def begin(self, function: Any) -> None:
+        if self.depth == 0 and not function.__module__.startswith("cnnexp."):
+            return  # a user's
+        if self.depth == 0:
+            self.began = time.perf_counter()
+            if self.done == 0:
+                self.announce()
+        self.depth += 1
+
+    def end(self, function: Any) -> None:
+        global _seconds
+        if self.depth == 0:
+            return
+        self.depth -= 1
+        if self.depth == 0:
+            self.done += 1
+            _seconds += time.perf_counter() - self.began
+            log.info("compiled %s: %d so far, %.0f s", function.__name__, self.done, _seconds)
+
+    def announce(self) -> None:
+        if self.folder:
+            log.info(
+                "compiling kernels for this processor, once a machine: about half a minute (kept in %s)",
+                self.folder,
+            )
+        else:
+            log.warning(
+                "compiling kernels for this processor, about half a minute at every start, since no "
+                "folder can be written to keep them in: set NUMBA_CACHE_DIR to one that can"
+            )
+
+
+def watch_triton() -> None:
+    """Count from now on how long Triton compiles."""
+    from triton import knobs
+
+    before = knobs.compilation.listener
+
+    def listen(**details: Any) -> None:
+        global _seconds
+        if not details["cache_hit"]:
+            _seconds += details["times"].total / 1e6
+        if before is not None:
+            before(**details)
+
+    knobs.compilation.listener = listen

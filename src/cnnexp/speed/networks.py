@@ -1,0 +1,50 @@
+"""The networks whose training steps are timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from cnnexp.models import LeNet5, SeedCNN, VGGLike, torchvision_model
+
+__all__ = ["MODELS", "TimedNetwork"]
+
+
+@dataclass(frozen=True)
+class TimedNetwork:
+    """One network of ten classes.
+
+    Attributes:
+        make: Makes it, with random weights, for images of a height and width.
+        channels: C of the images.
+        size: Their height and width, unless another is asked for.
+        least: The least size that it takes.
+    """
+
+    make: Callable[[int], nn.Module]
+    channels: int = 3
+    size: int = 64
+    least: int = 32
+
+
+def _torchvision(name: str, least: int = 1) -> TimedNetwork:
+    return TimedNetwork(lambda size: torchvision_model(name), least=least)
+
+
+def _ours(kind: Callable[..., nn.Module], least: int) -> TimedNetwork:
+    make = partial(kind, 1, 10)
+    return TimedNetwork(lambda size: make(image_size=(size, size)), 1, 28, least)
+
+
+MODELS: Mapping[str, TimedNetwork] = {
+    "seed_cnn": _ours(SeedCNN, 16),
+    "lenet5": _ours(LeNet5, 16),
+    "vgg": _ours(VGGLike, 8),
+    "resnet18": _torchvision("resnet18"),
+    "mobilenet_v3_small": _torchvision("mobilenet_v3_small"),
+    "vgg11": _torchvision("vgg11", 32),
+    "vgg11_bn": _torchvision("vgg11_bn", 32),
+}

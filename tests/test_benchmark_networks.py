@@ -1,0 +1,77 @@
+"""``benchmarks/networks.py`` at a tiny size, and its tables; no figure of this machine is asserted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_results import NETWORKS
+
+ABOUT = {"rounds": "3", "date": "2026-01-02", "processor": "P", "threads": "2"}
+ABOUT |= {"python": "3.11.7", "torch": "2.14.1+cpu"}
+
+
+def _rows(what: str, **milliseconds: float) -> list[dict[str, str]]:
+    names = {"nchw": "torch NCHW", "last": "torch channels_last", "low": "torch bfloat16"}
+    names |= {"auto": "cnnexp auto", "direct": "cnnexp direct", "auto_low": "cnnexp auto, bfloat16"}
+    return [
+        {"what": what, "way": names[way], "full_ms": str(ms), **ABOUT}
+        for way, ms in milliseconds.items()
+    ]
+
+
+@pytest.mark.parametrize("study", ["networks", "step"])
+def test_it_measures_and_makes_a_table(
+    study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = NETWORKS.Steps("lenet5", 16, 2)
+    tiny = NETWORKS.STUDIES[study]._replace(steps=(small,), compiles=False)
+    if study == "step":
+        tiny = tiny._replace(algorithms=("fused", "auto"))
+    monkeypatch.setitem(NETWORKS.STUDIES, study, tiny)
+    monkeypatch.setattr(NETWORKS, "RUNS", 2)
+    NETWORKS.main([study, "--rounds", "2", "--results", str(tmp_path)])
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f"{study}-1.csv", f"{study}-2.csv"]
+    said = capsys.readouterr().out
+    assert "run 2 of 2: lenet5, 16×16, batch 2\n" in said
+    made = said[said.index("| ") :].strip()
+    assert made == NETWORKS.table(study, NETWORKS.read(study, tmp_path))
+    widths = {line.count("|") for line in made.splitlines() if line.startswith("|")}
+    assert len(widths) == 1
+    assert made.splitlines()[-1].startswith(
+        f"Made by `python benchmarks/networks.py {study}`: 2 runs of 2 rounds; 20"
+    )
+    row = "`lenet5`, 16×16, batch 2" if study == "networks" else "`backward=auto`, the default"
+    (line,) = [line for line in made.splitlines() if line.startswith(f"| {row} | ")]
+    assert re.search(r"\d+\.\d", line)
+
+
+def test_the_table_says_where_it_is_faster_and_where_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [NETWORKS.Steps(f"net{i}", 28, 8) for i in range(3)]
+    study = NETWORKS.STUDIES["networks"]._replace(steps=tuple(steps))
+    monkeypatch.setitem(NETWORKS.STUDIES, "networks", study)
+    runs = [
+        _rows("a", nchw=20, last=10, low=5, auto=5 * k, direct=22, auto_low=4)
+        + _rows("b", nchw=10, last=20, low=12, auto=12, direct=23, auto_low=12 * k)
+        + _rows("c", nchw=10, last=10, low=10, auto=9.5 * k, direct=10, auto_low=10)
+        for k in (1.0, 1.1)
+    ]
+    lines = NETWORKS.table("networks", runs).splitlines()
+    assert lines[2:5] == [
+        "| `net0`, 28×28, batch 8 | 10.0 | 0.50–0.55 | faster | 2.20 | 5.0 | 0.80 |",
+        "| `net1`, 28×28, batch 8 | 10.0 | 1.20 | slower | 2.30 | 12.0 | 1.00–1.10 |",
+        "| `net2`, 28×28, batch 8 | 10.0 | 0.95–1.05 | the same | 1.00 | 10.0 | 1.00 |",
+    ]
+    assert lines[-1].endswith(
+        "2 runs of 3 rounds; 2026-01-02; P, 2 threads; Python 3.11.7, torch 2.14.1."
+    )
+
+
+def test_what_is_not_measured_is_said(tmp_path: Path) -> None:
+    nothing: list[Any] = NETWORKS.read("networks", tmp_path)
+    assert NETWORKS.table("networks", nothing) == (
+        "Not measured yet: `python benchmarks/networks.py networks`."
+    )
