@@ -25,9 +25,7 @@ _NAMED = 5  # of the layers that one line names
 Run = Callable[[nn.Module, Tensor], Any]
 
 
-def choose_algorithms(
-    network: nn.Module, images: Tensor, run: Run | None = None
-) -> dict[str, str]:
+def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None) -> dict[str, str]:
     """Which algorithm is the fastest for each layer of ``network`` that is set to ``auto``.
 
     ``network`` itself is run, forward, once, in training mode, with its hooks; no backward pass is.
@@ -48,8 +46,9 @@ def choose_algorithms(
     Returns:
         Names of layers and algorithms, for :func:`pin_algorithms`.
     """
-    images = images.clone() if images.is_inference() else images
     with torch.inference_mode(False), torch.compiler.set_stance("force_eager"):
+        if images.is_inference():  # of inference mode, which autograd does not keep
+            images = images.clone()
         initialise_lazy(network, images)
         with left_as_found(network), torch.enable_grad():
             network.to(images.device)
