@@ -183,6 +183,7 @@ def _network(habit: str) -> nn.Module:
     return network
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")  # and in use everywhere
 @pytest.mark.parametrize("habit", [*MADE, *DONE])
 def test_choosing_leaves_any_network_as_it_was_found(
     habit: str, monkeypatch: pytest.MonkeyPatch
