@@ -107,7 +107,7 @@ MADE: dict[str, Callable[[Net], Any]] = {
     "parametrised": lambda n: register_parametrization(n.conv, "weight", _Double()),
     "a computed attribute": lambda n: setattr(n, "scale", torch.ones(2, requires_grad=True) * 2),
     "a file, a lock, a lambda": _open_file,
-    "a hook": lambda n: n.conv.register_forward_hook(lambda m, i, o: o * 1),
+    "a hook": lambda n: n.conv.register_forward_hook(lambda *seen: seen[2] + 0),
     "frozen in part": _frozen,
     "with gradients": _with_grad,
     "in evaluation": lambda n: n.eval(),

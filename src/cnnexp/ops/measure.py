@@ -80,7 +80,7 @@ def _apart(device: torch.device) -> Iterator[None]:
 
 def _no_saved_tensors_hooks() -> AbstractContextManager[None]:
     """The innermost hooks alone count: ours, that do nothing."""
-    if torch._C._autograd._saved_tensors_hooks_get_disabled_error_message() is not None:
+    if torch._C._autograd._saved_tensors_hooks_get_disabled_error_message() is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return nullcontext()  # somebody has seen to it that there are none
     return torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is)
 
