@@ -207,15 +207,16 @@ def _safetensors(
     model: PlainNetwork, trained: TrainedNetwork, file: Path
 ) -> Callable[[Tensor], Tensor]:
     (safe,) = _needs("safetensors.torch")
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    whole = model.state_dict()
+    state = {name: v.contiguous() for name, v in whole.items() if isinstance(v, Tensor)}
     safe.save_file(state, os.fspath(file), metadata=_description(trained))
     loaded = safe.load_file(os.fspath(file))
 
     def run(images: Tensor) -> Tensor:
         with left_as_found(model), torch.inference_mode():
-            for value in model.state_dict().values():  # so that what it gives comes from the file
-                value.zero_()
-            model.load_state_dict(loaded)
+            for name in state:  # so that what it gives comes from the file
+                whole[name].zero_()
+            model.load_state_dict({**whole, **loaded})
             return model(images)
 
     return run
