@@ -88,7 +88,12 @@ class Spy(Callback):
             raise RuntimeError("as asked for")
 
     def on_validation_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         if trainer.sanity_checking:
             self.seen.sanity += 1
@@ -96,7 +101,12 @@ class Spy(Callback):
             self.seen.validation += 1
 
     def on_test_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self.seen.test.append(torch.is_inference_mode_enabled())
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import (
+    BaseFinetuning,
     Callback,
     GradientAccumulationScheduler,
     ModelCheckpoint,
     ModelPruning,
     SpikeDetection,
 )
-from lightning.pytorch.trainer.states import TrainerFn
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from cnnexp.runs import RunFolder
@@ -33,9 +33,12 @@ def at_home(callbacks: Sequence[Callback], folder: RunFolder) -> list[Callback]:
         elif isinstance(callback, SpikeDetection):
             _mend(callback)
         elif isinstance(callback, ModelPruning):
+            callback._copy_param = _rewind  # pyright: ignore[reportAttributeAccessIssue]
             beside.append(_PruningMasks())
         elif isinstance(callback, GradientAccumulationScheduler):
             beside.append(_ResumedAccumulation(callback))
+        elif isinstance(callback, BaseFinetuning):
+            beside.append(_ResumedFinetuning())
     return [*callbacks, *beside]
 
 
@@ -55,6 +58,14 @@ def _mend(callback: SpikeDetection) -> None:
         callback.exclude_batches_path = str(Path(path).absolute())
 
 
+def _rewind(new: nn.Module, old: nn.Module, name: str) -> None:
+    """Give a weight its first value, but not the memory that Lightning 2.6 remembers it by."""
+    ModelPruning._copy_param(new, old, name)
+    weight = getattr(new, f"{name}_orig", getattr(new, name))
+    if isinstance(weight, Tensor):
+        weight.data = weight.data.clone()
+
+
 class _ResumedAccumulation(Callback):
     """Tell the Trainer how many batches a step is by, where it resumes in the middle of an epoch."""
 
@@ -67,8 +78,26 @@ class _ResumedAccumulation(Callback):
         trainer.accumulate_grad_batches = count
 
 
+class _ResumedFinetuning(Callback):
+    """Let train, where a training resumes, what had been unfrozen before: Lightning only says so once."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """All that the optimiser has trains."""
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        trained = {id(parameter) for group in groups for parameter in group["params"]}
+        for module in pl_module.modules():
+            own = [p for p in module.parameters(recurse=False) if id(p) in trained]
+            for parameter in own:
+                parameter.requires_grad_(True)
+            if own and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.track_running_stats = True
+
+
 class _PruningMasks(Callback):
     """Keep the masks of pruned weights in checkpoints, and what these weights are without them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, dict[str, Tensor]] = {}
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
@@ -86,15 +115,18 @@ class _PruningMasks(Callback):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Prune as the training had that goes on."""
-        if trainer.state.fn != TrainerFn.FITTING:
-            return
-        for place, kept in checkpoint.get("pruned", {}).items():
+        """Take them from the checkpoint of the training that goes on."""
+        self._kept = checkpoint.get("pruned", {})
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Prune as that training had, once the optimiser knows the weights in their order."""
+        for place, kept in self._kept.items():
             layer, _, name = place.rpartition(".")
             module = pl_module.get_submodule(layer)
             weight = getattr(module, name)
             weight.data.copy_(kept["weight"])
             prune.custom_from_mask(module, name, kept["mask"].to(weight.device))
+        self._kept = {}
 
 
 def _pruned(module: nn.Module) -> list[str]:
