@@ -125,7 +125,7 @@ EFFECTS: dict[str, tuple[dict[str, str], list[str], Callable[[Run, Run], bool]]]
     ),
     "ModelPruning": (
         {"pruning_fn": "l1_unstructured", "use_lottery_ticket_hypothesis": "false"},
-        [],
+        ["diagnostics=full", "diagnostics.every=1", "logger=tensorboard"],  # which look at weights
         lambda run, plain: (
             _zeros(run.folder.last_checkpoint) > 0.7 and _zeros(plain.folder.last_checkpoint) < 0.3
         ),
