@@ -297,14 +297,14 @@ def _two(first: str, second: str, **arguments: str) -> list[str]:
         ),
         (
             _two("EarlyStopping", "EarlyStopping", a__monitor="val/loss", b__monitor="val/loss"),
-            "callbacks.b: callbacks.a is a EarlyStopping with the same settings already",
+            "callbacks.b: callbacks.a is of the same class, EarlyStopping, with the same settings, and",
         ),
         (
             [
                 *stock("EarlyStopping", monitor="val/acc", mode="max"),
                 "regularization=early_stopping",
             ],
-            "callbacks.x: regularization (EarlyStopping) is a EarlyStopping with the same settings",
+            "callbacks.x: regularization (EarlyStopping) is of the same class, EarlyStopping, with",
         ),
         (
             stock("ModelSummary", depth="2"),

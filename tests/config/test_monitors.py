@@ -64,6 +64,12 @@ def test_the_neighbours_of_such_a_metric(overrides: list[str], message: str) -> 
     assert message in str(refused.value)
 
 
+def test_a_checkpoint_knows_epoch_and_step_by_itself() -> None:
+    checked(*stock("ModelCheckpoint", monitor="step", mode="max", save_top_k="2"))
+    with pytest.raises(ConfigError, match="the run logs no 'step'"):
+        checked(*stock("EarlyStopping", monitor="step"))
+
+
 KINDS: dict[str, Sequence[str]] = {
     "EarlyStopping": ("check_on_train_epoch_end",),
     "ModelCheckpoint": ("save_on_train_epoch_end",),

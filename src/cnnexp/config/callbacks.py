@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.throughput import Throughput
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
@@ -128,7 +129,8 @@ def check_callbacks(job: TrainingJob, named: Mapping[str, Callback]) -> None:
 def _check_package(job: TrainingJob, name: str, callback: Callback) -> None:
     package = missing_package(type(callback))
     if isinstance(callback, DeviceStatsMonitor) and not callback._cpu_stats:
-        on_cpu = job.trainer.get("accelerator") == "cpu"
+        where = job.trainer.get("accelerator")
+        on_cpu = where == "cpu" or (where == "auto" and not torch.accelerator.is_available())
         if callback._cpu_stats is False or not on_cpu:
             return
     if package:
@@ -198,8 +200,8 @@ def _check_pair(one: str, a: Callback, other: str, b: Callback) -> None:
     stateful = all(type(each).state_dict is not Callback.state_dict for each in (a, b))
     if stateful and a.state_key == b.state_key:
         raise ConfigError(
-            f"{other}: {one} is a {type(a).__name__} with the same settings already, and a checkpoint "
-            f"cannot tell their states apart; leave one of them out"
+            f"{other}: {one} is of the same class, {type(a).__name__}, with the same settings, and a "
+            f"checkpoint cannot tell their states apart; leave one of them out"
         )
 
 

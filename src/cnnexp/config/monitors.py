@@ -22,7 +22,7 @@ __all__ = ["check_monitors", "check_plateau", "logged_metrics"]
 _AT_EPOCH_END = ("train/loss", "train/acc", "perf/images_per_second")
 _OF_VALIDATION = ("val/loss", "val/acc", "perf/train_seconds")
 _FIELDS = re.compile(r"\{(.*?)[:\}]")  # of a file name, as Lightning finds them
-_OF_ANY = ("epoch", "step")  # what a file name can name beside metrics
+_OF_ANY = ("epoch", "step")  # what a ModelCheckpoint knows beside metrics
 
 
 def logged_metrics(job: TrainingJob) -> list[str]:
@@ -48,7 +48,8 @@ def check_monitors(job: TrainingJob, named: Mapping[str, Callback]) -> None:
     rates = any(isinstance(callback, LearningRateMonitor) for callback in named.values())
     for name, callback in named.items():
         monitor = getattr(callback, "monitor", None)
-        if isinstance(monitor, str):
+        counts = isinstance(callback, ModelCheckpoint) and monitor in _OF_ANY
+        if isinstance(monitor, str) and not counts:
             _check_logged(job, f"{name}.monitor={monitor}", monitor, rates)
             _check_in_time(job, name, callback, monitor)
         file = getattr(callback, "filename", None)
