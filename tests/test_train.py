@@ -106,6 +106,17 @@ MISUSE = [
     (["--config-path", "nowhere"], "nowhere: there is no such folder"),
     (["--config-dir", "nowhere"], "--config-dir=nowhere: there is no such folder"),
     (["--config-name", "trian"], "trian"),
+    (
+        [
+            "+callbacks.x._target_=lightning.pytorch.callbacks.EarlyStopping",
+            "+callbacks.x.monitor=val_loss",
+        ],
+        "perf/train_seconds. Did you mean 'val/loss'?",
+    ),
+    (
+        ["+trainer.barebones=true"],
+        "trainer.barebones: a run without metrics and checkpoints is none",
+    ),
     (["data=mnist", "data.fallback=error"], "data.fallback=digits to train on the bundled digits"),
 ]
 

@@ -26,6 +26,7 @@ from omegaconf import DictConfig
 
 from cnnexp.config import Composer, ConfigError, conf_dir, plain_config
 from cnnexp.config.command import run_command
+from cnnexp.config.dry_run import end_dry_run, is_dry_run, refuse_dry_runs, scratch_folder
 from cnnexp.config.resolvers import register_resolvers
 from cnnexp.config.resumption import check_resumable, stopped_run
 from cnnexp.config.targets import allowed_prefixes
@@ -110,7 +111,7 @@ def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
         _hand_to_hydra(parser, flags)
     finally:
         folder.remove_if_empty()
-    return _exit_code([folder])
+    return end_dry_run(folder) if is_dry_run(plain) else _exit_code([folder])
 
 
 def _sweep(parser: argparse.ArgumentParser, flags: argparse.Namespace, composer: Composer) -> int:
@@ -130,6 +131,7 @@ def _sweep(parser: argparse.ArgumentParser, flags: argparse.Namespace, composer:
         config = composer.compose(overrides)
         configs.append(plain_config(config))
         folders.append(RunFolder(Path(config.hydra.sweep.dir) / config_hash(configs[-1])))
+    refuse_dry_runs(configs)
     elsewhere = launchers[-1] == "hydra/launcher=slurm"
     checksums = [_checked(plain, given, elsewhere).data.images.checksum for plain in configs]
     if any(config.get("validate_only") for config in configs):
@@ -201,6 +203,8 @@ def _agreed_folder(config: DictConfig, overrides: Sequence[str], job: TrainingJo
 
 def _run_folder(config: DictConfig, overrides: Sequence[str]) -> RunFolder:
     """A new folder for the run, or the one that the command names, if no run is in it."""
+    if is_dry_run(config):
+        return scratch_folder(overrides)
     for override in overrides:
         if override.startswith("hydra.run.dir="):
             folder = RunFolder(str(config.hydra.run.dir))

@@ -56,13 +56,14 @@ def new_folder(path: Path) -> RunFolder:
     return RunFolder(path)
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
+    """Whether two nested values are equal, tensors to the bit."""
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
     if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(same, one, other))
     return one == other
 
 
@@ -83,12 +84,12 @@ def assert_same_run(folder: RunFolder, whole: RunFolder) -> None:
     one, other = (read_checkpoint(f.last_checkpoint) for f in (folder, whole))
     for key in ("state_dict", "training_weights", "optimizer_states", "lr_schedulers", "loops"):
         if key in other:
-            assert _same(one[key], other[key]), key
-    assert _same(one["cnnexp"]["random"], other["cnnexp"]["random"])
+            assert same(one[key], other[key]), key
+    assert same(one["cnnexp"]["random"], other["cnnexp"]["random"])
     assert folder.best_checkpoint.exists() == whole.best_checkpoint.exists()
     if whole.best_checkpoint.exists():
         best = [read_checkpoint(f.best_checkpoint)["state_dict"] for f in (folder, whole)]
-        assert _same(*best)
+        assert same(*best)
     rows = [[r for r in f.read_metrics() if not _timed(r["name"])] for f in (folder, whole)]
     assert repr(rows[0]) == repr(rows[1])  # NaN of nothing measured is the same NaN
     curves = [_scalars(f) for f in (folder, whole)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import Optimizer
@@ -23,9 +24,19 @@ from cnnexp.config.accelerator import (
     check_sharded,
     parallelism,
 )
+from cnnexp.config.callbacks import (
+    check_callbacks,
+    check_finetuning,
+    check_loggers,
+    check_passes,
+    make_callbacks,
+    make_loggers,
+    named_callbacks,
+)
 from cnnexp.config.check import check_types
 from cnnexp.config.data import data_module
 from cnnexp.config.errors import ConfigError
+from cnnexp.config.monitors import check_monitors, check_plateau
 from cnnexp.config.regularization import (
     augmentations,
     clipping,
@@ -37,12 +48,13 @@ from cnnexp.config.regularization import (
 from cnnexp.config.resumption import run_identity
 from cnnexp.config.schema import ParametersConfig, TrainConfig
 from cnnexp.config.targets import check_target, instance_of, make
+from cnnexp.config.trainer import check_batches, limits_batches, trainer_arguments
 from cnnexp.data import ImageSet
 from cnnexp.models import lsuv
 from cnnexp.nn import initialise_lazy, pin_algorithms, replace_layers
 from cnnexp.optim import SAM, freeze, param_groups
-from cnnexp.runs import RunFolder
 from cnnexp.training import OnNaN, SchedulerFactory, TrainingJob, mode_of, quiet_lightning
+from cnnexp.training.trainer_settings import lightning_settings
 
 __all__ = ["build_job", "check_job"]
 
@@ -51,23 +63,6 @@ __all__ = ["build_job", "check_job"]
 _FROM_DATA = ("in_channels", "num_classes", "image_size")
 
 _MANY_PASSES = (torch.optim.LBFGS, SAM)  # call their closure more than once a step
-
-# Arguments of lightning.Trainer that other parts of the config, or the run itself, decide.
-_NOT_OF_TRAINER = {
-    "accelerator": "choose it with accelerator=auto|cpu|gpu|mps|ddp|ddp_cpu|fsdp",
-    "devices": "set accelerator.devices",
-    "precision": "set accelerator.precision",
-    "num_nodes": "set accelerator.num_nodes",
-    "strategy": "choose it with accelerator=ddp|ddp_cpu|fsdp",
-    "use_distributed_sampler": "each batch is cut into as many parts as there are processes",
-    "sync_batchnorm": "set accelerator.sync_batch_norm",
-    "logger": "choose it with logger=tensorboard|csv",
-    "callbacks": "add each with +callbacks.<name>._target_=…",
-    "default_root_dir": "set output_dir",
-    "enable_checkpointing": "checkpoints/last.ckpt and best.ckpt are part of a run",
-    "enable_model_summary": "the run's first line names the model and its size",
-    "enable_progress_bar": "it shows on a terminal only",
-}
 
 
 def build_job(
@@ -106,10 +101,10 @@ def build_job(
         label_smoothing=smoothing.epsilon if smoothing is not None else 0.0,
         backward=typed.backward.name,
         backward_layers=typed.backward.layers,
-        trainer={**_trainer(typed.trainer), **clip_settings, **device},
+        trainer={**trainer_arguments(typed, extra), **clip_settings, **device},
         parallel=parallel,
         callbacks=partial(_callbacks, typed, extra),
-        loggers=partial(_loggers, typed.logger, extra),
+        loggers=partial(make_loggers, typed.logger, extra),
         seed=typed.seed,
         monitor=typed.checkpoint.monitor,
         test=typed.test,
@@ -129,22 +124,30 @@ def check_job(job: TrainingJob, extra_targets: Sequence[str] = ()) -> None:
         ConfigError: A part refuses its arguments, or they do not fit together.
         DataUnavailableError, DataFileError: The images cannot be had.
     """
-    job.callbacks()
-    for name, node in job.config.get("logger", {}).items():
-        check_target(f"logger.{name}", node, ("save_dir",), extra_targets)
-    try:
-        with quiet_lightning():
-            Trainer(**job.trainer, logger=False, enable_checkpointing=False)
-    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+    callbacks = named_callbacks(job)
+    check_loggers(job.config.get("logger", {}), extra_targets)
     try:
         job.data.split()
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    _check_network(job)
+    check_batches(job)
+    check_callbacks(job, callbacks)
+    check_monitors(job, callbacks)
+    alone = replace(job, parallel=None)
+    try:
+        with quiet_lightning():
+            Trainer(
+                **lightning_settings(alone, Path()),
+                callbacks=[*callbacks.values()],
+                logger=False,
+                enable_model_summary=False,
+            )
+    except (MisconfigurationException, ImportError, TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+    _check_network(job, callbacks)
 
 
-def _check_network(job: TrainingJob) -> None:
+def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback]) -> None:
     """Send two images without memory through the network."""
     images = job.data.images
     expected = (2, len(images.classes))
@@ -158,9 +161,13 @@ def _check_network(job: TrainingJob) -> None:
             size = (images.channels, *images.image_size)
             reason = str(error).splitlines()[0]
             raise ConfigError(f"model: the network cannot take {size} images: {reason}") from error
+        check_finetuning(network, callbacks)
         optimizer = job.optimizer(network)
-        if job.scheduler is not None:
-            job.scheduler(optimizer, 1000)
+        if isinstance(optimizer, _MANY_PASSES):
+            check_passes(optimizer, callbacks)
+        schedule = job.scheduler(optimizer, 1000) if job.scheduler is not None else None
+        if isinstance(schedule, ReduceLROnPlateau):
+            check_plateau(job)
         if job.backward_layers is not None:
             try:
                 replace_layers(network, job.backward, quiet=True)
@@ -243,16 +250,12 @@ def _check_optimizer(typed: TrainConfig, extra: Sequence[str]) -> Callable[..., 
                 f"accelerator.precision=16-mixed: {type(made).__name__} computes the gradient more than "
                 f"once a step, which loss scaling cannot; use bf16-mixed"
             )
-    if getattr(function, "full_batch", False) and (accumulated or _limits_batches(typed.trainer)):
+    if getattr(function, "full_batch", False) and (accumulated or limits_batches(typed.trainer)):
         raise ConfigError(
             "optimizer: full-batch gradient descent takes all batches of an epoch for one step; leave "
             "trainer.accumulate_grad_batches and limit_train_batches out (data.train_size limits images)"
         )
     return function
-
-
-def _limits_batches(trainer: Mapping[str, Any]) -> bool:
-    return trainer.get("limit_train_batches", 1.0) not in (None, 1.0)
 
 
 def _optimizer(
@@ -281,17 +284,6 @@ def _optimizer(
     return instance_of("optimizer", make("optimizer", config, extra, params=groups), Optimizer)
 
 
-def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of Lightning's Trainer, which is the only one."""
-    check_target("trainer", config)
-    arguments = {key: value for key, value in config.items() if key != "_target_"}
-    for key in sorted(set(arguments) & set(_NOT_OF_TRAINER)):
-        raise ConfigError(f"trainer.{key}: {_NOT_OF_TRAINER[key]}")
-    if arguments.get("limit_test_batches", 1.0) == 0:
-        raise ConfigError("trainer.limit_test_batches=0: to leave the test out, set test=false")
-    return arguments
-
-
 def _schedule(config: TrainConfig, extra: Sequence[str]) -> SchedulerFactory | None:
     """None for a constant learning rate."""
     if config.scheduler.get("_target_") is None:
@@ -317,18 +309,6 @@ def _scheduler(
 
 
 def _callbacks(typed: TrainConfig, extra: Sequence[str]) -> list[Callback]:
-    own = [
-        instance_of(f"callbacks.{name}", make(f"callbacks.{name}", node, extra), Callback)
-        for name, node in typed.callbacks.items()
-    ]
     monitor = typed.checkpoint.monitor
-    return regularizing_callbacks(typed.regularization, monitor, mode_of(monitor)) + own
-
-
-def _loggers(config: Mapping[str, Any], extra: Sequence[str], folder: RunFolder) -> list[Logger]:
-    return [
-        instance_of(
-            f"logger.{name}", make(f"logger.{name}", node, extra, save_dir=folder.path), Logger
-        )
-        for name, node in config.items()
-    ]
+    regularizing = regularizing_callbacks(typed.regularization, monitor, mode_of(monitor))
+    return [*regularizing, *make_callbacks(typed.callbacks, extra)]

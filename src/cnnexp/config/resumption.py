@@ -24,6 +24,9 @@ _FREE = (
     *("accelerator.name", "accelerator.devices", "on_nan", "diagnostics"),
 )
 
+# Callbacks that put an average, or what is left of the weights, in the place of the weights at the end.
+_LAST_AT_THE_END = ("EMAWeightAveraging", "ModelPruning", "WeightAveraging")
+
 
 def stopped_run(overrides: Sequence[str]) -> RunFolder | None:
     """The folder that ``run=<folder>`` or ``run=latest`` names; None if the command has neither.
@@ -137,6 +140,12 @@ def _check_longer(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
             f"trainer.max_epochs={epochs}: {schedule} is laid over the {before} epochs that the run began "
             f"with; only scheduler=none and plateau can be extended"
         )
+    for key, target in new.items():
+        if key.startswith("callbacks.") and str(target).rpartition(".")[2] in _LAST_AT_THE_END:
+            raise ConfigError(
+                f"trainer.max_epochs={epochs}: {target} ends a run with other weights than those to go on "
+                f"with, so that it cannot be extended"
+            )
     if any(key.startswith("regularization.swa") for key in new):
         raise ConfigError(
             f"trainer.max_epochs={epochs}: swa averages the last of {before} epochs and cannot be extended"

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
+from cnnexp.config.conversions import converted
 from cnnexp.config.errors import ConfigError, did_you_mean
 from cnnexp.environment import variable
 
-__all__ = ["ALLOWED", "allowed_prefixes", "check_target", "instance_of", "locate", "make"]
+__all__ = [
+    "ALLOWED",
+    "allowed_prefixes",
+    "arguments_of",
+    "check_target",
+    "instance_of",
+    "locate",
+    "make",
+]
 
 # What each part of the config may name. Extended by the command line or CNNEXP_ALLOW_TARGETS only:
 # a config file that came from elsewhere must not be able to name what is run.
@@ -25,6 +37,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "logger": ("lightning.pytorch.loggers.",),
     "callbacks": ("lightning.pytorch.callbacks.", "cnnexp.training.callbacks."),
     "trainer": ("lightning.Trainer", "lightning.pytorch.Trainer"),
+    "trainer.profiler": ("lightning.pytorch.profilers.",),
 }
 
 # Packages that come with an extra of ours, as in pip install "cnnexp[optimizers]".
@@ -54,7 +67,7 @@ def locate(part: str, target: object, extra: Sequence[str] = ()) -> Callable[...
     """
     if not isinstance(target, str):
         raise ConfigError(f"{part}._target_ must be the dotted name of a class, but got {target!r}")
-    kind = part.partition(".")[0]
+    kind = part if part in ALLOWED else part.partition(".")[0]
     allowed = (*ALLOWED[kind], *extra)
     if not _within(target, allowed):
         raise ConfigError(
@@ -119,6 +132,7 @@ def check_target(
         n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
     hints = _type_hints(function)
+    arguments = _converted(part, arguments, hints, extra)
     for key, value in arguments.items():
         if key not in named and not takes_any:
             hint = did_you_mean(key, [*named, *beside])
@@ -136,6 +150,24 @@ def check_target(
     return function
 
 
+def arguments_of(
+    part: str, node: Mapping[str, Any], function: Callable[..., Any], extra: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The arguments in ``node``, checked before, as ``function`` takes them; see :func:`converted`."""
+    arguments = {key: value for key, value in node.items() if key != "_target_"}
+    return _converted(part, arguments, _type_hints(function), extra)
+
+
+def _converted(
+    part: str, arguments: Mapping[str, Any], hints: Mapping[str, Any], extra: Sequence[str]
+) -> dict[str, Any]:
+    find = partial(locate, extra=extra)
+    return {
+        key: converted(f"{part}.{key}", hints[key], value, find) if key in hints else value
+        for key, value in arguments.items()
+    }
+
+
 def make(part: str, node: Mapping[str, Any], extra: Sequence[str] = (), **given: Any) -> Any:
     """Call ``part``'s target with the arguments in ``node`` and those of ``given`` that it takes.
 
@@ -145,7 +177,7 @@ def make(part: str, node: Mapping[str, Any], extra: Sequence[str] = (), **given:
     function = check_target(part, node, tuple(given), extra)
     parameters = inspect.signature(function).parameters
     arguments = {name: value for name, value in given.items() if name in parameters}
-    arguments |= {key: value for key, value in node.items() if key != "_target_"}
+    arguments |= arguments_of(part, node, function, extra)
     try:
         return function(**arguments)
     except Exception as error:  # whatever a user's class raises
@@ -178,7 +210,9 @@ def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _accepts(hint: Any, value: Any) -> bool:
-    """Whether a YAML ``value`` fits ``hint``; hints beyond plain types are left to the target."""
+    """Whether ``value`` fits ``hint``; hints beyond plain types are left to the target."""
+    if callable(value) or isinstance(value, timedelta) or dataclasses.is_dataclass(value):
+        return True  # made from YAML for this very hint
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_accepts(a, value) for a in arguments if _is_plain(a)) or not any(
@@ -196,12 +230,26 @@ def _accepts(hint: Any, value: Any) -> bool:
         return value is None
     if (origin or hint) in (list, tuple, Sequence):
         return isinstance(value, (list, tuple))
+    if (origin or hint) in (dict, Mapping):
+        return isinstance(value, Mapping)
     return True
 
 
 def _is_plain(hint: Any) -> bool:
     kind = typing.get_origin(hint) or hint
-    kinds = (float, int, bool, str, type(None), list, tuple, Sequence, typing.Literal)
+    kinds = (
+        float,
+        int,
+        bool,
+        str,
+        type(None),
+        list,
+        tuple,
+        Sequence,
+        dict,
+        Mapping,
+        typing.Literal,
+    )
     return kind in (*kinds, typing.Union, types.UnionType)
 
 
@@ -213,4 +261,5 @@ def _spell(hint: Any) -> str:
         return "one of " + ", ".join(map(str, arguments))
     words = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
     words |= {type(None): "null", list: "a list", tuple: "a list", Sequence: "a list"}
+    words |= {dict: "a mapping", Mapping: "a mapping"}
     return words.get(typing.get_origin(hint) or hint, str(hint))

@@ -34,6 +34,7 @@ class BatchOrder(Sampler[Tensor]):
         seed: Of the shuffling; None keeps the order.
         epoch: The epoch whose order is yielded first.
         skip: Batches left out at the beginning of that epoch: it has been trained on them already.
+        same: Yield in every epoch the order of epoch 0.
         rank, ranks: Of so many processes that share each batch, which one this is; see :class:`Share`.
             Without a seed, where the order is kept, a process beyond a small batch gets none of it.
     """
@@ -46,10 +47,11 @@ class BatchOrder(Sampler[Tensor]):
         *,
         epoch: int = 0,
         skip: int = 0,
+        same: bool = False,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.size, self.batch_size, self.seed, self._same = size, batch_size, seed, same
         self.epoch, self._skip_in, self._skip = epoch, epoch, skip
         self._rank, self._ranks = rank, ranks
 
@@ -74,7 +76,8 @@ class BatchOrder(Sampler[Tensor]):
     def _order(self) -> Tensor:
         if self.seed is None:
             return torch.arange(self.size)
-        return torch.randperm(self.size, generator=seeded_generator(self.seed, self.epoch))
+        epoch = 0 if self._same else self.epoch
+        return torch.randperm(self.size, generator=seeded_generator(self.seed, epoch))
 
 
 class GatheredBatches(Dataset[tuple[Tensor, Tensor]]):
@@ -98,6 +101,7 @@ def batch_loader(
     seed: int | None = None,
     epoch: int = 0,
     skip: int = 0,
+    same: bool = False,
     num_workers: int = 0,
     pin_memory: bool = False,
     rank: int = 0,
@@ -109,13 +113,15 @@ def batch_loader(
         data: The images.
         batch_size: Images a batch, ≥ 1.
         seed: Of the shuffling; None keeps the order.
-        epoch, skip: Where to begin, see :class:`BatchOrder`.
+        epoch, skip, same: Where to begin, and whether to shuffle anew, see :class:`BatchOrder`.
         num_workers: Processes that make batches; 0 for none beside the training's. What they
             give does not depend on their number.
         pin_memory: Keep batches in page-locked memory (for a GPU).
         rank, ranks: Which part of each batch, see :class:`BatchOrder`.
     """
-    order = BatchOrder(len(data), batch_size, seed, epoch=epoch, skip=skip, rank=rank, ranks=ranks)
+    order = BatchOrder(
+        len(data), batch_size, seed, epoch=epoch, skip=skip, same=same, rank=rank, ranks=ranks
+    )
     return DataLoader(
         GatheredBatches(data),
         batch_size=None,  # the sampler yields whole batches

@@ -68,7 +68,7 @@ class ImageDataModule(L.LightningDataModule):
         self._classes = None if classes is None else tuple(classes)
         self.split_seed, self.shuffle_seed = split_seed, shuffle_seed
         self.num_workers, self.pin_memory = num_workers, pin_memory
-        self._epoch, self._skip = 0, 0
+        self._epoch, self._skip, self._same = 0, 0, False
         self._rank, self._ranks = 0, 1
 
     @property
@@ -118,6 +118,10 @@ class ImageDataModule(L.LightningDataModule):
         """Let the next training loader begin with this batch of this epoch, each counted from 0."""
         self._epoch, self._skip = epoch, batch
 
+    def repeat_first_epoch(self, same: bool) -> None:
+        """Let every training epoch have the batches of the first, or (False) an order of its own."""
+        self._same = same
+
     def share_with(self, rank: int, ranks: int) -> None:
         """Let this process have part ``rank`` (from 0) of each batch, which ``ranks`` processes share."""
         self._rank, self._ranks = rank, ranks
@@ -135,7 +139,9 @@ class ImageDataModule(L.LightningDataModule):
             leave of it).
         """
         train = self.train
-        order = BatchOrder(len(train), self.batch_size, self.shuffle_seed, epoch=epoch)
+        order = BatchOrder(
+            len(train), self.batch_size, self.shuffle_seed, epoch=epoch, same=self._same
+        )
         return self._chosen[order.batch(batch)]
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
@@ -146,6 +152,7 @@ class ImageDataModule(L.LightningDataModule):
             seed=self.shuffle_seed,
             epoch=self._epoch,
             skip=self._skip,
+            same=self._same,
         )
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:

@@ -55,6 +55,12 @@ class TracedLayer:
         return self.module.weight  # pyright: ignore[reportReturnType]
 
     @property
+    def parameter(self) -> Tensor:
+        """What trains as W: W itself, or what a pruning, which masks it, computes W from."""
+        original = getattr(self.module, "weight_orig", None)
+        return self.weight if original is None else original
+
+    @property
     def unit_dim(self) -> int:
         """The dimension of the layer's output that counts channels, or features."""
         return -1 if isinstance(self.module, nn.Linear) else 1

@@ -123,9 +123,10 @@ class StepProbe:
         for layer, seen in zip(self._layers, self._seen, strict=True):
             weight = layer.weight.detach()
             seen.weights["weight"] = torch.linalg.vector_norm(weight)
-            if id(layer.weight) in of:
-                seen.weights["weight_gradient"] = of[id(layer.weight)]
-                self._before.append((seen, layer.weight, weight.clone()))
+            trained = layer.parameter
+            if id(trained) in of:
+                seen.weights["weight_gradient"] = of[id(trained)]
+                self._before.append((seen, trained, trained.detach().clone()))
         return True
 
     @torch.no_grad()

@@ -57,6 +57,7 @@ class RunFolder:
         self.status = self.path / "status.json"
         self.metrics = self.path / "metrics.csv"
         self.tensorboard = self.path / "tensorboard"
+        self.profile = self.path / "profile"
         self.checkpoints = self.path / "checkpoints"
         self.result = self.path / "result.json"
         self.non_finite = self.path / "nonfinite.json"
@@ -179,7 +180,7 @@ class RunFolder:
         """Remove what an earlier run left, except train.log, which goes on."""
         for file in (self.config, self.provenance, self.status, self.metrics, self.result):
             file.unlink(missing_ok=True)
-        for folder in (self.tensorboard, self.checkpoints):
+        for folder in (self.tensorboard, self.profile, self.checkpoints):
             shutil.rmtree(folder, ignore_errors=True)
 
     def remove_scratch(self) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.loggers import Logger
 
 from cnnexp.data import ImageSet
@@ -30,6 +27,8 @@ from cnnexp.training.callbacks import (
     TestPictures,
     Throughput,
     TrainingPictures,
+    at_home,
+    needs_plain_kernels,
 )
 from cnnexp.training.checkpoints import CheckpointFiles
 from cnnexp.training.classifier import Classifier
@@ -37,22 +36,9 @@ from cnnexp.training.job import TrainingJob
 from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.stopping import StopSignals
+from cnnexp.training.trainer_settings import lightning_settings, overfits, validates
 
-__all__ = ["Assembly", "assemble", "make_classifier", "quiet_lightning"]
-
-log = logging.getLogger(__name__)
-
-# True here by design: batches are gathered from one tensor, so loader workers would only cost.
-_EXPECTED_WARNINGS = (
-    ".*does not have many workers which may be a bottleneck.*",
-    ".*is smaller than the logging interval Trainer.*",
-    ".*your dataloader is not resumable.*",  # its order is a function of seed and epoch
-    ".*It is recommended to use `self.log.*sync_dist=True.*",  # what is logged is every rank's
-    ".*The `srun` command is available on your system but is not used.*",  # SLURM need not be meant
-    ".*Grad strides do not match bucket view strides.*",  # of kernels with one input channel
-    ".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",  # diagnostics=off
-    ".*isinstance\\(treespec, LeafSpec\\).*",  # lightning 2.6 on torch 2.14, its own affair
-)
+__all__ = ["Assembly", "assemble", "make_classifier"]
 
 
 @dataclass
@@ -88,12 +74,15 @@ def assemble(
         ranks: The processes of the training.
     """
     job.data.share_with(ranks.rank, ranks.count)
+    job.data.repeat_first_epoch(overfits(job))
+    own = at_home(job.callbacks(), folder)
+    if needs_plain_kernels(own):
+        job = replace(job, channels_last=False)
     classifier = make_classifier(job, job.data.images, ranks)
-    validates = len(job.data.val) and job.trainer.get("limit_val_batches", 1.0) != 0
     guard = NonFiniteGuard(folder, job.on_nan, job.data.members, ranks=ranks)
     checkpoints = Checkpoints(
         folder,
-        monitor=job.monitor if validates else None,
+        monitor=job.monitor if validates(job) else None,
         mode=job.mode,
         every_n_steps=job.checkpoint_steps,
         signals=signals,
@@ -106,6 +95,8 @@ def assemble(
     throughput, history = Throughput(), EpochHistory()
     diagnostics = _diagnostics(job, ranks)
     full = job.diagnostics.name == "full"
+    own_bar = any(isinstance(callback, AnyProgressBar) for callback in own)
+    progress_bar = progress_bar and ranks.first and not own_bar
     callbacks: list[Callback] = [
         throughput,
         guard,
@@ -120,29 +111,17 @@ def assemble(
         TestPictures(job.data.images.classes, ranks=ranks, embedding=full),
         history,
         RunStatus(folder),
-        *([ProgressBar(refresh_rate=10)] if progress_bar and ranks.first else []),
+        *([ProgressBar(refresh_rate=10)] if progress_bar else []),
         checkpoints,
     ]
     loggers: list[Logger] = [MetricsFile(folder), *job.loggers(folder)]
-    settings = dict(job.trainer)
-    if not len(job.data.val):
-        settings["limit_val_batches"] = 0
-    if job.full_batch:
-        settings["accumulate_grad_batches"] = len(job.data.train_dataloader())
-    if job.parallel is not None:
-        settings |= {
-            "devices": job.parallel.devices,
-            "num_nodes": job.parallel.nodes,
-            "strategy": job.parallel.strategy(),
-            "use_distributed_sampler": False,  # each batch is cut, not the data set
-        }
     trainer = L.Trainer(
-        **settings,
+        **lightning_settings(job, folder.profile),
         default_root_dir=folder.path,
-        callbacks=[*callbacks, *job.callbacks()],
+        callbacks=[*callbacks, *own],
         logger=loggers,
-        plugins=[CheckpointFiles()],
-        enable_progress_bar=progress_bar and ranks.first,
+        plugins=[CheckpointFiles(folder.path)],
+        enable_progress_bar=progress_bar or own_bar,
         enable_model_summary=False,
     )
     return Assembly(classifier, trainer, throughput, history, checkpoints, guard, *diagnostics)
@@ -180,30 +159,3 @@ def make_classifier(job: TrainingJob, images: ImageSet, ranks: Ranks = ALONE) ->
         ranks=ranks,
         leave_out_non_finite=job.on_nan == "skip",
     )
-
-
-def _one_line_of_a_thread(arguments: threading.ExceptHookArgs) -> None:
-    """TensorBoard writes in a thread; what goes wrong there is raised at the next scalar as well."""
-    name = arguments.thread.name if arguments.thread else "a thread"
-    log.warning("%s ended: %s", name, arguments.exc_value)
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Keep back what Lightning says of itself and of what is as it should be."""
-    loggers: Sequence[logging.Logger] = [
-        logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    before, threading.excepthook = threading.excepthook, _one_line_of_a_thread
-    try:
-        with warnings.catch_warnings():
-            for message in _EXPECTED_WARNINGS:
-                warnings.filterwarnings("ignore", message)
-            yield
-    finally:
-        threading.excepthook = before
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -151,13 +151,24 @@ def _digest(stream: BinaryIO, size: int) -> bytes:
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Lets Lightning write and read its checkpoints as this module does."""
+    """Lets Lightning write and read its checkpoints as this module does.
+
+    Args:
+        run: The run folder, which is not made again where it was deleted.
+    """
+
+    def __init__(self, run: Path) -> None:
+        super().__init__()
+        self._run = run.absolute()
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """See :func:`write_checkpoint`."""
-        write_checkpoint(Path(path), checkpoint)
+        """See :func:`write_checkpoint`; folders above the file are made, as callbacks expect."""
+        file = Path(path).absolute()
+        if self._run not in file.parents or self._run.is_dir():
+            file.parent.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(file, checkpoint)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

@@ -115,6 +115,12 @@ class Classifier(AveragingModule):
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         self.test_acc = MulticlassAccuracy(num_classes, average="micro")
 
+    @property
+    def backbone(self) -> nn.ModuleList:
+        """The network's parts before the last that has parameters: what Lightning's finetuning freezes."""
+        parts = [part for part in self.network.children() if any(True for _ in part.parameters())]
+        return nn.ModuleList(parts[:-1])
+
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in 0…1 → logits (N, num_classes)."""
         return self.network(self.normalise(images))
@@ -237,7 +243,8 @@ class Classifier(AveragingModule):
         """After the epoch's last batch, log its means: callbacks at the epoch's end look for them."""
         trainer = self.trainer
         last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
-        if last or trainer.global_step == trainer.max_steps:
+        stopped = trainer.should_stop and trainer.fit_loop._can_stop_early  # as by a Timer
+        if last or stopped or trainer.global_step == trainer.max_steps:
             for name, mean in self._means.means(self._ranks).items():
                 self.log(f"train/{name}", mean, on_step=False, on_epoch=True, batch_size=1)
 
@@ -275,7 +282,8 @@ class Classifier(AveragingModule):
         scheduler = self._make_scheduler(optimizer, steps)
         when: dict[str, Any] = {"interval": "step"}
         if isinstance(scheduler, ReduceLROnPlateau):
-            when = {"interval": "epoch", "monitor": self._monitor}
+            every = self.trainer.check_val_every_n_epoch or 1
+            when = {"interval": "epoch", "monitor": self._monitor, "frequency": every}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **when}}
 
 

@@ -26,7 +26,7 @@ from cnnexp.runs import (
     config_hash,
     folder_lock,
 )
-from cnnexp.training.assemble import Assembly, assemble, quiet_lightning
+from cnnexp.training.assemble import Assembly, assemble
 from cnnexp.training.backward import settle_backward
 from cnnexp.training.callbacks import lines_above_bar
 from cnnexp.training.checkpoints import CheckpointError, read_checkpoint, read_own_checkpoint
@@ -35,6 +35,7 @@ from cnnexp.training.failures import failure_reason
 from cnnexp.training.hparams import log_hparams, log_hparams_metrics
 from cnnexp.training.job import TrainingJob
 from cnnexp.training.non_finite import NonFiniteError
+from cnnexp.training.quiet import quiet_lightning
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.resume import newest_checkpoint
 from cnnexp.training.stopping import StopSignals, TrainingPruned, TrainingStopped
@@ -172,7 +173,10 @@ def _run(
             result["test/loss"],
             result["best_epoch"],
         )
-    log.info("run folder %s", folder)
+    if job.trainer.get("profiler"):
+        log.info("profile in %s", folder.profile)
+    if not job.trainer.get("fast_dev_run"):  # which is nobody's to look for
+        log.info("run folder %s", folder)
     return result
 
 
@@ -269,8 +273,10 @@ def _train_and_test(
     where: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     trainer, classifier = made.trainer, made.classifier
+    parameters = _parameters(classifier)  # before a callback freezes some
+    boards = trainer.loggers if job.trainer.get("enable_autolog_hparams", True) else []
     if where is None:
-        log_hparams(trainer.loggers, job.config)
+        log_hparams(boards, job.config)
     begin = (where["epoch"], where["batch"]) if where else (0, 0)
     job.data.start_at(*begin)  # an earlier attempt may have left another place there
     trainer.fit(
@@ -297,7 +303,7 @@ def _train_and_test(
         "steps": steps,
         "seconds_fit": round(seconds, 2),
         "images_per_second": round(statistics.mean(rates), 1) if rates else None,
-        "parameters": _parameters(classifier),
+        "parameters": parameters,
         "seed": job.seed,
         "config_hash": config_hash(job.config),
     }
@@ -305,7 +311,7 @@ def _train_and_test(
         result["health"] = [verdict.as_dict() for verdict in made.diagnostics.health.verdicts]
     if skipped or factor != 1.0:  # said only where it makes the run another
         result |= {"steps_skipped": skipped, "lr_factor": factor}
-    log_hparams_metrics(trainer.loggers, result, steps)
+    log_hparams_metrics(boards, result, steps)
     for logger in trainer.loggers:
         logger.finalize("success")
     return result

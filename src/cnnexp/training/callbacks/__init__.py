@@ -17,6 +17,7 @@ from cnnexp.training.callbacks.progress import (
     RunStatus,
     lines_above_bar,
 )
+from cnnexp.training.callbacks.stock import at_home, needs_plain_kernels
 
 __all__ = [
     "Checkpoints",
@@ -33,5 +34,7 @@ __all__ = [
     "Throughput",
     "TrainingPictures",
     "WeightAverage",
+    "at_home",
     "lines_above_bar",
+    "needs_plain_kernels",
 ]

@@ -49,7 +49,7 @@ class Throughput(Callback):
         self.images_per_second: list[float] = []
         self._seconds = 0.0  # of the epochs before, and of this one until the clock was stopped
         self._began: float | None = None  # None while it stands still
-        self._images, self._epoch_began_at = 0, 0.0
+        self._images, self._epoch_began_at = 0, 0.0  # images since the last figure
 
     @property
     def train_seconds(self) -> float:
@@ -85,8 +85,7 @@ class Throughput(Callback):
         """Count, and stop the clock at the last batch."""
         self._images += batch[1].size(0) * trainer.world_size
         if trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches:
-            self._stop(pl_module)
-            self.images_per_second.append(self._images / (self._seconds - self._epoch_began_at))
+            self._close_epoch(pl_module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let the clock stand still."""
@@ -98,9 +97,16 @@ class Throughput(Callback):
             pl_module.log("perf/train_seconds", self._seconds, batch_size=1)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the epoch's figure."""
+        """Log the epoch's figure, that of an epoch which ended before its last batch as well."""
+        if self._images:
+            self._close_epoch(pl_module)
         if self.images_per_second:
             pl_module.log("perf/images_per_second", self.images_per_second[-1], batch_size=1)
+
+    def _close_epoch(self, pl_module: L.LightningModule) -> None:
+        self._stop(pl_module)
+        self.images_per_second.append(self._images / (self._seconds - self._epoch_began_at))
+        self._images = 0
 
     def _stop(self, pl_module: L.LightningModule) -> None:
         if self._began is None:

@@ -109,7 +109,7 @@ class TrainingPictures(Callback):
         for board in boards(trainer):
             for layer in self._layers:
                 tag = f"histogram/grad/{layer.name}"
-                _add_histogram(board, tag, layer.weight.grad, step)
+                _add_histogram(board, tag, layer.parameter.grad, step)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw what an epoch has made of the layers."""

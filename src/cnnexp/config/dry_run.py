@@ -1,0 +1,61 @@
+"""``trainer.fast_dev_run``: a run that is tried out and leaves nothing for reports to find."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cnnexp.config.errors import ConfigError
+from cnnexp.runs import RunFolder, place
+
+__all__ = ["end_dry_run", "is_dry_run", "refuse_dry_runs", "scratch_folder"]
+
+
+def is_dry_run(config: Mapping[str, Any]) -> bool:
+    """Whether ``config`` (plain types) asks for a few batches only, to see that they go through."""
+    return bool(config["trainer"].get("fast_dev_run"))
+
+
+def refuse_dry_runs(configs: Iterable[Mapping[str, Any]]) -> None:
+    """See to it that no job of a sweep is one.
+
+    Raises:
+        ConfigError: One is.
+    """
+    if any(map(is_dry_run, configs)):
+        raise ConfigError(
+            "trainer.fast_dev_run: tries one run out and keeps nothing, which a sweep cannot go on from; "
+            "leave out -m, or check all jobs with validate_only=true"
+        )
+
+
+def scratch_folder(overrides: Sequence[str]) -> RunFolder:
+    """A new folder beside all others, among the system's temporary files.
+
+    Raises:
+        ConfigError: The command names a folder.
+    """
+    if any(override.startswith("hydra.run.dir=") for override in overrides):
+        raise ConfigError(
+            "trainer.fast_dev_run: keeps nothing, so that there is nothing for hydra.run.dir; leave one of "
+            "them out"
+        )
+    return RunFolder(tempfile.mkdtemp(prefix="cnnexp-fast-dev-run-"))
+
+
+def end_dry_run(folder: RunFolder) -> int:
+    """Remove ``folder`` if all went through; what went wrong stays, with its train.log.
+
+    Returns:
+        The exit code of the command.
+    """
+    here = place()
+    if here is not None and here.rank > 0:  # the first removes it, maybe before this one looks
+        return 0 if folder.read_status().get("state", "done") == "done" else 1
+    if folder.read_status().get("state") != "done":
+        return 1
+    shutil.rmtree(folder.path)
+    print("fast_dev_run: everything goes through; nothing is kept", flush=True)
+    return 0

@@ -1,0 +1,134 @@
+"""Which metrics a training logs, and whether everything that looks at one finds it in time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
+
+from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.training import TrainingJob
+from cnnexp.training.trainer_settings import validates
+
+__all__ = ["check_monitors", "check_plateau", "logged_metrics"]
+
+_AT_EPOCH_END = ("train/loss", "train/acc", "perf/images_per_second")
+_OF_VALIDATION = ("val/loss", "val/acc", "perf/train_seconds")
+_FIELDS = re.compile(r"\{(.*?)[:\}]")  # of a file name, as Lightning finds them
+_OF_ANY = ("epoch", "step")  # what a ModelCheckpoint knows beside metrics
+
+
+def logged_metrics(job: TrainingJob) -> list[str]:
+    """The names of what callbacks find in ``trainer.callback_metrics``."""
+    penalties = [f"train/penalty/{penalty.name}" for penalty in job.penalties]
+    train = ["train/loss", "train/acc", "train/loss_step", "train/lr", *penalties]
+    return [*train, _AT_EPOCH_END[-1], *(_OF_VALIDATION if validates(job) else ())]
+
+
+def check_monitors(job: TrainingJob, named: Mapping[str, Callback]) -> None:
+    """See whether each metric that a callback monitors is logged, and before it is looked at.
+
+    Args:
+        job: Its data is loaded.
+        named: Callbacks by their place in the config. One that is neither Lightning's nor cnnexp's may
+            log any metric of its own.
+
+    Raises:
+        ConfigError: A metric is not.
+    """
+    if any(not type(c).__module__.startswith(("lightning.", "cnnexp.")) for c in named.values()):
+        return
+    rates = any(isinstance(callback, LearningRateMonitor) for callback in named.values())
+    for name, callback in named.items():
+        monitor = getattr(callback, "monitor", None)
+        counts = isinstance(callback, ModelCheckpoint) and monitor in _OF_ANY
+        if isinstance(monitor, str) and not counts:
+            _check_logged(job, f"{name}.monitor={monitor}", monitor, rates)
+            _check_in_time(job, name, callback, monitor)
+        file = getattr(callback, "filename", None)
+        if isinstance(callback, ModelCheckpoint) and file:
+            for field in set(_FIELDS.findall(file)) - set(_OF_ANY):
+                _check_logged(job, f"{name}.filename={file}", field, rates)
+
+
+def _check_logged(job: TrainingJob, what: str, metric: str, rates: bool) -> None:
+    known = logged_metrics(job)
+    if metric in known or metric.startswith("train/lr/") or (rates and metric.startswith("lr-")):
+        return
+    if metric in _OF_VALIDATION:
+        raise ConfigError(
+            f"{what}: the run has no validation, so nobody logs {metric}; see data.val_size and "
+            f"trainer.limit_val_batches"
+        )
+    raise ConfigError(
+        f"{what}: the run logs no '{metric}', but {', '.join(known)}.{did_you_mean(metric, known)}"
+    )
+
+
+def _check_in_time(job: TrainingJob, name: str, callback: Callback, monitor: str) -> None:
+    if isinstance(callback, EarlyStopping):
+        key, at_end = "check_on_train_epoch_end", callback._check_on_train_epoch_end
+        if not callback.strict:
+            return
+    elif isinstance(callback, ModelCheckpoint):
+        key, at_end = "save_on_train_epoch_end", callback._save_on_train_epoch_end
+    else:
+        return
+    every_epoch = _validates_every_epoch(job)
+    if at_end is None:
+        at_end = not validates(job) or (every_epoch and not _within_epochs(job))
+    if at_end and monitor in _OF_VALIDATION and not every_epoch:
+        raise ConfigError(
+            f"{name}.{key}=true: {monitor} is not there at the end of an epoch without validation; leave "
+            f"{key} out"
+        )
+    every = job.trainer.get("check_val_every_n_epoch", 1)
+    early = every is None or every == 1
+    if not at_end and monitor in _AT_EPOCH_END and validates(job) and early:
+        raise ConfigError(
+            f"{name}.monitor={monitor}: is there at the end of the epoch, after the first validation, which "
+            f"looks for it; add +{name}.{key}=true"
+        )
+
+
+def _validates_every_epoch(job: TrainingJob) -> bool:
+    """Whether there is a validation in each epoch, at its end at the latest."""
+    interval = job.trainer.get("val_check_interval")
+    by_epoch = job.trainer.get("check_val_every_n_epoch", 1) == 1
+    return validates(job) and by_epoch and not isinstance(interval, timedelta)
+
+
+def _within_epochs(job: TrainingJob) -> bool:
+    return job.trainer.get("val_check_interval") not in (None, 1.0) or isinstance(
+        job.trainer.get("val_check_interval"), int
+    )
+
+
+def check_plateau(job: TrainingJob) -> None:
+    """See whether a schedule that looks at validations gets one in time.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if not validates(job):
+        raise ConfigError(
+            f"scheduler: looks at {job.monitor} of each validation, but the run has none; see data.val_size "
+            f"and trainer.limit_val_batches, or use another scheduler"
+        )
+    interval, every = (
+        job.trainer.get(key, default)
+        for key, default in (("val_check_interval", None), ("check_val_every_n_epoch", 1))
+    )
+    if every is None or isinstance(interval, timedelta):
+        raise ConfigError(
+            f"scheduler: looks at {job.monitor} at the end of an epoch, which may have no validation with "
+            f"trainer.val_check_interval={job.config['trainer'].get('val_check_interval')}; count "
+            f"validations by epochs, or use another scheduler"
+        )

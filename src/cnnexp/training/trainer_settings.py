@@ -1,0 +1,73 @@
+"""What a job says to Lightning's Trainer, in the Trainer's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.profilers import (
+    AdvancedProfiler,
+    Profiler,
+    PyTorchProfiler,
+    SimpleProfiler,
+)
+
+from cnnexp.training.job import TrainingJob
+
+__all__ = ["PROFILERS", "lightning_settings", "overfits", "validates"]
+
+PROFILERS: Mapping[str, Callable[..., Profiler]] = {
+    "simple": SimpleProfiler,
+    "advanced": AdvancedProfiler,
+    "pytorch": PyTorchProfiler,
+}
+
+
+def lightning_settings(job: TrainingJob, profile: Path) -> dict[str, Any]:
+    """The arguments of ``lightning.Trainer`` that say how long and by what ``job`` trains.
+
+    Args:
+        job: Its data may be loaded for this.
+        profile: The folder of what ``trainer.profiler`` measures.
+    """
+    settings = dict(job.trainer)
+    overfit = settings.pop("overfit_batches", 0)
+    if overfit:  # Lightning would make a loader of its own that does not shuffle
+        of_val = len(job.data.val_dataloader())
+        share = max(1, int(overfit * of_val)) if isinstance(overfit, float) else overfit
+        settings |= {"limit_train_batches": overfit, "limit_val_batches": share}
+    if not len(job.data.val):
+        settings["limit_val_batches"] = 0
+    if job.full_batch:
+        settings["accumulate_grad_batches"] = len(job.data.train_dataloader())
+    if "profiler" in settings:
+        settings["profiler"] = _profiler(settings["profiler"], profile)
+    if job.parallel is not None:
+        settings |= {
+            "devices": job.parallel.devices,
+            "num_nodes": job.parallel.nodes,
+            "strategy": job.parallel.strategy(),
+            "use_distributed_sampler": False,  # each batch is cut, not the data set
+        }
+    return settings
+
+
+def overfits(job: TrainingJob) -> bool:
+    """Whether each epoch of ``job`` is by the same few batches."""
+    return bool(job.trainer.get("overfit_batches"))
+
+
+def validates(job: TrainingJob) -> bool:
+    """Whether ``job`` looks at validation images at all."""
+    limit = job.trainer.get("overfit_batches") or job.trainer.get("limit_val_batches")
+    return bool(len(job.data.val)) and limit != 0
+
+
+def _profiler(wish: Any, folder: Path) -> Profiler | None:
+    """A new one, which writes its reports into ``folder``: ``fit-<name>….txt``, ``test-<name>….txt``."""
+    if wish is None or isinstance(wish, Profiler):
+        return wish
+    name = wish if isinstance(wish, str) else "profile"
+    make = PROFILERS[wish] if isinstance(wish, str) else wish
+    return make(dirpath=folder, filename=name)
