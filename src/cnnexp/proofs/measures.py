@@ -24,7 +24,7 @@ def values_and_gradients(
     outputs = list(output) if isinstance(output, tuple) else [output]
     generator = torch.Generator().manual_seed(7)
     shape, dtype = outputs[0].shape, outputs[0].dtype
-    grad = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+    grad = torch.randn(shape, generator=generator, dtype=torch.float64).to(outputs[0].device, dtype)
     grads = torch.autograd.grad(outputs[0], [t for t in inputs if t.requires_grad], grad)
     return [t.detach() for t in outputs], list(grads)
 
@@ -69,7 +69,7 @@ def differences_error(
         output = output[0] if isinstance(output, tuple) else output
         generator.manual_seed(7)
         weights = torch.randn(output.shape, generator=generator, dtype=torch.float64)
-        return (output * weights).sum().item()
+        return (output * weights.to(output.device)).sum().item()
 
     errors = []
     with torch.no_grad():
@@ -83,5 +83,5 @@ def differences_error(
                 below = project()
                 flat[i] = value
                 numeric[i] = (above - below) / (2 * step)
-            errors.append(largest_error([grad], [numeric.view(grad.shape)]))
+            errors.append(largest_error([grad], [numeric.view(grad.shape).to(grad.device)]))
     return max(errors, default=0.0)
