@@ -48,8 +48,10 @@ def mnist_root() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What backward=auto measures in tests is no choice of the user's."""
-    os.environ["CNNEXP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """What backward=auto measures in tests is no choice of the user's, but every worker's."""
+    place = tmp_path_factory.getbasetemp()
+    under_xdist = "PYTEST_XDIST_WORKER" in os.environ
+    os.environ["CNNEXP_CACHE"] = str((place.parent if under_xdist else place) / "choices")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -92,7 +94,7 @@ def command(empty_folder: Path) -> Command:
     """Run ``python -m cnnexp.<…>`` in the empty folder, as a process of its own."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        if arguments[0].startswith("cnnexp.") and "-m" not in arguments:
+        if arguments[0].startswith("cnnexp."):
             return run_warm(arguments, {**os.environ, **environment}, empty_folder)
         return subprocess.run(
             [sys.executable, "-m", *arguments],

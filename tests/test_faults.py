@@ -17,27 +17,21 @@ from cnnexp.data import DataFileError
 from cnnexp.runs import RunFolder
 from cnnexp.training import failure_reason, read_checkpoint
 from tests.test_train import SHORT, run_folders
+from tests.warm_commands import WarmProcess
 
 LONG = (*SHORT, "trainer.max_epochs=1000", "backward=native")
 
 
-def _start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "cnnexp.train", *LONG, *arguments],
-        cwd=folder,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-        },  # small batches: threads would wait for each other
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,  # a group of its own, as a terminal's job
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+def _start(folder: Path, *arguments: str) -> WarmProcess:
+    # small batches: threads would wait for each other
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # a group of its own, as a terminal's job
+    return WarmProcess(
+        ("cnnexp.train", *LONG, *arguments), environment, folder, err_to_out=True, new_session=True
     )
 
 
-def _once(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+def _once(condition: Callable[[], object], process: WarmProcess) -> None:
     """Wait for it, as long as the process lives."""
     deadline = time.monotonic() + 240
     while not condition():
@@ -50,7 +44,7 @@ def _epochs(folder: Path, number: int) -> Callable[[], bool]:
     return lambda: any(r.read_status().get("epoch", 0) >= number for r in run_folders(folder))
 
 
-def _output(process: subprocess.Popen[str]) -> str:
+def _output(process: WarmProcess) -> str:
     out, _ = process.communicate(timeout=120)
     assert "Traceback" not in out
     return out
@@ -139,7 +133,7 @@ def test_a_run_folder_that_vanishes_ends_the_run_with_a_message(tmp_path: Path) 
     assert read_checkpoint(moved.last_checkpoint)["cnnexp"]["epoch"] >= 1
 
 
-def _workers(process: subprocess.Popen[str]) -> list[int]:
+def _workers(process: WarmProcess) -> list[int]:
     found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
     return [int(pid) for pid in found.stdout.split()]
 

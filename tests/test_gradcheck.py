@@ -29,6 +29,7 @@ def test_a_quick_check_of_one_op(command: Command, empty_folder: Path) -> None:
         (["--algorithm", "drect"], "did you mean 'direct'?"),
         (["--json", "no/such/file.json"], "--json=no/such/file.json: there is no folder"),
         (["--slow"], "unrecognized arguments: --slow"),
+        (["--device", "tpu"], "--device=tpu: must be cpu or cuda"),
     ],
 )
 def test_a_wrong_command_line_is_one_message(

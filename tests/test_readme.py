@@ -25,6 +25,7 @@ from cnnexp.config import Composer
 from cnnexp.config.resolvers import register_resolvers
 from cnnexp.train import _HYDRA_SWEEP
 from tests.conftest import ROOT, Command
+from tests.warm_commands import run_warm
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 # what makes a documented training short, without changing what it does
@@ -84,8 +85,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a sweep of one run leaves, and pictures to look at."""
     place = tmp_path_factory.mktemp("used")
     sweep = ("-m", "sweep.name=opt", "seed=0")
-    train = [sys.executable, "-m", "cnnexp.train", *sweep, *SHORT, "regularization=ema"]
-    subprocess.run(train, check=True, capture_output=True, timeout=300, cwd=place)
+    train = ("cnnexp.train", *sweep, *SHORT, "regularization=ema")
+    run_warm(train, os.environ, place).check_returncode()
     sweeps = place / "outputs" / "sweeps"
     shutil.copytree(sweeps / "opt", sweeps / "compare_optimizers")  # whose runs would take an hour
     picture = Image.new("L", (50, 70), 255)
@@ -153,8 +154,8 @@ def test_make_train_trains(empty_folder: Path) -> None:
 
 
 def test_tensorboard_shows_a_run(empty_folder: Path) -> None:
-    train = [sys.executable, "-m", "cnnexp.train", *SHORT, "diagnostics=full"]
-    subprocess.run(train, check=True, capture_output=True, timeout=300)
+    train = ("cnnexp.train", *SHORT, "diagnostics=full")
+    run_warm(train, os.environ, empty_folder).check_returncode()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -210,14 +211,10 @@ def test_tensorboard_shows_a_run(empty_folder: Path) -> None:
 def test_python_examples_run(empty_folder: Path) -> None:
     examples = [block for file in DOCUMENTS for block in _blocks(file, "python")]
     assert examples
-    for example in examples:
-        done = subprocess.run(
-            [sys.executable, "-W", "error::UserWarning", "-c", example],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+    strict = "import warnings; warnings.simplefilter('error', UserWarning)\n"
+    for number, example in enumerate(examples):
+        (empty_folder / f"example{number}.py").write_text(strict + example, encoding="utf-8")
+        done = run_warm((f"example{number}",), os.environ, empty_folder)
         assert done.returncode == 0, done.stderr
 
 

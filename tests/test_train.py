@@ -24,6 +24,7 @@ from cnnexp.config import conf_dir
 from cnnexp.runs import RunFolder
 from tests.conftest import Command
 from tests.data.idx import write_mnist
+from tests.warm_commands import WarmProcess
 
 # LeNet-5, one epoch on the digits: the way through in seconds
 SHORT = ("model=lenet5", "data=digits", "trainer.max_epochs=1", "accelerator=cpu")
@@ -253,7 +254,8 @@ def test_a_config_yaml_runs_again_with_the_same_result(
 def test_a_sweep_makes_one_folder_a_job_and_skips_what_is_done(
     command: Command, empty_folder: Path
 ) -> None:
-    sweep = ("cnnexp.train", "-m", *SHORT, "name=opt", "optimizer=adam,sgd", "seed=0,1")
+    few = ("backward=direct", "name=opt", "optimizer=adam,sgd", "seed=0,1")
+    sweep = ("cnnexp.train", "-m", *SHORT, *few)
     done = command(*sweep)
     assert done.returncode == 0, done.stderr
     runs = run_folders(empty_folder)
@@ -289,7 +291,7 @@ def test_a_failing_job_lets_the_others_run_and_the_sweep_exits_with_1(
         "        if self.at: raise RuntimeError('it broke\\nhere')\n"
     )
     done = command(
-        "cnnexp.train", "-m", *SHORT, "name=x", "allow_targets=[mylab.]",
+        "cnnexp.train", "-m", *SHORT, "backward=direct", "name=x", "allow_targets=[mylab.]",
         "+callbacks.f._target_=mylab.Fail", "+callbacks.f.at=1,0", PYTHONPATH=str(empty_folder),
     )  # fmt: skip
     assert done.returncode == 1
@@ -306,14 +308,8 @@ def test_a_failing_job_lets_the_others_run_and_the_sweep_exits_with_1(
 def test_a_signal_stops_the_run_and_its_status_says_so(
     empty_folder: Path, number: signal.Signals, code: int
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cnnexp.train", *SHORT, "trainer.max_epochs=500"],
-        cwd=empty_folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # a background job of a shell ignores SIGINT, and its children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    process = WarmProcess(
+        ("cnnexp.train", *SHORT, "trainer.max_epochs=500"), os.environ, empty_folder
     )
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 
 from cnnexp.runs import RunFolder
 from tests.conftest import Command
+from tests.warm_commands import WarmProcess
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available() or not Path("/proc").is_dir(),
@@ -34,14 +33,8 @@ def _until(condition: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def _start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "cnnexp.train", *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def _start(folder: Path, *arguments: str) -> WarmProcess:
+    return WarmProcess(("cnnexp.train", *arguments), os.environ, folder, err_to_out=True)
 
 
 def _run(folder: Path) -> RunFolder:
@@ -49,7 +42,7 @@ def _run(folder: Path) -> RunFolder:
     return RunFolder(path)
 
 
-def _ranks_of(process: subprocess.Popen[str]) -> list[int]:
+def _ranks_of(process: WarmProcess) -> list[int]:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return [
         int(pid)

@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="fewer cases: under a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
     parser.add_argument("--seed", type=int, default=0, help="of the random cases (default: 0)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     return parser
 
 
@@ -79,17 +80,22 @@ def _run(options: argparse.Namespace) -> int:
     chosen = _chosen("--op", options.op, ops.op_names())
     known = sorted({name for op in chosen for name in ops.algorithm_names(op)})
     algorithms = _chosen("--algorithm", options.algorithm, known)
+    if options.device not in ("cpu", "cuda"):
+        raise _Misuse(f"--device={options.device}: must be cpu or cuda")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise _Misuse("--device=cuda: this machine has no usable GPU")
+    device = torch.device(options.device)
     battery = QUICK if options.quick else BATTERY
     start = time.perf_counter()
     rows = []
     print(_HEAD)
     with said_on(sys.stderr):
-        for row in run_battery(battery, chosen, algorithms, options.seed):
+        for row in run_battery(battery, chosen, algorithms, options.seed, device):
             print(_line(row), flush=True)
             for failure in row.report.failures[:5]:
                 print(f"WRONG {row.op} {row.algorithm} {row.dtype}: {failure}", flush=True)
             rows.append(row)
-    controls = [negative_control(op, options.seed) for op in chosen]
+    controls = [negative_control(op, options.seed, device) for op in chosen]
     missed = [row.op for row in controls if row.report]
     wrong = [row for row in rows if not row.report]
     seconds = time.perf_counter() - start
@@ -105,6 +111,7 @@ def _run(options: argparse.Namespace) -> int:
             "torch": torch.__version__,
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "date": time.strftime("%Y-%m-%d"),
             "seed": options.seed,
             "seconds": round(seconds),

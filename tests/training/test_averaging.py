@@ -152,3 +152,12 @@ def test_values_out_of_range_are_refused() -> None:
         ExponentialAverage(1.0)
     with pytest.raises(ValueError, match=r"regularization\.swa\.start must be in \[0, 1\)"):
         StochasticWeightAverage(1.0)
+
+
+def test_an_average_from_a_checkpoint_follows_the_network_to_its_device() -> None:
+    """Checkpoints are read on the CPU; a network on another device is averaged there."""
+    module = _module()
+    average = ExponentialAverage(0.9)
+    average.update(module)
+    average.update(module.to("meta"))
+    assert {each.device.type for each in average._average.values()} == {"meta"}

@@ -16,6 +16,7 @@ from cnnexp import ops
 from cnnexp.proofs.agreement import check_against_twin, low_precision_errors
 from cnnexp.proofs.cases import CASES, SMOOTH_CASES, Case
 from cnnexp.proofs.check import Options, judge
+from cnnexp.proofs.devices import CPU, judged_on, moved, twin_on
 from cnnexp.proofs.measures import values_and_gradients
 from cnnexp.proofs.report import Report
 from cnnexp.proofs.subject import Subject
@@ -47,39 +48,51 @@ class Row(NamedTuple):
 
 
 def run_battery(
-    battery: Battery, chosen: Sequence[str], algorithms: Sequence[str], seed: int = 0
+    battery: Battery,
+    chosen: Sequence[str],
+    algorithms: Sequence[str],
+    seed: int = 0,
+    device: torch.device = CPU,
 ) -> Iterator[Row]:
     """Check every algorithm among ``algorithms`` of every op in ``chosen``, in every dtype."""
     for op in chosen:
         for algorithm in ops.algorithm_names(op):
             if algorithm in algorithms:
-                yield _double(battery, op, algorithm, seed)
+                yield _double(battery, op, algorithm, seed, device)
                 for dtype in _LOW:
-                    yield _low(battery, op, algorithm, dtype, seed)
+                    yield _low(battery, op, algorithm, dtype, seed, device)
 
 
-def _double(battery: Battery, op: str, algorithm: str, seed: int) -> Row:
+def _double(battery: Battery, op: str, algorithm: str, seed: int, device: torch.device) -> Row:
     report = Report(f"{op} {algorithm}")
-    ours, twin = called(op, algorithm), called(op, None)
+    ours, twin = called(op, algorithm), twin_on(device, op, algorithm, torch.float64)
     draw = _seeded(op, seed)
-    with _quiet():
+    with _quiet(), judged_on(device):
         while report.cases < battery.against_torch:
-            check_against_twin(report, ours, twin, CASES[op](draw))
+            check_against_twin(report, ours, twin, _drawn(op, draw, device))
         draw = _seeded(f"{op} smooth", seed)
         for _ in range(battery.derivatives):
-            case = _accepted(op, draw, twin)
+            case = _accepted(op, draw, twin, device)
             judge(report, Subject(ours, report.name), case, Options(strict=True), twin)
     return Row(op, algorithm, "float64", report)
 
 
-def _low(battery: Battery, op: str, algorithm: str, dtype: torch.dtype, seed: int) -> Row:
+def _low(
+    battery: Battery,
+    op: str,
+    algorithm: str,
+    dtype: torch.dtype,
+    seed: int,
+    device: torch.device,
+) -> Row:
     report = Report(f"{op} {algorithm} {dtype}")
-    ours, twin = called(op, algorithm), called(op, None)
+    ours, twin = called(op, algorithm), twin_on(device, op, algorithm, dtype)
     draw = _seeded(op, seed)
     errors = []
-    with _quiet():
+    with _quiet(), judged_on(device):
         while report.cases < battery.low_precision:
-            found = low_precision_errors(report, ours, twin, CASES[op](draw), dtype)
+            case = _drawn(op, draw, device)
+            found = low_precision_errors(report, ours, twin, case, dtype)
             # where torch itself overflows there is nothing to compare with
             if found is not None and math.isfinite(found[1]):
                 errors.append(found)
@@ -97,18 +110,18 @@ def _low(battery: Battery, op: str, algorithm: str, dtype: torch.dtype, seed: in
     return Row(op, algorithm, str(dtype).removeprefix("torch."), report)
 
 
-def negative_control(op: str, seed: int = 0) -> Row:
+def negative_control(op: str, seed: int = 0, device: torch.device = CPU) -> Row:
     """``op`` with gradients that are wrong by one per mille: the report must not be good."""
-    ours, twin = called(op, "direct"), called(op, None)
+    ours, twin = called(op, "direct"), twin_on(device, op, "direct", torch.float64)
 
     def wrong(*tensors: Tensor, **arguments: Any) -> Any:
         return ours(_SlightlyWrong.apply(tensors[0]), *tensors[1:], **arguments)
 
     report = Report(f"{op} wrong by 1/1000")
     draw = _seeded(f"{op} smooth", seed)
-    with _quiet():
+    with _quiet(), judged_on(device):
         while report.cases < 5 and report:
-            case = _accepted(op, draw, twin)
+            case = _accepted(op, draw, twin, device)
             report.cases += 1
             judge(report, Subject(wrong, report.name), case, Options(second_derivative=False))
     return Row(op, "wrong on purpose", "float64", report)
@@ -130,10 +143,20 @@ class _SlightlyWrong(torch.autograd.Function):
         return grad_output * 1.001
 
 
-def _accepted(op: str, draw: random.Random, twin: Callable[..., Any]) -> Case:
+def _drawn(op: str, draw: random.Random, device: torch.device) -> Case:
+    """The next random case that can be tried on ``device``."""
+    while True:
+        case = moved(CASES[op](draw), device)
+        if case is not None:
+            return case
+
+
+def _accepted(op: str, draw: random.Random, twin: Callable[..., Any], device: torch.device) -> Case:
     """A smooth case that torch does not refuse and whose gradients are not all 0."""
     while True:
-        case = SMOOTH_CASES[op](draw)
+        case = moved(SMOOTH_CASES[op](draw), device)
+        if case is None:
+            continue
         try:
             values, grads = values_and_gradients(twin, *case)
         except (RuntimeError, TypeError, ValueError, IndexError):

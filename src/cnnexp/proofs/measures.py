@@ -23,7 +23,7 @@ def values_and_gradients(
     outputs = list(output) if isinstance(output, tuple) else [output]
     generator = torch.Generator().manual_seed(7)
     shape, dtype = outputs[0].shape, outputs[0].dtype
-    grad = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+    grad = torch.randn(shape, generator=generator, dtype=torch.float64).to(outputs[0].device, dtype)
     grads = torch.autograd.grad(
         outputs[0], [t for t in inputs if isinstance(t, Tensor) and t.requires_grad], grad
     )

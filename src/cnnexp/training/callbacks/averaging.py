@@ -53,8 +53,8 @@ class WeightAverage(Callback):
             kept = self._average.get(name)
             if kept is None:
                 self._average[name] = value.clone()
-            else:
-                kept.lerp_(value, share)
+            else:  # a checkpoint is read on the CPU, before the network goes to its device
+                self._average[name] = kept.to(value.device).lerp_(value, share)
         self.updates += 1
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

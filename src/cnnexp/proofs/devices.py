@@ -1,0 +1,96 @@
+"""What the battery needs on another device than the CPU: its cases there, and arithmetic to judge.
+
+A GPU refuses some calls by ending the whole process (a class that is out of range), adds in an order
+of its own where nobody forbids it, and may round the factors of a float32 product to 10 bits.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnnexp.proofs.cases import Case
+from cnnexp.proofs.twins import called
+
+__all__ = ["judged_on", "moved", "twin_on"]
+
+CPU = torch.device("cpu")
+
+
+def moved(case: Case, device: torch.device) -> Case | None:
+    """``case`` with its tensors on ``device``, in the memory layout that they have.
+
+    None for a call that a GPU would answer by ending the process: a class beyond the logits.
+    """
+    if device.type == "cpu":
+        return case
+    target = case.arguments.get("target")
+    if target is not None and not target.is_floating_point() and target.numel():
+        logits = case.tensors[0]
+        if int(target.max()) >= logits.size(0 if logits.dim() == 1 else 1):
+            return None
+    arguments = {
+        k: _to(v, device) if isinstance(v, Tensor) else v for k, v in case.arguments.items()
+    }
+    return Case([_to(t, device) for t in case.tensors], arguments)
+
+
+def _to(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy with the same strides, gaps between elements included, which ``Tensor.to`` closes."""
+    copy = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+    return copy.copy_(tensor)
+
+
+@contextmanager
+def judged_on(device: torch.device) -> Iterator[None]:
+    """Within it a GPU computes float32 in float32, and sums in one order where it can.
+
+    Where it cannot, as in torch's own backward of max-pooling, nothing is refused or warned of.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    convolutions = torch.backends.cudnn.allow_tf32
+    products = torch.get_float32_matmul_precision()
+    fixed = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        torch.backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "(?s).*deterministic.*")
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(products)
+        torch.use_deterministic_algorithms(fixed, warn_only=warns)
+
+
+def twin_on(
+    device: torch.device, op: str, algorithm: str, dtype: torch.dtype
+) -> Callable[..., Any]:
+    """What ``algorithm`` of ``op`` in ``dtype`` must agree with on ``device``: torch's function.
+
+    On a GPU torch draws the mask of its dropout inside its kernel, so ours has another one: there
+    the twin is the formula, with the mask that ours draws, which differs between float64 and others.
+    """
+    if device.type == "cpu" or op != "dropout" or algorithm == "native":
+        return called(op, None)
+    drawn = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def dropout(input: Tensor, p: float, training: bool) -> Tensor:
+        if not 0 < p < 1 or not training:
+            return F.dropout(input, p, training)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            mask = torch.empty_like(input, dtype=drawn).bernoulli_(1 - p)
+        return input * (mask.to(input.dtype) / (1 - p))
+
+    return dropout
