@@ -37,7 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cnnexp.predict",
         description="What a trained network takes pictures for.",
-        epilog="settings: run=<folder>|latest, checkpoint=best|last, allow_targets=[mylab.]",
+        epilog=(
+            "settings: run=<folder>|<sweep>|latest, which=best|<number>|<job id> of a sweep (default: best "
+            "by validation), checkpoint=best|last, allow_targets=[mylab.]"
+        ),
     )
     parser.add_argument("arguments", nargs="*", metavar="key=value | picture | folder")
     parser.add_argument("--top", type=int, default=3, help="classes to name (default: 3)")
@@ -65,6 +68,7 @@ def _run(options: argparse.Namespace) -> int:
     )
     files = list(picture_files(places))
     characters = None if options.form is None else options.form == "character"
+    given.say_which_run("cnnexp.predict", always=True)  # no other line names it
     predictions = predict(trained, files, top=options.top, characters=characters)
     if options.json:
         found = list(predictions)

@@ -27,7 +27,8 @@ from omegaconf import DictConfig
 from cnnexp.config import Composer, ConfigError, conf_dir, plain_config
 from cnnexp.config.command import run_command
 from cnnexp.config.resolvers import register_resolvers
-from cnnexp.config.resumption import check_resumable, stopped_run
+from cnnexp.config.resumption import check_resumable
+from cnnexp.config.selection import run_to_resume
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.runs import RunFolder, claim_run_folder, config_hash, place
 from cnnexp.sweeps import Job, Ledger, log_to
@@ -86,7 +87,7 @@ def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
     for override in flags.overrides:
         if override.startswith(("sweep=", "hydra/sweeper=", "hydra/launcher=")):
             raise ConfigError(f"{override}: is for sweeps: python -m cnnexp.train -m {override} …")
-    resumed = stopped_run(flags.overrides)
+    resumed = run_to_resume(flags.overrides)
     if resumed is not None:
         flags.config_name, flags.config_dir = "config", str(resumed.path.resolve())
         flags.overrides = [o for o in flags.overrides if not o.startswith("run=")]

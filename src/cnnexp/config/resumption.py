@@ -1,9 +1,8 @@
-"""Which run a command goes on with, and whether it can."""
+"""Whether a run can be resumed by a command, and what its own config may hold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -12,7 +11,7 @@ from cnnexp.config.errors import ConfigError
 from cnnexp.runs import RunFolder, config_hash
 from cnnexp.runs.files import leaves
 
-__all__ = ["check_resumable", "run_identity", "saved_config", "stopped_run", "trained_on"]
+__all__ = ["check_resumable", "run_identity", "saved_config", "trained_on"]
 
 _LARGEST = 1 << 20  # bytes of a config.yaml; ours are of some thousand
 
@@ -23,28 +22,6 @@ _FREE = (
     *("name", "output_dir", "sweep", "logger", "validate_only", "allow_targets", "backward.layers"),
     *("accelerator.name", "accelerator.devices", "on_nan", "diagnostics"),
 )
-
-
-def stopped_run(overrides: Sequence[str]) -> RunFolder | None:
-    """The folder that ``run=<folder>`` or ``run=latest`` names; None if the command has neither.
-
-    Raises:
-        ConfigError: There is no run in it, or none at all.
-    """
-    values = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("run=")]
-    if not values:
-        return None
-    if values[-1] == "latest":
-        output_dir = [o.partition("=")[2] for o in overrides if o.startswith("output_dir=")]
-        return _latest(Path(output_dir[-1] if output_dir else "outputs"))
-    folder = RunFolder(Path(values[-1]))
-    if not folder.config.is_file() or not folder.status.is_file():
-        raise ConfigError(
-            f"run={values[-1]}: holds no run (no config.yaml and status.json); name a folder such as "
-            f"outputs/train/<name>/<time>, or run=latest"
-        )
-    saved_config(folder)
-    return folder
 
 
 def saved_config(folder: RunFolder) -> dict[str, Any]:
@@ -80,15 +57,6 @@ def saved_config(folder: RunFolder) -> dict[str, Any]:
                 f"{folder.config}: {key} holds an interpolation, which no run's config does"
             )
     return config
-
-
-def _latest(output_dir: Path) -> RunFolder:
-    found = [*output_dir.glob("train/*/*/status.json"), *output_dir.glob("sweeps/*/*/status.json")]
-    if not found:
-        raise ConfigError(f"run=latest: there is no run in {output_dir}")
-    folder = RunFolder(max(found, key=lambda file: file.stat().st_mtime_ns).parent)
-    saved_config(folder)
-    return folder
 
 
 def check_resumable(folder: RunFolder, config: Mapping[str, Any], checksum: str) -> None:
