@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -11,7 +11,7 @@ from cnnexp.config.errors import ConfigError
 from cnnexp.runs import RunFolder, config_hash
 from cnnexp.runs.files import leaves
 
-__all__ = ["check_resumable", "run_identity", "saved_config", "trained_on"]
+__all__ = ["check_overrides", "check_resumable", "run_identity", "saved_config", "trained_on"]
 
 _LARGEST = 1 << 20  # bytes of a config.yaml; ours are of some thousand
 
@@ -59,6 +59,27 @@ def saved_config(folder: RunFolder) -> dict[str, Any]:
     return config
 
 
+def check_overrides(overrides: Sequence[str], groups: Collection[str]) -> None:
+    """See whether ``overrides`` can be of a run that is resumed, whose config has values in place of choices.
+
+    Args:
+        overrides: Of the command line, without ``run=``.
+        groups: Those of the config tree.
+
+    Raises:
+        ConfigError: One chooses from a group.
+    """
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key not in groups or value.startswith("{"):
+            continue
+        hint = f"; write accelerator.name={value}" if key == "accelerator" else ""
+        raise ConfigError(
+            f"{override}: a run that is resumed keeps its {key}{hint}. It may change {', '.join(_FREE)}; for "
+            f"anything else start a new run"
+        )
+
+
 def check_resumable(folder: RunFolder, config: Mapping[str, Any], checksum: str) -> None:
     """See whether the run in ``folder`` can go on with ``config`` and the data of this checksum.
 
@@ -71,7 +92,7 @@ def check_resumable(folder: RunFolder, config: Mapping[str, Any], checksum: str)
         if not _is_free(key):
             raise ConfigError(
                 f"{key} was {old.get(key)} and cannot become {new.get(key)} in the middle of a run; start "
-                f"a new run for that"
+                f"a new run for that. A run that is resumed may change {', '.join(_FREE)}"
             )
     longer = "trainer.max_epochs" in changed
     state = folder.read_status().get("state")

@@ -13,7 +13,15 @@ from typing import Any
 
 from cnnexp.config.errors import ConfigError, did_you_mean
 
-__all__ = ["ALLOWED", "allowed_prefixes", "check_target", "instance_of", "locate", "make"]
+__all__ = [
+    "ALLOWED",
+    "allowed_prefixes",
+    "check_target",
+    "instance_of",
+    "locate",
+    "make",
+    "under_a_name",
+]
 
 # What each part of the config may name. Extended by the command line or CNNEXP_ALLOW_TARGETS only:
 # a config file that came from elsewhere must not be able to name what is run.
@@ -26,6 +34,8 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "callbacks": ("lightning.pytorch.callbacks.", "cnnexp.training.callbacks."),
     "trainer": ("lightning.Trainer", "lightning.pytorch.Trainer"),
 }
+
+_NAMED = ("callbacks", "logger")  # hold several, each under a name
 
 # Packages that come with an extra of ours, as in pip install "cnnexp[optimizers]".
 EXTRAS = {"pytorch_optimizer": "optimizers", "schedulefree": "optimizers"}
@@ -44,6 +54,13 @@ def allowed_prefixes(overrides: Sequence[str] = ()) -> tuple[str, ...]:
             values.append(value.strip("[]"))
     names = [name.strip(" '\"") for value in values for name in value.split(",")]
     return tuple(name for name in names if name)
+
+
+def under_a_name(parent: str, leaf: str) -> str:
+    """What to say where ``parent``, callbacks or logger, was given ``leaf`` directly; else ""."""
+    if parent not in _NAMED:
+        return ""
+    return f"{parent} holds as many as you like, each under a name: +{parent}.<name>.{leaf}=…"
 
 
 def locate(part: str, target: object, extra: Sequence[str] = ()) -> Callable[..., Any]:
@@ -108,6 +125,9 @@ def check_target(
     Raises:
         ConfigError: As :func:`locate`; an argument is unknown, missing or of the wrong type.
     """
+    parent, _, leaf = part.rpartition(".")
+    if parent in _NAMED and leaf.startswith("_"):
+        raise ConfigError(f"{part}={node}: {under_a_name(parent, leaf)}")
     if not isinstance(node, Mapping):
         raise ConfigError(f"{part}={node}: must be a class: {part}._target_=… and its arguments")
     target = node.get("_target_")
