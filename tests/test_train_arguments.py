@@ -27,6 +27,7 @@ MINE = {  # a user's own config folder
         "hydra": {"mode": "MULTIRUN", "sweeper": {"params": {"seed": "1,2"}}},
     },
     "mine/experiment/many.yaml": {"hydra": {"mode": "MULTIRUN"}},
+    "mine/experiment/launched.yaml": {"hydra": {"mode": "MULTIRUN", "launcher": {"jobs": 2}}},
     "mine/experiment/one.yaml": {"hydra": {"mode": "RUN"}},
     "mine/experiment/params.yaml": {
         "hydra": {"sweeper": {"params": {"optimizer": {"lr": "0.1,0.2,0.3"}}}}
@@ -124,6 +125,11 @@ def test_what_informs_informs(arguments: list[str], typed: Typed, empty_folder: 
         (["--config-dir", "mine", "seed=range(2)", "experiment=many"], 2),
         (["--config-dir", "mine", "seed=1,2", "experiment=one", "-m"], 2),
         (["--config-dir", "mine", "experiment=params", "-m"], 3),
+        (["-m", "hydra.launcher.jobs=2", "seed=1,2"], 2),
+        (["hydra.launcher.jobs=2", "seed=1,2", "hydra.mode=MULTIRUN"], 2),
+        (["--config-dir", "mine", "experiment=launched", "seed=1,2"], 2),
+        (["-m", "hydra/launcher=basic", "seed=1,2"], 2),
+        (["-m", "hydra/launcher=slurm", "hydra.launcher.partition=x", "seed=1,2"], 2),
     ],
 )
 def test_what_sweeps_is_checked_as_a_sweep(

@@ -114,11 +114,21 @@ class Composer:
     def whole(self, overrides: Sequence[str]) -> DictConfig:
         """The config of a sweep as a whole, in which what is swept keeps its default.
 
+        The launcher is ``local`` where neither the config nor ``overrides`` choose another one: its
+        settings are known then.
+
         Raises:
             ConfigError: As :meth:`compose`.
         """
         with self._explained(overrides):
-            config = self._compose(overrides, RunMode.MULTIRUN)
+            with self._hydra() as hydra:
+                loader = hydra.config_loader
+                defaults = loader.compute_defaults_list(
+                    self._name, list(overrides), RunMode.MULTIRUN
+                )
+            chosen = defaults.overrides.known_choices.get("hydra/launcher")
+            ours = ["hydra/launcher=local"] if chosen == "basic" else []
+            config = self._compose([*ours, *overrides], RunMode.MULTIRUN)
         HydraConfig.instance().set_config(config)
         return config
 

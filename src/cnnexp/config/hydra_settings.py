@@ -51,8 +51,8 @@ def for_sweep(whole: DictConfig) -> list[str]:
         ConfigError: It names the folders of jobs in another way than by their ids.
     """
     hydra, made = whole.hydra, []
-    if hydra.runtime.choices.get("hydra/launcher") == "basic":  # Hydra's default
-        made.append("hydra/launcher=local")
+    if hydra.runtime.choices.get("hydra/launcher") in ("local", "basic"):
+        made.append("hydra/launcher=local")  # before a basic of the command line, which counts
     if _raw(hydra.sweep, "dir") == _default("sweep", "dir"):
         made.append("hydra.sweep.dir=${output_dir}/sweeps/${sweep.name}")
     subdir = _raw(hydra.sweep, "subdir")
