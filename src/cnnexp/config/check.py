@@ -17,8 +17,11 @@ from cnnexp.config.schema import DataConfig, TrainConfig
 __all__ = ["check_types"]
 
 # Parts of a config that have keys of their own
-_PLAIN = ("str", "int", "bool", "list[str]")
-_PARTS = tuple(each.name for each in fields(TrainConfig) if each.type not in _PLAIN)
+_PARTS = tuple(
+    each.name
+    for each in fields(TrainConfig)
+    if str(each.type).startswith("dict") or str(each.type).endswith(("Config", "Settings"))
+)
 
 
 def check_types(config: Mapping[str, Any]) -> TrainConfig:
