@@ -49,6 +49,9 @@ def test_status_shows_each_job_and_why_one_failed(
     ledger = _ledger()
     assert _sweep("status", "opt", monkeypatch=monkeypatch) == 1
     said = capsys.readouterr().out
+    head, first, *_ = said.splitlines()
+    assert head.split()[:3] == ["which", "job", "overrides"]
+    assert first.startswith(f"0      {next(ledger.entries()).id}")
     assert "seed=0     done     1/1    90.00%   80.00%" in said
     assert "seed=2     waiting" in said
     assert "outputs/sweeps/opt: 3 jobs, 1 done, 1 failed, 1 waiting" in said

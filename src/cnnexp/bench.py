@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnnexp.commandline import import_from_here
+
 if TYPE_CHECKING:
     import torch
 
@@ -33,6 +35,7 @@ class _Misuse(Exception):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code."""
     options = _parser().parse_args(arguments)
+    import_from_here()
     try:
         _run(options)
     except _Misuse as error:

@@ -40,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m cnnexp.evaluate",
         description="How well a trained network does.",
         epilog=(
-            "settings: run=<folder>|latest, checkpoint=best|last, split=test|val|train, "
+            "settings: run=<folder>|<sweep>|latest, which=best|<number>|<job id> of a sweep (default: best "
+            "by validation), checkpoint=best|last, split=test|val|train, "
             "data=<choice> and data.<key>=… for other images, device=cpu|cuda, "
             "backward=auto (as the run)|native|…, allow_targets=[mylab.]"
         ),
@@ -68,6 +69,7 @@ def _run(options: argparse.Namespace) -> int:
     data = data_of_run(trained, settings.data, settings.extra_targets)
     with said_on(sys.stderr):
         found = _evaluations(trained, data, values["split"])
+    settings.say_which_run("cnnexp.evaluate")
     if options.json:
         print(json.dumps(_as_json(trained, data, values["split"], found), indent=2))
     else:

@@ -24,12 +24,12 @@ from cnnexp.config.targets import allowed_prefixes
 
 if TYPE_CHECKING:
     from cnnexp.explanation import Subject
-    from cnnexp.inference import TrainedNetwork
+    from cnnexp.inference import Settings, TrainedNetwork
 
 __all__ = ["main"]
 
 _OWN = {"image": "0", "label": "", "output": "", "value_range": ""}
-_OF_RUN = {"checkpoint": ""}
+_OF_RUN = {"checkpoint": ""}  # and run= and which=
 
 
 def main() -> None:
@@ -43,7 +43,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m cnnexp.explain",
         description="One image forward and backward through a network, as a page.",
         epilog=(
-            "settings: run=<folder>|latest for a trained network, with checkpoint=best|last; without it "
+            "settings: run=<folder>|<sweep>|latest for a trained network, with checkpoint=best|last and "
+            "which=best|<number>|<job id> of a sweep (default: best by validation); without it "
             "settings of cnnexp.train for an untrained one (model=lenet5 data=digits seed=3). "
             "image=<number of a test image>|<picture file> (default: 0), label=<class whose loss it is> "
             "(default: the true one; of a picture, the predicted one), output=<file> (default: "
@@ -72,7 +73,7 @@ def _run(arguments: Sequence[str]) -> int:
     trained = any(other.startswith("run=") for other in request.others)
     if request.output:
         _check_output(Path(request.output))
-    network, subject, origin = _trained(request) if trained else _untrained(request)
+    network, subject, origin, settings = _trained(request) if trained else _untrained(request)
     from cnnexp.explanation import Origin, class_named, trace, write_page
     from cnnexp.explanation.page import summary
 
@@ -84,6 +85,8 @@ def _run(arguments: Sequence[str]) -> int:
     default = network.folder.path / "explain.html"
     output = Path(request.output) if request.output else default
     command = shlex.join(["python", "-m", "cnnexp.explain", *arguments])
+    if settings is not None:
+        settings.say_which_run("cnnexp.explain")
     write_page(traced, subject, network.classes, Origin(origin, command), output)
     said = summary(traced, network.classes, subject.true_class)
     print(
@@ -126,7 +129,7 @@ def _check_output(file: Path) -> None:
         raise ConfigError(f"output={file}: is a folder; name a file, output={file}/explain.html")
 
 
-def _trained(request: _Request) -> tuple[TrainedNetwork, Subject, str]:
+def _trained(request: _Request) -> tuple[TrainedNetwork, Subject, str, Settings]:
     from cnnexp.explanation import numbered_image, picture
     from cnnexp.inference import data_of_run, load_trained, read_settings
 
@@ -144,12 +147,12 @@ def _trained(request: _Request) -> tuple[TrainedNetwork, Subject, str]:
         data = data_of_run(trained, settings.data, settings.extra_targets)
         subject = numbered_image(data.images, number)
     origin = f"{trained.folder}, {trained.checkpoint} of epoch {trained.epoch}"
-    return trained, subject, origin
+    return trained, subject, origin, settings
 
 
-def _untrained(request: _Request) -> tuple[TrainedNetwork, Subject, str]:
+def _untrained(request: _Request) -> tuple[TrainedNetwork, Subject, str, None]:
     for other in request.others:
-        if other.startswith("checkpoint="):
+        if other.startswith(("checkpoint=", "which=")):
             raise ConfigError(
                 f"{other}: goes with run=<folder>; without it the network is untrained"
             )
@@ -167,7 +170,7 @@ def _untrained(request: _Request) -> tuple[TrainedNetwork, Subject, str]:
     else:
         subject = numbered_image(images, number)
     origin = f"{network.config['name']}, untrained, seed {network.config['seed']}"
-    return network, subject, origin
+    return network, subject, origin, None
 
 
 def _with_own_keys(error: ConfigError, others: Sequence[str]) -> ConfigError:

@@ -29,7 +29,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m cnnexp.export",
         description="Write a trained network for other programs.",
         epilog=(
-            "settings: run=<folder>|latest, format=onnx|torch_export|safetensors (default: onnx), "
+            "settings: run=<folder>|<sweep>|latest, which=best|<number>|<job id> of a sweep (default: best "
+            "by validation), format=onnx|torch_export|safetensors (default: onnx), "
             "output=<file> (default: model.<ending> in the run folder), checkpoint=best|last, "
             "allow_targets=[mylab.]"
         ),
@@ -48,8 +49,10 @@ def _run(options: argparse.Namespace) -> int:
     )
     output = Path(values["output"]) if values["output"] else None
     file, difference = export(trained, values["format"], output)
+    settings.say_which_run("cnnexp.export")
     print(
-        f"{file}  {file.stat().st_size:,} bytes, from {trained.checkpoint} of epoch {trained.epoch}; "
+        f"{file}  {file.stat().st_size:,} bytes, from {trained.folder}, {trained.checkpoint} of "
+        f"epoch {trained.epoch}; "
         f"logits within {difference:.1e} of torch's"
     )
     return 0

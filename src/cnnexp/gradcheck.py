@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnexp.commandline import import_from_here
+
 if TYPE_CHECKING:
     from cnnexp.proofs import Case, Report
     from cnnexp.proofs.battery import Row
@@ -39,6 +41,7 @@ def check(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code."""
     options = _parser().parse_args(arguments)
+    import_from_here()
     try:
         sys.exit(_run(options))
     except _Misuse as error:

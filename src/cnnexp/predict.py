@@ -38,8 +38,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m cnnexp.predict",
         description="What a trained network takes pictures for.",
         epilog=(
-            "settings: run=<folder>|latest, checkpoint=best|last, value_range=[<black>,<white>] of pictures "
-            "with more than 8 bits a channel, allow_targets=[mylab.]"
+            "settings: run=<folder>|<sweep>|latest, which=best|<number>|<job id> of a sweep (default: best "
+            "by validation), checkpoint=best|last, value_range=[<black>,<white>] of pictures with more "
+            "than 8 bits a channel, allow_targets=[mylab.]"
         ),
     )
     parser.add_argument("arguments", nargs="*", metavar="key=value | picture | folder")
@@ -68,6 +69,7 @@ def _run(options: argparse.Namespace) -> int:
     )
     files = list(picture_files(places))
     characters = None if options.form is None else options.form == "character"
+    given.say_which_run("cnnexp.predict", always=True)  # no other line names it
     predictions = predict(
         trained,
         files,

@@ -17,8 +17,9 @@ from rich.console import Console
 
 from cnnexp.config import ConfigError
 from cnnexp.config.command import run_command
+from cnnexp.runs.sweep import names_of, sweep_jobs
 from cnnexp.sweeps import Ledger
-from cnnexp.sweeps.view import names_of, table
+from cnnexp.sweeps.view import table
 
 __all__ = ["main"]
 
@@ -55,13 +56,14 @@ def _ledger(arguments: argparse.Namespace) -> Ledger:
 def _status(ledger: Ledger, arguments: argparse.Namespace) -> int:
     console = Console(soft_wrap=not sys.stdout.isatty())
     while True:
-        entries = list(ledger.entries())
+        numbers = {job.id: job.number for job in sweep_jobs(ledger.path)}
+        entries = sorted(ledger.entries(), key=lambda entry: numbers.get(entry.id, -1))
         counts = Counter(entry.state for entry in entries)
         if arguments.watch and console.is_terminal:
             console.clear()
         if not console.is_terminal:
             console.width = 200
-        console.print(table(entries, names_of(entries)), markup=False)
+        console.print(table(entries, names_of(entries), numbers=numbers), markup=False)
         parts = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         console.print(f"{ledger}: {len(entries)} jobs, {parts}", highlight=False)
         for entry in entries:

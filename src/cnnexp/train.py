@@ -20,15 +20,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra import version
-from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra._internal.utils import _run_hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cnnexp.config import Composer, ConfigError, conf_dir, plain_config
+from cnnexp.config.arguments import key_of, quoted, read_arguments
 from cnnexp.config.command import run_command
-from cnnexp.config.dry_run import end_dry_run, is_dry_run, refuse_dry_runs, scratch_folder
+from cnnexp.config.dry_run import end_dry_run, is_dry_run, refuse_dry_run, scratch_folder
+from cnnexp.config.hydra_settings import (
+    check_shown,
+    folder_of,
+    for_all,
+    for_sweep,
+    is_param,
+    own_run_dir,
+    sweep_overrides,
+)
+from cnnexp.config.interpolation import blamed
 from cnnexp.config.resolvers import register_resolvers
-from cnnexp.config.resumption import check_resumable, stopped_run
+from cnnexp.config.resumption import check_overrides, check_resumable
+from cnnexp.config.selection import run_to_resume
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.runs import RunFolder, claim_run_folder, config_hash, place
 from cnnexp.sweeps import Job, Ledger, log_to
@@ -44,19 +56,6 @@ __all__ = ["main", "run_job"]
 
 log = logging.getLogger(__name__)
 
-# Hydra's own settings: here and not in conf/train.yaml, so that they hold for any root config, the
-# config.yaml of a run folder among them. Those of the command line come after them.
-_HYDRA = (
-    "hydra.output_subdir=null",  # the run folder has its own config.yaml
-    "hydra/job_logging=cnnexp",
-    "hydra/hydra_logging=cnnexp",
-)
-_HYDRA_SWEEP = (
-    "hydra/launcher=local",
-    "hydra.sweep.dir=${output_dir}/sweeps/${sweep.name}",
-    "hydra.sweep.subdir=${job_id:}",
-)
-
 _MANY = 20  # jobs that take some seconds to check
 
 
@@ -66,44 +65,43 @@ def main() -> None:
         False  # a log line that a full disk has no room for is no reason to stop
     )
     register_resolvers()
-    parser = get_args_parser()
-    flags = parser.parse_args()
-    run_command("cnnexp.train", lambda: _main(parser, flags))
+    run_command("cnnexp.train", lambda: _main(*read_arguments(sys.argv[1:])))
 
 
 def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
-    if flags.resolve and flags.cfg is None and not flags.help:
-        raise ConfigError("--resolve goes with --cfg or --help")
-    if flags.config_path is not None:  # Hydra would look beside this file
-        flags.config_path = str(Path(flags.config_path).resolve())
     composer = Composer(flags.config_name or "train", flags.config_path, flags.config_dir)
     informs = flags.help or flags.hydra_help or flags.info is not None or flags.shell_completion
     if informs or flags.cfg is not None:
         if flags.overrides and not flags.shell_completion:
             composer.compose(flags.overrides)
+        if flags.resolve or flags.package is not None:
+            check_shown(composer.compose(flags.overrides), flags)
         return _hand_to_hydra(parser, flags)
-    if flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides:
+    if flags.multirun or composer.sweeps(flags.overrides):
         return _sweep(parser, flags, composer)
+    flags.run = True
     for override in flags.overrides:
-        if override.startswith(("sweep=", "hydra/sweeper=", "hydra/launcher=")):
+        if key_of(override) in ("sweep", "hydra/sweeper", "hydra/launcher") or is_param(override):
             raise ConfigError(f"{override}: is for sweeps: python -m cnnexp.train -m {override} …")
-    resumed = stopped_run(flags.overrides)
+    resumed = run_to_resume(flags.overrides)
     if resumed is not None:
         flags.config_name, flags.config_dir = "config", str(resumed.path.resolve())
         flags.overrides = [o for o in flags.overrides if not o.startswith("run=")]
+        check_overrides(flags.overrides, composer.groups())
         composer = Composer(flags.config_name, flags.config_path, flags.config_dir)
     given = flags.overrides
-    config = composer.compose([*_HYDRA, *given])
+    config = composer.compose([*for_all(), *given])
     plain = plain_config(config)
-    job = _checked(plain, given)
+    job = _checked(config, plain, given)
     if resumed is not None:
         check_resumable(resumed, plain, job.data.images.checksum)
+    if own_run_dir(config):
+        folder_of(config, "run")
     if config.get("validate_only"):
         print("checked: this run can start")
         return 0
-    folder = resumed or _agreed_folder(config, given, job)
-    quoted = str(folder).replace("'", r"\'")
-    flags.overrides = [*_HYDRA, *given, f"hydra.run.dir='{quoted}'"]
+    folder = resumed or _agreed_folder(config, job)
+    flags.overrides = [*for_all(), *given, "hydra.mode=RUN", quoted("hydra.run.dir", folder)]
     here = place()
     if here is not None and here.rank > 0:  # the first of them writes train.log
         flags.overrides.append("hydra/job_logging=none")
@@ -115,36 +113,49 @@ def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
 
 
 def _sweep(parser: argparse.ArgumentParser, flags: argparse.Namespace, composer: Composer) -> int:
-    given = flags.overrides
-    flags.overrides = [*_HYDRA, *_HYDRA_SWEEP, *given]
+    given = composer.with_params(sweep_overrides(flags.overrides))
+    of_hydra = for_sweep(composer.whole(given))
+    flags.overrides = [*for_all(), *of_hydra, *given, "hydra.mode=MULTIRUN"]
+    flags.run, flags.multirun = False, True
     jobs = composer.jobs(flags.overrides)
     whole = composer.compose(jobs.overrides[0])
     check_settings(whole.hydra)
     known = jobs.overrides if jobs.complete else known_jobs(whole.hydra, jobs)
-    launchers = [o for o in flags.overrides if o.startswith("hydra/launcher=")]
-    if launchers[-1] == "hydra/launcher=local":
+    launcher = whole.hydra.runtime.choices["hydra/launcher"]
+    if launcher == "local":
         warm_up()  # imports while the jobs are checked
     if len(known) > _MANY:
         print(f"checking {len(known)} jobs", flush=True)
-    configs, folders = [], []
+    sweep = Path(folder_of(whole, "sweep"))
+    folders: dict[str, RunFolder] = {}
+    checksums: list[tuple[Sequence[str], Mapping[str, Any], str]] = []
     for overrides in known:
         config = composer.compose(overrides)
-        configs.append(plain_config(config))
-        folders.append(RunFolder(Path(config.hydra.sweep.dir) / config_hash(configs[-1])))
-    refuse_dry_runs(configs)
-    elsewhere = launchers[-1] == "hydra/launcher=slurm"
-    checksums = [_checked(plain, given, elsewhere).data.images.checksum for plain in configs]
-    if any(config.get("validate_only") for config in configs):
+        plain = plain_config(config)
+        refuse_dry_run(plain)
+        if (job := config_hash(plain)) in folders:
+            continue
+        folders[job] = RunFolder(sweep / job)
+        checked = _checked(config, plain, given, launcher == "slurm")
+        checksums.append((overrides, plain, checked.data.images.checksum))
+    if len(folders) < len(known):
+        different = _count(len(folders), "different job")
+        print(f"{len(known)} combinations of values make {different}: what is the same runs once")
+    if any(config.get("validate_only") for _, config, _ in checksums):
         all_of_them = "" if jobs.complete else " that are known before the sweep starts"
-        print(f"checked: {len(configs)} jobs{all_of_them} can start")
+        print(f"checked: {_count(len(folders), 'job')}{all_of_them} can start")
         return 0
-    for folder in folders:
-        _make(folder.path.parent, "hydra.sweep.dir")
-    for overrides, plain, data in zip(known, configs, checksums, strict=True):
+    _make(sweep, "hydra.sweep.dir")
+    for overrides, plain, data in checksums:
         prepare([o for o in overrides if not o.startswith("hydra")], plain, data)
-    Ledger(folders[0].path.parent).begin(sys.argv[1:])
+    Ledger(sweep).begin(sys.argv[1:])
+    flags.overrides.append(quoted("hydra.sweep.dir", sweep))  # one, whatever the jobs are called
     _hand_to_hydra(parser, flags)
-    return _exit_code(folders) if jobs.complete else 0
+    return _exit_code(list(folders.values())) if jobs.complete else 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _hand_to_hydra(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
@@ -161,9 +172,18 @@ def _hand_to_hydra(parser: argparse.ArgumentParser, flags: argparse.Namespace) -
 
 
 def _checked(
-    config: Mapping[str, Any], overrides: Sequence[str], elsewhere: bool = False
+    composed: DictConfig,
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    elsewhere: bool = False,
 ) -> TrainingJob:
     """The job of ``config``, every part of which was made once; to run here, or ``elsewhere``.
+
+    Args:
+        composed: From which ``config`` was resolved.
+        config: In plain types.
+        overrides: Of the command line.
+        elsewhere: It is to run on other machines.
 
     Raises:
         ConfigError: Something in it cannot work, or its data is not to be had.
@@ -175,7 +195,10 @@ def _checked(
     from cnnexp.training import ALONE, connect_ranks
 
     extra = allowed_prefixes(overrides)
-    job = build_job(config, extra, elsewhere=elsewhere)
+    try:
+        job = build_job(config, extra, elsewhere=elsewhere)
+    except ConfigError as error:
+        raise blamed(error, composed) from error
     if not elsewhere:
         check_nodes(job.parallel)
     ranks = ALONE if place() is None else connect_ranks(job.parallel)
@@ -190,30 +213,27 @@ def _checked(
     return job
 
 
-def _agreed_folder(config: DictConfig, overrides: Sequence[str], job: TrainingJob) -> RunFolder:
+def _agreed_folder(config: DictConfig, job: TrainingJob) -> RunFolder:
     """The run's folder, which is one for all processes that torchrun or srun started."""
     from cnnexp.training import connect_ranks
 
     if place() is None:
-        return _run_folder(config, overrides)
+        return _run_folder(config)
     ranks = connect_ranks(job.parallel)
-    own = str(_run_folder(config, overrides)) if ranks.first else ""
+    own = str(_run_folder(config)) if ranks.first else ""
     return RunFolder(ranks.from_first(own))
 
 
-def _run_folder(config: DictConfig, overrides: Sequence[str]) -> RunFolder:
-    """A new folder for the run, or the one that the command names, if no run is in it."""
+def _run_folder(config: DictConfig) -> RunFolder:
+    """A new folder for the run, or the one that hydra.run.dir names, if no run is in it."""
     if is_dry_run(config):
-        return scratch_folder(overrides)
-    for override in overrides:
-        if override.startswith("hydra.run.dir="):
-            folder = RunFolder(str(config.hydra.run.dir))
-            if folder.status.exists() or folder.config.exists():
-                raise ConfigError(
-                    f"hydra.run.dir={folder}: there is a run in it; name another folder"
-                )
-            _make(folder.path, "hydra.run.dir")
-            return folder
+        return scratch_folder(named=own_run_dir(config))
+    if own_run_dir(config):
+        folder = RunFolder(folder_of(config, "run"))
+        if folder.status.exists() or folder.config.exists():
+            raise ConfigError(f"hydra.run.dir={folder}: there is a run in it; name another folder")
+        _make(folder.path, "hydra.run.dir")
+        return folder
     parent = Path(str(config.output_dir)) / "train" / str(config.name)
     _make(parent, "output_dir")
     return claim_run_folder(parent)

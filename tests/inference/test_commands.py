@@ -138,10 +138,13 @@ def test_predict_names_every_picture_and_goes_on_after_bad_ones(
     _drawing(Path("b.png"))
     code, out, err = typed(predict, "run=run", "in", "b.png", "in/a=1.png")
     assert code == 1
-    assert err == "cnnexp.predict: in/bad.png: not a picture that can be read: no known format\n"
+    assert err == (
+        "cnnexp.predict: uses run\n"
+        "cnnexp.predict: in/bad.png: not a picture that can be read: no known format\n"
+    )
     assert [line.split()[0] for line in out.splitlines()] == ["in/a=1.png", "b.png", "in/a=1.png"]
     code, out, err = typed(predict, "run=run", "b.png", "--json", "--top", "2")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "cnnexp.predict: uses run\n")
     ((found),) = json.loads(out)
     assert found["file"] == "b.png"
     assert len(found["top"]) == 2

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from cnnexp.config.compose import conf_dir
 from cnnexp.config.errors import ConfigError, did_you_mean
 from cnnexp.config.schema import DataConfig, TrainConfig
 
 __all__ = ["check_types"]
+
+# Parts of a config that have keys of their own
+_PARTS = tuple(
+    each.name
+    for each in fields(TrainConfig)
+    if str(each.type).startswith("dict") or str(each.type).endswith(("Config", "Settings"))
+)
 
 
 def check_types(config: Mapping[str, Any]) -> TrainConfig:
@@ -42,8 +52,48 @@ def _explain(error: OmegaConfBaseException, config: Mapping[str, Any]) -> str:
         parent, _, name = key.rpartition(".")
         known = _known_fields(error)
         return f"{key}: there is no key '{name}' in {parent or 'the config'}.{did_you_mean(name, known)}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key} is missing from the config, and a run needs it"
     value = _at(config, key.split("."))
+    part = key or _replaced_part(config)
+    if part in _PARTS and not isinstance(_at(config, [part]), Mapping):
+        return _no_choice(part, _at(config, [part]))
+    if match := re.search(r"of type '(\w+)' could not be converted to (\w+)", text):
+        kinds = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+        if match[2] in kinds:
+            return f"{key}={value}: must be {kinds[match[2]]}"
+    if text.startswith("Incompatible value 'None'"):
+        return f"{key}=null: must have a value"
     return f"{key}={value}: {text}" if key else text
+
+
+def _replaced_part(config: Mapping[str, Any]) -> str:
+    """The first part that a single value stands in for; "" if none."""
+    replaced = (part for part in _PARTS if not isinstance(config.get(part, {}), Mapping))
+    return next(replaced, "")
+
+
+def _no_choice(part: str, value: object) -> str:
+    """What to say where ``part=value`` chose from a group that is none."""
+    groups = {
+        group.name: sorted(file.stem for file in group.glob("*.yaml"))
+        for group in sorted(conf_dir().iterdir())
+        if group.is_dir() and group.name != "hydra"
+    }
+    given = "null" if value is None else value
+    if part in groups:
+        return (
+            f"{part}={given}: must be a choice ({', '.join(groups[part])}), whose values may be set"
+        )
+    meant = [group for group, choices in groups.items() if given in choices]
+    hint = f" Did you mean {meant[0]}={given}?" if meant else ""
+    devices = ""
+    if part == "trainer" and not meant:
+        devices = f" Devices are chosen by accelerator={'|'.join(groups['accelerator'])}."
+    return (
+        f"{part}={given}: there is no group '{part}' to choose from; set its values, {part}.<key>=….{hint}"
+        f"{devices} The groups are {', '.join(groups)}"
+    )
 
 
 def _known_fields(error: OmegaConfBaseException) -> list[str]:

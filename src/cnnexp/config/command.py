@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from cnnexp.commandline import import_from_here
 from cnnexp.config.errors import ConfigError
 from cnnexp.runs import place
 
@@ -15,6 +16,7 @@ __all__ = ["code_of", "run_command"]
 
 def run_command(name: str, action: Callable[[], int]) -> None:
     """Exit with the code that ``action`` gives; see :func:`code_of`."""
+    import_from_here()
     for stream in (sys.stdout, sys.stderr):  # names of files and classes may be in any encoding
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

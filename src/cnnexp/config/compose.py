@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from hydra.types import RunMode
@@ -26,8 +28,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import cnnexp
+from cnnexp.config.arguments import key_of
 from cnnexp.config.errors import ConfigError, did_you_mean
-from cnnexp.config.targets import locate
+from cnnexp.config.hydra_settings import check_listed, check_swept, with_params
+from cnnexp.config.targets import locate, under_a_name
+from cnnexp.runs.files import leaves
 
 __all__ = ["Composer", "Jobs", "conf_dir", "plain_config"]
 
@@ -101,8 +106,46 @@ class Composer:
         Raises:
             ConfigError: Unknown key, unknown choice, bad syntax or an interpolation that fails.
         """
-        try:
+        with self._explained(overrides):
             config = self._compose(overrides)
+        HydraConfig.instance().set_config(config)  # what ${hydra:…} reads
+        return config
+
+    def whole(self, overrides: Sequence[str]) -> DictConfig:
+        """The config of a sweep as a whole, in which what is swept keeps its default.
+
+        The launcher is ``local`` where neither the config nor ``overrides`` choose another one: its
+        settings are known then.
+
+        Raises:
+            ConfigError: As :meth:`compose`.
+        """
+        with self._explained(overrides):
+            with self._hydra() as hydra:
+                loader = hydra.config_loader
+                defaults = loader.compute_defaults_list(
+                    self._name, list(overrides), RunMode.MULTIRUN
+                )
+            chosen = defaults.overrides.known_choices.get("hydra/launcher")
+            ours = ["hydra/launcher=local"] if chosen == "basic" else []
+            config = self._compose([*ours, *overrides], RunMode.MULTIRUN)
+        HydraConfig.instance().set_config(config)
+        return config
+
+    def sweeps(self, overrides: Sequence[str]) -> bool:
+        """Whether the config, or the command line, says ``hydra.mode=MULTIRUN``."""
+        try:
+            return self.whole(overrides).hydra.mode == RunMode.MULTIRUN
+        except ConfigError:  # which is said where the config is needed
+            return False
+
+    @contextmanager
+    def _explained(self, overrides: Sequence[str]) -> Iterator[None]:
+        """Within it what Hydra raises becomes a :class:`ConfigError`."""
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="provider=.* is not available")
+                yield
         except MissingConfigException as error:
             raise ConfigError(self._unknown_choice(error)) from error
         except OverrideParseException as error:
@@ -115,8 +158,10 @@ class Composer:
             ) from error
         except ValueError as error:  # optimizer=null: a group's choice must be a name
             raise ConfigError(self._unnamed_choice(overrides) or _first_line(error)) from error
-        HydraConfig.instance().set_config(config)  # what ${hydra:…} reads
-        return config
+        except KeyError as error:
+            raise ConfigError(f"hydra.job.env_copy: {error} is not in the environment") from error
+        except UserWarning as warning:
+            raise ConfigError(f"hydra.searchpath: there is no such folder ({warning})") from warning
 
     def _unknown_choice(self, error: MissingConfigException) -> str:
         missing = error.missing_cfg_file or ""
@@ -130,46 +175,64 @@ class Composer:
         hint = did_you_mean(choice, known)
         return f"{group}={choice}: unknown choice; known: {', '.join(known)}.{hint}"
 
-    def jobs(self, overrides: Sequence[str]) -> Jobs:
-        """What a sweep over ``overrides`` runs.
+    def groups(self) -> dict[str, list[str]]:
+        """The choices of each group, Hydra's own left out."""
+        with self._hydra() as hydra:
+            loader = hydra.config_loader
+            names = [name for name in loader.list_groups("") if name != "hydra"]
+            return {name: sorted(loader.get_group_options(name)) for name in names}
+
+    def with_params(self, overrides: Sequence[str]) -> list[str]:
+        """``overrides`` of a sweep, ``hydra.sweeper.params.<key>=…`` as the sweep over <key> that it means.
 
         Raises:
             ConfigError: An override cannot be read.
         """
         with self._hydra() as hydra:  # which globs and group names are read with
-            parser = OverridesParser.create(config_loader=hydra.config_loader)
-            return self._jobs(parser, overrides)
+            return with_params(self._parsed(hydra, overrides))
 
-    def _jobs(self, parser: OverridesParser, overrides: Sequence[str]) -> Jobs:
-        try:
-            parsed = parser.parse_overrides(list(overrides))
-        except OverrideParseException as error:
-            raise ConfigError(_unreadable(error)) from error
-        fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
-        sweeper = self.compose(fixed).hydra.sweeper
-        basic = sweeper._target_.rpartition(".")[2] == BasicSweeper.__name__
-        if not basic:
-            swept = [o.input_line or "" for o in parsed if o.is_sweep_override()]
-            return Jobs([fixed], complete=False, swept=swept)
-        for override in parsed:
-            if override.is_sweep_override() and not override.is_discrete_sweep():
-                raise ConfigError(
-                    f"{override.input_line}: Hydra's own sweeper tries listed values only; "
-                    f"write {override.key_or_group}=value,value"
-                )
-        params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-        swept = parser.parse_overrides(params)
-        hydra = [o for o in parsed if o.get_key_element().lstrip("+~").startswith("hydra.")]
-        swept += [o for o in parsed if o not in hydra]
+    def jobs(self, overrides: Sequence[str]) -> Jobs:
+        """What a sweep over ``overrides`` runs.
+
+        Raises:
+            ConfigError: An override cannot be read, swept, or leaves nothing to run.
+        """
+        with self._hydra() as hydra:
+            parsed = self._parsed(hydra, overrides)
+            for override in parsed:
+                check_swept(override)
+            fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
+            sweeper = self.compose(fixed).hydra.sweeper
+            if sweeper._target_.rpartition(".")[2] != BasicSweeper.__name__:
+                swept = [o.input_line or "" for o in parsed if o.is_sweep_override()]
+                return Jobs([fixed], complete=False, swept=swept)
+            params = leaves(sweeper.get("params") or {})
+            swept = self._parsed(hydra, [f"{key}={value}" for key, value in params if key])
+        of_hydra = [o for o in parsed if o.get_key_element().lstrip("+~").startswith("hydra.")]
+        swept += [o for o in parsed if o not in of_hydra]
+        for override in swept:
+            check_listed(override)
         batches = BasicSweeper.split_arguments(swept, max_batch_size=None)
-        same = [o.input_line or "" for o in hydra]
+        same = [o.input_line or "" for o in of_hydra]
         return Jobs([[*job, *same] for batch in batches for job in batch], complete=True)
 
-    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+    @staticmethod
+    def _parsed(hydra: Hydra, overrides: Sequence[str]) -> list[Override]:
+        try:
+            parser = OverridesParser.create(config_loader=hydra.config_loader)
+            return parser.parse_overrides(list(overrides))
+        except OverrideParseException as error:
+            raise ConfigError(_unreadable(error)) from error
+
+    def _compose(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
         """As ``hydra.compose``, which cannot look where --config-dir says."""
         with self._hydra() as hydra:
             return hydra.compose_config(
-                self._name, list(overrides), RunMode.RUN, with_log_configuration=False
+                self._name,
+                list(overrides),
+                mode,
+                with_log_configuration=False,
+                validate_sweep_overrides=mode == RunMode.RUN,
             )
 
     @contextmanager
@@ -190,31 +253,46 @@ class Composer:
     def _explain(self, error: Exception, overrides: Sequence[str]) -> str:
         """The message for an override that does not fit the config."""
         text = str(error)
-        if text.startswith("Ambiguous value"):  # optimizer=adam,sgd without -m
-            return f"{_first_line(error)}: to run each value, add -m (for a list, write [a,b])"
-        match = re.search(r"Could not override '([^']+)'", text)
+        if match := re.search(r"(?:value for argument|Sweep parameters) '(.+)'", text):
+            # optimizer=adam,sgd without -m
+            return f"{match[1]}: to run each value, add -m (for a list, write [a,b])"
+        match = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text)
         if not match:
-            return _first_line(error)
+            return _of_override(error, overrides)
         key = match[1]
         parent, _, name = key.rpartition(".")
-        given = next((o for o in overrides if o.lstrip("+~").startswith(key)), key)
+        same = [o for o in overrides if o.lstrip("+~").partition("=")[0] == key]
+        given = next(
+            iter(same), next((o for o in overrides if o.lstrip("+~").startswith(key)), key)
+        )
         choices = [
             o for o in overrides if not o.startswith(("+", "~")) and "." not in o.split("=")[0]
         ]
         base = self._base([o for o in choices if o != given])
+        if "@" in key:
+            group, _, package = key.partition("@")
+            value = given.partition("=")[2]
+            return f"{given}: no {group} is chosen for a part '{package}'; write {group}={value}"
         node = OmegaConf.select(base, parent) if parent else None
         target = node.get("_target_") if isinstance(node, DictConfig) else None
         if target is not None and _takes(parent, target, name):
             return f"{given}: not set in the config yet; {target} takes it: add +{given}"
-        of_hydra = key.startswith("hydra.")
+        of_hydra = key.startswith("hydra")
         known = [k for k in _keys(base) if k.startswith("hydra.") == of_hydra]
+        if key == "hydra":
+            return f"{given}: Hydra's own settings have keys, as in hydra.run.dir=…"
         if key in known:
-            return _first_line(error)
-        return f"{given}: there is no key '{key}' in the config.{did_you_mean(key, known)}"
+            return _of_override(error, overrides)
+        hint = did_you_mean(key, known)
+        if named := under_a_name(parent, name) if name.startswith("_") else "":
+            return f"{given}: {named}" + (f".{hint}" if hint else "")
+        return f"{given}: there is no key '{key}' in the config.{hint}"
 
     def _unnamed_choice(self, overrides: Sequence[str]) -> str:
         with self._hydra() as hydra:
             for override in OverridesParser.create().parse_overrides(list(overrides)):
+                if not override.key_or_group:
+                    return f"cannot read '{override.input_line}'; write group=choice or key=value"
                 known = hydra.config_loader.get_group_options(override.key_or_group)
                 if known and not isinstance(override.value(), (str, list)):
                     names = ", ".join(sorted(known))
@@ -247,7 +325,33 @@ def _takes(part: str, target: object, argument: str) -> bool:
 
 def _unreadable(error: OverrideParseException) -> str:
     reason = [line for line in str(error).splitlines() if line and not line.startswith("See ")]
+    nested = error.override or ""
+    if nested.count("${") > 1:
+        key, _, value = nested.partition("=")
+        return f"cannot read '{nested}': put the value into quotes, '{key}=\"{value}\"'"
     return f"cannot read '{error.override}' ({reason[-1]}); write group=choice or key=value"
+
+
+def _of_override(error: Exception, overrides: Sequence[str]) -> str:
+    """The message of ``error``, with the override that it is about in front."""
+    text, reason = str(error), error.__cause__
+    if match := re.match(r"Error merging override (.+)", text):
+        why = _first_line(reason) if isinstance(reason, OmegaConfBaseException) else text
+        return f"{match[1]}: {why}"
+    if match := re.search(r"An item is already at '([^']+)'", text):
+        given = next(
+            (o for o in overrides if o.startswith("+") and key_of(o) == match[1]), match[1]
+        )
+        return f"{given}: the config has {match[1]} already; write {given.lstrip('+')}"
+    if match := re.match(r"Multiple values for (\S+)\.", text):
+        given = next(
+            (o for o in overrides if o.startswith("+") and key_of(o) == match[1]), match[1]
+        )
+        if given.startswith("+"):
+            return (
+                f"{given}: the config has a choice of {match[1]} already; write {given.lstrip('+')}"
+            )
+    return _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

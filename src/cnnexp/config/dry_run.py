@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from cnnexp.config.errors import ConfigError
 from cnnexp.runs import RunFolder, place
 
-__all__ = ["end_dry_run", "is_dry_run", "refuse_dry_runs", "scratch_folder"]
+__all__ = ["end_dry_run", "is_dry_run", "refuse_dry_run", "scratch_folder"]
 
 
 def is_dry_run(config: Mapping[str, Any]) -> bool:
@@ -18,26 +18,29 @@ def is_dry_run(config: Mapping[str, Any]) -> bool:
     return bool(config["trainer"].get("fast_dev_run"))
 
 
-def refuse_dry_runs(configs: Iterable[Mapping[str, Any]]) -> None:
-    """See to it that no job of a sweep is one.
+def refuse_dry_run(config: Mapping[str, Any]) -> None:
+    """See to it that a job of a sweep is none.
 
     Raises:
-        ConfigError: One is.
+        ConfigError: It is one.
     """
-    if any(map(is_dry_run, configs)):
+    if is_dry_run(config):
         raise ConfigError(
             "trainer.fast_dev_run: tries one run out and keeps nothing, which a sweep cannot go on from; "
             "leave out -m, or check all jobs with validate_only=true"
         )
 
 
-def scratch_folder(overrides: Sequence[str]) -> RunFolder:
+def scratch_folder(*, named: bool) -> RunFolder:
     """A new folder beside all others, among the system's temporary files.
 
+    Args:
+        named: Whether the command names a folder.
+
     Raises:
-        ConfigError: The command names a folder.
+        ConfigError: It does.
     """
-    if any(override.startswith("hydra.run.dir=") for override in overrides):
+    if named:
         raise ConfigError(
             "trainer.fast_dev_run: keeps nothing, so that there is nothing for hydra.run.dir; leave one of "
             "them out"

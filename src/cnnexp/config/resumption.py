@@ -1,9 +1,8 @@
-"""Which run a command goes on with, and whether it can."""
+"""Whether a run can be resumed by a command, and what its own config may hold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -12,7 +11,7 @@ from cnnexp.config.errors import ConfigError
 from cnnexp.runs import RunFolder, config_hash
 from cnnexp.runs.files import leaves
 
-__all__ = ["check_resumable", "run_identity", "saved_config", "stopped_run", "trained_on"]
+__all__ = ["check_overrides", "check_resumable", "run_identity", "saved_config", "trained_on"]
 
 _LARGEST = 1 << 20  # bytes of a config.yaml; ours are of some thousand
 
@@ -26,28 +25,6 @@ _FREE = (
 
 # Callbacks that put an average, or what is left of the weights, in the place of the weights at the end.
 _LAST_AT_THE_END = ("EMAWeightAveraging", "ModelPruning", "WeightAveraging")
-
-
-def stopped_run(overrides: Sequence[str]) -> RunFolder | None:
-    """The folder that ``run=<folder>`` or ``run=latest`` names; None if the command has neither.
-
-    Raises:
-        ConfigError: There is no run in it, or none at all.
-    """
-    values = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("run=")]
-    if not values:
-        return None
-    if values[-1] == "latest":
-        output_dir = [o.partition("=")[2] for o in overrides if o.startswith("output_dir=")]
-        return _latest(Path(output_dir[-1] if output_dir else "outputs"))
-    folder = RunFolder(Path(values[-1]))
-    if not folder.config.is_file() or not folder.status.is_file():
-        raise ConfigError(
-            f"run={values[-1]}: holds no run (no config.yaml and status.json); name a folder such as "
-            f"outputs/train/<name>/<time>, or run=latest"
-        )
-    saved_config(folder)
-    return folder
 
 
 def saved_config(folder: RunFolder) -> dict[str, Any]:
@@ -85,13 +62,25 @@ def saved_config(folder: RunFolder) -> dict[str, Any]:
     return config
 
 
-def _latest(output_dir: Path) -> RunFolder:
-    found = [*output_dir.glob("train/*/*/status.json"), *output_dir.glob("sweeps/*/*/status.json")]
-    if not found:
-        raise ConfigError(f"run=latest: there is no run in {output_dir}")
-    folder = RunFolder(max(found, key=lambda file: file.stat().st_mtime_ns).parent)
-    saved_config(folder)
-    return folder
+def check_overrides(overrides: Sequence[str], groups: Collection[str]) -> None:
+    """See whether ``overrides`` can be of a run that is resumed, whose config has values in place of choices.
+
+    Args:
+        overrides: Of the command line, without ``run=``.
+        groups: Those of the config tree.
+
+    Raises:
+        ConfigError: One chooses from a group.
+    """
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key not in groups or value.startswith("{"):
+            continue
+        hint = f"; write accelerator.name={value}" if key == "accelerator" else ""
+        raise ConfigError(
+            f"{override}: a run that is resumed keeps its {key}{hint}. It may change {', '.join(_FREE)}; for "
+            f"anything else start a new run"
+        )
 
 
 def check_resumable(folder: RunFolder, config: Mapping[str, Any], checksum: str) -> None:
@@ -106,7 +95,7 @@ def check_resumable(folder: RunFolder, config: Mapping[str, Any], checksum: str)
         if not _is_free(key):
             raise ConfigError(
                 f"{key} was {old.get(key)} and cannot become {new.get(key)} in the middle of a run; start "
-                f"a new run for that"
+                f"a new run for that. A run that is resumed may change {', '.join(_FREE)}"
             )
     longer = "trainer.max_epochs" in changed
     state = folder.read_status().get("state")

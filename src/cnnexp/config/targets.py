@@ -25,6 +25,7 @@ __all__ = [
     "instance_of",
     "locate",
     "make",
+    "under_a_name",
 ]
 
 # What each part of the config may name. Extended by the command line or CNNEXP_ALLOW_TARGETS only:
@@ -39,6 +40,8 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "trainer": ("lightning.Trainer", "lightning.pytorch.Trainer"),
     "trainer.profiler": ("lightning.pytorch.profilers.",),
 }
+
+_NAMED = ("callbacks", "logger")  # hold several, each under a name
 
 # Packages that come with an extra of ours, as in pip install "cnnexp[optimizers]".
 EXTRAS = {"pytorch_optimizer": "optimizers", "schedulefree": "optimizers"}
@@ -57,6 +60,13 @@ def allowed_prefixes(overrides: Sequence[str] = ()) -> tuple[str, ...]:
             values.append(value.strip("[]"))
     names = [name.strip(" '\"") for value in values for name in value.split(",")]
     return tuple(name for name in names if name)
+
+
+def under_a_name(parent: str, leaf: str) -> str:
+    """What to say where ``parent``, callbacks or logger, was given ``leaf`` directly; else ""."""
+    if parent not in _NAMED:
+        return ""
+    return f"{parent} holds as many as you like, each under a name: +{parent}.<name>.{leaf}=…"
 
 
 def locate(part: str, target: object, extra: Sequence[str] = ()) -> Callable[..., Any]:
@@ -121,6 +131,9 @@ def check_target(
     Raises:
         ConfigError: As :func:`locate`; an argument is unknown, missing or of the wrong type.
     """
+    parent, _, leaf = part.rpartition(".")
+    if parent in _NAMED and leaf.startswith("_"):
+        raise ConfigError(f"{part}={node}: {under_a_name(parent, leaf)}")
     if not isinstance(node, Mapping):
         raise ConfigError(f"{part}={node}: must be a class: {part}._target_=… and its arguments")
     target = node.get("_target_")

@@ -13,6 +13,7 @@ from torch import Tensor
 from cnnexp.config.build import build_job
 from cnnexp.config.compose import Composer, plain_config
 from cnnexp.config.errors import ConfigError
+from cnnexp.config.interpolation import blamed
 from cnnexp.data import DataUnavailableError, ImageSet
 from cnnexp.inference import TrainedNetwork
 from cnnexp.inference.network import for_inference
@@ -55,8 +56,12 @@ def load_untrained(
     Raises:
         ConfigError: The config cannot work, or its data is not to be had.
     """
-    config = plain_config(Composer("train").compose(list(overrides)))
-    job = build_job(for_inference(config, "direct"), extra_targets)
+    composed = Composer("train").compose(list(overrides))
+    config = plain_config(composed)
+    try:
+        job = build_job(for_inference(config, "direct"), extra_targets)
+    except ConfigError as error:
+        raise blamed(error, composed) from error
     images = _loaded(job.data)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(job.seed)  # as a run does

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cnnexp.config.errors import ConfigError, did_you_mean
-from cnnexp.config.resumption import stopped_run
+from cnnexp.config.selection import Selected, run_to_use
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.runs import RunFolder
 
@@ -18,33 +19,43 @@ class Settings:
     """What was given on the command line.
 
     Attributes:
-        folder: Of ``run=``.
+        run: What ``run=`` and ``which=`` name.
         values: By key, those not given with their defaults.
         data: What begins with ``data=`` or ``data.``, as it stands.
         extra_targets: Prefixes allowed by ``allow_targets=[…]`` or the environment.
     """
 
-    folder: RunFolder
+    run: Selected
     values: Mapping[str, str]
     data: Sequence[str] = ()
     extra_targets: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's folder."""
+        return self.run.folder
+
+    def say_which_run(self, command: str, *, always: bool = False) -> None:
+        """Say which run is used, on stderr, where ``command`` chose it, or ``always``."""
+        if self.run.why or always:
+            print(f"{command}: {self.run}", file=sys.stderr, flush=True)
 
 
 def read_settings(
     arguments: Sequence[str], defaults: Mapping[str, str], *, data: bool = False
 ) -> Settings:
-    """Read ``run=…`` and the keys of ``defaults``.
+    """Read ``run=…``, ``which=…`` and the keys of ``defaults``.
 
     Args:
         arguments: Each ``key=value``.
-        defaults: The keys that are known beside ``run``, ``output_dir`` (where ``run=latest`` looks) and
-            ``allow_targets``, with their values.
+        defaults: The keys that are known beside ``run``, ``which``, ``output_dir`` (where ``run=latest``
+            looks) and ``allow_targets``, with their values.
         data: Take settings of ``data`` as well.
 
     Raises:
         ConfigError: A key is unknown, ``run=`` is missing, or names no run.
     """
-    known = ["run", "output_dir", *defaults, "allow_targets", *(["data"] if data else [])]
+    known = ["run", "which", "output_dir", *defaults, "allow_targets", *(["data"] if data else [])]
     values, of_data = dict(defaults), []
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -60,9 +71,9 @@ def read_settings(
             raise ConfigError(
                 f"{argument}: there is no key {key}; known: {', '.join(known)}.{did_you_mean(key, known)}"
             )
-    folder = stopped_run(arguments)
-    if folder is None:
+    run = run_to_use(arguments)
+    if run is None:
         raise ConfigError(
-            "run= is missing: name a run folder, run=outputs/train/<name>/<time>, or run=latest"
+            "run= is missing: name a run folder, run=outputs/train/<name>/<time>, a sweep, or run=latest"
         )
-    return Settings(folder, values, of_data, tuple(allowed_prefixes(arguments)))
+    return Settings(run, values, of_data, tuple(allowed_prefixes(arguments)))

@@ -80,16 +80,23 @@ def launch(
     job_overrides: Sequence[Sequence[str]],
     settings: Mapping[str, Any],
 ) -> list[JobReturn]:
-    """Run the jobs by the launcher ``kind``: ``LocalLauncher`` or ``SlurmLauncher``."""
+    """Run the jobs by the launcher ``kind``: ``LocalLauncher`` or ``SlurmLauncher``.
+
+    Overrides that make the same job, as of ``seed=1,1``, run once.
+    """
 
     @in_one_line
     def run() -> list[Entry]:
         own = typed(_OURS[kind][1], "hydra.launcher", settings)
         ledger, made = tasks(context, sweep, job_overrides)
+        different = list({task.id: task for task in made}.values())
         if isinstance(own, SlurmSettings):
-            return SlurmLauncher(ledger, own, View()).run(made)
-        assert isinstance(own, LauncherSettings)
-        return LocalLauncher(ledger, own, View()).run(made)
+            entries = SlurmLauncher(ledger, own, View()).run(different)
+        else:
+            assert isinstance(own, LauncherSettings)
+            entries = LocalLauncher(ledger, own, View()).run(different)
+        ended = {entry.id: entry for entry in entries}
+        return [ended[task.id] for task in made]
 
     return _returned(run(), job_overrides)
 
@@ -108,12 +115,33 @@ def check_settings(hydra: DictConfig) -> None:
     Raises:
         ConfigError: One cannot.
     """
+    most = hydra.sweeper.get("max_batch_size")
+    if most is not None and not (isinstance(most, int) and most >= 1):
+        raise ConfigError(
+            f"hydra.sweeper.max_batch_size={most}: must be a whole number, at least 1, or null"
+        )
+    if str(hydra.launcher._target_).rpartition(".")[2] in _OURS:
+        _check_jobs(hydra.job)
     for part in ("launcher", "sweeper"):
         node = hydra[part]
         name = str(node._target_).rpartition(".")[2]
         if name in _OURS and _OURS[name][0] == part:
             typed(
                 _OURS[name][1], f"hydra.{part}", {k: v for k, v in node.items() if k != "_target_"}
+            )
+
+
+def _check_jobs(job: DictConfig) -> None:
+    """Refuse what cnnexp's launchers would not do for a job."""
+    if job.chdir:
+        raise ConfigError(
+            "hydra.job.chdir=true: jobs stay in the folder of the command, where paths mean the same for all"
+        )
+    for name in ("env_set", "env_copy"):
+        if job[name]:
+            raise ConfigError(
+                f"hydra.job.{name}={job[name]}: jobs have the environment of the command; set variables in "
+                f"front of it, as in NAME=value python -m cnnexp.train -m …"
             )
 
 

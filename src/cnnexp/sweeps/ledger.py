@@ -27,6 +27,7 @@ import yaml
 
 from cnnexp.runs import RunFolder, RunFolderError, config_hash
 from cnnexp.runs.files import read_json, write_json
+from cnnexp.runs.sweep import SWEEP, by_overrides
 
 __all__ = ["Claim", "Entry", "Ledger"]
 
@@ -76,7 +77,7 @@ class Ledger:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.sweep = self.path / "sweep.json"
+        self.sweep = self.path / SWEEP
         self.stop = self.path / "stop"
 
     def __str__(self) -> str:
@@ -150,7 +151,7 @@ class Ledger:
     def entries(self) -> Iterator[Entry]:
         """All jobs, by their overrides."""
         jobs = [file.parent.name for file in self.path.glob("*/job.json")]
-        yield from sorted(map(self.entry, jobs), key=lambda e: (list(e.overrides), e.id))
+        yield from sorted(map(self.entry, jobs), key=by_overrides)
 
     def config(self, job: str) -> dict[str, Any]:
         """The job's config."""

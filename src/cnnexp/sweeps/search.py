@@ -179,6 +179,8 @@ def note_trial(folder: RunFolder, sweep: Path, number: int, settings: SearchSett
             "number": number,
             "pruner": settings.pruner,
             "objective": settings.objectives[0],
+            "objectives": list(settings.objectives),
+            "directions": list(settings.directions),
         },
     )
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from cnnexp.config import ConfigError, Jobs, plain_config
 from cnnexp.runs import config_hash
+from cnnexp.runs.files import leaves
 from cnnexp.sweeps.comparison import CompareSettings, compare_candidates, tuning_jobs
 from cnnexp.sweeps.hydra import in_one_line, prepare, prepared, typed
 from cnnexp.sweeps.ledger import Entry, Ledger
@@ -62,7 +63,9 @@ def search(jobs: SweepJobs, arguments: Sequence[str], given: Mapping[str, Any]) 
     settings = typed(SearchSettings, "hydra.sweeper", given)
     overrides = jobs.parse(arguments)
     swept = [o for o in overrides if o.is_sweep_override()]
-    swept += parse(settings.params, "hydra.sweeper.params")
+    own = {o.get_key_element() for o in overrides}  # what the command line says counts
+    params = {key: value for key, value in leaves(settings.params) if key and key not in own}
+    swept += parse(params, "hydra.sweeper.params")
     if not swept:
         raise ConfigError(
             "hydra/sweeper=optuna: nothing to search; add for example "

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cnnexp.runs.sweep import names_of
 from cnnexp.sweeps.ledger import Entry, Ledger
 
 __all__ = ["View", "names_of", "table"]
@@ -110,25 +111,31 @@ class View:
         return f"about {_span(seconds)} left"
 
 
-def names_of(entries: Sequence[Entry]) -> dict[str, str]:
-    """Id → the overrides that not all of ``entries`` have: what one looks for in a list of them."""
-    common = set(entries[0].overrides) if len(entries) > 1 else set()
-    for entry in entries:
-        common &= set(entry.overrides)
-    return {e.id: " ".join(o for o in e.overrides if o not in common) or "-" for e in entries}
+def table(
+    entries: Sequence[Entry],
+    names: Mapping[str, str],
+    title: str = "",
+    numbers: Mapping[str, int] | None = None,
+) -> Table:
+    """Jobs as a table: what distinguishes each, its state, epoch, validation and test accuracy.
 
-
-def table(entries: Sequence[Entry], names: Mapping[str, str], title: str = "") -> Table:
-    """Jobs as a table: what distinguishes each, its state, epoch, validation and test accuracy."""
+    Args:
+        entries: The jobs.
+        names: By id, what distinguishes each.
+        title: Above the table.
+        numbers: By id, by which ``which=`` takes a job; None for a table without them.
+    """
     made = Table(
         title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False
     )
-    for name in ("job", "overrides", "state", "epoch", "val/acc", "test/acc", "left"):
+    shown = () if numbers is None else ("which",)
+    for name in (*shown, "job", "overrides", "state", "epoch", "val/acc", "test/acc", "left"):
         made.add_column(name, overflow="fold")
     for entry in entries:
         status, result = entry.status, _result(entry)
         epoch = "/".join(str(status[k]) for k in ("epoch", "epochs") if k in status)
         made.add_row(
+            *(() if numbers is None else (str(numbers.get(entry.id, "")),)),
             entry.id,
             Text(names[entry.id]),  # as it is: [l2,ema] is no markup
             entry.state,
