@@ -3,8 +3,8 @@
 Each op is measured for each combination of shapes, dtype, memory layout, device and arguments that
 it meets, forward and backward, on the tensors of the call. Choices are kept in memory and, for the
 next process, in a file under the user's cache folder, together with the times that led to them. Where
-nothing can be measured (under ``torch.compile``, ``torch.func``, in forward mode, on tensors
-without memory) an earlier choice is used, else the op's default.
+nothing can be measured (in forward mode, on tensors without memory) an earlier choice is used, else
+the op's default; under ``torch.compile`` and ``torch.func`` (vmap, grad, …) always the default.
 
 Algorithms round differently. A training therefore does not choose call by call: it pins one
 algorithm for each layer before it starts and writes them into its config, see
@@ -13,6 +13,7 @@ algorithm for each layer before it starts and writes them into its config, see
 
 from __future__ import annotations
 
+import inspect
 import logging
 import statistics
 from collections.abc import Callable, Iterator
@@ -44,6 +45,8 @@ _ORACLES = ("reference",)  # never the fastest, and too slow to find out
 _HOPELESS = 3.0  # times as slow as the best at the first look: not looked at again
 _SECONDS = 0.3  # of measuring, once the rounds that are needed are done
 
+_MOST = 4096  # situations that are kept ready; each is some hundred bytes
+
 _chosen: dict[Any, str] = {}
 _ready: dict[Any, Algorithm] = {}  # the same by a key that costs each call little
 _file = ChoiceFile()
@@ -52,11 +55,14 @@ _recorders: list[Callable[[str, str], None]] = []
 
 def _call(op: str, *arguments: Any, **options: Any) -> Any:
     default = _DEFAULTS.get(op, "direct")
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        # a mapped tensor does not tell its layout, nor how many the others are
         return get_algorithm(op, default)(*arguments, **options)
     key = _quick_key(op, arguments, options)
     algorithm = _ready.get(key)
     if algorithm is None:
+        if len(_ready) >= _MOST:  # images of ever other sizes
+            _ready.clear()
         name = _choose(op, arguments, options)
         algorithm = get_algorithm(op, name or default)
         if name is not None:
@@ -131,7 +137,7 @@ def _text(key: Any, input: Tensor) -> str:
 
 
 def _measurable(arguments: tuple[Any, ...]) -> bool:
-    if torch._C._are_functorch_transforms_active() or in_forward_mode():
+    if in_forward_mode():
         return False
     tensors = [a for a in arguments if isinstance(a, Tensor)]
     plain = all(
@@ -180,11 +186,20 @@ def _copies(arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, A
 def _step(
     algorithm: Algorithm, arguments: tuple[Any, ...], options: dict[str, Any], needs_grad: bool
 ) -> None:
-    output = algorithm(*arguments, **options)
+    given = arguments
+    if _writes(algorithm, arguments, options):  # no leaf may be written to
+        given = arguments[0].clone(), *arguments[1:]
+    output = algorithm(*given, **options)
     output = output[0] if isinstance(output, tuple) else output
     if needs_grad:
         inputs = [a for a in arguments if isinstance(a, Tensor) and a.requires_grad]
         torch.autograd.grad(output, inputs, torch.ones_like(output))
+
+
+def _writes(algorithm: Algorithm, arguments: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    """Whether the call asks for ``inplace=True``."""
+    names = list(inspect.signature(algorithm.function).parameters)
+    return bool(dict(zip(names, arguments, strict=False), **options).get("inplace"))
 
 
 def forget() -> None:
