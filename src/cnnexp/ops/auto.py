@@ -198,7 +198,10 @@ def _step(
 
 def _writes(algorithm: Algorithm, arguments: tuple[Any, ...], options: dict[str, Any]) -> bool:
     """Whether the call asks for ``inplace=True``."""
-    names = list(inspect.signature(algorithm.function).parameters)
+    try:
+        names = list(inspect.signature(algorithm.function).parameters)
+    except ValueError:  # of torch's built-in functions, none of which can be asked to
+        return False
     return bool(dict(zip(names, arguments, strict=False), **options).get("inplace"))
 
 
