@@ -63,7 +63,13 @@ class Algorithm:
     requires: tuple[str, ...] = ()
 
     def __call__(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Compute the op on ``input``; raises :class:`UnsupportedInputError` where it cannot."""
+        """Compute the op on ``input``; raises :class:`UnsupportedInputError` where it cannot.
+
+        Under ``torch.jit.trace`` it is torch's own op: a trace records operators and derives the
+        backward from them, so no hand-derived one can stand in it.
+        """
+        if torch.jit.is_tracing() and self.name != NATIVE:
+            return get_algorithm(self.op, NATIVE)(input, *args, **kwargs)
         if self.devices and input.device.type not in self.devices:
             raise UnsupportedInputError(self._refusal("device", input.device.type, self.devices))
         if self.dtypes and input.dtype not in self.dtypes:
@@ -79,6 +85,7 @@ class Algorithm:
         )
 
 
+NATIVE = "native"  # torch's own op and autograd: every op has it
 AUTO = "auto"  # not an algorithm: whichever is the fastest, see cnnexp.ops.auto
 
 _auto: list[Callable[[str], Algorithm]] = []

@@ -236,6 +236,8 @@ def _fuses(
         and math.prod(pool.kernel_size) <= most
         and not (kind.kind == "max" and pool.blind_windows())
         and not in_forward_mode()
+        # an exported program runs without cnnexp and is differentiated by its operators
+        and not torch.compiler.is_exporting()
     )
 
 
