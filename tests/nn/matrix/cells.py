@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import cnnexp.nn
 from cnnexp import ops
 from cnnexp.ops import auto
+from cnnexp.ops.choices import ChoiceFile
 from tests.nn.matrix.habits import HABITS, Habit
 from tests.nn.matrix.networks import build, draw_images
 from tests.nn.matrix.steps import Case, Results, step
@@ -31,7 +32,7 @@ WAYS = (
     ops.AUTO,
 )
 TOLERANCE = 1e-8  # of the largest element, in float64
-LOW_PRECISION = 2.0  # times torch's own error
+LOW_PRECISION = 4.0  # times torch's own error; one op's is held to 2, a network's layers add up
 REFUSED = "torch refuses"
 
 
@@ -73,7 +74,8 @@ def run_cells(network: str, habit: str, ways: tuple[str, ...]) -> Iterator[Cell]
         if isinstance(expected, str):
             result, error, where = f"{REFUSED}: {expected}", math.nan, ""
         else:
-            auto.forget()
+            if use.measured:
+                _forget()
             found, warnings_of_ours = _tried(
                 network, use, lambda module, way=way: cnnexp.nn.replace_layers(module, way)
             )
@@ -86,6 +88,11 @@ def run_cells(network: str, habit: str, ways: tuple[str, ...]) -> Iterator[Cell]
                     result = f"warns: {sorted(more)[0]}"
         yield Cell(network, habit, way, result, error, where, time.perf_counter() - start)
         start = time.perf_counter()
+
+
+def _forget() -> None:
+    auto.forget()
+    ChoiceFile().path.unlink(missing_ok=True)
 
 
 @cache
@@ -108,7 +115,11 @@ def _tried(
             results: Results | str = habit.run(Case(network, twin, draw_images(name)))
         except Exception as error:
             results = _told(error)
-    return results, {f"{w.category.__name__}: {str(w.message)[:60]}" for w in caught}
+    return results, {
+        f"{w.category.__name__}: {str(w.message)[:60]}"
+        for w in caught
+        if "performance drop" not in str(w.message)  # vmap calls an op of torch in a loop
+    }
 
 
 def _told(error: Exception) -> str:

@@ -10,6 +10,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,12 +34,14 @@ class Habit:
         run: Case → tensors by name.
         prepare: Done to the network of torch's layers, before it is converted.
         low_precision: Whether errors are compared with torch's own, from the truth in float64.
+        measured: Whether ``auto`` measures within it, instead of knowing what to choose.
         traced: Whether Python is turned into a graph, which takes seconds.
     """
 
     run: Callable[[Case], Results]
     prepare: Callable[[nn.Module], None] | None = None
     low_precision: bool = False
+    measured: bool = False
     traced: bool = False
 
 
@@ -151,17 +154,19 @@ def _changed_pools(case: Case) -> Results:
 # --- memory
 
 
-@_habit("checkpoint")
+@_habit("checkpoint", measured=True)
 def _checkpoint(case: Case, *, use_reentrant: bool = False) -> Results:
     for child in case.network.children():
+        if not list(child.children()):
+            continue  # torch itself fails where an in-place ReLU is a region of its own
         child.forward = partial(checkpoint, child.forward, use_reentrant=use_reentrant)
     return step(case.network, case.images)
 
 
-HABITS["reentrant checkpoint"] = Habit(partial(_checkpoint, use_reentrant=True))
+HABITS["reentrant checkpoint"] = Habit(partial(_checkpoint, use_reentrant=True), measured=True)
 
 
-@_habit("checkpoint of the whole")
+@_habit("checkpoint of the whole", measured=True)
 def _checkpoint_whole(case: Case) -> Results:
     call = partial(checkpoint, case.network, use_reentrant=False)
     return step(call, case.images, case.network)
@@ -336,17 +341,17 @@ def _own_outputs(case: Case) -> set[str]:
 @_habit("functional_call")
 def _functional(case: Case) -> Results:
     parameters = {k: v.detach() for k, v in case.network.named_parameters()}
-    state = buffers(case.network)
 
-    def loss(parameters: Results, images: Tensor) -> tuple[Tensor, Any]:
+    def loss(parameters: Results, images: Tensor) -> tuple[Tensor, Results]:
+        state = buffers(case.network)  # torch writes into no buffer from outside of the function
         output = torch.func.functional_call(case.network, (parameters, state), (images,))
-        return loss_of(output), outputs(output)
+        return loss_of(output), {**outputs(output), **state}
 
     torch.manual_seed(3)
     found = torch.func.grad_and_value(loss, argnums=(0, 1), has_aux=True)(parameters, case.images)
     (grads, image_grad), (_, results) = found
     named = {f"∂L/∂{name}": grad for name, grad in grads.items()}
-    return {**results, **named, "∂L/∂x": image_grad, **state}
+    return {**results, **named, "∂L/∂x": image_grad}
 
 
 @_habit("per-sample gradients")
@@ -361,7 +366,7 @@ def _per_sample(case: Case) -> Results:
     return torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, case.images)
 
 
-@_habit("ensemble")
+@_habit("ensemble", measured=True)
 def _ensemble(case: Case) -> Results:
     """Two networks as one, by ``stack_module_state`` and vmap."""
     other = copy.deepcopy(case.network)
@@ -478,8 +483,8 @@ def _compile_dynamic(case: Case) -> Results:
 def _threads(case: Case) -> Results:
     """As DataParallel does it: replicas that share their parameters, side by side."""
     replicas = [copy.copy(case.network.eval()) for _ in range(2)]
-    images = [(each,) for each in case.images.split(1)]
-    found = torch.nn.parallel.parallel_apply(replicas, images)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda call, images: call(images), replicas, case.images.split(1)))
     loss_of(found).backward()
     return {**outputs(found), **gradients(case.network)}
 
