@@ -1,14 +1,18 @@
 """Layers over ``cnnexp.ops``, drop-in for their twins in ``torch.nn``."""
 
 from cnnexp.nn.activation import GELU, Dropout, LeakyReLU, ReLU, Tanh
+from cnnexp.nn.as_found import left_as_found
 from cnnexp.nn.choose import choose_algorithms, layer_algorithms, pin_algorithms
 from cnnexp.nn.conv import Conv2d, ConvReLUPool
+from cnnexp.nn.conversion import Conversion, conversion
 from cnnexp.nn.fuse import fuse_blocks, split_blocks
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.lazy import LazyBatchNorm2d, LazyConv2d, LazyLinear, initialise_lazy
 from cnnexp.nn.linear import CrossEntropyLoss, Linear
 from cnnexp.nn.norm import BatchNorm2d
 from cnnexp.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
-from cnnexp.nn.replace import REPLACEMENTS, replace_layers
+from cnnexp.nn.replace import replace_layers
+from cnnexp.nn.twins import REPLACEMENTS
 
 __all__ = [
     "GELU",
@@ -18,17 +22,24 @@ __all__ = [
     "BatchNorm2d",
     "Conv2d",
     "ConvReLUPool",
+    "Conversion",
     "CrossEntropyLoss",
     "Dropout",
     "Layer",
+    "LazyBatchNorm2d",
+    "LazyConv2d",
+    "LazyLinear",
     "LeakyReLU",
     "Linear",
     "MaxPool2d",
     "ReLU",
     "Tanh",
     "choose_algorithms",
+    "conversion",
     "fuse_blocks",
+    "initialise_lazy",
     "layer_algorithms",
+    "left_as_found",
     "pin_algorithms",
     "replace_layers",
     "split_blocks",

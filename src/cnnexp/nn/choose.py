@@ -2,46 +2,123 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cnnexp import ops
+from cnnexp.nn.as_found import left_as_found
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.lazy import initialise_lazy
 
-__all__ = ["choose_algorithms", "layer_algorithms", "pin_algorithms"]
+__all__ = ["choose_algorithms", "layer_algorithms", "listed", "pin_algorithms"]
+
+log = logging.getLogger(__name__)
+
+_NATIVE = "native"  # what every op has, and torch's own backward: safe where nothing was measured
+_NAMED = 5  # of the layers that one line names
+
+Run = Callable[[nn.Module, Tensor], Any]
 
 
 def choose_algorithms(
-    network: nn.Module, images: Tensor, run: Callable[[nn.Module, Tensor], Tensor] | None = None
+    network: nn.Module, images: Tensor, run: Run | None = None
 ) -> dict[str, str]:
     """Which algorithm is the fastest for each layer of ``network`` that is set to ``auto``.
 
-    The network itself, its buffers and the random numbers to come stay as they are: a copy is run.
+    ``network`` itself is run, forward, once, in training mode, with its hooks; no backward pass is.
+    It is left as it was found (see ``cnnexp.nn.as_found``), and so are the random numbers to come;
+    nothing of it is copied but the values of its tensors. Lazy layers are initialised first, as by
+    any first pass. What is timed are calls of the ops with random tensors of the same kind.
+
+    A layer that the pass does not call (unused, of another branch, of the evaluation) takes
+    ``native``, torch's own backward, and a line of the log names it. A layer that it calls several
+    times takes what is the fastest for all calls together.
 
     Args:
-        network: As ``replace_layers(network, "auto")`` leaves it.
+        network: As ``replace_layers(network, "auto")`` leaves it. One that is in training mode keeps
+            the modes of its parts; one in evaluation mode is put into training mode meanwhile.
         images: A batch of the size, dtype, layout and device that the network will be trained on.
         run: Calls network and images; the place for autocast. None for a plain call.
 
     Returns:
         Names of layers and algorithms, for :func:`pin_algorithms`.
     """
-    twin = copy.deepcopy(network).to(images.device).train()
-    current, chosen = [""], {}
-    for name, layer in twin.named_modules():
-        if isinstance(layer, Layer) and layer.algorithm == ops.AUTO:
-            layer.register_forward_pre_hook(lambda *_, name=name: current.__setitem__(0, name))
+    images = images.clone() if images.is_inference() else images
+    with torch.inference_mode(False), torch.compiler.set_stance("force_eager"):
+        initialise_lazy(network, images)
+        with left_as_found(network), torch.enable_grad():
+            network.to(images.device)
+            if not network.training:
+                network.train()
+            with _calls(network) as calls:
+                network(images) if run is None else run(network, images)
+    chosen = {name: _fastest(each) for name, each in calls.items() if each}
+    unused = [name for name, each in calls.items() if not each]
+    if unused:
+        log.info(
+            "backward auto: the forward pass in training does not call %s: native, torch's own "
+            "backward, is kept there",
+            listed(unused),
+        )
+    return {name: chosen.get(name, _NATIVE) for name in calls}
 
-    def record(op: str, algorithm: str) -> None:
-        chosen.setdefault(current[0], algorithm)
 
-    devices = [images.device] if images.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.enable_grad(), ops.recorded_choices(record):
-        twin(images) if run is None else run(twin, images)
-    return chosen
+Call = tuple[str, Mapping[str, float]]
+
+
+@contextmanager
+def _calls(network: nn.Module) -> Iterator[dict[str, list[Call]]]:
+    """Within it each call of an ``auto`` layer adds the choice, and the seconds of all algorithms."""
+    calls: dict[str, list[Call]] = {name: [] for name in _waiting(network)}
+    inside: list[str] = []
+
+    def record(op: str, algorithm: str, seconds: Mapping[str, float]) -> None:
+        if inside:
+            calls[inside[-1]].append((algorithm, seconds))
+
+    def named(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            inside.append(name)
+            try:
+                return forward(*arguments, **options)
+            finally:
+                inside.pop()
+
+        return call
+
+    for name, layer in _waiting(network).items():  # not by hooks: forward may be called directly
+        vars(layer)["forward"] = named(name, layer.forward)
+    with ops.recorded_times(record):
+        yield calls
+
+
+def _fastest(calls: Sequence[Call]) -> str:
+    """Of the algorithms that take every call, the one whose calls take the least time together."""
+    measured = [seconds for _, seconds in calls if seconds]
+    if not measured:
+        return calls[0][0]
+    able = set.intersection(*map(set, measured))
+    total = {name: sum(seconds[name] for seconds in measured) for name in sorted(able)}
+    return min(total, key=total.__getitem__, default=_NATIVE)
+
+
+def listed(names: Sequence[str]) -> str:
+    """``names`` in a line: the first of them, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _waiting(network: nn.Module) -> dict[str, Layer]:
+    return {
+        name: layer
+        for name, layer in network.named_modules()
+        if isinstance(layer, Layer) and layer.algorithm == ops.AUTO
+    }
 
 
 def pin_algorithms(network: nn.Module, algorithms: Mapping[str, str]) -> None:
@@ -51,11 +128,7 @@ def pin_algorithms(network: nn.Module, algorithms: Mapping[str, str]) -> None:
         ValueError: A name is none of those layers, one of them is missing, or its op does not have
             the algorithm; nothing has been changed then.
     """
-    layers = {
-        name: layer
-        for name, layer in network.named_modules()
-        if isinstance(layer, Layer) and layer.algorithm == ops.AUTO
-    }
+    layers = _waiting(network)
     if set(layers) != set(algorithms):
         raise ValueError(
             f"algorithms are given for the layers {', '.join(sorted(algorithms)) or 'none'}, but the "

@@ -8,8 +8,9 @@ from cnnexp import ops
 from cnnexp.nn.activation import ReLU
 from cnnexp.nn.conv import Conv2d, ConvReLUPool
 from cnnexp.nn.pool import AvgPool2d, MaxPool2d
+from cnnexp.nn.twins import become, plain_class
 
-__all__ = ["fuse_blocks", "split_blocks"]
+__all__ = ["fuse_blocks", "is_done", "split_blocks"]
 
 
 class _Done(nn.Identity):
@@ -23,15 +24,21 @@ class _Done(nn.Identity):
         return f"done by the layer before: {type(self.part).__name__}"
 
 
+def is_done(layer: nn.Module) -> bool:
+    """Whether ``layer`` only stands where a part of a block stood."""
+    return isinstance(layer, _Done)
+
+
 def fuse_blocks(module: nn.Module) -> None:
     """Turn each run of ``Conv2d``, ``ReLU`` and pooling within an ``nn.Sequential`` into a block.
 
     The convolution becomes a ``ConvReLUPool``; ReLU and pooling are replaced by an identity, so that
     all names, indices and state-dict keys stay. What carries hooks is left as it is: they expect to
-    see each layer's own output. So is a convolution that stands in several places.
+    see each layer's own output. So is a convolution that stands in several places, and a sequence
+    with a ``forward`` of its own, which may use what lies between.
     """
     for sequence in module.modules():
-        if not isinstance(sequence, nn.Sequential):
+        if not isinstance(sequence, nn.Sequential) or not _plain_sequence(sequence):
             continue
         children = list(sequence.named_children())
         for (_, conv), (relu_name, relu), (pool_name, pool) in zip(
@@ -39,7 +46,7 @@ def fuse_blocks(module: nn.Module) -> None:
         ):
             if _is_block(conv, relu, pool) and _places(module, conv) == 1:
                 assert isinstance(conv, Conv2d)
-                conv.__class__ = ConvReLUPool  # pyright: ignore[reportAttributeAccessIssue]
+                become(conv, ConvReLUPool)
                 conv.pool = _pool(pool)  # pyright: ignore[reportArgumentType]
                 setattr(sequence, relu_name, _Done(relu))
                 setattr(sequence, pool_name, _Done(pool))
@@ -55,17 +62,22 @@ def split_blocks(module: nn.Module) -> None:
                     setattr(sequence, name, layer.part)
                     if isinstance(last, ConvReLUPool):
                         del last.pool
-                        last.__class__ = Conv2d  # pyright: ignore[reportAttributeAccessIssue]
+                        become(last, Conv2d)
                 else:
                     last = layer
 
 
+def _plain_sequence(sequence: nn.Sequential) -> bool:
+    return type(sequence).forward is nn.Sequential.forward and "forward" not in vars(sequence)
+
+
 def _is_block(conv: nn.Module, relu: nn.Module, pool: nn.Module) -> bool:
-    if type(conv) is not Conv2d or type(relu) is not ReLU:
+    if plain_class(conv) is not Conv2d or type(relu) is not ReLU:
         return False
     if type(pool) is not AvgPool2d and not (type(pool) is MaxPool2d and not pool.return_indices):
         return False
-    return not any(_has_hooks(layer) for layer in (conv, relu, pool))
+    layers = (conv, relu, pool)
+    return not any(_has_hooks(layer) or "forward" in vars(layer) for layer in layers)
 
 
 def _has_hooks(layer: nn.Module) -> bool:

@@ -7,47 +7,35 @@ from typing import TypeVar
 from torch import nn
 
 from cnnexp import ops
-from cnnexp.nn.activation import GELU, Dropout, LeakyReLU, ReLU, Tanh
-from cnnexp.nn.conv import Conv2d
+from cnnexp.nn.conversion import conversion
 from cnnexp.nn.fuse import fuse_blocks, split_blocks
 from cnnexp.nn.layer import Layer
-from cnnexp.nn.linear import CrossEntropyLoss, Linear
-from cnnexp.nn.norm import BatchNorm2d
-from cnnexp.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from cnnexp.nn.twins import REPLACEMENTS, become, plain_class, twin_of
 
-__all__ = ["REPLACEMENTS", "replace_layers"]
+__all__ = ["replace_layers"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
-REPLACEMENTS: dict[type[nn.Module], type[Layer]] = {
-    nn.AdaptiveAvgPool2d: AdaptiveAvgPool2d,
-    nn.AvgPool2d: AvgPool2d,
-    nn.BatchNorm2d: BatchNorm2d,
-    nn.Conv2d: Conv2d,
-    nn.CrossEntropyLoss: CrossEntropyLoss,
-    nn.Dropout: Dropout,
-    nn.GELU: GELU,
-    nn.LeakyReLU: LeakyReLU,
-    nn.Linear: Linear,
-    nn.MaxPool2d: MaxPool2d,
-    nn.ReLU: ReLU,
-    nn.Tanh: Tanh,
-}
 
-
-def replace_layers(module: Module, algorithm: str = "direct") -> Module:
+def replace_layers(module: Module, algorithm: str = "direct", *, quiet: bool = False) -> Module:
     """Make every layer of ``module`` that has a twin in ``cnnexp.nn`` compute with ``algorithm``.
 
-    In place: parameters, buffers, hooks, names and layers that are used twice stay what they are; a
-    layer only changes its class to ours, which subclasses its own. Layers of exactly the classes in
-    ``REPLACEMENTS`` are converted, and ours switched to ``algorithm``; subclasses made by others
-    are left alone, since they may compute something else. An op that does not have ``algorithm``
-    takes ``direct``. With ``fused`` and ``auto``, convolutions followed by a ReLU and a pooling in
-    an ``nn.Sequential`` become one ``ConvReLUPool``, see ``cnnexp.nn.fuse_blocks``.
+    In place: parameters, buffers, hooks, names, parametrizations and layers that are used twice stay
+    what they are; a layer only changes its class to ours, which subclasses its own. Layers of exactly
+    the classes in ``REPLACEMENTS`` and their lazy forms are converted, and ours switched to
+    ``algorithm``; subclasses made by others are left alone, since they may compute something else,
+    and so are layers whose ``forward`` was replaced. An op that does not have ``algorithm`` takes
+    ``direct``. With ``fused`` and ``auto``, convolutions followed by a ReLU and a pooling in an
+    ``nn.Sequential`` become one ``ConvReLUPool``, see ``cnnexp.nn.fuse_blocks``.
+
+    What stays torch's, and why, is logged (not for ``native``, which is torch's own backward
+    anywhere): as a warning what one might take for converted, else as information. The same as a
+    value: ``cnnexp.nn.conversion(module)``.
 
     Args:
         module: The network, or one layer.
         algorithm: A name that some op has registered, or ``"auto"``.
+        quiet: Log nothing.
 
     Returns:
         ``module``.
@@ -59,11 +47,14 @@ def replace_layers(module: Module, algorithm: str = "direct") -> Module:
         ops.resolve_algorithm(twin.op, algorithm)
     split_blocks(module)
     for layer in module.modules():
-        if type(layer) in REPLACEMENTS:
-            layer.__class__ = REPLACEMENTS[type(layer)]
+        twin = twin_of(plain_class(layer))
+        if twin is not None and "forward" not in vars(layer):
+            become(layer, twin)
     if algorithm in ("fused", ops.AUTO):
         fuse_blocks(module)
     for layer in module.modules():
         if isinstance(layer, Layer):
             layer.algorithm = ops.resolve_algorithm(layer.op, algorithm)
+    if not quiet and algorithm != "native":
+        conversion(module).log()
     return module

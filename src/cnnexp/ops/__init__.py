@@ -7,7 +7,7 @@ autograd, the baseline); ``auto`` measures which is the fastest.
 """
 
 from cnnexp.ops.adaptive_avg_pool2d import adaptive_avg_pool2d
-from cnnexp.ops.auto import recorded_choices
+from cnnexp.ops.auto import recorded_choices, recorded_times
 from cnnexp.ops.avg_pool2d import avg_pool2d
 from cnnexp.ops.batch_norm import batch_norm
 from cnnexp.ops.conv2d import conv2d
@@ -53,6 +53,7 @@ __all__ = [
     "max_pool2d",
     "op_names",
     "recorded_choices",
+    "recorded_times",
     "register",
     "relu",
     "resolve_algorithm",

@@ -1,10 +1,16 @@
 """``algorithm="auto"``: measure once which algorithm is the fastest, then remember.
 
 Each op is measured for each combination of shapes, dtype, memory layout, device and arguments that
-it meets, forward and backward, on the tensors of the call. Choices are kept in memory and, for the
-next process, in a file under the user's cache folder, together with the times that led to them. Where
-nothing can be measured (under ``torch.compile``, ``torch.func``, in forward mode, on tensors
-without memory) an earlier choice is used, else the op's default.
+it meets, forward and backward, on copies of the tensors of the call. Choices are kept in memory and,
+for the next process, in a file under the user's cache folder, together with the times that led to
+them. Where nothing can be measured (under ``torch.compile``, ``torch.func``, in forward mode, while
+``torch.jit`` traces or a CUDA graph is recorded, on tensors without memory) an earlier choice is used,
+else the op's default.
+
+The first choice for a kind of call holds in this process, whether or not gradients are computed: a
+checkpointed region runs without them first, maybe, and again with them, and must do the same twice. So
+a call without gradients is measured with its backward, as in training; under
+``torch.inference_mode``, which no backward can follow, the forward alone counts.
 
 Algorithms round differently. A training therefore does not choose call by call: it pins one
 algorithm for each layer before it starts and writes them into its config, see
@@ -14,8 +20,8 @@ algorithm for each layer before it starts and writes them into its config, see
 from __future__ import annotations
 
 import logging
-import statistics
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -26,28 +32,22 @@ from torch import Tensor
 from cnnexp.ops.autocast import autocast_dtype
 from cnnexp.ops.choices import ChoiceFile
 from cnnexp.ops.forward_mode import in_forward_mode
-from cnnexp.ops.registry import (
-    AUTO,
-    Algorithm,
-    algorithm_names,
-    get_algorithm,
-    set_auto,
-)
-from cnnexp.ops.timing import interleaved_times
+from cnnexp.ops.measure import measure
+from cnnexp.ops.registry import AUTO, Algorithm, algorithm_names, get_algorithm, set_auto
 
-__all__ = ["forget", "recorded_choices"]
+__all__ = ["forget", "recorded_choices", "recorded_times"]
 
 log = logging.getLogger(__name__)
 
 _DEFAULTS = {"conv_relu_pool": "fused"}  # of all other ops: direct
-_ORACLES = ("reference",)  # never the fastest, and too slow to find out
-_HOPELESS = 3.0  # times as slow as the best at the first look: not looked at again
-_SECONDS = 0.3  # of measuring, once the rounds that are needed are done
 
-_chosen: dict[Any, str] = {}
-_ready: dict[Any, Algorithm] = {}  # the same by a key that costs each call little
+Choice = tuple[str, Mapping[str, float]]  # the fastest, and the seconds of each that was measured
+
+_chosen: dict[Any, Choice] = {}
+_ready: dict[Any, Algorithm] = {}  # the first choice, by a key that costs each call little
 _file = ChoiceFile()
-_recorders: list[Callable[[str, str], None]] = []
+_recorders: list[Callable[[str, str, Mapping[str, float]], None]] = []
+_one_at_a_time = threading.RLock()  # replicas of a network may run in threads
 
 
 def _call(op: str, *arguments: Any, **options: Any) -> Any:
@@ -56,67 +56,94 @@ def _call(op: str, *arguments: Any, **options: Any) -> Any:
         return get_algorithm(op, default)(*arguments, **options)
     key = _quick_key(op, arguments, options)
     algorithm = _ready.get(key)
-    if algorithm is None:
-        name = _choose(op, arguments, options)
-        algorithm = get_algorithm(op, name or default)
-        if name is not None:
-            _ready[key] = algorithm
-    for record in _recorders:
-        record(op, algorithm.name)
+    if algorithm is None or _recorders:
+        choice = _choose(op, arguments, options)
+        name, seconds = choice or (default, {})
+        if _recorders:  # of whole networks: each layer by what it needs, not by the first of its kind
+            algorithm = get_algorithm(op, name)
+        elif choice is None:
+            algorithm = get_algorithm(op, default)
+        else:
+            algorithm = _ready.setdefault(key, get_algorithm(op, name))
+        for record in _recorders:
+            record(op, algorithm.name, seconds)
     return algorithm(*arguments, **options)
 
 
 def _quick_key(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """All that a choice may depend on, and more, as it is: made for every call."""
-    parts = [op, torch.is_grad_enabled()]
+    """All that the first choice depends on, and more, as it is: made for every call."""
+    parts: list[Any] = [op, torch.is_inference_mode_enabled()]
     if torch._C._is_any_autocast_enabled():
-        parts.append(autocast_dtype(arguments[0]))  # pyright: ignore[reportArgumentType]
+        parts.append(autocast_dtype(arguments[0]))
     for v in (*arguments, *options.values(), *options) if options else arguments:
         if isinstance(v, Tensor):
-            parts += (v.shape, v.stride(), v.dtype, v.device, v.requires_grad)
+            parts += (v.shape, v.stride(), v.dtype, v.device)
         else:
             parts.append(tuple(v) if v.__class__ is list else v)
     return tuple(parts)
 
 
-def _choose(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> str | None:
-    """The name of the fastest, None where it is not known and cannot be measured."""
-    key = (op, _needs_grad(arguments), *map(_describe, (*arguments, *sorted(options.items()))))
-    if key not in _chosen:
-        if not _measurable(arguments):
-            return None
-        _chosen[key] = _settle(op, key, arguments, options)
-    return _chosen[key]
+def _choose(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Choice | None:
+    """The fastest, None where it is not known and cannot be measured."""
+    needs = _needs_grad(arguments)
+    described = (*map(_describe, arguments), *map(_describe, sorted(options.items())))
+    key = (op, any(needs), needs, *described)
+    with _one_at_a_time:
+        if key not in _chosen:
+            if not _measurable(arguments):
+                return None
+            _chosen[key] = _settle(op, key, arguments, options, needs)
+        return _chosen[key]
 
 
-def _settle(op: str, key: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> str:
-    """The name in the file, else the fastest, which is written there."""
+def _settle(
+    op: str,
+    key: Any,
+    arguments: tuple[Any, ...],
+    options: dict[str, Any],
+    needs: tuple[bool, ...],
+) -> Choice:
+    """The choice in the file, else the fastest, which is written there."""
     text = _text(key, arguments[0])
-    name = _file.get(text)
-    if name in algorithm_names(op):
-        return name  # pyright: ignore[reportReturnType]
+    known = _file.get(text)
+    if known is not None and known[0] in algorithm_names(op):
+        return known
     if not _chosen:  # the kernels are compiled now: say why nothing seems to happen
         log.info("backward auto: measuring (once for each layer shape and machine)")
-    times = _measure(op, arguments, options)
+    times = measure(op, arguments, options, needs)
     name = min(times, key=lambda each: times[each])
     _file.put(text, name, times)
     report = ", ".join(f"{n} {1e3 * t:.3f}" for n, t in sorted(times.items(), key=lambda i: i[1]))
     log.debug("backward auto: %s takes %s (ms forward and backward: %s)", op, name, report)
-    return name
+    return name, times
 
 
-def _needs_grad(arguments: tuple[Any, ...]) -> bool:
-    tensors = [a for a in arguments if isinstance(a, Tensor)]
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+def _needs_grad(arguments: tuple[Any, ...]) -> tuple[bool, ...]:
+    """For each argument whether its gradient is computed, in training."""
+    if torch.is_inference_mode_enabled():
+        return (False,) * len(arguments)
+    needs = [isinstance(a, Tensor) and a.requires_grad for a in arguments]
+    if not torch.is_grad_enabled():  # what comes from other layers has no mark now
+        needs[0] = arguments[0].is_floating_point()
+    return tuple(needs)
 
 
 def _describe(value: Any) -> Any:
     if isinstance(value, Tensor):
-        last = value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
-        layout = "channels_last" if last else "contiguous" if value.is_contiguous() else "strided"
         shape, precision = tuple(value.shape), autocast_dtype(value) or value.dtype
-        return shape, precision, value.device, layout, value.requires_grad
+        return shape, precision, value.device, _layout(value)
+    if isinstance(value, tuple):
+        return tuple(map(_describe, value))
     return tuple(value) if isinstance(value, list) else value
+
+
+def _layout(tensor: Tensor) -> str:
+    try:
+        if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+            return "channels_last"
+        return "contiguous" if tensor.is_contiguous() else "strided"
+    except RuntimeError:  # mapped over by torch.func.vmap
+        return "mapped"
 
 
 def _text(key: Any, input: Tensor) -> str:
@@ -131,60 +158,15 @@ def _text(key: Any, input: Tensor) -> str:
 
 
 def _measurable(arguments: tuple[Any, ...]) -> bool:
-    if torch._C._are_functorch_transforms_active() or in_forward_mode():
+    if torch._C._are_functorch_transforms_active() or in_forward_mode() or torch.jit.is_tracing():
+        return False
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         return False
     tensors = [a for a in arguments if isinstance(a, Tensor)]
     plain = all(
         type(t) in (Tensor, torch.nn.Parameter) and t.device.type != "meta" for t in tensors
     )
     return plain and all(t.numel() for t in tensors)
-
-
-def _measure(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> dict[str, float]:
-    """Median seconds of forward and backward of each algorithm that takes the arguments."""
-    needs_grad = _needs_grad(arguments)
-    device = arguments[0].device
-    ways = {}
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
-        for name in algorithm_names(op):
-            if name in _ORACLES:
-                continue
-            way = partial(_step, get_algorithm(op, name), *_copies(arguments, options), needs_grad)
-            try:
-                way()
-            except (RuntimeError, ImportError):
-                continue  # not on this device, not for this dtype, a package is missing
-            ways[name] = way
-        if not ways:  # the arguments are wrong: let the op say so
-            return {"native": 0.0}
-        first = interleaved_times(ways, device, rounds=2)
-        best = min(map(min, first.values()))
-        ways = {name: way for name, way in ways.items() if min(first[name]) <= _HOPELESS * best}
-        times = interleaved_times(ways, device, rounds=7, seconds=_SECONDS, warm_up=0)
-        times = {name: times.get(name, first[name]) for name in first}
-    return {name: statistics.median(each) for name, each in times.items()}
-
-
-def _copies(arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any]:
-    """The arguments with tensors of their own: nothing of the caller's is touched."""
-
-    def copy(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        own = value.detach().clone(memory_format=torch.preserve_format)
-        return own.requires_grad_(value.requires_grad)
-
-    return tuple(map(copy, arguments)), {k: copy(v) for k, v in options.items()}
-
-
-def _step(
-    algorithm: Algorithm, arguments: tuple[Any, ...], options: dict[str, Any], needs_grad: bool
-) -> None:
-    output = algorithm(*arguments, **options)
-    output = output[0] if isinstance(output, tuple) else output
-    if needs_grad:
-        inputs = [a for a in arguments if isinstance(a, Tensor) and a.requires_grad]
-        torch.autograd.grad(output, inputs, torch.ones_like(output))
 
 
 def forget() -> None:
@@ -197,6 +179,17 @@ def forget() -> None:
 @contextmanager
 def recorded_choices(record: Callable[[str, str], None]) -> Iterator[None]:
     """Call ``record(op, algorithm)`` for every call with ``algorithm="auto"``."""
+    with recorded_times(lambda op, algorithm, seconds: record(op, algorithm)):
+        yield
+
+
+@contextmanager
+def recorded_times(record: Callable[[str, str, Mapping[str, float]], None]) -> Iterator[None]:
+    """Call ``record(op, algorithm, seconds)`` for every call with ``algorithm="auto"``.
+
+    ``seconds`` are those of each algorithm that takes the call, forward and backward; empty where
+    they are not known.
+    """
     _recorders.append(record)
     try:
         yield

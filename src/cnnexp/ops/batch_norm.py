@@ -123,7 +123,7 @@ class _BatchNormFunction(torch.autograd.Function):
             wide = None if weight is None else widened(weight)
             grads[0] = grad_input(grad, centred, scale, wide, training).to(input.dtype)
         if ctx.needs_input_grad[1]:
-            grads[1] = grad_weight(grad, centred).to(ctx.saved_tensors[1].dtype)
+            grads[1] = grad_weight(grad, centred).to(weight.dtype)
         if ctx.needs_input_grad[2]:
             # β has the dtype of γ
             grads[2] = grad.sum(_summed(x)).to(grad.dtype if weight is None else weight.dtype)

@@ -38,12 +38,18 @@ class ChoiceFile:
         """Where the file is."""
         return cache_dir() / "algorithms.json"
 
-    def get(self, situation: str) -> str | None:
-        """The algorithm that was chosen on this processor, None if none was."""
+    def get(self, situation: str) -> tuple[str, dict[str, float]] | None:
+        """The algorithm that was chosen on this processor and each one's seconds, None if none was."""
         if self._entries is None:
             self._entries = self._read()
         entry = self._entries.get(f"{situation} | {processor_name()}")
-        return entry.get("algorithm") if isinstance(entry, dict) else None
+        name = entry.get("algorithm") if isinstance(entry, dict) else None
+        if not isinstance(entry, dict) or not isinstance(name, str):
+            return None
+        times = entry.get("milliseconds")
+        times = times if isinstance(times, dict) else {}
+        known = {n: each / 1e3 for n, each in times.items() if isinstance(each, int | float)}
+        return name, known
 
     def put(self, situation: str, algorithm: str, seconds: dict[str, float]) -> None:
         """Add a choice; what other processes have added meanwhile is kept."""

@@ -1,0 +1,141 @@
+"""Run a network that belongs to somebody else, and leave it as it was found, without copying it."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+__all__ = ["left_as_found"]
+
+_DICTS = (dict, OrderedDict, defaultdict)
+_LISTS = (list, deque)
+_Restore = Callable[[], None]
+
+
+@contextmanager
+def left_as_found(network: nn.Module) -> Iterator[None]:
+    """Within it ``network`` may be run, moved and converted; afterwards it is what it was.
+
+    Put back are, of every module, its class and its attributes: parameters, buffers, submodules,
+    hooks, training flags, counters; the contents of lists, dictionaries and sets among them; of
+    every tensor found there, and of its ``.grad``, the memory, device, dtype, values and
+    ``requires_grad``; and the random numbers to come of torch, numpy and Python. Only the values of
+    tensors are copied. What an object of another kind (a file, a lock, an object of the user's
+    own) does meanwhile stays done.
+    """
+    found: dict[int, tuple[Any, _Restore]] = {}  # the objects themselves, so that no id is reused
+    for each in (network, *network.parameters(), *network.buffers()):  # torch.jit hides some
+        _look(each, found)
+    modes = [(module, module.training) for module in network.modules()]
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        with torch.no_grad():
+            for _, restore in found.values():
+                restore()
+            for module, training in modes:
+                if module.training != training:
+                    module.training = training
+
+
+def _look(value: Any, found: dict[int, tuple[Any, _Restore]]) -> None:
+    """Enter how to restore ``value`` and all that it holds."""
+    if id(value) in found:
+        return
+    inside: list[Any] = []
+    if isinstance(value, Tensor):
+        restore, inside = _tensor(value)
+    elif isinstance(value, nn.Module):
+        attributes = dict(vars(value))
+        restore, inside = partial(_module, value, type(value), attributes), [*attributes.values()]
+    elif type(value) in _DICTS:
+        restore, inside = partial(_dict, value, dict(value)), [*value.values()]
+    elif type(value) in _LISTS:
+        restore, inside = partial(_list, value, list(value)), list(value)
+    elif type(value) is set:
+        restore = partial(_set, value, set(value))
+    elif type(value) is tuple:
+        restore, inside = _nothing, list(value)
+    elif isinstance(value, torch.Generator):
+        restore = partial(value.set_state, value.get_state())
+    else:
+        return
+    found[id(value)] = (value, restore)
+    for each in inside:
+        _look(each, found)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _tensor(value: Tensor) -> tuple[_Restore, list[Any]]:
+    # shares the memory, and writing into it does not disturb a graph that has kept the tensor
+    memory = value.data
+    empty = is_lazy(value) or memory.is_meta or memory.layout != torch.strided
+    copy = None if empty else memory.clone()
+    grad = value.grad if value.is_leaf else None
+    needs_grad, kind = value.requires_grad, type(value)
+
+    def restore() -> None:
+        if type(value) is not kind:  # an uninitialised parameter got its shape
+            value.__class__ = kind
+        if copy is not None and not torch.equal(memory, copy):
+            memory.copy_(copy)
+        now = value.data
+        moved = now.device != memory.device or now.dtype != memory.dtype
+        if moved or now.shape != memory.shape or (copy is not None and not _same_place(now, memory)):
+            value.data = memory
+        if value.is_leaf:
+            if value.requires_grad != needs_grad:
+                value.requires_grad_(needs_grad)
+            if value.grad is not grad:
+                value.grad = grad
+
+    return restore, [] if grad is None else [grad]
+
+
+def _same_place(one: Tensor, other: Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr() and one.stride() == other.stride()
+
+
+def _same(now: list[Any], before: list[Any]) -> bool:
+    return len(now) == len(before) and all(a is b for a, b in zip(now, before, strict=True))
+
+
+def _module(module: nn.Module, kind: type[nn.Module], attributes: dict[str, Any]) -> None:
+    if type(module) is not kind:
+        module.__class__ = kind
+    _dict(vars(module), attributes)
+
+
+def _dict(now: dict[Any, Any], before: dict[Any, Any]) -> None:
+    if not _same([*now, *now.values()], [*before, *before.values()]):
+        now.clear()
+        now.update(before)
+
+
+def _list(now: list[Any] | deque[Any], before: list[Any]) -> None:
+    if not _same(list(now), before):
+        now.clear()
+        now.extend(before)
+
+
+def _set(now: set[Any], before: set[Any]) -> None:
+    if now ^ before:
+        now.clear()
+        now.update(before)
