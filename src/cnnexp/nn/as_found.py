@@ -98,7 +98,11 @@ def _tensor(value: Tensor) -> tuple[_Restore, list[Any]]:
             memory.copy_(copy)
         now = value.data
         moved = now.device != memory.device or now.dtype != memory.dtype
-        if moved or now.shape != memory.shape or (copy is not None and not _same_place(now, memory)):
+        if (
+            moved
+            or now.shape != memory.shape
+            or (copy is not None and not _same_place(now, memory))
+        ):
             value.data = memory
         if value.is_leaf:
             if value.requires_grad != needs_grad:

@@ -25,9 +25,7 @@ _NAMED = 5  # of the layers that one line names
 Run = Callable[[nn.Module, Tensor], Any]
 
 
-def choose_algorithms(
-    network: nn.Module, images: Tensor, run: Run | None = None
-) -> dict[str, str]:
+def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None) -> dict[str, str]:
     """Which algorithm is the fastest for each layer of ``network`` that is set to ``auto``.
 
     ``network`` itself is run, forward, once, in training mode, with its hooks; no backward pass is.

@@ -60,7 +60,9 @@ class Conversion:
                 counts = Counter(self.kinds[name] for name in those)
                 where = ", ".join(f"{kind} ×{count}" for kind, count in counts.most_common())
             else:
-                where = listed([f"{name or 'the module itself'} ({self.kinds[name]})" for name in those])
+                where = listed(
+                    [f"{name or 'the module itself'} ({self.kinds[name]})" for name in those]
+                )
             lines.append(f"torch's own backward stays in {where}: {reason}")
         return lines
 

@@ -59,7 +59,9 @@ def _call(op: str, *arguments: Any, **options: Any) -> Any:
     if algorithm is None or _recorders:
         choice = _choose(op, arguments, options)
         name, seconds = choice or (default, {})
-        if _recorders:  # of whole networks: each layer by what it needs, not by the first of its kind
+        if (
+            _recorders
+        ):  # of whole networks: each layer by what it needs, not by the first of its kind
             algorithm = get_algorithm(op, name)
         elif choice is None:
             algorithm = get_algorithm(op, default)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cnnexp.models import LeNet5, SeedCNN
 from cnnexp.nn import CrossEntropyLoss, choose_algorithms, pin_algorithms, replace_layers
 from cnnexp.ops import AUTO, resolve_algorithm
+from cnnexp.ops.layout import in_layout
 from cnnexp.ops.timing import interleaved_times
 from cnnexp.speed.memory import saved_bytes
 from cnnexp.speed.result import Measured, spread
@@ -64,7 +65,7 @@ def bench_step(
 
     def way(loss: nn.Module, layout: torch.memory_format, change: Callable[..., nn.Module]) -> _Way:
         own = copy.deepcopy(network).to(device, dtype).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
-        batch = images.contiguous(memory_format=layout)
+        batch = in_layout(images, layout)
         return _Way(change(own, batch), loss, batch, labels)
 
     def plain(network: nn.Module, batch: Tensor) -> nn.Module:

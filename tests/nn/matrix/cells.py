@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +26,16 @@ from tests.nn.matrix.habits import HABITS, Habit
 from tests.nn.matrix.networks import build, draw_images
 from tests.nn.matrix.steps import Case, Results, step
 
-__all__ = ["REFUSED", "TOLERANCE", "WAYS", "Cell", "made_up_times", "run_cells", "ways_of"]
+__all__ = [
+    "REFUSED",
+    "TOLERANCE",
+    "WAYS",
+    "Cell",
+    "affordable",
+    "made_up_times",
+    "run_cells",
+    "ways_of",
+]
 
 WAYS = (
     *sorted({name for op in ops.op_names() for name in ops.algorithm_names(op)}),
@@ -34,6 +44,7 @@ WAYS = (
 TOLERANCE = 1e-8  # of the largest element, in float64
 LOW_PRECISION = 4.0  # times torch's own error; one op's is held to 2, a network's layers add up
 REFUSED = "torch refuses"
+ORACLES = ("reference",)
 
 
 class Cell(NamedTuple):
@@ -53,6 +64,28 @@ class Cell(NamedTuple):
         return self.result != "ok" and not self.result.startswith(REFUSED)
 
 
+def affordable(network: str, habit: str, way: str) -> bool:
+    """Whether the cell takes seconds: traced, the oracle's loop over windows is one node a window."""
+    unrolled = HABITS[habit].traced and way in ORACLES
+    return not unrolled or _windows(network) <= 16
+
+
+@cache
+def _windows(network: str) -> int:
+    """Positions of all windows of convolutions and poolings."""
+    count = [0]
+
+    def add(layer: nn.Module, inputs: Any, output: Tensor) -> None:
+        count[0] += output.shape[-2] * output.shape[-1]
+
+    module = copy.deepcopy(_base(network))
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
+            layer.register_forward_hook(add)
+    module(draw_images(network))
+    return count[0]
+
+
 @cache
 def ways_of(network: str) -> tuple[str, ...]:
     """The ways in which some layer of ``network`` can be computed, by the registry."""
@@ -67,7 +100,7 @@ def ways_of(network: str) -> tuple[str, ...]:
 def run_cells(network: str, habit: str, ways: tuple[str, ...]) -> Iterator[Cell]:
     """The cells of one network and one habit: torch's own is computed once for all ways."""
     use = HABITS[habit]
-    start = time.perf_counter()
+    start = time.process_time()
     expected, warned = _tried(network, use, lambda module: None)
     truth = _truth(network, use) if use.low_precision else None
     for way in ways:
@@ -86,8 +119,8 @@ def run_cells(network: str, habit: str, ways: tuple[str, ...]) -> Iterator[Cell]
                 result, error, where = _compare(found, expected, truth)
                 if more and result == "ok":
                     result = f"warns: {sorted(more)[0]}"
-        yield Cell(network, habit, way, result, error, where, time.perf_counter() - start)
-        start = time.perf_counter()
+        yield Cell(network, habit, way, result, error, where, time.process_time() - start)
+        start = time.process_time()
 
 
 def _forget() -> None:
@@ -141,9 +174,7 @@ def _truth(name: str, habit: Habit) -> Results:
     return step(network, draw_images(name))
 
 
-def _compare(
-    found: Results, expected: Results, truth: Results | None
-) -> tuple[str, float, str]:
+def _compare(found: Results, expected: Results, truth: Results | None) -> tuple[str, float, str]:
     """("ok" or what is wrong, largest relative error, where it is)."""
     if set(found) != set(expected):
         missing, more = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
@@ -211,29 +242,22 @@ def _relative(found: Results, truth: Results, names: list[str]) -> float:
 
 
 def _times(ways: Mapping[str, Callable[[], object]], *_: Any, **__: Any) -> dict[str, list[float]]:
-    """Every way is called once; its time is made up, of what it is called with."""
+    """Every way is called once; its time is made up, of the shapes that it is called with."""
     times = {}
     for name, call in ways.items():
         call()
-        described = repr([getattr(a, "shape", a) for a in getattr(call, "args", ())[1:2]])
-        times[name] = [1.0 + zlib.crc32(f"{name} {described}".encode()) / 2**32]
+        _, arguments, *_ = getattr(call, "args", (None, ()))
+        described = f"{name} {[getattr(each, 'shape', each) for each in arguments]}"
+        times[name] = [1.0 + zlib.crc32(described.encode()) / 2**32]
     return times
 
 
 @contextmanager
 def made_up_times(folder: Path) -> Iterator[None]:
     """Let ``auto`` choose as if by chance, so that all ways meet in one network, and always the same."""
-    import os
-
-    before, place = auto.interleaved_times, os.environ.get("CNNEXP_CACHE")
-    auto.interleaved_times = _times  # pyright: ignore[reportAttributeAccessIssue]
-    os.environ["CNNEXP_CACHE"] = str(folder)
-    try:
-        yield
-    finally:
-        auto.interleaved_times = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cnnexp.ops.measure.interleaved_times", _times)
+        patch.setenv("CNNEXP_CACHE", str(folder))
         auto.forget()
-        if place is None:
-            del os.environ["CNNEXP_CACHE"]
-        else:
-            os.environ["CNNEXP_CACHE"] = place
+        yield
+    auto.forget()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Triple", "covering", "sparse"]
+__all__ = ["Triple", "covering", "rotating"]
 
 Triple = tuple[str, str, str]  # network, habit, way
 
 
 def covering(
-    networks: Sequence[str], habits: Sequence[str], ways: Callable[[str], Iterable[str]]
+    networks: Sequence[str],
+    habits: Sequence[str],
+    ways: Callable[[str], Iterable[str]],
+    affordable: Callable[[str, str, str], bool],
 ) -> list[Triple]:
     """Cells in which every network, and every pair of a habit and a way, comes at least once.
 
@@ -20,6 +23,7 @@ def covering(
         networks: Names, the cheap ones first.
         habits: Names.
         ways: The ways in which a network can be computed.
+        affordable: Whether a cell may be taken; one of each pair can be.
     """
     known = {network: tuple(ways(network)) for network in networks}
     every_way = dict.fromkeys(way for network in networks for way in known[network])
@@ -27,19 +31,23 @@ def covering(
     cells = []
     for habit in habits:
         for way in every_way:
-            network = min((n for n in networks if way in known[n]), key=lambda n: taken[n])
+            able = [n for n in networks if way in known[n] and affordable(n, habit, way)]
+            network = min(able, key=lambda n: taken[n])
             taken[network] += 1
             cells.append((network, habit, way))
     return cells
 
 
-def sparse(
-    networks: Sequence[str], habits: Sequence[str], ways: Callable[[str], Sequence[str]]
+def rotating(
+    networks: Sequence[str],
+    habits: Sequence[str],
+    ways: Callable[[str], Sequence[str]],
+    affordable: Callable[[str, str, str], bool],
 ) -> list[Triple]:
     """Cells in which every pair of a network and a habit comes once, the ways taking turns."""
     cells = []
     for row, network in enumerate(networks):
-        known = ways(network)
         for column, habit in enumerate(habits):
-            cells.append((network, habit, known[(row + column) % len(known)]))
+            able = [way for way in ways(network) if affordable(network, habit, way)]
+            cells.append((network, habit, able[(row + column) % len(able)]))
     return cells

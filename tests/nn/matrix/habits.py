@@ -325,14 +325,8 @@ def _hooks(case: Case) -> Results:
 
 def _own_outputs(case: Case) -> set[str]:
     """Names of the layers that have outputs of their own in every way: not parts of a block."""
-    blocks = {
-        name
-        for name, layer in case.twin.named_modules()
-        if isinstance(layer, nn.Sequential)
-    }
-    return {
-        name for name, _ in case.twin.named_modules() if name.rpartition(".")[0] not in blocks
-    }
+    blocks = {name for name, layer in case.twin.named_modules() if isinstance(layer, nn.Sequential)}
+    return {name for name, _ in case.twin.named_modules() if name.rpartition(".")[0] not in blocks}
 
 
 # --- other ways to call
@@ -381,9 +375,7 @@ def _ensemble(case: Case) -> Results:
         return output if isinstance(output, Tensor) else tuple(outputs_of(output))
 
     torch.manual_seed(3)
-    found = torch.vmap(call, (0, 0, None), randomness="different")(
-        parameters, state, case.images
-    )
+    found = torch.vmap(call, (0, 0, None), randomness="different")(parameters, state, case.images)
     loss_of(found).backward()
     grads = {f"∂L/∂{k}": v.grad for k, v in parameters.items() if v.grad is not None}
     return {**outputs(found), **grads, **state}
