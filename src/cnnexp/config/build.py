@@ -39,7 +39,7 @@ from cnnexp.config.schema import ParametersConfig, TrainConfig
 from cnnexp.config.targets import check_target, instance_of, make
 from cnnexp.data import ImageSet
 from cnnexp.models import lsuv
-from cnnexp.nn import pin_algorithms, replace_layers
+from cnnexp.nn import initialise_lazy, pin_algorithms, replace_layers
 from cnnexp.optim import SAM, freeze, param_groups
 from cnnexp.runs import RunFolder
 from cnnexp.training import OnNaN, SchedulerFactory, TrainingJob, mode_of, quiet_lightning
@@ -163,7 +163,8 @@ def _check_network(job: TrainingJob) -> None:
             job.scheduler(optimizer, 1000)
         if job.backward_layers is not None:
             try:
-                pin_algorithms(replace_layers(network, job.backward), job.backward_layers)
+                replace_layers(network, job.backward, quiet=True)
+                pin_algorithms(network, job.backward_layers)
             except ValueError as error:
                 raise ConfigError(
                     f"backward.layers: {error}; backward.layers=null chooses anew"
@@ -195,6 +196,12 @@ def _network(
         image_size=images.image_size,
     )
     instance_of("model", network, nn.Module)
+    try:
+        initialise_lazy(network, torch.zeros(()).expand(2, images.channels, *images.image_size))
+    except (RuntimeError, TypeError, ValueError) as error:
+        size = (images.channels, *images.image_size)
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"model: the network cannot take {size} images: {reason}") from error
     begins = len(images.train) and not next(network.parameters()).is_meta
     if config.get("init") == "lsuv" and begins:
         lsuv(network, _normalised(images, 256))

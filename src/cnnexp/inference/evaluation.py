@@ -109,7 +109,8 @@ def evaluate(classifier: Classifier, batches: DataLoader[tuple[Tensor, Tensor]])
 @contextmanager
 def with_weights(classifier: Classifier, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Within it ``classifier`` has ``weights`` (by name; the others stay)."""
-    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    state = classifier.state_dict()
+    before = {n: v.clone() if isinstance(v, Tensor) else v for n, v in state.items()}
     classifier.load_state_dict({**before, **weights})
     try:
         yield

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cnnexp import __version__
 from cnnexp.config.errors import ConfigError
 from cnnexp.inference.network import TrainedNetwork
+from cnnexp.nn import left_as_found
 from cnnexp.runs.files import write_file
 
 __all__ = ["FORMATS", "MissingExtraError", "PlainNetwork", "export"]
@@ -206,22 +207,19 @@ def _safetensors(
     model: PlainNetwork, trained: TrainedNetwork, file: Path
 ) -> Callable[[Tensor], Tensor]:
     (safe,) = _needs("safetensors.torch")
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    whole = model.state_dict()
+    state = {name: v.contiguous() for name, v in whole.items() if isinstance(v, Tensor)}
     safe.save_file(state, os.fspath(file), metadata=_description(trained))
-    twin = PlainNetwork(_untrained(model.network), torch.zeros_like(model.mean), model.std)
-    twin.load_state_dict(safe.load_file(os.fspath(file)))
-    return torch.inference_mode()(twin.eval())
+    loaded = safe.load_file(os.fspath(file))
 
+    def run(images: Tensor) -> Tensor:
+        with left_as_found(model), torch.inference_mode():
+            for name in state:  # so that what it gives comes from the file
+                whole[name].zero_()
+            model.load_state_dict({**whole, **loaded})
+            return model(images)
 
-def _untrained(network: nn.Module) -> nn.Module:
-    """A copy with all numbers at zero, so that what it gives comes from the file."""
-    import copy
-
-    twin = copy.deepcopy(network)
-    with torch.no_grad():
-        for value in twin.state_dict().values():
-            value.zero_()
-    return twin
+    return run
 
 
 FORMATS: dict[

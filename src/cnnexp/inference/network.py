@@ -194,12 +194,14 @@ def _fits(file: Any, expected: Mapping[str, Tensor], state: Mapping[str, Any], s
     wrong |= {
         name
         for name in set(expected) & set(state)
-        if not isinstance(state[name], Tensor) or expected[name].shape != state[name].shape
+        if isinstance(expected[name], Tensor)  # else the extra state of somebody's layer
+        and (not isinstance(state[name], Tensor) or expected[name].shape != state[name].shape)
     }
     if wrong:
         names = ", ".join(sorted(map(str, wrong))[:3])
         raise TrainedNetworkError(f"{file}: is not of the network in config.yaml: {names} differ")
-    if sum(value.numel() * value.element_size() for value in state.values()) > size:
+    tensors = [value for value in state.values() if isinstance(value, Tensor)]
+    if sum(value.numel() * value.element_size() for value in tensors) > size:
         raise TrainedNetworkError(f"{file}: holds tensors that are larger than the file")
 
 

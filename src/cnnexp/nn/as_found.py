@@ -18,7 +18,7 @@ __all__ = ["left_as_found"]
 
 _DICTS = (dict, OrderedDict, defaultdict)
 _LISTS = (list, deque)
-_Restore = Callable[[], None]
+_Restore = Callable[[], object]
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def _tensor(value: Tensor) -> tuple[_Restore, list[Any]]:
 
     def restore() -> None:
         if type(value) is not kind:  # an uninitialised parameter got its shape
-            value.__class__ = kind
+            value.__class__ = kind  # pyright: ignore[reportAttributeAccessIssue]
         if copy is not None and not torch.equal(memory, copy):
             memory.copy_(copy)
         now = value.data

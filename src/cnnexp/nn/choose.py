@@ -46,8 +46,9 @@ def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None
     Returns:
         Names of layers and algorithms, for :func:`pin_algorithms`.
     """
-    images = images.clone() if images.is_inference() else images
     with torch.inference_mode(False), torch.compiler.set_stance("force_eager"):
+        if images.is_inference():  # of inference mode, which autograd does not keep
+            images = images.clone()
         initialise_lazy(network, images)
         with left_as_found(network), torch.enable_grad():
             network.to(images.device)

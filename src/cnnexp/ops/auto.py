@@ -3,9 +3,9 @@
 Each op is measured for each combination of shapes, dtype, memory layout, device and arguments that
 it meets, forward and backward, on copies of the tensors of the call. Choices are kept in memory and,
 for the next process, in a file under the user's cache folder, together with the times that led to
-them. Where nothing can be measured (under ``torch.compile``, ``torch.func``, in forward mode, while
-``torch.jit`` traces or a CUDA graph is recorded, on tensors without memory) an earlier choice is used,
-else the op's default.
+them. Where nothing can be measured (in forward mode, while ``torch.jit`` traces or a CUDA graph is
+recorded, on tensors without memory) an earlier choice is used, else the op's default; under
+``torch.compile`` and ``torch.func`` (vmap, grad, …) always the default.
 
 The first choice for a kind of call holds in this process, whether or not gradients are computed: a
 checkpointed region runs without them first, maybe, and again with them, and must do the same twice. So
@@ -39,6 +39,7 @@ __all__ = ["forget", "recorded_choices", "recorded_times"]
 
 log = logging.getLogger(__name__)
 
+_MOST = 4096  # situations that are kept ready; each is some hundred bytes
 _DEFAULTS = {"conv_relu_pool": "fused"}  # of all other ops: direct
 
 Choice = tuple[str, Mapping[str, float]]  # the fastest, and the seconds of each that was measured
@@ -52,11 +53,14 @@ _one_at_a_time = threading.RLock()  # replicas of a network may run in threads
 
 def _call(op: str, *arguments: Any, **options: Any) -> Any:
     default = _DEFAULTS.get(op, "direct")
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        # a mapped tensor does not tell its layout, nor how many the others are
         return get_algorithm(op, default)(*arguments, **options)
     key = _quick_key(op, arguments, options)
     algorithm = _ready.get(key)
     if algorithm is None or _recorders:
+        if len(_ready) >= _MOST:  # images of ever other sizes
+            _ready.clear()
         choice = _choose(op, arguments, options)
         name, seconds = choice or (default, {})
         if (
@@ -81,8 +85,18 @@ def _quick_key(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> 
         if isinstance(v, Tensor):
             parts += (v.shape, v.stride(), v.dtype, v.device)
         else:
-            parts.append(tuple(v) if v.__class__ is list else v)
+            parts.append(_plain(v))
     return tuple(parts)
+
+
+def _plain(value: Any) -> Any:
+    """What is no tensor, as a choice depends on it: not on the size of a slope or a momentum.
+
+    That of batch normalisation may be another at each call.
+    """
+    if value.__class__ is float:
+        return float if value else 0.0
+    return tuple(value) if value.__class__ is list else value
 
 
 def _choose(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Choice | None:
@@ -136,16 +150,13 @@ def _describe(value: Any) -> Any:
         return shape, precision, value.device, _layout(value)
     if isinstance(value, tuple):
         return tuple(map(_describe, value))
-    return tuple(value) if isinstance(value, list) else value
+    return "float" if (plain := _plain(value)) is float else plain
 
 
 def _layout(tensor: Tensor) -> str:
-    try:
-        if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-            return "channels_last"
-        return "contiguous" if tensor.is_contiguous() else "strided"
-    except RuntimeError:  # mapped over by torch.func.vmap
-        return "mapped"
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return "channels_last"
+    return "contiguous" if tensor.is_contiguous() else "strided"
 
 
 def _text(key: Any, input: Tensor) -> str:
@@ -160,7 +171,7 @@ def _text(key: Any, input: Tensor) -> str:
 
 
 def _measurable(arguments: tuple[Any, ...]) -> bool:
-    if torch._C._are_functorch_transforms_active() or in_forward_mode() or torch.jit.is_tracing():
+    if in_forward_mode() or torch.jit.is_tracing():
         return False
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         return False

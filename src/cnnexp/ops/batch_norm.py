@@ -111,6 +111,7 @@ class _BatchNormFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # read once: under torch.utils.checkpoint each reading would compute the forward again
         input, weight, mean, variance = ctx.saved_tensors
         x, grad = widened(input), widened(grad_output)
         training = mean is None
@@ -123,6 +124,7 @@ class _BatchNormFunction(torch.autograd.Function):
             wide = None if weight is None else widened(weight)
             grads[0] = grad_input(grad, centred, scale, wide, training).to(input.dtype)
         if ctx.needs_input_grad[1]:
+            assert weight is not None  # it needs a gradient
             grads[1] = grad_weight(grad, centred).to(weight.dtype)
         if ctx.needs_input_grad[2]:
             # β has the dtype of γ

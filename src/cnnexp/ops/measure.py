@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -41,7 +42,8 @@ def measure(
                 continue
             own = tuple(_copy(a, need) for a, need in zip(arguments, needs, strict=True))
             rest = {k: _copy(v, getattr(v, "requires_grad", False)) for k, v in options.items()}
-            way = partial(_step, get_algorithm(op, name), own, rest)
+            algorithm = get_algorithm(op, name)
+            way = partial(_step, algorithm, own, rest, _writes(algorithm, own, rest))
             try:
                 way()
             except (RuntimeError, ImportError):
@@ -78,7 +80,7 @@ def _apart(device: torch.device) -> Iterator[None]:
 
 def _no_saved_tensors_hooks() -> AbstractContextManager[None]:
     """The innermost hooks alone count: ours, that do nothing."""
-    if torch._C._autograd._saved_tensors_hooks_get_disabled_error_message() is not None:
+    if torch._C._autograd._saved_tensors_hooks_get_disabled_error_message() is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return nullcontext()  # somebody has seen to it that there are none
     return torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is)
 
@@ -95,8 +97,20 @@ def _copy(value: Any, needs_grad: bool) -> Any:
     return own.requires_grad_(needs_grad)
 
 
-def _step(algorithm: Algorithm, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-    output = algorithm(*arguments, **options)
+def _writes(algorithm: Algorithm, arguments: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    """Whether the call asks for ``inplace=True``."""
+    try:
+        names = list(inspect.signature(algorithm.function).parameters)
+    except ValueError:  # a built-in function: none of torch's that are used has the argument
+        return False
+    return bool(dict(zip(names, arguments, strict=False), **options).get("inplace"))
+
+
+def _step(
+    algorithm: Algorithm, arguments: tuple[Any, ...], options: dict[str, Any], writes: bool
+) -> None:
+    given = (arguments[0].clone(), *arguments[1:]) if writes else arguments  # not into a leaf
+    output = algorithm(*given, **options)
     output = output[0] if isinstance(output, tuple) else output
     inputs = [a for a in arguments if isinstance(a, Tensor) and a.requires_grad]
     if inputs:

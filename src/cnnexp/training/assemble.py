@@ -159,7 +159,7 @@ def _diagnostics(job: TrainingJob, ranks: Ranks) -> list[Diagnostics]:
 def make_classifier(job: TrainingJob, images: ImageSet, ranks: Ranks = ALONE) -> Classifier:
     """The untrained classifier of ``job`` for images such as ``images``."""
     return Classifier(
-        replace_layers(job.network(images), job.backward),
+        replace_layers(job.network(images), job.backward, quiet=True),  # said before training
         num_classes=len(images.classes),
         mean=images.mean,
         std=images.std,

@@ -6,11 +6,13 @@ package's do).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 from torch.optim import Optimizer
 
 __all__ = ["AveragingModule"]
@@ -52,13 +54,14 @@ class AveragingModule(L.LightningModule):
         optimizers = self._averaging()
         if not optimizers or not any(g["train_mode"] for o in optimizers for g in o.param_groups):
             return
-        trained = {k: v.detach().clone() for k, v in self.state_dict().items()}
+        trained = _copied(self.state_dict())
         _exchange(optimizers, "eval")
-        checkpoint["state_dict"] = {k: v.clone() for k, v in self.state_dict().items()}
+        checkpoint["state_dict"] = _copied(self.state_dict())
         checkpoint["training_weights"] = trained
         with torch.no_grad():
             for name, value in self.state_dict(keep_vars=True).items():
-                value.copy_(trained[name])
+                if isinstance(value, Tensor):  # else the extra state of somebody's layer
+                    value.copy_(trained[name])
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["train_mode"] = True
@@ -75,6 +78,10 @@ class AveragingModule(L.LightningModule):
 
     def _averaging(self) -> list[Optimizer]:
         return [o for o in self.trainer.optimizers if hasattr(o, "train") and hasattr(o, "eval")]
+
+
+def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in state.items()}
 
 
 def _exchange(optimizers: list[Optimizer], mode: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections import Counter
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from cnnexp import ops
-from cnnexp.nn import CrossEntropyLoss, choose_algorithms, pin_algorithms
+from cnnexp.nn import CrossEntropyLoss, choose_algorithms, conversion, pin_algorithms
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.job import TrainingJob
 from cnnexp.training.ranks import ALONE, Ranks
@@ -35,11 +34,13 @@ def settle_backward(
 
     They are those of ``job.backward_layers``, else the fastest on the trainer's device, dtype and
     layout for a batch of the training's size. The choice does not depend on the data and draws no
-    random number.
+    random number; the network is left as it was. The log says which layers stay torch's, and why.
 
     Returns:
         The config of the run, with the choice in it.
     """
+    if ranks.first and job.backward != "native":
+        conversion(classifier.network).log()
     if job.backward != ops.AUTO:
         return dict(job.config)
     layers = job.backward_layers
@@ -60,14 +61,12 @@ def _measure(
     images = job.data.images
     size = (job.data.batch_size // ranks, images.channels, *images.image_size)
     precision = trainer.precision_plugin
-    twin = copy.deepcopy(classifier)
-    precision.convert_module(twin)
     generator = torch.Generator().manual_seed(0)  # the random numbers of the run stay as they are
-    batch = torch.rand(size, generator=generator).to(trainer.strategy.root_device)
+    normalised = classifier.normalise(torch.rand(size, generator=generator))
+    batch = precision.convert_input(normalised).to(trainer.strategy.root_device)
 
     def run(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         with precision.forward_context():
-            return network(batch)
+            return precision.convert_module(network)(batch)
 
-    normalised = twin.to(batch.device).normalise(precision.convert_input(batch))
-    return choose_algorithms(twin.network, normalised, run)
+    return choose_algorithms(classifier.network, batch, run)

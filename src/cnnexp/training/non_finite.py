@@ -121,7 +121,8 @@ def bad_layers(flags: Sequence[bool], network: nn.Module) -> list[str]:
 
 def first_bad_weight(network: nn.Module) -> str:
     """The first layer with a parameter or buffer that is not finite; "" if all are."""
-    state = [(n, v) for n, v in network.state_dict().items() if v.is_floating_point()]
+    tensors = [(n, v) for n, v in network.state_dict().items() if isinstance(v, torch.Tensor)]
+    state = [(n, v) for n, v in tensors if v.is_floating_point()]
     if not state:
         return ""
     greatest = torch.stack(torch._foreach_norm([v for _, v in state], torch.inf))

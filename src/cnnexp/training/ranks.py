@@ -68,10 +68,6 @@ class Ranks:
     store: dist.Store | None = field(default=None, repr=False)
     _posted: tuple[Any, Tensor] | None = field(default=None, repr=False)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Ranks:
-        """Itself: a copy of a network is still in this process."""
-        return self
-
     @property
     def first(self) -> bool:
         """Whether this is the rank that writes."""

@@ -177,5 +177,5 @@ def _averaged(module: L.LightningModule) -> dict[str, Tensor]:
     return {
         name: value
         for name, value in module.state_dict(keep_vars=True).items()
-        if name.startswith("network.") and value.is_floating_point()
+        if name.startswith("network.") and isinstance(value, Tensor) and value.is_floating_point()
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 import math
@@ -22,7 +21,7 @@ from cnnexp.data import ImageDataModule
 from cnnexp.diagnostics import TracedLayer, undisturbed
 from cnnexp.diagnostics.figures import gradient_flow_figure
 from cnnexp.diagnostics.keys import chart_layout
-from cnnexp.nn import replace_layers
+from cnnexp.nn import left_as_found, replace_layers
 from cnnexp.runs import RunFolder
 from cnnexp.training.callbacks.diagnostics import Diagnostics
 from cnnexp.training.classifier import Classifier
@@ -255,11 +254,12 @@ def _add_histogram(board: Any, tag: str, values: Tensor | None, step: int) -> No
 
 def _add_graph(board: Any, module: Classifier, image: Tensor) -> None:
     """The network of torch's own layers, whose names a reader knows."""
-    twin = replace_layers(copy.deepcopy(module.network), "native").float().eval()
+    network = module.network
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # the tracer that the writer needs is on its way out
         try:
-            with undisturbed(twin):
-                board.add_graph(twin, module.normalise(image).float())
+            with left_as_found(network):
+                replace_layers(network, "native").float().eval()
+                board.add_graph(network, module.normalise(image).float())
         except Exception as error:  # what it says of networks that it cannot follow is of any kind
             log.warning("diagnostics: no graph of this network: %s", str(error).splitlines()[0])
