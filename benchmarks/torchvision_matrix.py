@@ -21,13 +21,13 @@ from pathlib import Path
 
 import torch
 import torchvision
-
-import cnnexp
-from cnnexp.ops.choices import processor_name
 from tests.nn.matrix.cells import WAYS, Cell, affordable, made_up_times, run_cells, ways_of
 from tests.nn.matrix.cover import Triple, covering, rotating
 from tests.nn.matrix.habits import HABITS
 from tests.nn.matrix.networks import NETWORKS, SMALL
+
+import cnnexp
+from cnnexp.ops.choices import processor_name
 
 FILE = Path(__file__).parent / "results" / "torchvision_matrix.csv"
 Rows = dict[Triple, dict[str, str]]

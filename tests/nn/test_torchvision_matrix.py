@@ -5,20 +5,16 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from itertools import groupby
-from pathlib import Path
 
 import pytest
-import torch
 
-from cnnexp import ops
 from tests.conftest import ROOT
 from tests.nn.matrix.cells import WAYS, Cell, affordable, made_up_times, run_cells, ways_of
 from tests.nn.matrix.cover import Triple, covering
 from tests.nn.matrix.habits import HABITS
-from tests.nn.matrix.networks import FULL, NETWORKS, SMALL
+from tests.nn.matrix.networks import SMALL
 
 TABLE = ROOT / "benchmarks" / "results" / "torchvision_matrix.csv"
 

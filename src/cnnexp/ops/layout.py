@@ -9,12 +9,14 @@ __all__ = ["in_layout", "is_channels_last", "laid_out"]
 
 
 def laid_out(output: Tensor, *sources: Tensor) -> Tensor:
-    """``output`` in plain memory, (N, C, H, W), unless one of ``sources`` has the channels last.
+    """``output`` in plain memory, (N, C, H, W), or channels last where one of ``sources`` is.
 
-    Several algorithms compute with the channels last, whatever they are given.
+    An algorithm may compute in the one or the other, whatever it is given.
     """
-    if output.is_contiguous() or any(map(is_channels_last, sources)):
-        return output
+    if any(map(is_channels_last, sources)):
+        if is_channels_last(output):
+            return output
+        return output.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     return output.contiguous()
 
 
