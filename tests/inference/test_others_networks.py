@@ -12,8 +12,10 @@ from torch.nn.utils import prune, spectral_norm, weight_norm
 from cnnexp.config import Composer, plain_config
 from cnnexp.config.build import build_job, check_job
 from cnnexp.inference import TrainedNetwork, export, load_trained
+from cnnexp.ops import auto, measure
 from cnnexp.runs import RunFolder
 from cnnexp.training import Classifier, run_training
+from tests.nn.test_checkpoint import fake_times
 
 
 class Extra(nn.Linear):
@@ -97,7 +99,12 @@ class Lazy(nn.Sequential):
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
-def test_a_lazy_network_is_trained_and_found_again(tmp_path: Path) -> None:
+def test_a_lazy_network_is_trained_and_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CNNEXP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(measure, "interleaved_times", fake_times())
+    auto.forget()
     overrides = [
         *(f"model._target_={__name__}.Lazy", "data=digits", "data.train_size=64"),
         *("trainer.max_epochs=1", "accelerator=cpu", "diagnostics=off", "logger=csv"),

@@ -6,6 +6,7 @@ import copy
 import logging
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,9 @@ from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, 
 import cnnexp.nn
 from cnnexp import ops
 from cnnexp.nn.twins import become, plain_class
+from cnnexp.ops import auto, measure
+from tests.conftest import ROOT
+from tests.nn.test_checkpoint import fake_times
 
 WAYS = ["direct", "im2col", "fused", "native", "auto"]
 
@@ -122,7 +126,13 @@ def test_a_copy_that_shares_a_parametrised_class_stays_what_it_is() -> None:
 
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
 @pytest.mark.parametrize("way", WAYS)
-def test_lazy_layers_become_ours_at_the_first_pass(way: str) -> None:
+def test_lazy_layers_become_ours_at_the_first_pass(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CNNEXP_CACHE", str(tmp_path))
+    monkeypatch.setattr(measure, "interleaved_times", fake_times())
+    auto.forget()
+
     def make() -> nn.Sequential:
         torch.manual_seed(0)
         return nn.Sequential(
@@ -244,6 +254,28 @@ def test_a_network_that_is_converted_as_a_whole_says_nothing(
     assert caplog.records == []
     assert network[0] is network[2]
     assert cnnexp.nn.conversion(network).kept == {}
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+def test_the_guide_for_ones_own_network_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CNNEXP_CACHE", str(tmp_path))
+    monkeypatch.setattr(measure, "interleaved_times", fake_times())
+    auto.forget()
+    guide = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    _, _, rest = guide.partition("`mynetwork.py`:\n\n```python\n")
+    made: dict[str, Any] = {"__name__": "mynetwork"}
+    exec(rest.partition("```")[0], made)
+    auto.forget()
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [
+        "layers of cnnexp.nn: auto ×3",
+        "torch's own backward stays in 0 (Standardised): a class derived from Conv2d has a forward of "
+        "its own",
+        "torch's own backward stays in GroupNorm ×1: cnnexp.nn has no such layer",
+    ]
+    assert "auto" not in cnnexp.nn.layer_algorithms(made["network"]).values()
 
 
 def test_a_layer_that_nobody_converted_is_named_as_such() -> None:
