@@ -54,14 +54,13 @@ def test_avg_pool2d_of_a_large_window_does_not_overflow_in_half_precision() -> N
 
 
 @every_algorithm
-@pytest.mark.parametrize("dtype", [torch.complex128, torch.int64], ids=str)
-def test_complex_and_integer_input(op: str, algorithm: str, dtype: torch.dtype) -> None:
+def test_complex_input(op: str, algorithm: str) -> None:
     """Only torch's own knows their rules; ours refuse instead of computing without conjugates."""
     record = ops.get_algorithm(op, algorithm)
     if not record.dtypes:
         pytest.skip("takes what torch takes")
-    with pytest.raises(ops.UnsupportedInputError, match=f"does not run on dtype {dtype}"):
-        record(torch.ones(1, 1, 4, 4, dtype=dtype))
+    with pytest.raises(ops.UnsupportedInputError, match=r"does not run on dtype torch\.complex128"):
+        record(torch.ones(1, 1, 4, 4, dtype=torch.complex128))
 
 
 @pytest.mark.parametrize("algorithm", ops.algorithm_names("conv2d"))

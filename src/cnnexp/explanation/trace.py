@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnexp.explanation.formulas import kind_of, settings_of
-from cnnexp.nn import CrossEntropyLoss, Layer
+from cnnexp.nn import CrossEntropyLoss
 
 __all__ = ["Step", "Trace", "trace"]
 
@@ -169,7 +169,7 @@ class _Recorder:
             self._inputs.setdefault(layer, []).append((None, passed))
             return None
         # what is computed in place must change the caller's own tensor
-        mine = x if getattr(layer, "inplace", False) and not isinstance(layer, Layer) else x.clone()
+        mine = x if getattr(layer, "inplace", False) else x.clone()
         self._inputs.setdefault(layer, []).append((mine.detach().clone(), passed))
         if mine.requires_grad:
             mine.register_hook(lambda grad: passed.__setitem__("input", grad.detach()[0]))

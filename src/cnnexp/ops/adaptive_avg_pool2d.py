@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.geometry import check_image
 from cnnexp.ops.layout import laid_out
+from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, get_algorithm, register
 
@@ -56,18 +57,18 @@ class _AdaptiveAvgPool2dFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(input: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        return forward(widened(input), rows, columns).to(input.dtype)
+        return owned(forward(widened(input), rows, columns).to(input.dtype))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         if not ctx.needs_input_grad[0]:
             return None, None, None
         grad = grad_input(widened(grad_output), *ctx.saved_tensors)
-        return grad.to(grad_output.dtype), None, None
+        return owned_gradients([grad.to(grad_output.dtype), None, None])
 
 
 class _WithTangents(_AdaptiveAvgPool2dFunction):
@@ -98,6 +99,8 @@ def _direct(input: Tensor, output_size: OutputSize) -> Tensor:
         raise TypeError(
             f"output_size must be an int, None or a pair of them, but got {output_size!r}"
         )
+    if size == [1, 1] and min(input.shape[-2:]) < 1:
+        return input.mean((-2, -1), keepdim=True)  # of nothing: NaN (as torch)
     if min(size) < 0 or min(input.shape[-2:]) < 1:
         raise RuntimeError(
             f"adaptive_avg_pool2d needs output_size ≥ 0 and a non-empty image, but got {size} for "

@@ -18,6 +18,7 @@ Covariate Shift" (2015), section 3; docs/derivation.md.
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.layout import laid_out
+from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, get_algorithm, register
 
@@ -99,7 +101,7 @@ class _BatchNormFunction(torch.autograd.Function):
     ) -> Tensor:
         weight, bias = (None if t is None else widened(t) for t in (weight, bias))
         output = forward(widened(input), mean, (variance + eps).rsqrt(), weight, bias)
-        return output.to(input.dtype)
+        return owned(output.to(input.dtype))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -126,7 +128,7 @@ class _BatchNormFunction(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             # β has the dtype of γ
             grads[2] = grad.sum(_summed(x)).to(grad.dtype if weight is None else weight.dtype)
-        return tuple(grads)
+        return owned_gradients(grads)
 
 
 class _WithTangents(_BatchNormFunction):
@@ -169,7 +171,11 @@ def _direct(
     _check(input, running_mean, running_var, weight, bias, training)
     if training and eps <= 0:
         raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
-    if training:
+    if input.numel() == 0:
+        # no statistics to normalise by and none to remember (as torch)
+        mean, variance = input.new_zeros(input.size(1)), input.new_ones(input.size(1))
+        training = False
+    elif training:
         with torch.no_grad():
             mean, variance = statistics(widened(input.detach()))
         # before the Function: a checkpoint ends its recomputation there, and torch moves them first
@@ -222,7 +228,7 @@ def _check(
     if input.dim() < 2:
         raise RuntimeError(f"batch_norm needs input (N, C, …), but got {list(input.shape)}")
     channels = input.size(1)
-    if training and input.numel() <= channels and input.numel():
+    if training and input.size(0) * math.prod(input.shape[2:]) == 1:
         raise ValueError(
             f"Expected more than 1 value per channel when training, got input size "
             f"{list(input.shape)}"
@@ -238,7 +244,7 @@ def _check(
             raise RuntimeError(
                 f"{name} should contain {channels} elements, but got shape {list(tensor.shape)}"
             )
-    if not training and (running_mean is None or running_var is None):
+    if not training and (running_mean is None or running_var is None) and input.numel():
         raise RuntimeError(
             "Expected running_mean and running_var to be defined when training=False"
         )
@@ -263,7 +269,8 @@ def batch_norm(
     Args:
         input: (N, C, …).
         running_mean, running_var: (C,) or None; in training they are moved towards the batch's by
-            ``momentum``, in place, the variance being the unbiased one.
+            ``momentum``, in place, the variance being the unbiased one. An empty batch leaves them
+            as they are.
         weight, bias: γ and β, (C,) or None for 1 and 0.
         training: Normalise by the batch's statistics instead of the running ones.
         momentum: Share of the new statistics, 0…1.

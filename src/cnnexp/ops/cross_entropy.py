@@ -18,6 +18,7 @@ Architecture for Computer Vision" (2016), section 7, for label smoothing.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -25,7 +26,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.ops.autocast import autocast_dtype
+from cnnexp.ops.classes import check_dtypes, check_target
 from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, get_algorithm, register
 
@@ -54,7 +57,7 @@ class _CrossEntropyFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(logits: Tensor, target: Tensor) -> Tensor:
-        return forward(logits, target)
+        return owned(forward(logits, target))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -63,9 +66,11 @@ class _CrossEntropyFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         logits, target = ctx.saved_tensors
-        return (
-            grad_input(grad_output, logits, target) if ctx.needs_input_grad[0] else None,
-            grad_target(grad_output, logits) if ctx.needs_input_grad[1] else None,
+        return owned_gradients(
+            [
+                grad_input(grad_output, logits, target) if ctx.needs_input_grad[0] else None,
+                grad_target(grad_output, logits) if ctx.needs_input_grad[1] else None,
+            ]
         )
 
 
@@ -105,19 +110,24 @@ def _direct(
         raise ValueError(f"{reduction} is not a valid value for reduction: none, mean, sum")
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
-    if input.dim() == 1 and target.numel() == 1 and not target.is_floating_point():
+    if input.dim() == 1 and target.shape == (1,) != input.shape and not target.is_floating_point():
         target = target.reshape(())
-    _check(input, target, weight)
-    logits, dtype = widened(input), input.dtype
+    check_target(input, target, weight, ignore_index)
+    check_dtypes(input, target, weight, reduction, label_smoothing)
+    dtype = input.dtype
     if autocast_dtype(input) is not None:  # autocast computes losses in float32
-        dtype = logits.dtype
+        dtype = widened(input).dtype
+    if target.shape == input.shape:  # torch multiplies what it is given
+        dtypes = [t.dtype for t in (target, weight) if t is not None]
+        dtype = functools.reduce(torch.promote_types, dtypes, dtype)
+    logits = widened(input.to(torch.promote_types(input.dtype, dtype)))
     if input.dim() == 1:
         logits, target = logits.unsqueeze(0), target.unsqueeze(0)
     weight = None if weight is None else weight.detach().to(logits.dtype)
     if target.dim() == logits.dim():
         mass, total = _smooth(target.to(logits.dtype), weight, label_smoothing), None
     else:
-        mass, total = _one_hot(logits, target, weight, ignore_index, label_smoothing)
+        mass, total = _one_hot(logits, target.long(), weight, ignore_index, label_smoothing)
     function = _WithTangents if in_forward_mode() else _CrossEntropyFunction
     losses = function.apply(logits, mass)
     if reduction == "none":
@@ -125,7 +135,7 @@ def _direct(
     summed = losses.sum()
     if reduction == "mean":
         if total is None:
-            return (summed / losses.numel()).to(dtype)
+            return (summed / (losses.numel() if logits.size(1) else 0)).to(dtype)
         # nothing counts: NaN, but with a gradient of 0 (as torch)
         summed = torch.where(total == 0, torch.nan, summed / torch.where(total == 0, 1, total))
     return summed.to(dtype)
@@ -134,7 +144,7 @@ def _direct(
 def _smooth(target: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
     """Probabilities t (N, C, …) → q."""
     if smoothing:
-        target = (1 - smoothing) * target + smoothing / target.size(1)
+        target = (1 - smoothing) * target + smoothing / max(target.size(1), 1)
     return target if weight is None else target * weight.reshape(-1, *[1] * (target.dim() - 2))
 
 
@@ -169,31 +179,6 @@ def _check_classes(target: Tensor | None, classes: int) -> None:
                 )
 
 
-def _check(input: Tensor, target: Tensor, weight: Tensor | None) -> None:
-    if input.dim() < 1:
-        raise RuntimeError("cross_entropy needs logits (C,) or (N, C, …), but got a scalar")
-    axis = 0 if input.dim() == 1 else 1
-    classes = input.size(axis)
-    expected = [*input.shape[:axis], *input.shape[axis + 1 :]]
-    if list(target.shape) == list(input.shape) and target.is_floating_point():
-        pass
-    elif list(target.shape) != expected:
-        sizes_differ = input.dim() > 1 and target.dim() and target.size(0) != input.size(0)
-        raise (ValueError if sizes_differ else RuntimeError)(
-            f"cross_entropy needs a target of shape {expected} (classes) or {list(input.shape)} "
-            f"(probabilities), but got {list(target.shape)}"
-        )
-    elif target.dtype not in (torch.int64, torch.uint8):
-        raise RuntimeError(f"expected classes as int64, but found {target.dtype}")
-    if weight is not None and weight.shape != (classes,):
-        raise RuntimeError(
-            f"weight should have one element for each of {classes} classes, but has shape "
-            f"{list(weight.shape)}"
-        )
-    if weight is not None and weight.requires_grad:
-        raise RuntimeError("cross_entropy has no derivative with respect to weight; detach it")
-
-
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -210,7 +195,8 @@ def cross_entropy(
 
     Args:
         input: Logits (C,) or (N, C, …).
-        target: Classes 0 … C − 1, int64, () or (N, …); or probabilities, the shape of ``input``.
+        target: Classes 0 … C − 1, () or (N, …), int64, or uint8 where logits are (C,) or (N, C); or
+            probabilities, the shape of ``input``, in any floating-point dtype.
         weight: Of each class, (C,), or None for 1.
         size_average, reduce: The old names of ``reduction``.
         ignore_index: The class that does not count.
@@ -222,7 +208,8 @@ def cross_entropy(
         A scalar; the shape of the classes with ``reduction="none"``.
 
     Raises:
-        RuntimeError, ValueError: Shapes or ranges do not fit together (as torch).
+        RuntimeError, ValueError: Shapes, dtypes or ranges do not fit together (as torch).
+        IndexError: A class is none of 0 … C − 1 (as torch; found on CPU).
         UnknownAlgorithmError: ``algorithm`` is not registered.
     """
     return get_algorithm("cross_entropy", algorithm)(

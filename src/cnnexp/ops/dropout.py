@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.forward_mode import in_forward_mode, transformed
+from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.registry import Algorithm, get_algorithm, register
 
-__all__ = ["dropout", "forward", "grad_input"]
+__all__ = ["dropout", "forward", "grad_input", "write"]
 
 
 def forward(input: Tensor, mask: Tensor, p: float) -> Tensor:
@@ -29,6 +30,11 @@ def forward(input: Tensor, mask: Tensor, p: float) -> Tensor:
     if p == 1:
         return input * 0  # as torch, a NaN stays
     return input * (mask.to(input.dtype) / (1 - p))
+
+
+def write(input: Tensor, mask: Tensor, p: float) -> Tensor:
+    """:func:`forward` in place."""
+    return input.mul_(0 if p == 1 else mask.to(input.dtype) / (1 - p))
 
 
 def grad_input(grad_output: Tensor, mask: Tensor, p: float) -> Tensor:
@@ -41,7 +47,7 @@ class _DropoutFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(input: Tensor, mask: Tensor, p: float) -> Tensor:
-        return forward(input, mask, p)
+        return owned(forward(input, mask, p))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -49,11 +55,22 @@ class _DropoutFunction(torch.autograd.Function):
         ctx.save_for_backward(mask)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         if not ctx.needs_input_grad[0]:
             return None, None, None
         (mask,) = ctx.saved_tensors
-        return grad_input(grad_output, mask, ctx.p), None, None
+        return owned_gradients([grad_input(grad_output, mask, ctx.p), None, None])
+
+
+class _InplaceDropoutFunction(_DropoutFunction):
+    @staticmethod
+    def forward(input: Tensor, mask: Tensor, p: float) -> Tensor:
+        return write(input, mask, p)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _DropoutFunction.setup_context(ctx, inputs, output)
+        ctx.mark_dirty(inputs[0])
 
 
 class _DropoutWithTangents(_DropoutFunction):
@@ -71,16 +88,25 @@ class _DropoutWithTangents(_DropoutFunction):
 def _direct(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     if not 0 <= p <= 1:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-    if not training or p == 0:
-        return input.view_as(input)
-    # drawn out here, where vmap(randomness=…) applies to it
-    mask = (
-        torch.empty_like(input).bernoulli_(1 - p).bool()
-        if p < 1
-        else torch.zeros_like(input).bool()
-    )
+    if not training or p == 0 or input.numel() == 0:
+        return input  # itself (as torch)
+    mask = _mask(input, p)
+    if inplace and not transformed():
+        if not (torch.is_grad_enabled() and input.requires_grad):
+            return write(input, mask, p)
+        return _InplaceDropoutFunction.apply(input, mask, p)
     function = _DropoutWithTangents if in_forward_mode() else _DropoutFunction
-    return function.apply(input, mask, p)
+    output = function.apply(input, mask, p)
+    return input.copy_(output) if inplace else output
+
+
+def _mask(input: Tensor, p: float) -> Tensor:
+    """Drawn outside of the Function, where ``vmap(randomness=…)`` applies to it."""
+    if p == 1:
+        return torch.zeros_like(input, dtype=torch.bool)
+    if torch._C._are_functorch_transforms_active():  # whose in-place draws ask for a mapped tensor
+        return torch.native_dropout(torch.ones_like(input), p, True)[1]
+    return torch.empty_like(input, dtype=torch.bool).bernoulli_(1 - p)
 
 
 def dropout(
@@ -97,14 +123,15 @@ def dropout(
         input: Any shape.
         p: Probability of an element to be dropped, 0…1.
         training: Whether to drop at all.
-        inplace: Accepted and without effect, except for ``native``: our ops write into no input.
+        inplace: Leave y in ``input`` and return that.
         algorithm: A name from ``cnnexp.ops.algorithm_names("dropout")``.
 
     Returns:
-        The shape of ``input``.
+        The shape of ``input``; ``input`` itself where nothing can be dropped.
 
     Raises:
         ValueError: ``p`` is out of range (as torch).
+        RuntimeError: ``inplace`` on a leaf that requires a gradient (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
     """
     return get_algorithm("dropout", algorithm)(input, p, training, inplace)

@@ -117,22 +117,37 @@ class WindowGeometry:
         return any(e > s for e, s in zip(self.extent, self.stride, strict=True))
 
     def blind_windows(self) -> bool:
-        """Whether a window reads nothing but padding (a dilated one can step over a small image)."""
+        """Whether a window reads nothing but padding (a dilated one can step over a small image).
+
+        Only a window that starts in the padding before the image can, and only if its step is larger
+        than the image: the first offset past the edge lands on one of the first d elements.
+        """
         return any(
-            all(
-                not 0 <= i * self.stride[axis] + u * self.dilation[axis] - self.padding[axis] < size
-                for u in range(self.kernel_size[axis])
+            size < step
+            and any(
+                -start % step >= size or (start - 1) // step + 1 >= count
+                for start in range(padding, max(padding - windows * stride, 0), -stride)
             )
-            for axis, size in enumerate(self.input_size)
-            for i in range(self.output_size[axis])
+            for size, windows, count, stride, padding, step in zip(
+                self.input_size,
+                self.output_size,
+                self.kernel_size,
+                self.stride,
+                self.padding,
+                self.dilation,
+                strict=True,
+            )
         )
 
     def padded_size(self) -> tuple[int, int]:
         """(height, width) of the image with all the padding that the windows reach into."""
+        height, width = (n + 2 * p for n, p in zip(self.input_size, self.padding, strict=True))
+        if not self.ceil_mode:  # no window hangs over
+            return height, width
         (p, q), (e_h, e_w) = self.output_size, self.extent
         return (
-            max((p - 1) * self.stride[0] + e_h, self.input_size[0] + 2 * self.padding[0]),
-            max((q - 1) * self.stride[1] + e_w, self.input_size[1] + 2 * self.padding[1]),
+            max((p - 1) * self.stride[0] + e_h, height),
+            max((q - 1) * self.stride[1] + e_w, width),
         )
 
     def pad(self, image: Tensor, value: float = 0.0) -> Tensor:
@@ -153,6 +168,25 @@ class WindowGeometry:
             for q in range(columns):
                 top, left = p * self.stride[0], q * self.stride[1]
                 yield p, q, slice(top, top + e_h, d_h), slice(left, left + e_w, d_w)
+
+    def pieces(self, padded: Tensor, height: int = -2) -> Iterator[Tensor]:
+        """Yield for each offset (u, v), row-major, what all windows read there: (…, P, Q, …).
+
+        ``height`` is the dimension of the rows of ``padded``, counted from the front or the back.
+        Under ``torch.compile`` and ``torch.export`` the windows are those of ``Tensor.unfold``, whose
+        number is P × Q whatever the size: a slice would have its end compared with the size.
+        """
+        (e_h, e_w), (s_h, s_w), (d_h, d_w) = self.extent, self.stride, self.dilation
+        if torch.compiler.is_compiling() and not self.ceil_mode:
+            axis = height % padded.dim()
+            windows = padded.unfold(axis, e_h, s_h).unfold(axis + 1, e_w, s_w)
+            for u in range(self.kernel_size[0]):
+                for v in range(self.kernel_size[1]):
+                    piece = windows.select(-1, v * d_w).select(-1, u * d_h)
+                    yield piece.clone(memory_format=torch.contiguous_format)
+        else:
+            for _, _, rows, columns in self.offsets():
+                yield cut(padded, rows, columns, height)
 
     def offsets(self) -> Iterator[tuple[int, int, slice, slice]]:
         """Yield (u, v, rows, columns): each offset and what all windows read there when padded."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnexp.ops.pointwise import make_pointwise
+from cnnexp.ops.pointwise import make_inplace, make_pointwise
 from cnnexp.ops.registry import Algorithm, get_algorithm, register
 
 __all__ = ["forward", "grad_input", "leaky_relu"]
@@ -29,11 +29,22 @@ def grad_input(grad_output: Tensor, input: Tensor, negative_slope: float) -> Ten
     return torch.where(input > 0, grad_output, grad_output * negative_slope)
 
 
+def _grad_from_output(grad_output: Tensor, output: Tensor, negative_slope: float) -> Tensor:
+    """∂L/∂x from ∂L/∂y and y, which has the sign of x for a ≥ 0 alone."""
+    if negative_slope < 0:
+        raise RuntimeError(
+            f"leaky_relu in place has no gradient for negative_slope={negative_slope}: the output "
+            f"does not tell the sign of the input; use a slope of at least 0, or inplace=False"
+        )
+    return grad_input(grad_output, output, negative_slope)
+
+
 _pointwise = make_pointwise(forward, grad_input, keeps="input")
+_inplace = make_inplace(forward, F.leaky_relu_, _grad_from_output)
 
 
 def _direct(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    return _pointwise(input, negative_slope)
+    return (_inplace if inplace else _pointwise)(input, negative_slope)
 
 
 def leaky_relu(
@@ -44,13 +55,15 @@ def leaky_relu(
     Args:
         input: Any shape.
         negative_slope: a, any number.
-        inplace: Accepted and without effect, except for ``native``: our ops write into no input.
+        inplace: Leave y in ``input`` and return that.
         algorithm: A name from ``cnnexp.ops.algorithm_names("leaky_relu")``.
 
     Returns:
         The shape of ``input``.
 
     Raises:
+        RuntimeError: ``inplace`` on a leaf that requires a gradient, or, in the backward, with a
+            negative slope (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
     """
     return get_algorithm("leaky_relu", algorithm)(input, negative_slope, inplace)

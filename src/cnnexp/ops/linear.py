@@ -13,6 +13,7 @@ Source: docs/derivation.md; Goodfellow, "Efficient Per-Example Gradient Computat
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 
 from cnnexp.ops.autocast import cast_for_autocast
 from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.registry import Algorithm, get_algorithm, register
 
 __all__ = ["forward", "grad_bias", "grad_input", "grad_weight", "linear"]
@@ -42,7 +44,7 @@ def grad_weight(grad_output: Tensor, input: Tensor, per_sample: bool = False) ->
     With ``per_sample`` the sum over the first dimension is kept out: (N, C_out, C_in).
     """
     lead = input.shape[:1] if per_sample else ()
-    rows = input.shape[len(lead) : -1].numel()
+    rows = math.prod(input.shape[len(lead) : -1])
     grads = grad_output.reshape(*lead, rows, grad_output.size(-1))
     return grads.transpose(-1, -2) @ input.reshape(*lead, rows, input.size(-1))
 
@@ -50,7 +52,7 @@ def grad_weight(grad_output: Tensor, input: Tensor, per_sample: bool = False) ->
 def grad_bias(grad_output: Tensor, per_sample: bool = False) -> Tensor:
     """∂L/∂b from ∂L/∂y: (N, …, C_out) → (C_out,), with ``per_sample`` (N, C_out)."""
     summed = tuple(range(1 if per_sample else 0, grad_output.dim() - 1))
-    return grad_output.sum(summed) if summed else grad_output
+    return grad_output.sum(summed) if summed else grad_output.clone()
 
 
 class _LinearFunction(torch.autograd.Function):
@@ -58,7 +60,7 @@ class _LinearFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return forward(input, weight, bias)
+        return owned(forward(input, weight, bias))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -70,10 +72,12 @@ class _LinearFunction(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         input, weight = ctx.saved_tensors
         needs_input, needs_weight, needs_bias = ctx.needs_input_grad
-        return (
-            grad_input(grad_output, weight) if needs_input else None,
-            grad_weight(grad_output, input) if needs_weight else None,
-            grad_bias(grad_output) if needs_bias else None,
+        return owned_gradients(
+            [
+                grad_input(grad_output, weight) if needs_input else None,
+                grad_weight(grad_output, input) if needs_weight else None,
+                grad_bias(grad_output) if needs_bias else None,
+            ]
         )
 
 

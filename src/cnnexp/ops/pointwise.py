@@ -1,4 +1,4 @@
-"""Wire an activation's plain functions into a ``torch.autograd.Function``."""
+"""Wire an activation's plain functions into a ``torch.autograd.Function``, and one that writes into x."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.forward_mode import in_forward_mode, transformed
+from cnnexp.ops.ownership import owned, owned_gradients
 
-__all__ = ["make_pointwise"]
+__all__ = ["make_inplace", "make_pointwise"]
 
 
 def make_pointwise(
@@ -34,7 +35,7 @@ def make_pointwise(
 
         @staticmethod
         def forward(input: Tensor, *options: Any) -> Tensor:
-            return forward(input, *options)
+            return owned(forward(input, *options))
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -46,7 +47,9 @@ def make_pointwise(
             rest = [None] * len(ctx.options)
             if not ctx.needs_input_grad[0]:
                 return None, *rest
-            return grad_input(grad_output, *ctx.saved_tensors, *ctx.options), *rest
+            return owned_gradients(
+                [grad_input(grad_output, *ctx.saved_tensors, *ctx.options), *rest]
+            )
 
     class WithTangents(PointwiseFunction):
         @staticmethod
@@ -63,3 +66,43 @@ def make_pointwise(
         return function.apply(input, *options)
 
     return pointwise
+
+
+def make_inplace(
+    forward: Callable[..., Tensor],
+    write: Callable[..., Tensor],
+    grad_input: Callable[..., Tensor],
+) -> Callable[..., Tensor]:
+    """A function of (input, *options) that leaves its output in ``input`` and returns that.
+
+    Args:
+        forward: (input, *options) → output.
+        write: The same, in place.
+        grad_input: (grad_output, output, *options) → ∂L/∂input: the input is gone.
+    """
+    pointwise = make_pointwise(forward, grad_input, keeps="output")
+
+    class InplaceFunction(torch.autograd.Function):
+        @staticmethod
+        def forward(input: Tensor, *options: Any) -> Tensor:
+            return write(input, *options)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+            ctx.options = inputs[1:]
+            ctx.mark_dirty(inputs[0])
+            ctx.save_for_backward(output)
+
+        @staticmethod
+        def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+            grad = grad_input(grad_output, *ctx.saved_tensors, *ctx.options)
+            return owned_gradients([grad, *[None] * len(ctx.options)])
+
+    def inplace(input: Tensor, *options: Any) -> Tensor:
+        if transformed():  # these know no Function that writes into its input
+            return input.copy_(pointwise(input, *options))
+        if not (torch.is_grad_enabled() and input.requires_grad):
+            return write(input, *options)
+        return InplaceFunction.apply(input, *options)
+
+    return inplace

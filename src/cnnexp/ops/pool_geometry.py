@@ -21,11 +21,16 @@ def pool_geometry(
     """Check the arguments of a pooling op, as torch does, and work out its geometry.
 
     Raises:
-        RuntimeError: Wrong number of dimensions, a value out of range, more padding than half the
-            kernel, or a window that does not fit.
+        RuntimeError: Wrong number of dimensions, an empty image, a value out of range, more padding
+            than half the kernel, or a window that does not fit.
         TypeError: An argument is neither an int nor a pair of ints.
     """
     check_image(input, op)
+    if any(size == 0 for size in input.shape[-3:]):
+        raise RuntimeError(
+            f"{op} takes an empty batch, but no empty images and no images without channels, and "
+            f"got input of size {list(input.shape)}"
+        )
     kernel_size = as_pair(kernel_size, "kernel_size")
     # torch takes an empty sequence for "not given", too
     if stride is None or stride in ([], ()):

@@ -32,7 +32,7 @@ class UnknownAlgorithmError(ValueError):
     """An op or an algorithm was asked for that nobody has registered."""
 
 
-class UnsupportedInputError(RuntimeError):
+class UnsupportedInputError(NotImplementedError):  # a RuntimeError, and what torch raises
     """An algorithm was given a device or a dtype that it does not run on."""
 
 
@@ -67,14 +67,30 @@ class Algorithm:
 
         Under ``torch.jit.trace`` it is torch's own op: a trace records operators and derives the
         backward from them, so no hand-derived one can stand in it.
+
+        Integers have no gradient, so there is nothing to choose: torch computes what it can.
         """
         if torch.jit.is_tracing() and self.name != NATIVE:
             return get_algorithm(self.op, NATIVE)(input, *args, **kwargs)
         if self.devices and input.device.type not in self.devices:
             raise UnsupportedInputError(self._refusal("device", input.device.type, self.devices))
         if self.dtypes and input.dtype not in self.dtypes:
+            native = _REGISTRY[self.op].get("native")
+            if native and not input.is_floating_point() and not input.is_complex():
+                return self._by_torch(native.function, input, *args, **kwargs)
             raise UnsupportedInputError(self._refusal("dtype", input.dtype, self.dtypes))
         return self.function(input, *args, **kwargs)
+
+    def _by_torch(
+        self, function: Callable[..., Any], input: torch.Tensor, *a: Any, **k: Any
+    ) -> Any:
+        try:
+            return function(input, *a, **k)
+        except NotImplementedError as error:
+            raise UnsupportedInputError(
+                f"{self.op} does not take {input.dtype}, as torch's does not ({error}); convert the "
+                f"input to a floating-point dtype, for example with input.float()"
+            ) from error
 
     def _refusal(self, kind: str, value: object, allowed: tuple[object, ...]) -> str:
         known = ", ".join(map(str, allowed))

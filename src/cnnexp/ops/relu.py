@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnexp.ops.pointwise import make_pointwise
+from cnnexp.ops.pointwise import make_inplace, make_pointwise
 from cnnexp.ops.registry import Algorithm, get_algorithm, register
 
 __all__ = ["forward", "grad_input", "relu"]
@@ -30,7 +30,12 @@ def grad_input(grad_output: Tensor, output: Tensor) -> Tensor:
     return torch.where(output <= 0, 0, grad_output)
 
 
-_direct = make_pointwise(forward, grad_input, keeps="output")
+_pointwise = make_pointwise(forward, grad_input, keeps="output")
+_inplace = make_inplace(forward, lambda input: input.clamp_min_(0), grad_input)
+
+
+def _direct(input: Tensor, inplace: bool = False) -> Tensor:
+    return _inplace(input) if inplace else _pointwise(input)
 
 
 def relu(input: Tensor, inplace: bool = False, *, algorithm: str = "direct") -> Tensor:
@@ -38,13 +43,14 @@ def relu(input: Tensor, inplace: bool = False, *, algorithm: str = "direct") -> 
 
     Args:
         input: Any shape.
-        inplace: Accepted and without effect, except for ``native``: our ops write into no input.
+        inplace: Leave y in ``input`` and return that.
         algorithm: A name from ``cnnexp.ops.algorithm_names("relu")``.
 
     Returns:
         The shape of ``input``.
 
     Raises:
+        RuntimeError: ``inplace`` on a leaf that requires a gradient (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
     """
     return get_algorithm("relu", algorithm)(input, inplace)
@@ -54,7 +60,7 @@ register(
     Algorithm(
         op="relu",
         name="direct",
-        function=lambda input, inplace=False: _direct(input),
+        function=_direct,
         summary="the gradient where the output is positive",
     )
 )

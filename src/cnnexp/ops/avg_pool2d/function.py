@@ -11,6 +11,7 @@ from torch import Tensor
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.geometry import IntPair, WindowGeometry
 from cnnexp.ops.layout import laid_out
+from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.pool_geometry import pool_geometry
 from cnnexp.ops.precision import widened
 
@@ -53,7 +54,7 @@ def make_avg_pool2d(
 
         @staticmethod
         def forward(input: Tensor, geometry: WindowGeometry, divisor: Tensor) -> Tensor:
-            return forward(widened(input), geometry, divisor).to(input.dtype)
+            return owned(forward(widened(input), geometry, divisor).to(input.dtype))
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -61,12 +62,12 @@ def make_avg_pool2d(
             ctx.save_for_backward(divisor)
 
         @staticmethod
-        def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
             if not ctx.needs_input_grad[0]:
                 return None, None, None
             (divisor,) = ctx.saved_tensors
             grad = grad_input(widened(grad_output), ctx.geometry, divisor)
-            return grad.to(grad_output.dtype), None, None
+            return owned_gradients([grad.to(grad_output.dtype), None, None])
 
     class WithTangents(AvgPool2dFunction):
         @staticmethod

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,7 +25,10 @@ __all__ = ["forward", "grad_input"]
 
 def forward(input: Tensor, geometry: WindowGeometry, divisor: Tensor) -> Tensor:
     """x: (N, C, H, W), divisor: (P, Q) → y: (N, C, P, Q)."""
-    matrix = F.unfold(geometry.pad(input), geometry.kernel_size, stride=geometry.stride)
+    padded = geometry.pad(input)
+    if torch.compiler.is_compiling():  # whose sizes may be unknown: not to be multiplied to P·Q
+        return sum(geometry.pieces(padded)) / divisor
+    matrix = F.unfold(padded, geometry.kernel_size, stride=geometry.stride)
     n, c, (rows, columns) = *input.shape[:2], geometry.output_size
     matrix = matrix.reshape(n, c, math.prod(geometry.kernel_size), rows * columns)
     return matrix.sum(2).reshape(n, c, rows, columns) / divisor

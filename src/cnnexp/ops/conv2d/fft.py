@@ -19,6 +19,8 @@ Source: Mathieu, Henaff & LeCun, "Fast Training of Convolutional Networks throug
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,7 +38,7 @@ def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2d
     """Y from x: (N, C_in, H, W), w: (C_out, C_in/groups, K_h, K_w), b: (C_out,) → (N, C_out, P, Q)."""
     g = geometry
     spectrum = _image_spectrum(input, g) @ _adjoint(_kernel_spectrum(weight, g))
-    output = _read(_from_spectrum(spectrum, g), g.output_size, g.stride)
+    output = next(g.pieces(_from_spectrum(spectrum, g)))
     return (output if bias is None else output + bias[:, None, None]).to(input.dtype)
 
 
@@ -68,18 +70,26 @@ def grad_weight(
     return grads.to(grad_output.dtype)
 
 
+@lru_cache(maxsize=1024)
 def _fast(size: int) -> int:
     """The next size without a prime factor above 5, for which transforms are fast."""
-    rest = size
-    for prime in (2, 3, 5):
-        while rest % prime == 0:
-            rest //= prime
-    return size if rest == 1 else _fast(size + 1)
+    best = 1 << (size - 1).bit_length()
+    fives = 1
+    while fives < best:
+        odd = fives
+        while odd < best:  # the least power of two that brings 3ᵃ·5ᵇ to the size
+            best = min(best, odd << (-(-size // odd) - 1).bit_length())
+            odd *= 3
+        fives *= 5
+    return best
 
 
 def _grid(g: Conv2dGeometry) -> tuple[int, int]:
-    height, width = map(_fast, g.padded_size())
-    return height, width
+    """(S_h, S_w). As it is under torch.compile: prime factors would tie a graph to one size."""
+    height, width = g.padded_size()
+    if torch.compiler.is_compiling():
+        return height, width
+    return _fast(height), _fast(width)
 
 
 def _set_out(values: Tensor, step: tuple[int, int]) -> Tensor:

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cnnexp.ops.autocast import cast_for_autocast
 from cnnexp.ops.conv2d.geometry import conv2d_geometry
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.geometry import IntPair
 from cnnexp.ops.layout import laid_out
+from cnnexp.ops.ownership import owned, owned_gradients
 
 __all__ = ["grad_bias", "make_conv2d"]
 
@@ -48,7 +50,7 @@ def make_conv2d(
 
         @staticmethod
         def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Any) -> Tensor:
-            return forward(geometry.add_extra(input), weight, bias, geometry)
+            return owned(forward(geometry.add_extra(input), weight, bias, geometry))
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -68,7 +70,7 @@ def make_conv2d(
                 grads[1] = grad_weight(grad_output, geometry.add_extra(input), geometry)
             if needs_bias:
                 grads[2] = grad_bias(grad_output)
-            return tuple(grads)
+            return owned_gradients(grads)
 
     class WithTangents(Conv2dFunction):
         @staticmethod
@@ -101,6 +103,8 @@ def make_conv2d(
     ) -> Tensor:
         input, weight, bias = cast_for_autocast(input, weight, bias)
         geometry = conv2d_geometry(input, weight, bias, stride, padding, dilation, groups)
+        if input.size(-3) == 0:  # no channel, no product: an empty result of torch's own shape
+            return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
         batch = input if input.dim() == 4 else input.unsqueeze(0)
         function = WithTangents if in_forward_mode() else Conv2dFunction
         output = laid_out(function.apply(batch, weight, bias, geometry), batch, weight)

@@ -31,7 +31,7 @@ class Conv2dGeometry(WindowGeometry):
         """The gradient of :meth:`add_extra`: what reached the appended zeros is dropped."""
         if not any(self.extra):
             return grad_input
-        (h, w), (e_h, e_w) = self.input_size, self.extra
+        (h, w), (e_h, e_w) = grad_input.shape[-2:], self.extra
         return grad_input.narrow(-2, 0, h - e_h).narrow(-1, 0, w - e_w)
 
 
@@ -55,8 +55,14 @@ def conv2d_geometry(
             f"weight must be (C_out, C_in/groups, K_h, K_w), got {list(weight.shape)}"
         )
     _check_channels(input, weight, bias, groups)
+    if input.size(-2) == 0 or input.size(-1) == 0:
+        raise RuntimeError(
+            f"conv2d takes an empty batch, but no empty images, and got input of size "
+            f"{list(input.shape)}"
+        )
     stride, dilation = as_pair(stride, "stride"), as_pair(dilation, "dilation")
-    kernel_size = (weight.size(2), weight.size(3))
+    # as ints, also where torch.compile would leave the sizes of the weight open
+    kernel_size = as_pair((weight.size(2), weight.size(3)), "kernel_size")
     extra = (0, 0)
     if isinstance(padding, str):
         pads, extra = _string_padding(padding, kernel_size, stride, dilation)

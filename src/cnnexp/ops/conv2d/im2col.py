@@ -23,6 +23,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cnnexp.ops.conv2d.function import make_conv2d
 from cnnexp.ops.conv2d.geometry import Conv2dGeometry
@@ -35,7 +36,7 @@ __all__ = ["col2im", "forward", "grad_input", "grad_weight", "im2col"]
 def im2col(input: Tensor, geometry: Conv2dGeometry) -> Tensor:
     """(N, C_in, H, W) → X, group by group: (G, N·P·Q, K_h·K_w·C_in/G)."""
     padded = geometry.pad(input).permute(0, 2, 3, 1)
-    pieces = [cut(padded, rows, columns, 1) for _, _, rows, columns in geometry.offsets()]
+    pieces = list(geometry.pieces(padded, 1))
     positions = input.size(0) * math.prod(geometry.output_size)
     channels = input.size(1) // geometry.groups
     matrix = torch.stack(pieces, dim=3)  # (N, P, Q, K_h·K_w, C_in)
@@ -71,9 +72,23 @@ def _by_group(grad_output: Tensor, groups: int) -> Tensor:
 
 def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
     """Y from x: (N, C_in, H, W), w: (C_out, C_in/groups, K_h, K_w), b: (C_out,) → (N, C_out, P, Q)."""
+    if torch.compiler.is_compiling():
+        return _product_for_any_size(input, weight, bias, geometry)
     product = im2col(input, geometry) @ _kernels(weight, geometry.groups).transpose(1, 2)
     output = product.transpose(0, 1).reshape(input.size(0), *geometry.output_size, weight.size(0))
     return (output if bias is None else output + bias).permute(0, 3, 1, 2)
+
+
+def _product_for_any_size(
+    input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry
+) -> Tensor:
+    """The same product with N, P and Q left as they are, so that a graph can leave them open.
+
+    As a 1×1 convolution: a matrix over N·P·Q rows would have to be taken apart into them again.
+    """
+    pieces = torch.stack(list(geometry.pieces(geometry.pad(input))), dim=2)  # (N, C_in, K, P, Q)
+    kernels = weight.flatten(1)[:, :, None, None]  # (C_out, C_in/groups·K, 1, 1)
+    return F.conv2d(pieces.flatten(1, 2), kernels, bias, groups=geometry.groups)
 
 
 def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> Tensor:

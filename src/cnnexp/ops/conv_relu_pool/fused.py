@@ -42,6 +42,7 @@ from cnnexp.ops.conv_relu_pool.winograd import forward_winograd, has_tiles
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.geometry import IntPair, WindowGeometry
 from cnnexp.ops.layout import laid_out
+from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, register
 
@@ -66,7 +67,7 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(grad_output: Tensor, code: Tensor, plan: _Plan) -> Tensor:
         spread = gpu.gpu_pool_spread if plan.on_gpu else cpu.pool_spread
-        return spread(grad_output, code, pack(plan.pool), plan.divisor)
+        return owned(spread(grad_output, code, pack(plan.pool), plan.divisor))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -84,7 +85,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(image: Tensor, code: Tensor, plan: _Plan) -> Tensor:
         gather = gpu.gpu_pool_gather if plan.on_gpu else cpu.pool_gather
-        return gather(image, code, pack(plan.pool), plan.divisor)
+        return owned(gather(image, code, pack(plan.pool), plan.divisor))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -107,12 +108,14 @@ class _ConvReLUPool(torch.autograd.Function):
         conv, pool = pack(plan.conv), pack(plan.pool)
         if plan.on_gpu:
             image = direct.forward(input, weight, None, plan.conv)
-            return gpu.gpu_pool_forward(image, bias, pool, plan.divisor)
-        if plan.sparse and input.size(1) < cpu.FEW_CHANNELS:
-            return cpu.forward_few_channels(input, weight, bias, conv, pool)
-        if plan.sparse and has_tiles(plan.conv, plan.pool, input.size(1), weight.size(0)):
-            return forward_winograd(input, weight, bias, conv, pool)
-        return cpu.forward(input, weight, bias, conv, pool, plan.divisor)
+            output, code = gpu.gpu_pool_forward(image, bias, pool, plan.divisor)
+        elif plan.sparse and input.size(1) < cpu.FEW_CHANNELS:
+            output, code = cpu.forward_few_channels(input, weight, bias, conv, pool)
+        elif plan.sparse and has_tiles(plan.conv, plan.pool, input.size(1), weight.size(0)):
+            output, code = forward_winograd(input, weight, bias, conv, pool)
+        else:
+            output, code = cpu.forward(input, weight, bias, conv, pool, plan.divisor)
+        return owned(output), owned(code)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -130,7 +133,7 @@ class _ConvReLUPool(torch.autograd.Function):
         plan, needs = ctx.plan, ctx.needs_input_grad
         # create_graph: only the dense way can be differentiated again
         gradients = _sparse if plan.sparse and not torch.is_grad_enabled() else _dense
-        return gradients(grad_output, code, input, weight, needs, plan)
+        return owned_gradients(gradients(grad_output, code, input, weight, needs, plan))
 
 
 def _sparse(
@@ -217,12 +220,7 @@ def conv_relu_pool(
     if pool.kind == "avg":
         divisor = divisors(windows, pool.count_include_pad, pool.divisor_override, widened(cast[0]))
     batch = cast[0] if input.dim() == 4 else cast[0].unsqueeze(0)
-    # one winner a window: at least half of the products are with zeros
-    sparse = (
-        not on_gpu
-        and pool.kind == "max"
-        and 2 * math.prod(windows.output_size) <= math.prod(geometry.output_size)
-    )
+    sparse = not on_gpu and pool.kind == "max" and _has_many_losers(geometry, windows)
     plan = _Plan(geometry, windows, on_gpu, sparse, divisor)
     output, _ = _ConvReLUPool.apply(batch, *cast[1:], plan)
     output = laid_out(output, batch, cast[1])
@@ -237,10 +235,18 @@ def _fuses(
         (on_gpu or _on_cpu(input, conv))
         and math.prod(pool.kernel_size) <= most
         and not (kind.kind == "max" and pool.blind_windows())
+        and input.size(-3) > 0
         and not in_forward_mode()
         # an exported program runs without cnnexp and is differentiated by its operators
         and not torch.compiler.is_exporting()
     )
+
+
+def _has_many_losers(conv: Conv2dGeometry, pool: WindowGeometry) -> bool:
+    """Whether at least half of the dense products would be with zeros: one winner a window."""
+    if torch.compiler.is_compiling():  # a graph for all sizes
+        return math.prod(pool.stride) >= 2
+    return 2 * math.prod(pool.output_size) <= math.prod(conv.output_size)
 
 
 def _on_cpu(input: Tensor, conv: Conv2dGeometry) -> bool:

@@ -3,18 +3,57 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cnnexp.ops.conv2d.geometry import Conv2dGeometry
 from cnnexp.ops.geometry import WindowGeometry
 
-__all__ = ["ReceptiveFields", "pool_windows", "receptive_fields"]
+__all__ = [
+    "MOST_BYTES",
+    "ReceptiveFields",
+    "forget",
+    "kept_bytes",
+    "pool_windows",
+    "receptive_fields",
+]
+
+MOST_BYTES = 1 << 26  # of tables that are kept: those of large images are large
+_kept: dict[Any, tuple[Any, int]] = {}  # by arguments, and the bytes of each
 
 
-@lru_cache(maxsize=256)
+def _remembered(make: Callable[..., Any]) -> Callable[..., Any]:
+    """``make``, whose results are kept for the next call, all in all up to ``MOST_BYTES``."""
+
+    def remembering(*arguments: Any, **named: Any) -> Any:
+        key = make, arguments, tuple(named.items())
+        found = _kept.get(key)
+        if found is None:
+            made = make(*arguments, **named)
+            size = sum(a.nbytes for a in ([made] if isinstance(made, np.ndarray) else made[:2]))
+            if kept_bytes() + size > MOST_BYTES:
+                forget()
+            if size <= MOST_BYTES:
+                _kept[key] = made, size
+            return made
+        return found[0]
+
+    return remembering
+
+
+def kept_bytes() -> int:
+    """The size of all tables that are kept."""
+    return sum(size for _, size in list(_kept.values()))  # other threads add
+
+
+def forget() -> None:
+    """Keep no table."""
+    _kept.clear()
+
+
+@_remembered
 def pool_windows(pool: WindowGeometry) -> np.ndarray:
     """(P, Q, K): the pixel i·W + j at each offset of each window, −1 where off the image."""
     (h, w), (rows, columns) = pool.input_size, pool.output_size
@@ -40,7 +79,7 @@ class ReceptiveFields(NamedTuple):
     padded: np.ndarray
 
 
-@lru_cache(maxsize=256)
+@_remembered
 def receptive_fields(
     geometry: Conv2dGeometry, pool: WindowGeometry, channels: int
 ) -> ReceptiveFields:

@@ -40,7 +40,9 @@ _G = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]]
 
 def has_tiles(conv: Conv2dGeometry, pool: WindowGeometry, c_in: int, c_out: int) -> bool:
     """Whether the windows of max-pooling are the tiles of this convolution, and vectors are filled."""
-    whole = all(2 * p <= z for p, z in zip(pool.output_size, pool.input_size, strict=True))
+    whole = not pool.ceil_mode or all(
+        2 * p <= z for p, z in zip(pool.output_size, pool.input_size, strict=True)
+    )
     return (
         whole
         and min(c_in, c_out) >= _FEWEST_CHANNELS

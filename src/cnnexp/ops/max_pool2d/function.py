@@ -11,6 +11,7 @@ from torch import Tensor
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.geometry import IntPair, WindowGeometry
 from cnnexp.ops.layout import laid_out
+from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.pool_geometry import pool_geometry
 
 __all__ = ["make_max_pool2d"]
@@ -31,7 +32,8 @@ def make_max_pool2d(
 
         @staticmethod
         def forward(input: Tensor, geometry: WindowGeometry) -> tuple[Tensor, Tensor]:
-            return forward(input, geometry)
+            output, indices = forward(input, geometry)
+            return owned(output), owned(indices)
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -41,11 +43,11 @@ def make_max_pool2d(
             ctx.save_for_backward(indices)
 
         @staticmethod
-        def backward(ctx: Any, grad_output: Tensor, _: Any) -> tuple[Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        def backward(ctx: Any, grad_output: Tensor, _: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
             if not ctx.needs_input_grad[0]:
                 return None, None
             (indices,) = ctx.saved_tensors
-            return grad_input(grad_output, indices, ctx.geometry), None
+            return owned_gradients([grad_input(grad_output, indices, ctx.geometry), None])
 
     class WithTangents(MaxPool2dFunction):
         @staticmethod

@@ -25,8 +25,7 @@ __all__ = ["forward", "grad_input"]
 
 def _rows(padded: Tensor, geometry: WindowGeometry) -> Tensor:
     """Padded images (…, C) in channels_last order → X (…, P, Q, K_h·K_w, C), offsets row-major."""
-    pieces = [cut(padded, rows, columns, -3) for _, _, rows, columns in geometry.offsets()]
-    return torch.stack(pieces, dim=-2)
+    return torch.stack(list(geometry.pieces(padded, -3)), dim=-2)
 
 
 def _places(geometry: WindowGeometry, device: torch.device) -> Tensor:
