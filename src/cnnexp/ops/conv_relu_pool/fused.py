@@ -237,8 +237,6 @@ def _fuses(
         and not (kind.kind == "max" and pool.blind_windows())
         and input.size(-3) > 0
         and not in_forward_mode()
-        # an exported program runs without cnnexp and is differentiated by its operators
-        and not torch.compiler.is_exporting()
     )
 
 
