@@ -16,7 +16,16 @@ from torch import nn
 import cnnexp.nn
 from tests.conftest import ROOT
 from tests.nn.matrix import cells as matrix
-from tests.nn.matrix.cells import REFUSED, WAYS, Cell, affordable, made_up_times, run_cells, ways_of
+from tests.nn.matrix.cells import (
+    REFUSED,
+    WAYS,
+    Cell,
+    affordable,
+    made_up_times,
+    quick,
+    run_cells,
+    ways_of,
+)
 from tests.nn.matrix.cover import Triple, covering
 from tests.nn.matrix.habits import HABITS
 from tests.nn.matrix.networks import FULL, NETWORKS, SMALL
@@ -32,7 +41,7 @@ def _auto_by_chance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def chosen() -> list[Triple]:
-    return covering(list(SMALL), list(HABITS), ways_of, affordable)
+    return covering(list(SMALL), list(HABITS), ways_of, quick)
 
 
 def _run(triples: list[Triple]) -> list[Cell]:
