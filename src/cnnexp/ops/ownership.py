@@ -10,17 +10,21 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 
 __all__ = ["owned", "owned_gradients"]
 
 
 def owned(output: Tensor) -> Tensor:
     """``output`` of a Function's forward, which must not share memory with an input, as no view."""
-    return output.detach()
+    if torch.compiler.is_compiling():  # which does not trace the question below
+        return output.detach()
+    # batched gradients (is_grads_batched, of gradcheck too) know no detach
+    return output if is_legacy_batchedtensor(output) else output.detach()
 
 
 def owned_gradients(gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     """The same for a Function's backward, unless its gradients are to be differentiated again."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return tuple(gradients)
-    return tuple(None if each is None else each.detach() for each in gradients)
+    return tuple(None if each is None else owned(each) for each in gradients)
