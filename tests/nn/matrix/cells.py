@@ -73,8 +73,9 @@ def affordable(network: str, habit: str, way: str) -> bool:
 
 def quick(network: str, habit: str, way: str) -> bool:
     """Whether the cell is one for the test suite: traced are only networks of few modules."""
-    few = not HABITS[habit].traced or len(list(_base(network).modules())) <= 32
-    return few and affordable(network, habit, way)
+    use = HABITS[habit]
+    few = not use.traced or len(list(_base(network).modules())) <= 32
+    return few and (way == ops.AUTO or not use.slow) and affordable(network, habit, way)
 
 
 @cache

@@ -23,7 +23,7 @@ def covering(
         networks: Names, the cheap ones first.
         habits: Names.
         ways: The ways in which a network can be computed.
-        affordable: Whether a cell may be taken; one of each pair can be.
+        affordable: Whether a cell may be taken; a pair without any is left out.
     """
     known = {network: tuple(ways(network)) for network in networks}
     every_way = dict.fromkeys(way for network in networks for way in known[network])
@@ -32,6 +32,8 @@ def covering(
     for habit in habits:
         for way in every_way:
             able = [n for n in networks if way in known[n] and affordable(n, habit, way)]
+            if not able:
+                continue
             network = min(able, key=lambda n: taken[n])
             taken[network] += 1
             cells.append((network, habit, way))

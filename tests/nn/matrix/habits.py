@@ -36,6 +36,7 @@ class Habit:
         low_precision: Whether errors are compared with torch's own, from the truth in float64.
         measured: Whether ``auto`` measures within it, instead of knowing what to choose.
         traced: Whether Python is turned into a graph, which takes seconds.
+        slow: Whether it takes many seconds: in the suite with ``auto`` alone.
     """
 
     run: Callable[[Case], Results]
@@ -43,6 +44,7 @@ class Habit:
     low_precision: bool = False
     measured: bool = False
     traced: bool = False
+    slow: bool = False
 
 
 HABITS: dict[str, Habit] = {}
@@ -456,10 +458,10 @@ def _compile(case: Case, *, backend: str = "eager", **options: Any) -> Results:
     return step(compiled, case.images, case.network)
 
 
-HABITS["compile aot_eager"] = Habit(partial(_compile, backend="aot_eager"), traced=True)
+HABITS["compile aot_eager"] = Habit(partial(_compile, backend="aot_eager"), traced=True, slow=True)
 
 
-@_habit("compile dynamic", traced=True)
+@_habit("compile dynamic", traced=True, slow=True)
 def _compile_dynamic(case: Case) -> Results:
     torch.compiler.reset()
     compiled = torch.compile(case.network, backend="eager", dynamic=True)
