@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import fx, nn
 
 from cnnexp import ops
 
@@ -13,6 +13,8 @@ __all__ = ["Layer"]
 
 class Layer(nn.Module):
     """Mixed into a layer of ``torch.nn``, which it precedes among the bases.
+
+    ``torch.fx`` traces it as the one node that its twin is.
 
     Args:
         *args, **kwargs: As the layer of ``torch.nn``.
@@ -29,9 +31,25 @@ class Layer(nn.Module):
         super().__init__(*args, **kwargs)
         self.algorithm = ops.get_algorithm(self.op, algorithm).name
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """``forward`` with the hooks; where ``torch.fx`` traces, the node for this layer."""
+        for value in args:
+            if isinstance(value, fx.Proxy):
+                return _traced(self, value.tracer, args, kwargs)
+        return super().__call__(*args, **kwargs)
+
     def extra_repr(self) -> str:
         """The layer's settings, for ``repr``."""
         settings = super().extra_repr()
         return (
             f"{settings}, algorithm={self.algorithm}" if settings else f"algorithm={self.algorithm}"
         )
+
+
+def _traced(layer: nn.Module, tracer: Any, args: Any, kwargs: Any) -> Any:
+    """The node of ``layer``: the tracer looks into all but the layers of ``torch.nn``."""
+
+    def as_leaf(*args: Any, **kwargs: Any) -> fx.Proxy:
+        return tracer.create_proxy("call_module", tracer.path_of_module(layer), args, kwargs)
+
+    return tracer.call_module(layer, as_leaf, args, kwargs)

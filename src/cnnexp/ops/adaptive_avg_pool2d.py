@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.geometry import check_image
+from cnnexp.ops.layout import laid_out
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, get_algorithm, register
@@ -110,7 +111,7 @@ def _direct(input: Tensor, output_size: OutputSize) -> Tensor:
         averaging_matrix(n, s, like) for n, s in zip(input.shape[-2:], size, strict=True)
     )
     function = _WithTangents if in_forward_mode() else _AdaptiveAvgPool2dFunction
-    return function.apply(input, rows, columns)
+    return laid_out(function.apply(input, rows, columns), input)
 
 
 def adaptive_avg_pool2d(

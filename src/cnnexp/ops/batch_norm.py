@@ -19,6 +19,7 @@ Covariate Shift" (2015), section 3; docs/derivation.md.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.layout import laid_out
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, get_algorithm, register
@@ -79,9 +81,10 @@ def grad_weight(grad_output: Tensor, centred: Tensor, per_sample: bool = False) 
 
 
 class _BatchNormFunction(torch.autograd.Function):
-    """(x, γ, β, running μ, running σ², ε) → y, and μ and σ² of the batch.
+    """(x, γ, β, μ, σ², ε, training) → y.
 
-    The statistics are worked out again in the backward, so that it can itself be differentiated.
+    In training μ and σ² are those of x; they are worked out again in the backward, so that it can
+    itself be differentiated.
     """
 
     generate_vmap_rule = True  # everything below is pure torch
@@ -91,40 +94,34 @@ class _BatchNormFunction(torch.autograd.Function):
         input: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        mean: Tensor | None,
-        variance: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
         eps: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        x = widened(input)
-        if mean is None or variance is None:
-            mean, variance = statistics(x)
-        else:
-            mean, variance = mean.clone(), variance.clone()
-        scale = (variance + eps).rsqrt()
+        training: bool,
+    ) -> Tensor:
         weight, bias = (None if t is None else widened(t) for t in (weight, bias))
-        output = forward(x, mean, scale, weight, bias)
-        return owned(output.to(input.dtype)), owned(mean), owned(variance)
+        output = forward(widened(input), mean, (variance + eps).rsqrt(), weight, bias)
+        return owned(output.to(input.dtype))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        input, weight, _, mean, variance, ctx.eps = inputs
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(input, weight, mean, variance)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        input, weight, _, mean, variance, ctx.eps, ctx.training = inputs
+        constants = (None, None) if ctx.training else (mean, variance)
+        ctx.save_for_backward(input, weight, *constants)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         # read once: under torch.utils.checkpoint each reading would compute the forward again
         input, weight, mean, variance = ctx.saved_tensors
         x, grad = widened(input), widened(grad_output)
-        training = mean is None
-        if training:
+        if ctx.training:
             mean, variance = statistics(x)
         scale = (variance + ctx.eps).rsqrt()
         centred = (x - _along(mean, x)) * _along(scale, x)
-        grads: list[Tensor | None] = [None] * 6
+        grads: list[Tensor | None] = [None] * 7
         if ctx.needs_input_grad[0]:
             wide = None if weight is None else widened(weight)
-            grads[0] = grad_input(grad, centred, scale, wide, training).to(input.dtype)
+            grads[0] = grad_input(grad, centred, scale, wide, ctx.training).to(input.dtype)
         if ctx.needs_input_grad[1]:
             assert weight is not None  # it needs a gradient
             grads[1] = grad_weight(grad, centred).to(weight.dtype)
@@ -138,26 +135,27 @@ class _WithTangents(_BatchNormFunction):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         _BatchNormFunction.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(inputs[0], inputs[1], inputs[3], inputs[4])
+        ctx.save_for_forward(inputs[0], inputs[1], *((None, None) if ctx.training else inputs[3:5]))
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, None, None]:
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
         input_tangent, weight_tangent, bias_tangent = tangents[:3]
         input, weight, mean, variance = ctx.saved_tensors
         x = widened(input)
-        training = mean is None
-        if training:
+        if ctx.training:
             mean, variance = statistics(x)
         scale = (variance + ctx.eps).rsqrt()
         centred = (x - _along(mean, x)) * _along(scale, x)
         tangent = torch.zeros_like(x)
         if input_tangent is not None:  # the Jacobian of x → y is symmetric
-            tangent = tangent + grad_input(widened(input_tangent), centred, scale, weight, training)
+            tangent = tangent + grad_input(
+                widened(input_tangent), centred, scale, weight, ctx.training
+            )
         if weight_tangent is not None:
             tangent = tangent + centred * _along(weight_tangent, x)
         if bias_tangent is not None:
             tangent = tangent + _along(bias_tangent, x)
-        return tangent.to(input.dtype), None, None
+        return tangent.to(input.dtype)
 
 
 def _direct(
@@ -173,22 +171,50 @@ def _direct(
     _check(input, running_mean, running_var, weight, bias, training)
     if training and eps <= 0:
         raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
-    function = _WithTangents if in_forward_mode() else _BatchNormFunction
-    constants = (None, None) if training else (running_mean, running_var)
     if input.numel() == 0:
         # no statistics to normalise by and none to remember (as torch)
-        constants = (input.new_zeros(input.size(1)), input.new_ones(input.size(1)))
+        mean, variance = input.new_zeros(input.size(1)), input.new_ones(input.size(1))
         training = False
-    output, mean, variance = function.apply(input, weight, bias, *constants, eps)
-    if training:
-        count = input.numel() // input.size(1)
+    elif training:
         with torch.no_grad():
-            if running_mean is not None and running_var is not None:
-                running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-                # the unbiased variance, as torch
-                unbiased = variance * (count / (count - 1))
-                running_var.lerp_(unbiased.to(running_var.dtype), momentum)
-    return output
+            mean, variance = statistics(widened(input.detach()))
+        # before the Function: a checkpoint ends its recomputation there, and torch moves them first
+        if running_mean is not None and running_var is not None:
+            _move(running_mean, running_var, mean, variance, input, momentum)
+    else:
+        assert running_mean is not None  # _check
+        assert running_var is not None
+        # copies: a training step may move them before the backward
+        mean, variance = running_mean.clone(), running_var.clone()
+    function = _WithTangents if in_forward_mode() else _BatchNormFunction
+    output = function.apply(input, weight, bias, mean, variance, eps, training)
+    return laid_out(output, input)
+
+
+def _move(
+    running_mean: Tensor,
+    running_var: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    input: Tensor,
+    momentum: float,
+) -> None:
+    """Move the running statistics towards the batch's, in place and, as torch, unseen by autograd.
+
+    Else a layer that is used twice could not be computed by torch here and by us there: torch's own
+    formula saves the running statistics, although it does not need them in training.
+    """
+    count = input.numel() // input.size(1)
+    unbiased = variance * (count / (count - 1))  # as torch
+    with torch.no_grad(), _unseen(running_mean, running_var):
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+
+
+def _unseen(*tensors: Tensor) -> AbstractContextManager[None]:
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return nullcontext()
+    return torch.autograd._unsafe_preserve_version_counter(tensors)
 
 
 def _check(

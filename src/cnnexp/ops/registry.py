@@ -65,8 +65,14 @@ class Algorithm:
     def __call__(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Compute the op on ``input``; raises :class:`UnsupportedInputError` where it cannot.
 
+        Under ``torch.export`` and ``torch.jit.trace`` it is torch's own op: they record operators
+        and derive the backward from them, so no hand-derived one can stand in what they make.
+
         Integers have no gradient, so there is nothing to choose: torch computes what it can.
         """
+        recorded = torch.compiler.is_exporting() or torch.jit.is_tracing()
+        if recorded and self.name != NATIVE:
+            return get_algorithm(self.op, NATIVE)(input, *args, **kwargs)
         if self.devices and input.device.type not in self.devices:
             raise UnsupportedInputError(self._refusal("device", input.device.type, self.devices))
         if self.dtypes and input.dtype not in self.dtypes:
@@ -96,6 +102,7 @@ class Algorithm:
         )
 
 
+NATIVE = "native"  # torch's own op and autograd: every op has it
 AUTO = "auto"  # not an algorithm: whichever is the fastest, see cnnexp.ops.auto
 
 _auto: list[Callable[[str], Algorithm]] = []

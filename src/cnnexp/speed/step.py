@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cnnexp.nn import CrossEntropyLoss, choose_algorithms, pin_algorithms, replace_layers
 from cnnexp.ops import AUTO, resolve_algorithm
+from cnnexp.ops.layout import in_layout
 from cnnexp.ops.timing import interleaved_times
 from cnnexp.speed.memory import saved_bytes
 from cnnexp.speed.networks import MODELS
@@ -92,7 +93,7 @@ def bench_step(
         bfloat16: bool = False,
     ) -> _Way:
         own = copy.deepcopy(network).to(device, dtype).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
-        batch = images.contiguous(memory_format=layout)
+        batch = in_layout(images, layout)
         return _Way(change(own, batch), loss, batch, labels, bfloat16)
 
     def ours(algorithm: str, bfloat16: bool = False) -> _Way:

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.classification import MulticlassAccuracy
 
 from cnnexp.data import Augmentation, Draws, Share, seeded_generator
+from cnnexp.ops.layout import in_layout
 from cnnexp.regularization import CutMix, MixUp, Penalty, mix
 from cnnexp.training.averages import AveragingModule
 from cnnexp.training.means import EpochMeans
@@ -128,7 +129,7 @@ class Classifier(AveragingModule):
     def normalise(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in 0…1 → what the network gets, in its memory layout."""
         normalised = (images - self.mean) / self.std
-        return normalised.contiguous(memory_format=self._layout)
+        return in_layout(normalised, self._layout)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of one batch, penalties included."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.geometry import IntPair, WindowGeometry
+from cnnexp.ops.layout import laid_out
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.pool_geometry import pool_geometry
 from cnnexp.ops.precision import widened
@@ -94,7 +95,7 @@ def make_avg_pool2d(
         divisor = divisors(geometry, count_include_pad, divisor_override, widened(input))
         batch = input if input.dim() == 4 else input.unsqueeze(0)
         function = WithTangents if in_forward_mode() else AvgPool2dFunction
-        output = function.apply(batch, geometry, divisor)
+        output = laid_out(function.apply(batch, geometry, divisor), batch)
         return output if input.dim() == 4 else output.squeeze(0)
 
     return avg_pool2d

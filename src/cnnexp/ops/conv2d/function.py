@@ -13,6 +13,7 @@ from cnnexp.ops.autocast import cast_for_autocast
 from cnnexp.ops.conv2d.geometry import conv2d_geometry
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.geometry import IntPair
+from cnnexp.ops.layout import laid_out
 from cnnexp.ops.ownership import owned, owned_gradients
 
 __all__ = ["grad_bias", "make_conv2d"]
@@ -106,7 +107,7 @@ def make_conv2d(
             return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
         batch = input if input.dim() == 4 else input.unsqueeze(0)
         function = WithTangents if in_forward_mode() else Conv2dFunction
-        output = function.apply(batch, weight, bias, geometry)
+        output = laid_out(function.apply(batch, weight, bias, geometry), batch, weight)
         return output if input.dim() == 4 else output.squeeze(0)
 
     return conv2d

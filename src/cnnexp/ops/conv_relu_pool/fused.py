@@ -41,6 +41,7 @@ from cnnexp.ops.conv_relu_pool.pool import Pool
 from cnnexp.ops.conv_relu_pool.winograd import forward_winograd, has_tiles
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.geometry import IntPair, WindowGeometry
+from cnnexp.ops.layout import laid_out
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, register
@@ -222,6 +223,7 @@ def conv_relu_pool(
     sparse = not on_gpu and pool.kind == "max" and _has_many_losers(geometry, windows)
     plan = _Plan(geometry, windows, on_gpu, sparse, divisor)
     output, _ = _ConvReLUPool.apply(batch, *cast[1:], plan)
+    output = laid_out(output, batch, cast[1])
     return output if input.dim() == 4 else output.squeeze(0)
 
 

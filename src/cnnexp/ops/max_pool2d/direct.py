@@ -10,11 +10,11 @@ Source: docs/derivation.md.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.ops.geometry import WindowGeometry
+from cnnexp.ops.layout import is_channels_last
 from cnnexp.ops.max_pool2d.function import make_max_pool2d
 from cnnexp.ops.registry import Algorithm, register
 
@@ -34,7 +34,7 @@ def grad_input(grad_output: Tensor, indices: Tensor, geometry: WindowGeometry) -
     (n, c, rows, columns), (h, w) = grad_output.shape, geometry.input_size
     # In channels_last memory the positions are the rows of a (H·W, C) matrix: scattering along
     # them needs no copy into another layout.
-    last = indices.is_contiguous(memory_format=torch.channels_last) and not indices.is_contiguous()
+    last = is_channels_last(indices) and not indices.is_contiguous()
     if last:
         grads = grad_output.permute(0, 2, 3, 1).reshape(n, rows * columns, c)  # (N, P·Q, C)
         places = indices.permute(0, 2, 3, 1).reshape(n, rows * columns, c)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.geometry import IntPair, WindowGeometry
+from cnnexp.ops.layout import laid_out
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.pool_geometry import pool_geometry
 
@@ -80,7 +81,7 @@ def make_max_pool2d(
             )
         batch = input if input.dim() == 4 else input.unsqueeze(0)
         function = WithTangents if in_forward_mode() else MaxPool2dFunction
-        output, indices = function.apply(batch, geometry)
+        output, indices = (laid_out(t, batch) for t in function.apply(batch, geometry))
         if input.dim() == 3:
             output, indices = output.squeeze(0), indices.squeeze(0)
         return (output, indices) if return_indices else output

@@ -1,0 +1,66 @@
+"""Results lie in memory as torch's: what views them after torch's op views them after ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from cnnexp import ops
+from cnnexp.ops.layout import in_layout, is_channels_last
+
+WEIGHT, BIAS = torch.randn(6, 4, 3, 3), torch.randn(6)
+CALLS: dict[str, list[tuple[Any, ...]]] = {
+    "conv2d": [(WEIGHT, BIAS), (WEIGHT, None, 2, 1), (torch.randn(6, 2, 1, 1), BIAS, 1, 0, 1, 2)],
+    "conv_relu_pool": [
+        (WEIGHT, BIAS, 1, 1, 1, 1, ops.Pool()),
+        (WEIGHT, BIAS, 1, 1, 1, 1, ops.Pool("avg", 2)),
+    ],
+    "max_pool2d": [(2,), (3, 2, 1)],
+    "avg_pool2d": [(2,), (3, 2, 1)],
+    "adaptive_avg_pool2d": [(3,)],
+    "batch_norm": [(torch.zeros(4), torch.ones(4)), (None, None, None, None, True)],
+    "relu": [()],
+    "leaky_relu": [()],
+    "gelu": [()],
+    "tanh": [()],
+    "dropout": [(0.5,)],
+}
+
+
+def test_every_op_on_images_is_among_the_calls() -> None:
+    assert set(ops.op_names()) - set(CALLS) == {"linear", "cross_entropy"}
+
+
+def _cases() -> list[Any]:
+    return [
+        pytest.param(op, algorithm, arguments, id=f"{op}-{algorithm}-{index}")
+        for op, calls in CALLS.items()
+        for algorithm in (*ops.algorithm_names(op), ops.AUTO)
+        for index, arguments in enumerate(calls)
+    ]
+
+
+@pytest.mark.parametrize(("op", "algorithm", "arguments"), _cases())
+def test_what_torch_lets_one_view_ours_does(
+    op: str, algorithm: str, arguments: tuple[Any, ...]
+) -> None:
+    image = torch.randn(2, 4, 9, 8)
+    for plain in (image, torch.cat([image, image], 3)[..., ::2], image[:, :, 1:, 1:]):
+        found = ops.get_algorithm(op, algorithm)(plain, *arguments)
+        assert found.is_contiguous()
+        found.view(len(image), -1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_a_layout_is_told_by_the_strides(channels: int, layout: torch.memory_format) -> None:
+    image = torch.randn(2, channels, 5, 6)
+    found = in_layout(image, layout)
+    assert torch.equal(found, image)
+    assert found.is_contiguous(memory_format=layout)
+    assert is_channels_last(found) == (layout is torch.channels_last)
+    weight = torch.randn(4, channels, 3, 3)  # torch reads the same from them
+    output = torch.nn.functional.conv2d(found, weight)
+    assert is_channels_last(output) == (layout is torch.channels_last)
