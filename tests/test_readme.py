@@ -22,8 +22,8 @@ import pytest
 from PIL import Image
 
 from cnnexp.config import Composer
+from cnnexp.config.hydra_settings import for_all, for_sweep, sweep_overrides
 from cnnexp.config.resolvers import register_resolvers
-from cnnexp.train import _HYDRA_SWEEP
 from tests.conftest import ROOT, Command
 from tests.warm_commands import run_warm
 
@@ -122,7 +122,11 @@ def test_every_documented_override_fits_the_config(command: str, empty_folder: P
     overrides = shlex.split(command)[3:]
     composer = Composer("train")
     sweep = overrides[:1] == ["-m"]
-    jobs = composer.jobs([*_HYDRA_SWEEP, *overrides[1:]]).overrides if sweep else [overrides]
+    jobs = [overrides]
+    if sweep:
+        given = composer.with_params(sweep_overrides(overrides[1:]))
+        made = [*for_all(), *for_sweep(composer.whole(given)), "hydra.mode=MULTIRUN"]
+        jobs = composer.jobs([*made, *given]).overrides
     for job in jobs:
         composer.compose(job)
 

@@ -10,7 +10,7 @@ import pytest
 
 from cnnexp import train
 from cnnexp.config import ConfigError
-from cnnexp.config.resumption import stopped_run
+from cnnexp.config.selection import run_to_use
 from cnnexp.runs import RunFolder
 from tests.config.tiny_runs import TINY
 
@@ -49,7 +49,7 @@ def test_what_goes_through_leaves_nothing(
     assert not any("run folder" in line for line in lines)
     assert list(empty_folder.iterdir()) == list(scratch.iterdir()) == []
     with pytest.raises(ConfigError, match="run=latest: there is no run in outputs"):
-        stopped_run(["run=latest"])
+        run_to_use(["run=latest"])
 
 
 @pytest.mark.usefixtures("own_logging")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -21,18 +21,21 @@ __all__ = [
 ]
 
 MOST_BYTES = 1 << 26  # of tables that are kept: those of large images are large
+_Given = ParamSpec("_Given")
+_Made = TypeVar("_Made", np.ndarray, "ReceptiveFields")
 _kept: dict[Any, tuple[Any, int]] = {}  # by arguments, and the bytes of each
 
 
-def _remembered(make: Callable[..., Any]) -> Callable[..., Any]:
+def _remembered(make: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
     """``make``, whose results are kept for the next call, all in all up to ``MOST_BYTES``."""
 
-    def remembering(*arguments: Any, **named: Any) -> Any:
+    def remembering(*arguments: _Given.args, **named: _Given.kwargs) -> _Made:
         key = make, arguments, tuple(named.items())
         found = _kept.get(key)
         if found is None:
             made = make(*arguments, **named)
-            size = sum(a.nbytes for a in ([made] if isinstance(made, np.ndarray) else made[:2]))
+            arrays = [made] if isinstance(made, np.ndarray) else made[:2]
+            size = sum(array.nbytes for array in arrays)
             if kept_bytes() + size > MOST_BYTES:
                 forget()
             if size <= MOST_BYTES:
