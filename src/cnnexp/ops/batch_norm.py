@@ -133,7 +133,7 @@ class _BatchNormFunction(torch.autograd.Function):
 
 class _WithTangents(_BatchNormFunction):
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _BatchNormFunction.setup_context(ctx, inputs, output)
         ctx.save_for_forward(inputs[0], inputs[1], *((None, None) if ctx.training else inputs[3:5]))
 

@@ -115,7 +115,7 @@ def _strided(case: Case) -> Results:
 def _activations_in_place(network: nn.Module) -> None:
     for layer in network.modules():  # Dropout in place after a ReLU is refused by torch
         if hasattr(layer, "inplace") and not isinstance(layer, nn.Dropout):
-            layer.inplace = True  # pyright: ignore[reportAttributeAccessIssue]
+            layer.inplace = True  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
 
 
 @_habit("activations in place", prepare=_activations_in_place)
@@ -302,7 +302,7 @@ def _pruned(case: Case) -> Results:
 def _no_activations_in_place(network: nn.Module) -> None:
     for layer in network.modules():
         if hasattr(layer, "inplace"):
-            layer.inplace = False  # pyright: ignore[reportAttributeAccessIssue]
+            layer.inplace = False  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
 
 
 @_habit("hooks", prepare=_no_activations_in_place)
@@ -344,8 +344,10 @@ def _functional(case: Case) -> Results:
         return loss_of(output), {**outputs(output), **state}
 
     torch.manual_seed(3)
-    found = torch.func.grad_and_value(loss, argnums=(0, 1), has_aux=True)(parameters, case.images)
-    (grads, image_grad), (_, results) = found
+    found: Any = torch.func.grad_and_value(loss, argnums=(0, 1), has_aux=True)(
+        parameters, case.images
+    )
+    (grads, image_grad), (_, results) = found[0], found[1]
     named = {f"∂L/∂{name}": grad for name, grad in grads.items()}
     return {**results, **named, "∂L/∂x": image_grad}
 
