@@ -6,11 +6,10 @@ layers. Where torch itself raises, nothing is asked of ours.
 
 from __future__ import annotations
 
-from tests.nn.matrix import (  # noqa: F401  (they enter their habits, in this order)
-    calling,
-    copying,
-    training,
-)
+# isort: off
+from tests.nn.matrix import training, copying, calling  # noqa: F401  (they enter their habits)
+
+# isort: on
 from tests.nn.matrix.habit import HABITS, Habit
 
 __all__ = ["HABITS", "Habit"]
