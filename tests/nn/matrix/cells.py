@@ -254,7 +254,7 @@ def _times(ways: Mapping[str, Callable[[], object]], *_: Any, **__: Any) -> dict
     times = {}
     for name, call in ways.items():
         call()
-        _, arguments, *_ = getattr(call, "args", (None, ()))
+        arguments: Any = getattr(call, "args", (None, ()))[1]
         described = f"{name} {[getattr(each, 'shape', each) for each in arguments]}"
         times[name] = [1.0 + zlib.crc32(described.encode()) / 2**32]
     return times

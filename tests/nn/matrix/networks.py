@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from torchvision import models, ops
 from torchvision.models import (
     convnext,
-    densenet,
     efficientnet,
     mobilenetv3,
     regnet,
@@ -88,6 +87,11 @@ def _efficientnet() -> nn.Module:
     return models.EfficientNet(settings, 0.2, 0.2, CLASSES, last_channel=24)
 
 
+def _densenet(memory_efficient: bool = False) -> nn.Module:
+    blocks: Any = (2, 2)  # whole ones have four
+    return models.DenseNet(4, blocks, 8, 2, 0.1, CLASSES, memory_efficient)
+
+
 def _regnet() -> nn.Module:
     sizes = regnet.BlockParams.from_init_params(
         depth=4, w_0=8, w_a=8.0, w_m=2.0, group_width=4, se_ratio=0.25
@@ -147,10 +151,8 @@ SMALL: dict[str, Network] = {
     "tiny_vgg_bn": Network(partial(_vgg, True), 24),
     "tiny_resnet": Network(_resnet, 33),
     "tiny_resnext": Network(partial(_resnet, resnet.Bottleneck, groups=4, width_per_group=4), 33),
-    "tiny_densenet": Network(partial(models.DenseNet, 4, (2, 2), 8, 2, 0.1, CLASSES), 32),
-    "tiny_densenet_checkpointed": Network(
-        partial(densenet.DenseNet, 4, (2, 2), 8, 2, 0.1, CLASSES, memory_efficient=True), 32
-    ),
+    "tiny_densenet": Network(_densenet, 32),
+    "tiny_densenet_checkpointed": Network(partial(_densenet, True), 32),
     "tiny_squeezenet": Network(partial(models.SqueezeNet, "1_1", CLASSES), 33),
     "tiny_mobilenet_v2": Network(
         partial(models.MobileNetV2, CLASSES, 0.25, [[1, 16, 1, 1], [6, 32, 2, 2]]), 32
