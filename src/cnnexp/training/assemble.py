@@ -34,6 +34,7 @@ from cnnexp.training.checkpoints import CheckpointFiles
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.job import TrainingJob
 from cnnexp.training.loggers import MetricsFile
+from cnnexp.training.memory_layout import takes_channels_last
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.stopping import StopSignals
 from cnnexp.training.trainer_settings import lightning_settings, overfits, validates
@@ -137,8 +138,10 @@ def _diagnostics(job: TrainingJob, ranks: Ranks) -> list[Diagnostics]:
 
 def make_classifier(job: TrainingJob, images: ImageSet, ranks: Ranks = ALONE) -> Classifier:
     """The untrained classifier of ``job`` for images such as ``images``."""
+    network = job.network(images)
+    channels_last = job.channels_last and takes_channels_last(network, images)
     return Classifier(
-        replace_layers(job.network(images), job.backward, quiet=True),  # said before training
+        replace_layers(network, job.backward, quiet=True),  # said before training
         num_classes=len(images.classes),
         mean=images.mean,
         std=images.std,
@@ -154,7 +157,7 @@ def make_classifier(job: TrainingJob, images: ImageSet, ranks: Ranks = ALONE) ->
         seed=job.seed,
         monitor=job.monitor,
         images_per_step=len(job.data.train) if job.full_batch else None,
-        channels_last=job.channels_last,
+        channels_last=channels_last,
         share=job.data.share,
         ranks=ranks,
         leave_out_non_finite=job.on_nan == "skip",
