@@ -1,4 +1,4 @@
-"""Networks that read their images as they lie in memory get them in plain memory; all others in channels_last."""
+"""Networks that read their images as they lie in memory get them in plain memory."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Activation layers that compute with ``cnnexp.ops``.
 
-``inplace`` is kept and has no effect, except with ``native``: our ops write into no input.
+``inplace=True`` leaves the result in the input, as torch's layers do.
 """
 
 from __future__ import annotations
