@@ -56,7 +56,7 @@ def gradients(
     grads = torch.autograd.grad(
         outputs, leaves, list(weights), allow_unused=True, retain_graph=True
     )
-    found = iter(grads)
+    found = (g.to_dense() if g is not None and g.is_sparse else g for g in grads)
     return [next(found) if leaf.requires_grad else None for leaf in run.leaves]
 
 
