@@ -138,21 +138,32 @@ def _each_leaf_alone(
     for i, (leaf, grad) in enumerate(zip(call.leaves, found, strict=True)):
         if grad is None:
             continue
-        try:
-            run = call.run(alone=i)
-            kept = [k for k, t in enumerate(sent.outputs(run)) if t.requires_grad]
-            outputs = [sent.outputs(run)[k] for k in kept]
-            alone = gradients(run, outputs, [sent.weights[k] for k in kept])[i] if kept else None
-        except Exception as error:
-            text = f"∂L/∂{leaf.name} where only {leaf.name} requires a gradient"
-            report.missing(ASPECT, f"{text}: {type(error).__name__}: {error}")
-            continue
         scale = noise.tolerance * max(1e-12, grad.abs().max().item() if grad.numel() else 0.0)
-        alone = torch.zeros_like(grad) if alone is None else alone
-        if not torch.allclose(alone, grad, rtol=0, atol=scale, equal_nan=True):
-            report.wrong(
-                ASPECT, f"∂L/∂{leaf.name} is another where only {leaf.name} requires a gradient"
-            )
+        same = []
+        for _ in range(2):
+            try:
+                alone = _alone(call, sent, i)
+            except Exception as error:
+                text = f"∂L/∂{leaf.name} where only {leaf.name} requires a gradient"
+                report.missing(ASPECT, f"{text}: {type(error).__name__}: {error}")
+                break
+            alone = torch.zeros_like(grad) if alone is None else alone
+            same.append(torch.allclose(alone, grad, rtol=0, atol=scale, equal_nan=True))
+            if all(same):
+                break
+        if same and not same[0]:
+            text = "changes where only it requires a gradient, as with all others frozen"
+            if same[-1]:
+                text = "changes from call to call: is a value of an earlier call used?"
+            report.wrong(ASPECT, f"∂L/∂{leaf.name} {text}")
+
+
+def _alone(call: Call, sent: Sent, i: int) -> Tensor | None:
+    """∂L/∂leaf where leaf ``i`` is the only one that requires a gradient."""
+    run = call.run(alone=i)
+    kept = [k for k, t in enumerate(sent.outputs(run)) if t.requires_grad]
+    outputs = [sent.outputs(run)[k] for k in kept]
+    return gradients(run, outputs, [sent.weights[k] for k in kept])[i] if kept else None
 
 
 def _raised(call: Call, error: Exception) -> tuple[str, str]:

@@ -71,8 +71,8 @@ def _within(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"{dot}{key}", v) for key, v in found.items() if not key.endswith("_hooks"))
     elif _package(type(value)) not in _FOREIGN:
         yield from ((f"{dot}{key}", part) for key, part in getattr(value, "__dict__", {}).items())
-        call = getattr(type(value), "__call__", None)
-        if inspect.isfunction(call):
+        call = type(value).__call__ if callable(value) else None
+        if isinstance(call, types.FunctionType):
             yield from _variables(call)
 
 

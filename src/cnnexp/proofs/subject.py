@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from cnnexp.proofs.holdings import holdings
 
@@ -86,7 +87,7 @@ class Subject:
             for name, tensor in itertools.chain(
                 module.named_parameters(prefix), module.named_buffers(prefix)
             )
-            if isinstance(tensor, nn.parameter.UninitializedTensorMixin)
+            if is_lazy(tensor)
         ]
 
     def named_after(self, outputs: Sequence[Tensor]) -> None:
