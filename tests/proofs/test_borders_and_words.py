@@ -126,7 +126,7 @@ _WRONG: dict[str, tuple[Callable[..., Any], Callable[..., Any], Tensor, str]] = 
         lambda x: x.sin(),
         lambda g, x: (g * x.cos()).flip(0),
         _x[:2],
-        "has its two indices exchanged along axis 0",
+        "is mirrored along axis 0, where its two indices are exchanged",
     ),
 }
 

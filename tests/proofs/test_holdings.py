@@ -98,7 +98,8 @@ def test_a_layer_is_proved_wherever_it_is_kept(function: Callable[..., Any], nam
 @pytest.mark.parametrize("keyword", [False, True])
 def test_a_layer_among_the_arguments_is_proved(keyword: bool) -> None:
     net, x = _sevenfold(), torch.randn(2, 2)
-    case = Case([x], {"net": net}) if keyword else Case([x, net], {})
+    arguments: list[Any] = [x, net]
+    case = Case([x], {"net": net}) if keyword else Case(arguments, {})
     report = check(lambda x, net: net(x), [case], second_derivative=False, batched=False)
     assert report.verdicts["first derivative"].wrong[0].startswith("∂L/∂net.weight is 7 ×")
 
@@ -138,7 +139,7 @@ def test_a_lazy_layer_is_proved_as_a_copy() -> None:
     assert report.notes == [
         "it has lazy layers: a copy of it, initialised by its first call, was proved"
     ]
-    assert lazy.has_uninitialized_params()
+    assert isinstance(lazy.weight, nn.UninitializedParameter)
     report = check(lambda x: lazy(x), [[torch.randn(2, 3)]])
     assert "its layer is lazy: call it once before" in report.failures[0]
 

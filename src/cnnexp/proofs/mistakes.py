@@ -183,8 +183,8 @@ def _mirrored(e: Evidence) -> Iterator[str]:
             if more is not None:
                 text = " and ".join(map(str, chosen))
                 pair = all(e.expected.shape[axis] == 2 for axis in chosen)
-                how = "has its two indices exchanged" if pair else "is mirrored"
-                yield f"∂L/∂{e.name} {how} along axis {text}{more}"
+                pairs = ", where its two indices are exchanged" if pair else ""
+                yield f"∂L/∂{e.name} is mirrored along axis {text}{pairs}{more}"
 
 
 def _shifted(e: Evidence) -> Iterator[str]:
