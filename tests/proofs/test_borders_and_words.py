@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from cnnexp.proofs import check
 
@@ -32,6 +33,11 @@ _RIGHT: dict[str, tuple[Callable[..., Any], list[Any]]] = {
         lambda given: given["a"] * given["b"].sin(),
         [{"a": torch.randn(3), "b": torch.randn(3)}],
     ),
+    "a reentrant checkpoint": (
+        lambda x: checkpoint(torch.sin, x, use_reentrant=True),
+        [torch.randn(3)],
+    ),
+    "compiled": (torch.compile(lambda x: x.sin() * x, backend="eager"), [torch.randn(3)]),
     "sparse gradients": (nn.Embedding(4, 2, sparse=True), [torch.tensor([0, 2, 0])]),
 }
 

@@ -130,8 +130,11 @@ def judge(
         verdict.left_out = not getattr(options, option)
     before = {aspect: len(verdict.missing) for aspect, verdict in report.verdicts.items()}
     try:
-        subject = _looked_into(report, subject, case)
-        _judge_in_float64(report, subject, case, options, twin)
+        with warnings.catch_warnings():
+            # of torch.compile, which asks what it is given for its grad
+            warnings.filterwarnings("ignore", ".*attribute of a Tensor that is not a leaf.*")
+            subject = _looked_into(report, subject, case)
+            _judge_in_float64(report, subject, case, options, twin)
     except Exception as error:  # whatever a user's function raises is a finding
         report.fail(f"{shapes(case)}: {type(error).__name__}: {error}")
     if options.strict:

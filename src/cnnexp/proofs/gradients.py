@@ -53,11 +53,31 @@ def gradients(
 ) -> list[Tensor | None]:
     """∂L/∂leaf for each leaf of ``run`` and L = Σ weights · outputs; None where none arrives."""
     leaves = [leaf for leaf in run.leaves if leaf.requires_grad]
-    grads = torch.autograd.grad(
-        outputs, leaves, list(weights), allow_unused=True, retain_graph=True
-    )
+    try:
+        grads = torch.autograd.grad(
+            outputs, leaves, list(weights), allow_unused=True, retain_graph=True
+        )
+    except RuntimeError as error:
+        if "use_reentrant=True" not in str(error):  # that of torch.utils.checkpoint
+            raise
+        grads = _by_backward(outputs, leaves, weights)
     found = (g.to_dense() if g is not None and g.is_sparse else g for g in grads)
     return [next(found) if leaf.requires_grad else None for leaf in run.leaves]
+
+
+def _by_backward(
+    outputs: Sequence[Tensor], leaves: Sequence[Tensor], weights: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """The same by ``backward``; what the leaves had in ``grad`` stays there."""
+    before = [leaf.grad for leaf in leaves]
+    try:
+        for leaf in leaves:
+            leaf.grad = None
+        torch.autograd.backward(list(outputs), list(weights), retain_graph=True)
+        return [leaf.grad for leaf in leaves]
+    finally:
+        for leaf, grad in zip(leaves, before, strict=True):
+            leaf.grad = grad
 
 
 def judge_first_derivative(
