@@ -17,6 +17,7 @@ from cnnexp.proofs.subject import Subject
 
 __all__ = ["Call", "Leaf", "Run", "scattered"]
 
+_PATIENCE = 1000
 _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 
 
@@ -74,12 +75,17 @@ class Call:
         self._changed: list[tuple[Tensor, Tensor]] = []
         self._flags: list[tuple[Tensor, bool]] = []
         self._buffers: list[tuple[nn.Module, str, Tensor, Tensor]] = []
+        self._attributes: list[tuple[nn.Module, dict[str, Any]]] = []
+        self.settled = False
 
     def _argument(self, name: str, value: Any) -> Any:
         """``value`` with each tensor that is differentiated by replaced by the leaf's number."""
         if isinstance(value, (list, tuple)) and any(isinstance(v, Tensor) for v in value):
             parts = [self._argument(f"{name}[{i}]", part) for i, part in enumerate(value)]
             return _Nested(parts, type(value))
+        if isinstance(value, dict) and any(isinstance(v, Tensor) for v in value.values()):
+            parts = {k: self._argument(f"{name}[{k!r}]", part) for k, part in value.items()}
+            return _Keyed(parts)
         cast = _cast(value, self.dtype)
         if not isinstance(cast, Tensor) or not (cast.is_floating_point() or cast.is_complex()):
             return cast
@@ -97,6 +103,8 @@ class Call:
                 self._flags.append((tensor, tensor.requires_grad))
             trained = {id(held.tensor) for held in self.subject.trained}
             for module in self._all_modules():
+                if not isinstance(module, torch.jit.ScriptModule):
+                    self._attributes.append((module, dict(vars(module))))
                 for name, buffer in module.named_buffers(recurse=False):
                     if id(buffer) not in trained:
                         kept = buffer.detach().clone()
@@ -111,11 +119,14 @@ class Call:
 
     def __exit__(self, *error: object) -> None:
         self._restore_buffers()
+        for module, attributes in self._attributes:
+            vars(module).clear()
+            vars(module).update(attributes)
         for tensor, flag in self._flags:
             tensor.requires_grad_(flag)
         for tensor, data in self._changed:
             tensor.data = data
-        self._changed, self._flags, self._buffers = [], [], []
+        self._changed, self._flags, self._buffers, self._attributes = [], [], [], []
 
     def _all_modules(self) -> Iterator[nn.Module]:
         for module in self.subject.modules.values():
@@ -128,6 +139,29 @@ class Call:
                     setattr(module, name, buffer)
                 buffer.copy_(kept)
 
+    def settle(self) -> None:
+        """Let buffers that a call both writes and uses come to rest, as power iteration's do.
+
+        Autograd takes them for constants, as they are there. Sets ``settled`` if there are any.
+        """
+        if not self._buffers:
+            return
+        last = self.run().outputs
+        for _ in range(_PATIENCE):
+            now = self.run(restore=False).outputs
+            moved = _distance([t for _, t in now], [t for _, t in last])
+            if moved == 0 and not self.settled:
+                return
+            self.settled, last = True, now
+            if moved <= 1e-15:
+                break
+        else:
+            return
+        self._buffers = [
+            (module, name, buffer, getattr(module, name).detach().clone())
+            for module, name, buffer, _ in self._buffers
+        ]
+
     def values(self) -> list[Tensor]:
         """Where the derivative is taken, one tensor a leaf."""
         return [leaf.value for leaf in self.leaves]
@@ -139,6 +173,7 @@ class Call:
         alone: int | None = None,
         strided: bool = False,
         seed: int = 0,
+        restore: bool = True,
     ) -> Run:
         """Evaluate the subject, with the same random numbers each time.
 
@@ -147,10 +182,12 @@ class Call:
             alone: The only leaf that requires a gradient; all do if None.
             strided: Whether arguments are passed as views whose elements are not adjacent.
             seed: Of the random numbers.
+            restore: Whether buffers are first set back to what they were.
         """
         leaves: list[Tensor] = []
         passed: list[Tensor | None] = []
-        self._restore_buffers()
+        if restore:
+            self._restore_buffers()
         for i, leaf in enumerate(self.leaves):
             value = leaf.value if values is None else values[i]
             wanted = alone is None or alone == i
@@ -165,7 +202,7 @@ class Call:
             given = scattered(leaves[i]) if strided else leaves[i].clone()
             passed.append(torch.view_as_complex(given.contiguous()) if leaf.complex else given)
         arguments = [_filled(argument, passed) for argument in self._arguments]
-        with torch.enable_grad(), _random_numbers(seed):
+        with torch.enable_grad(), random_numbers(seed):
             result = self.subject.call(*arguments, **self.keywords)
         return Run(leaves, passed, list(_outputs(result, "the output")), arguments)
 
@@ -192,12 +229,22 @@ class Call:
             result = self.subject.call(*arguments, **self.keywords)
             return [t for _, t in _outputs(result, "")]
 
-        with torch.no_grad(), _random_numbers(0):
+        with torch.no_grad(), random_numbers(0):
             for leaf in self.leaves:
                 if leaf.held is not None:
                     leaf.held.data.copy_(leaf.value)
             stacks = [torch.stack([each[i].detach() for each in values]) for i in places]
             return torch.func.vmap(one, randomness=randomness)(*stacks)
+
+
+def _distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest gap, relative to the largest number of its tensor."""
+    gaps = [
+        ((a - b).abs().max() / b.abs().max().clamp(min=1e-300)).item()
+        for a, b in zip(found, expected, strict=True)
+        if b.is_floating_point() and b.numel()
+    ]
+    return max((gap for gap in gaps if gap == gap), default=0.0)
 
 
 def scattered(tensor: Tensor) -> Tensor:
@@ -218,12 +265,18 @@ class _Nested(NamedTuple):
     kind: type
 
 
+class _Keyed(NamedTuple):
+    parts: dict[Any, Any]
+
+
 def _filled(argument: Any, passed: Sequence[Tensor | None]) -> Any:
     if isinstance(argument, _Place):
         return passed[argument.leaf]
     if isinstance(argument, _Nested):
         parts = [_filled(part, passed) for part in argument.parts]
         return argument.kind(*parts) if hasattr(argument.kind, "_fields") else argument.kind(parts)
+    if isinstance(argument, _Keyed):
+        return {key: _filled(part, passed) for key, part in argument.parts.items()}
     return argument.clone() if isinstance(argument, Tensor) else argument
 
 
@@ -246,8 +299,9 @@ def _held(subject: Subject) -> Iterator[Tensor]:
                 if id(tensor) not in seen:
                     seen.add(id(tensor))
                     yield tensor
-    for _, tensor in subject.trained:
+    for tensor in (*subject.loose, *(held.tensor for held in subject.trained)):
         if id(tensor) not in seen:
+            seen.add(id(tensor))
             yield tensor
 
 
@@ -267,7 +321,7 @@ def _outputs(result: Any, name: str) -> Iterator[tuple[str, Tensor]]:
 
 
 @contextmanager
-def _random_numbers(seed: int) -> Iterator[None]:
+def random_numbers(seed: int) -> Iterator[None]:
     """The same random numbers in each call, the caller's left as they are."""
     python, numpy, host = random.getstate(), np.random.get_state(), torch.get_rng_state()
     # torch.manual_seed would note a stack trace for each call where CUDA is not started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -11,8 +12,9 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from cnnexp.proofs.agreement import compare, shapes
-from cnnexp.proofs.calls import Call, Run
+from cnnexp.proofs.calls import Call, Run, random_numbers
 from cnnexp.proofs.cases import Case
+from cnnexp.proofs.cuts import reached
 from cnnexp.proofs.differences import Noise, noise_of
 from cnnexp.proofs.gradients import Sent, judge_first_derivative
 from cnnexp.proofs.habits import (
@@ -128,13 +130,44 @@ def judge(
         verdict.left_out = not getattr(options, option)
     before = {aspect: len(verdict.missing) for aspect, verdict in report.verdicts.items()}
     try:
-        _judge_in_float64(report, subject, case, options, twin)
+        with warnings.catch_warnings():
+            # of torch.compile, which asks what it is given for its grad
+            warnings.filterwarnings("ignore", ".*attribute of a Tensor that is not a leaf.*")
+            subject = _looked_into(report, subject, case)
+            _judge_in_float64(report, subject, case, options, twin)
     except Exception as error:  # whatever a user's function raises is a finding
         report.fail(f"{shapes(case)}: {type(error).__name__}: {error}")
     if options.strict:
         for aspect, verdict in report.verdicts.items():
             for line in verdict.missing[before.get(aspect, 0) :]:
                 report.fail(f"{aspect}: not offered: {line}")
+
+
+def _looked_into(report: Report, subject: Subject, case: Case) -> Subject:
+    """The subject with all that it holds, also in its arguments; with lazy layers initialised."""
+    names = subject.argument_names(case.tensors, case.arguments)
+    for name, value in (*zip(names, case.tensors, strict=True), *case.arguments.items()):
+        if isinstance(value, torch.nn.Module):
+            subject.look_into(name, value)
+    lazy = subject.uninitialised()
+    if lazy:
+        if not isinstance(subject.call, torch.nn.Module):
+            raise ValueError(f"{lazy[0]} has no shape yet, its layer is lazy: call it once before")
+        with random_numbers(0), torch.no_grad():
+            copied = copy.deepcopy(subject.call)
+            copied(*case.tensors, **case.arguments)
+        report.note("it has lazy layers: a copy of it, initialised by its first call, was proved")
+        subject = Subject(copied, subject.name)
+    for dtype in (torch.float64, torch.float32):
+        with Call(subject, case, dtype) as call:
+            try:
+                run = call.run()
+            except Exception:  # said where it is judged
+                continue
+            own = {id(leaf) for leaf in run.leaves}
+            subject.note_reached([t for t in reached(run.differentiable()) if id(t) not in own])
+            break
+    return subject
 
 
 def _judge_in_float64(
@@ -146,11 +179,12 @@ def _judge_in_float64(
 ) -> None:
     with Call(subject, case, torch.float64) as call:
         try:
-            run = call.run()
+            call.run()
         except Exception as error:
             refusal = error
         else:
-            _judge_call(report, call, run, options, twin)
+            call.settle()
+            _judge_call(report, call, call.run(), options, twin)
             _agree(report, subject, case, options, twin)
             return
     with Call(subject, case, torch.float32) as call:
@@ -161,6 +195,7 @@ def _judge_in_float64(
         if options.dtype_and_shape:
             text = f"float64: {type(refusal).__name__}: {refusal}"
             report.missing("dtype and shape", text)
+        call.settle()
         _judge_call(report, call, run, options, twin)
     if twin is not None:
         _agree(report, subject, case, options, twin)

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cnnexp.proofs.calls import Call
 from cnnexp.proofs.gradients import Sent
 
-__all__ = ["cut_in", "draws"]
+__all__ = ["cut_in", "draws", "reached"]
 
 
 def cut_in(call: Call, sent: Sent) -> str | None:
@@ -67,6 +67,12 @@ class _Watch(TorchDispatchMode):
         elif not torch.is_grad_enabled():
             self.without_grad = True
         return func(*args, **(kwargs or {}))
+
+
+def reached(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """The leaves at which a backward from ``outputs`` arrives."""
+    leaves = [getattr(node, "variable", None) for node in _nodes(outputs)]
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def _nodes(outputs: Sequence[Tensor]) -> Iterator[Any]:

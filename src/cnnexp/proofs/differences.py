@@ -8,6 +8,7 @@ strongly nor a kink nor noise is taken for a wrong gradient.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from torch import Tensor
 __all__ = ["Noise", "Slope", "noise_of", "slope_at", "vector"]
 
 _ROUNDING = 2.2e-16
-_STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+_STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 
 
 class Noise(NamedTuple):
@@ -58,6 +59,15 @@ def noise_of(function: Callable[[Sequence[Tensor]], Tensor], values: Sequence[Te
     step at a kink, and not at all where they are noise.
     """
     middle = function(values)
+    try:
+        return _noise_around(function, values, middle)
+    except Exception:  # it refuses values so close to these: they are at the border of its domain
+        return Noise(_ROUNDING)
+
+
+def _noise_around(
+    function: Callable[[Sequence[Tensor]], Tensor], values: Sequence[Tensor], middle: Tensor
+) -> Noise:
     scale = middle.abs().max().item() if middle.numel() else 0.0
     if not scale or not math.isfinite(scale):
         return Noise(_ROUNDING)
@@ -94,6 +104,11 @@ class Slope(NamedTuple):
     error: float
     sides: tuple[float, float]
 
+    @property
+    def diverges(self) -> bool:
+        """Whether differences grow as the step shrinks, as those of a square root at 0 do."""
+        return self.error > 0.3 * abs(self.value) > 0
+
     def agrees(self, found: float, tolerance: float, floor: float) -> bool:
         """Whether ``found`` is this derivative, or at a kink lies between the two."""
         if not math.isfinite(found):
@@ -105,28 +120,57 @@ class Slope(NamedTuple):
         return low - allowed <= found <= high + allowed
 
 
-def slope_at(function: Callable[[float], float], noise: Noise, scale: float = 1.0) -> Slope:
-    """The derivative of ``function`` at 0, from steps of six sizes.
+def slope_at(
+    function: Callable[[float], float], noise: Noise, scale: float = 1.0, size: float = 0.0
+) -> Slope:
+    """The derivative of ``function`` at 0, from steps of eight sizes.
+
+    At the border of its domain, where it is not finite or raises on one side, the differences are
+    those of the other side.
 
     Args:
         function: Of one number.
         noise: Of the function.
         scale: How far the argument may be moved at most, in units of which 1e-2 is the largest step.
+        size: Of the numbers that make up the function's result, if it is a sum that cancels.
     """
-    middle = function(0.0)
+
+    def at(by: float) -> float:
+        try:
+            return function(by)
+        except Exception:  # outside of its domain
+            return math.nan
+
+    middle = at(0.0)
     rows = []
     for step in _STEPS:
         if noise.coarse and step < noise.step / 10:
             break
         h = step * scale
-        above, below = function(h), function(-h)
+        above, below = at(h), at(-h)
+        rounding = 2 * noise.relative * max(size, abs(middle)) / h
         if math.isfinite(above) and math.isfinite(below):
-            rows.append(((above - below) / (2 * h), (middle - below) / h, (above - middle) / h))
+            row = (above - below) / (2 * h), (middle - below) / h, (above - middle) / h
+            rows.append((rounding, *row))
+        elif math.isfinite(above) or math.isfinite(below):
+            one = _one_sided(at, middle, h if math.isfinite(above) else -h)
+            if math.isfinite(one):
+                rows.append((rounding, one, one, one))
     if len(rows) < 2:
         return Slope(math.nan, math.inf, (math.nan, math.nan))
-    best = min(range(len(rows) - 1), key=lambda i: abs(rows[i][0] - rows[i + 1][0]))
-    (wide, *outer), (value, *inner) = rows[best], rows[best + 1]
+    errors = [abs(a[1] - b[1]) + b[0] for a, b in itertools.pairwise(rows)]
+    pairs = zip(errors, itertools.pairwise(rows), strict=True)
+    shares = [e / max(abs(a[1]), abs(b[1]), 1e-300) for e, (a, b) in pairs]
+    # by share: far from a pole's steep side all differences are small, and so are their gaps
+    known = min(shares) < 0.1
+    best = min(range(len(errors)), key=lambda i: shares[i] if known else errors[i])
+    (_, wide, *outer), (_, value, *inner) = rows[best], rows[best + 1]
     gap = abs(inner[1] - inner[0])
     # where the function bends, the two sides come together as the step shrinks; at a kink they do not
     kink = gap > 0.5 * abs(outer[1] - outer[0]) and gap > 1e-3 * max(map(abs, inner))
     return Slope(value, abs(wide - value), (inner[0], inner[1]) if kink else (value, value))
+
+
+def _one_sided(function: Callable[[float], float], middle: float, h: float) -> float:
+    """The derivative at 0 from values on the side of ``h`` alone, to the second order."""
+    return (4 * function(h / 2) - 3 * middle - function(h)) / h

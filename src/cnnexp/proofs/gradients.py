@@ -53,11 +53,31 @@ def gradients(
 ) -> list[Tensor | None]:
     """∂L/∂leaf for each leaf of ``run`` and L = Σ weights · outputs; None where none arrives."""
     leaves = [leaf for leaf in run.leaves if leaf.requires_grad]
-    grads = torch.autograd.grad(
-        outputs, leaves, list(weights), allow_unused=True, retain_graph=True
-    )
-    found = iter(grads)
+    try:
+        grads = torch.autograd.grad(
+            outputs, leaves, list(weights), allow_unused=True, retain_graph=True
+        )
+    except RuntimeError as error:
+        if "use_reentrant=True" not in str(error):  # that of torch.utils.checkpoint
+            raise
+        grads = _by_backward(outputs, leaves, weights)
+    found = (g.to_dense() if g is not None and g.is_sparse else g for g in grads)
     return [next(found) if leaf.requires_grad else None for leaf in run.leaves]
+
+
+def _by_backward(
+    outputs: Sequence[Tensor], leaves: Sequence[Tensor], weights: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """The same by ``backward``; what the leaves had in ``grad`` stays there."""
+    before = [leaf.grad for leaf in leaves]
+    try:
+        for leaf in leaves:
+            leaf.grad = None
+        torch.autograd.backward(list(outputs), list(weights), retain_graph=True)
+        return [leaf.grad for leaf in leaves]
+    finally:
+        for leaf, grad in zip(leaves, before, strict=True):
+            leaf.grad = grad
 
 
 def judge_first_derivative(
@@ -138,21 +158,32 @@ def _each_leaf_alone(
     for i, (leaf, grad) in enumerate(zip(call.leaves, found, strict=True)):
         if grad is None:
             continue
-        try:
-            run = call.run(alone=i)
-            kept = [k for k, t in enumerate(sent.outputs(run)) if t.requires_grad]
-            outputs = [sent.outputs(run)[k] for k in kept]
-            alone = gradients(run, outputs, [sent.weights[k] for k in kept])[i] if kept else None
-        except Exception as error:
-            text = f"∂L/∂{leaf.name} where only {leaf.name} requires a gradient"
-            report.missing(ASPECT, f"{text}: {type(error).__name__}: {error}")
-            continue
         scale = noise.tolerance * max(1e-12, grad.abs().max().item() if grad.numel() else 0.0)
-        alone = torch.zeros_like(grad) if alone is None else alone
-        if not torch.allclose(alone, grad, rtol=0, atol=scale, equal_nan=True):
-            report.wrong(
-                ASPECT, f"∂L/∂{leaf.name} is another where only {leaf.name} requires a gradient"
-            )
+        same = []
+        for _ in range(2):
+            try:
+                alone = _alone(call, sent, i)
+            except Exception as error:
+                text = f"∂L/∂{leaf.name} where only {leaf.name} requires a gradient"
+                report.missing(ASPECT, f"{text}: {type(error).__name__}: {error}")
+                break
+            alone = torch.zeros_like(grad) if alone is None else alone
+            same.append(torch.allclose(alone, grad, rtol=0, atol=scale, equal_nan=True))
+            if all(same):
+                break
+        if same and not same[0]:
+            text = "changes where only it requires a gradient, as with all others frozen"
+            if same[-1]:
+                text = "changes from call to call: is a value of an earlier call used?"
+            report.wrong(ASPECT, f"∂L/∂{leaf.name} {text}")
+
+
+def _alone(call: Call, sent: Sent, i: int) -> Tensor | None:
+    """∂L/∂leaf where leaf ``i`` is the only one that requires a gradient."""
+    run = call.run(alone=i)
+    kept = [k for k, t in enumerate(sent.outputs(run)) if t.requires_grad]
+    outputs = [sent.outputs(run)[k] for k in kept]
+    return gradients(run, outputs, [sent.weights[k] for k in kept])[i] if kept else None
 
 
 def _raised(call: Call, error: Exception) -> tuple[str, str]:

@@ -79,7 +79,7 @@ def _worst(evidence: Evidence) -> str:
     places, shape = evidence.sampled or (range(gap.numel()), gap.shape)
     index = [int(i) for i in torch.unravel_index(torch.tensor(places[most]), shape)]
     where = evidence.name + (str(index) if index else "")
-    return f"worst at {where}: {found:.6g} instead of {_number(expected)}"
+    return f"worst at {where}: {_number(found)} instead of {_number(expected)}"
 
 
 def _number(value: float) -> str:
@@ -121,14 +121,32 @@ def _ratio(e: Evidence) -> Iterator[str]:
         yield f"the sign is turned: ∂L/∂{e.name} is −1 × what it should be everywhere"
         return
     text = f"∂L/∂{e.name} is {factor_text(factor, e.close)} what it should be everywhere"
-    for shape in e.shapes:
-        for what, count in (("batch", shape[:1].numel()), ("output", shape.numel())):
-            if len(shape) > 1 and count > 1:
-                if abs(factor * count - 1) < e.close:
-                    yield f"{text} (divided by the {count} of the {what}: a mean for a sum?)"
-                if abs(factor / count - 1) < e.close:
-                    yield f"{text} (times the {count} of the {what})"
+    for what, count in _counts(e):
+        if abs(factor * count - 1) < e.close:
+            yield f"{text} ({what} has {count}: a mean for a sum?)"
+        if abs(factor / count - 1) < e.close:
+            yield f"{text} ({what} has {count}: a sum for a mean, 1/N left out?)"
     yield text
+
+
+def _counts(e: Evidence) -> Iterator[tuple[str, int]]:
+    """Numbers by which people divide, or forget to."""
+    shapes = [shape for shape in e.shapes if len(shape) > 1]
+    own = e.found.shape if e.sampled is None else e.sampled[1]
+    shapes += [own] if len(shapes) < len(e.shapes) and len(own) > 1 else []
+    counted = [("the batch", shape[0]) for shape in shapes]
+    counted += [("each channel of the output", s[2:].numel()) for s in e.shapes if len(s) > 2]
+    counted += [("the output", shape.numel()) for shape in e.shapes if len(shape) > 1]
+    counted += [(e.name, own.numel())] if len(shapes) > sum(len(s) > 1 for s in e.shapes) else []
+    yield from ((what, count) for what, count in counted if count > 1)
+
+
+def _independent(e: Evidence) -> Iterator[str]:
+    if e.jacobian is not None and not (e.jacobian.abs() > 1e-9).any():
+        yield (
+            f"∂L/∂{e.name} should be 0 everywhere: the output does not change with {e.name} (does the "
+            "function use a value that it kept from an earlier call?)"
+        )
 
 
 def _ignored(e: Evidence) -> Iterator[str]:
@@ -164,7 +182,9 @@ def _mirrored(e: Evidence) -> Iterator[str]:
             more = _and_factor(e, e.expected.flip(chosen))
             if more is not None:
                 text = " and ".join(map(str, chosen))
-                yield f"∂L/∂{e.name} is mirrored along axis {text}{more}"
+                pair = all(e.expected.shape[axis] == 2 for axis in chosen)
+                pairs = ", where its two indices are exchanged" if pair else ""
+                yield f"∂L/∂{e.name} is mirrored along axis {text}{pairs}{more}"
 
 
 def _shifted(e: Evidence) -> Iterator[str]:
@@ -207,9 +227,12 @@ def _missing_sum(e: Evidence) -> Iterator[str]:
                 if more is not None:
                     what = "the batch" if axes == (0,) else f"axis {', '.join(map(str, axes))}"
                     kept = "" if axes == (0,) else " of the output"
+                    sizes = torch.Size(shape[a] for a in axes)
+                    index = [int(i) for i in torch.unravel_index(torch.tensor(k), sizes)]
+                    at = index[0] if len(index) == 1 else index
                     yield (
                         f"missing: the sum over {what}{kept}; ∂L/∂{e.name} holds the part of "
-                        f"index {k} only{more}"
+                        f"index {at} only{more}"
                     )
 
 
@@ -230,7 +253,8 @@ def _overlap(e: Evidence) -> Iterator[str]:
         gap = (by_position - e.found.reshape(-1, 1)).abs().min(1).values[e.wrong.reshape(-1)]
         one = gap.max() <= e.close * e.expected.abs().max()
         kept = ": one window's part is kept, as by = in place of +=" if one else ""
-        yield f"∂L/∂{e.name} is wrong only where windows overlap{kept}"
+        where = "windows overlap" if len(shape) > 2 else "an element enters several of the output"
+        yield f"∂L/∂{e.name} is wrong only where {where}{kept}"
 
 
 def _added(e: Evidence) -> Iterator[str]:
@@ -276,17 +300,62 @@ def _places(e: Evidence) -> Iterator[str]:
     for what, here in (("negative", e.value < 0), ("positive", e.value > 0)):
         if not (e.wrong & ~here).any() and not (~e.wrong & here & matters).any():
             yield f"∂L/∂{e.name} is wrong only where {e.name} is {what}"
-    if e.wrong.dim() > 1 and min(e.wrong.shape[-2:]) > 2:
+    if e.wrong.dim() > 1 and min(e.wrong.shape[-2:]) > 3:
         border = torch.ones_like(e.wrong)
         border[..., 1:-1, 1:-1] = False
-        if not (e.wrong & ~border).any():
+        most = int(e.wrong.sum()) >= 0.7 * int((border & matters).sum())
+        if most and not (e.wrong & ~border).any():
             yield f"∂L/∂{e.name} is wrong only at the border"
+
+
+def _some_outputs(e: Evidence) -> Iterator[str]:
+    parts = [part.reshape(e.found.numel(), -1).sum(1) for _, part in _parts(e)]
+    if len(parts) < 2:
+        return
+    parts = [part.reshape(e.found.shape) for part in parts]
+    for k, part in enumerate(parts):
+        if e.same(e.expected - part):
+            yield f"∂L/∂{e.name} leaves out what output {k} sends back"
+        if e.same(e.expected - 2 * part):
+            yield f"∂L/∂{e.name} has the sign turned in what output {k} sends back"
+
+
+def _diagonal(e: Evidence) -> Iterator[str]:
+    if e.jacobian is None or e.jacobian.shape[0] != e.jacobian.shape[1] or len(e.shapes) > 1:
+        return
+    if e.same((e.jacobian.diag() * e.weights).reshape(e.found.shape)):
+        yield (
+            f"∂L/∂{e.name} holds the diagonal of the Jacobian only: each element of {e.name} enters "
+            "other elements of the output, too"
+        )
+
+
+def _zeros(e: Evidence) -> Iterator[str]:
+    nothing, none_due = e.found.abs() < 1e-12, e.expected.abs() < 1e-12
+    total = e.wrong.numel()
+    some = f"{int(e.wrong.sum())} of {total} elements"
+    some += "" if e.sampled is None else " that were drawn"
+    if not (e.found * e.expected).any() and (e.wrong & nothing).any():
+        yield f"∂L/∂{e.name} is 0 where it should not be, and not where it should: is a mask inverted?"
+    if not (e.wrong & ~nothing).any():
+        yield f"∂L/∂{e.name} is 0 in {some}, and should not be there (the mask of something else?)"
+    if not (e.wrong & ~none_due).any():
+        yield f"∂L/∂{e.name} should be 0 in {some}, and is not (is a mask left out?)"
+
+
+def _clipped(e: Evidence) -> Iterator[str]:
+    most = e.found.abs().max()
+    at_most = (e.found.abs() - most).abs() <= 1e-9 * most
+    beyond = (e.expected.abs() > most) & (e.expected.sign() == e.found.sign())
+    if int(e.wrong.sum()) > 1 and not (e.wrong & ~(at_most & beyond)).any():
+        yield f"∂L/∂{e.name} is clipped to ±{most.item():.4g}"
 
 
 _KINDS = (
     _zero,
-    _ratio,
+    _independent,
     _ignored,
+    _ratio,
     _transposed,
     _mirrored,
     _missing_sum,
@@ -296,4 +365,8 @@ _KINDS = (
     _added,
     _by_axis,
     _places,
+    _some_outputs,
+    _diagonal,
+    _clipped,
+    _zeros,
 )

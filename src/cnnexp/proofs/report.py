@@ -108,6 +108,11 @@ class Report:
         if line not in self.failures:
             self.failures.append(line)
 
+    def note(self, message: str) -> None:
+        """Say ``message`` beside the verdicts, once."""
+        if message not in self.notes:
+            self.notes.append(message)
+
     def worst(self, measure: str, value: float) -> float:
         """Keep the larger of ``value`` and what the attribute ``measure`` holds; return ``value``."""
         setattr(self, measure, max(getattr(self, measure) or 0.0, value))

@@ -10,11 +10,14 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from cnnexp.proofs.holdings import holdings
 
 __all__ = ["Held", "Subject"]
 
@@ -34,16 +37,58 @@ class Subject:
         name: The function's or Module's own name, never "apply".
         modules: The Modules that it is or uses, by name ("" for itself).
         trained: The tensors that it holds and that require a gradient.
+        loose: Other tensors that it holds, outside of Modules.
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         if isinstance(function, type) and issubclass(function, torch.autograd.Function):
             function = function.apply
         self.call = function
-        self.modules = dict(_modules(function))
-        self.trained = list(_trained(self.modules, function))
+        self.modules: dict[str, nn.Module] = {}
+        self.trained: list[Held] = []
+        self.loose: list[Tensor] = []
+        self.look_into("", function)
         self.given_name = name
         self.name = name or _name(function)
+
+    def look_into(self, name: str, value: Any) -> None:
+        """Note the Modules and tensors that ``value`` holds, each once."""
+        for key, found in holdings(name, value):
+            if isinstance(found, Tensor):
+                self._note(key, found)
+            elif not any(found is module for module in self.modules.values()):
+                self.modules[key if key not in self.modules else f"{key}′"] = found
+                named = itertools.chain(found.named_parameters(key), found.named_buffers(key))
+                for full, tensor in named:
+                    if tensor.requires_grad:
+                        self._note(full, tensor)
+
+    def note_reached(self, leaves: Sequence[Tensor]) -> None:
+        """Note what a call was found to use, though no search finds where it is held."""
+        for tensor in leaves:
+            sizes = "×".join(map(str, tensor.shape)) or "number"
+            number = len(self.trained) + 1
+            self._note(f"held tensor {number} ({sizes})", tensor)
+
+    def _note(self, name: str, tensor: Tensor) -> None:
+        held = [*self.loose, *(each.tensor for each in self.trained)]
+        if any(tensor is each for each in held):
+            return
+        if tensor.requires_grad and tensor.is_leaf:
+            self.trained.append(Held(name, tensor))
+        else:
+            self.loose.append(tensor)
+
+    def uninitialised(self) -> list[str]:
+        """The names of lazy parameters and buffers that have no shape yet."""
+        return [
+            name
+            for prefix, module in self.modules.items()
+            for name, tensor in itertools.chain(
+                module.named_parameters(prefix), module.named_buffers(prefix)
+            )
+            if is_lazy(tensor)
+        ]
 
     def named_after(self, outputs: Sequence[Tensor]) -> None:
         """A lambda goes by the autograd Function that it calls, if the output comes from one."""
@@ -85,7 +130,11 @@ def _name(function: Any) -> str:
         return known.__name__
     if isinstance(function, nn.Module):
         return type(function).__name__
-    if isinstance(owner, nn.Module) and function.__name__ in ("forward", "__call__"):
+    if isinstance(owner, nn.Module) and function.__name__ in (
+        "forward",
+        "__call__",
+        "_wrapped_call_impl",
+    ):
         return type(owner).__name__
     return getattr(function, "__name__", type(function).__name__)
 
@@ -100,42 +149,3 @@ def _signature(function: Any) -> inspect.Signature:
     if known.setup_context is base.setup_context:  # forward(ctx, …)
         signature = signature.replace(parameters=list(signature.parameters.values())[1:])
     return signature
-
-
-def _modules(function: Any) -> Iterator[tuple[str, nn.Module]]:
-    """The Module that ``function`` is, whose method it is, or those that it closes over."""
-    if isinstance(function, functools.partial):
-        for value in (function.func, *function.args, *function.keywords.values()):
-            if isinstance(value, nn.Module) or value is function.func:
-                yield from _modules(value)
-        return
-    owner = getattr(function, "__self__", None)
-    for candidate in (function, owner):
-        if isinstance(candidate, nn.Module):
-            yield "", candidate
-            return
-    for name, value in _closure(function).items():
-        if isinstance(value, nn.Module):
-            yield name, value
-
-
-def _closure(function: Any) -> dict[str, Any]:
-    """The variables outside of a Python function that its code names."""
-    try:
-        found = inspect.getclosurevars(function)
-    except (TypeError, ValueError):
-        return {}
-    return {**found.globals, **found.nonlocals}
-
-
-def _trained(modules: dict[str, nn.Module], function: Any) -> Iterator[Held]:
-    seen: set[int] = set()
-    for prefix, module in modules.items():
-        named = itertools.chain(module.named_parameters(prefix), module.named_buffers(prefix))
-        for name, tensor in named:
-            if tensor.requires_grad and tensor.is_leaf and id(tensor) not in seen:
-                seen.add(id(tensor))
-                yield Held(name, tensor)
-    for name, value in _closure(function).items():
-        if isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
-            yield Held(name, value)
