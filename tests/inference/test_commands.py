@@ -119,9 +119,9 @@ def test_predict_is_told_what_the_numbers_of_a_deep_picture_mean(
     _, as_it_is, _ = typed(predict, "run=run", "a.png")
     code, out, err = typed(predict, "run=run", "a.tif")
     assert (code, out) == (1, "")
-    assert err.startswith("cnnexp.predict: a.tif: its pixels are floating-point numbers from")
+    assert "\ncnnexp.predict: a.tif: its pixels are floating-point numbers from" in err
     code, out, err = typed(predict, "run=run", "a.tif", "value_range=[0,1]")
-    assert (code, out, err) == (0, as_it_is.replace("a.png", "a.tif"), "")
+    assert (code, out, err) == (0, as_it_is.replace("a.png", "a.tif"), "cnnexp.predict: uses run\n")
     for wrong in ("value_range=white", "value_range=[1,1]"):
         code, _, err = typed(predict, "run=run", "a.tif", wrong)
         assert code == 2

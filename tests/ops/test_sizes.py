@@ -240,7 +240,7 @@ def test_tables_of_large_images_are_not_kept_without_end() -> None:
 
 def test_choices_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "_MOST", 5)
-    monkeypatch.setattr(auto, "_choose", lambda *_: "direct")
+    monkeypatch.setattr(auto, "_choose", lambda *_: ("direct", {}))
     auto.forget()
     for size in range(1, 20):
         ops.relu(torch.zeros(size), algorithm="auto")
@@ -252,7 +252,7 @@ def test_choices_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> No
 def test_vmap_over_auto(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is measured: each op computes with its default, whatever is mapped over."""
     call = CALLS[name]
-    monkeypatch.setattr(auto, "_measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(auto, "measure", lambda *_: pytest.fail("measured"))
     function = call.function("auto")
     inputs = [t.detach() for t in call.tensors()]
     stacked = [torch.stack([t, 0.9 * t]) for t in inputs]

@@ -71,7 +71,7 @@ _LAYERS = [
     kind
     for name in cnnexp.nn.__all__
     if isinstance(kind := getattr(cnnexp.nn, name), type) and issubclass(kind, nn.Module)
-    if kind is not cnnexp.nn.Layer
+    if kind is not cnnexp.nn.Layer and not name.startswith("Lazy")  # they have no parameters yet
 ]
 _TRAINED = [(kind, name) for kind in _LAYERS for name, _ in _layer(kind).named_parameters()]
 # what the gradient becomes, and what is said about it

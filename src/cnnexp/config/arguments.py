@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -16,6 +15,7 @@ from hydra.plugins.completion_plugin import CompletionPlugin
 
 from cnnexp import __version__
 from cnnexp.config.errors import ConfigError
+from cnnexp.environment import variable
 
 __all__ = ["key_of", "quoted", "read_arguments"]
 
@@ -95,7 +95,7 @@ def _check_completion(overrides: Sequence[str]) -> None:
             f"--shell-completion {' '.join(overrides)}: must be followed by install=<shell> or "
             f"uninstall=<shell>, with a shell out of {', '.join(shells)}"
         )
-    if task == "query" and "COMP_LINE" not in os.environ:
+    if task == "query" and variable("COMP_LINE") is None:
         raise ConfigError(
             f"--shell-completion {overrides[0]}: is what a shell asks; for yourself, install={shell}"
         )

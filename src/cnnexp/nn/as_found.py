@@ -30,7 +30,8 @@ def left_as_found(network: nn.Module) -> Iterator[None]:
     every tensor found there, and of its ``.grad``, the memory, device, dtype, values and
     ``requires_grad``; and the random numbers to come of torch, numpy and Python. Only the values of
     tensors are copied. What an object of another kind (a file, a lock, an object of the user's
-    own) does meanwhile stays done.
+    own) does meanwhile stays done. What another holds on to of a parameter's gradients, as
+    ``DistributedDataParallel`` does, does not outlive a conversion: convert before it wraps.
     """
     found: dict[int, tuple[Any, _Restore]] = {}  # the objects themselves, so that no id is reused
     for each in (network, *network.parameters(), *network.buffers()):  # torch.jit hides some

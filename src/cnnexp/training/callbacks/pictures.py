@@ -259,7 +259,9 @@ def _add_graph(board: Any, module: Classifier, image: Tensor) -> None:
         warnings.simplefilter("ignore")  # the tracer that the writer needs is on its way out
         try:
             with left_as_found(network):
-                replace_layers(network, "native").float().eval()
-                board.add_graph(network, module.normalise(image).float())
+                replace_layers(network, "native").eval()
+                # not network.float(): the ranks' hooks on its parameters would be gone
+                dtype = next(network.parameters(), image).dtype
+                board.add_graph(network, module.normalise(image).to(dtype))
         except Exception as error:  # what it says of networks that it cannot follow is of any kind
             log.warning("diagnostics: no graph of this network: %s", str(error).splitlines()[0])
