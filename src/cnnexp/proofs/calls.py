@@ -19,6 +19,7 @@ __all__ = ["Call", "Leaf", "Run", "scattered"]
 
 _PATIENCE = 1000
 _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
+_LARGE = 10_000  # elements whose copying takes longer than a small call
 
 
 class Leaf(NamedTuple):
@@ -76,6 +77,7 @@ class Call:
         self._flags: list[tuple[Tensor, bool]] = []
         self._buffers: list[tuple[nn.Module, str, Tensor, Tensor]] = []
         self._attributes: list[tuple[nn.Module, dict[str, Any]]] = []
+        self._placed: dict[int, Tensor] = {}
         self.settled = False
 
     def _argument(self, name: str, value: Any) -> Any:
@@ -127,6 +129,7 @@ class Call:
         for tensor, data in self._changed:
             tensor.data = data
         self._changed, self._flags, self._buffers, self._attributes = [], [], [], []
+        self._placed = {}
 
     def _all_modules(self) -> Iterator[nn.Module]:
         for module in self.subject.modules.values():
@@ -192,8 +195,7 @@ class Call:
             value = leaf.value if values is None else values[i]
             wanted = alone is None or alone == i
             if leaf.held is not None:
-                # not as a change that autograd counts: graphs of other runs at these values stay good
-                leaf.held.data.copy_(value)
+                self._place(i, value)
                 leaves.append(leaf.held.requires_grad_(wanted))
                 passed.append(None)
                 continue
@@ -214,6 +216,15 @@ class Call:
             if isinstance(before, Tensor) and not torch.equal(before, now)
         ]
 
+    def _place(self, i: int, value: Tensor) -> None:
+        """Give leaf ``i``, which the subject holds, ``value``; a large one only if it has another."""
+        held = self.leaves[i].held
+        assert held is not None
+        if value.numel() < _LARGE or self._placed.get(i) is not value:
+            # not as a change that autograd counts: graphs of other runs at these values stay good
+            held.data.copy_(value)
+            self._placed[i] = value
+
     def stacked(
         self, values: Sequence[Sequence[Tensor]], randomness: str = "error"
     ) -> list[Tensor]:
@@ -230,9 +241,9 @@ class Call:
             return [t for _, t in _outputs(result, "")]
 
         with torch.no_grad(), random_numbers(0):
-            for leaf in self.leaves:
+            for i, leaf in enumerate(self.leaves):
                 if leaf.held is not None:
-                    leaf.held.data.copy_(leaf.value)
+                    self._place(i, leaf.value)
             stacks = [torch.stack([each[i].detach() for each in values]) for i in places]
             return torch.func.vmap(one, randomness=randomness)(*stacks)
 

@@ -89,8 +89,9 @@ def check(
         inputs_unchanged: Whether arguments and the gradient that comes in must be left alone.
         strict: Whether what is not offered counts as wrong, and ``torch.autograd.gradcheck`` and
             ``gradgradcheck`` have to agree: what cnnexp demands of its own ops.
-        elements: Up to how many elements of a tensor are looked at one by one; of a larger one this
-            many are drawn, and all others enter derivatives along random directions.
+        elements: Up to how many elements of a tensor, and twice as many in all, are looked at one by
+            one. Of what is larger some are drawn, at least 16 of each tensor, and all others enter
+            derivatives along random directions.
         name: Of the report; the function's or Module's own name if None.
 
     Returns:
