@@ -1,7 +1,7 @@
 """How fast whole training steps are, ours beside torch's ways: the figures, and the tables in the docs.
 
     python benchmarks/networks.py step        the article's network, every way             about 5 minutes
-    python benchmarks/networks.py networks    seven networks by torch, auto and direct     about 15 minutes
+    python benchmarks/networks.py networks    eight networks by torch, auto and direct     about an hour
     python benchmarks/networks.py … --csv     only the tables, from the committed files
 
 On a quiet machine with 16 GB of memory: every way of a network takes its turn in one process, in
@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,14 +72,18 @@ STUDIES = {
 Row = Mapping[str, str]
 
 
-def measure(study: Study, rounds: int, results: Path, name: str) -> None:
-    """Write the file of each run; it is kept as far as it has come if a later step fails."""
+def measure(study: Study, rounds: int, results: Path, name: str, runs: int = RUNS) -> None:
+    """Write the file of each run; it is kept as far as it has come if a later step fails.
+
+    What ``auto`` chose on this machine before, maybe while others used it, is not asked.
+    """
+    os.environ["CNNEXP_CACHE"] = tempfile.mkdtemp(prefix="cnnexp-networks-")
     import torch
 
     from cnnexp import speed
 
     device = torch.device("cpu")
-    for run in range(1, RUNS + 1):
+    for run in range(1, runs + 1):
         rows: list[Any] = []
         for model, size, batch in study.steps:
             rows += speed.bench_step(
@@ -90,7 +96,7 @@ def measure(study: Study, rounds: int, results: Path, name: str) -> None:
                 with_compile=study.compiles,
             )
             speed.write_results(rows, speed.conditions(device), None, results / f"{name}-{run}.csv")
-            print(f"run {run} of {RUNS}: {model}, {size}×{size}, batch {batch}", flush=True)
+            print(f"run {run} of {runs}: {model}, {size}×{size}, batch {batch}", flush=True)
 
 
 def read(name: str, results: Path = RESULTS) -> list[list[Row]]:
@@ -112,7 +118,7 @@ def table(name: str, runs: Sequence[Sequence[Row]]) -> str:
     first = runs[0][0]
     dates = "–".join(sorted({row["date"] for run in runs for row in run}))
     about = (
-        f"{len(runs)} runs of {first['rounds']} rounds; {dates}; {first['processor']}, "
+        f"{len(runs)} run{'s' * (len(runs) > 1)} of {first['rounds']} rounds; {dates}; {first['processor']}, "
         f"{first['threads']} threads; Python {first['python']}, torch {first['torch'].partition('+')[0]}."
     )
     return "\n".join([*lines, "", f"Made by `python benchmarks/networks.py {name}`: {about}"])
@@ -202,12 +208,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="whole training steps beside torch's")
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--rounds", type=int, help="of each run")
+    parser.add_argument("--runs", type=int, default=RUNS, help=f"how many (default: {RUNS})")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the files")
     parser.add_argument("--csv", action="store_true", help="only the table, from the files")
     options = parser.parse_args(arguments)
     study = STUDIES[options.study]
     if not options.csv:
-        measure(study, options.rounds or study.rounds, options.results, options.study)
+        measure(study, options.rounds or study.rounds, options.results, options.study, options.runs)
     made = table(options.study, read(options.study, options.results))
     if options.results == RESULTS:
         from accuracy import place  # which lies beside this script
