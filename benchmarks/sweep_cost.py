@@ -25,8 +25,9 @@ from typing import Any
 import torch
 
 from cnnexp.config import Composer, data, plain_config
+from cnnexp.execution import Job, run_job
 from cnnexp.speed.result import conditions
-from cnnexp.sweeps import Job, Ledger, run_job
+from cnnexp.sweeps import Ledger
 
 DRY = (
     *("data=digits", "model=lenet5", "backward=direct", "accelerator=cpu", "logger=csv"),

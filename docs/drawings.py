@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from cnnexp import ops
-from cnnexp.ops.conv_relu_pool import cpu
-from cnnexp.ops.conv_relu_pool.operators import pack
-from cnnexp.ops.conv_relu_pool.pool import DEAD
-from cnnexp.ops.geometry import WindowGeometry
+from cnnexp.geometry.pooling import DEAD
+from cnnexp.geometry.windows import WindowGeometry
+from cnnexp.kernels.cpu import conv_relu_pool as cpu
+from cnnexp.kernels.operators import pack
 
 PICTURES = Path(__file__).parent / "pictures"
 CELL = 34

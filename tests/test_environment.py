@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from cnnexp.config import Composer, conf_dir
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.environment import variable
-from cnnexp.ops.choices import cache_dir
+from cnnexp.tuning.choices import cache_dir
 from tests.conftest import ROOT
 
 BLANK = ("", " ", "\t")
@@ -70,7 +70,7 @@ def test_variables_are_read_in_one_place() -> None:
     assert found == {
         'environment.py: value = os.environ.get(name, "")',
         # to CUDA an empty one means no GPU
-        'sweeps/slots.py: named = os.environ.get("CUDA_VISIBLE_DEVICES")',
+        'execution/slots.py: named = os.environ.get("CUDA_VISIBLE_DEVICES")',
         # set by what starts the ranks, or a few lines above
         'training/ranks.py: store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))',
         'sweeps/slurm.py: number = os.environ["SLURM_JOB_ID"]',

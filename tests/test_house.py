@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -35,6 +36,29 @@ def test_imports_point_down() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"Contracts: 4 kept, 0 broken", done.stdout)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = grimp.build_graph("cnnexp", cache_dir=None)
+    below = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    left = dict(below)
+    while free := {module for module, others in left.items() if not others & left.keys()}:
+        left = {module: others for module, others in left.items() if module not in free}
+    # what is left imports, directly or not, a circle; those that nobody there imports are no part of it
+    while top := {module for module in left if not any(module in o for o in left.values())}:
+        left = {module: others for module, others in left.items() if module not in top}
+    assert sorted(left) == []
+
+
+def test_a_single_run_touches_no_sweep() -> None:
+    program = (
+        "import sys, cnnexp.train, cnnexp.execution.checking, cnnexp.execution.run, cnnexp.execution.ranks;"
+        "print(*[name for name in sys.modules if name.startswith('cnnexp.sweeps')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
 
 
 def _sources() -> list[Path]:

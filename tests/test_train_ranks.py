@@ -47,7 +47,7 @@ def _ranks_of(process: WarmProcess) -> list[int]:
     return [
         int(pid)
         for pid in children
-        if b"cnnexp.sweeps.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"cnnexp.execution.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
 
 

@@ -22,8 +22,9 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from cnnexp.sweeps import processes
-from cnnexp.sweeps.worker import forked
+from cnnexp.execution import processes
+from cnnexp.execution.worker import forked
+from cnnexp.sweeps import launcher
 
 __all__ = ["WarmProcess", "run_warm"]
 
@@ -54,7 +55,7 @@ def _as_command(
     # the server that this process is forked from serves its jobs as well
     for each in (forkserver, forkserver._forkserver):
         each.ensure_running = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
-    processes.forked = partial(_as_job, dict(environment))
+    launcher.forked = partial(_as_job, dict(environment))
     module, *rest = arguments
     sys.argv[:] = [module, *rest]
     sys.orig_argv[:] = [sys.executable, "-m", *arguments]
@@ -94,7 +95,7 @@ class WarmProcess:
         for file in self._files:
             file.touch()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["cnnexp.sweeps.warm"])
+        context.set_forkserver_preload(["cnnexp.execution.warm"])
         places = (str(folder), *map(str, self._files), new_session)
         self._process = context.Process(
             target=_as_command, args=(self.arguments, dict(environment), *places)

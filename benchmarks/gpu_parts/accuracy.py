@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from cnnexp import ops, speed
-from cnnexp.ops.timing import interleaved_times
 from cnnexp.proofs.devices import twin_on
 from cnnexp.proofs.twins import called
+from cnnexp.tuning.timing import interleaved_times
 from gpu_parts.rows import Rows, peak_of
 
 __all__ = ["run"]

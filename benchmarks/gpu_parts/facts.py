@@ -98,9 +98,9 @@ def _seconds(function: Callable[[], object], device: torch.device, times: int = 
 
 
 def _first_kernel(device: torch.device) -> float:
-    from cnnexp.ops.conv_relu_pool import gpu
-    from cnnexp.ops.conv_relu_pool.operators import pack
-    from cnnexp.ops.geometry import WindowGeometry
+    from cnnexp.geometry.windows import WindowGeometry
+    from cnnexp.kernels.gpu import conv_relu_pool as gpu
+    from cnnexp.kernels.operators import pack
 
     image = torch.randn(2, 3, 8, 8, device=device)
     if not gpu.has_kernels_for(image):

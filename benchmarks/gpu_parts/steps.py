@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnexp.models import SeedCNN
-from cnnexp.nn import CrossEntropyLoss, choose_algorithms, pin_algorithms, replace_layers
+from cnnexp.nn import CrossEntropyLoss, replace_layers
+from cnnexp.tuning import choose_algorithms, pin_algorithms
 from gpu_parts.rows import NeedsCudaError, Rows
 
 __all__ = ["run", "run_compiled"]

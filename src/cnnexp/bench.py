@@ -81,7 +81,7 @@ def _run(options: argparse.Namespace) -> None:
         value = getattr(options, flag, None)
         if value is not None and value < 1:
             raise _Misuse(f"--{flag}={value}: must be at least 1")
-    from cnnexp.ops.compilation import said_on
+    from cnnexp.kernels.compilation import said_on
 
     device = _device(options.device)
     if options.threads is not None:

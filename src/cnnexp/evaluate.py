@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from cnnexp.inference import data_of_run, load_trained, read_settings
-    from cnnexp.ops.compilation import said_on
+    from cnnexp.kernels.compilation import said_on
 
     settings = read_settings(options.settings, _DEFAULTS, data=True)
     values = settings.values

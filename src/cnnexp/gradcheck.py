@@ -76,7 +76,7 @@ def _run(options: argparse.Namespace) -> int:
     import torch
 
     from cnnexp import ops
-    from cnnexp.ops.compilation import said_on
+    from cnnexp.kernels.compilation import said_on
     from cnnexp.proofs import BATTERY, QUICK, run_battery
     from cnnexp.proofs.battery import negative_control
 

@@ -12,9 +12,9 @@ from torch.nn.utils import prune, spectral_norm, weight_norm
 from cnnexp.config import Composer, plain_config
 from cnnexp.config.build import build_job, check_job
 from cnnexp.inference import TrainedNetwork, export, load_trained
-from cnnexp.ops import auto, measure
 from cnnexp.runs import RunFolder
 from cnnexp.training import Classifier, run_training
+from cnnexp.tuning import auto, measure
 from tests.nn.test_checkpoint import fake_times
 
 

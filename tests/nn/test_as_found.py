@@ -19,8 +19,9 @@ from torch.nn.utils.parametrize import register_parametrization
 from torch.utils.checkpoint import checkpoint
 
 import cnnexp.nn
+import cnnexp.tuning
 from cnnexp.nn import left_as_found
-from cnnexp.ops import auto, measure
+from cnnexp.tuning import auto, measure
 from tests.nn.test_checkpoint import fake_times
 
 
@@ -193,11 +194,11 @@ def test_choosing_leaves_any_network_as_it_was_found(
     monkeypatch.setattr(nn.Module, "__deepcopy__", _never, raising=False)
     images = torch.randn(2, 1, 6, 6, dtype=dtype)
     before = _fingerprint(network)
-    chosen = cnnexp.nn.choose_algorithms(network, images)
+    chosen = cnnexp.tuning.choose_algorithms(network, images)
     assert _fingerprint(network) == before
     expected = {"conv", "norm", "drop", "fc"} - ({"conv"} if "forward on" in habit else set())
     assert set(chosen) == expected
-    cnnexp.nn.pin_algorithms(network, chosen)
+    cnnexp.tuning.pin_algorithms(network, chosen)
     loss = network.train()(images).square().sum()
     parameters = [p for p in network.parameters() if p.requires_grad]
     assert all(g is not None for g in torch.autograd.grad(loss, parameters))
@@ -209,7 +210,7 @@ def test_a_graph_made_before_can_be_followed_after_choosing() -> None:
     network = cnnexp.nn.replace_layers(Net(), "auto")
     images = torch.randn(2, 1, 6, 6)
     loss = network(images).sum()
-    cnnexp.nn.choose_algorithms(network, images)
+    cnnexp.tuning.choose_algorithms(network, images)
     loss.backward()  # it has kept the parameters
 
 
@@ -231,8 +232,8 @@ def test_a_network_moved_converted_and_broken_off_is_as_it_was() -> None:
 def test_images_of_inference_mode_and_a_caller_in_it() -> None:
     network = cnnexp.nn.replace_layers(Net(), "auto")
     with torch.inference_mode():
-        chosen = cnnexp.nn.choose_algorithms(network, torch.randn(2, 1, 6, 6))
-    cnnexp.nn.pin_algorithms(network, chosen)
+        chosen = cnnexp.tuning.choose_algorithms(network, torch.randn(2, 1, 6, 6))
+    cnnexp.tuning.pin_algorithms(network, chosen)
     network(torch.randn(2, 1, 6, 6)).sum().backward()
 
 
@@ -241,7 +242,7 @@ def test_the_network_is_run_once_forward_in_training() -> None:
     seen: list[bool] = []
     network.register_forward_hook(lambda module, *_: seen.append(module.training))
     network.register_full_backward_hook(lambda *_: pytest.fail("a backward pass"))
-    cnnexp.nn.choose_algorithms(network, torch.randn(2, 1, 6, 6))
+    cnnexp.tuning.choose_algorithms(network, torch.randn(2, 1, 6, 6))
     assert seen == [True]
     assert not network.training
 

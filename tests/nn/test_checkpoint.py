@@ -22,7 +22,7 @@ from torch.utils.checkpoint import (
 
 import cnnexp.nn
 from cnnexp import ops
-from cnnexp.ops import auto, measure
+from cnnexp.tuning import auto, measure
 from tests.nn.test_layers import PAIRS
 
 BLOCK = ("ConvReLUPool", (2, 4, 3), {"padding": 1})

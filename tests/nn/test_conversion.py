@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 import cnnexp.nn
+import cnnexp.tuning
 from cnnexp import ops
 from cnnexp.nn.twins import become, plain_class
-from cnnexp.ops import auto, measure
+from cnnexp.tuning import auto, measure
 from tests.conftest import ROOT
 from tests.nn.test_checkpoint import fake_times
 
@@ -146,7 +147,7 @@ def test_lazy_layers_become_ours_at_the_first_pass(
     assert list(network.state_dict()) == keys
     if way == "auto":
         torch.manual_seed(1)
-        cnnexp.nn.pin_algorithms(network, cnnexp.nn.choose_algorithms(network, image))
+        cnnexp.tuning.pin_algorithms(network, cnnexp.tuning.choose_algorithms(network, image))
         assert not any(map(torch.nn.parameter.is_lazy, network.parameters()))
     results = []
     for each in (network, expected):

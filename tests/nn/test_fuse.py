@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 import cnnexp.nn
+import cnnexp.tuning
 from cnnexp import ops
 from cnnexp.models import SeedCNN
-from cnnexp.ops import auto
+from cnnexp.tuning import auto
 
 
 def _network() -> nn.Sequential:
@@ -84,11 +85,11 @@ def test_layers_on_auto_are_chosen_on_a_copy_and_pinned(
     auto.forget()
     network = cnnexp.nn.replace_layers(_network(), "auto")
     before, state = torch.random.get_rng_state(), copy.deepcopy(network.state_dict())
-    chosen = cnnexp.nn.choose_algorithms(network, torch.randn(4, 1, 8, 8, generator=_seeded()))
+    chosen = cnnexp.tuning.choose_algorithms(network, torch.randn(4, 1, 8, 8, generator=_seeded()))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert set(chosen) == {"0", "3", "7"}
     assert set(cnnexp.nn.layer_algorithms(network).values()) == {"auto"}
-    cnnexp.nn.pin_algorithms(network, chosen)
+    cnnexp.tuning.pin_algorithms(network, chosen)
     assert cnnexp.nn.layer_algorithms(network) == chosen
     assert all(p.grad is None for p in network.parameters())
     for name, tensor in network.state_dict().items():
@@ -113,7 +114,7 @@ def test_pinning_what_does_not_fit_changes_nothing(
 ) -> None:
     network = cnnexp.nn.replace_layers(_network(), "auto")
     with pytest.raises(ValueError, match=message):
-        cnnexp.nn.pin_algorithms(network, algorithms)
+        cnnexp.tuning.pin_algorithms(network, algorithms)
     assert set(cnnexp.nn.layer_algorithms(network).values()) == {"auto"}
 
 

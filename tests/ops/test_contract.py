@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from cnnexp import ops
+from cnnexp.geometry.convolution import conv2d_geometry
 from cnnexp.ops.batch_norm import grad_weight as batch_norm_grad_weight
 from cnnexp.ops.conv2d import direct, im2col, reference
 from cnnexp.ops.conv2d.function import grad_bias, make_conv2d
-from cnnexp.ops.conv2d.geometry import conv2d_geometry
 from cnnexp.ops.linear import grad_bias as linear_grad_bias
 from cnnexp.ops.linear import grad_weight as linear_grad_weight
 from cnnexp.proofs import check

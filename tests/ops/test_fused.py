@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp import ops
-from cnnexp.ops.conv_relu_pool import cpu, fused, winograd
-from cnnexp.ops.conv_relu_pool.operators import pack
-from cnnexp.ops.conv_relu_pool.tables import pool_windows, receptive_fields
+from cnnexp.kernels.cpu import conv_relu_pool as cpu
+from cnnexp.kernels.cpu import winograd
+from cnnexp.kernels.cpu.tables import pool_windows, receptive_fields
+from cnnexp.kernels.operators import pack
+from cnnexp.ops.conv_relu_pool import fused
 
 
 def _block(c_in: int = 3, dtype: torch.dtype = torch.float32, size: int = 8) -> list[Tensor]:
@@ -226,8 +228,8 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 
 def test_the_operators_pass_torchs_own_check() -> None:
     image, weight, bias = (t.detach() for t in _block(3))
-    from cnnexp.ops.conv2d.geometry import conv2d_geometry
-    from cnnexp.ops.geometry import WindowGeometry
+    from cnnexp.geometry.convolution import conv2d_geometry
+    from cnnexp.geometry.windows import WindowGeometry
 
     conv = conv2d_geometry(image, weight, bias, 1, 1, 1, 1)
     pool = WindowGeometry(conv.output_size, (2, 2), (2, 2))
@@ -249,8 +251,8 @@ def test_the_operators_pass_torchs_own_check() -> None:
 
 
 def test_tables_of_a_padded_window() -> None:
-    from cnnexp.ops.conv2d.geometry import Conv2dGeometry
-    from cnnexp.ops.geometry import WindowGeometry
+    from cnnexp.geometry.convolution import Conv2dGeometry
+    from cnnexp.geometry.windows import WindowGeometry
 
     pool = WindowGeometry((3, 3), (2, 2), (2, 2), (1, 1))
     assert pool_windows(pool).tolist() == [

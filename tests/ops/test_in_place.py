@@ -251,7 +251,7 @@ def test_dropout_that_drops_nothing_returns_its_input_as_torch(
 def test_auto_measures_ways_that_write_into_their_input(
     op: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cnnexp.ops import auto
+    from cnnexp.tuning import auto
 
     monkeypatch.setenv("CNNEXP_CACHE", str(tmp_path))
     auto.forget()

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from cnnexp import ops
-from cnnexp.ops import auto
+from cnnexp.geometry.windows import WindowGeometry
+from cnnexp.kernels.cpu import tables
 from cnnexp.ops.conv2d import fft
-from cnnexp.ops.conv_relu_pool import tables
-from cnnexp.ops.geometry import WindowGeometry
 from cnnexp.proofs import called
+from cnnexp.tuning import auto
 from tests.ops.calls import CALLS
 
 # The oracles go from window to window: a graph of theirs is of one size.

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.resolvers import register_resolvers
-from cnnexp.sweeps import Entry, Job, Ledger
+from cnnexp.execution import Job
+from cnnexp.sweeps import Entry, Ledger
 from cnnexp.sweeps.launcher import LauncherSettings, LocalLauncher, Task
 from cnnexp.sweeps.view import View
 from tests.sweeps.crash import compare

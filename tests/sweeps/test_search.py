@@ -13,7 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from cnnexp import train
 from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.resolvers import register_resolvers
-from cnnexp.sweeps import Job, Ledger, run_job
+from cnnexp.execution import Job, run_job
+from cnnexp.sweeps import Ledger
 from cnnexp.sweeps.search import (
     Search,
     SearchSettings,

@@ -63,7 +63,7 @@ def train(
 ) -> list[int]:
     """The exit codes of ``count`` processes, each of which trains ``make(rank)``."""
     context = multiprocessing.get_context("forkserver")  # imports torch once for all of them
-    context.set_forkserver_preload(["cnnexp.sweeps.warm"])
+    context.set_forkserver_preload(["cnnexp.execution.warm"])
     folder.path.mkdir(exist_ok=True)
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     work = [

@@ -17,10 +17,10 @@ from torch.nn.utils import prune, spectral_norm, weight_norm
 from cnnexp.data import ImageDataModule, load_digits
 from cnnexp.diagnostics import DiagnosticsSettings
 from cnnexp.nn import initialise_lazy, layer_algorithms
-from cnnexp.ops import auto, measure
 from cnnexp.runs import RunFolder
 from cnnexp.training import run_training
 from cnnexp.training.callbacks import ExponentialAverage
+from cnnexp.tuning import auto, measure
 from tests.nn.test_checkpoint import fake_times
 from tests.training.resumable import new_folder, small_job
 

@@ -17,8 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cnnexp import ops
 from cnnexp.data import ImageDataModule, load_digits, load_mnist
+from cnnexp.kernels import compilation
 from cnnexp.models import LeNet5, SeedCNN
-from cnnexp.ops import compilation
 from cnnexp.optim import cosine
 from cnnexp.regularization import L2
 from cnnexp.runs import RunFolder

@@ -51,10 +51,11 @@ from cnnexp.config.targets import check_target, instance_of, make
 from cnnexp.config.trainer import check_batches, limits_batches, trainer_arguments
 from cnnexp.data import ImageSet
 from cnnexp.models import lsuv
-from cnnexp.nn import initialise_lazy, pin_algorithms, replace_layers
+from cnnexp.nn import initialise_lazy, replace_layers
 from cnnexp.optim import SAM, freeze, param_groups
 from cnnexp.training import OnNaN, SchedulerFactory, TrainingJob, mode_of, quiet_lightning
 from cnnexp.training.trainer_settings import lightning_settings
+from cnnexp.tuning import pin_algorithms
 
 __all__ = ["build_job", "check_job"]
 

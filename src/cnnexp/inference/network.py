@@ -14,9 +14,9 @@ from cnnexp.config.build import build_job
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.resumption import run_identity, saved_config
 from cnnexp.data import ImageSet, LabelledImages
-from cnnexp.nn import pin_algorithms
 from cnnexp.runs import RunFolder
 from cnnexp.training import Classifier, make_classifier, read_own_checkpoint
+from cnnexp.tuning import pin_algorithms
 
 __all__ = ["TrainedNetwork", "TrainedNetworkError", "load_trained"]
 

@@ -2,11 +2,10 @@
 
 from cnnexp.nn.activation import GELU, Dropout, LeakyReLU, ReLU, Tanh
 from cnnexp.nn.as_found import left_as_found
-from cnnexp.nn.choose import choose_algorithms, layer_algorithms, pin_algorithms
 from cnnexp.nn.conv import Conv2d, ConvReLUPool
 from cnnexp.nn.conversion import Conversion, conversion
 from cnnexp.nn.fuse import fuse_blocks, split_blocks
-from cnnexp.nn.layer import Layer
+from cnnexp.nn.layer import Layer, layer_algorithms
 from cnnexp.nn.lazy import LazyBatchNorm2d, LazyConv2d, LazyLinear, initialise_lazy
 from cnnexp.nn.linear import CrossEntropyLoss, Linear
 from cnnexp.nn.norm import BatchNorm2d
@@ -34,13 +33,11 @@ __all__ = [
     "MaxPool2d",
     "ReLU",
     "Tanh",
-    "choose_algorithms",
     "conversion",
     "fuse_blocks",
     "initialise_lazy",
     "layer_algorithms",
     "left_as_found",
-    "pin_algorithms",
     "replace_layers",
     "split_blocks",
 ]

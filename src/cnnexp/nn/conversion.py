@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from cnnexp.nn.choose import layer_algorithms, listed
 from cnnexp.nn.fuse import is_done
-from cnnexp.nn.layer import Layer
+from cnnexp.nn.layer import Layer, layer_algorithms
 from cnnexp.nn.twins import plain_class, twin_of
 
-__all__ = ["Conversion", "conversion"]
+__all__ = ["Conversion", "conversion", "listed"]
 
 log = logging.getLogger(__name__)
 
 NO_TWIN = "cnnexp.nn has no such layer"
+_NAMED = 5  # of the layers that one line names
 REPLACED = "its forward was replaced on the object"
 _HOLDERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 _PASSIVE = (*_HOLDERS, nn.Identity, nn.Flatten, nn.Unflatten)
@@ -123,3 +123,9 @@ def _reason(layer: nn.Module) -> tuple[str, bool]:
         return (REPLACED if "forward" in vars(layer) else "replace_layers was not called"), False
     own = "has a forward of its own" if kind.forward is not base.forward else "may change it"
     return f"a class derived from {base.__name__} {own}", kind.__module__.startswith("torch.")
+
+
+def listed(names: Sequence[str]) -> str:
+    """``names`` in a line: the first of them, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from cnnexp import ops
 
-__all__ = ["Layer"]
+__all__ = ["Layer", "layer_algorithms"]
 
 
 class Layer(nn.Module):
@@ -53,3 +53,10 @@ def _traced(layer: nn.Module, tracer: Any, args: Any, kwargs: Any) -> Any:
         return tracer.create_proxy("call_module", tracer.path_of_module(layer), args, kwargs)
 
     return tracer.call_module(layer, as_leaf, args, kwargs)
+
+
+def layer_algorithms(network: nn.Module) -> dict[str, str]:
+    """Names of all layers of ``network`` over ``cnnexp.ops``, and what each computes with."""
+    return {
+        name: layer.algorithm for name, layer in network.named_modules() if isinstance(layer, Layer)
+    }

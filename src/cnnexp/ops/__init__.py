@@ -6,12 +6,12 @@ definition) and ``im2col``, for their block with a ReLU also ``fused``, or ``nat
 autograd, the baseline); ``auto`` measures which is the fastest.
 """
 
+from cnnexp.geometry.pooling import Pool
 from cnnexp.ops.adaptive_avg_pool2d import adaptive_avg_pool2d
-from cnnexp.ops.auto import recorded_choices, recorded_times
 from cnnexp.ops.avg_pool2d import avg_pool2d
 from cnnexp.ops.batch_norm import batch_norm
 from cnnexp.ops.conv2d import conv2d
-from cnnexp.ops.conv_relu_pool import Pool, conv_relu_pool
+from cnnexp.ops.conv_relu_pool import conv_relu_pool
 from cnnexp.ops.cross_entropy import cross_entropy
 from cnnexp.ops.dropout import dropout
 from cnnexp.ops.gelu import gelu
@@ -52,8 +52,6 @@ __all__ = [
     "linear",
     "max_pool2d",
     "op_names",
-    "recorded_choices",
-    "recorded_times",
     "register",
     "relu",
     "resolve_algorithm",

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnnexp.geometry.windows import check_image
 from cnnexp.ops.forward_mode import in_forward_mode
-from cnnexp.ops.geometry import check_image
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -103,7 +104,8 @@ class Algorithm:
 
 
 NATIVE = "native"  # torch's own op and autograd: every op has it
-AUTO = "auto"  # not an algorithm: whichever is the fastest, see cnnexp.ops.auto
+AUTO = "auto"  # not an algorithm: whichever is the fastest
+_CHOOSER = "cnnexp.tuning.auto"  # above this layer: imported at the first ``auto``, calls set_auto
 
 _auto: list[Callable[[str], Algorithm]] = []
 _REGISTRY: dict[str, dict[str, Algorithm]] = {}
@@ -140,7 +142,9 @@ def get_algorithm(op: str, name: str) -> Algorithm:
     if name in known:
         return known[name]
     names = algorithm_names(op)
-    if name == AUTO and _auto:
+    if name == AUTO:
+        if not _auto:
+            import_module(_CHOOSER)
         return _auto[0](op)
     raise UnknownAlgorithmError(_unknown(name, op, names))
 

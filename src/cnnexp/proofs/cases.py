@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from cnnexp.geometry.windows import WindowGeometry, as_pair
 from cnnexp.ops import Pool
-from cnnexp.ops.geometry import WindowGeometry, as_pair
 
 __all__ = ["CASES", "SMOOTH_CASES", "Case"]
 

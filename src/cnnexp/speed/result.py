@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from cnnexp import __version__
-from cnnexp.ops.choices import processor_name
+from cnnexp.tuning.choices import processor_name
 
 __all__ = ["Measured", "conditions", "spread", "write_results"]
 

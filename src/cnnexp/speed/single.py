@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from cnnexp import ops
-from cnnexp.ops.timing import interleaved_times
 from cnnexp.proofs import TWINS
 from cnnexp.proofs.twins import called
 from cnnexp.speed.memory import saved_bytes
 from cnnexp.speed.result import Measured, spread
+from cnnexp.tuning.timing import interleaved_times
 
 __all__ = ["SITUATIONS", "bench_op"]
 

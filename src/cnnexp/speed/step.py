@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnnexp.nn import CrossEntropyLoss, choose_algorithms, pin_algorithms, replace_layers
+from cnnexp.nn import CrossEntropyLoss, replace_layers
 from cnnexp.ops import AUTO, resolve_algorithm
 from cnnexp.ops.layout import in_layout
-from cnnexp.ops.timing import interleaved_times
 from cnnexp.speed.memory import saved_bytes
 from cnnexp.speed.networks import MODELS
 from cnnexp.speed.result import Measured, spread
+from cnnexp.tuning import choose_algorithms, pin_algorithms
+from cnnexp.tuning.timing import interleaved_times
 
 __all__ = ["bench_step"]
 

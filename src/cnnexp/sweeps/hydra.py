@@ -15,15 +15,26 @@ from cnnexp.config import ConfigError, plain_config
 from cnnexp.config.command import code_of
 from cnnexp.config.errors import did_you_mean
 from cnnexp.config.targets import allowed_prefixes
+from cnnexp.execution.job import Job
 from cnnexp.sweeps.comparison import CompareSettings
-from cnnexp.sweeps.job import Job
 from cnnexp.sweeps.launcher import LauncherSettings, LocalLauncher, Task
 from cnnexp.sweeps.ledger import Entry, Ledger
 from cnnexp.sweeps.search import SearchSettings
 from cnnexp.sweeps.slurm import SlurmLauncher, SlurmSettings
 from cnnexp.sweeps.view import View
 
-__all__ = ["check_settings", "in_one_line", "launch", "prepare", "prepared", "tasks", "typed"]
+__all__ = [
+    "REPORT",
+    "check_settings",
+    "in_one_line",
+    "launch",
+    "prepare",
+    "prepared",
+    "tasks",
+    "typed",
+]
+
+REPORT = "cnnexp.sweeps.trial:report_of"  # what a job of a sweep tells its study
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -65,7 +76,7 @@ def tasks(
         made.append(
             Task(
                 job,
-                Job(config, str(ledger.folder(job)), allowed_prefixes(overrides)),
+                Job(config, str(ledger.folder(job)), allowed_prefixes(overrides), report=REPORT),
                 retry=str(entry.status.get("time")) if again else None,
                 data=data,
             )

@@ -12,9 +12,8 @@ from types import FrameType
 
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.resumption import trained_on
-from cnnexp.sweeps.job import Job
-from cnnexp.sweeps.ledger import Claim, Entry, Ledger
-from cnnexp.sweeps.processes import (
+from cnnexp.execution.job import Job
+from cnnexp.execution.processes import (
     JobProcess,
     fork_warm,
     handling,
@@ -22,7 +21,9 @@ from cnnexp.sweeps.processes import (
     start_anew,
     wait_for_any,
 )
-from cnnexp.sweeps.slots import GPUPool, cores, gpus_of, visible_gpus
+from cnnexp.execution.slots import GPUPool, cores, gpus_of, visible_gpus
+from cnnexp.execution.worker import forked
+from cnnexp.sweeps.ledger import Claim, Entry, Ledger
 from cnnexp.sweeps.view import View
 
 __all__ = ["STOPS", "LauncherSettings", "LocalLauncher", "Task", "last_lines"]
@@ -187,7 +188,7 @@ class LocalLauncher:
         if accelerator.get("name") in ("ddp", "ddp_cpu", "fsdp") or len(gpus) > 1:
             process = start_anew(task.job, environment, self._threads)
         else:
-            process = fork_warm(task.job, environment, self._threads)
+            process = fork_warm(task.job, environment, self._threads, forked)
         claim.note(process.pid)
         self._running.append(_Running(task, process, claim, gpus))
         self._view.started(self._ledger.entry(task.id))

@@ -21,11 +21,11 @@ from types import FrameType
 from typing import Any
 
 from cnnexp.config.errors import ConfigError
+from cnnexp.execution import log_to, run_job
+from cnnexp.execution.processes import handling
 from cnnexp.runs import place
-from cnnexp.sweeps.job import log_to, run_job
 from cnnexp.sweeps.launcher import STOPS, Task, last_lines
 from cnnexp.sweeps.ledger import Claim, Entry, Ledger
-from cnnexp.sweeps.processes import handling
 from cnnexp.sweeps.view import View
 
 __all__ = ["InAllocation", "SlurmLauncher", "SlurmSettings"]

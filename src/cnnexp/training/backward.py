@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from cnnexp import ops
-from cnnexp.nn import CrossEntropyLoss, choose_algorithms, conversion, pin_algorithms
+from cnnexp.nn import CrossEntropyLoss, conversion
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.job import TrainingJob
 from cnnexp.training.ranks import ALONE, Ranks
+from cnnexp.tuning import choose_algorithms, pin_algorithms
 
 __all__ = ["loss_layer", "settle_backward"]
 

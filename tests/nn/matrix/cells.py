@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 import cnnexp.nn
 from cnnexp import ops
-from cnnexp.ops import auto
-from cnnexp.ops.choices import ChoiceFile
+from cnnexp.tuning import auto
+from cnnexp.tuning.choices import ChoiceFile
 from tests.nn.matrix.habits import HABITS, Habit
 from tests.nn.matrix.networks import build, draw_images
 from tests.nn.matrix.steps import Case, Results, step
@@ -264,7 +264,7 @@ def _times(ways: Mapping[str, Callable[[], object]], *_: Any, **__: Any) -> dict
 def made_up_times(folder: Path) -> Iterator[None]:
     """Let ``auto`` choose as if by chance, so that all ways meet in one network, and always the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cnnexp.ops.measure.interleaved_times", _times)
+        patch.setattr("cnnexp.tuning.measure.interleaved_times", _times)
         patch.setenv("CNNEXP_CACHE", str(folder))
         auto.forget()
         yield

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from cnnexp.geometry.windows import IntPair
 from cnnexp.ops.avg_pool2d import direct, im2col, native, reference  # noqa: F401  (they register)
-from cnnexp.ops.geometry import IntPair
 from cnnexp.ops.registry import get_algorithm
 
 __all__ = ["avg_pool2d"]

@@ -13,8 +13,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.ops.avg_pool2d.function import make_avg_pool2d
-from cnnexp.ops.geometry import WindowGeometry
 from cnnexp.ops.registry import Algorithm, register
 
 __all__ = ["forward", "grad_input"]

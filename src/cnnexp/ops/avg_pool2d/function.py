@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnexp.geometry.pooling import pool_geometry
+from cnnexp.geometry.windows import IntPair, WindowGeometry
 from cnnexp.ops.forward_mode import in_forward_mode
-from cnnexp.ops.geometry import IntPair, WindowGeometry
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.ownership import owned, owned_gradients
-from cnnexp.ops.pool_geometry import pool_geometry
 from cnnexp.ops.precision import widened
 
 __all__ = ["divisors", "make_avg_pool2d"]

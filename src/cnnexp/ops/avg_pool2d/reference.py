@@ -15,8 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cnnexp.geometry.windows import WindowGeometry, cut
 from cnnexp.ops.avg_pool2d.function import make_avg_pool2d
-from cnnexp.ops.geometry import WindowGeometry, cut
 from cnnexp.ops.registry import Algorithm, register
 
 __all__ = ["forward", "grad_input"]

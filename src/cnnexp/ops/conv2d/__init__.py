@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from cnnexp.geometry.windows import IntPair
 from cnnexp.ops.conv2d import direct, fft, im2col, native, reference  # noqa: F401  (they register)
-from cnnexp.ops.geometry import IntPair
 from cnnexp.ops.registry import get_algorithm
 
 __all__ = ["conv2d"]

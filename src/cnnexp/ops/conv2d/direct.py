@@ -28,8 +28,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.ops.conv2d.function import make_conv2d
-from cnnexp.ops.conv2d.geometry import Conv2dGeometry
 from cnnexp.ops.registry import Algorithm, register
 
 __all__ = ["forward", "grad_input", "grad_weight"]

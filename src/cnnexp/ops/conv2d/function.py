@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnnexp.geometry.convolution import conv2d_geometry
+from cnnexp.geometry.windows import IntPair
 from cnnexp.ops.autocast import cast_for_autocast
-from cnnexp.ops.conv2d.geometry import conv2d_geometry
 from cnnexp.ops.forward_mode import in_forward_mode
-from cnnexp.ops.geometry import IntPair
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.ownership import owned, owned_gradients
 

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnnexp.geometry.convolution import Conv2dGeometry
+from cnnexp.geometry.windows import cut
 from cnnexp.ops.conv2d.function import make_conv2d
-from cnnexp.ops.conv2d.geometry import Conv2dGeometry
-from cnnexp.ops.geometry import cut
 from cnnexp.ops.registry import Algorithm, register
 
 __all__ = ["col2im", "forward", "grad_input", "grad_weight", "im2col"]

@@ -21,9 +21,9 @@ import math
 import torch
 from torch import Tensor
 
+from cnnexp.geometry.convolution import Conv2dGeometry
+from cnnexp.geometry.windows import cut
 from cnnexp.ops.conv2d.function import make_conv2d
-from cnnexp.ops.conv2d.geometry import Conv2dGeometry
-from cnnexp.ops.geometry import cut
 from cnnexp.ops.registry import Algorithm, register
 
 __all__ = ["forward", "grad_input", "grad_weight"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from cnnexp.geometry.pooling import Pool
+from cnnexp.geometry.windows import IntPair
 from cnnexp.ops.conv_relu_pool import fused, parts  # noqa: F401  (they register)
-from cnnexp.ops.conv_relu_pool.pool import Pool
-from cnnexp.ops.geometry import IntPair
 from cnnexp.ops.registry import get_algorithm
 
 __all__ = ["Pool", "conv_relu_pool"]

@@ -29,18 +29,19 @@ import torch
 from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
+from cnnexp.geometry.pooling import Pool
+from cnnexp.geometry.windows import IntPair, WindowGeometry
+from cnnexp.kernels.cpu import conv_relu_pool as cpu
+from cnnexp.kernels.cpu.winograd import forward_winograd, has_tiles
+from cnnexp.kernels.gpu import conv_relu_pool as gpu
+from cnnexp.kernels.operators import pack
 from cnnexp.ops.autocast import cast_for_autocast
 from cnnexp.ops.avg_pool2d.function import divisors
 from cnnexp.ops.conv2d import direct
 from cnnexp.ops.conv2d.function import grad_bias as dense_grad_bias
-from cnnexp.ops.conv2d.geometry import Conv2dGeometry, conv2d_geometry
-from cnnexp.ops.conv_relu_pool import cpu, gpu
-from cnnexp.ops.conv_relu_pool.operators import pack
 from cnnexp.ops.conv_relu_pool.parts import compose
-from cnnexp.ops.conv_relu_pool.pool import Pool
-from cnnexp.ops.conv_relu_pool.winograd import forward_winograd, has_tiles
 from cnnexp.ops.forward_mode import in_forward_mode
-from cnnexp.ops.geometry import IntPair, WindowGeometry
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from cnnexp.geometry.pooling import Pool
+from cnnexp.geometry.windows import IntPair
 from cnnexp.ops.avg_pool2d import avg_pool2d
 from cnnexp.ops.conv2d import conv2d
-from cnnexp.ops.conv_relu_pool.pool import Pool
-from cnnexp.ops.geometry import IntPair
 from cnnexp.ops.max_pool2d import max_pool2d
 from cnnexp.ops.registry import Algorithm, register, resolve_algorithm
 from cnnexp.ops.relu import relu

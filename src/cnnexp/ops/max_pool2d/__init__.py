@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cnnexp.ops.geometry import IntPair
+from cnnexp.geometry.windows import IntPair
 from cnnexp.ops.max_pool2d import direct, im2col, native, reference  # noqa: F401  (they register)
 from cnnexp.ops.registry import get_algorithm
 

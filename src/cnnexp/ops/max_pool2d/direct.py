@@ -13,7 +13,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnexp.ops.geometry import WindowGeometry
+from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.ops.layout import is_channels_last
 from cnnexp.ops.max_pool2d.function import make_max_pool2d
 from cnnexp.ops.registry import Algorithm, register

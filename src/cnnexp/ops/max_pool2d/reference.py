@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cnnexp.ops.geometry import WindowGeometry, cut
+from cnnexp.geometry.windows import WindowGeometry, cut
 from cnnexp.ops.max_pool2d.function import make_max_pool2d
 from cnnexp.ops.registry import Algorithm, register
 

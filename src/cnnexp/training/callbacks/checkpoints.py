@@ -14,7 +14,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from cnnexp.ops.compilation import clock
+from cnnexp.kernels.compilation import clock
 from cnnexp.runs import RunFolder
 from cnnexp.runs.files import SCRATCH
 from cnnexp.training.random_state import (

@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from cnnexp.ops.compilation import clock
+from cnnexp.kernels.compilation import clock
 from cnnexp.optim import NO_DECAY
 
 __all__ = ["LearningRate", "Throughput"]

@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from cnnexp.ops.compilation import clock
+from cnnexp.kernels.compilation import clock
 from cnnexp.runs import RunFolder
 
 __all__ = ["EpochHistory", "RunStatus"]

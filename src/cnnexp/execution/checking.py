@@ -1,0 +1,60 @@
+"""See whether a job can run, before anything of it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from cnnexp.config import ConfigError
+from cnnexp.config.interpolation import blamed
+from cnnexp.config.targets import allowed_prefixes
+from cnnexp.runs import place
+
+if TYPE_CHECKING:
+    from cnnexp.training import TrainingJob
+
+__all__ = ["checked_job"]
+
+
+def checked_job(
+    composed: DictConfig,
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    elsewhere: bool = False,
+) -> TrainingJob:
+    """The job of ``config``, every part of which was made once; to run here, or ``elsewhere``.
+
+    Args:
+        composed: From which ``config`` was resolved.
+        config: In plain types.
+        overrides: Of the command line.
+        elsewhere: It is to run on other machines.
+
+    Raises:
+        ConfigError: Something in it cannot work, or its data is not to be had.
+        DataFileError: A data file is damaged.
+    """
+    from cnnexp.config.accelerator import check_nodes
+    from cnnexp.config.build import build_job, check_job
+    from cnnexp.data import DataUnavailableError
+    from cnnexp.training import ALONE, connect_ranks
+
+    extra = allowed_prefixes(overrides)
+    try:
+        job = build_job(config, extra, elsewhere=elsewhere)
+    except ConfigError as error:
+        raise blamed(error, composed) from error
+    if not elsewhere:
+        check_nodes(job.parallel)
+    ranks = ALONE if place() is None else connect_ranks(job.parallel)
+    if not ranks.first:
+        ranks.from_first(None)  # which loads, and maybe downloads, the data before the others
+    try:
+        check_job(job, extra)
+    except DataUnavailableError as error:
+        raise ConfigError(str(error)) from error
+    if ranks.first:
+        ranks.from_first(None)
+    return job

@@ -1,0 +1,62 @@
+"""The folder of a single run, which all its processes agree on, and how runs in folders ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from cnnexp.config import ConfigError
+from cnnexp.config.dry_run import is_dry_run, scratch_folder
+from cnnexp.config.hydra_settings import folder_of, own_run_dir
+from cnnexp.runs import RunFolder, claim_run_folder, place
+
+if TYPE_CHECKING:
+    from cnnexp.training import TrainingJob
+
+__all__ = ["agreed_folder", "exit_code", "make_folder"]
+
+
+def agreed_folder(config: DictConfig, job: TrainingJob) -> RunFolder:
+    """The run's folder, which is one for all processes that torchrun or srun started."""
+    from cnnexp.training import connect_ranks
+
+    if place() is None:
+        return _run_folder(config)
+    ranks = connect_ranks(job.parallel)
+    own = str(_run_folder(config)) if ranks.first else ""
+    return RunFolder(ranks.from_first(own))
+
+
+def _run_folder(config: DictConfig) -> RunFolder:
+    """A new folder for the run, or the one that hydra.run.dir names, if no run is in it."""
+    if is_dry_run(config):
+        return scratch_folder(named=own_run_dir(config))
+    if own_run_dir(config):
+        folder = RunFolder(folder_of(config, "run"))
+        if folder.status.exists() or folder.config.exists():
+            raise ConfigError(f"hydra.run.dir={folder}: there is a run in it; name another folder")
+        make_folder(folder.path, "hydra.run.dir")
+        return folder
+    parent = Path(str(config.output_dir)) / "train" / str(config.name)
+    make_folder(parent, "output_dir")
+    return claim_run_folder(parent)
+
+
+def make_folder(folder: Path, key: str) -> None:
+    """Make ``folder``, which the config's ``key`` names.
+
+    Raises:
+        ConfigError: The system refuses it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{key}: cannot make {folder}: {error.strerror}") from error
+
+
+def exit_code(folders: Sequence[RunFolder]) -> int:
+    """The exit code of a command whose runs are in ``folders``: 0 if all are done, else 1."""
+    return 0 if all(folder.read_status().get("state") == "done" for folder in folders) else 1

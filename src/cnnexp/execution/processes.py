@@ -1,0 +1,220 @@
+"""Processes that run a job each: forked from a warm server, or started anew."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.context
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing import connection, forkserver
+from types import FrameType
+from typing import Any, Protocol
+
+from cnnexp.execution.job import Job
+from cnnexp.execution.slots import thread_caps
+
+__all__ = [
+    "OWN_LOG",
+    "JobProcess",
+    "fork_warm",
+    "handling",
+    "how_it_ended",
+    "open_worker",
+    "start_anew",
+    "wait_for_any",
+    "warm_up",
+]
+
+
+OWN_LOG = (
+    "CNNEXP_OWN_LOG"  # in the environment: print into the job's train.log, not on the terminal
+)
+
+Target = Callable[[str, connection.Connection, dict[str, str], int], None]
+
+
+class JobProcess(Protocol):
+    """A process that runs a job."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        ...
+
+    def exit_code(self) -> int | None:
+        """None as long as it runs; negative if a signal ended it."""
+        ...
+
+    def send(self, number: int) -> None:
+        """Send it a signal, if it runs."""
+        ...
+
+    def close(self) -> None:
+        """Forget it, once it has ended."""
+        ...
+
+
+def wait_for_any(processes: Sequence[JobProcess], seconds: float) -> None:
+    """Return as soon as one of them ends, or after so many ``seconds``."""
+    sentinels = [p.sentinel for p in processes if isinstance(p, _Forked)]
+    if sentinels:
+        connection.wait(sentinels, seconds)
+    else:
+        time.sleep(seconds)
+
+
+class _Forked:
+    def __init__(
+        self,
+        context: multiprocessing.context.ForkServerContext,
+        target: Target,
+        job: Job,
+        environment: Mapping[str, str],
+        threads: int,
+    ) -> None:
+        far, self._lifeline = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=target, args=(job.to_json(), far, dict(environment), threads)
+        )
+        self._process.start()
+        far.close()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def sentinel(self) -> int:
+        return self._process.sentinel
+
+    def exit_code(self) -> int | None:
+        return self._process.exitcode
+
+    def send(self, number: int) -> None:
+        if self._process.exitcode is None:
+            _send(self.pid, number)
+
+    def close(self) -> None:
+        self._process.join()
+        self._process.close()
+        self._lifeline.close()
+
+
+class _Anew:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def exit_code(self) -> int | None:
+        return self._process.poll()
+
+    def send(self, number: int) -> None:
+        if self._process.poll() is None:
+            _send(self.pid, number)
+
+    def close(self) -> None:
+        self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+def _send(pid: int, number: int) -> None:
+    try:
+        if number == signal.SIGKILL:
+            os.killpg(
+                pid, number
+            )  # with its data workers and ranks; each leads a session of its own
+        else:
+            os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def warm_up() -> multiprocessing.context.ForkServerContext:
+    """Start the server that imports what jobs need, if there is none yet; does not wait for it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cnnexp.execution.warm"])
+    forkserver.ensure_running()
+    return context
+
+
+def fork_warm(job: Job, environment: Mapping[str, str], threads: int, target: Target) -> JobProcess:
+    """Run ``job`` in a process forked from the warm server.
+
+    Args:
+        job: Of one rank.
+        environment: Added to the server's.
+        threads: Processor threads.
+        target: What the process does, as ``cnnexp.execution.worker.forked``.
+    """
+    context = warm_up()
+    with _nameless_main():
+        return _Forked(context, target, job, environment, threads)
+
+
+@contextmanager
+def _nameless_main() -> Iterator[None]:
+    """Within it no process that is started runs this one's main module again."""
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    main.__spec__ = None
+    if file is not None:
+        del main.__file__
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
+
+
+def open_worker(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start ``python -m cnnexp.execution.worker`` for ``job``; it ends when its standard input is closed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cnnexp.execution.worker"],
+        stdin=subprocess.PIPE,
+        env={**os.environ, **environment},
+        text=True,
+        start_new_session=True,  # a signal to the group reaches it through this process, once
+    )
+    assert process.stdin is not None
+    process.stdin.write(job.to_json() + "\n")
+    process.stdin.flush()
+    return process
+
+
+def start_anew(job: Job, environment: Mapping[str, str], threads: int) -> JobProcess:
+    """Run ``job`` in a whole process of its own, as one that starts ranks needs."""
+    caps = thread_caps(threads)
+    return _Anew(open_worker(job, {**caps, **environment, OWN_LOG: "1"}))
+
+
+def how_it_ended(code: int) -> str:
+    """What the exit code of a process that could not say so itself tells."""
+    if code >= 0:
+        return f"its process ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+    return f"its process was ended by {name}{hint}"
+
+
+@contextmanager
+def handling(
+    numbers: Sequence[int], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Within it ``handler`` gets these signals, except those that are ignored, as of background jobs."""
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
+    for number, old in before.items():
+        if old is not signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,0 +1,103 @@
+"""Carry out a job in this process, or in one process for each of its ranks."""
+
+from __future__ import annotations
+
+import logging
+import pkgutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cnnexp.config.resumption import trained_on
+from cnnexp.execution.job import Job
+from cnnexp.runs import RunFolder, place
+
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+
+    from cnnexp.training import TrainingJob
+
+__all__ = ["run_job"]
+
+log = logging.getLogger(__name__)
+
+
+def run_job(job: Job, *, progress_bar: bool = False) -> float | None:
+    """Train in this process, or with ``accelerator.devices`` in as many as it says.
+
+    A job that is done is not run again, one that was interrupted goes on. Torch and lightning are
+    imported here.
+
+    Returns:
+        The best validation accuracy, None if there is none; status.json says how it ended.
+
+    Raises:
+        SystemExit: A signal stopped it; the code says which.
+    """
+    from cnnexp.config.build import build_job
+    from cnnexp.execution.ranks import run_ranks
+    from cnnexp.training import (
+        TrainingPruned,
+        TrainingStopped,
+        connect_ranks,
+        failure_reason,
+        run_training,
+    )
+
+    folder = RunFolder(job.folder)
+    first = True
+    try:
+        training = build_job(job.config, job.allowed)
+        parallel = training.parallel
+        if parallel is not None and place() is None:
+            if not _is_done(folder, training):
+                first = False  # the ranks write, and say, how it ends
+                run_ranks(job, parallel)
+            return folder.read_result().get("val/acc")
+        ranks = connect_ranks(parallel)
+        first = ranks.first
+        if ranks.from_first(first and _is_done(folder, training)):
+            log.info("%s is done already", folder)
+            return folder.read_result().get("val/acc")
+        again = ranks.from_first(first and _goes_on(folder, training))
+        if job.report is not None:
+            _add_callbacks(training, pkgutil.resolve_name(job.report)(folder, ranks))
+        result = run_training(
+            training, folder, progress_bar=progress_bar, resume=again, ranks=ranks
+        )
+        ranks.part()
+        return result["val/acc"]
+    except TrainingStopped as stop:
+        if first:
+            log.warning("%s; status and checkpoints are in %s", stop, folder)
+        sys.exit(stop.code)
+    except TrainingPruned as end:
+        log.info("%s", end)
+        return None
+    except Exception as error:  # the traceback goes to train.log only
+        reason = failure_reason(error)
+        if first and folder.path.is_dir() and not folder.status.exists():  # before the training
+            folder.write_status("failed", error=reason)
+        log.error("failed: %s (more in %s)", reason, folder.log, exc_info=True)
+        return None
+
+
+def _add_callbacks(training: TrainingJob, more: Sequence[Callback]) -> None:
+    own = training.callbacks
+    training.callbacks = lambda: [*own(), *more]
+
+
+def _goes_on(folder: RunFolder, training: TrainingJob) -> bool:
+    """Whether there is something to go on from; what began on other data is cleared away."""
+    again = folder.status.exists()
+    if again and not trained_on(folder, training.data.images.checksum):
+        folder.clear()
+        return False
+    return again
+
+
+def _is_done(folder: RunFolder, training: TrainingJob) -> bool:
+    """Whether ``folder`` holds this job's result: digits that stood in for MNIST are not MNIST's."""
+    done = folder.read_status().get("state") == "done"
+    longer = done and folder.read_config().get("trainer") != training.config.get("trainer")
+    return done and not longer and trained_on(folder, training.data.images.checksum)

@@ -1,0 +1,83 @@
+"""The process of a job, or of one of its ranks.
+
+``python -m cnnexp.execution.worker`` gets the job as one line of JSON by its standard input, and ends when
+that is closed: whoever started it is gone then. A process forked from a warm server gets both by a pipe.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from cnnexp.environment import variable
+from cnnexp.execution.job import Job
+from cnnexp.execution.log import log_to
+from cnnexp.execution.processes import OWN_LOG
+from cnnexp.execution.run import run_job
+from cnnexp.execution.slots import thread_caps
+from cnnexp.runs import RunFolder, place
+
+__all__ = ["forked"]
+
+
+def forked(line: str, lifeline: Connection, environment: Mapping[str, str], threads: int) -> None:
+    """Run a job in this process, which was forked from a warm server, with a log of its own."""
+    os.setsid()
+    os.environ.update({**thread_caps(threads), **environment})
+    job = Job.from_json(line)
+    _write_to(RunFolder(job.folder).log)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+
+    import numba
+    import torch
+
+    torch.set_num_threads(threads)
+    numba.config.reload_config()  # it has read the server's environment
+    sys.exit(_run(job, lambda: lifeline.poll(None), terminal=False))
+
+
+def _write_to(log: Path) -> None:
+    """Let what this process prints, a crash's last words among it, go to ``log``."""
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+
+
+def _run(job: Job, parent_is_gone: Callable[[], object], *, terminal: bool) -> int:
+    def watch() -> None:
+        parent_is_gone()  # returns when the other end is closed, however that came about
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    sys.orig_argv[:] = job.command
+    logging.raiseExceptions = False
+    here = place()
+    first = here is None or here.rank == 0
+    log_to(Path(job.folder) if first else None, terminal=terminal)
+    run_job(job, progress_bar=terminal and sys.stderr.isatty())
+    return 1 if RunFolder(job.folder).read_status().get("state") == "failed" else 0
+
+
+def _main() -> int:
+    job = Job.from_json(sys.stdin.readline())
+    own_log = variable(OWN_LOG) is not None
+    if own_log:
+        _write_to(RunFolder(job.folder).log)
+    return _run(job, sys.stdin.read, terminal=not own_log)
+
+
+if __name__ == "__main__":
+    code = _main()
+    sys.stdout.flush()
+    sys.exit(code)

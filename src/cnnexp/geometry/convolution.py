@@ -1,0 +1,115 @@
+"""The arguments of a convolution, checked and brought into one form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnnexp.geometry.windows import IntPair, WindowGeometry, as_pair, check_image
+
+__all__ = ["Conv2dGeometry", "conv2d_geometry"]
+
+
+@dataclass(frozen=True)
+class Conv2dGeometry(WindowGeometry):
+    """A :class:`WindowGeometry` with ``groups``.
+
+    ``input_size`` includes ``extra``: rows and columns of zeros below and to the right of the image
+    that padding='same' needs when d·(K − 1) is odd.
+    """
+
+    groups: int = 1
+    extra: tuple[int, int] = (0, 0)
+
+    def add_extra(self, input: Tensor) -> Tensor:
+        """Append the ``extra`` zeros: (N, C, H, W) → (N, C, *input_size)."""
+        return F.pad(input, (0, self.extra[1], 0, self.extra[0])) if any(self.extra) else input
+
+    def drop_extra(self, grad_input: Tensor) -> Tensor:
+        """The gradient of :meth:`add_extra`: what reached the appended zeros is dropped."""
+        if not any(self.extra):
+            return grad_input
+        (h, w), (e_h, e_w) = grad_input.shape[-2:], self.extra
+        return grad_input.narrow(-2, 0, h - e_h).narrow(-1, 0, w - e_w)
+
+
+def conv2d_geometry(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: IntPair,
+    padding: IntPair | str,
+    dilation: IntPair,
+    groups: int,
+) -> Conv2dGeometry:
+    """Check the arguments of ``conv2d`` and work out its geometry.
+
+    Args and errors are those of ``torch.nn.functional.conv2d``: ``RuntimeError`` for shapes, ranges
+    and dtypes that do not fit together, ``TypeError`` for values of the wrong type.
+    """
+    check_image(input, "conv2d")
+    if weight.dim() != 4:
+        raise RuntimeError(
+            f"weight must be (C_out, C_in/groups, K_h, K_w), got {list(weight.shape)}"
+        )
+    _check_channels(input, weight, bias, groups)
+    if input.size(-2) == 0 or input.size(-1) == 0:
+        raise RuntimeError(
+            f"conv2d takes an empty batch, but no empty images, and got input of size "
+            f"{list(input.shape)}"
+        )
+    stride, dilation = as_pair(stride, "stride"), as_pair(dilation, "dilation")
+    # as ints, also where torch.compile would leave the sizes of the weight open
+    kernel_size = as_pair((weight.size(2), weight.size(3)), "kernel_size")
+    extra = (0, 0)
+    if isinstance(padding, str):
+        pads, extra = _string_padding(padding, kernel_size, stride, dilation)
+    else:
+        pads = as_pair(padding, "padding")
+    size = (input.size(-2) + extra[0], input.size(-1) + extra[1])
+    return Conv2dGeometry(
+        size, kernel_size, stride, pads, dilation, ceil_mode=False, groups=groups, extra=extra
+    )
+
+
+def _check_channels(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+    c_in, c_out = input.size(-3), weight.size(0)
+    if groups < 1:
+        raise RuntimeError(f"groups must be at least 1, but got {groups}")
+    if c_out == 0 or c_out % groups:
+        raise RuntimeError(
+            f"groups={groups} must divide the number of output channels, but weight has shape "
+            f"{list(weight.shape)}"
+        )
+    if c_in != weight.size(1) * groups:
+        raise RuntimeError(
+            f"Given groups={groups}, weight of size {list(weight.shape)}, expected input "
+            f"{list(input.shape)} to have {weight.size(1) * groups} channels, but got {c_in} channels"
+        )
+    if bias is not None and bias.shape != (c_out,):
+        raise RuntimeError(f"bias must have shape [{c_out}], but got {list(bias.shape)}")
+    for name, other in (("weight", weight), ("bias", bias)):
+        if other is not None and other.dtype != input.dtype:
+            raise RuntimeError(
+                f"Input type ({input.dtype}) and {name} type ({other.dtype}) should be the same"
+            )
+        if other is not None and other.device != input.device:
+            raise RuntimeError(
+                f"input on {input.device} and {name} on {other.device} should be on one device"
+            )
+
+
+def _string_padding(
+    padding: str, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """('same' | 'valid') → padding on both sides, and what is missing below and to the right."""
+    if padding == "valid":
+        return (0, 0), (0, 0)
+    if padding != "same":
+        raise RuntimeError(f"Invalid padding string: '{padding}'; allowed: 'same', 'valid'")
+    if stride != (1, 1):
+        raise RuntimeError(f"padding='same' is not supported for strided convolutions: {stride}")
+    total_h, total_w = (d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True))
+    return (total_h // 2, total_w // 2), (total_h % 2, total_w % 2)

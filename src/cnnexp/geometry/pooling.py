@@ -1,0 +1,98 @@
+"""The arguments of a pooling, checked and brought into one form; the pooling of a fused block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from cnnexp.geometry.windows import IntPair, WindowGeometry, as_pair, check_image
+
+__all__ = ["DEAD", "Pool", "pool_geometry"]
+
+DEAD = 255  # the code of an element that the ReLU stopped
+
+
+def pool_geometry(
+    input: Tensor,
+    op: str,
+    kernel_size: IntPair,
+    stride: IntPair | None,
+    padding: IntPair,
+    dilation: IntPair,
+    ceil_mode: bool,
+) -> WindowGeometry:
+    """Check the arguments of a pooling op, as torch does, and work out its geometry.
+
+    Raises:
+        RuntimeError: Wrong number of dimensions, an empty image, a value out of range, more padding
+            than half the kernel, or a window that does not fit.
+        TypeError: An argument is neither an int nor a pair of ints.
+    """
+    check_image(input, op)
+    if any(size == 0 for size in input.shape[-3:]):
+        raise RuntimeError(
+            f"{op} takes an empty batch, but no empty images and no images without channels, and "
+            f"got input of size {list(input.shape)}"
+        )
+    kernel_size = as_pair(kernel_size, "kernel_size")
+    # torch takes an empty sequence for "not given", too
+    if stride is None or stride in ([], ()):
+        stride = kernel_size
+    stride = as_pair(stride, "stride")
+    padding = as_pair(padding, "padding")
+    if any(p > k // 2 for p, k in zip(padding, kernel_size, strict=True)):
+        raise RuntimeError(
+            f"padding should be at most half of the kernel size, but got padding={padding} "
+            f"and kernel_size={kernel_size}"
+        )
+    size = (input.size(-2), input.size(-1))
+    dilation = as_pair(dilation, "dilation")
+    return WindowGeometry(size, kernel_size, stride, padding, dilation, bool(ceil_mode))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The pooling of a fused block, with the arguments of ``max_pool2d`` or ``avg_pool2d``.
+
+    Attributes:
+        kind: ``"max"`` or ``"avg"``.
+        kernel_size: Window, int or (K_h, K_w).
+        stride: Step of the window; the window's size if None.
+        padding: On both sides, at most half the window.
+        dilation: Step within the window, max-pooling only.
+        ceil_mode: Let the last window hang over the far edge.
+        count_include_pad, divisor_override: As in ``avg_pool2d``, average-pooling only.
+
+    Raises:
+        ValueError: ``kind`` is neither ``"max"`` nor ``"avg"``, or an argument is not one of its own.
+    """
+
+    kind: str = "max"
+    kernel_size: IntPair = 2
+    stride: IntPair | None = None
+    padding: IntPair = 0
+    dilation: IntPair = 1
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+    divisor_override: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("max", "avg"):
+            raise ValueError(f"pool must be 'max' or 'avg', but got {self.kind!r}")
+        if self.kind == "avg" and as_pair(self.dilation, "dilation") != (1, 1):
+            raise ValueError(f"average-pooling has no dilation, but got {self.dilation}")
+        if self.kind == "max" and not (self.count_include_pad and self.divisor_override is None):
+            raise ValueError("max-pooling has neither count_include_pad nor divisor_override")
+
+    def geometry(self, image: Tensor) -> WindowGeometry:
+        """Where the windows stand on ``image`` (…, H, W); raises what the pooling op raises."""
+        return pool_geometry(
+            image,
+            f"{self.kind}_pool2d",
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.ceil_mode,
+        )

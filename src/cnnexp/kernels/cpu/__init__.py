@@ -1,0 +1,1 @@
+"""The CPU kernels: numba, and vectors written in LLVM's language."""

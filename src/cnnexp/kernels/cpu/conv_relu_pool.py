@@ -1,0 +1,258 @@
+"""The CPU kernels of the fused block as torch operators, which torch.compile and vmap can carry.
+
+Tensors are images (N, C, H, W) in channels_last memory; what a kernel needs to know of shapes
+travels as lists of ints, see ``operators.pack``. numba compiles at the first call (some seconds, once a
+machine) and is imported only then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnnexp.geometry.convolution import Conv2dGeometry
+from cnnexp.geometry.windows import WindowGeometry
+from cnnexp.kernels.cpu.tables import pool_windows, receptive_fields
+from cnnexp.kernels.operators import new_image, operator, unpack
+
+__all__ = [
+    "array_of",
+    "bias_of",
+    "forward",
+    "forward_few_channels",
+    "grad_bias",
+    "grad_input",
+    "grad_weight",
+    "pool_gather",
+    "pool_spread",
+]
+
+# How finely sums over the batch are split at most: a constant, so that the number of threads
+# changes no rounding.
+_PARTS = 16
+_CACHED_BYTES = 1 << 21  # of a convolution's output that is pooled while the caches hold it
+FEW_CHANNELS = 16  # of the input; below, vectors run along the output channels
+
+
+def array_of(image: Tensor) -> np.ndarray:
+    """(N, C, H, W) → the same memory as (N, H, W, C), copied only if it is in another layout."""
+    return image.detach().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def bias_of(bias: Tensor | None, image: Tensor) -> np.ndarray:
+    """``bias``, or zeros for the channels of ``image``."""
+    return (image.new_zeros(image.size(1)) if bias is None else bias.detach().contiguous()).numpy()
+
+
+@operator
+def forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: list[int],
+    pool: list[int],
+    divisor: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """X (N, C_in, H, W) → pooled ReLU of its convolution (N, C_out, P, Q) and its code, uint8.
+
+    ``divisor`` (P, Q) for average-pooling, None for max-pooling. Goes through the batch in parts
+    whose convolution stays in the cache until it is pooled, and computes no row or column of it
+    that no window reads.
+    """
+    from cnnexp.kernels.cpu import pooling
+
+    geometry, windows = unpack(Conv2dGeometry, conv), unpack(WindowGeometry, pool)
+    n, c_out = input.size(0), weight.size(0)
+    output = new_image(input, c_out, windows.output_size)
+    code = new_image(input, c_out, windows.output_size, torch.uint8)
+    input, padding, windows = _without_unread(input, geometry, windows)
+    rows, columns = windows.input_size
+    together = max(1, _CACHED_BYTES // (c_out * rows * columns * input.element_size()))
+    biases, table = bias_of(bias, output), pool_windows(windows)
+    for begin in range(0, n, together):
+        part = slice(begin, begin + together)
+        z = F.conv2d(input[part], weight, None, geometry.stride, padding, geometry.dilation)
+        arguments = array_of(z), biases, table
+        if divisor is None:
+            pooling.max_forward(*arguments, array_of(output[part]), array_of(code[part]))
+        else:
+            sizes = divisor.numpy()
+            pooling.avg_forward(*arguments, sizes, array_of(output[part]), array_of(code[part]))
+    return output, code
+
+
+def _without_unread(
+    input: Tensor, geometry: Conv2dGeometry, pool: WindowGeometry
+) -> tuple[Tensor, tuple[int, int], WindowGeometry]:
+    """Image, padding and windows without the last rows and columns of z that no window reads."""
+    needed = [
+        min(size, (count - 1) * stride - padding + extent)
+        for size, count, stride, padding, extent in zip(
+            pool.input_size, pool.output_size, pool.stride, pool.padding, pool.extent, strict=True
+        )
+    ]
+    reached = [
+        (count - 1) * stride + extent - padding
+        for count, stride, extent, padding in zip(
+            needed, geometry.stride, geometry.extent, geometry.padding, strict=True
+        )
+    ]
+    if tuple(needed) == pool.input_size or min(reached) < 1:  # below 1: only padding is read
+        return input, geometry.padding, pool
+    (p_h, p_w), (h, w) = geometry.padding, geometry.input_size
+    image = F.pad(input, (p_w, reached[1] - w, p_h, reached[0] - h))  # below 0: cut off
+    return image, (0, 0), dataclasses.replace(pool, input_size=tuple(needed), ceil_mode=True)
+
+
+@operator
+def forward_few_channels(
+    input: Tensor, weight: Tensor, bias: Tensor | None, conv: list[int], pool: list[int]
+) -> tuple[Tensor, Tensor]:
+    """X (N, C_in, H, W) → max-pooled ReLU of its convolution (N, C_out, P, Q) and its code, uint8."""
+    from cnnexp.kernels.cpu import sparse
+
+    geometry, windows = unpack(Conv2dGeometry, conv), unpack(WindowGeometry, pool)
+    c_out, c_in = weight.size(0), weight.size(1)
+    output = new_image(input, c_out, windows.output_size)
+    code = new_image(input, c_out, windows.output_size, torch.uint8)
+    kernels = weight.detach().permute(2, 3, 1, 0).reshape(-1, c_out).contiguous().numpy()
+    biases = bias_of(bias, output)
+    fields = receptive_fields(geometry, windows, c_in)
+    sparse.forward_few_channels(
+        array_of(input), kernels, biases, *fields, array_of(output), array_of(code)
+    )
+    return output, code
+
+
+@operator
+def pool_spread(
+    grad_output: Tensor, code: Tensor, pool: list[int], divisor: Tensor | None
+) -> Tensor:
+    """∂L/∂(pooled) (N, C_out, P, Q) → ∂L/∂(convolution's output) (N, C_out, H, W)."""
+    from cnnexp.kernels.cpu import pooling
+
+    geometry = unpack(WindowGeometry, pool)
+    image = new_image(grad_output, grad_output.size(1), geometry.input_size)
+    arguments = array_of(grad_output), array_of(code), pool_windows(geometry)
+    if divisor is None:
+        pooling.max_spread(*arguments, array_of(image))
+    else:
+        pooling.avg_spread(*arguments, divisor.numpy(), array_of(image))
+    return image
+
+
+@operator
+def pool_gather(image: Tensor, code: Tensor, pool: list[int], divisor: Tensor | None) -> Tensor:
+    """The transpose of ``pool_spread``: (N, C_out, H, W) → (N, C_out, P, Q)."""
+    from cnnexp.kernels.cpu import pooling
+
+    geometry = unpack(WindowGeometry, pool)
+    output = new_image(image, image.size(1), geometry.output_size)
+    arguments = array_of(image), array_of(code), pool_windows(geometry)
+    if divisor is None:
+        pooling.max_gather(*arguments, array_of(output))
+    else:
+        pooling.avg_gather(*arguments, divisor.numpy(), array_of(output))
+    return output
+
+
+@operator
+def grad_weight(
+    grad_output: Tensor, code: Tensor, input: Tensor, conv: list[int], pool: list[int]
+) -> Tensor:
+    """∂L/∂w (C_out, C_in, K_h, K_w) from ∂L/∂(pooled), its code and x: (N, C_in, H, W)."""
+    from cnnexp.kernels.cpu import sparse
+
+    geometry, windows = unpack(Conv2dGeometry, conv), unpack(WindowGeometry, pool)
+    c_out, c_in = grad_output.size(1), input.size(1)
+    fields = receptive_fields(geometry, windows, c_in)
+    row = c_in * geometry.kernel_size[0] * geometry.kernel_size[1]
+    arrays = array_of(input), array_of(code), array_of(grad_output)
+    if c_in < FEW_CHANNELS:
+        parts = input.new_empty(_PARTS, -(-row // 4) * 4, c_out)
+        sparse.grad_weight_few_channels(*arrays, *fields, parts.numpy())
+        weight = parts.sum(0)[:row].t().contiguous()
+    else:
+        positions = len(fields.places)
+        together = -(-16 // positions)
+        blocks = -(-c_out // 16)
+        tasks = max(1, min(_PARTS // blocks, input.size(0) // together))
+        parts = input.new_empty(tasks, c_out, row)
+        sparse.grad_weight(*arrays, *fields, together, parts.numpy())
+        weight = parts.sum(0) if tasks > 1 else parts[0]
+    return weight.reshape(c_out, *geometry.kernel_size, c_in).permute(0, 3, 1, 2)
+
+
+@operator
+def grad_input(
+    grad_output: Tensor, code: Tensor, weight: Tensor, conv: list[int], pool: list[int]
+) -> Tensor:
+    """∂L/∂x (N, C_in, H, W) from ∂L/∂(pooled), its code and w."""
+    from cnnexp.kernels.cpu import sparse
+
+    geometry, windows = unpack(Conv2dGeometry, conv), unpack(WindowGeometry, pool)
+    grad = new_image(grad_output, weight.size(1), geometry.input_size)
+    fields = receptive_fields(geometry, windows, weight.size(1))
+    arrays = array_of(weight), array_of(code), array_of(grad_output)
+    sparse.grad_input(*arrays, *fields, array_of(grad))
+    return grad
+
+
+@operator
+def grad_bias(grad_output: Tensor, code: Tensor) -> Tensor:
+    """∂L/∂b (C_out,) from ∂L/∂(pooled) and its code."""
+    from cnnexp.kernels.cpu import sparse
+
+    parts = grad_output.new_empty(_PARTS, grad_output.size(1))
+    sparse.grad_bias(array_of(code), array_of(grad_output), parts.numpy())
+    return parts.sum(0)
+
+
+@forward.register_fake
+def _(
+    input: Tensor, weight: Tensor, bias: Any, conv: list[int], pool: list[int], divisor: Any
+) -> tuple[Tensor, Tensor]:
+    size, c_out = unpack(WindowGeometry, pool).output_size, weight.size(0)
+    return new_image(input, c_out, size), new_image(input, c_out, size, torch.uint8)
+
+
+@forward_few_channels.register_fake
+def _(
+    input: Tensor, weight: Tensor, bias: Any, conv: list[int], pool: list[int]
+) -> tuple[Tensor, Tensor]:
+    size, c_out = unpack(WindowGeometry, pool).output_size, weight.size(0)
+    return new_image(input, c_out, size), new_image(input, c_out, size, torch.uint8)
+
+
+@pool_spread.register_fake
+def _(grad_output: Tensor, code: Tensor, pool: list[int], divisor: Any) -> Tensor:
+    return new_image(grad_output, grad_output.size(1), unpack(WindowGeometry, pool).input_size)
+
+
+@pool_gather.register_fake
+def _(image: Tensor, code: Tensor, pool: list[int], divisor: Any) -> Tensor:
+    return new_image(image, image.size(1), unpack(WindowGeometry, pool).output_size)
+
+
+@grad_weight.register_fake
+def _(grad_output: Tensor, code: Tensor, input: Tensor, conv: list[int], pool: list[int]) -> Tensor:
+    kernel = unpack(Conv2dGeometry, conv).kernel_size
+    made = input.new_empty(grad_output.size(1), *kernel, input.size(1))
+    return made.permute(0, 3, 1, 2)
+
+
+@grad_input.register_fake
+def _(
+    grad_output: Tensor, code: Tensor, weight: Tensor, conv: list[int], pool: list[int]
+) -> Tensor:
+    return new_image(grad_output, weight.size(1), unpack(Conv2dGeometry, conv).input_size)
+
+
+@grad_bias.register_fake
+def _(grad_output: Tensor, code: Tensor) -> Tensor:
+    return grad_output.new_empty(grad_output.size(1))

@@ -1,0 +1,144 @@
+"""CPU kernels that add the bias, apply the ReLU and pool in one pass over a convolution's output.
+
+Compiled by numba on first use and kept in its cache. All arrays are contiguous and in the order
+(N, height, width, channel). One byte of ``code`` a pooled element is all that the backward needs:
+for max-pooling which offset k = u·K_w + v of the window won, or DEAD where the ReLU stopped it; for
+average-pooling one bit for each element of the window, set where it is alive.
+"""
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from cnnexp.geometry.pooling import DEAD
+from cnnexp.kernels.cpu.vector import COMPILE
+
+__all__ = [
+    "avg_forward",
+    "avg_gather",
+    "avg_spread",
+    "max_forward",
+    "max_gather",
+    "max_spread",
+]
+
+
+@njit(parallel=True, **COMPILE)
+def max_forward(image, bias, windows, output, code):  # type: ignore[no-untyped-def]
+    """Output = max over the window of relu(image + bias), and code.
+
+    ``windows`` (P, Q, K): the pixel i·W + j of each element of each window, −1 where off the image.
+    """
+    n_all, rows, columns, channels = output.shape
+    pixels = image.reshape(n_all, -1, channels)
+    for task in prange(n_all * rows):
+        n, p = task // rows, task % rows
+        for q in range(columns):
+            best, winner = output[n, p, q], code[n, p, q]
+            for c in range(channels):
+                best[c] = 0
+                winner[c] = DEAD
+            for k in range(windows.shape[2]):
+                if windows[p, q, k] >= 0:
+                    values = pixels[n, windows[p, q, k]]
+                    for c in range(channels):
+                        value = values[c] + bias[c]
+                        # as torch: the first of equals, a NaN over everything
+                        wins = value > best[c] or value != value
+                        best[c] = value if wins else best[c]
+                        winner[c] = np.uint8(k) if wins else winner[c]
+
+
+@njit(parallel=True, **COMPILE)
+def avg_forward(image, bias, windows, divisors, output, code):  # type: ignore[no-untyped-def]
+    """Output = Σ over the window of relu(image + bias) / divisor; bit k of code: element k is alive."""
+    n_all, rows, columns, channels = output.shape
+    pixels = image.reshape(n_all, -1, channels)
+    for task in prange(n_all * rows):
+        n, p = task // rows, task % rows
+        for q in range(columns):
+            total, alive = output[n, p, q], code[n, p, q]
+            for c in range(channels):
+                total[c] = 0
+                alive[c] = 0
+            for k in range(windows.shape[2]):
+                if windows[p, q, k] >= 0:
+                    values = pixels[n, windows[p, q, k]]
+                    bit = np.uint8(1 << k)
+                    for c in range(channels):
+                        value = values[c] + bias[c]
+                        dead = value <= 0  # a NaN is not
+                        total[c] += 0 if dead else value
+                        alive[c] |= np.uint8(0) if dead else bit
+            for c in range(channels):
+                total[c] /= divisors[p, q]
+
+
+@njit(parallel=True, **COMPILE)
+def max_spread(grad_output, code, windows, image):  # type: ignore[no-untyped-def]
+    """The gradient of the convolution's output: each pooled gradient at its winner, else 0."""
+    n_all, rows, columns, channels = grad_output.shape
+    pixels = image.reshape(n_all, -1, channels)
+    for n in prange(n_all):
+        image[n] = 0
+        for p in range(rows):
+            for q in range(columns):
+                grads, winner = grad_output[n, p, q], code[n, p, q]
+                for k in range(windows.shape[2]):
+                    if windows[p, q, k] >= 0:
+                        target = pixels[n, windows[p, q, k]]
+                        for c in range(channels):
+                            target[c] += grads[c] if winner[c] == k else 0
+
+
+@njit(parallel=True, **COMPILE)
+def max_gather(image, code, windows, output):  # type: ignore[no-untyped-def]
+    """The transpose of ``max_spread``: what stands at each winner, 0 where there is none."""
+    n_all, rows, columns, channels = output.shape
+    pixels = image.reshape(n_all, -1, channels)
+    for n in prange(n_all):
+        for p in range(rows):
+            for q in range(columns):
+                for c in range(channels):
+                    k = code[n, p, q, c]
+                    output[n, p, q, c] = 0 if k == DEAD else pixels[n, windows[p, q, k], c]
+
+
+@njit(parallel=True, **COMPILE)
+def avg_spread(grad_output, code, windows, divisors, image):  # type: ignore[no-untyped-def]
+    """The gradient of the convolution's output: an equal share to each element that is alive."""
+    n_all, rows, columns, channels = grad_output.shape
+    pixels = image.reshape(n_all, -1, channels)
+    for n in prange(n_all):
+        image[n] = 0
+        for p in range(rows):
+            for q in range(columns):
+                grads, alive = grad_output[n, p, q], code[n, p, q]
+                for k in range(windows.shape[2]):
+                    if windows[p, q, k] >= 0:
+                        target = pixels[n, windows[p, q, k]]
+                        for c in range(channels):
+                            share = grads[c] / divisors[p, q]
+                            target[c] += share if (alive[c] >> k) & 1 else 0
+
+
+@njit(parallel=True, **COMPILE)
+def avg_gather(image, code, windows, divisors, output):  # type: ignore[no-untyped-def]
+    """The transpose of ``avg_spread``."""
+    n_all, rows, columns, channels = output.shape
+    pixels = image.reshape(n_all, -1, channels)
+    for n in prange(n_all):
+        for p in range(rows):
+            for q in range(columns):
+                total, alive = output[n, p, q], code[n, p, q]
+                for c in range(channels):
+                    total[c] = 0
+                for k in range(windows.shape[2]):
+                    if windows[p, q, k] >= 0:
+                        values = pixels[n, windows[p, q, k]]
+                        for c in range(channels):
+                            total[c] += values[c] if (alive[c] >> k) & 1 else 0
+                for c in range(channels):
+                    total[c] /= divisors[p, q]

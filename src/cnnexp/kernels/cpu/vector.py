@@ -1,0 +1,289 @@
+"""The inner loop of the CPU kernels, written as LLVM instructions.
+
+    acc[i] += Σ_j weights[j] · source[offsets[j] + i]        0 ≤ i < length
+
+What numba compiles from a Python loop keeps the running sums in memory. Here they stay in vector
+registers while j runs, which is where the speed of the sparse gradients comes from.
+
+numba caches a compiled kernel by the kernel's own file: after a change here, touch the files that
+call it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from cnnexp.kernels.compilation import kept_in, watch_numba
+
+__all__ = ["COMPILE", "VECTOR_BYTES", "four_weighted_sums", "weighted_sum", "weighted_sum_of_rows"]
+
+_FEATURES = llvm.get_host_cpu_features()
+VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
+
+# contract: a·b + c in one rounding; the order of a sum is never changed, so that results are the
+# same on every run
+COMPILE: dict[str, Any] = {
+    "cache": True,
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"contract", "nsz"},
+}
+
+_INDEX = ir.IntType(64)
+
+_FOLDER = kept_in(lambda: None)
+COMPILE["cache"] = bool(_FOLDER)
+watch_numba(_FOLDER)
+
+
+def vector_type(array: types.Array) -> ir.VectorType:
+    element = ir.FloatType() if array.dtype == types.float32 else ir.DoubleType()
+    return ir.VectorType(element, VECTOR_BYTES // (4 if array.dtype == types.float32 else 8))
+
+
+def splat(builder: ir.IRBuilder, scalar: Any, kind: ir.VectorType) -> Any:
+    """A vector that holds ``scalar`` in every lane."""
+    empty = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(empty, scalar, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+    return builder.shuffle_vector(first, empty, zeros)
+
+
+def fused_multiply_add(builder: ir.IRBuilder, kind: ir.VectorType) -> Any:
+    name = f"llvm.fma.v{kind.count}f{32 if isinstance(kind.element, ir.FloatType) else 64}"
+    return cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(kind, [kind, kind, kind]), name
+    )
+
+
+def lanes_at(builder: ir.IRBuilder, pointer: Any, vector: int, kind: ir.VectorType) -> Any:
+    """Pointer to the ``vector``-th vector from ``pointer`` on."""
+    start = builder.gep(pointer, [ir.Constant(_INDEX, vector * kind.count)])
+    return builder.bitcast(start, kind.as_pointer())
+
+
+def _weighted_sums_of(vectors: int, rows: int = 1, weights_differ: bool = False) -> Any:
+    """Sums for ``rows`` rows of ``vectors`` vectors, each vector in a register of its own.
+
+    Row r is added to at ``acc_at + r·acc_step``. What is read differs from row to row, by
+    ``other_step`` in ``source``; or, with ``weights_differ``, what it is multiplied with, by
+    ``other_step`` in ``weights``, and what is read of ``source`` is read once for all rows.
+    """
+
+    @intrinsic
+    def weighted_sums(  # type: ignore[no-untyped-def]
+        typing_context,
+        acc,
+        acc_at,
+        acc_step,
+        source,
+        source_at,
+        offsets,
+        weights,
+        first,
+        other_step,
+        count,
+    ):
+        n = types.intp
+        signature = types.void(acc, n, n, source, n, offsets, weights, n, n, n)
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            kind = vector_type(signature.args[0])
+            align = kind.element.get_abi_size(context.target_data)
+
+            def element(array: int, at: Any) -> Any:
+                made = context.make_array(signature.args[array])
+                return builder.gep(made(context, builder, arguments[array]).data, [at])
+
+            def step(start: Any, by: Any, times: int) -> Any:
+                return builder.gep(start, [builder.mul(by, ir.Constant(_INDEX, times))])
+
+            def load(start: Any, vector: int) -> Any:
+                return builder.load(lanes_at(builder, start, vector, kind), align=align)
+
+            places = [
+                lanes_at(builder, step(element(0, arguments[1]), arguments[2], row), vector, kind)
+                for row in range(rows)
+                for vector in range(vectors)
+            ]
+            registers = []  # LLVM turns these stack slots into registers
+            for place in places:
+                registers.append(cgutils.alloca_once(builder, kind))
+                builder.store(builder.load(place, align=align), registers[-1])
+            start, offset_of = element(3, arguments[4]), element(5, arguments[7])
+            weight_of = element(6, arguments[7])
+            multiply_add = fused_multiply_add(builder, kind)
+            with cgutils.for_range(builder, arguments[9]) as loop:
+                read = builder.gep(start, [builder.load(builder.gep(offset_of, [loop.index]))])
+                weight, values = (
+                    None,
+                    [load(read, v) for v in range(vectors if weights_differ else 0)],
+                )
+                for row in range(rows):
+                    if weights_differ or weight is None:
+                        of_row = step(weight_of, arguments[8], row) if weights_differ else weight_of
+                        scalar = builder.load(builder.gep(of_row, [loop.index]))
+                        weight = splat(builder, scalar, kind)
+                    if not weights_differ:
+                        at = step(read, arguments[8], row)
+                        values = [load(at, vector) for vector in range(vectors)]
+                    for vector, value in enumerate(values):
+                        register = registers[row * vectors + vector]
+                        total = [weight, value, builder.load(register)]
+                        builder.store(builder.call(multiply_add, total), register)
+            for register, place in zip(registers, places, strict=True):
+                builder.store(builder.load(register), place, align=align)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return weighted_sums
+
+
+_sum_16, _sum_8, _sum_6, _sum_4, _sum_2, _sum_1 = (
+    _weighted_sums_of(n) for n in (16, 8, 6, 4, 2, 1)
+)
+_grid_6, _grid_4, _grid_2 = (_weighted_sums_of(n, rows=3) for n in (6, 4, 2))
+_sums_4, _sums_2, _sums_1 = (_weighted_sums_of(n, rows=4, weights_differ=True) for n in (4, 2, 1))
+_MANY_REGISTERS = VECTOR_BYTES == 64  # 32 of them, else 16
+
+
+@njit(**COMPILE)
+def weighted_sum(acc, acc_at, source, source_at, offsets, weights, first, count, length):  # type: ignore[no-untyped-def]
+    """acc[acc_at + i] += Σ_j weights[first + j] · source[source_at + offsets[first + j] + i].
+
+    All arrays are one-dimensional and contiguous; j runs over ``count``, i over ``length``.
+    """
+    lanes = VECTOR_BYTES // acc.itemsize
+    i = 0
+    while _MANY_REGISTERS and length - i >= 16 * lanes:
+        _sum_16(acc, acc_at + i, 0, source, source_at + i, offsets, weights, first, 0, count)
+        i += 16 * lanes
+    while length - i >= 8 * lanes:
+        _sum_8(acc, acc_at + i, 0, source, source_at + i, offsets, weights, first, 0, count)
+        i += 8 * lanes
+    while length - i >= 6 * lanes:
+        _sum_6(acc, acc_at + i, 0, source, source_at + i, offsets, weights, first, 0, count)
+        i += 6 * lanes
+    while length - i >= 4 * lanes:
+        _sum_4(acc, acc_at + i, 0, source, source_at + i, offsets, weights, first, 0, count)
+        i += 4 * lanes
+    while length - i >= 2 * lanes:
+        _sum_2(acc, acc_at + i, 0, source, source_at + i, offsets, weights, first, 0, count)
+        i += 2 * lanes
+    while length - i >= lanes:
+        _sum_1(acc, acc_at + i, 0, source, source_at + i, offsets, weights, first, 0, count)
+        i += lanes
+    for k in range(i, length):
+        total = acc[acc_at + k]
+        for j in range(first, first + count):
+            total += weights[j] * source[source_at + offsets[j] + k]
+        acc[acc_at + k] = total
+
+
+@njit(**COMPILE)
+def weighted_sum_of_rows(  # type: ignore[no-untyped-def]
+    acc,
+    acc_at,
+    acc_step,
+    source,
+    source_at,
+    source_step,
+    rows,
+    offsets,
+    weights,
+    first,
+    count,
+    length,
+):
+    """``weighted_sum`` for each of ``rows`` rows, acc_step and source_step apart.
+
+    Kernels of three rows, the most common, are summed together: each weight is read once.
+    """
+    i = 0
+    if rows == 3:
+        lanes = VECTOR_BYTES // acc.itemsize
+        while _MANY_REGISTERS and length - i >= 6 * lanes:
+            _grid_6(
+                acc,
+                acc_at + i,
+                acc_step,
+                source,
+                source_at + i,
+                offsets,
+                weights,
+                first,
+                source_step,
+                count,
+            )
+            i += 6 * lanes
+        while length - i >= 4 * lanes:
+            _grid_4(
+                acc,
+                acc_at + i,
+                acc_step,
+                source,
+                source_at + i,
+                offsets,
+                weights,
+                first,
+                source_step,
+                count,
+            )
+            i += 4 * lanes
+        while length - i >= 2 * lanes:
+            _grid_2(
+                acc,
+                acc_at + i,
+                acc_step,
+                source,
+                source_at + i,
+                offsets,
+                weights,
+                first,
+                source_step,
+                count,
+            )
+            i += 2 * lanes
+    for row in range(rows):
+        weighted_sum(
+            acc,
+            acc_at + row * acc_step + i,
+            source,
+            source_at + row * source_step + i,
+            offsets,
+            weights,
+            first,
+            count,
+            length - i,
+        )
+
+
+@njit(**COMPILE)
+def four_weighted_sums(acc, acc_at, source, offsets, weights, count, length):  # type: ignore[no-untyped-def]
+    """acc[r, i] += Σ_j weights[r, j] · source[offsets[j] + i] for four rows r, all flat.
+
+    ``acc`` is (4, length) from ``acc_at`` on, ``weights`` (4, count).
+    """
+    lanes = VECTOR_BYTES // acc.itemsize
+    i = 0
+    while _MANY_REGISTERS and length - i >= 4 * lanes:
+        _sums_4(acc, acc_at + i, length, source, i, offsets, weights, 0, count, count)
+        i += 4 * lanes
+    while length - i >= 2 * lanes:
+        _sums_2(acc, acc_at + i, length, source, i, offsets, weights, 0, count, count)
+        i += 2 * lanes
+    while length - i >= lanes:
+        _sums_1(acc, acc_at + i, length, source, i, offsets, weights, 0, count, count)
+        i += lanes
+    for row in range(4):
+        for k in range(i, length):
+            for j in range(count):
+                weight = weights[row * count + j]
+                acc[acc_at + row * length + k] += weight * source[offsets[j] + k]

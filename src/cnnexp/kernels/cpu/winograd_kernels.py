@@ -1,0 +1,93 @@
+"""The CPU kernel of Winograd's convolution with bias, ReLU and 2×2 max-pool in one pass."""
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from cnnexp.kernels.cpu.tiles import input_channel, input_tile, output_channel, output_tile
+from cnnexp.kernels.cpu.vector import COMPILE, VECTOR_BYTES, four_weighted_sums
+
+__all__ = ["max_forward"]
+
+
+@njit(**COMPILE)
+def _cut_out(image, top, left, height, width, field):  # type: ignore[no-untyped-def]
+    """Copy what of ``image`` (H, W, C) lies within a field whose corner is at (−top, −left)."""
+    channels = image.shape[2]
+    columns = min(image.shape[1], width - left)
+    for i in range(min(image.shape[0], height - top)):
+        start = ((i + top) * width + left) * channels
+        field[start : start + columns * channels] = image[i, :columns].reshape(-1)
+
+
+@njit(**COMPILE)
+def _to_tiles(field, rows, columns, channels, tiles, first, apart):  # type: ignore[no-untyped-def]
+    """``tiles`` (16, tile, channel) from the tile ``first`` on; ``apart``: from one of 16 to the next."""
+    lanes = VECTOR_BYTES // field.itemsize
+    down = (2 * columns + 2) * channels
+    for tile in range(rows * columns):
+        at = tile // columns * 2 * down + tile % columns * 2 * channels
+        to = (first + tile) * channels
+        c = 0
+        while channels - c >= lanes:
+            input_tile(field, at + c, down, channels, tiles, to + c, apart)
+            c += lanes
+        for each in range(c, channels):
+            input_channel(field, at + each, down, channels, tiles, to + each, apart)
+
+
+@njit(parallel=True, **COMPILE)
+def max_forward(x, kernels, bias, padding, together, output, code, checks):  # type: ignore[no-untyped-def]
+    """Pooled ReLU and code, each tile of 2×2 outputs being one window of the pool.
+
+    ``kernels`` (16, C_in, C_out): the transformed weights. ``together``: how many images are
+    multiplied with them at once. ``checks`` (tasks, lanes): NaN where a number was not finite.
+    """
+    n_all, rows, columns, c_out = output.shape
+    c_in = x.shape[3]
+    values, codes = output.reshape(-1), code.reshape(-1)
+    lanes = VECTOR_BYTES // x.itemsize
+    per_image = rows * columns
+    height, width = 2 * rows + 2, 2 * columns + 2
+    for task in prange(checks.shape[0]):
+        first, last = task * together, min((task + 1) * together, n_all)
+        count = (last - first) * per_image
+        rounded = (count + 3) // 4 * 4
+        field = np.zeros(height * width * c_in, x.dtype)
+        tiles = np.empty(16 * rounded * c_in, x.dtype)
+        products = np.zeros(16 * rounded * c_out, x.dtype)
+        offsets = np.arange(c_in) * c_out
+        check = checks[task]
+        for n in range(first, last):
+            _cut_out(x[n], padding[0], padding[1], height, width, field)
+            _to_tiles(field, rows, columns, c_in, tiles, (n - first) * per_image, rounded * c_in)
+        for k in range(16):
+            kernel = kernels[k].reshape(-1)
+            for tile in range(k * rounded, k * rounded + rounded, 4):
+                if tile - k * rounded + 4 > count:  # what only fills up the four
+                    tiles[(k * rounded + count) * c_in : (k + 1) * rounded * c_in] = 0
+                inputs = tiles[tile * c_in : (tile + 4) * c_in]
+                four_weighted_sums(products, tile * c_out, kernel, offsets, inputs, c_in, c_out)
+        apart = rounded * c_out
+        for tile in range(count):
+            to = (first * per_image + tile) * c_out
+            o = 0
+            while c_out - o >= lanes:
+                output_tile(
+                    products, tile * c_out + o, apart, bias, o, values, codes, to + o, check
+                )
+                o += lanes
+            for each in range(o, c_out):
+                output_channel(
+                    products,
+                    tile * c_out + each,
+                    apart,
+                    bias,
+                    each,
+                    values,
+                    codes,
+                    to + each,
+                    check,
+                )

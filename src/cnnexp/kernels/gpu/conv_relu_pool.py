@@ -1,0 +1,138 @@
+"""The GPU kernels of the fused block as torch operators, which torch.compile and vmap can carry.
+
+Tensors are images (N, C, H, W) in channels_last memory. The convolution and its two gradients are
+cuDNN's; what is fused is all that lies between it and the pooled result. Triton compiles at the
+first call and is imported only then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnexp.environment import variable
+from cnnexp.geometry.windows import WindowGeometry
+from cnnexp.kernels.operators import new_image, operator, unpack
+
+__all__ = ["gpu_pool_forward", "gpu_pool_gather", "gpu_pool_spread", "has_kernels_for"]
+
+_BLOCK = 1024  # elements of a program
+_INTERPRETED_BLOCK = 1 << 16  # an interpreted program costs milliseconds, whatever its size
+
+
+def has_kernels_for(image: Tensor) -> bool:
+    """Whether ``image`` is where these kernels run: on a GPU, or anywhere if Triton interprets."""
+    return (image.is_cuda or _interpreted()) and find_spec("triton") is not None
+
+
+def _interpreted() -> bool:
+    return variable("TRITON_INTERPRET") == "1"
+
+
+@operator
+def gpu_pool_forward(
+    image: Tensor, bias: Tensor | None, pool: list[int], divisor: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Convolution's output without bias (N, C, H, W) → pooled ReLU of it (N, C, P, Q), its code."""
+    geometry = unpack(WindowGeometry, pool)
+    output = new_image(image, image.size(1), geometry.output_size)
+    code = new_image(image, image.size(1), geometry.output_size, torch.uint8)
+    tensors = _in_order(image), image if bias is None else bias.detach().contiguous()
+    results = output, code
+    _launch("pool_forward", tensors, divisor, results, geometry, HAS_BIAS=bias is not None)
+    return output, code
+
+
+@operator
+def gpu_pool_spread(
+    grad_output: Tensor, code: Tensor, pool: list[int], divisor: Tensor | None
+) -> Tensor:
+    """∂L/∂(pooled) (N, C, P, Q) → ∂L/∂(convolution's output) (N, C, H, W)."""
+    geometry = unpack(WindowGeometry, pool)
+    image = new_image(grad_output, grad_output.size(1), geometry.input_size)
+    tensors = _in_order(grad_output), _in_order(code)
+    _launch("pool_spread", tensors, divisor, (image,), geometry)
+    return image
+
+
+@operator
+def gpu_pool_gather(image: Tensor, code: Tensor, pool: list[int], divisor: Tensor | None) -> Tensor:
+    """The transpose of ``gpu_pool_spread``: (N, C, H, W) → (N, C, P, Q)."""
+    geometry = unpack(WindowGeometry, pool)
+    output = new_image(image, image.size(1), geometry.output_size)
+    _launch("pool_gather", (_in_order(image), _in_order(code)), divisor, (output,), geometry)
+    return output
+
+
+def _in_order(image: Tensor) -> Tensor:
+    return image.detach().contiguous(memory_format=torch.channels_last)
+
+
+def _launch(
+    kernel: str,
+    tensors: Sequence[Tensor],
+    divisor: Tensor | None,
+    results: Sequence[Tensor],
+    g: WindowGeometry,
+    **flags: bool,
+) -> None:
+    from cnnexp.kernels.gpu import pooling
+
+    first = results[0]
+    count = first.numel()
+    if count == 0:
+        return
+    block = _INTERPRETED_BLOCK if _interpreted() else _BLOCK
+    block = min(block, 1 << (count - 1).bit_length())
+    on_its_device = torch.cuda.device(first.device) if first.is_cuda else contextlib.nullcontext()
+    with on_its_device:
+        getattr(pooling, kernel)[(-(-count // block),)](
+            *tensors,
+            tensors[0] if divisor is None else divisor,  # without one it is never read
+            *results,
+            count,
+            first.size(1),
+            *g.input_size,
+            *g.output_size,
+            AVERAGE=divisor is not None,
+            **flags,
+            **_window(g),
+            SUM=_sum_type(first.dtype),
+            BLOCK=block,
+        )
+
+
+def _window(g: WindowGeometry) -> dict[str, int]:
+    pairs = {"K": g.kernel_size, "S": g.stride, "P": g.padding, "D": g.dilation}
+    return {
+        f"{name}_{axis}": value
+        for name, pair in pairs.items()
+        for axis, value in zip("HW", pair, strict=True)
+    }
+
+
+def _sum_type(dtype: torch.dtype) -> Any:
+    import triton.language as tl
+
+    return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+@gpu_pool_forward.register_fake
+def _(image: Tensor, bias: Any, pool: list[int], divisor: Any) -> tuple[Tensor, Tensor]:
+    size, channels = unpack(WindowGeometry, pool).output_size, image.size(1)
+    return new_image(image, channels, size), new_image(image, channels, size, torch.uint8)
+
+
+@gpu_pool_spread.register_fake
+def _(grad_output: Tensor, code: Tensor, pool: list[int], divisor: Any) -> Tensor:
+    return new_image(grad_output, grad_output.size(1), unpack(WindowGeometry, pool).input_size)
+
+
+@gpu_pool_gather.register_fake
+def _(image: Tensor, code: Tensor, pool: list[int], divisor: Any) -> Tensor:
+    return new_image(image, image.size(1), unpack(WindowGeometry, pool).output_size)

@@ -1,0 +1,91 @@
+"""``python -m cnnexp.train -m``: check every job of a sweep, then run them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnexp.config import Composer, plain_config
+from cnnexp.config.arguments import quoted
+from cnnexp.config.dry_run import refuse_dry_run
+from cnnexp.config.hydra_internals import hand_to_hydra
+from cnnexp.config.hydra_settings import folder_of, for_all, for_sweep, sweep_overrides
+from cnnexp.execution.checking import checked_job
+from cnnexp.execution.folders import exit_code, make_folder
+from cnnexp.execution.processes import warm_up
+from cnnexp.runs import RunFolder, config_hash
+from cnnexp.sweeps.hydra import check_settings, prepare
+from cnnexp.sweeps.ledger import Ledger
+from cnnexp.sweeps.sweepers import known_jobs
+
+__all__ = ["run_sweep"]
+
+_MANY = 20  # jobs that take some seconds to check
+
+
+def run_sweep(
+    parser: argparse.ArgumentParser,
+    flags: argparse.Namespace,
+    composer: Composer,
+    task: Callable[[Any], Any],
+) -> int:
+    """Check every job that is known before the sweep starts, then hand the sweep to Hydra.
+
+    Args:
+        parser: Of the command.
+        flags: What it read.
+        composer: Of the command's config.
+        task: What a launcher that is not cnnexp's calls for each job.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: A job, or the sweep, cannot work.
+    """
+    given = composer.with_params(sweep_overrides(flags.overrides))
+    of_hydra = for_sweep(composer.whole(given))
+    flags.overrides = [*for_all(), *of_hydra, *given, "hydra.mode=MULTIRUN"]
+    flags.run, flags.multirun = False, True
+    jobs = composer.jobs(flags.overrides)
+    whole = composer.compose(jobs.overrides[0])
+    check_settings(whole.hydra)
+    known = jobs.overrides if jobs.complete else known_jobs(whole.hydra, jobs)
+    launcher = whole.hydra.runtime.choices["hydra/launcher"]
+    if launcher == "local":
+        warm_up()  # imports while the jobs are checked
+    if len(known) > _MANY:
+        print(f"checking {len(known)} jobs", flush=True)
+    sweep = Path(folder_of(whole, "sweep"))
+    folders: dict[str, RunFolder] = {}
+    checksums: list[tuple[Sequence[str], Mapping[str, Any], str]] = []
+    for overrides in known:
+        config = composer.compose(overrides)
+        plain = plain_config(config)
+        refuse_dry_run(plain)
+        if (job := config_hash(plain)) in folders:
+            continue
+        folders[job] = RunFolder(sweep / job)
+        checked = checked_job(config, plain, given, launcher == "slurm")
+        checksums.append((overrides, plain, checked.data.images.checksum))
+    if len(folders) < len(known):
+        different = _count(len(folders), "different job")
+        print(f"{len(known)} combinations of values make {different}: what is the same runs once")
+    if any(config.get("validate_only") for _, config, _ in checksums):
+        all_of_them = "" if jobs.complete else " that are known before the sweep starts"
+        print(f"checked: {_count(len(folders), 'job')}{all_of_them} can start")
+        return 0
+    make_folder(sweep, "hydra.sweep.dir")
+    for overrides, plain, data in checksums:
+        prepare([o for o in overrides if not o.startswith("hydra")], plain, data)
+    Ledger(sweep).begin(sys.argv[1:])
+    flags.overrides.append(quoted("hydra.sweep.dir", sweep))  # one, whatever the jobs are called
+    hand_to_hydra(parser, flags, task)
+    return exit_code(list(folders.values())) if jobs.complete else 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,222 @@
+"""``algorithm="auto"``: measure once which algorithm is the fastest, then remember.
+
+Each op is measured for each combination of shapes, dtype, memory layout, device and arguments that
+it meets, forward and backward, on copies of the tensors of the call. Choices are kept in memory and,
+for the next process, in a file under the user's cache folder, together with the times that led to
+them. Where nothing can be measured (in forward mode, while ``torch.jit`` traces or a CUDA graph is
+recorded, on tensors without memory) an earlier choice is used, else the op's default; under
+``torch.compile`` and ``torch.func`` (vmap, grad, …) always the default.
+
+The first choice for a kind of call holds in this process, whether or not gradients are computed: a
+checkpointed region runs without them first, maybe, and again with them, and must do the same twice. So
+a call without gradients is measured with its backward, as in training; under
+``torch.inference_mode``, which no backward can follow, the forward alone counts.
+
+Algorithms round differently. A training therefore does not choose call by call: it pins one
+algorithm for each layer before it starts and writes them into its config, see
+``cnnexp.nn.choose_algorithms``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnexp.ops.autocast import autocast_dtype
+from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.registry import AUTO, Algorithm, algorithm_names, get_algorithm, set_auto
+from cnnexp.tuning.choices import ChoiceFile
+from cnnexp.tuning.measure import measure
+
+__all__ = ["forget", "recorded_choices", "recorded_times"]
+
+log = logging.getLogger(__name__)
+
+_MOST = 4096  # situations that are kept ready; each is some hundred bytes
+_DEFAULTS = {"conv_relu_pool": "fused"}  # of all other ops: direct
+
+Choice = tuple[str, Mapping[str, float]]  # the fastest, and the seconds of each that was measured
+
+_chosen: dict[Any, Choice] = {}
+_ready: dict[Any, Algorithm] = {}  # the first choice, by a key that costs each call little
+_file = ChoiceFile()
+_recorders: list[Callable[[str, str, Mapping[str, float]], None]] = []
+_one_at_a_time = threading.RLock()  # replicas of a network may run in threads
+
+
+def _call(op: str, *arguments: Any, **options: Any) -> Any:
+    default = _DEFAULTS.get(op, "direct")
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        # a mapped tensor does not tell its layout, nor how many the others are
+        return get_algorithm(op, default)(*arguments, **options)
+    key = _quick_key(op, arguments, options)
+    algorithm = _ready.get(key)
+    if algorithm is None or _recorders:
+        if len(_ready) >= _MOST:  # images of ever other sizes
+            _ready.clear()
+        choice = _choose(op, arguments, options)
+        name, seconds = choice or (default, {})
+        if (
+            _recorders
+        ):  # of whole networks: each layer by what it needs, not by the first of its kind
+            algorithm = get_algorithm(op, name)
+        elif choice is None:
+            algorithm = get_algorithm(op, default)
+        else:
+            algorithm = _ready.setdefault(key, get_algorithm(op, name))
+        for record in _recorders:
+            record(op, algorithm.name, seconds)
+    return algorithm(*arguments, **options)
+
+
+def _quick_key(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """All that the first choice depends on, and more, as it is: made for every call."""
+    parts: list[Any] = [op, torch.is_inference_mode_enabled()]
+    if torch._C._is_any_autocast_enabled():
+        parts.append(autocast_dtype(arguments[0]))
+    for v in (*arguments, *options.values(), *options) if options else arguments:
+        if isinstance(v, Tensor):
+            parts += (v.shape, v.stride(), v.dtype, v.device)
+        else:
+            parts.append(_plain(v))
+    return tuple(parts)
+
+
+def _plain(value: Any) -> Any:
+    """What is no tensor, as a choice depends on it: not on the size of a slope or a momentum.
+
+    That of batch normalisation may be another at each call.
+    """
+    if value.__class__ is float:
+        return float if value else 0.0
+    return tuple(value) if value.__class__ is list else value
+
+
+def _choose(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Choice | None:
+    """The fastest, None where it is not known and cannot be measured."""
+    needs = _needs_grad(arguments)
+    described = (*map(_describe, arguments), *map(_describe, sorted(options.items())))
+    key = (op, any(needs), needs, *described)
+    with _one_at_a_time:
+        if key not in _chosen:
+            if not _measurable(arguments):
+                return None
+            _chosen[key] = _settle(op, key, arguments, options, needs)
+        return _chosen[key]
+
+
+def _settle(
+    op: str,
+    key: Any,
+    arguments: tuple[Any, ...],
+    options: dict[str, Any],
+    needs: tuple[bool, ...],
+) -> Choice:
+    """The choice in the file, else the fastest, which is written there."""
+    text = _text(key, arguments[0])
+    known = _file.get(text)
+    if known is not None and known[0] in algorithm_names(op):
+        return known
+    if not _chosen:  # the kernels are compiled now: say why nothing seems to happen
+        log.info("backward auto: measuring (once for each layer shape and machine)")
+    times = measure(op, arguments, options, needs)
+    name = min(times, key=lambda each: times[each])
+    _file.put(text, name, times)
+    report = ", ".join(f"{n} {1e3 * t:.3f}" for n, t in sorted(times.items(), key=lambda i: i[1]))
+    log.debug("backward auto: %s takes %s (ms forward and backward: %s)", op, name, report)
+    return name, times
+
+
+def _needs_grad(arguments: tuple[Any, ...]) -> tuple[bool, ...]:
+    """For each argument whether its gradient is computed, in training."""
+    if torch.is_inference_mode_enabled():
+        return (False,) * len(arguments)
+    needs = [isinstance(a, Tensor) and a.requires_grad for a in arguments]
+    if not torch.is_grad_enabled():  # what comes from other layers has no mark now
+        needs[0] = arguments[0].is_floating_point()
+    return tuple(needs)
+
+
+def _describe(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        shape, precision = tuple(value.shape), autocast_dtype(value) or value.dtype
+        return shape, precision, value.device, _layout(value)
+    if isinstance(value, tuple):
+        return tuple(map(_describe, value))
+    return "float" if (plain := _plain(value)) is float else plain
+
+
+def _layout(tensor: Tensor) -> str:
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return "channels_last"
+    return "contiguous" if tensor.is_contiguous() else "strided"
+
+
+def _text(key: Any, input: Tensor) -> str:
+    """``key`` and all else that times depend on, for the file."""
+    from cnnexp import __version__
+
+    gpu = input.device.type == "cuda"
+    device = (
+        torch.cuda.get_device_name(input.device) if gpu else f"{torch.get_num_threads()} threads"
+    )
+    return f"{key} | {device} | torch {torch.__version__}, cnnexp {__version__}"
+
+
+def _measurable(arguments: tuple[Any, ...]) -> bool:
+    if in_forward_mode() or torch.jit.is_tracing():
+        return False
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        return False
+    tensors = [a for a in arguments if isinstance(a, Tensor)]
+    plain = all(
+        type(t) in (Tensor, torch.nn.Parameter) and t.device.type != "meta" for t in tensors
+    )
+    return plain and all(t.numel() for t in tensors)
+
+
+def forget() -> None:
+    """Forget the choices in memory (the file stays): the next call reads or measures again."""
+    _chosen.clear()
+    _ready.clear()
+    _file.forget()
+
+
+@contextmanager
+def recorded_choices(record: Callable[[str, str], None]) -> Iterator[None]:
+    """Call ``record(op, algorithm)`` for every call with ``algorithm="auto"``."""
+    with recorded_times(lambda op, algorithm, seconds: record(op, algorithm)):
+        yield
+
+
+@contextmanager
+def recorded_times(record: Callable[[str, str, Mapping[str, float]], None]) -> Iterator[None]:
+    """Call ``record(op, algorithm, seconds)`` for every call with ``algorithm="auto"``.
+
+    ``seconds`` are those of each algorithm that takes the call, forward and backward; empty where
+    they are not known.
+    """
+    _recorders.append(record)
+    try:
+        yield
+    finally:
+        _recorders.remove(record)
+
+
+_made: dict[str, Algorithm] = {}
+
+
+def _auto(op: str) -> Algorithm:
+    if op not in _made:
+        _made[op] = Algorithm(op, AUTO, partial(_call, op), "the fastest, measured", dtypes=())
+    return _made[op]
+
+
+set_auto(_auto)

@@ -1,0 +1,117 @@
+"""Time the algorithms of an op on a call's arguments, unseen by all that listens to the caller."""
+
+from __future__ import annotations
+
+import inspect
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from cnnexp.ops.registry import Algorithm, algorithm_names, get_algorithm
+from cnnexp.tuning.timing import interleaved_times
+
+__all__ = ["measure"]
+
+_ORACLES = ("reference",)  # never the fastest, and too slow to find out
+_HOPELESS = 3.0  # times as slow as the best at the first look: not looked at again
+_SECONDS = 0.3  # of measuring, once the rounds that are needed are done
+
+
+def measure(
+    op: str, arguments: tuple[Any, ...], options: dict[str, Any], needs: Sequence[bool]
+) -> dict[str, float]:
+    """Median seconds of forward and backward of each algorithm of ``op`` that takes the arguments.
+
+    Args:
+        op: Its name.
+        arguments, options: Of the call; tensors among them are copied.
+        needs: For each of ``arguments`` whether its gradient is computed. Without any, only the
+            forward is timed.
+    """
+    device = arguments[0].device
+    ways = {}
+    with _apart(device):
+        for name in algorithm_names(op):
+            if name in _ORACLES:
+                continue
+            own = tuple(_copy(a, need) for a, need in zip(arguments, needs, strict=True))
+            rest = {k: _copy(v, getattr(v, "requires_grad", False)) for k, v in options.items()}
+            algorithm = get_algorithm(op, name)
+            way = partial(_step, algorithm, own, rest, _writes(algorithm, own, rest))
+            try:
+                way()
+            except (RuntimeError, ImportError):
+                continue  # not on this device, not for this dtype, a package is missing
+            ways[name] = way
+        if not ways:  # the arguments are wrong: let the op say so
+            return {"native": 0.0}
+        first = interleaved_times(ways, device, rounds=2)
+        best = min(map(min, first.values()))
+        ways = {name: way for name, way in ways.items() if min(first[name]) <= _HOPELESS * best}
+        times = interleaved_times(ways, device, rounds=7, seconds=_SECONDS, warm_up=0)
+        times = {name: times.get(name, first[name]) for name in first}
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+@contextmanager
+def _apart(device: torch.device) -> Iterator[None]:
+    """Within it computing is the caller's no more: the call may stand anywhere.
+
+    In a checkpointed region or under ``save_on_cpu`` hooks wait for saved tensors and count them;
+    selective checkpoints and counters of FLOPs are modes that see every operation; and the caller
+    may compute without gradients.
+    """
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        _no_saved_tensors_hooks(),
+        _disable_current_modes(),
+        torch._C.DisableTorchFunction(),
+    ):
+        yield
+
+
+def _no_saved_tensors_hooks() -> AbstractContextManager[None]:
+    """The innermost hooks alone count: ours, that do nothing."""
+    if torch._C._autograd._saved_tensors_hooks_get_disabled_error_message() is not None:  # pyright: ignore[reportAttributeAccessIssue]
+        return nullcontext()  # somebody has seen to it that there are none
+    return torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is)
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _copy(value: Any, needs_grad: bool) -> Any:
+    """A tensor of its own: nothing of the caller's is touched."""
+    if not isinstance(value, Tensor):
+        return value
+    own = value.detach().clone(memory_format=torch.preserve_format)
+    return own.requires_grad_(needs_grad)
+
+
+def _writes(algorithm: Algorithm, arguments: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    """Whether the call asks for ``inplace=True``."""
+    try:
+        names = list(inspect.signature(algorithm.function).parameters)
+    except ValueError:  # a built-in function: none of torch's that are used has the argument
+        return False
+    return bool(dict(zip(names, arguments, strict=False), **options).get("inplace"))
+
+
+def _step(
+    algorithm: Algorithm, arguments: tuple[Any, ...], options: dict[str, Any], writes: bool
+) -> None:
+    given = (arguments[0].clone(), *arguments[1:]) if writes else arguments  # not into a leaf
+    output = algorithm(*given, **options)
+    output = output[0] if isinstance(output, tuple) else output
+    inputs = [a for a in arguments if isinstance(a, Tensor) and a.requires_grad]
+    if inputs:
+        torch.autograd.grad(output, inputs, torch.ones_like(output))

@@ -1,0 +1,125 @@
+"""``algorithm="auto"``: measured once, remembered in memory and in a file, out of the way elsewhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from cnnexp import ops
+from cnnexp.tuning import auto, recorded_choices
+
+MEASURED = set(ops.algorithm_names("conv2d")) - {"reference"}  # the oracle is not the fastest
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("CNNEXP_CACHE", str(tmp_path / "cache"))
+    auto.forget()
+    yield tmp_path / "cache" / "algorithms.json"
+    auto.forget()
+
+
+def _entries(cache: Path) -> dict[str, dict[str, object]]:
+    return json.loads(cache.read_text(encoding="utf-8"))
+
+
+def _tensors() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(4, 3, 12, 12), torch.randn(8, 3, 3, 3, requires_grad=True)
+
+
+def test_the_fastest_is_taken_and_remembered(
+    cache: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, weight = _tensors()
+    with caplog.at_level(logging.DEBUG), recorded_choices(lambda op, name: names.append(name)):
+        names: list[str] = []
+        output = ops.conv2d(image, weight, algorithm="auto")
+    (entry,) = _entries(cache).values()
+    times = entry["milliseconds"]
+    assert isinstance(times, dict)
+    assert set(times) == MEASURED
+    assert names == [entry["algorithm"]] == [min(times, key=times.__getitem__)]
+    assert "backward auto: measuring" in caplog.text
+    assert f"backward auto: conv2d takes {names[0]}" in caplog.text
+    expected = ops.conv2d(image, weight, algorithm=names[0])
+    assert torch.equal(output, expected)
+
+    monkeypatch.setattr(auto, "measure", lambda *_: pytest.fail("measured again"))
+    ops.conv2d(image, weight, algorithm="auto")  # from memory
+    auto.forget()
+    ops.conv2d(image, weight, algorithm="auto")  # from the file
+
+
+def test_another_shape_dtype_or_layout_is_another_choice(cache: Path) -> None:
+    image, weight = _tensors()
+    ops.conv2d(image, weight, algorithm="auto")
+    ops.conv2d(image[:2], weight, algorithm="auto")
+    ops.conv2d(image.double(), weight.double(), algorithm="auto")
+    ops.conv2d(image.contiguous(memory_format=torch.channels_last), weight, algorithm="auto")
+    ops.conv2d(image, weight, padding=1, algorithm="auto")
+    assert len(_entries(cache)) == 5
+
+
+def test_measuring_changes_nothing_of_the_callers() -> None:
+    mean, variance = torch.zeros(3), torch.ones(3)
+    image = torch.randn(4, 3, 5, 5)
+    before = torch.random.get_rng_state()
+    ops.batch_norm(image, mean, variance, training=True, algorithm="auto")
+    ops.dropout(image, algorithm="direct")  # draws once
+    after = torch.random.get_rng_state()
+    torch.random.set_rng_state(before)
+    ops.dropout(image, algorithm="direct")
+    assert torch.equal(torch.random.get_rng_state(), after)
+    expected = torch.zeros(3).lerp(image.mean((0, 2, 3)), 0.1)
+    torch.testing.assert_close(mean, expected)  # moved once
+
+
+def test_a_broken_file_is_replaced(cache: Path) -> None:
+    cache.parent.mkdir()
+    cache.write_text('{"half an ent', encoding="utf-8")
+    ops.conv2d(*_tensors(), algorithm="auto")
+    assert len(_entries(cache)) == 1
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing_but_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CNNEXP_CACHE", str(tmp_path / "file" / "below"))
+    assert ops.conv2d(*_tensors(), algorithm="auto").shape == (4, 8, 10, 10)
+
+
+def test_a_file_that_names_an_unknown_algorithm_is_measured_anew(cache: Path) -> None:
+    ops.conv2d(*_tensors(), algorithm="auto")
+    entries = _entries(cache)
+    for entry in entries.values():
+        entry["algorithm"] = "gone"
+    cache.write_text(json.dumps(entries), encoding="utf-8")
+    auto.forget()
+    ops.conv2d(*_tensors(), algorithm="auto")
+    assert {entry["algorithm"] for entry in _entries(cache).values()} <= MEASURED
+
+
+def test_where_nothing_can_be_measured_the_default_computes(cache: Path) -> None:
+    image, weight = _tensors()
+
+    def loss(w: torch.Tensor) -> torch.Tensor:
+        return ops.conv2d(image, w, algorithm="auto").square().sum()
+
+    grad = torch.func.grad(loss)(weight.detach())
+    expected = torch.autograd.grad(ops.conv2d(image, weight).square().sum(), weight)[0]
+    torch.testing.assert_close(grad, expected)
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(torch.autograd.grad(compiled(weight), weight)[0], expected)
+    assert ops.conv2d(image.to("meta"), weight.to("meta"), algorithm="auto").device.type == "meta"
+    assert not cache.exists()
+
+
+def test_wrong_arguments_are_refused_as_ever() -> None:
+    with pytest.raises(RuntimeError, match="channels"):
+        ops.conv2d(torch.randn(1, 2, 5, 5), torch.randn(3, 4, 3, 3), algorithm="auto")

@@ -1,0 +1,160 @@
+"""Which layers a forward pass calls, and how often, is the network's own affair."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import cnnexp.nn
+import cnnexp.tuning
+from cnnexp import ops
+from cnnexp.tuning import auto, measure
+from tests.nn.test_checkpoint import fake_times
+from tests.nn.test_layers import PAIRS
+
+
+@pytest.fixture(autouse=True)
+def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CNNEXP_CACHE", str(tmp_path))
+    monkeypatch.setattr(measure, "interleaved_times", fake_times())
+    auto.forget()
+    yield
+    auto.forget()
+
+
+class Net(nn.Module):
+    """Two layers that are called, and an extra one, called as ``use`` says."""
+
+    def __init__(self, extra: nn.Module, use: str) -> None:
+        super().__init__()
+        self.first, self.extra, self.last = nn.Conv2d(1, 2, 3, padding=1), extra, nn.Linear(2, 3)
+        self.use = use
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        if self.use == "twice":
+            self.extra(self.extra(x) if self.extra(x).shape == x.shape else x)
+        if self.use == ("training" if self.training else "evaluation"):
+            self.extra(x)
+        if self.use == "forward":  # past the hooks
+            self.extra.forward(x)
+        if self.use == "checkpoint":
+            checkpoint(self.extra, x, use_reentrant=True)
+            checkpoint(self.extra, x, use_reentrant=False)
+        return self.last(x.mean((2, 3)))
+
+
+def _extras() -> list[Any]:
+    """One layer of each class that takes an image."""
+    first = {name: (arguments, options) for name, arguments, options in reversed(PAIRS)}
+    return [
+        pytest.param(
+            name,
+            arguments,
+            {**options, "return_indices": False} if "return_indices" in options else options,
+            id=name,
+        )
+        for name, (arguments, options) in first.items()
+    ]
+
+
+USES = ("never", "evaluation", "training", "twice", "forward", "checkpoint")
+
+
+@pytest.mark.parametrize(("name", "arguments", "options"), _extras())
+def test_layers_that_are_not_called_keep_torchs_backward(
+    name: str, arguments: tuple[Any, ...], options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    images = torch.randn(2, 1, 7, 8)
+    for use in USES:
+        auto.forget()
+        caplog.clear()
+        extra = getattr(nn, name)(*arguments, **options)
+        network = cnnexp.nn.replace_layers(Net(extra, use), "auto")
+        with caplog.at_level(logging.INFO):
+            chosen = cnnexp.tuning.choose_algorithms(network, images)
+        assert list(chosen) == ["first", "extra", "last"]
+        unused = use in ("never", "evaluation")
+        said = "the forward pass in training does not call extra: native, torch's own backward"
+        assert (said in caplog.text) == unused, use
+        assert chosen["extra"] == "native" or not unused
+        # what is stored is read again, by a network made anew
+        again = cnnexp.nn.replace_layers(Net(getattr(nn, name)(*arguments, **options), use), "auto")
+        cnnexp.tuning.pin_algorithms(again, chosen)
+        assert cnnexp.nn.layer_algorithms(again) == chosen
+        for training in (True, False):
+            again.train(training)(images).sum().backward()
+
+
+def test_many_unused_layers_are_said_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    extra = nn.Sequential(*(nn.ReLU() for _ in range(9)))
+    network = cnnexp.nn.replace_layers(Net(extra, "never"), "auto")
+    with caplog.at_level(logging.INFO):
+        cnnexp.tuning.choose_algorithms(network, torch.randn(2, 1, 7, 8))
+    (line,) = [r.getMessage() for r in caplog.records if "does not call" in r.getMessage()]
+    assert "extra.0, extra.1, extra.2, extra.3, extra.4 and 4 more: native" in line
+
+
+def test_a_layer_of_several_calls_takes_what_is_the_fastest_for_all_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = {8: {"direct": 1.0, "im2col": 2.0}, 4: {"direct": 5.0, "im2col": 3.0, "native": 1.0}}
+
+    def times(op: str, arguments: Any, *_: Any) -> dict[str, float]:
+        return seconds[arguments[0].size(-1)] if op == "conv2d" else {"native": 1.0}
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x).mean() + self.conv(x[..., ::2, ::2]).mean()
+
+    monkeypatch.setattr(auto, "measure", times)
+    network = cnnexp.nn.replace_layers(Twice(), "auto")
+    chosen = cnnexp.tuning.choose_algorithms(network, torch.randn(1, 1, 8, 8))
+    assert chosen == {"conv": "im2col"}  # native does not take the first call
+    auto.forget()
+    chosen = cnnexp.tuning.choose_algorithms(network, torch.randn(1, 1, 8, 8))
+    assert chosen == {"conv": "im2col"}  # the seconds come from the file
+
+
+def test_a_compiled_network_is_measured_as_it_is_without_compiling() -> None:
+    network = cnnexp.nn.replace_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), "auto")
+    compiled = torch.compile(network, backend=lambda *_: pytest.fail("compiled"))
+    chosen = cnnexp.tuning.choose_algorithms(compiled, torch.randn(2, 1, 6, 6))  # pyright: ignore[reportArgumentType]
+    assert set(chosen) == {"_orig_mod.0"}
+    assert chosen["_orig_mod.0"] in ops.algorithm_names("conv2d")
+
+
+def test_the_first_choice_for_a_call_holds_with_and_without_gradients() -> None:
+    """So that a region that is computed twice does the same twice."""
+    image, weight = torch.randn(2, 2, 6, 6), torch.randn(3, 2, 3, 3, requires_grad=True)
+    names: list[str] = []
+    for first in (torch.no_grad, torch.enable_grad):
+        auto.forget()
+        algorithms = []
+        for mode in (first, torch.no_grad, torch.enable_grad):
+            with mode():
+                ops.conv2d(image, weight, algorithm="auto")
+                ops.conv2d(image.clone().requires_grad_(), weight, algorithm="auto")
+            algorithms.append({a.name for a in auto._ready.values()})
+        assert len(algorithms[0]) == 1
+        assert algorithms == algorithms[:1] * 3
+        names += algorithms[0]
+    assert names
+
+
+def test_a_momentum_that_changes_is_no_new_kind_of_call() -> None:
+    layer = cnnexp.nn.BatchNorm2d(2, momentum=None, algorithm="auto")
+    for _ in range(3):
+        layer(torch.randn(2, 2, 3, 3))
+    assert len(auto._ready) == 1
