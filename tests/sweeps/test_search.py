@@ -15,6 +15,7 @@ from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.resolvers import register_resolvers
 from cnnexp.execution import Job, run_job
 from cnnexp.sweeps import Ledger
+from cnnexp.sweeps.hydra import REPORT
 from cnnexp.sweeps.search import (
     Search,
     SearchSettings,
@@ -162,7 +163,7 @@ def test_searches_that_cannot_be(
 def _job(ledger: Ledger, *overrides: str) -> Job:
     register_resolvers()
     config = plain_config(Composer("train").compose([*SMALL, *overrides]))
-    return Job(config, str(ledger.folder(ledger.add(config, overrides))))
+    return Job(config, str(ledger.folder(ledger.add(config, overrides))), report=REPORT)
 
 
 def test_a_trial_that_falls_behind_is_pruned_and_the_study_is_told(empty_folder: Path) -> None:
