@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from cnnexp.config import ConfigError
 from cnnexp.config.dry_run import is_dry_run, scratch_folder
 from cnnexp.config.hydra_settings import folder_of, own_run_dir
-from cnnexp.runs import RunFolder, place
+from cnnexp.runs import RunFolder, claim_run_folder, place
 
 if TYPE_CHECKING:
     from cnnexp.training import TrainingJob
