@@ -17,6 +17,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from cnnexp.kernels.compilation import clock
 from cnnexp.runs import RunFolder
 from cnnexp.runs.files import SCRATCH
+from cnnexp.training.lightning_internals import (
+    ask_no_rank_for_sigterm,
+    begin_anew,
+    steps_logged,
+)
 from cnnexp.training.random_state import (
     random_state,
     restore_random_state,
@@ -61,7 +66,7 @@ class Checkpoints(Checkpoint):
         signals: StopSignals,
         every_n_steps: int | None = None,
         resume: Mapping[str, Any] | None = None,
-        check: Callable[[L.Trainer, L.LightningModule], None] = lambda trainer, module: None,
+        check: Callable[[L.Trainer, L.LightningModule], None] = lambda _trainer, _module: None,
         identity: str = "",
         keep: bool = True,
         ranks: Ranks = ALONE,
@@ -96,7 +101,7 @@ class Checkpoints(Checkpoint):
         if (
             self._ranks.count > 1
         ):  # it would ask the first rank for a SIGTERM at every batch, and wait
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+            ask_no_rank_for_sigterm(trainer)
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The same."""
@@ -112,7 +117,7 @@ class Checkpoints(Checkpoint):
         """Go on where the checkpoint was written, write one, stop: whichever is due."""
         if self._resume is not None:
             self._restore_random(self._resume)
-            _mend_loops(trainer, self._resume["batches_that_stepped"])
+            begin_anew(trainer, self._resume["batches_that_stepped"])
             self._saved_step = trainer.global_step
             self._resume = None
         if batch_idx % trainer.accumulate_grad_batches:  # gradients of earlier batches wait
@@ -170,7 +175,7 @@ class Checkpoints(Checkpoint):
             "batch": batch_idx,
             "step": trainer.global_step,
             "finished": finished,
-            "batches_that_stepped": _steps_logged(trainer),
+            "batches_that_stepped": steps_logged(trainer),
             "random": self._ranks.gather(random_state()),
             "logs": self._folder.log_sizes(),
             "seconds": self.seconds,
@@ -229,14 +234,3 @@ def _keep_as(file: Path, other: Path) -> None:
     except FileNotFoundError:
         return
     scratch.unlink(missing_ok=True)  # two names of one file: the system leaves both
-
-
-def _steps_logged(trainer: L.Trainer) -> int:
-    """What Lightning gives loggers as the step."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
-
-
-def _mend_loops(trainer: L.Trainer, steps: int) -> None:
-    """Undo what Lightning makes of a restart: a step too many, no plateau schedule at the epoch's end."""
-    trainer.fit_loop.epoch_loop._batches_that_stepped = steps
-    trainer.fit_loop._restarting = False
