@@ -14,7 +14,6 @@ from cnnexp import ops
 from cnnexp.geometry.pooling import DEAD
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu import conv_relu_pool as cpu
-from cnnexp.kernels.operators import pack
 
 PICTURES = Path(__file__).parent / "pictures"
 CELL = 34
@@ -98,7 +97,7 @@ def worked_example() -> tuple[str, str]:
 def fused_block() -> tuple[str, str]:
     """What the block keeps, and where the gradients go."""
     z = torch.tensor([[1.0, 3, -1, -2], [2, 0, -4, -1], [0, 1, 2, 2], [-3, 5, 1, 2]])
-    geometry = pack(WindowGeometry((4, 4), (2, 2), (2, 2)))
+    geometry = WindowGeometry((4, 4), (2, 2), (2, 2))
     image, one = z[None, None].requires_grad_(), torch.ones(1, 1, 1, 1)
     y = ops.conv_relu_pool(image, one)
     g = torch.tensor([[[[5.0, 6], [7, 8]]]])

@@ -16,6 +16,11 @@ from tests.warm_commands import run_warm
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One worker more than cores: many tests wait for processes that they have started."""
+    return (os.cpu_count() or 1) + 1
+
+
 def _share_cores() -> None:
     """Under pytest-xdist a worker has its share of the cores, and what it starts has it, too."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

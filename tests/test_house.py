@@ -40,8 +40,7 @@ def test_imports_point_down() -> None:
 
 def test_no_files_import_each_other_in_a_circle() -> None:
     graph = grimp.build_graph("cnnexp", cache_dir=None)
-    below = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
-    left = dict(below)
+    left = {m: graph.find_modules_directly_imported_by(m) - {m} for m in graph.modules}
     while free := {module for module, others in left.items() if not others & left.keys()}:
         left = {module: others for module, others in left.items() if module not in free}
     # what is left imports, directly or not, a circle; those that nobody there imports are no part of it

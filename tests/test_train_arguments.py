@@ -13,7 +13,8 @@ import yaml
 from cnnexp import train
 from cnnexp.config import Composer, ConfigError
 from cnnexp.config.hydra_settings import for_sweep
-from cnnexp.sweeps import Ledger
+from cnnexp.execution.folders import run_folder
+from cnnexp.sweeps import Ledger, command
 
 Typed = Callable[..., tuple[object, str, str]]
 CHECK = ("data=digits", "model=lenet5", "backward=direct", "accelerator=cpu", "validate_only=true")
@@ -83,8 +84,9 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         noted.append(config)
         return SimpleNamespace(data=images)
 
-    monkeypatch.setattr(train, "_checked", check)
-    monkeypatch.setattr(train, "warm_up", lambda: None)
+    monkeypatch.setattr(train, "checked_job", check)
+    monkeypatch.setattr(command, "checked_job", check)
+    monkeypatch.setattr(command, "warm_up", lambda: None)
     return noted
 
 
@@ -204,8 +206,8 @@ def test_a_config_that_says_multirun_sweeps_with_the_ledger(
 def test_folders_and_launcher_of_a_config_hold(mine: tuple[str, ...], empty_folder: Path) -> None:
     composer = Composer("train", config_dir=mine[1])
     config = composer.compose(["experiment=folders"])
-    assert train._run_folder(config).path == Path("own/run")
-    assert train._run_folder(composer.compose([])).path.parent == Path("outputs/train/seed_cnn")
+    assert run_folder(config).path == Path("own/run")
+    assert run_folder(composer.compose([])).path.parent == Path("outputs/train/seed_cnn")
     ours = ["hydra/launcher=local", "hydra.sweep.dir=${output_dir}/sweeps/${sweep.name}"]
     subdir = "hydra.sweep.subdir=${job_id:}"
     assert for_sweep(composer.whole(["seed=1,2"])) == [*ours, subdir]

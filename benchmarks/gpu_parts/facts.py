@@ -100,12 +100,11 @@ def _seconds(function: Callable[[], object], device: torch.device, times: int = 
 def _first_kernel(device: torch.device) -> float:
     from cnnexp.geometry.windows import WindowGeometry
     from cnnexp.kernels.gpu import conv_relu_pool as gpu
-    from cnnexp.kernels.operators import pack
 
     image = torch.randn(2, 3, 8, 8, device=device)
     if not gpu.has_kernels_for(image):
         raise NeedsCudaError("the kernels of the fused block are Triton's")
-    window = pack(WindowGeometry((8, 8), (2, 2), (2, 2)))
+    window = WindowGeometry((8, 8), (2, 2), (2, 2))
     start = time.perf_counter()
     output, _ = gpu.gpu_pool_forward(image, None, window, None)
     found = output.cpu()  # waits

@@ -13,7 +13,7 @@ from cnnexp import ops
 from cnnexp.kernels.cpu import conv_relu_pool as cpu
 from cnnexp.kernels.cpu import winograd
 from cnnexp.kernels.cpu.tables import pool_windows, receptive_fields
-from cnnexp.kernels.operators import pack
+from cnnexp.kernels.operators import flat_arguments
 from cnnexp.ops.conv_relu_pool import fused
 
 
@@ -51,7 +51,7 @@ def test_one_byte_a_pooled_element_is_kept_beside_input_and_weight(kind: str) ->
 def test_the_kernels_run(monkeypatch: pytest.MonkeyPatch, kind: str, c_in: int) -> None:
     """Not the parts in their place, and neither the dense gradients where the sparse ones pay."""
     calls: list[str] = []
-    for name in ("forward_few_channels", "forward", "grad_input", "grad_weight"):
+    for name in ("forward_few_channels", "forward", "winners_grad_input", "winners_grad_weight"):
         original = getattr(cpu, name)
 
         def counted(*arguments: object, name: str = name, original: object = original) -> object:
@@ -66,9 +66,9 @@ def test_the_kernels_run(monkeypatch: pytest.MonkeyPatch, kind: str, c_in: int) 
     if kind == "avg":
         assert calls == ["forward"]
     elif c_in == 3:
-        assert calls == ["forward_few_channels", "grad_input", "grad_weight"]
+        assert calls == ["forward_few_channels", "winners_grad_input", "winners_grad_weight"]
     else:
-        assert calls == ["forward", "grad_input", "grad_weight"]
+        assert calls == ["forward", "winners_grad_input", "winners_grad_weight"]
 
 
 def _forwards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -233,21 +233,46 @@ def test_the_operators_pass_torchs_own_check() -> None:
 
     conv = conv2d_geometry(image, weight, bias, 1, 1, 1, 1)
     pool = WindowGeometry(conv.output_size, (2, 2), (2, 2))
-    packed = pack(conv), pack(pool)
-    output, code = cpu.forward_few_channels(image, weight, bias, *packed)
+    records = conv, pool
+    output, code = cpu.forward_few_channels(image, weight, bias, *records)
     z = F.conv2d(image, weight, padding=1).contiguous(memory_format=torch.channels_last)
     checks = {
-        cpu.forward_few_channels: (image, weight, bias, *packed),
-        cpu.forward: (image, weight, bias, *packed, None),
-        winograd.forward_winograd: (image, weight, bias, *packed),
-        cpu.pool_spread: (output, code, packed[1], None),
-        cpu.pool_gather: (z, code, packed[1], None),
-        cpu.grad_weight: (output, code, image, *packed),
-        cpu.grad_input: (output, code, weight, *packed),
-        cpu.grad_bias: (output, code),
+        cpu.forward_few_channels: (image, weight, bias, *records),
+        cpu.forward: (image, weight, bias, *records, None),
+        winograd.forward_winograd: (image, weight, bias, *records),
+        cpu.pool_spread: (output, code, pool, None),
+        cpu.pool_gather: (z, code, pool, None),
+        cpu.winners_grad_weight: (output, code, image, *records),
+        cpu.winners_grad_input: (output, code, weight, *records),
+        cpu.winners_grad_bias: (output, code),
     }
     for operator, arguments in checks.items():
-        torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
+        flat = tuple(flat_arguments(arguments))
+        checked = operator.operator  # pyright: ignore[reportFunctionMemberAccess]
+        torch.library.opcheck(checked, flat, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dtype": torch.float16}, "float32 and float64 on cpu, not torch.float16 on cpu"),
+        ({"groups": 3}, "groups=1, not 3"),
+        ({"window": (16, 16)}, "at most 254 elements a window, not 256"),
+    ],
+    ids=["dtype", "groups", "window"],
+)
+def test_the_kernels_refuse_at_the_door_what_they_do_not_know(
+    change: dict[str, Any], message: str
+) -> None:
+    from cnnexp.geometry.convolution import Conv2dGeometry
+    from cnnexp.geometry.windows import WindowGeometry
+
+    image = torch.randn(1, 3, 18, 18, dtype=change.get("dtype", torch.float32))
+    weight = image.new_ones(3, 3 // change.get("groups", 1), 1, 1)
+    conv = Conv2dGeometry((18, 18), (1, 1), groups=change.get("groups", 1))
+    pool = WindowGeometry((18, 18), change.get("window", (2, 2)))
+    with pytest.raises(RuntimeError, match=message):
+        cpu.forward(image, weight, None, conv, pool, None)
 
 
 def test_tables_of_a_padded_window() -> None:

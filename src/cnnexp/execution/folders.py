@@ -16,7 +16,7 @@ from cnnexp.runs import RunFolder, claim_run_folder, place
 if TYPE_CHECKING:
     from cnnexp.training import TrainingJob
 
-__all__ = ["agreed_folder", "exit_code", "make_folder"]
+__all__ = ["agreed_folder", "exit_code", "make_folder", "run_folder"]
 
 
 def agreed_folder(config: DictConfig, job: TrainingJob) -> RunFolder:
@@ -24,13 +24,13 @@ def agreed_folder(config: DictConfig, job: TrainingJob) -> RunFolder:
     from cnnexp.training import connect_ranks
 
     if place() is None:
-        return _run_folder(config)
+        return run_folder(config)
     ranks = connect_ranks(job.parallel)
-    own = str(_run_folder(config)) if ranks.first else ""
+    own = str(run_folder(config)) if ranks.first else ""
     return RunFolder(ranks.from_first(own))
 
 
-def _run_folder(config: DictConfig) -> RunFolder:
+def run_folder(config: DictConfig) -> RunFolder:
     """A new folder for the run, or the one that hydra.run.dir names, if no run is in it."""
     if is_dry_run(config):
         return scratch_folder(named=own_run_dir(config))

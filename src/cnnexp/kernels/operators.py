@@ -1,30 +1,108 @@
-"""What the operators of the fused block have in common: how arguments travel, vmap, new images."""
+"""Kernels as torch operators, ``cnnexp::<name>``, which torch.compile and vmap can carry.
+
+An operator takes tensors and numbers only. A kernel takes the geometry of its windows as a typed record;
+here, and nowhere else, the record becomes a list of ints for torch's dispatcher and a record again.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import typing
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
 
-__all__ = ["new_image", "operator", "pack", "unpack"]
+__all__ = ["flat_arguments", "new_image", "operator"]
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
-def pack(geometry: WindowGeometry) -> list[int]:
-    """``geometry`` as the ints that the operators take."""
+def operator(
+    name: str, results: Callable[..., Any]
+) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
+    """Make a function the operator ``cnnexp::<name>``; it is called with positional arguments.
+
+    What torch registered is its attribute ``operator``. vmap maps over it by one call for each element.
+
+    Args:
+        name: Speaks for itself among the operators of all libraries.
+        results: Takes the same arguments, and gives empty tensors of the shapes, dtypes and memory
+            formats that the function returns.
+    """
+
+    def make(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+        hints = typing.get_type_hints(function)
+        kinds = [hints[parameter] for parameter in inspect.signature(function).parameters]
+
+        def with_records(
+            called: Callable[..., Any], unpack: Callable[..., Any], arguments: Sequence[Any]
+        ) -> Any:
+            both = zip(kinds, arguments, strict=True)
+            return called(*[unpack(k, tuple(a)) if _is_record(k) else a for k, a in both])
+
+        def flat(*arguments: Any) -> Any:
+            return with_records(function, _kept_record, arguments)
+
+        flat.__signature__ = _flat_signature(function, hints)  # pyright: ignore[reportFunctionMemberAccess]
+        made = torch.library.custom_op(f"cnnexp::{name}", flat, mutates_args=())
+        made.register_fake(lambda *arguments: with_records(results, _record, arguments))
+        made.register_vmap(lambda info, dims, *arguments: _one_by_one(made, dims, arguments))
+
+        @functools.wraps(function)
+        def call(*arguments: Any) -> Any:
+            return made(*flat_arguments(arguments))
+
+        vars(call)["operator"] = made
+        return call  # pyright: ignore[reportReturnType]
+
+    return make
+
+
+def flat_arguments(arguments: Sequence[Any]) -> list[Any]:
+    """``arguments`` as torch's dispatcher takes them: each record as a list of ints."""
+    return [_pack(a) if isinstance(a, WindowGeometry) else a for a in arguments]
+
+
+def _is_record(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, WindowGeometry)
+
+
+def _flat_signature(function: Callable[..., Any], hints: dict[str, Any]) -> inspect.Signature:
+    """The signature of ``function`` with lists of ints where it takes records."""
+    signature = inspect.signature(function)
+    parameters = [
+        parameter.replace(annotation=list[int] if _is_record(hints[name]) else hints[name])
+        for name, parameter in signature.parameters.items()
+    ]
+    return signature.replace(parameters=parameters, return_annotation=hints["return"])
+
+
+def _pack(geometry: WindowGeometry) -> list[int]:
+    """The attributes of ``geometry`` in their order, a pair as two ints."""
     g = geometry
-    return [*g.input_size, *g.kernel_size, *g.stride, *g.padding, *g.dilation, int(g.ceil_mode)]
+    numbers = [*g.input_size, *g.kernel_size, *g.stride, *g.padding, *g.dilation, int(g.ceil_mode)]
+    return [*numbers, g.groups, *g.extra] if isinstance(g, Conv2dGeometry) else numbers
 
 
-def operator(function: Callable[..., Any]) -> Any:
-    """``function`` as the operator ``cnnexp::<name>``, mapped over by one call for each element."""
-    name = f"cnnexp::{function.__name__}"
-    made = torch.library.custom_op(name, function, mutates_args=())
-    made.register_vmap(lambda info, dims, *arguments: _one_by_one(made, dims, arguments))
-    return made
+def _record(kind: type[WindowGeometry], numbers: Sequence[int]) -> WindowGeometry:
+    """The record of ``kind`` that :func:`_pack` made ``numbers`` of."""
+    pairs = [(numbers[i], numbers[i + 1]) for i in range(0, 10, 2)]
+    if not issubclass(kind, Conv2dGeometry):
+        return kind(*pairs, ceil_mode=bool(numbers[10]))
+    groups, extra = numbers[11], (numbers[12], numbers[13])
+    return kind(*pairs, ceil_mode=bool(numbers[10]), groups=groups, extra=extra)
+
+
+_kept_record = functools.lru_cache(maxsize=256)(
+    _record
+)  # of known numbers: a graph may leave them open
 
 
 def _one_by_one(function: Any, dims: Sequence[int | None], arguments: Sequence[Any]) -> Any:
@@ -39,12 +117,6 @@ def _one_by_one(function: Any, dims: Sequence[int | None], arguments: Sequence[A
     if isinstance(results[0], tuple):
         return tuple(torch.stack(each) for each in zip(*results, strict=True)), (0, 0)
     return torch.stack(results), 0
-
-
-def unpack(kind: type[Any], numbers: Sequence[int]) -> Any:
-    """The geometry of ``kind`` that ``pack`` made ``numbers`` of."""
-    pairs = [(numbers[i], numbers[i + 1]) for i in range(0, 10, 2)]
-    return kind(*pairs, ceil_mode=bool(numbers[10]))
 
 
 def new_image(like: Tensor, channels: int, size: tuple[int, int], dtype: Any = None) -> Tensor:

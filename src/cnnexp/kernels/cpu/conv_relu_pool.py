@@ -1,14 +1,12 @@
-"""The CPU kernels of the fused block as torch operators, which torch.compile and vmap can carry.
+"""The CPU kernels of the fused block as torch operators: who is let in, and what each is handed.
 
-Tensors are images (N, C, H, W) in channels_last memory; what a kernel needs to know of shapes
-travels as lists of ints, see ``operators.pack``. numba compiles at the first call (some seconds, once a
-machine) and is imported only then.
+Tensors are images (N, C, H, W) in channels_last memory. numba compiles at the first call (some seconds,
+once a machine) and is imported only then.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,18 +16,22 @@ from torch.nn import functional as F
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu.tables import pool_windows, receptive_fields
-from cnnexp.kernels.operators import new_image, operator, unpack
+from cnnexp.kernels.limits import pool_refusal
+from cnnexp.kernels.operators import new_image, operator
 
 __all__ = [
+    "FEW_CHANNELS",
     "array_of",
     "bias_of",
     "forward",
     "forward_few_channels",
-    "grad_bias",
-    "grad_input",
-    "grad_weight",
     "pool_gather",
     "pool_spread",
+    "pooled_and_code",
+    "refusal",
+    "winners_grad_bias",
+    "winners_grad_input",
+    "winners_grad_weight",
 ]
 
 # How finely sums over the batch are split at most: a constant, so that the number of threads
@@ -37,6 +39,22 @@ __all__ = [
 _PARTS = 16
 _CACHED_BYTES = 1 << 21  # of a convolution's output that is pooled while the caches hold it
 FEW_CHANNELS = 16  # of the input; below, vectors run along the output channels
+
+
+def refusal(input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry, average: bool) -> str | None:
+    """Why these kernels do not take such a block, in words; None if they do."""
+    if input.device.type != "cpu" or input.dtype not in (torch.float32, torch.float64):
+        return f"float32 and float64 on cpu, not {input.dtype} on {input.device.type}"
+    if conv.groups != 1:
+        return f"groups=1, not {conv.groups}"
+    return pool_refusal(pool, average)
+
+
+def _admit(image: Tensor, pool: WindowGeometry, conv: Conv2dGeometry, average: bool) -> None:
+    if reason := refusal(image, conv, pool, average):
+        raise RuntimeError(
+            f"the CPU kernels of conv_relu_pool take {reason}; use algorithm='direct'"
+        )
 
 
 def array_of(image: Tensor) -> np.ndarray:
@@ -49,13 +67,27 @@ def bias_of(bias: Tensor | None, image: Tensor) -> np.ndarray:
     return (image.new_zeros(image.size(1)) if bias is None else bias.detach().contiguous()).numpy()
 
 
-@operator
+def pooled_and_code(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: Conv2dGeometry,
+    pool: WindowGeometry,
+    divisor: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Empty results of a forward: (N, C_out, P, Q) in the dtype of ``input``, and in uint8."""
+    _admit(input, pool, conv, average=divisor is not None)
+    c_out, size = weight.size(0), pool.output_size
+    return new_image(input, c_out, size), new_image(input, c_out, size, torch.uint8)
+
+
+@operator("conv_relu_pool_forward", pooled_and_code)
 def forward(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    conv: list[int],
-    pool: list[int],
+    conv: Conv2dGeometry,
+    pool: WindowGeometry,
     divisor: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """X (N, C_in, H, W) → pooled ReLU of its convolution (N, C_out, P, Q) and its code, uint8.
@@ -66,17 +98,15 @@ def forward(
     """
     from cnnexp.kernels.cpu import pooling
 
-    geometry, windows = unpack(Conv2dGeometry, conv), unpack(WindowGeometry, pool)
+    output, code = pooled_and_code(input, weight, bias, conv, pool, divisor)
     n, c_out = input.size(0), weight.size(0)
-    output = new_image(input, c_out, windows.output_size)
-    code = new_image(input, c_out, windows.output_size, torch.uint8)
-    input, padding, windows = _without_unread(input, geometry, windows)
+    input, padding, windows = _without_unread(input, conv, pool)
     rows, columns = windows.input_size
     together = max(1, _CACHED_BYTES // (c_out * rows * columns * input.element_size()))
     biases, table = bias_of(bias, output), pool_windows(windows)
     for begin in range(0, n, together):
         part = slice(begin, begin + together)
-        z = F.conv2d(input[part], weight, None, geometry.stride, padding, geometry.dilation)
+        z = F.conv2d(input[part], weight, None, conv.stride, padding, conv.dilation)
         arguments = array_of(z), biases, table
         if divisor is None:
             pooling.max_forward(*arguments, array_of(output[part]), array_of(code[part]))
@@ -109,36 +139,43 @@ def _without_unread(
     return image, (0, 0), dataclasses.replace(pool, input_size=tuple(needed), ceil_mode=True)
 
 
-@operator
+@operator("conv_relu_max_pool_forward_few_channels", pooled_and_code)
 def forward_few_channels(
-    input: Tensor, weight: Tensor, bias: Tensor | None, conv: list[int], pool: list[int]
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: Conv2dGeometry,
+    pool: WindowGeometry,
 ) -> tuple[Tensor, Tensor]:
     """X (N, C_in, H, W) → max-pooled ReLU of its convolution (N, C_out, P, Q) and its code, uint8."""
     from cnnexp.kernels.cpu import sparse
 
-    geometry, windows = unpack(Conv2dGeometry, conv), unpack(WindowGeometry, pool)
+    output, code = pooled_and_code(input, weight, bias, conv, pool)
     c_out, c_in = weight.size(0), weight.size(1)
-    output = new_image(input, c_out, windows.output_size)
-    code = new_image(input, c_out, windows.output_size, torch.uint8)
     kernels = weight.detach().permute(2, 3, 1, 0).reshape(-1, c_out).contiguous().numpy()
     biases = bias_of(bias, output)
-    fields = receptive_fields(geometry, windows, c_in)
+    fields = receptive_fields(conv, pool, c_in)
     sparse.forward_few_channels(
-        array_of(input), kernels, biases, *fields, array_of(output), array_of(code)
+        array_of(input), kernels, biases, fields, array_of(output), array_of(code)
     )
     return output, code
 
 
-@operator
+def _spread_image(
+    grad_output: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None
+) -> Tensor:
+    return new_image(grad_output, grad_output.size(1), pool.input_size)
+
+
+@operator("conv_relu_pool_spread", _spread_image)
 def pool_spread(
-    grad_output: Tensor, code: Tensor, pool: list[int], divisor: Tensor | None
+    grad_output: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None
 ) -> Tensor:
     """∂L/∂(pooled) (N, C_out, P, Q) → ∂L/∂(convolution's output) (N, C_out, H, W)."""
     from cnnexp.kernels.cpu import pooling
 
-    geometry = unpack(WindowGeometry, pool)
-    image = new_image(grad_output, grad_output.size(1), geometry.input_size)
-    arguments = array_of(grad_output), array_of(code), pool_windows(geometry)
+    image = _spread_image(grad_output, code, pool, divisor)
+    arguments = array_of(grad_output), array_of(code), pool_windows(pool)
     if divisor is None:
         pooling.max_spread(*arguments, array_of(image))
     else:
@@ -146,14 +183,19 @@ def pool_spread(
     return image
 
 
-@operator
-def pool_gather(image: Tensor, code: Tensor, pool: list[int], divisor: Tensor | None) -> Tensor:
+def _gathered(image: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None) -> Tensor:
+    return new_image(image, image.size(1), pool.output_size)
+
+
+@operator("conv_relu_pool_gather", _gathered)
+def pool_gather(
+    image: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None
+) -> Tensor:
     """The transpose of ``pool_spread``: (N, C_out, H, W) → (N, C_out, P, Q)."""
     from cnnexp.kernels.cpu import pooling
 
-    geometry = unpack(WindowGeometry, pool)
-    output = new_image(image, image.size(1), geometry.output_size)
-    arguments = array_of(image), array_of(code), pool_windows(geometry)
+    output = _gathered(image, code, pool, divisor)
+    arguments = array_of(image), array_of(code), pool_windows(pool)
     if divisor is None:
         pooling.max_gather(*arguments, array_of(output))
     else:
@@ -161,21 +203,29 @@ def pool_gather(image: Tensor, code: Tensor, pool: list[int], divisor: Tensor | 
     return output
 
 
-@operator
-def grad_weight(
-    grad_output: Tensor, code: Tensor, input: Tensor, conv: list[int], pool: list[int]
+def _kernel_of(
+    grad_output: Tensor, code: Tensor, input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
+) -> Tensor:
+    _admit(input, pool, conv, average=False)
+    made = input.new_empty(grad_output.size(1), *conv.kernel_size, input.size(1))
+    return made.permute(0, 3, 1, 2)
+
+
+@operator("conv_relu_max_pool_grad_weight", _kernel_of)
+def winners_grad_weight(
+    grad_output: Tensor, code: Tensor, input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
 ) -> Tensor:
     """∂L/∂w (C_out, C_in, K_h, K_w) from ∂L/∂(pooled), its code and x: (N, C_in, H, W)."""
     from cnnexp.kernels.cpu import sparse
 
-    geometry, windows = unpack(Conv2dGeometry, conv), unpack(WindowGeometry, pool)
+    _admit(input, pool, conv, average=False)
     c_out, c_in = grad_output.size(1), input.size(1)
-    fields = receptive_fields(geometry, windows, c_in)
-    row = c_in * geometry.kernel_size[0] * geometry.kernel_size[1]
+    fields = receptive_fields(conv, pool, c_in)
+    row = c_in * conv.kernel_size[0] * conv.kernel_size[1]
     arrays = array_of(input), array_of(code), array_of(grad_output)
     if c_in < FEW_CHANNELS:
         parts = input.new_empty(_PARTS, -(-row // 4) * 4, c_out)
-        sparse.grad_weight_few_channels(*arrays, *fields, parts.numpy())
+        sparse.grad_weight_few_channels(*arrays, fields, parts.numpy())
         weight = parts.sum(0)[:row].t().contiguous()
     else:
         positions = len(fields.places)
@@ -183,76 +233,41 @@ def grad_weight(
         blocks = -(-c_out // 16)
         tasks = max(1, min(_PARTS // blocks, input.size(0) // together))
         parts = input.new_empty(tasks, c_out, row)
-        sparse.grad_weight(*arrays, *fields, together, parts.numpy())
+        sparse.grad_weight(*arrays, fields, together, parts.numpy())
         weight = parts.sum(0) if tasks > 1 else parts[0]
-    return weight.reshape(c_out, *geometry.kernel_size, c_in).permute(0, 3, 1, 2)
+    return weight.reshape(c_out, *conv.kernel_size, c_in).permute(0, 3, 1, 2)
 
 
-@operator
-def grad_input(
-    grad_output: Tensor, code: Tensor, weight: Tensor, conv: list[int], pool: list[int]
+def _image_of(
+    grad_output: Tensor, code: Tensor, weight: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
+) -> Tensor:
+    _admit(grad_output, pool, conv, average=False)
+    return new_image(grad_output, weight.size(1), conv.input_size)
+
+
+@operator("conv_relu_max_pool_grad_input", _image_of)
+def winners_grad_input(
+    grad_output: Tensor, code: Tensor, weight: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
 ) -> Tensor:
     """∂L/∂x (N, C_in, H, W) from ∂L/∂(pooled), its code and w."""
     from cnnexp.kernels.cpu import sparse
 
-    geometry, windows = unpack(Conv2dGeometry, conv), unpack(WindowGeometry, pool)
-    grad = new_image(grad_output, weight.size(1), geometry.input_size)
-    fields = receptive_fields(geometry, windows, weight.size(1))
+    grad = _image_of(grad_output, code, weight, conv, pool)
+    fields = receptive_fields(conv, pool, weight.size(1))
     arrays = array_of(weight), array_of(code), array_of(grad_output)
-    sparse.grad_input(*arrays, *fields, array_of(grad))
+    sparse.grad_input(*arrays, fields, array_of(grad))
     return grad
 
 
-@operator
-def grad_bias(grad_output: Tensor, code: Tensor) -> Tensor:
+def _bias_like(grad_output: Tensor, code: Tensor) -> Tensor:
+    return grad_output.new_empty(grad_output.size(1))
+
+
+@operator("conv_relu_max_pool_grad_bias", _bias_like)
+def winners_grad_bias(grad_output: Tensor, code: Tensor) -> Tensor:
     """∂L/∂b (C_out,) from ∂L/∂(pooled) and its code."""
     from cnnexp.kernels.cpu import sparse
 
     parts = grad_output.new_empty(_PARTS, grad_output.size(1))
     sparse.grad_bias(array_of(code), array_of(grad_output), parts.numpy())
     return parts.sum(0)
-
-
-@forward.register_fake
-def _(
-    input: Tensor, weight: Tensor, bias: Any, conv: list[int], pool: list[int], divisor: Any
-) -> tuple[Tensor, Tensor]:
-    size, c_out = unpack(WindowGeometry, pool).output_size, weight.size(0)
-    return new_image(input, c_out, size), new_image(input, c_out, size, torch.uint8)
-
-
-@forward_few_channels.register_fake
-def _(
-    input: Tensor, weight: Tensor, bias: Any, conv: list[int], pool: list[int]
-) -> tuple[Tensor, Tensor]:
-    size, c_out = unpack(WindowGeometry, pool).output_size, weight.size(0)
-    return new_image(input, c_out, size), new_image(input, c_out, size, torch.uint8)
-
-
-@pool_spread.register_fake
-def _(grad_output: Tensor, code: Tensor, pool: list[int], divisor: Any) -> Tensor:
-    return new_image(grad_output, grad_output.size(1), unpack(WindowGeometry, pool).input_size)
-
-
-@pool_gather.register_fake
-def _(image: Tensor, code: Tensor, pool: list[int], divisor: Any) -> Tensor:
-    return new_image(image, image.size(1), unpack(WindowGeometry, pool).output_size)
-
-
-@grad_weight.register_fake
-def _(grad_output: Tensor, code: Tensor, input: Tensor, conv: list[int], pool: list[int]) -> Tensor:
-    kernel = unpack(Conv2dGeometry, conv).kernel_size
-    made = input.new_empty(grad_output.size(1), *kernel, input.size(1))
-    return made.permute(0, 3, 1, 2)
-
-
-@grad_input.register_fake
-def _(
-    grad_output: Tensor, code: Tensor, weight: Tensor, conv: list[int], pool: list[int]
-) -> Tensor:
-    return new_image(grad_output, weight.size(1), unpack(Conv2dGeometry, conv).input_size)
-
-
-@grad_bias.register_fake
-def _(grad_output: Tensor, code: Tensor) -> Tensor:
-    return grad_output.new_empty(grad_output.size(1))

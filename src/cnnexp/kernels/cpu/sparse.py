@@ -12,12 +12,22 @@ its window begins. A 2×2 pool thus leaves a quarter of the products that a dens
 less what the ReLU stopped.
 
 Compiled by numba on first use and kept in its cache. Arrays are contiguous and in the order
-(N, height, width, channel), x unpadded, w (C_out, K_h, K_w, C_in). ``places`` (P·Q, K): the offset
-of a receptive field in one padded image laid out flat, −1 where the window's element is off the
-image. A receptive field consists of pieces of ``length`` contiguous numbers: ``rows`` of them,
-``step`` apart, from each of the beginnings ``groups`` on; a kernel is all of them in a row.
-``padded`` (4): height and width with padding, and the padding above and to the left. Work is split
-by the shapes alone, never by the number of threads: the order of every sum is the same on every run.
+(N, height, width, channel), x unpadded, w (C_out, K_h, K_w, C_in). ``fields`` says where the receptive
+fields stand, see ``tables.ReceptiveFields``. Work is split by the shapes alone, never by the number of
+threads: the order of every sum is the same on every run.
+
+Loops (outermost first), and what stays in registers:
+
+    forward_few_channels      image, position, four elements of its window, o    four sums over o
+    grad_weight               part of the batch × 16 o, image, position          a row of the kernel
+    grad_weight_few_channels  part of the batch, 16 positions, four weights      four sums over o
+    grad_input                image, position, element of its window             a row of the field
+
+Products: C_in·K_h·K_w for each element that is alive; where C_in is small, for each element of each window
+and all C_out, since vectors along o are fuller than those along a short row.
+Each image is read once and padded into a buffer that the cache holds; code and ∂L/∂y are read once, one
+byte and one number an element. ``python benchmarks/kernels.py`` times each kernel beside the library's dense
+one (benchmarks/results/kernels.csv).
 """
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
@@ -50,24 +60,24 @@ def _pad_into(image, padded, buffer):  # type: ignore[no-untyped-def]
 
 
 @njit(**COMPILE)
-def _reads(groups, rows, step, length):  # type: ignore[no-untyped-def]
+def _reads(fields):  # type: ignore[no-untyped-def]
     """Where each number of a receptive field stands, from its beginning."""
-    reads = np.empty(groups.size * rows * length, np.int64)
+    rows, length = fields.rows, fields.length
+    reads = np.empty(fields.groups.size * rows * length, np.int64)
     for i in range(reads.size):
         piece = i // length
-        reads[i] = groups[piece // rows] + piece % rows * step + i % length
+        reads[i] = fields.groups[piece // rows] + piece % rows * fields.step + i % length
     return reads
 
 
 @njit(parallel=True, **COMPILE)
-def forward_few_channels(
-    x, kernels, bias, places, groups, rows, step, length, padded, output, code
-):  # type: ignore[no-untyped-def]
+def forward_few_channels(x, kernels, bias, fields, output, code):  # type: ignore[no-untyped-def]
     """Convolution, bias, ReLU and max-pool of few input channels: z is never written.
 
     ``kernels`` (K_h·K_w·C_in, C_out); results as those of ``pooling.max_forward``.
     """
     n_all, c_out = output.shape[0], output.shape[3]
+    places, padded = fields.places, fields.padded
     positions, window = places.shape
     outputs, codes = output.reshape(n_all, positions, c_out), code.reshape(n_all, positions, c_out)
     c_in, size = x.shape[3], kernels.shape[0]
@@ -75,8 +85,8 @@ def forward_few_channels(
     for n in prange(n_all):
         image = np.zeros(padded[0] * padded[1] * c_in, x.dtype)
         _pad_into(x[n], padded, image)
-        reads, offsets = _reads(groups, rows, step, length), np.arange(size) * c_out
-        fields = np.zeros(4 * size, x.dtype)
+        reads, offsets = _reads(fields), np.arange(size) * c_out
+        patches = np.zeros(4 * size, x.dtype)
         sums = np.empty((4, c_out), x.dtype)
         all_sums = sums.reshape(-1)
         for position in range(positions):
@@ -88,12 +98,12 @@ def forward_few_channels(
                 for k in range(4):
                     inside = begin + k < window and places[position, begin + k] >= 0
                     start = places[position, begin + k] if inside else 0
-                    field, row = fields[k * size : (k + 1) * size], sums[k]
+                    patch, row = patches[k * size : (k + 1) * size], sums[k]
                     for i in range(size):
-                        field[i] = image[start + reads[i]] if inside else 0
+                        patch[i] = image[start + reads[i]] if inside else 0
                     for o in range(c_out):
                         row[o] = bias[o] if inside else -np.inf
-                four_weighted_sums(all_sums, 0, flat, offsets, fields, size, c_out)
+                four_weighted_sums(all_sums, 0, flat, offsets, patches, size, c_out)
                 k = np.uint8(begin)
                 s0, s1, s2, s3 = sums[0], sums[1], sums[2], sums[3]
                 for o in range(c_out):
@@ -107,12 +117,14 @@ def forward_few_channels(
 
 
 @njit(parallel=True, **COMPILE)
-def grad_weight(x, code, grad_output, places, groups, rows, step, length, padded, together, parts):  # type: ignore[no-untyped-def]
+def grad_weight(x, code, grad_output, fields, together, parts):  # type: ignore[no-untyped-def]
     """∂L/∂w in ``parts`` (tasks, C_out, K_h·K_w·C_in), whose sum over the first axis it is.
 
     ``together``: how many images share one list of gradients, so that the lists are long enough.
     """
     n_all, _, _, c_in = x.shape
+    places, padded = fields.places, fields.padded
+    groups, rows, step, length = fields.groups, fields.rows, fields.step, fields.length
     positions = places.shape[0]
     c_out = code.shape[-1]
     codes = code.reshape(n_all, positions, c_out)
@@ -163,14 +175,13 @@ def grad_weight(x, code, grad_output, places, groups, rows, step, length, padded
 
 
 @njit(parallel=True, **COMPILE)
-def grad_weight_few_channels(
-    x, code, grad_output, places, groups, rows, step, length, padded, parts
-):  # type: ignore[no-untyped-def]
+def grad_weight_few_channels(x, code, grad_output, fields, parts):  # type: ignore[no-untyped-def]
     """As ``grad_weight`` for few input channels, with output channels along the vectors.
 
     ``parts`` (tasks, K_h·K_w·C_in rounded up to a multiple of 4, C_out).
     """
     n_all, _, _, c_in = x.shape
+    places, padded = fields.places, fields.padded
     positions, window = places.shape
     c_out = code.shape[-1]
     codes = code.reshape(n_all, positions, c_out)
@@ -179,7 +190,7 @@ def grad_weight_few_channels(
         parts[part] = 0
         total = parts[part].reshape(-1)
         image = np.zeros(padded[0] * padded[1] * c_in, x.dtype)
-        reads = _reads(groups, rows, step, length)
+        reads = _reads(fields)
         most = _BLOCK * window
         shares = np.empty((most, c_out), x.dtype)  # g[o] where offset k won, else 0
         all_shares = shares.reshape(-1)
@@ -208,9 +219,11 @@ def grad_weight_few_channels(
 
 
 @njit(parallel=True, **COMPILE)
-def grad_input(weight, code, grad_output, places, groups, rows, step, length, padded, grad):  # type: ignore[no-untyped-def]
+def grad_input(weight, code, grad_output, fields, grad):  # type: ignore[no-untyped-def]
     """∂L/∂x in ``grad`` (N, H, W, C_in)."""
     n_all, height, width, c_in = grad.shape
+    places, padded = fields.places, fields.padded
+    groups, rows, step, length = fields.groups, fields.rows, fields.step, fields.length
     positions, window = places.shape
     c_out = code.shape[-1]
     codes = code.reshape(n_all, positions, c_out)

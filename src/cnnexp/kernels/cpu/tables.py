@@ -72,7 +72,20 @@ def pool_windows(pool: WindowGeometry) -> np.ndarray:
 
 
 class ReceptiveFields(NamedTuple):
-    """See ``cnnexp.kernels.cpu.sparse`` for what each is."""
+    """Where the receptive fields stand that the elements of pooling windows were computed from.
+
+    A field consists of pieces of ``length`` contiguous numbers: ``rows`` of them, ``step`` apart, from
+    each of the beginnings ``groups`` on; a kernel is all of them in a row.
+
+    Attributes:
+        places: (P·Q, K) the offset of each field in one padded image laid out flat, −1 where the
+            element of the window is off the image.
+        groups: Where, from the beginning of a field, its groups of pieces begin.
+        rows: Pieces a group.
+        step: From one piece of a group to the next.
+        length: Numbers a piece.
+        padded: (4,) height and width with padding, and the padding above and to the left.
+    """
 
     places: np.ndarray
     groups: np.ndarray

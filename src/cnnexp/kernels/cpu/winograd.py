@@ -28,7 +28,7 @@ from torch import Tensor
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu import conv_relu_pool as cpu
-from cnnexp.kernels.operators import new_image, operator, unpack
+from cnnexp.kernels.operators import operator
 
 __all__ = ["forward_winograd", "has_tiles"]
 
@@ -52,24 +52,26 @@ def has_tiles(conv: Conv2dGeometry, pool: WindowGeometry, c_in: int, c_out: int)
     )
 
 
-@operator
+@operator("conv_relu_max_pool_forward_winograd", cpu.pooled_and_code)
 def forward_winograd(
-    input: Tensor, weight: Tensor, bias: Tensor | None, conv: list[int], pool: list[int]
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: Conv2dGeometry,
+    pool: WindowGeometry,
 ) -> tuple[Tensor, Tensor]:
     """X (N, C_in, H, W) → max-pooled ReLU of its convolution (N, C_out, P, Q) and its code, uint8."""
     from cnnexp.kernels.cpu import winograd_kernels
 
-    geometry, windows = unpack(Conv2dGeometry, conv), unpack(WindowGeometry, pool)
-    (n, c_in), (rows, columns) = input.shape[:2], windows.output_size
-    output = new_image(input, weight.size(0), windows.output_size)
-    code = new_image(input, weight.size(0), windows.output_size, torch.uint8)
+    output, code = cpu.pooled_and_code(input, weight, bias, conv, pool)
+    (n, c_in), (rows, columns) = input.shape[:2], pool.output_size
     together = -(-_TILES_TOGETHER // (rows * columns))
     checks = input.new_zeros(-(-n // together), _LANES)
     winograd_kernels.max_forward(
         cpu.array_of(input),
         _transformed(weight).view(16, c_in, -1).numpy(),
         cpu.bias_of(bias, output),
-        np.array(geometry.padding),
+        np.array(conv.padding),
         together,
         cpu.array_of(output),
         cpu.array_of(code),
@@ -84,11 +86,3 @@ def _transformed(weight: Tensor) -> Tensor:
     """G w Gᵀ for all pairs of channels: (C_out, C_in, 3, 3) → (16, C_in·C_out)."""
     one = weight.new_tensor(_G)
     return torch.kron(one, one) @ weight.detach().permute(2, 3, 1, 0).reshape(9, -1)
-
-
-@forward_winograd.register_fake
-def _(
-    input: Tensor, weight: Tensor, bias: object, conv: list[int], pool: list[int]
-) -> tuple[Tensor, Tensor]:
-    size, c_out = unpack(WindowGeometry, pool).output_size, weight.size(0)
-    return new_image(input, c_out, size), new_image(input, c_out, size, torch.uint8)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from cnnexp.environment import variable
 from cnnexp.geometry.windows import WindowGeometry
-from cnnexp.kernels.operators import new_image, operator, unpack
+from cnnexp.kernels.limits import pool_refusal
+from cnnexp.kernels.operators import new_image, operator
 
 __all__ = ["gpu_pool_forward", "gpu_pool_gather", "gpu_pool_spread", "has_kernels_for"]
 
@@ -34,38 +35,57 @@ def _interpreted() -> bool:
     return variable("TRITON_INTERPRET") == "1"
 
 
-@operator
+def _pooled_and_code(
+    image: Tensor, bias: Tensor | None, pool: WindowGeometry, divisor: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    if reason := pool_refusal(pool, average=divisor is not None):
+        raise RuntimeError(
+            f"the GPU kernels of conv_relu_pool take {reason}; use algorithm='direct'"
+        )
+    size, channels = pool.output_size, image.size(1)
+    return new_image(image, channels, size), new_image(image, channels, size, torch.uint8)
+
+
+@operator("gpu_bias_relu_pool_forward", _pooled_and_code)
 def gpu_pool_forward(
-    image: Tensor, bias: Tensor | None, pool: list[int], divisor: Tensor | None
+    image: Tensor, bias: Tensor | None, pool: WindowGeometry, divisor: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Convolution's output without bias (N, C, H, W) → pooled ReLU of it (N, C, P, Q), its code."""
-    geometry = unpack(WindowGeometry, pool)
-    output = new_image(image, image.size(1), geometry.output_size)
-    code = new_image(image, image.size(1), geometry.output_size, torch.uint8)
+    output, code = _pooled_and_code(image, bias, pool, divisor)
     tensors = _in_order(image), image if bias is None else bias.detach().contiguous()
     results = output, code
-    _launch("pool_forward", tensors, divisor, results, geometry, HAS_BIAS=bias is not None)
+    _launch("pool_forward", tensors, divisor, results, pool, HAS_BIAS=bias is not None)
     return output, code
 
 
-@operator
+def _spread_image(
+    grad_output: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None
+) -> Tensor:
+    return new_image(grad_output, grad_output.size(1), pool.input_size)
+
+
+@operator("gpu_bias_relu_pool_spread", _spread_image)
 def gpu_pool_spread(
-    grad_output: Tensor, code: Tensor, pool: list[int], divisor: Tensor | None
+    grad_output: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None
 ) -> Tensor:
     """∂L/∂(pooled) (N, C, P, Q) → ∂L/∂(convolution's output) (N, C, H, W)."""
-    geometry = unpack(WindowGeometry, pool)
-    image = new_image(grad_output, grad_output.size(1), geometry.input_size)
+    image = _spread_image(grad_output, code, pool, divisor)
     tensors = _in_order(grad_output), _in_order(code)
-    _launch("pool_spread", tensors, divisor, (image,), geometry)
+    _launch("pool_spread", tensors, divisor, (image,), pool)
     return image
 
 
-@operator
-def gpu_pool_gather(image: Tensor, code: Tensor, pool: list[int], divisor: Tensor | None) -> Tensor:
+def _gathered(image: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None) -> Tensor:
+    return new_image(image, image.size(1), pool.output_size)
+
+
+@operator("gpu_bias_relu_pool_gather", _gathered)
+def gpu_pool_gather(
+    image: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None
+) -> Tensor:
     """The transpose of ``gpu_pool_spread``: (N, C, H, W) → (N, C, P, Q)."""
-    geometry = unpack(WindowGeometry, pool)
-    output = new_image(image, image.size(1), geometry.output_size)
-    _launch("pool_gather", (_in_order(image), _in_order(code)), divisor, (output,), geometry)
+    output = _gathered(image, code, pool, divisor)
+    _launch("pool_gather", (_in_order(image), _in_order(code)), divisor, (output,), pool)
     return output
 
 
@@ -120,19 +140,3 @@ def _sum_type(dtype: torch.dtype) -> Any:
     import triton.language as tl
 
     return tl.float64 if dtype == torch.float64 else tl.float32
-
-
-@gpu_pool_forward.register_fake
-def _(image: Tensor, bias: Any, pool: list[int], divisor: Any) -> tuple[Tensor, Tensor]:
-    size, channels = unpack(WindowGeometry, pool).output_size, image.size(1)
-    return new_image(image, channels, size), new_image(image, channels, size, torch.uint8)
-
-
-@gpu_pool_spread.register_fake
-def _(grad_output: Tensor, code: Tensor, pool: list[int], divisor: Any) -> Tensor:
-    return new_image(grad_output, grad_output.size(1), unpack(WindowGeometry, pool).input_size)
-
-
-@gpu_pool_gather.register_fake
-def _(image: Tensor, code: Tensor, pool: list[int], divisor: Any) -> Tensor:
-    return new_image(image, image.size(1), unpack(WindowGeometry, pool).output_size)

@@ -35,7 +35,7 @@ from cnnexp.geometry.windows import IntPair, WindowGeometry
 from cnnexp.kernels.cpu import conv_relu_pool as cpu
 from cnnexp.kernels.cpu.winograd import forward_winograd, has_tiles
 from cnnexp.kernels.gpu import conv_relu_pool as gpu
-from cnnexp.kernels.operators import pack
+from cnnexp.kernels.limits import pool_refusal
 from cnnexp.ops.autocast import cast_for_autocast
 from cnnexp.ops.avg_pool2d.function import divisors
 from cnnexp.ops.conv2d import direct
@@ -68,7 +68,7 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(grad_output: Tensor, code: Tensor, plan: _Plan) -> Tensor:
         spread = gpu.gpu_pool_spread if plan.on_gpu else cpu.pool_spread
-        return owned(spread(grad_output, code, pack(plan.pool), plan.divisor))
+        return owned(spread(grad_output, code, plan.pool, plan.divisor))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -86,7 +86,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(image: Tensor, code: Tensor, plan: _Plan) -> Tensor:
         gather = gpu.gpu_pool_gather if plan.on_gpu else cpu.pool_gather
-        return owned(gather(image, code, pack(plan.pool), plan.divisor))
+        return owned(gather(image, code, plan.pool, plan.divisor))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -106,7 +106,7 @@ class _ConvReLUPool(torch.autograd.Function):
         input: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan
     ) -> tuple[Tensor, Tensor]:
         input = plan.conv.add_extra(input)
-        conv, pool = pack(plan.conv), pack(plan.pool)
+        conv, pool = plan.conv, plan.pool
         if plan.on_gpu:
             image = direct.forward(input, weight, None, plan.conv)
             output, code = gpu.gpu_pool_forward(image, bias, pool, plan.divisor)
@@ -147,14 +147,16 @@ def _sparse(
 ) -> tuple[Tensor | None, ...]:
     """The gradients from the winners alone."""
     grads: list[Tensor | None] = [None, None, None, None]
-    conv, pool = pack(plan.conv), pack(plan.pool)
+    conv, pool = plan.conv, plan.pool
     if needs[0]:
-        grads[0] = plan.conv.drop_extra(cpu.grad_input(grad_output, code, weight, conv, pool))
+        grads[0] = plan.conv.drop_extra(
+            cpu.winners_grad_input(grad_output, code, weight, conv, pool)
+        )
     if needs[1]:
         image = plan.conv.add_extra(input)
-        grads[1] = cpu.grad_weight(grad_output, code, image, conv, pool)
+        grads[1] = cpu.winners_grad_weight(grad_output, code, image, conv, pool)
     if needs[2]:
-        grads[2] = cpu.grad_bias(grad_output, code)
+        grads[2] = cpu.winners_grad_bias(grad_output, code)
     return tuple(grads)
 
 
@@ -231,14 +233,10 @@ def conv_relu_pool(
 def _fuses(
     input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry, kind: Pool, on_gpu: bool
 ) -> bool:
-    most = 8 if kind.kind == "avg" else 254  # elements of a window that a byte can tell apart
-    return (
-        (on_gpu or _on_cpu(input, conv))
-        and math.prod(pool.kernel_size) <= most
-        and not (kind.kind == "max" and pool.blind_windows())
-        and input.size(-3) > 0
-        and not in_forward_mode()
-    )
+    average = kind.kind == "avg"
+    refusal = pool_refusal(pool, average) if on_gpu else cpu.refusal(input, conv, pool, average)
+    has_kernels = on_gpu or find_spec("numba") is not None
+    return refusal is None and has_kernels and input.size(-3) > 0 and not in_forward_mode()
 
 
 def _has_many_losers(conv: Conv2dGeometry, pool: WindowGeometry) -> bool:
@@ -246,16 +244,6 @@ def _has_many_losers(conv: Conv2dGeometry, pool: WindowGeometry) -> bool:
     if torch.compiler.is_compiling():  # a graph for all sizes
         return math.prod(pool.stride) >= 2
     return 2 * math.prod(pool.output_size) <= math.prod(conv.output_size)
-
-
-def _on_cpu(input: Tensor, conv: Conv2dGeometry) -> bool:
-    """Whether the CPU kernels know this dtype and grouping."""
-    return (
-        input.device.type == "cpu"
-        and input.dtype in (torch.float32, torch.float64)
-        and conv.groups == 1
-        and find_spec("numba") is not None
-    )
 
 
 register(
