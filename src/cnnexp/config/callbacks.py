@@ -51,7 +51,7 @@ _PASSED_ON: Mapping[type, Callable[..., Any]] = {
     ThroughputMonitor: Throughput,
     WeightAveraging: AveragedModel,
 }
-_OURS = "cnnexp.training.callbacks."
+_OURS = "cnnexp.training."
 
 
 def make_callbacks(config: Mapping[str, Any], extra: Sequence[str] = ()) -> list[Callback]:
@@ -96,7 +96,7 @@ def _check_kind(part: str, node: Mapping[str, Any], kind: Callable[..., Any]) ->
 
 def named_callbacks(job: TrainingJob) -> dict[str, Callback]:
     """New callbacks of ``job`` by the place in the config that asks for them."""
-    made = list(job.callbacks())
+    made = [*job.regularizing_callbacks(), *job.callbacks()]
     names = [f"callbacks.{name}" for name in job.config.get("callbacks", {})]
     before = len(made) - len(names)
     others = [f"regularization ({type(each).__name__})" for each in made[:before]]

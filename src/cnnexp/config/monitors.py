@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.regularization import taking_part
 from cnnexp.training import TrainingJob
 from cnnexp.training.lightning_internals import looks_at_epoch_end, saves_at_epoch_end
 from cnnexp.training.trainer_settings import validates
@@ -28,7 +29,7 @@ _OF_ANY = ("epoch", "step")  # what a ModelCheckpoint knows beside metrics
 
 def logged_metrics(job: TrainingJob) -> list[str]:
     """The names of what callbacks find in ``trainer.callback_metrics``."""
-    penalties = [f"train/penalty/{penalty.name}" for penalty in job.penalties]
+    penalties = [f"train/penalty/{each.name}" for each in taking_part(job.regularizers, "penalty")]
     train = ["train/loss", "train/acc", "train/loss_step", "train/lr", *penalties]
     return [*train, _AT_EPOCH_END[-1], *(_OF_VALIDATION if validates(job) else ())]
 

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,10 @@ from cnnexp.training.lightning_internals import (
     begin_anew,
     steps_logged,
 )
-from cnnexp.training.random_state import (
-    random_state,
-    restore_random_state,
-)
 from cnnexp.training.ranks import ALONE, Ranks
+from cnnexp.training.resume.point import ResumePoint
+from cnnexp.training.resume.position import Position
+from cnnexp.training.resume.random_state import random_state, restore_random_state
 from cnnexp.training.stopping import StopSignals
 
 __all__ = ["Checkpoints"]
@@ -49,7 +48,7 @@ class Checkpoints(Checkpoint):
         mode: Whether the greatest or the least of it is the best.
         every_n_steps: Steps of the optimiser between two last.ckpt; None for once an epoch.
         signals: Where signals ask for a stop.
-        resume: The ``"cnnexp"`` part of the checkpoint that the training goes on from.
+        resume: The checkpoint that the training resumes from.
         check: Called with trainer and module before each is written; raises if these weights are none
             to keep.
         identity: Of the run, see ``TrainingJob.identity``.
@@ -65,7 +64,7 @@ class Checkpoints(Checkpoint):
         mode: str,
         signals: StopSignals,
         every_n_steps: int | None = None,
-        resume: Mapping[str, Any] | None = None,
+        resume: ResumePoint | None = None,
         check: Callable[[L.Trainer, L.LightningModule], None] = lambda _trainer, _module: None,
         identity: str = "",
         keep: bool = True,
@@ -76,9 +75,9 @@ class Checkpoints(Checkpoint):
         self._resume, self._check, self._identity = resume, check, identity
         self._ranks = ranks
         self._best = -math.inf
-        self._saving: dict[str, Any] | None = None
+        self._saving: Position | None = None
         self._saved_step = -1
-        self._seconds_before = float(resume["seconds"]) if resume else 0.0
+        self._seconds_before = resume.position.seconds if resume else 0.0
         self._start = clock()
 
     @property
@@ -116,8 +115,9 @@ class Checkpoints(Checkpoint):
     ) -> None:
         """Go on where the checkpoint was written, write one, stop: whichever is due."""
         if self._resume is not None:
-            self._restore_random(self._resume)
-            begin_anew(trainer, self._resume["batches_that_stepped"])
+            self._resume.take_content()  # which a sharded strategy has read by itself
+            self._restore_random(self._resume.position.random)
+            begin_anew(trainer, self._resume.position.batches_that_stepped)
             self._saved_step = trainer.global_step
             self._resume = None
         if batch_idx % trainer.accumulate_grad_batches:  # gradients of earlier batches wait
@@ -128,8 +128,7 @@ class Checkpoints(Checkpoint):
         if stop:
             raise stop
 
-    def _restore_random(self, where: Mapping[str, Any]) -> None:
-        states = where["random"]
+    def _restore_random(self, states: Sequence[dict[str, Any]]) -> None:
         if len(states) == self._ranks.count:
             restore_random_state(states[self._ranks.rank])
         elif self._ranks.first:  # the others go on with those that their seeds gave
@@ -170,16 +169,16 @@ class Checkpoints(Checkpoint):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
-        self._saving = {
-            "epoch": trainer.current_epoch,
-            "batch": batch_idx,
-            "step": trainer.global_step,
-            "finished": finished,
-            "batches_that_stepped": steps_logged(trainer),
-            "random": self._ranks.gather(random_state()),
-            "logs": self._folder.log_sizes(),
-            "seconds": self.seconds,
-        }
+        self._saving = Position(
+            epoch=trainer.current_epoch,
+            batch=batch_idx,
+            step=trainer.global_step,
+            finished=finished,
+            batches_that_stepped=steps_logged(trainer),
+            random=self._ranks.gather(random_state()),
+            logs=self._folder.log_sizes(),
+            seconds=self.seconds,
+        )
         if self._keep and self._ranks.first:
             _keep_as(self._folder.last_checkpoint, self._folder.previous_checkpoint)
         self._write(trainer, self._folder.last_checkpoint)
@@ -202,8 +201,8 @@ class Checkpoints(Checkpoint):
         checkpoint["run"] = self._identity
         if self._saving is None:
             return
-        checkpoint["cnnexp"] = self._saving
-        if not self._saving["finished"]:
+        self._saving.write_into(checkpoint)
+        if not self._saving.finished:
             # Lightning has counted the batch that is about to be trained on; it shall come again
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
             progress["total"]["ready"] -= 1
