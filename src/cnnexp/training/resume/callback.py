@@ -97,18 +97,14 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals back that Lightning has just taken."""
         self._signals.arm()
-        if (
-            self._ranks.count > 1
-        ):  # it would ask the first rank for a SIGTERM at every batch, and wait
+        if self._ranks.count > 1:
             ask_no_rank_for_sigterm(trainer)
 
-    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The same."""
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the signals back that Lightning has just taken."""
         self._signals.arm()
 
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The same."""
-        self._signals.arm()
+    on_sanity_check_start = on_test_start
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -116,32 +112,18 @@ class Checkpoints(Checkpoint):
         """Go on where the checkpoint was written, write one, stop: whichever is due."""
         if self._resume is not None:
             self._resume.take_content()  # which a sharded strategy has read by itself
-            self._restore_random(self._resume.position.random)
+            _restore_random(self._resume.position.random, self._ranks)
             begin_anew(trainer, self._resume.position.batches_that_stepped)
             self._saved_step = trainer.global_step
             self._resume = None
         if batch_idx % trainer.accumulate_grad_batches:  # gradients of earlier batches wait
             return
-        stop = self._ranks.stop(self._signals.request)
-        if (stop or self._due(trainer, batch_idx)) and self._saved_step != trainer.global_step:
+        stop, step = self._ranks.stop(self._signals.request), trainer.global_step
+        due = step > 0 and (batch_idx == 0 or bool(self._every and step % self._every == 0))
+        if (stop or due) and self._saved_step != step:
             self._save_last(trainer, batch_idx, finished=False)
         if stop:
             raise stop
-
-    def _restore_random(self, states: Sequence[dict[str, Any]]) -> None:
-        if len(states) == self._ranks.count:
-            restore_random_state(states[self._ranks.rank])
-        elif self._ranks.first:  # the others go on with those that their seeds gave
-            log.warning(
-                "the checkpoint is of %d processes: this training by %d goes on with other random numbers "
-                "for dropout",
-                len(states),
-                self._ranks.count,
-            )
-
-    def _due(self, trainer: L.Trainer, batch_idx: int) -> bool:
-        step = trainer.global_step
-        return step > 0 and (batch_idx == 0 or bool(self._every and step % self._every == 0))
 
     def on_test_batch_start(self, *arguments: Any, **options: Any) -> None:
         """Stop: the training is done, and the test is made anew."""
@@ -216,6 +198,18 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See :meth:`state_dict`."""
         self._best = state_dict["best"]
+
+
+def _restore_random(states: Sequence[dict[str, Any]], ranks: Ranks) -> None:
+    if len(states) == ranks.count:
+        restore_random_state(states[ranks.rank])
+    elif ranks.first:  # the others keep those that their seeds gave
+        log.warning(
+            "the checkpoint is of %d processes: this training by %d goes on with other random numbers "
+            "for dropout",
+            len(states),
+            ranks.count,
+        )
 
 
 def _keep_as(file: Path, other: Path) -> None:
