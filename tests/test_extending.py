@@ -66,7 +66,7 @@ def test_a_trained_network_is_used_without_its_regulariser(
 
 def test_the_guide_lists_the_events_of_a_step_in_their_order() -> None:
     assert re.findall(r"^\| `(\w+)\(", GUIDE, re.M) == list(EVENTS)
-    assert re.findall(r"^ {4}``(\w+)``", Regularizer.__doc__ or "", re.M) == list(EVENTS)
+    assert re.findall(r"^ {4}``(\w+)`` {2}", Regularizer.__doc__ or "", re.M) == list(EVENTS)
 
 
 @pytest.mark.usefixtures("guide_files")
