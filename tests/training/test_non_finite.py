@@ -62,7 +62,7 @@ class Fuse(nn.Module):
         self.passed += 1
         if self.passed not in self.steps:
             return x
-        return x * math.nan if self.way == "loss" else _BadGradient.apply(x)  # type: ignore[return-value]
+        return x * math.nan if self.way == "loss" else _BadGradient.apply(x)
 
 
 def _network(steps: tuple[int, ...], way: str) -> nn.Sequential:

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import (
 from cnnexp.config.errors import ConfigError, did_you_mean
 from cnnexp.regularization import taking_part
 from cnnexp.training import TrainingJob
+from cnnexp.training.lightning_internals import looks_at_epoch_end, saves_at_epoch_end
 from cnnexp.training.trainer_settings import validates
 
 __all__ = ["check_monitors", "check_plateau", "logged_metrics"]
@@ -75,11 +76,11 @@ def _check_logged(job: TrainingJob, what: str, metric: str, rates: bool) -> None
 
 def _check_in_time(job: TrainingJob, name: str, callback: Callback, monitor: str) -> None:
     if isinstance(callback, EarlyStopping):
-        key, at_end = "check_on_train_epoch_end", callback._check_on_train_epoch_end
+        key, at_end = "check_on_train_epoch_end", looks_at_epoch_end(callback)
         if not callback.strict:
             return
     elif isinstance(callback, ModelCheckpoint):
-        key, at_end = "save_on_train_epoch_end", callback._save_on_train_epoch_end
+        key, at_end = "save_on_train_epoch_end", saves_at_epoch_end(callback)
     else:
         return
     every_epoch = _validates_every_epoch(job)

@@ -78,18 +78,7 @@ def assemble(
         job = replace(job, channels_last=False)
     classifier = make_classifier(job, job.data.images, ranks)
     guard = NonFiniteGuard(folder, job.on_nan, job.data.members, ranks=ranks)
-    checkpoints = Checkpoints(
-        folder,
-        monitor=job.monitor if validates(job) else None,
-        mode=job.mode,
-        every_n_steps=job.checkpoint_steps,
-        signals=signals,
-        resume=resume,
-        check=guard.before_checkpoint,
-        identity=job.identity,
-        keep=not job.trainer.get("fast_dev_run"),
-        ranks=ranks,
-    )
+    checkpoints = _checkpoints(job, folder, signals, guard, resume, ranks)
     throughput, history = Throughput(), EpochHistory()
     diagnostics = _diagnostics(job, ranks)
     full = job.diagnostics.name == "full"
@@ -123,6 +112,29 @@ def assemble(
         enable_model_summary=False,
     )
     return Assembly(classifier, trainer, throughput, history, checkpoints, guard, *diagnostics)
+
+
+def _checkpoints(
+    job: TrainingJob,
+    folder: RunFolder,
+    signals: StopSignals,
+    guard: NonFiniteGuard,
+    resume: ResumePoint | None,
+    ranks: Ranks,
+) -> Checkpoints:
+    """The callback that writes them where ``job`` asks for it, each looked at by ``guard``."""
+    return Checkpoints(
+        folder,
+        monitor=job.monitor if validates(job) else None,
+        mode=job.mode,
+        every_n_steps=job.checkpoint_steps,
+        signals=signals,
+        resume=resume,
+        check=guard.before_checkpoint,
+        identity=job.identity,
+        keep=not job.trainer.get("fast_dev_run"),
+        ranks=ranks,
+    )
 
 
 def _diagnostics(job: TrainingJob, ranks: Ranks) -> list[Diagnostics]:

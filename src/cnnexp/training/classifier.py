@@ -15,6 +15,7 @@ from cnnexp.data import Share
 from cnnexp.regularization import Regularizer
 from cnnexp.training.events import StepEvents
 from cnnexp.training.image_network import ImageNetwork
+from cnnexp.training.lightning_internals import may_stop_early
 from cnnexp.training.means import EpochMeans
 from cnnexp.training.ranks import ALONE, Ranks
 
@@ -210,7 +211,7 @@ class Classifier(ImageNetwork):
         """After the epoch's last batch, log its means: callbacks at the epoch's end look for them."""
         trainer = self.trainer
         last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
-        stopped = trainer.should_stop and trainer.fit_loop._can_stop_early  # as by a Timer
+        stopped = trainer.should_stop and may_stop_early(trainer)  # as by a Timer
         if last or stopped or trainer.global_step == trainer.max_steps:
             for name, mean in self._means.means(self._ranks).items():
                 self.log(f"train/{name}", mean, on_step=False, on_epoch=True, batch_size=1)

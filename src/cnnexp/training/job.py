@@ -25,7 +25,7 @@ def _no_callbacks() -> Sequence[Callback]:
     return ()
 
 
-def _no_loggers(folder: RunFolder) -> Sequence[Logger]:
+def _no_loggers(_folder: RunFolder) -> Sequence[Logger]:
     return ()
 
 

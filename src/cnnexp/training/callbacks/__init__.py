@@ -4,7 +4,7 @@ from cnnexp.regularization import ExponentialAverage, StochasticWeightAverage, W
 from cnnexp.training.callbacks.after_test import TestPictures
 from cnnexp.training.callbacks.diagnostics import Diagnostics
 from cnnexp.training.callbacks.measure import LearningRate, Throughput
-from cnnexp.training.callbacks.non_finite import NonFiniteGuard
+from cnnexp.training.callbacks.non_finite_guard import NonFiniteGuard
 from cnnexp.training.callbacks.pictures import FirstLayerFilters, TrainingPictures
 from cnnexp.training.callbacks.progress import (
     EpochHistory,

@@ -17,6 +17,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from cnnexp.kernels.compilation import clock
 from cnnexp.runs import RunFolder
 from cnnexp.runs.files import SCRATCH
+from cnnexp.training.lightning_internals import (
+    ask_no_rank_for_sigterm,
+    begin_anew,
+    steps_logged,
+)
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.resume.point import ResumePoint
 from cnnexp.training.resume.position import Position
@@ -60,7 +65,7 @@ class Checkpoints(Checkpoint):
         signals: StopSignals,
         every_n_steps: int | None = None,
         resume: ResumePoint | None = None,
-        check: Callable[[L.Trainer, L.LightningModule], None] = lambda trainer, module: None,
+        check: Callable[[L.Trainer, L.LightningModule], None] = lambda _trainer, _module: None,
         identity: str = "",
         keep: bool = True,
         ranks: Ranks = ALONE,
@@ -92,18 +97,14 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals back that Lightning has just taken."""
         self._signals.arm()
-        if (
-            self._ranks.count > 1
-        ):  # it would ask the first rank for a SIGTERM at every batch, and wait
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
-
-    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The same."""
-        self._signals.arm()
+        if self._ranks.count > 1:
+            ask_no_rank_for_sigterm(trainer)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The same."""
+        """Take the signals back that Lightning has just taken."""
         self._signals.arm()
+
+    on_sanity_check_start = on_test_start
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -111,32 +112,18 @@ class Checkpoints(Checkpoint):
         """Go on where the checkpoint was written, write one, stop: whichever is due."""
         if self._resume is not None:
             self._resume.take_content()  # which a sharded strategy has read by itself
-            self._restore_random(self._resume.position.random)
-            _mend_loops(trainer, self._resume.position.batches_that_stepped)
+            _restore_random(self._resume.position.random, self._ranks)
+            begin_anew(trainer, self._resume.position.batches_that_stepped)
             self._saved_step = trainer.global_step
             self._resume = None
         if batch_idx % trainer.accumulate_grad_batches:  # gradients of earlier batches wait
             return
-        stop = self._ranks.stop(self._signals.request)
-        if (stop or self._due(trainer, batch_idx)) and self._saved_step != trainer.global_step:
+        stop, step = self._ranks.stop(self._signals.request), trainer.global_step
+        due = step > 0 and (batch_idx == 0 or bool(self._every and step % self._every == 0))
+        if (stop or due) and self._saved_step != step:
             self._save_last(trainer, batch_idx, finished=False)
         if stop:
             raise stop
-
-    def _restore_random(self, states: Sequence[dict[str, Any]]) -> None:
-        if len(states) == self._ranks.count:
-            restore_random_state(states[self._ranks.rank])
-        elif self._ranks.first:  # the others go on with those that their seeds gave
-            log.warning(
-                "the checkpoint is of %d processes: this training by %d goes on with other random numbers "
-                "for dropout",
-                len(states),
-                self._ranks.count,
-            )
-
-    def _due(self, trainer: L.Trainer, batch_idx: int) -> bool:
-        step = trainer.global_step
-        return step > 0 and (batch_idx == 0 or bool(self._every and step % self._every == 0))
 
     def on_test_batch_start(self, *arguments: Any, **options: Any) -> None:
         """Stop: the training is done, and the test is made anew."""
@@ -169,7 +156,7 @@ class Checkpoints(Checkpoint):
             batch=batch_idx,
             step=trainer.global_step,
             finished=finished,
-            batches_that_stepped=_steps_logged(trainer),
+            batches_that_stepped=steps_logged(trainer),
             random=self._ranks.gather(random_state()),
             logs=self._folder.log_sizes(),
             seconds=self.seconds,
@@ -213,6 +200,18 @@ class Checkpoints(Checkpoint):
         self._best = state_dict["best"]
 
 
+def _restore_random(states: Sequence[dict[str, Any]], ranks: Ranks) -> None:
+    if len(states) == ranks.count:
+        restore_random_state(states[ranks.rank])
+    elif ranks.first:  # the others keep those that their seeds gave
+        log.warning(
+            "the checkpoint is of %d processes: this training by %d goes on with other random numbers "
+            "for dropout",
+            len(states),
+            ranks.count,
+        )
+
+
 def _keep_as(file: Path, other: Path) -> None:
     """Let ``other`` be what ``file`` is now, in one step; nothing if there is none."""
     scratch = other.with_name(f".{other.name}{SCRATCH}")
@@ -228,14 +227,3 @@ def _keep_as(file: Path, other: Path) -> None:
     except FileNotFoundError:
         return
     scratch.unlink(missing_ok=True)  # two names of one file: the system leaves both
-
-
-def _steps_logged(trainer: L.Trainer) -> int:
-    """What Lightning gives loggers as the step."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
-
-
-def _mend_loops(trainer: L.Trainer, steps: int) -> None:
-    """Undo what Lightning makes of a restart: a step too many, no plateau schedule at the epoch's end."""
-    trainer.fit_loop.epoch_loop._batches_that_stepped = steps
-    trainer.fit_loop._restarting = False
