@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cnnexp.regularization import EVENTS, Regularizer
 from cnnexp.runs import RunFolder
 from tests.conftest import ROOT, Command
 
@@ -54,6 +55,23 @@ def test_every_command_of_the_guide_trains(line: str, command: Command, empty_fo
         terms = [row["value"] for row in rows if row["name"] == "train/penalty/group_lasso"]
         assert terms
         assert all(term > 0 for term in terms)
+
+
+@pytest.mark.usefixtures("guide_files")
+def test_a_trained_network_is_used_without_its_regulariser(
+    command: Command, empty_folder: Path
+) -> None:
+    (line,) = (line for line in COMMANDS if "group_lasso" in line)
+    trained = command(*shlex.split(line), "accelerator=cpu", "backward=direct", "hydra.run.dir=run")
+    assert trained.returncode == 0, trained.stderr
+    (empty_folder / "mylasso.py").unlink()
+    done = command("cnnexp.evaluate", "run=run")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_guide_lists_the_events_of_a_step_in_their_order() -> None:
+    assert re.findall(r"^\| `(\w+)\(", GUIDE, re.M) == list(EVENTS)
+    assert re.findall(r"^ {4}``(\w+)`` {2}", Regularizer.__doc__ or "", re.M) == list(EVENTS)
 
 
 @pytest.mark.usefixtures("guide_files")
