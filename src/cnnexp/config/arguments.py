@@ -13,9 +13,9 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.plugins import Plugins
 from hydra.plugins.completion_plugin import CompletionPlugin
 
-from cnnexp import __version__
 from cnnexp.config.errors import ConfigError
 from cnnexp.environment import variable
+from cnnexp.version import __version__
 
 __all__ = ["key_of", "quoted", "read_arguments"]
 

@@ -24,6 +24,16 @@ class AdaptiveClip:
 
     Source: Brock, De, Smith & Simonyan, "High-Performance Large-Scale Image Recognition Without
     Normalization" (2021), equation 3.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import AdaptiveClip
+        >>> layer = torch.nn.Linear(2, 1, bias=False)
+        >>> layer.weight.data = torch.tensor([[0.0, 2.0]])
+        >>> layer.weight.grad = torch.tensor([[6.0, 8.0]])
+        >>> AdaptiveClip(0.5)(layer)
+        >>> layer.weight.grad.norm().item()  # half of the weights' norm
+        1.0
     """
 
     name = "adaptive_clip"

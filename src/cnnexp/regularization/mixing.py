@@ -24,6 +24,14 @@ class MixUp:
         ValueError: ``alpha`` is not positive.
 
     Source: Zhang, Cissé, Dauphin & Lopez-Paz, "mixup: Beyond Empirical Risk Minimization" (2018).
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import MixUp
+        >>> images, others = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+        >>> mixed, share = MixUp(1.0)(images, others, torch.Generator().manual_seed(0))
+        >>> 0 < share < 1, torch.allclose(mixed, torch.tensor(1 - share))
+        (True, True)
     """
 
     name = "mixup"
@@ -55,6 +63,14 @@ class CutMix:
 
     Source: Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with
     Localizable Features" (2019), section 3.1.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import CutMix
+        >>> images, others = torch.zeros(2, 1, 8, 8), torch.ones(2, 1, 8, 8)
+        >>> mixed, share = CutMix(1.0)(images, others, torch.Generator().manual_seed(0))
+        >>> abs(mixed.mean().item() - (1 - share)) < 1e-6  # the share is that of the areas
+        True
     """
 
     name = "cutmix"

@@ -13,7 +13,6 @@ from typing import Any
 import lightning as L
 import torch
 
-from cnnexp import __version__
 from cnnexp.data import seeded_generator
 from cnnexp.diagnostics import Verdict
 from cnnexp.nn import layer_algorithms
@@ -39,6 +38,7 @@ from cnnexp.training.quiet import quiet_lightning
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.resume import newest_checkpoint
 from cnnexp.training.stopping import StopSignals, TrainingPruned, TrainingStopped
+from cnnexp.version import __version__
 
 __all__ = ["run_training"]
 
