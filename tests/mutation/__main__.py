@@ -25,6 +25,7 @@ from tests.mutation.mutants import ROOT, Mutant, mutants_of
 from tests.mutation.running import Outcome, durations, in_a_fork, judge
 
 TESTS = ("tests/ops", "tests/nn", "tests/proofs")
+SLOW = "not compile and not graph and not export and not gpu"  # not even timed
 
 # What tests import and mutants do not change: imported once, before the forks.
 WARM = ("numba", "numpy", "torch", "torch._dynamo", "torch.func", "torchvision")
@@ -44,7 +45,7 @@ def main() -> None:
     for name in WARM:
         importlib.import_module(name)
     assert not [name for name in sys.modules if name.startswith("cnnexp.ops")]
-    timed = durations(options.tests, 3600)
+    timed = durations(options.tests, options.expression, 3600)
     tests = {test: seconds for test, seconds in timed.items() if seconds < options.quick}
     limit = 3 * sum(tests.values()) + 60
     print(f"{len(every)} mutants, {len(tests)} of {len(timed)} tests, {sum(tests.values()):.0f} s")
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sample", type=int, default=100, help="how many; 0 for all")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--tests", nargs="+", default=list(TESTS), help="what judges")
+    parser.add_argument("-k", dest="expression", default=SLOW, help="of these, as in pytest")
     parser.add_argument("--quick", type=float, default=2.0, help="seconds of a test that judges")
     parser.add_argument("--least", type=float, default=0.96, help="the score to reach")
     parser.add_argument("--csv", type=Path, help="write a row for each to this file")

@@ -24,7 +24,7 @@ from tests.mutation.mutants import ROOT, Mutant, mutated
 
 __all__ = ["Outcome", "durations", "in_a_fork", "judge", "ordered"]
 
-_OPTIONS = ("-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist")
+_OPTIONS = ("-x", "-q", "--no-header", "-p", "no:cacheprovider")
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,18 @@ class Outcome:
     seconds: float
 
 
-def durations(places: Sequence[str], seconds: float) -> dict[str, float]:
+def durations(places: Sequence[str], expression: str, seconds: float) -> dict[str, float]:
     """Run the tests in ``places`` as they are: seconds of each that passes, by its id.
 
     Args:
         places: Files and folders of tests.
+        expression: Which of them, as pytest's ``-k`` has it.
         seconds: After so long, give up.
 
     Raises:
         SystemExit: A test fails without any mutant.
     """
-    found = in_a_fork(lambda: _run(places, _Timed()), seconds)
+    found = in_a_fork(lambda: _run([*places, "-k", expression], _Timed()), seconds)
     if found is None or found["failed"]:
         raise SystemExit(
             f"without any change, tests fail or do not end: {found and found['failed']}"
