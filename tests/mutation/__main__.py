@@ -4,31 +4,31 @@
     python -m tests.mutation --sample 0 src/cnnexp/ops/relu.py    # all of one file
     python -m tests.mutation --list src/cnnexp/ops/relu.py        # only show them
 
-Judged by those tests of tests/ops, tests/nn and tests/proofs that take less than ``--quick`` seconds. Exit
-code 1 if the score, killed of those that do not compute the same, is below ``--least``.
+Judged by those tests of tests/ops, tests/nn and tests/proofs that take less than ``--quick`` seconds. What is
+outside functions (defaults of arguments, constants of a file) is left alone; tests/ops/test_edges.py holds
+the defaults. Exit code 1 if the score, killed of those that do not compute the same, is below ``--least``.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import importlib
 import os
 import random
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.mutation.equivalent import reason_for
 from tests.mutation.mutants import ROOT, Mutant, mutants_of
-from tests.mutation.running import Outcome, durations, in_a_fork, judge
+from tests.mutation.running import Judge, Outcome
 
 TESTS = ("tests/ops", "tests/nn", "tests/proofs")
 SLOW = "not compile and not graph and not export and not gpu"  # not even timed
-
-# What tests import and mutants do not change: imported once, before the forks.
-WARM = ("numba", "numpy", "torch", "torch._dynamo", "torch.func", "torchvision")
 
 
 def main() -> None:
@@ -42,21 +42,19 @@ def main() -> None:
         print(*every, sep="\n")
         return
     start = time.monotonic()
-    for name in WARM:
-        importlib.import_module(name)
-    assert not [name for name in sys.modules if name.startswith("cnnexp.ops")]
-    timed = durations(options.tests, options.expression, 3600)
-    tests = {test: seconds for test, seconds in timed.items() if seconds < options.quick}
-    limit = 3 * sum(tests.values()) + 60
-    print(f"{len(every)} mutants, {len(tests)} of {len(timed)} tests, {sum(tests.values()):.0f} s")
-    about = _conditions(options, len(tests))
-    rows = []
-    for mutant in every:
-        outcome = judge(mutant, tests, limit)
+    rows: list[dict[str, Any]] = []
+
+    def tell(mutant: Mutant, outcome: Outcome) -> None:
         rows.append(_row(mutant, outcome))
         print(_line(mutant, outcome), flush=True)
-        if options.csv:
-            _write(options.csv, rows, about)
+
+    judge = Judge(every, tell, options.quick)
+    collect = ("-q", "-s", "--no-header", "-p", "no:cacheprovider", "-k", options.expression)
+    pytest.main([*collect, *options.tests], plugins=[judge])
+    if judge.trouble or not judge.tests:
+        sys.exit(f"without any change, tests fail: {judge.trouble or 'there are none'}")
+    if options.csv:
+        _write(options.csv, rows, _conditions(options, judge.tests))
     sys.exit(_verdict(rows, options.least, time.monotonic() - start))
 
 
@@ -95,18 +93,13 @@ def _line(mutant: Mutant, outcome: Outcome) -> str:
     return f"{outcome.state:9}{outcome.seconds:6.0f} s  {mutant}  {outcome.by}"
 
 
-def _conditions(options: argparse.Namespace, tests: int) -> dict[str, Any]:
-    about = in_a_fork(_measured_under, 120) or {}
-    return {"seed": options.seed, "tests": tests, "quick": options.quick, **about}
-
-
-def _measured_under() -> dict[str, Any]:
-    """In a fork, since it imports what mutants change."""
+def _conditions(options: argparse.Namespace, tests: Mapping[str, float]) -> dict[str, Any]:
     import torch
 
     from cnnexp.speed.result import conditions
 
-    return conditions(torch.device("cpu"))
+    judged_by = {"tests": len(tests), "of": " ".join(options.tests)}
+    return {"seed": options.seed, **judged_by, **conditions(torch.device("cpu"))}
 
 
 def _write(file: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
@@ -118,7 +111,7 @@ def _write(file: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> Non
 
 
 def _verdict(rows: list[dict[str, Any]], least: float, seconds: float) -> int:
-    counts = dict.fromkeys(("killed", "timeout", "survived", "equivalent"), 0)
+    counts = dict.fromkeys(("killed", "timeout", "survived", "equivalent", "unfit"), 0)
     for row in rows:
         counts[row["outcome"]] += 1
     noticed = counts["killed"] + counts["timeout"]

@@ -94,8 +94,8 @@ class Mutant:
 def mutants_of(file: Path, root: Path) -> list[Mutant]:
     """All mutants of ``file``, in the order of the file.
 
-    What only describes (annotations, docstrings, messages of errors, ``__all__``, entries of a registry)
-    is left alone.
+    What only describes (annotations, docstrings, messages of errors) is left alone, and so is what stands
+    outside functions, defaults of arguments included: that is computed once, at the import.
     """
     source = file.read_text(encoding="utf-8")
     lines = source.splitlines()
@@ -139,17 +139,24 @@ Placed = ast.expr | ast.stmt
 Change = tuple[Placed, ast.expr | str]
 
 
-def _changes(node: ast.AST) -> Iterator[Change]:
-    """(What is replaced, by what) of ``node`` and all below it."""
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def _changes(node: ast.AST, inside: bool = False) -> Iterator[Change]:
+    """(What is replaced, by what) of all that stands below ``node`` in the body of a function."""
+    inside = inside or isinstance(node, _FUNCTIONS)
     for child in _computing(node):
-        yield from _changes_of(child)
-        yield from _changes(child)
+        if inside:
+            yield from _changes_of(child)
+        yield from _changes(child, inside)
 
 
 def _computing(node: ast.AST) -> Iterator[ast.AST]:
     """The children of ``node`` that compute something."""
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params"):
+            continue
+        if name == "args" and isinstance(node, _FUNCTIONS):
             continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST) and not _describes(child):
@@ -164,9 +171,7 @@ def _describes(node: ast.AST) -> bool:
         return isinstance(value, ast.Constant) or (
             isinstance(value, ast.Call) and _called(value) in ("register", "info", "warning")
         )
-    if isinstance(node, ast.Assign):
-        return isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__"
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    return False
 
 
 def _called(call: ast.Call) -> str:

@@ -1,30 +1,31 @@
-"""Run the tests on a mutant: in a forked process, whose imports find the mutant in the file's place."""
+"""Judge mutants: tests are collected once, then each mutant lives in a fork of its own.
+
+In the fork the functions of the mutant's file get the mutant's code, and the tests run until one fails. So a
+mutant costs a fork and the tests that it outlives; nothing is imported or collected again.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.abc
-import importlib.machinery
-import importlib.util
+import gc
 import json
 import os
 import signal
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 from tests.mutation.mutants import ROOT, Mutant, mutated
 
-__all__ = ["Outcome", "durations", "in_a_fork", "judge", "ordered"]
-
-_OPTIONS = ("-x", "-q", "--no-header", "-p", "no:cacheprovider")
+__all__ = ["Judge", "Outcome", "in_a_fork", "ordered"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Outcome:
     """What became of a mutant.
 
     Attributes:
-        state: ``killed``, ``survived`` or ``timeout``.
+        state: ``killed``, ``survived``, ``timeout``, or ``unfit`` for one that cannot be put in.
         by: The test that noticed it.
         seconds: Until that was known.
     """
@@ -42,23 +43,55 @@ class Outcome:
     seconds: float
 
 
-def durations(places: Sequence[str], expression: str, seconds: float) -> dict[str, float]:
-    """Run the tests in ``places`` as they are: seconds of each that passes, by its id.
+@dataclass
+class Judge:
+    """A plugin of pytest that runs the collected tests on each mutant instead of once.
 
-    Args:
-        places: Files and folders of tests.
-        expression: Which of them, as pytest's ``-k`` has it.
-        seconds: After so long, give up.
-
-    Raises:
-        SystemExit: A test fails without any mutant.
+    Attributes:
+        mutants: To be judged.
+        tell: Called with each mutant and its outcome.
+        quick: Tests that take more seconds without any change do not judge.
+        root: The repository.
+        tests: Seconds of each test that judges, by its id.
+        trouble: Why nothing could be judged.
     """
-    found = in_a_fork(lambda: _run([*places, "-k", expression], _Timed()), seconds)
-    if found is None or found["failed"]:
-        raise SystemExit(
-            f"without any change, tests fail or do not end: {found and found['failed']}"
-        )
-    return found["seconds"]
+
+    mutants: Sequence[Mutant]
+    tell: Callable[[Mutant, Outcome], None]
+    quick: float = 2.0
+    root: Path = ROOT
+    tests: dict[str, float] = field(default_factory=dict)
+    trouble: str = ""
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        items = {item.nodeid: item for item in session.items}
+        found = in_a_fork(lambda: _timed(items.values()), 3600, self.root) or {}
+        self.trouble = found.get("failed", "they do not end")
+        if self.trouble:
+            return True
+        self.tests = {test: s for test, s in found["seconds"].items() if s < self.quick}
+        limit = 3 * sum(self.tests.values()) + 60
+        living = _functions(self.root)
+        for mutant in self.mutants:
+            chosen = [items[test] for test in ordered(self.tests, mutant)]
+            start = time.monotonic()
+            answer = in_a_fork(lambda m=mutant, c=chosen: self._on(m, living, c), limit, self.root)
+            state = "timeout" if answer is None else answer["state"]
+            by = "" if answer is None else answer["by"]
+            self.tell(mutant, Outcome(state, by, time.monotonic() - start))
+        return True
+
+    def _on(
+        self, mutant: Mutant, living: Mapping[str, list[FunctionType]], items: Sequence[pytest.Item]
+    ) -> dict[str, str]:
+        try:
+            put_in(mutant, self.root, living[str(self.root / mutant.file)])
+        except (SyntaxError, ValueError) as error:  # no program, or another closure
+            return {"state": "unfit", "by": str(error)}
+        for item in items:
+            if _fails(item):
+                return {"state": "killed", "by": item.nodeid}
+        return {"state": "survived", "by": ""}
 
 
 def ordered(tests: Mapping[str, float], mutant: Mutant) -> list[str]:
@@ -72,113 +105,67 @@ def ordered(tests: Mapping[str, float], mutant: Mutant) -> list[str]:
     return sorted(tests, key=rank)
 
 
-def judge(mutant: Mutant, tests: Mapping[str, float], seconds: float, root: Path = ROOT) -> Outcome:
-    """Run ``tests`` on ``mutant`` until one fails.
+def put_in(mutant: Mutant, root: Path, functions: Sequence[FunctionType]) -> None:
+    """Give those of ``functions``, all of the mutant's file, that it changes its code.
 
-    First those in which its op is named, then all: most mutants do not outlive the first.
-
-    Args:
-        mutant: The change.
-        tests: Ids, and seconds of each, see :func:`durations`.
-        seconds: A mutant that takes longer loops or crawls, and counts as noticed.
-        root: The repository.
+    Raises:
+        ValueError: It changes no living function, or the variables of one's closure.
+        SyntaxError: It is no program.
     """
-    start = time.monotonic()
-    in_order = ordered(tests, mutant)
-    word = next(iter(Path(mutant.file).with_suffix("").parts[3:]), "")
-    first = [test for test in in_order if word and word in test]
-    rest = [test for test in in_order if test not in set(first)]
-    for some in (first, rest):
-        if not some:
-            continue
-        places = sorted({test.partition("::")[0] for test in some})
-        found = in_a_fork(lambda s=some, p=places: _run(p, _Chosen(s), mutant, root), seconds, root)
-        if found is None:
-            return Outcome("timeout", "", time.monotonic() - start)
-        if found["failed"]:
-            return Outcome("killed", found["failed"], time.monotonic() - start)
-    return Outcome("survived", "", time.monotonic() - start)
+    file = root / mutant.file
+    old = compile(file.read_text(encoding="utf-8"), str(file), "exec", dont_inherit=True)
+    new = compile(mutated(mutant, root), str(file), "exec", dont_inherit=True)
+    changed = {_key(a): b for a, b in _pairs(old, new)}
+    touched = 0
+    for function in functions:
+        code = changed.get(_key(function.__code__))
+        if code is not None:
+            function.__code__ = code
+            touched += 1
+    if not touched:
+        raise ValueError("no living function has the line")
 
 
-class _Timed:
-    """Notes the first test that fails, and how long each takes."""
-
-    def __init__(self) -> None:
-        self.failed = ""
-        self.seconds: dict[str, float] = {}
-        self.skipped: set[str] = set()
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
-        if report.failed:
-            self.failed = self.failed or report.nodeid
-        elif report.skipped:
-            self.skipped.add(report.nodeid)
-
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.failed:
-            self.failed = self.failed or f"collection of {report.nodeid}"
+def _pairs(old: CodeType, new: CodeType) -> Iterator[tuple[CodeType, CodeType]]:
+    """The pieces of code that differ, those within others included."""
+    ours, theirs = (
+        [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        for code in (old, new)
+    )
+    for a, b in zip(ours, theirs, strict=False):
+        if a != b:
+            yield a, b
+            yield from _pairs(a, b)
 
 
-class _Chosen(_Timed):
-    """Lets only the chosen tests run, in their order."""
-
-    def __init__(self, chosen: Sequence[str]) -> None:
-        super().__init__()
-        self._place = {test: place for place, test in enumerate(chosen)}
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        kept = [item for item in items if item.nodeid in self._place]
-        items[:] = sorted(kept, key=lambda item: self._place[item.nodeid])
+def _key(code: CodeType) -> tuple[str, int]:
+    return code.co_name, code.co_firstlineno
 
 
-def _run(
-    places: Sequence[str], plugin: _Timed, mutant: Mutant | None = None, root: Path = ROOT
-) -> dict[str, Any]:
-    """Within the fork: run the tests of ``places``, and say what happened."""
-    if mutant is not None:
-        try:
-            source = mutated(mutant, root)
-        except SyntaxError:
-            return {"failed": "no program", "seconds": {}}
-        sys.meta_path.insert(0, _InPlace(mutant, source, root))
-        if "/kernels/" in mutant.file:  # numba would find the unchanged kernel in its cache
-            os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(dir=os.environ["TMPDIR"])
-    code = pytest.main([*_OPTIONS, *places], plugins=[plugin])
-    failed = plugin.failed or ("" if code in (0, 5) else f"pytest ends with {int(code)}")
-    seconds = {test: s for test, s in plugin.seconds.items() if test not in plugin.skipped}
-    return {"failed": failed, "seconds": seconds}
+def _functions(root: Path) -> dict[str, list[FunctionType]]:
+    """All living functions of the repository's sources, by their files."""
+    found = defaultdict(list)
+    sources = str(root / "src")
+    for each in gc.get_objects():
+        if type(each) is FunctionType and each.__code__.co_filename.startswith(sources):
+            found[each.__code__.co_filename].append(each)
+    return found
 
 
-class _InPlace(importlib.abc.MetaPathFinder):
-    """Finds the mutant where the module's own file would be found."""
-
-    def __init__(self, mutant: Mutant, source: str, root: Path) -> None:
-        self._file = root / mutant.file
-        parts = list(Path(mutant.file).with_suffix("").parts[1:])
-        self._package = parts[-1] == "__init__"
-        self._name = ".".join(parts[:-1] if self._package else parts)
-        self._source = source
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self._name:
-            return None
-        loader = _Loader(fullname, str(self._file), self._source)
-        places = [str(self._file.parent)] if self._package else None
-        return importlib.util.spec_from_file_location(
-            fullname, self._file, loader=loader, submodule_search_locations=places
-        )
+def _fails(item: pytest.Item) -> bool:
+    return any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
 
 
-class _Loader(importlib.machinery.SourceFileLoader):
-    def __init__(self, fullname: str, path: str, source: str) -> None:
-        super().__init__(fullname, path)
-        self._text = source
-
-    def get_code(self, fullname: str) -> CodeType:
-        return compile(self._text, self.path, "exec", dont_inherit=True)
+def _timed(items: Iterable[pytest.Item]) -> dict[str, Any]:
+    """Run the tests as they are: the first that fails, else the seconds of each that is not skipped."""
+    seconds = {}
+    for item in items:
+        reports = runtestprotocol(item, log=False, nextitem=None)
+        if any(report.failed for report in reports):
+            return {"failed": item.nodeid, "seconds": {}}
+        if not any(report.skipped for report in reports):
+            seconds[item.nodeid] = sum(report.duration for report in reports)
+    return {"failed": "", "seconds": seconds}
 
 
 def in_a_fork(
@@ -190,8 +177,7 @@ def in_a_fork(
         pid = os.fork()
         if pid == 0:
             _as_child(work, answer, folder, root)
-        with contextlib.suppress(ProcessLookupError):
-            _wait(pid, seconds)
+        _wait(pid, seconds)
         try:
             return json.loads(answer.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -206,30 +192,20 @@ def _as_child(work: Callable[[], dict[str, Any]], answer: Path, folder: str, roo
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
     try:
-        found = work()
-    except BaseException as error:  # whatever a mutant does to pytest itself is noticed
-        found = {"failed": f"{type(error).__name__}: {error}", "seconds": {}}
-    try:
-        answer.write_text(json.dumps(found), encoding="utf-8")
+        answer.write_text(json.dumps(work()), encoding="utf-8")
     finally:
         os._exit(0)
 
 
 def _wait(pid: int, seconds: float) -> None:
     """Until the process is over, or for so long; then it and what it started are ended."""
-    for _ in _ticks(seconds):
-        if os.waitpid(pid, os.WNOHANG)[0]:
-            break
-    else:
-        os.killpg(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)  # processes of tests that it left behind
-
-
-def _ticks(seconds: float) -> Iterator[None]:
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        yield
-        time.sleep(0.05)
+    over = False
+    while not over and time.monotonic() < end:
+        over = bool(os.waitpid(pid, os.WNOHANG)[0])
+        if not over:
+            time.sleep(0.02)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)  # also processes of tests that it left behind
+    if not over:
+        os.waitpid(pid, 0)
