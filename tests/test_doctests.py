@@ -44,7 +44,8 @@ WANTED = [
     *(tuning.choose_algorithms, tuning.pin_algorithms, optim.param_groups, optim.freeze),
     *(getattr(optim, name) for name in schedules.__all__),
     *(regularization.L1, regularization.L2, regularization.ElasticNet, regularization.MaxNorm),
-    *(regularization.AdaptiveClip, regularization.MixUp, regularization.CutMix),
+    *(regularization.MixUp, regularization.CutMix, regularization.LabelSmoothing),
+    *(regularization.Clip, regularization.clip_units),
 ]
 
 

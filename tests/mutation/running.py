@@ -21,7 +21,6 @@ from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
-from _pytest.runner import runtestprotocol
 
 from tests.mutation.mutants import ROOT, Mutant, mutated
 
@@ -62,10 +61,11 @@ class Judge:
     root: Path = ROOT
     tests: dict[str, float] = field(default_factory=dict)
     trouble: str = ""
+    _reports: list[pytest.TestReport] = field(default_factory=list)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
-        found = in_a_fork(lambda: _timed(items.values()), 3600, self.root) or {}
+        found = in_a_fork(lambda: self._timed(items.values()), 3600, self.root) or {}
         self.trouble = found.get("failed", "they do not end")
         if self.trouble:
             return True
@@ -81,6 +81,26 @@ class Judge:
             self.tell(mutant, Outcome(state, by, time.monotonic() - start))
         return True
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._reports.append(report)
+
+    def _run(self, item: pytest.Item) -> list[pytest.TestReport]:
+        self._reports = []
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        return self._reports
+
+    def _timed(self, items: Iterable[pytest.Item]) -> dict[str, Any]:
+        """Run the tests as they are: the first that fails, else the seconds of each that is not skipped."""
+        seconds = {}
+        for item in items:
+            reports = self._run(item)
+            for report in reports:
+                if report.failed:
+                    return {"failed": f"{item.nodeid}: {report.longrepr}", "seconds": {}}
+            if not any(report.skipped for report in reports):
+                seconds[item.nodeid] = sum(report.duration for report in reports)
+        return {"failed": "", "seconds": seconds}
+
     def _on(
         self, mutant: Mutant, living: Mapping[str, list[FunctionType]], items: Sequence[pytest.Item]
     ) -> dict[str, str]:
@@ -89,7 +109,7 @@ class Judge:
         except (SyntaxError, ValueError) as error:  # no program, or another closure
             return {"state": "unfit", "by": str(error)}
         for item in items:
-            if _fails(item):
+            if any(report.failed for report in self._run(item)):
                 return {"state": "killed", "by": item.nodeid}
         return {"state": "survived", "by": ""}
 
@@ -150,22 +170,6 @@ def _functions(root: Path) -> dict[str, list[FunctionType]]:
         if type(each) is FunctionType and each.__code__.co_filename.startswith(sources):
             found[each.__code__.co_filename].append(each)
     return found
-
-
-def _fails(item: pytest.Item) -> bool:
-    return any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
-
-
-def _timed(items: Iterable[pytest.Item]) -> dict[str, Any]:
-    """Run the tests as they are: the first that fails, else the seconds of each that is not skipped."""
-    seconds = {}
-    for item in items:
-        reports = runtestprotocol(item, log=False, nextitem=None)
-        if any(report.failed for report in reports):
-            return {"failed": item.nodeid, "seconds": {}}
-        if not any(report.skipped for report in reports):
-            seconds[item.nodeid] = sum(report.duration for report in reports)
-    return {"failed": "", "seconds": seconds}
 
 
 def in_a_fork(
