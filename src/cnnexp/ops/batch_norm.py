@@ -290,6 +290,20 @@ def batch_norm(
         RuntimeError: Shapes do not fit together, or running statistics are missing (as torch).
         ValueError: Training on one value a channel or with ``eps`` ≤ 0 (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.tensor([[1.0], [3.0]], requires_grad=True)
+        >>> mean, variance = torch.zeros(1), torch.ones(1)
+        >>> y = ops.batch_norm(x, mean, variance, training=True)
+        >>> y.detach().round().tolist()
+        [[-1.0], [1.0]]
+        >>> mean, variance  # a tenth of the way to the batch's
+        (tensor([0.2000]), tensor([1.1000]))
+        >>> y.sum().backward()
+        >>> x.grad.tolist()  # to shift all inputs shifts no output
+        [[0.0], [0.0]]
     """
     return get_algorithm("batch_norm", algorithm)(
         input, running_mean, running_var, weight, bias, training, momentum, eps

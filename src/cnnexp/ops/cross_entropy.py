@@ -180,6 +180,14 @@ def cross_entropy(
         RuntimeError, ValueError: Shapes, dtypes or ranges do not fit together (as torch).
         IndexError: A class is none of 0 … C − 1 (as torch; found on CPU).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> logits = torch.zeros(1, 4, requires_grad=True)
+        >>> ops.cross_entropy(logits, torch.tensor([2])).backward()
+        >>> logits.grad.tolist()  # p − 1 at the class, p elsewhere
+        [[0.25, 0.25, -0.75, 0.25]]
     """
     return get_algorithm("cross_entropy", algorithm)(
         input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing

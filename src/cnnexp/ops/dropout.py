@@ -85,6 +85,17 @@ def dropout(
         ValueError: ``p`` is out of range (as torch).
         RuntimeError: ``inplace`` on a leaf that requires a gradient (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.ones(1000, requires_grad=True)
+        >>> y = ops.dropout(x, 0.5)
+        >>> sorted(set(y.tolist()))  # what is kept is scaled, so that the mean stays
+        [0.0, 2.0]
+        >>> y.sum().backward()
+        >>> torch.equal(x.grad, y)
+        True
     """
     return get_algorithm("dropout", algorithm)(input, p, training, inplace)
 

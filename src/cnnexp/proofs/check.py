@@ -96,6 +96,23 @@ def check(
 
     Returns:
         A :class:`Report`, true if nothing is wrong; printed, it shows all verdicts.
+
+    Examples:
+        >>> import torch
+        >>> import cnnexp
+        >>> bool(cnnexp.check(torch.nn.functional.softplus, [[torch.randn(3, 4)]]))
+        True
+        >>> class Square(torch.autograd.Function):
+        ...     @staticmethod
+        ...     def forward(ctx, x):
+        ...         ctx.save_for_backward(x)
+        ...         return x * x
+        ...     @staticmethod
+        ...     def backward(ctx, grad_output):
+        ...         return grad_output * ctx.saved_tensors[0]  # the 2 is missing
+        >>> report = cnnexp.check(Square, [[torch.ones(2)]])
+        >>> bool(report), report.verdicts["first derivative"].state
+        (False, 'wrong')
     """
     aspects = dtype_and_shape, first_derivative, second_derivative, batched, deterministic
     options = Options(*aspects, inputs_unchanged, strict, elements)
