@@ -101,6 +101,12 @@ def adaptive_avg_pool2d(
             (as torch).
         TypeError: A size is no int (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> ops.adaptive_avg_pool2d(torch.arange(6.0).view(1, 2, 3), (1, 2)).tolist()
+        [[[2.0, 3.0]]]
     """
     return get_algorithm("adaptive_avg_pool2d", algorithm)(input, output_size)
 

@@ -19,7 +19,6 @@ Covariate Shift" (2015), section 3; docs/derivation.md.
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import declare, get_algorithm
+from cnnexp.ops.torch_internals import in_torch_func
 
 __all__ = [
     "batch_norm",
@@ -213,15 +213,14 @@ def _move(
     """
     count = input.numel() // input.size(1)
     unbiased = variance * (count / (count - 1))  # as torch
-    with torch.no_grad(), _unseen(running_mean, running_var):
+    if not (torch.compiler.is_compiling() or in_torch_func()):
+        running_mean, running_var = (
+            running_mean.data,
+            running_var.data,
+        )  # no version of theirs counts
+    with torch.no_grad():
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         running_var.lerp_(unbiased.to(running_var.dtype), momentum)
-
-
-def _unseen(*tensors: Tensor) -> AbstractContextManager[None]:
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return nullcontext()
-    return torch.autograd._unsafe_preserve_version_counter(tensors)
 
 
 def _check(
@@ -291,6 +290,20 @@ def batch_norm(
         RuntimeError: Shapes do not fit together, or running statistics are missing (as torch).
         ValueError: Training on one value a channel or with ``eps`` ≤ 0 (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.tensor([[1.0], [3.0]], requires_grad=True)
+        >>> mean, variance = torch.zeros(1), torch.ones(1)
+        >>> y = ops.batch_norm(x, mean, variance, training=True)
+        >>> y.detach().round().tolist()
+        [[-1.0], [1.0]]
+        >>> mean, variance  # a tenth of the way to the batch's
+        (tensor([0.2000]), tensor([1.1000]))
+        >>> y.sum().backward()
+        >>> x.grad.tolist()  # to shift all inputs shifts no output
+        [[0.0], [0.0]]
     """
     return get_algorithm("batch_norm", algorithm)(
         input, running_mean, running_var, weight, bias, training, momentum, eps

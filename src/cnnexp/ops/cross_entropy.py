@@ -29,6 +29,7 @@ from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.classes import check_dtypes, check_target
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import declare, get_algorithm
+from cnnexp.ops.torch_internals import in_torch_func
 
 __all__ = ["cross_entropy", "forward", "grad_input", "grad_target", "tangent"]
 
@@ -135,11 +136,7 @@ def _one_hot(
 
 def _readable(target: Tensor) -> bool:
     """Whether looking at the values costs no synchronisation and breaks no graph."""
-    return (
-        target.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-    )
+    return target.device.type == "cpu" and not torch.compiler.is_compiling() and not in_torch_func()
 
 
 def _check_classes(target: Tensor | None, classes: int) -> None:
@@ -183,6 +180,14 @@ def cross_entropy(
         RuntimeError, ValueError: Shapes, dtypes or ranges do not fit together (as torch).
         IndexError: A class is none of 0 … C − 1 (as torch; found on CPU).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> logits = torch.zeros(1, 4, requires_grad=True)
+        >>> ops.cross_entropy(logits, torch.tensor([2])).backward()
+        >>> logits.grad.tolist()  # p − 1 at the class, p elsewhere
+        [[0.25, 0.25, -0.75, 0.25]]
     """
     return get_algorithm("cross_entropy", algorithm)(
         input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing

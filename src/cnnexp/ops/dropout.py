@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from cnnexp.ops.autograd import differentiable, in_place
 from cnnexp.ops.registry import declare, get_algorithm
+from cnnexp.ops.torch_internals import in_torch_func
 
 __all__ = ["dropout", "forward", "grad_input", "write"]
 
@@ -55,7 +56,7 @@ def _mask(input: Tensor, p: float) -> Tensor:
     """Drawn outside of the Function, where ``vmap(randomness=…)`` applies to it."""
     if p == 1:
         return torch.zeros_like(input, dtype=torch.bool)
-    if torch._C._are_functorch_transforms_active():  # whose in-place draws ask for a mapped tensor
+    if in_torch_func():  # whose in-place draws ask for a mapped tensor
         return torch.native_dropout(torch.ones_like(input), p, True)[1]
     return torch.empty_like(input, dtype=torch.bool).bernoulli_(1 - p)
 
@@ -84,6 +85,17 @@ def dropout(
         ValueError: ``p`` is out of range (as torch).
         RuntimeError: ``inplace`` on a leaf that requires a gradient (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.ones(1000, requires_grad=True)
+        >>> y = ops.dropout(x, 0.5)
+        >>> sorted(set(y.tolist()))  # what is kept is scaled, so that the mean stays
+        [0.0, 2.0]
+        >>> y.sum().backward()
+        >>> torch.equal(x.grad, y)
+        True
     """
     return get_algorithm("dropout", algorithm)(input, p, training, inplace)
 

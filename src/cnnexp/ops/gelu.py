@@ -63,6 +63,14 @@ def gelu(input: Tensor, approximate: str = "none", *, algorithm: str = "direct")
     Raises:
         RuntimeError: ``approximate`` is something else (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.tensor([0.0, 10.0], requires_grad=True)
+        >>> ops.gelu(x).sum().backward()
+        >>> x.grad.tolist()
+        [0.5, 1.0]
     """
     return get_algorithm("gelu", algorithm)(input, approximate)
 

@@ -74,6 +74,14 @@ def leaky_relu(
         RuntimeError: ``inplace`` on a leaf that requires a gradient, or, in the backward, with a
             negative slope (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.tensor([-1.0, 2.0], requires_grad=True)
+        >>> ops.leaky_relu(x, 0.25).sum().backward()
+        >>> x.grad.tolist()
+        [0.25, 1.0]
     """
     return get_algorithm("leaky_relu", algorithm)(input, negative_slope, inplace)
 

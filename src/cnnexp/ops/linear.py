@@ -102,6 +102,17 @@ def linear(
     Raises:
         RuntimeError: Shapes or dtypes do not fit together (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x, w = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]], requires_grad=True)
+        >>> y = ops.linear(x, w)
+        >>> y.tolist()
+        [[11.0]]
+        >>> y.sum().backward()
+        >>> w.grad.tolist()
+        [[1.0, 2.0]]
     """
     return get_algorithm("linear", algorithm)(input, weight, bias)
 

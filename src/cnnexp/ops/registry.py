@@ -197,7 +197,13 @@ def op_names() -> tuple[str, ...]:
 
 
 def algorithm_names(op: str) -> tuple[str, ...]:
-    """Names of the algorithms of ``op``, sorted; raises :class:`UnknownAlgorithmError`."""
+    """Names of the algorithms of ``op``, sorted; raises :class:`UnknownAlgorithmError`.
+
+    Examples:
+        >>> from cnnexp import ops
+        >>> ops.algorithm_names("conv2d")
+        ('direct', 'fft', 'im2col', 'native', 'reference')
+    """
     if op not in _REGISTRY:
         raise UnknownAlgorithmError(f"unknown op '{op}'; known: {', '.join(op_names())}")
     return tuple(sorted(_REGISTRY[op]))
@@ -208,6 +214,13 @@ def get_algorithm(op: str, name: str) -> Algorithm:
 
     Raises:
         UnknownAlgorithmError: With the known names.
+
+    Examples:
+        >>> from cnnexp import ops
+        >>> ops.get_algorithm("conv2d", "im2cool")
+        Traceback (most recent call last):
+            ...
+        cnnexp.ops.registry.UnknownAlgorithmError: unknown algorithm 'im2cool' for conv2d; known: ...
     """
     known = _REGISTRY.get(op, {})
     if name in known:
@@ -227,6 +240,11 @@ def resolve_algorithm(op: str, name: str) -> str:
 
     Raises:
         UnknownAlgorithmError: No op at all has an algorithm ``name``.
+
+    Examples:
+        >>> from cnnexp import ops
+        >>> ops.resolve_algorithm("conv2d", "im2col"), ops.resolve_algorithm("relu", "im2col")
+        ('im2col', 'direct')
     """
     if name in algorithm_names(op) or name == AUTO:
         return name

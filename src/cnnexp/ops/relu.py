@@ -57,6 +57,14 @@ def relu(input: Tensor, inplace: bool = False, *, algorithm: str = "direct") -> 
     Raises:
         RuntimeError: ``inplace`` on a leaf that requires a gradient (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.tensor([-1.0, 0.0, 2.0], requires_grad=True)
+        >>> ops.relu(x).sum().backward()
+        >>> x.grad.tolist()
+        [0.0, 0.0, 1.0]
     """
     return get_algorithm("relu", algorithm)(input, inplace)
 

@@ -40,6 +40,14 @@ def tanh(input: Tensor, *, algorithm: str = "direct") -> Tensor:
 
     Raises:
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.tensor([0.0, 50.0], requires_grad=True)
+        >>> ops.tanh(x).sum().backward()
+        >>> x.grad.tolist()
+        [1.0, 0.0]
     """
     return get_algorithm("tanh", algorithm)(input)
 

@@ -42,6 +42,17 @@ def avg_pool2d(
         RuntimeError: Shapes or ranges do not fit together (as torch).
         TypeError: An argument has the wrong type (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.tensor([[[1.0, 5.0], [2.0, 4.0]]], requires_grad=True)
+        >>> y = ops.avg_pool2d(x, 2)
+        >>> y.item()
+        3.0
+        >>> y.sum().backward()
+        >>> x.grad[0].tolist()
+        [[0.25, 0.25], [0.25, 0.25]]
     """
     function = get_algorithm("avg_pool2d", algorithm)
     return function(

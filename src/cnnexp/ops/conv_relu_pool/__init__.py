@@ -44,6 +44,18 @@ def conv_relu_pool(
         RuntimeError: Shapes or ranges do not fit together (as torch).
         TypeError: An argument has the wrong type (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.arange(25.0).view(1, 1, 5, 5)
+        >>> w = torch.ones(1, 1, 2, 2, requires_grad=True)
+        >>> y = ops.conv_relu_pool(x, w, torch.tensor([-78.0]), algorithm="direct")
+        >>> y[0, 0].tolist()
+        [[0.0, 0.0], [0.0, 6.0]]
+        >>> y.sum().backward()
+        >>> w.grad[0, 0].tolist()  # of the only window that won and passed the ReLU
+        [[18.0, 19.0], [23.0, 24.0]]
     """
     function = get_algorithm("conv_relu_pool", algorithm)
     return function(input, weight, bias, stride, padding, dilation, groups, pool or Pool())

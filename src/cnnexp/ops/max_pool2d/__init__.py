@@ -43,6 +43,17 @@ def max_pool2d(
         RuntimeError: Shapes or ranges do not fit together (as torch).
         TypeError: An argument has the wrong type (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.tensor([[[[1.0, 5.0], [2.0, 5.0]]]], requires_grad=True)
+        >>> y, indices = ops.max_pool2d(x, 2, return_indices=True)
+        >>> y.item(), indices.item()
+        (5.0, 1)
+        >>> y.sum().backward()
+        >>> x.grad[0, 0].tolist()  # of two equal maxima the first gets all of it
+        [[0.0, 1.0], [0.0, 0.0]]
     """
     function = get_algorithm("max_pool2d", algorithm)
     return function(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
