@@ -6,7 +6,6 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import grimp
@@ -104,28 +103,6 @@ def test_classes_have_few_methods() -> None:
         if isinstance(node, ast.ClassDef)
     }
     assert {where: n for where, n in methods.items() if n > 15} == {}
-
-
-def test_no_two_modules_of_a_layer_have_one_name() -> None:
-    (layers,) = (
-        each["layers"] for each in PROJECT["tool"]["importlinter"]["contracts"] if "layers" in each
-    )
-    twice = []
-    for layer in layers:
-        files: dict[str, list[str]] = {}
-        for package in layer.split(" | "):
-            folder = SRC / "cnnexp" / package
-            for file in sorted([*folder.rglob("*.py"), folder.with_suffix(".py")]):
-                if file.exists() and file.stem != "__init__":
-                    files.setdefault(file.stem, []).append(str(file.relative_to(SRC / "cnnexp")))
-        twice += [same for same in files.values() if len(same) > 1 and not _parallel(same)]
-    assert twice == []
-
-
-def _parallel(files: Sequence[str]) -> bool:
-    """Whether the folders of ``files`` are made to have the same: the ways of ops, the devices of kernels."""
-    parts = [Path(file).parts for file in files]
-    return all(len(p) == 3 and p[0] in ("ops", "kernels") for p in parts)
 
 
 def test_the_tools_have_the_same_versions_everywhere() -> None:

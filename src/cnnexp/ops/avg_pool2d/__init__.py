@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from cnnexp.geometry.windows import IntPair
-from cnnexp.ops.avg_pool2d import direct, im2col, native, reference  # noqa: F401  (they register)
-from cnnexp.ops.registry import get_algorithm
+from cnnexp.ops.avg_pool2d import direct, im2col, reference  # noqa: F401  (they register)
+from cnnexp.ops.registry import declare, get_algorithm
 
 __all__ = ["avg_pool2d"]
 
@@ -57,3 +58,6 @@ def avg_pool2d(
     return function(
         input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
     )
+
+
+declare(avg_pool2d, native=F.avg_pool2d)

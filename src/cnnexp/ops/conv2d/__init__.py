@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from cnnexp.geometry.windows import IntPair
-from cnnexp.ops.conv2d import direct, fft, im2col, native, reference  # noqa: F401  (they register)
-from cnnexp.ops.registry import get_algorithm
+from cnnexp.ops.conv2d import direct, fft, im2col, reference  # noqa: F401  (they register)
+from cnnexp.ops.registry import declare, get_algorithm
 
 __all__ = ["conv2d"]
 
@@ -57,3 +58,6 @@ def conv2d(
     """
     function = get_algorithm("conv2d", algorithm)
     return function(input, weight, bias, stride, padding, dilation, groups)
+
+
+declare(conv2d, native=F.conv2d)

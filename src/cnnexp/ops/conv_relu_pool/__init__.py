@@ -7,7 +7,7 @@ from torch import Tensor
 from cnnexp.geometry.pooling import Pool
 from cnnexp.geometry.windows import IntPair
 from cnnexp.ops.conv_relu_pool import fused, parts  # noqa: F401  (they register)
-from cnnexp.ops.registry import get_algorithm
+from cnnexp.ops.registry import declare, get_algorithm
 
 __all__ = ["Pool", "conv_relu_pool"]
 
@@ -59,3 +59,6 @@ def conv_relu_pool(
     """
     function = get_algorithm("conv_relu_pool", algorithm)
     return function(input, weight, bias, stride, padding, dilation, groups, pool or Pool())
+
+
+declare(conv_relu_pool)  # whose native way is that of its parts

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from cnnexp.geometry.windows import IntPair
-from cnnexp.ops.max_pool2d import direct, im2col, native, reference  # noqa: F401  (they register)
-from cnnexp.ops.registry import get_algorithm
+from cnnexp.ops.max_pool2d import direct, im2col, reference  # noqa: F401  (they register)
+from cnnexp.ops.registry import declare, get_algorithm
 
 __all__ = ["max_pool2d"]
 
@@ -56,3 +57,6 @@ def max_pool2d(
     """
     function = get_algorithm("max_pool2d", algorithm)
     return function(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+declare(max_pool2d, native=F.max_pool2d)
