@@ -26,11 +26,13 @@ from cnnexp.runs import (
     config_hash,
     folder_lock,
 )
+from cnnexp.runs.epochs import epoch_after
 from cnnexp.training.assemble import Assembly, assemble
 from cnnexp.training.backward import settle_backward
 from cnnexp.training.callbacks import lines_above_bar
 from cnnexp.training.checkpoints import CheckpointError, read_checkpoint, read_own_checkpoint
 from cnnexp.training.classifier import Classifier
+from cnnexp.training.epochs import epoch_of_weights
 from cnnexp.training.failures import failure_reason
 from cnnexp.training.hparams import log_hparams, log_hparams_metrics
 from cnnexp.training.job import TrainingJob
@@ -215,7 +217,9 @@ def _go_back(job: TrainingJob, folder: RunFolder) -> tuple[Path, dict[str, Any]]
     file, where = found
     for name in folder.cut_logs(where["logs"]):
         log.warning("%s is shorter than when %s was written: its curve has a gap", name, file)
-    log.info("going on from %s: epoch %d, step %d", file, where["epoch"] + 1, where["step"])
+    log.info(
+        "going on from %s: epoch %d, step %d", file, epoch_after(where["epoch"]), where["step"]
+    )
     return found
 
 
@@ -260,7 +264,7 @@ def _describe(
     )
     if where is not None:  # the run is of several commands, maybe of several versions
         begun = folder.read_provenance()
-        again = {**provenance, "epoch": where["epoch"], "step": where["step"]}
+        again = {**provenance, "epoch": epoch_after(where["epoch"]), "step": where["step"]}
         provenance = {**begun, "resumed": [*begun.get("resumed", ()), again]}
     folder.write_provenance(provenance)
 
@@ -335,7 +339,7 @@ def _take_best(job: TrainingJob, folder: RunFolder, made: Assembly) -> dict[str,
     if made.checkpoints.keeps_best:
         try:
             content = read_own_checkpoint(folder.best_checkpoint, folder.path, job.identity)
-            if "cnnexp" in content or content.get("epoch") != best["epoch"] - 1:
+            if "cnnexp" in content or epoch_of_weights(content) != best["epoch"]:
                 raise CheckpointError(f"{folder.best_checkpoint}: is not of epoch {best['epoch']}")
             weights = content["state_dict"]
         except CheckpointError as error:
