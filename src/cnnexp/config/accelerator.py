@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
-from torch.optim import Optimizer
 
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.schema import AcceleratorConfig, TrainConfig
@@ -116,7 +115,7 @@ def check_batch(batch_size: int, parallel: Parallelism | None) -> None:
         )
 
 
-def check_sharded(config: TrainConfig, optimizer: Optimizer) -> None:
+def check_sharded(config: TrainConfig, optimizer: type) -> None:
     """See to it that nothing looks at whole weights where each process has a part of them.
 
     Raises:
@@ -130,9 +129,9 @@ def check_sharded(config: TrainConfig, optimizer: Optimizer) -> None:
                 f"accelerator=fsdp: regularization={name} needs each weight whole, of which every process "
                 f"has a part; use accelerator=ddp"
             )
-    if isinstance(optimizer, (torch.optim.LBFGS, MuonWithAdamW, SAM)):
+    if issubclass(optimizer, (torch.optim.LBFGS, MuonWithAdamW, SAM)):
         raise ConfigError(
-            f"accelerator=fsdp: {type(optimizer).__name__} needs each weight whole, of which every "
+            f"accelerator=fsdp: {optimizer.__name__} needs each weight whole, of which every "
             f"process has a part; use accelerator=ddp"
         )
 

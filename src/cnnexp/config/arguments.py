@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -16,6 +15,7 @@ from hydra.plugins.completion_plugin import CompletionPlugin
 from cnnexp import __version__
 from cnnexp.config.errors import ConfigError
 from cnnexp.environment import variable
+from cnnexp.suggestions import nearest
 
 __all__ = ["key_of", "quoted", "read_arguments"]
 
@@ -58,8 +58,8 @@ def _no_flag(given: str, parser: argparse.ArgumentParser) -> str:
     name, _, value = given.partition("=")
     known = [flag for action in parser._actions for flag in action.option_strings]
     long = [flag for flag in known if flag.startswith("--")]
-    close = difflib.get_close_matches(name, long, n=1, cutoff=0.75)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
+    close = nearest(name, long, least=0.75)
+    hint = f" Did you mean '{close}'?" if close else ""
     setting = f"{name.lstrip('-')}={value or '…'}"
     return (
         f"{given}: there is no flag {name}.{hint} A setting has no dashes, as in {setting}; --help shows the "

@@ -46,7 +46,7 @@ from cnnexp.config.regularization import (
     regularizing_callbacks,
 )
 from cnnexp.config.resumption import run_identity
-from cnnexp.config.schema import ParametersConfig, TrainConfig
+from cnnexp.config.schema import TrainConfig
 from cnnexp.config.targets import check_target, instance_of, make
 from cnnexp.config.trainer import check_batches, limits_batches, trainer_arguments
 from cnnexp.data import ImageSet
@@ -82,7 +82,8 @@ def build_job(
     typed, extra = check_types(config), extra_targets
     _check_backward(typed.backward.name)
     check_target("model", typed.model, _FROM_DATA, extra)
-    optimizer = _check_optimizer(typed, extra)
+    optimizer = check_target("optimizer", typed.optimizer, ("params",), extra)
+    _check_kind(typed, optimizer)
     clip_settings, clip = clipping(typed.regularization, typed.trainer)
     smoothing = typed.regularization.label_smoothing
     device = accelerator_settings(typed.accelerator, elsewhere=elsewhere)
@@ -91,7 +92,7 @@ def build_job(
     return TrainingJob(
         data=data_module(typed.data, typed.seed, typed.accelerator, extra),
         network=partial(_network, typed.model, typed.parameters.frozen, extra),
-        optimizer=partial(_optimizer, typed.optimizer, typed.parameters, extra),
+        optimizer=partial(_optimizer, typed, extra),
         scheduler=_schedule(typed, extra),
         full_batch=getattr(optimizer, "full_batch", False),
         penalties=penalties(typed.regularization),
@@ -228,44 +229,42 @@ def _normalised(images: ImageSet, count: int) -> torch.Tensor:
     return (pixels.float() / 255 - mean) / std
 
 
-def _check_optimizer(typed: TrainConfig, extra: Sequence[str]) -> Callable[..., Any]:
-    """Make one, of a parameter that stands in for the network's; its class is returned."""
-    function = check_target("optimizer", typed.optimizer, ("params",), extra)
-    made = make("optimizer", typed.optimizer, extra, params=[nn.Parameter(torch.zeros(2, 2))])
-    instance_of("optimizer", made, Optimizer)
-    check_sharded(typed, made)
+def _check_kind(typed: TrainConfig, kind: Callable[..., Any]) -> None:
+    """See whether an optimiser of ``kind``, which may be a function that makes one, goes with the rest."""
     accumulated = typed.trainer.get("accumulate_grad_batches", 1) != 1
-    if isinstance(made, _MANY_PASSES):
-        if accumulated:
-            raise ConfigError(
-                f"trainer.accumulate_grad_batches: {type(made).__name__} computes the gradient more "
-                f"than once a step, of one batch; raise data.batch_size instead"
-            )
-        if typed.on_nan == "skip":
-            raise ConfigError(
-                f"on_nan=skip: {type(made).__name__} computes the gradient more than once a step, so that a "
-                f"step cannot be left out; use on_nan=stop or lower_lr"
-            )
-        if typed.accelerator.precision == "16-mixed":
-            raise ConfigError(
-                f"accelerator.precision=16-mixed: {type(made).__name__} computes the gradient more than "
-                f"once a step, which loss scaling cannot; use bf16-mixed"
-            )
-    if getattr(function, "full_batch", False) and (accumulated or limits_batches(typed.trainer)):
+    if getattr(kind, "full_batch", False) and (accumulated or limits_batches(typed.trainer)):
         raise ConfigError(
             "optimizer: full-batch gradient descent takes all batches of an epoch for one step; leave "
             "trainer.accumulate_grad_batches and limit_train_batches out (data.train_size limits images)"
         )
-    return function
+    if not isinstance(kind, type):
+        return
+    check_sharded(typed, kind)
+    if not issubclass(kind, _MANY_PASSES):
+        return
+    if accumulated:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches: {kind.__name__} computes the gradient more "
+            f"than once a step, of one batch; raise data.batch_size instead"
+        )
+    if typed.on_nan == "skip":
+        raise ConfigError(
+            f"on_nan=skip: {kind.__name__} computes the gradient more than once a step, so that a "
+            f"step cannot be left out; use on_nan=stop or lower_lr"
+        )
+    if typed.accelerator.precision == "16-mixed":
+        raise ConfigError(
+            f"accelerator.precision=16-mixed: {kind.__name__} computes the gradient more than "
+            f"once a step, which loss scaling cannot; use bf16-mixed"
+        )
 
 
-def _optimizer(
-    config: Mapping[str, Any],
-    parameters: ParametersConfig,
-    extra: Sequence[str],
-    network: nn.Module,
-) -> Optimizer:
-    """The optimiser of all parameters, in groups where its class takes more than one."""
+def _optimizer(typed: TrainConfig, extra: Sequence[str], network: nn.Module) -> Optimizer:
+    """The optimiser of all parameters, in groups where its class takes more than one.
+
+    A training makes two: the check one of a network without memory, then itself one of its own.
+    """
+    config, parameters = typed.optimizer, typed.parameters
     function = check_target("optimizer", config, ("params",), extra)
     if inspect.isclass(function) and issubclass(function, torch.optim.LBFGS):  # one group only
         if parameters.lr_scale:
@@ -282,7 +281,9 @@ def _optimizer(
             )
         except ValueError as error:
             raise ConfigError(str(error)) from error
-    return instance_of("optimizer", make("optimizer", config, extra, params=groups), Optimizer)
+    made = instance_of("optimizer", make("optimizer", config, extra, params=groups), Optimizer)
+    _check_kind(typed, type(made))
+    return made
 
 
 def _schedule(config: TrainConfig, extra: Sequence[str]) -> SchedulerFactory | None:

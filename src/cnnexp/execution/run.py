@@ -22,11 +22,18 @@ __all__ = ["run_job"]
 log = logging.getLogger(__name__)
 
 
-def run_job(job: Job, *, progress_bar: bool = False) -> float | None:
+def run_job(
+    job: Job, checked: TrainingJob | None = None, *, progress_bar: bool = False
+) -> float | None:
     """Train in this process, or with ``accelerator.devices`` in as many as it says.
 
     A job that is done is not run again, one that was interrupted goes on. Torch and lightning are
     imported here.
+
+    Args:
+        job: What to train, and where.
+        checked: What ``job`` describes, if that is built already.
+        progress_bar: Show one on the terminal.
 
     Returns:
         The best validation accuracy, None if there is none; status.json says how it ended.
@@ -47,7 +54,7 @@ def run_job(job: Job, *, progress_bar: bool = False) -> float | None:
     folder = RunFolder(job.folder)
     first = True
     try:
-        training = build_job(job.config, job.allowed)
+        training = checked or build_job(job.config, job.allowed)
         parallel = training.parallel
         if parallel is not None and place() is None:
             if not _is_done(folder, training):

@@ -7,13 +7,14 @@ nothing that is registered goes untested.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import torch
+
+from cnnexp.suggestions import nearest
 
 __all__ = [
     "AUTO",
@@ -171,6 +172,6 @@ def set_auto(make: Callable[[str], Algorithm]) -> None:
 
 
 def _unknown(name: str, where: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
+    close = nearest(str(name), known)
+    hint = f"; did you mean '{close}'?" if close else ""
     return f"unknown algorithm '{name}' for {where}; known: {', '.join(known)}, {AUTO}{hint}"
