@@ -130,8 +130,11 @@ def check_job(job: TrainingJob, extra_targets: Sequence[str] = ()) -> None:
     check_loggers(job.config.get("logger", {}), extra_targets)
     try:
         job.data.split()
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    except Exception as error:  # without images there is no network to make the optimiser of
+        _check_optimizer_alone(job.config["optimizer"], extra_targets)
+        if isinstance(error, ValueError):
+            raise ConfigError(str(error)) from error
+        raise
     check_batches(job)
     check_callbacks(job, callbacks)
     check_monitors(job, callbacks)
@@ -147,6 +150,12 @@ def check_job(job: TrainingJob, extra_targets: Sequence[str] = ()) -> None:
     except (MisconfigurationException, ImportError, TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     _check_network(job, callbacks)
+
+
+def _check_optimizer_alone(config: Mapping[str, Any], extra: Sequence[str]) -> None:
+    """Make the optimiser of a parameter that stands in for the network's: its mistakes are said first."""
+    parameter = nn.Parameter(torch.empty(2, 2, device="meta"))
+    make("optimizer", config, extra, params=[parameter])
 
 
 def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback]) -> None:
