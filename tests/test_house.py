@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     tomllib = pytest.importorskip("tomli")
 
+SRC = ROOT / "src"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -69,6 +71,40 @@ def test_files_are_small(file: Path) -> None:
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 400
 
 
+def _classes_and_functions() -> list[tuple[str, ast.AST]]:
+    """Each class and function of src, nested ones as well, with the place where it stands."""
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return [
+        (f"{file.relative_to(SRC)}:{node.lineno} {node.name}", node)
+        for file in sorted(SRC.rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, kinds)
+    ]
+
+
+def _lines_of_examples(node: ast.FunctionDef) -> int:
+    _, heading, examples = (ast.get_docstring(node) or "").partition("\n\nExamples:\n")
+    return len(examples.splitlines()) + 2 if heading else 0
+
+
+def test_functions_fit_a_screen() -> None:
+    lengths = {  # an example in a docstring is no part of the function
+        where: node.end_lineno - node.lineno + 1 - _lines_of_examples(node)
+        for where, node in _classes_and_functions()
+        if isinstance(node, ast.FunctionDef) and node.end_lineno is not None
+    }
+    assert {where: n for where, n in lengths.items() if n > 60} == {}
+
+
+def test_classes_have_few_methods() -> None:
+    methods = {
+        where: sum(isinstance(part, ast.FunctionDef) for part in node.body)
+        for where, node in _classes_and_functions()
+        if isinstance(node, ast.ClassDef)
+    }
+    assert {where: n for where, n in methods.items() if n > 15} == {}
+
+
 def test_the_tools_have_the_same_versions_everywhere() -> None:
     pinned = {}
     for line in PROJECT["project"]["optional-dependencies"]["dev"]:
@@ -92,7 +128,8 @@ def test_the_constraints_are_within_the_ranges_of_the_project() -> None:
             requirement = Requirement(line)
             exact[requirement.name] = Version(str(requirement.specifier)[2:])
     extras = PROJECT["project"]["optional-dependencies"]
-    for line in [*PROJECT["project"]["dependencies"], *extras["test"], *extras["dev"]]:
+    listed = [line for extra in ("test", "dev", "docs") for line in extras[extra]]
+    for line in [*PROJECT["project"]["dependencies"], *listed]:
         requirement = Requirement(line)
         if requirement.name != "cnnexp":
             assert exact[requirement.name] in requirement.specifier, line
@@ -122,6 +159,32 @@ def test_outputs_stands_in_the_tree_and_its_contents_are_ignored() -> None:
 
 
 def test_the_changelog_names_the_version() -> None:
-    from cnnexp import __version__
+    from cnnexp.version import __version__
 
     assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    assert str(citation["date-released"]) in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda file: file.name
+)
+def test_what_github_reads_is_whole(file: Path) -> None:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if file.parent.name == "ISSUE_TEMPLATE" and file.name != "config.yml":
+        assert {"name", "description", "body"} <= content.keys()
+        for field in content["body"]:
+            assert {"type", "id", "attributes"} <= field.keys()
+            assert field["attributes"]["label"]
+
+
+def test_what_ci_calls_is_there() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    run = " ".join(step["run"] for step in steps).replace("${{ matrix.resolved }}", "lowest")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"make ([\w-]+)", run)
+    assert {"test-lowest", "coverage"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.M), target

@@ -27,6 +27,7 @@ from omegaconf import DictConfig
 from cnnexp.commandline import run_command
 from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.arguments import key_of, read_arguments
+from cnnexp.config.compose import conf_dir
 from cnnexp.config.dry_run import end_dry_run, is_dry_run
 from cnnexp.config.hydra_internals import hand_to_hydra, run_composed
 from cnnexp.config.hydra_settings import check_shown, folder_of, for_all, is_param, own_run_dir
@@ -63,7 +64,7 @@ def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
             composer.compose(flags.overrides)
         if flags.resolve or flags.package is not None:
             check_shown(composer.compose(flags.overrides), flags)
-        hand_to_hydra(parser, flags, run_job)
+        hand_to_hydra(parser, flags, conf_dir(), run_job)
         return 0
     given = flags.overrides
     for_sweeps = [o for o in given if _is_for_sweeps(o)]

@@ -27,13 +27,8 @@ def run_job(
 ) -> float | None:
     """Train in this process, or with ``accelerator.devices`` in as many as it says.
 
-    A job that is done is not run again, one that was interrupted goes on. Torch and lightning are
-    imported here.
-
-    Args:
-        job: What to train, and where.
-        checked: What ``job`` describes, if that is built already.
-        progress_bar: Show one on the terminal.
+    A job that is done is not run again, one that was interrupted goes on. What ``job`` describes may be
+    built and ``checked`` already. Torch and lightning are imported here.
 
     Returns:
         The best validation accuracy, None if there is none; status.json says how it ended.
@@ -81,12 +76,16 @@ def run_job(
     except TrainingPruned as end:
         log.info("%s", end)
         return None
-    except Exception as error:  # the traceback goes to train.log only
-        reason = failure_reason(error)
-        if first and folder.path.is_dir() and not folder.status.exists():  # before the training
-            folder.write_status("failed", error=reason)
-        log.error("failed: %s (more in %s)", reason, folder.log, exc_info=True)
+    except Exception as error:
+        _say_failed(folder, failure_reason(error), first)
         return None
+
+
+def _say_failed(folder: RunFolder, reason: str, first: bool) -> None:
+    """Say why the exception that is being handled ended the run; its traceback goes to train.log only."""
+    if first and folder.path.is_dir() and not folder.status.exists():  # before the training
+        folder.write_status("failed", error=reason)
+    log.error("failed: %s (more in %s)", reason, folder.log, exc_info=True)
 
 
 def _add_callbacks(training: TrainingJob, more: Sequence[Callback]) -> None:

@@ -127,7 +127,8 @@ def for_inference(config: Mapping[str, Any], backward: str) -> dict[str, Any]:
         # all numbers are in the checkpoint
         parts["model"] = {k: None if k.startswith("weights") else v for k, v in model.items()}
     optimizer = {"_target_": "torch.optim.SGD", "lr": 0.1}  # the run's may need an extra
-    return {**parts, "optimizer": optimizer, "scheduler": {"_target_": None}, "callbacks": {}}
+    for_training = {"scheduler": {"_target_": None}, "regularization": {}, "callbacks": {}}
+    return {**parts, "optimizer": optimizer, **for_training}
 
 
 def _algorithm(config: Mapping[str, Any], backward: str) -> dict[str, Any]:

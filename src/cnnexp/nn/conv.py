@@ -8,11 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnnexp import ops
+from cnnexp.geometry.convolution import padding_by_side
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.twins import replaces
 
 __all__ = ["Conv2d", "ConvReLUPool"]
 
 
+@replaces(nn.Conv2d)
 class Conv2d(Layer, nn.Conv2d):
     """``torch.nn.Conv2d`` with the backward of ``algorithm``; state dicts are interchangeable."""
 
@@ -80,5 +83,5 @@ def _padded(layer: nn.Conv2d, input: Tensor) -> tuple[Tensor, Any]:
     """The input and the padding left to do: modes other than zeros are done here."""
     if layer.padding_mode == "zeros":
         return input, layer.padding
-    reach = layer._reversed_padding_repeated_twice
+    reach = padding_by_side(layer.kernel_size, layer.padding, layer.dilation)
     return F.pad(input, reach, mode=layer.padding_mode), 0

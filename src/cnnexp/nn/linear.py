@@ -6,10 +6,12 @@ from torch import Tensor, nn
 
 from cnnexp import ops
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.twins import replaces
 
 __all__ = ["CrossEntropyLoss", "Linear"]
 
 
+@replaces(nn.Linear)
 class Linear(Layer, nn.Linear):
     """``torch.nn.Linear`` with the backward of ``algorithm``; state dicts are interchangeable."""
 
@@ -20,6 +22,7 @@ class Linear(Layer, nn.Linear):
         return ops.linear(input, self.weight, self.bias, algorithm=self.algorithm)
 
 
+@replaces(nn.CrossEntropyLoss)
 class CrossEntropyLoss(Layer, nn.CrossEntropyLoss):
     """``torch.nn.CrossEntropyLoss`` with the backward of ``algorithm``."""
 

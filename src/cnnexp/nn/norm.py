@@ -6,10 +6,12 @@ from torch import Tensor, nn
 
 from cnnexp import ops
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.twins import replaces
 
 __all__ = ["BatchNorm2d"]
 
 
+@replaces(nn.BatchNorm2d)
 class BatchNorm2d(Layer, nn.BatchNorm2d):
     """``torch.nn.BatchNorm2d`` with the backward of ``algorithm``; state dicts are interchangeable."""
 
@@ -17,7 +19,8 @@ class BatchNorm2d(Layer, nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) → the same."""
-        self._check_input_dim(input)
+        if input.dim() != 4:
+            raise ValueError(f"expected 4D input (got {input.dim()}D input)")  # as torch
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)

@@ -96,18 +96,35 @@ def check(
 
     Returns:
         A :class:`Report`, true if nothing is wrong; printed, it shows all verdicts.
+
+    Examples:
+        >>> import torch
+        >>> import cnnexp
+        >>> bool(cnnexp.check(torch.nn.functional.softplus, [[torch.randn(3, 4)]]))
+        True
+        >>> class Square(torch.autograd.Function):
+        ...     @staticmethod
+        ...     def forward(ctx, x):
+        ...         ctx.save_for_backward(x)
+        ...         return x * x
+        ...     @staticmethod
+        ...     def backward(ctx, grad_output):
+        ...         return grad_output * ctx.saved_tensors[0]  # the 2 is missing
+        >>> report = cnnexp.check(Square, [[torch.ones(2)]])
+        >>> bool(report), report.verdicts["first derivative"].state
+        (False, 'wrong')
     """
-    options = Options(
-        dtype_and_shape,
-        first_derivative,
-        second_derivative,
-        batched,
-        deterministic,
-        inputs_unchanged,
-        strict,
-        elements,
-    )
-    subject = Subject(function, name)
+    aspects = dtype_and_shape, first_derivative, second_derivative, batched, deterministic
+    options = Options(*aspects, inputs_unchanged, strict, elements)
+    return _proved(Subject(function, name), cases, options, twin)
+
+
+def _proved(
+    subject: Subject,
+    cases: Iterable[Case | Sequence[Any]],
+    options: Options,
+    twin: Callable[..., Any] | None,
+) -> Report:
     report = Report(subject.name)
     for given in cases:
         case = given if isinstance(given, Case) else Case(list(given), {})

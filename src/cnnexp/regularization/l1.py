@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from cnnexp.regularization.penalty import penalised_weights
+from cnnexp.regularization.regularizer import Regularizer
+from cnnexp.regularization.weights import penalised_weights
 
 __all__ = ["L1", "l1_penalty"]
 
 
 def l1_penalty(weights: Iterable[Tensor]) -> Tensor:
-    """Σ |w| over all elements of ``weights``; its gradient is sign(w), 0 at 0. 0 for no weights."""
+    """Σ |w| over all elements of ``weights``; its gradient is sign(w), 0 at 0. 0 for no weights.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import l1_penalty
+        >>> l1_penalty([torch.tensor([3.0, -1.0])]).item()
+        4.0
+    """
     sums = [weight.abs().sum() for weight in weights]
     return torch.stack(sums).sum() if sums else torch.zeros(())
 
 
-class L1:
+@dataclass
+class L1(Regularizer):
     """Add ``strength`` · Σ |w| to the loss, which pulls each weight towards 0 by the same amount.
 
     Under a gradient method weights come near 0 and change sign around it; they do not stay there.
@@ -31,15 +41,26 @@ class L1:
 
     Source: Tibshirani, "Regression Shrinkage and Selection via the Lasso" (1996); Goodfellow,
     Bengio & Courville, "Deep Learning" (2016), section 7.1.2.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import L1
+        >>> layer = torch.nn.Linear(2, 1)
+        >>> layer.weight.data = torch.tensor([[3.0, -1.0]])
+        >>> L1(0.5).penalty(layer).item()  # 0.5 · (3 + 1)
+        2.0
     """
 
     name = "l1"
 
-    def __init__(self, strength: float) -> None:
-        if strength < 0:
-            raise ValueError(f"regularization.l1.strength must be at least 0, but got {strength}")
-        self.strength = strength
+    strength: float
 
-    def __call__(self, network: nn.Module) -> Tensor:
+    def __post_init__(self) -> None:
+        if self.strength < 0:
+            raise ValueError(
+                f"regularization.l1.strength must be at least 0, but got {self.strength}"
+            )
+
+    def penalty(self, network: nn.Module) -> Tensor:
         """``strength`` · Σ |w| of ``network``, a scalar."""
         return self.strength * l1_penalty(penalised_weights(network))

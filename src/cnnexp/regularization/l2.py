@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from cnnexp.regularization.penalty import penalised_weights
+from cnnexp.regularization.regularizer import Regularizer
+from cnnexp.regularization.weights import penalised_weights
 
 __all__ = ["L2", "l2_penalty"]
 
 
 def l2_penalty(weights: Iterable[Tensor]) -> Tensor:
-    """½ Σ w² over all elements of ``weights``; its gradient is w. 0 for no weights."""
+    """½ Σ w² over all elements of ``weights``; its gradient is w. 0 for no weights.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import l2_penalty
+        >>> l2_penalty([torch.tensor([3.0, -1.0])]).item()
+        5.0
+    """
     squares = [weight.square().sum() for weight in weights]
     return torch.stack(squares).sum() / 2 if squares else torch.zeros(())
 
 
-class L2:
+@dataclass
+class L2(Regularizer):
     """Add ``strength`` · ½ Σ w² to the loss, which adds ``strength`` · w to each weight's gradient.
 
     This is the coupled form: the optimiser sees the term in the gradient, so that adaptive methods
@@ -32,15 +42,26 @@ class L2:
 
     Source: Goodfellow, Bengio & Courville, "Deep Learning" (2016), section 7.1.1; Loshchilov &
     Hutter, "Decoupled Weight Decay Regularization" (2019), for coupled against decoupled.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import L2
+        >>> layer = torch.nn.Linear(2, 1)
+        >>> layer.weight.data = torch.tensor([[3.0, -1.0]])
+        >>> L2(0.5).penalty(layer).item()  # 0.5 · ½ · (9 + 1)
+        2.5
     """
 
     name = "l2"
 
-    def __init__(self, strength: float) -> None:
-        if strength < 0:
-            raise ValueError(f"regularization.l2.strength must be at least 0, but got {strength}")
-        self.strength = strength
+    strength: float
 
-    def __call__(self, network: nn.Module) -> Tensor:
+    def __post_init__(self) -> None:
+        if self.strength < 0:
+            raise ValueError(
+                f"regularization.l2.strength must be at least 0, but got {self.strength}"
+            )
+
+    def penalty(self, network: nn.Module) -> Tensor:
         """``strength`` · ½ Σ w² of ``network``, a scalar."""
         return self.strength * l2_penalty(penalised_weights(network))

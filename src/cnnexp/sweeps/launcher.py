@@ -252,7 +252,7 @@ class LocalLauncher:
             )
         return need
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Stop the jobs, which write their checkpoints; when it comes again, at once."""
         again = self._stop is not None
         if not again:

@@ -287,7 +287,7 @@ class SlurmLauncher:
                     ["scancel", *arguments, *ids], check=False, capture_output=True, timeout=60
                 )
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Stop the jobs, which write their checkpoints; when it comes again, at once."""
         if self._stop is None:
             self._view.say("stopping: running jobs write their checkpoints, the others go")

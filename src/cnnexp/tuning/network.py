@@ -46,6 +46,19 @@ def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None
 
     Returns:
         Names of layers and algorithms, for :func:`pin_algorithms`.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from cnnexp.nn import layer_algorithms, replace_layers
+        >>> from cnnexp.tuning import choose_algorithms, pin_algorithms
+        >>> network = replace_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh()), "auto")
+        >>> chosen = choose_algorithms(network, torch.randn(2, 1, 8, 8))
+        >>> list(chosen)
+        ['0', '1']
+        >>> pin_algorithms(network, chosen)
+        >>> layer_algorithms(network) == chosen
+        True
     """
     with torch.inference_mode(False), torch.compiler.set_stance("force_eager"):
         if images.is_inference():  # of inference mode, which autograd does not keep
@@ -77,7 +90,7 @@ def _calls(network: nn.Module) -> Iterator[dict[str, list[Call]]]:
     calls: dict[str, list[Call]] = {name: [] for name in _waiting(network)}
     inside: list[str] = []
 
-    def record(op: str, algorithm: str, seconds: Mapping[str, float]) -> None:
+    def record(_op: str, algorithm: str, seconds: Mapping[str, float]) -> None:
         if inside:
             calls[inside[-1]].append((algorithm, seconds))
 
@@ -121,6 +134,15 @@ def pin_algorithms(network: nn.Module, algorithms: Mapping[str, str]) -> None:
     Raises:
         ValueError: A name is none of those layers, one of them is missing, or its op does not have
             the algorithm; nothing has been changed then.
+
+    Examples:
+        >>> from torch import nn
+        >>> from cnnexp.nn import layer_algorithms, replace_layers
+        >>> from cnnexp.tuning import pin_algorithms
+        >>> network = replace_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh()), "auto")
+        >>> pin_algorithms(network, {"0": "im2col", "1": "native"})
+        >>> layer_algorithms(network)
+        {'0': 'im2col', '1': 'native'}
     """
     layers = _waiting(network)
     if set(layers) != set(algorithms):
