@@ -11,14 +11,13 @@ Exit codes: 0 done, 2 the command cannot work.
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnexp.commandline import import_from_here
+from cnnexp.commandline import Misuse, names_among, run_command
 
 if TYPE_CHECKING:
     import torch
@@ -29,22 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 
-class _Misuse(Exception):
-    pass
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code."""
-    options = _parser().parse_args(arguments)
-    import_from_here()
-    try:
-        _run(options)
-    except _Misuse as error:
-        print(f"cnnexp.bench: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("cnnexp.bench: stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+    run_command("cnnexp.bench", lambda: _run(_parser().parse_args(arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,14 +60,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     for flag, file in (("--json", options.json), ("--csv", options.csv)):
         if file is not None and not file.resolve().parent.is_dir():
-            raise _Misuse(f"{flag}={file}: there is no folder {file.resolve().parent}")
+            raise Misuse(f"{flag}={file}: there is no folder {file.resolve().parent}")
     for flag in ("rounds", "threads", "batch", "size"):
         value = getattr(options, flag, None)
         if value is not None and value < 1:
-            raise _Misuse(f"--{flag}={value}: must be at least 1")
+            raise Misuse(f"--{flag}={value}: must be at least 1")
     from cnnexp.kernels.compilation import said_on
 
     device = _device(options.device)
@@ -89,6 +75,7 @@ def _run(options: argparse.Namespace) -> None:
         _use_threads(options.threads)
     with said_on(sys.stderr):
         _measure(options, device)
+    return 0
 
 
 def _measure(options: argparse.Namespace, device: torch.device) -> None:
@@ -101,13 +88,13 @@ def _measure(options: argparse.Namespace, device: torch.device) -> None:
     rows: list[Measured] = []
     compiles = not options.no_compile
     if options.part == "step":
-        model = _chosen("--model", options.model, list(speed.MODELS))[0]
+        model = names_among("--model", options.model, list(speed.MODELS))[0]
         names = {name for op in ops.op_names() for name in ops.algorithm_names(op)} - {"reference"}
-        algorithms = _chosen("--algorithm", options.algorithm, [*sorted(names), ops.AUTO])
-        dtype = getattr(torch, _chosen("--dtype", options.dtype, _DTYPES)[0])
+        algorithms = names_among("--algorithm", options.algorithm, [*sorted(names), ops.AUTO])
+        dtype = getattr(torch, names_among("--dtype", options.dtype, _DTYPES)[0])
         least = speed.MODELS[model].least
         if options.size is not None and options.size < least:
-            raise _Misuse(f"--size={options.size}: {model} takes images of at least {least}")
+            raise Misuse(f"--size={options.size}: {model} takes images of at least {least}")
         rows = speed.bench_step(
             model,
             options.batch,
@@ -125,7 +112,9 @@ def _measure(options: argparse.Namespace, device: torch.device) -> None:
             known = [
                 n for n in ops.algorithm_names(situation.op) if n not in ("native", "reference")
             ]
-            chosen = _chosen("--algorithm", options.algorithm, [*known, "native", ops.AUTO], True)
+            chosen = names_among(
+                "--algorithm", options.algorithm, [*known, "native", ops.AUTO], some_are_enough=True
+            )
             measured = speed.bench_op(
                 situation, chosen, device=device, rounds=options.rounds, with_compile=compiles
             )
@@ -141,35 +130,17 @@ def _situations(options: argparse.Namespace) -> list[Situation]:
     from cnnexp import speed
 
     known = list(dict.fromkeys(situation.op for situation in speed.SITUATIONS))
-    chosen = _chosen("--op", options.op, known)
+    chosen = names_among("--op", options.op, known)
     return [situation for situation in speed.SITUATIONS if situation.op in chosen]
-
-
-def _chosen(
-    flag: str, given: str | None, known: Sequence[str], some_are_enough: bool = False
-) -> list[str]:
-    """The names given, all if None; with ``some_are_enough`` those of them that are known here."""
-    if given is None:
-        return list(known)
-    names = [name.strip() for name in given.split(",")]
-    here = [name for name in names if name in known]
-    if some_are_enough and here:
-        return here
-    for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise _Misuse(f"{flag}={name}: unknown; known: {', '.join(known)}{hint}")
-    return names
 
 
 def _device(name: str) -> torch.device:
     import torch
 
     if name not in ("cpu", "cuda"):
-        raise _Misuse(f"--device={name}: must be cpu or cuda")
+        raise Misuse(f"--device={name}: must be cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise _Misuse("--device=cuda: this machine has no usable GPU")
+        raise Misuse("--device=cuda: this machine has no usable GPU")
     return torch.device(name)
 
 
@@ -179,7 +150,7 @@ def _use_threads(count: int) -> None:
 
     most = os.cpu_count() or 1
     if count > most:
-        raise _Misuse(f"--threads={count}: this machine offers {most}")
+        raise Misuse(f"--threads={count}: this machine offers {most}")
     torch.set_num_threads(count)
     numba.set_num_threads(count)
 

@@ -1,11 +1,32 @@
-"""What every command does first, however it was started."""
+"""The frame of every command: what it does first, which names it takes, and how it ends.
+
+A command's ``main`` is one line, ``run_command(name, action)``. Exit codes: 0 done, 1 something failed, 2 the
+command or the config cannot work, 130 stopped by Ctrl-C; all but the first with one line on stderr.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from collections.abc import Callable, Sequence
 
-__all__ = ["import_from_here"]
+from cnnexp.suggestions import nearest
+
+__all__ = ["Misuse", "code_of", "import_from_here", "names_among", "run_command"]
+
+
+class Misuse(Exception):
+    """What a user can mend by changing the command; the message names value, what is allowed, and how."""
+
+
+def run_command(name: str, action: Callable[[], int]) -> None:
+    """Exit with the code that ``action`` gives, which reads the arguments as well; see :func:`code_of`."""
+    import_from_here()
+    for stream in (sys.stdout, sys.stderr):  # names of files and classes may be in any encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(code_of(name, action))
 
 
 def import_from_here() -> None:
@@ -18,3 +39,73 @@ def import_from_here() -> None:
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
+
+
+def code_of(name: str, action: Callable[[], int]) -> int:
+    """The exit code that ``action`` gives, or that of the way in which it fails, once that is said.
+
+    2 if it raises :class:`Misuse`; 130 if Ctrl-C stops it; 1 if it fails with an error whose message is
+    cnnexp's own, or one of the system. Other errors are bugs and keep their traceback.
+    """
+    try:
+        code = action()
+        sys.stdout.flush()
+    except Misuse as error:
+        if _is_first():  # once, not by each of the processes that torchrun started
+            print(f"{name}: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print(f"{name}: stopped by Ctrl-C", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # head has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        print(f"{name}: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        code = 1
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        if not _is_ours(error) and "out of memory" not in reason:
+            raise
+        print(f"{name}: {reason}", file=sys.stderr)
+        code = 1
+    return code
+
+
+def _is_first() -> bool:
+    from cnnexp.runs.rank import place
+
+    here = place()
+    return here is None or here.rank == 0
+
+
+def _is_ours(error: RuntimeError) -> bool:
+    return type(error).__module__.startswith("cnnexp.")
+
+
+def names_among(
+    flag: str, given: str | None, known: Sequence[str], *, some_are_enough: bool = False
+) -> list[str]:
+    """The names in ``given``, comma-separated; all that are known if it is None.
+
+    Args:
+        flag: Through which they came, for messages.
+        given: Its value.
+        known: Which names there are.
+        some_are_enough: Give those that are known where one is at least.
+
+    Raises:
+        Misuse: There is no such name.
+    """
+    if given is None:
+        return list(known)
+    names = [name.strip() for name in given.split(",")]
+    here = [name for name in names if name in known]
+    if some_are_enough and here:
+        return here
+    for name in names:
+        if name not in known:
+            close = nearest(name, known)
+            hint = f"; did you mean '{close}'?" if close else ""
+            raise Misuse(f"{flag}={name}: unknown; known: {', '.join(known)}{hint}")
+    return names

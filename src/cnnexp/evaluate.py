@@ -15,8 +15,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cnnexp.commandline import run_command
 from cnnexp.config import ConfigError
-from cnnexp.config.command import run_command
 from cnnexp.runs.files import plain
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ _WIDEST = 12  # classes of a confusion matrix that a terminal shows
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its code."""
-    options = _parser().parse_intermixed_args()
-    run_command("cnnexp.evaluate", lambda: _run(options))
+    run_command("cnnexp.evaluate", lambda: _run(_parser().parse_intermixed_args()))
 
 
 def _parser() -> argparse.ArgumentParser:

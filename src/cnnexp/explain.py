@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnnexp.commandline import run_command
 from cnnexp.config import ConfigError
-from cnnexp.config.command import run_command
 from cnnexp.config.errors import did_you_mean
+from cnnexp.config.key_value import text_of
 from cnnexp.config.targets import allowed_prefixes
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ _OF_RUN = {"checkpoint": ""}  # and run= and which=
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its code."""
-    options = _parser().parse_intermixed_args()
-    run_command("cnnexp.explain", lambda: _run(options.arguments))
+    run_command("cnnexp.explain", lambda: _run(_parser().parse_intermixed_args().arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,11 +101,11 @@ def _read(arguments: Sequence[str]) -> _Request:
     """Its own settings, a picture by its name alone, and all others."""
     own, others, pictures = dict(_OWN), [], []
     for argument in arguments:
-        key, equals, value = argument.partition("=")
+        key, equals, _ = argument.partition("=")
         if not equals or (not key.lstrip("+~").replace(".", "").replace("/", "").isidentifier()):
             pictures.append(argument)
         elif key in own:
-            own[key] = value
+            own[key] = text_of(argument)
         else:
             others.append(argument)
     if len(pictures) > 1:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cnnexp.config.command import run_command
+from cnnexp.commandline import run_command
 
 __all__ = ["main"]
 
@@ -20,8 +20,7 @@ _DEFAULTS = {"checkpoint": "", "format": "onnx", "output": ""}
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its code."""
-    options = _parser().parse_intermixed_args()
-    run_command("cnnexp.export", lambda: _run(options))
+    run_command("cnnexp.export", lambda: _run(_parser().parse_intermixed_args()))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,6 @@ Exit codes: 0 all proved, 1 something is wrong, 2 the command cannot work.
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import platform
 import sys
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnexp.commandline import import_from_here
+from cnnexp.commandline import Misuse, names_among, run_command
 
 if TYPE_CHECKING:
     from cnnexp.proofs import Case, Report
@@ -40,20 +39,7 @@ def check(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code."""
-    options = _parser().parse_args(arguments)
-    import_from_here()
-    try:
-        sys.exit(_run(options))
-    except _Misuse as error:
-        print(f"cnnexp.gradcheck: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("cnnexp.gradcheck: stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
-
-
-class _Misuse(Exception):
-    pass
+    run_command("cnnexp.gradcheck", lambda: _run(_parser().parse_args(arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     if options.json is not None and not options.json.resolve().parent.is_dir():
-        raise _Misuse(f"--json={options.json}: there is no folder {options.json.resolve().parent}")
+        raise Misuse(f"--json={options.json}: there is no folder {options.json.resolve().parent}")
     import torch
 
     from cnnexp import ops
@@ -80,13 +66,13 @@ def _run(options: argparse.Namespace) -> int:
     from cnnexp.proofs import BATTERY, QUICK, run_battery
     from cnnexp.proofs.battery import negative_control
 
-    chosen = _chosen("--op", options.op, ops.op_names())
+    chosen = names_among("--op", options.op, ops.op_names())
     known = sorted({name for op in chosen for name in ops.algorithm_names(op)})
-    algorithms = _chosen("--algorithm", options.algorithm, known)
+    algorithms = names_among("--algorithm", options.algorithm, known)
     if options.device not in ("cpu", "cuda"):
-        raise _Misuse(f"--device={options.device}: must be cpu or cuda")
+        raise Misuse(f"--device={options.device}: must be cpu or cuda")
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise _Misuse("--device=cuda: this machine has no usable GPU")
+        raise Misuse("--device=cuda: this machine has no usable GPU")
     device = torch.device(options.device)
     battery = QUICK if options.quick else BATTERY
     start = time.perf_counter()
@@ -123,18 +109,6 @@ def _run(options: argparse.Namespace) -> int:
         content = {"conditions": conditions, "rows": [_record(r) for r in (*rows, *controls)]}
         options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 1 if wrong or missed else 0
-
-
-def _chosen(flag: str, given: str | None, known: Sequence[str]) -> list[str]:
-    if given is None:
-        return list(known)
-    names = [name.strip() for name in given.split(",")]
-    for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise _Misuse(f"{flag}={name}: unknown; known: {', '.join(known)}{hint}")
-    return names
 
 
 _HEAD = (

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnnexp.commandline import run_command
 from cnnexp.config import ConfigError
-from cnnexp.config.command import run_command
 
 if TYPE_CHECKING:
     from cnnexp.inference import Prediction
@@ -29,8 +29,7 @@ _KEYS = {"checkpoint": "", "value_range": ""}
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its code."""
-    options = _parser().parse_intermixed_args()
-    run_command("cnnexp.predict", lambda: _run(options))
+    run_command("cnnexp.predict", lambda: _run(_parser().parse_intermixed_args()))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,8 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cnnexp.commandline import run_command
 from cnnexp.config import ConfigError
-from cnnexp.config.command import run_command
 from cnnexp.reporting import (
     Compared,
     Group,
@@ -42,6 +42,10 @@ _REFRESH = 10  # seconds
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its code."""
+    run_command("cnnexp.report", lambda: _main(_parser().parse_args()))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cnnexp.report", description=(__doc__ or "").partition("\n")[0]
     )
@@ -51,8 +55,7 @@ def main() -> None:
     )
     parser.add_argument("--no-page", action="store_true", help="tables only")
     parser.add_argument("--watch", action="store_true", help=f"again every {_REFRESH} seconds")
-    arguments = parser.parse_args()
-    run_command("cnnexp.report", lambda: _main(arguments))
+    return parser
 
 
 def _main(arguments: argparse.Namespace) -> int:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cnnexp.commandline import run_command
 from cnnexp.config import ConfigError
-from cnnexp.config.command import run_command
 from cnnexp.runs.sweep import names_of, sweep_jobs
 from cnnexp.sweeps import Ledger
 from cnnexp.sweeps.view import table
@@ -26,6 +26,10 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its code."""
+    run_command("cnnexp.sweep", lambda: _act(_parser().parse_args()))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cnnexp.sweep", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True, metavar="status|stop|retry")
     for action, help in (
@@ -38,9 +42,12 @@ def main() -> None:
         each.add_argument("--output-dir", default="outputs", help="if it is not outputs")
         if action == "status":
             each.add_argument("--watch", action="store_true", help="again every 2 seconds")
-    arguments = parser.parse_args()
-    act = {"status": _status, "stop": _stop, "retry": _retry}[arguments.action]
-    run_command("cnnexp.sweep", lambda: act(_ledger(arguments), arguments))
+    return parser
+
+
+def _act(arguments: argparse.Namespace) -> int:
+    action = {"status": _status, "stop": _stop, "retry": _retry}[arguments.action]
+    return action(_ledger(arguments), arguments)
 
 
 def _ledger(arguments: argparse.Namespace) -> Ledger:

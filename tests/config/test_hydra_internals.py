@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
@@ -17,6 +19,7 @@ from cnnexp.config.hydra_internals import (
     hand_to_hydra,
     hydra_of,
     is_basic_sweeper,
+    run_composed,
     split_into_jobs,
 )
 
@@ -50,6 +53,26 @@ def test_a_command_is_run_with_flags_that_were_read_elsewhere(
     seen: list[Any] = []
     hand_to_hydra(parser, flags, tree, lambda config: seen.append(config.seed))
     assert seen == [2]
+
+
+@pytest.mark.parametrize(("given", "name"), [([], "train"), (["hydra.job.name=own"], "own")])
+def test_a_config_that_is_composed_is_run_without_composing_it_again(
+    given: list[str], name: str, tmp_path: Path, own_logging: None
+) -> None:
+    tree = _tree(tmp_path / "tree", root="seed: 0\n")
+    overrides = ["seed=2", "hydra.output_subdir=null", "+hydra.job.env_set.OWN=1", *given]
+    with hydra_of("root", tree) as hydra:
+        config = hydra.compose_config("root", overrides, RunMode.RUN, False)
+    seen: list[Any] = []
+
+    def task(job: Any) -> None:
+        node = HydraConfig.get()
+        seen.append((job, node.runtime.output_dir, node.mode, node.job.name, os.environ["OWN"]))
+
+    run_composed(config, str(tmp_path / "out"), task)
+    assert seen == [({"seed": 2}, str(tmp_path / "out"), RunMode.RUN, name, "1")]
+    assert (tmp_path / "out").is_dir()
+    assert "OWN" not in os.environ
 
 
 def test_hydra_composes_and_what_was_there_before_comes_back(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def _run(path: Path, reached: int) -> None:
     for step in (10, 20, 30, 40):
         acc = 0.95 if reached and step >= reached else 0.5
         values = {"val/acc": acc, "perf/train_seconds": step / 10}
-        folder.append_metrics(values, epoch=0, step=step - 1)  # Lightning counts batches from 0
+        folder.append_metrics(values, epoch=1, step=step - 1)  # Lightning counts batches from 0
     folder.write_result({"status": "done", "val/acc": 0.95 if reached else 0.5, "test/acc": 0.9})
 
 
@@ -71,7 +71,7 @@ def test_an_outcome_is_the_first_validation_at_the_target(tmp_path: Path) -> Non
     assert vars(outcome_of(run, "val/acc", 0.9)) == {"steps": 20, "seconds": 2.0, "best": 0.95}
     never = outcome_of(run, "val/acc", 0.96)
     assert (never.steps, never.seconds, never.best) == (math.inf, math.inf, 0.95)
-    run.append_metrics({"val/loss": 0.2}, epoch=0, step=39)
+    run.append_metrics({"val/loss": 0.2}, epoch=1, step=39)
     assert outcome_of(run, "val/loss", 0.3).steps == 40
 
 
@@ -108,8 +108,8 @@ def test_the_choice_is_the_fewest_steps_then_the_best_then_not_a_failure(tmp_pat
             run = RunFolder(folder / str(number))
             run.path.mkdir()
             if not math.isnan(best):
-                run.append_metrics({"val/acc": 0.9 if reached else best}, epoch=0, step=reached)
-                run.append_metrics({"val/acc": best}, epoch=0, step=100)
+                run.append_metrics({"val/acc": 0.9 if reached else best}, epoch=1, step=reached)
+                run.append_metrics({"val/acc": best}, epoch=1, step=100)
         plan = Comparison("val/acc", {"w": 0.9}, ["c"], {"c": {}}, 1, len(trials), 1, jobs)
         return plan.choose(folder, "c", "w", 0).trial
 

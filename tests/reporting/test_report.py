@@ -50,8 +50,8 @@ def _write(
     )
     state = changes.get("state", "done")
     folder.write_status(state, epoch=3, epochs=3, error=changes.get("error", ""))
-    for epoch in range(3):
-        part = acc * (epoch + 1) / 3
+    for epoch in (1, 2, 3):
+        part = acc * epoch / 3
         folder.append_metrics({"val/acc": part, "train/loss": 1 - part}, epoch=epoch, step=epoch)
     if state == "done":
         figures = {"val/acc": acc, "test/acc": acc - 0.01, "seconds_fit": 10.0 + seed, "epochs": 3}

@@ -43,10 +43,10 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert (status["state"], status["epoch"], status["error"]) == ("failed", 2, "it broke")
     run.write_result({"test/acc": 0.5, "val/acc": float("nan")})
     assert run.read_result() == {"test/acc": 0.5, "val/acc": None}
-    run.append_metrics({"train/loss": 0.1 + 0.2}, epoch=0, step=4)
+    run.append_metrics({"train/loss": 0.1 + 0.2}, epoch=1, step=4)
     run.append_metrics({"test/acc": 1.0}, epoch=None, step=9)
     assert run.read_metrics() == [
-        {"epoch": 0, "step": 4, "name": "train/loss", "value": 0.1 + 0.2},
+        {"epoch": 1, "step": 4, "name": "train/loss", "value": 0.1 + 0.2},
         {"epoch": None, "step": 9, "name": "test/acc", "value": 1.0},
     ]
     assert run.metrics.read_text().splitlines()[0] == "epoch,step,name,value"

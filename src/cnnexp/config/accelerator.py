@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
-from torch.optim import Optimizer
 
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.schema import AcceleratorConfig
@@ -118,7 +117,7 @@ def check_batch(batch_size: int, parallel: Parallelism | None) -> None:
 
 
 def check_sharded(
-    config: AcceleratorConfig, optimizer: Optimizer, regularizing: Sequence[Regularizer]
+    config: AcceleratorConfig, optimizer: type, regularizing: Sequence[Regularizer]
 ) -> None:
     """See to it that nothing looks at whole weights where each process has a part of them.
 
@@ -135,7 +134,7 @@ def check_sharded(
             )
     if needs_whole_weights(optimizer):
         raise ConfigError(
-            f"accelerator=fsdp: {type(optimizer).__name__} needs each weight whole, of which every "
+            f"accelerator=fsdp: {optimizer.__name__} needs each weight whole, of which every "
             f"process has a part; use accelerator=ddp"
         )
 

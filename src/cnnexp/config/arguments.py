@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from hydra.plugins.completion_plugin import CompletionPlugin
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.hydra_internals import flags_parser
 from cnnexp.environment import variable
+from cnnexp.suggestions import nearest
 from cnnexp.version import __version__
 
 __all__ = ["key_of", "quoted", "read_arguments"]
@@ -58,8 +58,8 @@ def read_arguments(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, a
 def _no_flag(given: str, parser: argparse.ArgumentParser) -> str:
     name, _, value = given.partition("=")
     known = re.findall(r"--[\w-]+", parser.format_usage())
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
+    close = nearest(name, known, least=0.75)
+    hint = f" Did you mean '{close}'?" if close else ""
     setting = f"{name.lstrip('-')}={value or '…'}"
     return (
         f"{given}: there is no flag {name}.{hint} A setting has no dashes, as in {setting}; --help shows the "

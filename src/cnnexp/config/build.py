@@ -39,7 +39,7 @@ from cnnexp.config.errors import ConfigError
 from cnnexp.config.monitors import check_monitors, check_plateau
 from cnnexp.config.regularization import check_clipping, regularizers
 from cnnexp.config.resumption import run_identity
-from cnnexp.config.schema import ParametersConfig, TrainConfig
+from cnnexp.config.schema import TrainConfig
 from cnnexp.config.targets import check_target, instance_of, make
 from cnnexp.config.trainer import check_batches, limits_batches, trainer_arguments
 from cnnexp.data import ImageSet
@@ -75,7 +75,8 @@ def build_job(
     _check_backward(typed.backward.name)
     check_target("model", typed.model, _FROM_DATA, extra)
     regularizing = regularizers(typed.regularization, extra)
-    optimizer = _check_optimizer(typed, regularizing, extra)
+    optimizer = check_target("optimizer", typed.optimizer, ("params",), extra)
+    _check_kind(typed, optimizer, regularizing)
     check_clipping(regularizing, typed.trainer)
     device = accelerator_settings(typed.accelerator, elsewhere=elsewhere)
     parallel = parallelism(typed.accelerator, elsewhere=elsewhere)
@@ -83,7 +84,7 @@ def build_job(
     return TrainingJob(
         data=data_module(typed.data, typed.seed, typed.accelerator, extra),
         network=partial(_network, typed.model, typed.parameters.frozen, extra),
-        optimizer=partial(_optimizer, typed.optimizer, typed.parameters, extra),
+        optimizer=partial(_optimizer, typed, regularizing, extra),
         scheduler=_schedule(typed, extra),
         full_batch=steps_by_all_images(optimizer),
         regularizers=regularizing,
@@ -116,8 +117,11 @@ def check_job(job: TrainingJob, extra_targets: Sequence[str] = ()) -> None:
     check_loggers(job.config.get("logger", {}), extra_targets)
     try:
         job.data.split()
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    except Exception as error:  # without images there is no network to make the optimiser of
+        _check_optimizer_alone(job.config["optimizer"], extra_targets)
+        if isinstance(error, ValueError):
+            raise ConfigError(str(error)) from error
+        raise
     check_batches(job)
     check_callbacks(job, callbacks)
     check_monitors(job, callbacks)
@@ -133,6 +137,12 @@ def check_job(job: TrainingJob, extra_targets: Sequence[str] = ()) -> None:
     except (MisconfigurationException, ImportError, TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     _check_network(job, callbacks)
+
+
+def _check_optimizer_alone(config: Mapping[str, Any], extra: Sequence[str]) -> None:
+    """Make the optimiser of a parameter that stands in for the network's: its mistakes are said first."""
+    parameter = nn.Parameter(torch.empty(2, 2, device="meta"))
+    make("optimizer", config, extra, params=[parameter])
 
 
 def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback]) -> None:
@@ -215,46 +225,49 @@ def _normalised(images: ImageSet, count: int) -> torch.Tensor:
     return (pixels.float() / 255 - mean) / std
 
 
-def _check_optimizer(
-    typed: TrainConfig, regularizing: Sequence[Regularizer], extra: Sequence[str]
-) -> Callable[..., Any]:
-    """Make one, of a parameter that stands in for the network's; its class is returned."""
-    function = check_target("optimizer", typed.optimizer, ("params",), extra)
-    made = make("optimizer", typed.optimizer, extra, params=[nn.Parameter(torch.zeros(2, 2))])
-    instance_of("optimizer", made, Optimizer)
-    check_sharded(typed.accelerator, made, regularizing)
+def _check_kind(
+    typed: TrainConfig, kind: Callable[..., Any], regularizing: Sequence[Regularizer]
+) -> None:
+    """See whether an optimiser of ``kind``, which may be a function that makes one, goes with the rest."""
     accumulated = typed.trainer.get("accumulate_grad_batches", 1) != 1
-    if asks_again(made):
-        if accumulated:
-            raise ConfigError(
-                f"trainer.accumulate_grad_batches: {type(made).__name__} computes the gradient more "
-                f"than once a step, of one batch; raise data.batch_size instead"
-            )
-        if typed.on_nan == "skip":
-            raise ConfigError(
-                f"on_nan=skip: {type(made).__name__} computes the gradient more than once a step, so that a "
-                f"step cannot be left out; use on_nan=stop or lower_lr"
-            )
-        if typed.accelerator.precision == "16-mixed":
-            raise ConfigError(
-                f"accelerator.precision=16-mixed: {type(made).__name__} computes the gradient more than "
-                f"once a step, which loss scaling cannot; use bf16-mixed"
-            )
-    if steps_by_all_images(function) and (accumulated or limits_batches(typed.trainer)):
+    if steps_by_all_images(kind) and (accumulated or limits_batches(typed.trainer)):
         raise ConfigError(
             "optimizer: full-batch gradient descent takes all batches of an epoch for one step; leave "
             "trainer.accumulate_grad_batches and limit_train_batches out (data.train_size limits images)"
         )
-    return function
+    if not isinstance(kind, type):
+        return
+    check_sharded(typed.accelerator, kind, regularizing)
+    if not asks_again(kind):
+        return
+    if accumulated:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches: {kind.__name__} computes the gradient more "
+            f"than once a step, of one batch; raise data.batch_size instead"
+        )
+    if typed.on_nan == "skip":
+        raise ConfigError(
+            f"on_nan=skip: {kind.__name__} computes the gradient more than once a step, so that a "
+            f"step cannot be left out; use on_nan=stop or lower_lr"
+        )
+    if typed.accelerator.precision == "16-mixed":
+        raise ConfigError(
+            f"accelerator.precision=16-mixed: {kind.__name__} computes the gradient more than "
+            f"once a step, which loss scaling cannot; use bf16-mixed"
+        )
 
 
 def _optimizer(
-    config: Mapping[str, Any],
-    parameters: ParametersConfig,
+    typed: TrainConfig,
+    regularizing: Sequence[Regularizer],
     extra: Sequence[str],
     network: nn.Module,
 ) -> Optimizer:
-    """The optimiser of all parameters, in groups where its class takes more than one."""
+    """The optimiser of all parameters, in groups where its class takes more than one.
+
+    A training makes two: the check one of a network without memory, then itself one of its own.
+    """
+    config, parameters = typed.optimizer, typed.parameters
     function = check_target("optimizer", config, ("params",), extra)
     if one_group(function):
         if parameters.lr_scale:
@@ -274,7 +287,9 @@ def _optimizer(
             )
         except ValueError as error:
             raise ConfigError(str(error)) from error
-    return instance_of("optimizer", make("optimizer", config, extra, params=groups), Optimizer)
+    made = instance_of("optimizer", make("optimizer", config, extra, params=groups), Optimizer)
+    _check_kind(typed, type(made), regularizing)
+    return made
 
 
 def _schedule(config: TrainConfig, extra: Sequence[str]) -> SchedulerFactory | None:

@@ -13,13 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from hydra import version
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import _run_hydra, create_config_search_path, get_args_parser
+from hydra._internal.utils import (
+    _run_hydra,
+    create_config_search_path,
+    get_args_parser,
+    run_and_report,
+)
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import configure_log, run_job
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, read_write
 
 __all__ = [
     "Hydra",
@@ -27,6 +36,7 @@ __all__ = [
     "hand_to_hydra",
     "hydra_of",
     "is_basic_sweeper",
+    "run_composed",
     "split_into_jobs",
 ]
 
@@ -63,6 +73,36 @@ def hand_to_hydra(
         config_path=str(folder),
         config_name="train",
     )
+
+
+def run_composed(config: DictConfig, folder: str, task: Callable[[Any], Any]) -> None:
+    """Run ``task`` as ``hydra.main`` does a single job, of a config that is composed already.
+
+    Hydra's logging, environment variables, working folder and callbacks are those of ``config``. The
+    public ``hydra.main`` was looked at: it composes twice more, and knows no folder beforehand.
+
+    Args:
+        config: With Hydra's own node.
+        folder: The run's, in place of ``hydra.run.dir``.
+        task: Called with the config, Hydra's node left out.
+    """
+
+    def run() -> None:
+        name = config.hydra.job.config_name
+        with read_write(config.hydra):
+            config.hydra.mode, config.hydra.run.dir = RunMode.RUN, folder
+            if config.hydra.job.name == name:  # nobody named it: hydra.main does, by the command
+                config.hydra.job.name = "train"
+        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+        callbacks = Callbacks(config)
+        callbacks.on_run_start(config=config, config_name=name)
+        nobody: Any = None  # launchers alone compose, and there is none
+        context = HydraContext(config_loader=nobody, callbacks=callbacks)
+        returned = run_job(task, config, "hydra.run.dir", None, context)
+        callbacks.on_run_end(config=config, config_name=name, job_return=returned)
+        _ = returned.return_value  # raises what the task raised
+
+    run_and_report(run)
 
 
 @contextmanager

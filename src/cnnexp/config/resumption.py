@@ -10,18 +10,11 @@ import yaml
 from cnnexp.config.errors import ConfigError
 from cnnexp.runs import RunFolder, config_hash
 from cnnexp.runs.files import leaves
+from cnnexp.runs.keys import meaning, resumable_keys
 
 __all__ = ["check_overrides", "check_resumable", "run_identity", "saved_config", "trained_on"]
 
 _LARGEST = 1 << 20  # bytes of a config.yaml; ours are of some thousand
-
-# What a command may change when it goes on: the length, and what changes no number.
-_FREE = (
-    *("trainer.max_epochs", "trainer.enable_progress_bar", "checkpoint.every_n_steps"),
-    *("data.root", "data.download", "data.fallback", "data.num_workers"),
-    *("name", "output_dir", "sweep", "logger", "validate_only", "allow_targets", "backward.layers"),
-    *("accelerator.name", "accelerator.devices", "on_nan", "diagnostics"),
-)
 
 # Callbacks that put an average, or what is left of the weights, in the place of the weights at the end.
 _LAST_AT_THE_END = ("EMAWeightAveraging", "ModelPruning", "WeightAveraging")
@@ -78,8 +71,8 @@ def check_overrides(overrides: Sequence[str], groups: Collection[str]) -> None:
             continue
         hint = f"; write accelerator.name={value}" if key == "accelerator" else ""
         raise ConfigError(
-            f"{override}: a run that is resumed keeps its {key}{hint}. It may change {', '.join(_FREE)}; for "
-            f"anything else start a new run"
+            f"{override}: a run that is resumed keeps its {key}{hint}. It may change "
+            f"{', '.join(resumable_keys())}; for anything else start a new run"
         )
 
 
@@ -92,10 +85,10 @@ def check_resumable(folder: RunFolder, config: Mapping[str, Any], checksum: str)
     old, new = dict(leaves(saved_config(folder))), dict(leaves(config))
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     for key in sorted(changed):
-        if not _is_free(key):
+        if not meaning(key).resume:
             raise ConfigError(
                 f"{key} was {old.get(key)} and cannot become {new.get(key)} in the middle of a run; start "
-                f"a new run for that. A run that is resumed may change {', '.join(_FREE)}"
+                f"a new run for that. A run that is resumed may change {', '.join(resumable_keys())}"
             )
     longer = "trainer.max_epochs" in changed
     state = folder.read_status().get("state")
@@ -112,11 +105,7 @@ def check_resumable(folder: RunFolder, config: Mapping[str, Any], checksum: str)
 
 def run_identity(config: Mapping[str, Any]) -> str:
     """What a run's checkpoints carry: a hash of all that does not change when the run goes on."""
-    return config_hash({key: value for key, value in leaves(config) if not _is_free(key)})
-
-
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in _FREE)
+    return config_hash({key: value for key, value in leaves(config) if not meaning(key).resume})
 
 
 def _check_longer(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

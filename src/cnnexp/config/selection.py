@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.key_value import text_of
 from cnnexp.config.resumption import saved_config
 from cnnexp.runs import RunFolder
 from cnnexp.runs.comparison import Comparison
@@ -98,7 +99,7 @@ def run_to_resume(overrides: Sequence[str]) -> RunFolder | None:
 
 
 def _given(arguments: Sequence[str], key: str) -> str | None:
-    values = [a.partition("=")[2].strip("'\"") for a in arguments if a.startswith(f"{key}=")]
+    values = [text_of(a) for a in arguments if a.startswith(f"{key}=")]
     return values[-1] if values else None
 
 

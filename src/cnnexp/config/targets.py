@@ -15,6 +15,7 @@ from typing import Any
 
 from cnnexp.config.conversions import converted
 from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.key_value import value_of
 from cnnexp.environment import variable
 
 __all__ = [
@@ -54,13 +55,12 @@ def allowed_prefixes(overrides: Sequence[str] = ()) -> tuple[str, ...]:
     Args:
         overrides: The command line's; ``allow_targets=[mylab.,other.]`` is read from it.
     """
-    values = [variable("CNNEXP_ALLOW_TARGETS") or ""]
+    names: list[Any] = (variable("CNNEXP_ALLOW_TARGETS") or "").split(",")
     for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        if key == "allow_targets":
-            values.append(value.strip("[]"))
-    names = [name.strip(" '\"") for value in values for name in value.split(",")]
-    return tuple(name for name in names if name)
+        if override.lstrip("+").startswith("allow_targets="):
+            value = value_of(override)
+            names += value if isinstance(value, list) else str(value).split(",")
+    return tuple(name for each in names if (name := str(each).strip()))
 
 
 def under_a_name(parent: str, leaf: str) -> str:

@@ -42,6 +42,7 @@ from itertools import pairwise
 
 from cnnexp.diagnostics.history import History
 from cnnexp.diagnostics.measurement import LayerFigures
+from cnnexp.runs.epochs import epoch_after
 
 __all__ = ["BY_EPOCH", "BY_WINDOW", "CAUSES", "RULES", "SUGGESTIONS", "Sign"]
 
@@ -179,7 +180,7 @@ def overfitting(history: History) -> Sign | None:
         return None
     losses = [epoch["val/loss"] for epoch in history.epochs if "val/loss" in epoch]
     best = min(losses)
-    since = f", after {best:.3g} in epoch {losses.index(best) + 1}" if loss > best else ""
+    since = f", after {best:.3g} in epoch {epoch_after(losses.index(best))}" if loss > best else ""
     text = (
         f"train/acc {now['train/acc']:.2%}, but val/acc {now['val/acc']:.2%}; val/loss {loss:.3g}{since}, "
         f"with train/loss {now['train/loss']:.2g}"

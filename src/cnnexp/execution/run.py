@@ -22,11 +22,13 @@ __all__ = ["run_job"]
 log = logging.getLogger(__name__)
 
 
-def run_job(job: Job, *, progress_bar: bool = False) -> float | None:
+def run_job(
+    job: Job, checked: TrainingJob | None = None, *, progress_bar: bool = False
+) -> float | None:
     """Train in this process, or with ``accelerator.devices`` in as many as it says.
 
-    A job that is done is not run again, one that was interrupted goes on. Torch and lightning are
-    imported here.
+    A job that is done is not run again, one that was interrupted goes on. What ``job`` describes may be
+    built and ``checked`` already. Torch and lightning are imported here.
 
     Returns:
         The best validation accuracy, None if there is none; status.json says how it ended.
@@ -47,7 +49,7 @@ def run_job(job: Job, *, progress_bar: bool = False) -> float | None:
     folder = RunFolder(job.folder)
     first = True
     try:
-        training = build_job(job.config, job.allowed)
+        training = checked or build_job(job.config, job.allowed)
         parallel = training.parallel
         if parallel is not None and place() is None:
             if not _is_done(folder, training):
@@ -74,12 +76,16 @@ def run_job(job: Job, *, progress_bar: bool = False) -> float | None:
     except TrainingPruned as end:
         log.info("%s", end)
         return None
-    except Exception as error:  # the traceback goes to train.log only
-        reason = failure_reason(error)
-        if first and folder.path.is_dir() and not folder.status.exists():  # before the training
-            folder.write_status("failed", error=reason)
-        log.error("failed: %s (more in %s)", reason, folder.log, exc_info=True)
+    except Exception as error:
+        _say_failed(folder, failure_reason(error), first)
         return None
+
+
+def _say_failed(folder: RunFolder, reason: str, first: bool) -> None:
+    """Say why the exception that is being handled ended the run; its traceback goes to train.log only."""
+    if first and folder.path.is_dir() and not folder.status.exists():  # before the training
+        folder.write_status("failed", error=reason)
+    log.error("failed: %s (more in %s)", reason, folder.log, exc_info=True)
 
 
 def _add_callbacks(training: TrainingJob, more: Sequence[Callback]) -> None:

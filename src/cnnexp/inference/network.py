@@ -16,6 +16,7 @@ from cnnexp.config.resumption import run_identity, saved_config
 from cnnexp.data import ImageSet, LabelledImages
 from cnnexp.runs import RunFolder
 from cnnexp.training import Classifier, make_classifier, read_own_checkpoint
+from cnnexp.training.epochs import epoch_of_weights
 from cnnexp.tuning import pin_algorithms
 
 __all__ = ["TrainedNetwork", "TrainedNetworkError", "load_trained"]
@@ -184,10 +185,10 @@ def _printable(name: str) -> str:
 
 
 def _epoch(content: Mapping[str, Any], name: str) -> int:
-    epoch = content.get("epoch")
-    if type(epoch) is not int:
+    epoch = epoch_of_weights(content)
+    if epoch is None:
         raise TrainedNetworkError(f"{name}: does not say of which epoch it is")
-    return epoch if name == "last.ckpt" else epoch + 1
+    return epoch
 
 
 def _fits(file: Any, expected: Mapping[str, Tensor], state: Mapping[str, Any], size: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.key_value import text_of
 from cnnexp.config.selection import Selected, run_to_use
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.runs import RunFolder
@@ -58,7 +59,7 @@ def read_settings(
     known = ["run", "which", "output_dir", *defaults, "allow_targets", *(["data"] if data else [])]
     values, of_data = dict(defaults), []
     for argument in arguments:
-        key, equals, value = argument.partition("=")
+        key, equals, _ = argument.partition("=")
         if not equals:
             raise ConfigError(
                 f"{argument}: must be key=value, with a key out of {', '.join(known)}"
@@ -66,7 +67,7 @@ def read_settings(
         if data and (key.lstrip("+~") == "data" or key.lstrip("+~").startswith("data.")):
             of_data.append(argument)
         elif key in defaults:
-            values[key] = value
+            values[key] = text_of(argument)
         elif key not in known:
             raise ConfigError(
                 f"{argument}: there is no key {key}; known: {', '.join(known)}.{did_you_mean(key, known)}"

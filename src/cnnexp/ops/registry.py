@@ -7,7 +7,6 @@ group read their lists from here, so that nothing that is registered goes untest
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+
+from cnnexp.suggestions import nearest
 
 __all__ = [
     "AUTO",
@@ -260,6 +261,6 @@ def set_auto(make: Callable[[str], Algorithm]) -> None:
 
 
 def _unknown(name: str, where: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
+    close = nearest(str(name), known)
+    hint = f"; did you mean '{close}'?" if close else ""
     return f"unknown algorithm '{name}' for {where}; known: {', '.join(known)}, {AUTO}{hint}"

@@ -13,13 +13,11 @@ import yaml
 
 from cnnexp.runs import RunFolder, RunFolderError
 from cnnexp.runs.files import leaves, read_json
+from cnnexp.runs.keys import meaning
 
 __all__ = ["Run", "gather", "settings_that_differ", "warnings_about"]
 
 _LARGEST = 1 << 20  # bytes of a config.yaml
-# Where things lie, what the run is called and how it is kept: nothing that a result depends on.
-_ASIDE = ("output_dir", "name", "sweep", "logger", "allow_targets", "validate_only", "checkpoint")
-_ASIDE_KEYS = ("data.root", "data.download", "data.fallback", "data.num_workers", "seed")
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Run:
             name = row["name"]
             if row["epoch"] is None or name.endswith("_step") or name.startswith(("hp/", "test/")):
                 continue
-            made.setdefault(name, {})[row["epoch"] + 1] = row["value"]
+            made.setdefault(name, {})[row["epoch"]] = row["value"]
         return made
 
 
@@ -96,7 +94,7 @@ def _read(folder: RunFolder) -> Run:
     provenance, config = content(folder.read_provenance), _config(folder, problems)
     data, git = provenance.get("dataset") or {}, provenance.get("git") or {}
     commit = str(git.get("commit", ""))[:10] + ("+" if git.get("dirty") else "")
-    flat = {k: v for k, v in leaves(config) if k.partition(".")[0] not in _ASIDE}
+    flat = dict(leaves(config))
     if flat.get("data.split_seed") == flat.get("seed"):  # it follows the seed
         flat.pop("data.split_seed", None)
     return Run(
@@ -104,7 +102,7 @@ def _read(folder: RunFolder) -> Run:
         str(status.get("state", "unreadable" if problems else "waiting")),
         status,
         result,
-        {k: v for k, v in flat.items() if k not in _ASIDE_KEYS and ".layers." not in k},
+        {key: value for key, value in flat.items() if meaning(key).report},
         _choices(content(lambda: read_json(folder.job)).get("overrides", ())),
         flat.get("seed"),
         str(data.get("name", result.get("dataset", ""))),
@@ -134,7 +132,7 @@ def _choices(overrides: Sequence[Any]) -> dict[str, Any]:
     made = {}
     for override in overrides:
         key, _, value = str(override).lstrip("+~").partition("=")
-        if key.partition(".")[0] not in (*_ASIDE, "hydra") and key not in _ASIDE_KEYS:
+        if meaning(key).report:
             made[key] = yaml.safe_load(value) if _is_number(value) else value
     return made
 

@@ -1,8 +1,9 @@
 """The run folder: the one place that knows its files, reads and writes them."""
 
-from cnnexp.runs.folder import METRIC_COLUMNS, RunFolder, RunFolderError, State, claim_run_folder
+from cnnexp.runs.folder import RunFolder, RunFolderError, State, claim_run_folder
 from cnnexp.runs.identity import config_hash
 from cnnexp.runs.lock import FolderInUseError, folder_lock
+from cnnexp.runs.metrics import METRIC_COLUMNS
 from cnnexp.runs.observed import ObservedRunFolder
 from cnnexp.runs.provenance import collect_provenance, git_state
 from cnnexp.runs.rank import Place, place

@@ -5,7 +5,7 @@
     config.yaml        the resolved config, plain YAML; enough to run again
     provenance.json    command, git commit, versions, seed, device, data set and its checksum
     status.json        state: running | done | failed | stopped; epoch, step, error
-    metrics.csv        every logged scalar: epoch, step, name, value
+    metrics.csv        every logged scalar: epoch (from 1), step, name, value
     tensorboard/       event files
     checkpoints/       last.ckpt, previous.ckpt, best.ckpt
     result.json        final figures, written once, when the run is done
@@ -17,7 +17,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -36,11 +35,11 @@ from cnnexp.runs.files import (
     write_text,
 )
 from cnnexp.runs.logs import cut_logs, log_sizes
+from cnnexp.runs.metrics import append_metrics, read_metrics
 
-__all__ = ["METRIC_COLUMNS", "RunFiles", "RunFolder", "RunFolderError", "State", "claim_run_folder"]
+__all__ = ["RunFiles", "RunFolder", "RunFolderError", "State", "claim_run_folder"]
 
 State = Literal["running", "done", "failed", "stopped", "pruned"]
-METRIC_COLUMNS = ("epoch", "step", "name", "value")
 
 
 class RunFiles:
@@ -166,29 +165,18 @@ class RunFolder(RunFiles):
         return self.non_finite
 
     def append_metrics(self, metrics: Mapping[str, float], *, epoch: int | None, step: int) -> None:
-        """Append one row a metric to metrics.csv, with a head line if the file is new."""
-        new = not self.metrics.exists()
-        with self.metrics.open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            if new:
-                writer.writerow(METRIC_COLUMNS)
-            for name, value in metrics.items():
-                writer.writerow(("" if epoch is None else epoch, step, name, repr(float(value))))
+        """Append one row a metric to metrics.csv, with a head line if the file is new.
+
+        Args:
+            metrics: By name.
+            epoch: The one under way, counted from 1; after the training how many there were; or None.
+            step: Of the optimiser, as the loggers get it.
+        """
+        append_metrics(self.metrics, metrics, epoch, step)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.csv as {epoch, step, name, value}; empty if there is none."""
-        if not self.metrics.exists():
-            return []
-        with self.metrics.open(newline="", encoding="utf-8") as stream:
-            return [
-                {
-                    "epoch": int(row["epoch"]) if row["epoch"] else None,
-                    "step": int(row["step"]),
-                    "name": row["name"],
-                    "value": float(row["value"]),
-                }
-                for row in csv.DictReader(stream)
-            ]
+        return read_metrics(self.metrics)
 
     def log_sizes(self) -> dict[str, int]:
         """How many bytes metrics.csv and each event file hold; for :meth:`cut_logs`."""

@@ -11,8 +11,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from cnnexp.commandline import code_of
 from cnnexp.config import ConfigError, plain_config
-from cnnexp.config.command import code_of
 from cnnexp.config.errors import did_you_mean
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.execution.job import Job

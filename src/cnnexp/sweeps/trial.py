@@ -13,6 +13,7 @@ from cnnexp.runs import RunFolder
 from cnnexp.runs.files import read_json
 from cnnexp.sweeps.search import JOURNAL, STUDY, make_pruner
 from cnnexp.training import Ranks, TrainingPruned
+from cnnexp.training.epochs import epoch_of
 
 if TYPE_CHECKING:
     import optuna
@@ -45,7 +46,7 @@ class Report(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report; runs after the epoch's validation."""
-        key, epoch = self._about["objective"], trainer.current_epoch + 1
+        key, epoch = self._about["objective"], epoch_of(trainer)
         value = float(trainer.callback_metrics.get(key, math.nan))
         behind = self._report(value, epoch) if self._ranks.first else False
         if self._ranks.from_first(behind):

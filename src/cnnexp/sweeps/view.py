@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cnnexp.runs.epochs import epoch_after
 from cnnexp.runs.sweep import names_of
 from cnnexp.sweeps.ledger import Entry, Ledger
 
@@ -71,7 +72,7 @@ class View:
         """A job runs."""
         if self._live is None:
             again = (
-                f" (goes on, epoch {entry.status['epoch'] + 1})"
+                f" (goes on, epoch {epoch_after(entry.status['epoch'])})"
                 if entry.status.get("epoch")
                 else ""
             )

@@ -7,11 +7,12 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-__all__ = ["HPARAMS_METRICS", "log_hparams", "log_hparams_metrics"]
+from cnnexp.runs.files import leaves
+from cnnexp.runs.keys import KEYS, meaning
+
+__all__ = ["HPARAMS_METRICS", "hyperparameters", "log_hparams", "log_hparams_metrics"]
 
 HPARAMS_METRICS = ("test/acc", "test/loss", "val/acc", "val/loss", "train/loss")
-_PARTS = ("seed", "data", "model", "backward", "optimizer", "scheduler", "regularization")
-_KEYS_LEFT_OUT = ("data.root", "data.download", "data.fallback")
 
 
 def log_hparams(loggers: Sequence[Logger], config: Mapping[str, Any]) -> None:
@@ -20,7 +21,7 @@ def log_hparams(loggers: Sequence[Logger], config: Mapping[str, Any]) -> None:
     The metrics must be named once, before they are known: TensorBoard takes the first list that it
     sees, and Lightning's own default would be a column ``hp_metric`` of −1.
     """
-    flat = {key: value for part in _PARTS for key, value in _flatten(part, config.get(part))}
+    flat = hyperparameters(config)
     for board in _boards(loggers):
         board.log_hyperparams(flat, {f"hp/{name}": float("nan") for name in HPARAMS_METRICS})
 
@@ -36,10 +37,13 @@ def _boards(loggers: Sequence[Logger]) -> list[TensorBoardLogger]:
     return [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
 
 
-def _flatten(prefix: str, value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        return [pair for key, item in value.items() for pair in _flatten(f"{prefix}.{key}", item)]
-    if value is None or prefix in _KEYS_LEFT_OUT:
-        return []
-    plain = isinstance(value, (bool, int, float, str))
-    return [(prefix.removesuffix("._target_"), value if plain else str(value))]
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of ``config`` the tab shows, by dotted key; lists and the like as text."""
+    shown = {}
+    for part in (part for part in KEYS if part in config and KEYS[part].hparam):
+        for key, value in leaves(config[part], part):
+            if value is None or value == {} or not meaning(key).hparam:
+                continue
+            simple = isinstance(value, (bool, int, float, str))
+            shown[key.removesuffix("._target_")] = value if simple else str(value)
+    return shown

@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from cnnexp.runs import RunFolder
+from cnnexp.runs.epochs import epoch_after
 
 __all__ = ["MetricsFile"]
 
@@ -36,12 +37,13 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append ``metrics``; Lightning passes the epoch among them."""
-        epoch = metrics.get("epoch")
+        """Append ``metrics``; Lightning passes among them how many epochs are done."""
+        done = metrics.get("epoch")
         values = {name: value for name, value in metrics.items() if name != "epoch"}
-        self._folder.append_metrics(
-            values, epoch=None if epoch is None else int(epoch), step=step or 0
-        )
+        epoch = None if done is None else int(done)
+        if epoch is not None and not all(name.startswith("test/") for name in values):
+            epoch = epoch_after(epoch)
+        self._folder.append_metrics(values, epoch=epoch, step=step or 0)
 
     @rank_zero_only
     def log_hyperparams(

@@ -24,10 +24,12 @@ from cnnexp.runs import (
     config_hash,
     folder_lock,
 )
+from cnnexp.runs.epochs import epoch_after
 from cnnexp.training.assemble import Assembly, assemble
 from cnnexp.training.backward import settle_backward
 from cnnexp.training.callbacks import lines_above_bar
 from cnnexp.training.classifier import Classifier
+from cnnexp.training.epochs import epoch_of_weights
 from cnnexp.training.failures import failure_reason
 from cnnexp.training.hparams import log_hparams, log_hparams_metrics
 from cnnexp.training.job import TrainingJob
@@ -259,7 +261,8 @@ def _describe(
     )
     if position is not None:  # the run is of several commands, maybe of several versions
         begun = folder.read_provenance()
-        again = {**provenance, "epoch": position.epoch, "step": position.step}
+        present = epoch_after(position.epoch)
+        again = {**provenance, "epoch": present, "step": position.step}
         provenance = {**begun, "resumed": [*begun.get("resumed", ()), again]}
     folder.write_provenance(provenance)
 
@@ -334,7 +337,7 @@ def _take_best(job: TrainingJob, folder: RunFolder, made: Assembly) -> dict[str,
     if made.checkpoints.keeps_best:
         try:
             content = read_own_checkpoint(folder.best_checkpoint, folder.path, job.identity)
-            if "cnnexp" in content or content.get("epoch") != best["epoch"] - 1:
+            if "cnnexp" in content or epoch_of_weights(content) != best["epoch"]:
                 raise CheckpointError(f"{folder.best_checkpoint}: is not of epoch {best['epoch']}")
             weights = content["state_dict"]
         except CheckpointError as error:

@@ -27,6 +27,7 @@ from cnnexp.diagnostics import (
 )
 from cnnexp.training.callbacks.landscape import Landscape
 from cnnexp.training.classifier import Classifier
+from cnnexp.training.epochs import epoch_of
 from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.non_finite import NonFiniteError
 from cnnexp.training.ranks import ALONE, Ranks
@@ -150,7 +151,7 @@ class Diagnostics(Callback):
             return
         metrics = {**_metrics(trainer, "train/"), **self._validation}
         self._validation = None
-        self._tell(trainer, self.health.observe_epoch(trainer.current_epoch + 1, metrics))
+        self._tell(trainer, self.health.observe_epoch(epoch_of(trainer), metrics))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Sum up."""

@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from cnnexp.runs import RunFolder
+from cnnexp.runs.epochs import epoch_after
 from cnnexp.training import non_finite
 from cnnexp.training.classifier import Classifier
+from cnnexp.training.epochs import epoch_of
 from cnnexp.training.non_finite import Finding, NonFiniteError, OnNaN
 from cnnexp.training.ranks import ALONE, Ranks
 
@@ -119,7 +121,7 @@ class NonFiniteGuard(Callback):
         assert isinstance(pl_module, Classifier)
         layer = non_finite.first_bad_weight(pl_module.network)
         if layer:
-            epoch = trainer.current_epoch + 1
+            epoch = epoch_of(trainer)
             self._raise(
                 Finding(trainer.global_step, epoch, what="weights", layer=layer), _OF_WEIGHTS
             )
@@ -175,7 +177,7 @@ class NonFiniteGuard(Callback):
         batches = range(batch_idx - len(losses) + 1, batch_idx + 1)
         return Finding(
             step=step + 1,
-            epoch=epoch + 1,
+            epoch=epoch_after(epoch),
             batches=[b + 1 for b in batches],
             what="gradient" if loss_fine else "loss",
             layer=layer,

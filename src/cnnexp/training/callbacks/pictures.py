@@ -25,6 +25,7 @@ from cnnexp.nn import left_as_found, replace_layers
 from cnnexp.runs import RunFolder
 from cnnexp.training.callbacks.diagnostics import Diagnostics
 from cnnexp.training.classifier import Classifier
+from cnnexp.training.epochs import epoch_of
 from cnnexp.training.lightning_internals import steps_logged
 from cnnexp.training.non_finite import NonFiniteError
 
@@ -221,7 +222,7 @@ def boards(trainer: L.Trainer) -> list[Any]:
 
 def _worth_drawing(trainer: L.Trainer, step: int) -> bool:
     """Whether the epoch that ends after ``step`` steps is the last, or passed another hundred."""
-    if trainer.current_epoch + 1 == trainer.max_epochs or step == trainer.max_steps:
+    if epoch_of(trainer) == trainer.max_epochs or step == trainer.max_steps:
         return True
     steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
     return step // _STEPS > (step - steps) // _STEPS

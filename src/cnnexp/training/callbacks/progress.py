@@ -12,6 +12,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cnnexp.kernels.compilation import clock
 from cnnexp.runs import RunFolder
+from cnnexp.training.epochs import epoch_of
 
 __all__ = ["EpochHistory", "RunStatus"]
 
@@ -43,7 +44,7 @@ class EpochHistory(Callback):
             for name in ("train/loss", "train/acc", "val/loss", "val/acc", "perf/images_per_second")
             if name in self.last
         ]
-        log.info("epoch %d/%s  %s", trainer.current_epoch + 1, trainer.max_epochs, "  ".join(parts))
+        log.info("epoch %d/%s  %s", epoch_of(trainer), trainer.max_epochs, "  ".join(parts))
 
     def state_dict(self) -> dict[str, Any]:
         """The metrics so far."""
@@ -91,7 +92,7 @@ class RunStatus(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the epochs and steps that are done."""
-        done, seconds = trainer.current_epoch + 1, clock() - self._began
+        done, seconds = epoch_of(trainer), clock() - self._began
         accuracy = trainer.callback_metrics.get("val/acc")
         self._folder.write_status(
             "running",
@@ -109,7 +110,7 @@ class RunStatus(Callback):
 
 def _metrics(trainer: L.Trainer) -> dict[str, float]:
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return {"epoch": trainer.current_epoch + 1, **metrics}
+    return {"epoch": epoch_of(trainer), **metrics}
 
 
 def _figure(name: str, value: float) -> str:

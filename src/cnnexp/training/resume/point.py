@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnexp.runs import RunFolder
+from cnnexp.runs.epochs import epoch_after
 from cnnexp.training.ranks import Ranks
 from cnnexp.training.resume.files import CheckpointError, read_own_checkpoint
 from cnnexp.training.resume.position import Position
@@ -90,4 +91,9 @@ def go_back(folder: RunFolder, point: ResumePoint | None) -> None:
     position = point.position
     for name in folder.cut_logs(position.logs):
         log.warning("%s is shorter than when %s was written: its curve has a gap", name, point.file)
-    log.info("going on from %s: epoch %d, step %d", point.file, position.epoch + 1, position.step)
+    log.info(
+        "going on from %s: epoch %d, step %d",
+        point.file,
+        epoch_after(position.epoch),
+        position.step,
+    )
