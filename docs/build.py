@@ -129,7 +129,8 @@ def home_of(package: ModuleType, name: str) -> str:
 def reference(name: str) -> str:
     """The page of one package."""
     package = importlib.import_module(name)
-    lines = [f"# {name}", "", inspect.cleandoc(package.__doc__ or ""), ""]
+    about = re.sub(r":(?:class|data|func|mod):(?=`)", "", inspect.cleandoc(package.__doc__ or ""))
+    lines = [f"# {name}", "", about, ""]
     for public in package.__all__:
         if public.startswith("__"):
             continue

@@ -47,14 +47,14 @@ def main() -> None:
     def tell(mutant: Mutant, outcome: Outcome) -> None:
         rows.append(_row(mutant, outcome))
         print(_line(mutant, outcome), flush=True)
+        if options.csv:  # each time: a run that is ended leaves what it found
+            _write(options.csv, rows, _conditions(options, judge.tests))
 
     judge = Judge(every, tell, options.quick)
     collect = ("-q", "-s", "--no-header", "-p", "no:cacheprovider", "-k", options.expression)
     pytest.main([*collect, *options.tests], plugins=[judge])
     if judge.trouble or not judge.tests:
         sys.exit(f"without any change, tests fail: {judge.trouble or 'there are none'}")
-    if options.csv:
-        _write(options.csv, rows, _conditions(options, judge.tests))
     sys.exit(_verdict(rows, options.least, time.monotonic() - start))
 
 

@@ -64,3 +64,23 @@ def test_batch_norm_refuses_half_of_the_running_statistics_as_torch_does() -> No
         assert found == (RuntimeError, found[1])
         assert "running_mean and running_var" in found[1]
         assert _refusal(F.batch_norm, x, mean, variance)[0] is RuntimeError
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1.0])
+def test_label_smoothing_takes_both_ends_of_its_range(smoothing: float) -> None:
+    logits = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    classes = torch.tensor([0, 4, 2])
+    found = ops.cross_entropy(logits, classes, label_smoothing=smoothing)
+    wanted = F.cross_entropy(logits, classes, label_smoothing=smoothing)
+    torch.testing.assert_close(found, wanted)
+    grads = [torch.autograd.grad(loss, logits)[0] for loss in (found, wanted)]
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize(("p", "kept"), [(0.0, 1.0), (1.0, 0.0)])
+def test_dropout_takes_both_ends_of_its_range(p: float, kept: float) -> None:
+    x = torch.randn(4, 5, requires_grad=True)
+    y = ops.dropout(x, p)
+    assert torch.equal(y, kept * x)
+    (grad,) = torch.autograd.grad(y, x, torch.ones_like(y))
+    assert torch.equal(grad, torch.full_like(x, kept))
