@@ -26,7 +26,7 @@ from torch import Tensor
 from cnnexp.ops.forward_mode import in_forward_mode, transformed
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
-from cnnexp.ops.wiring import Shared, Tangent, Wiring, wire
+from cnnexp.ops.wiring import OF_TANGENT, Shared, Tangent, Wiring, computed, share, wire
 
 __all__ = ["differentiable", "in_place"]
 
@@ -109,8 +109,10 @@ def in_place(
 
 def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]:
     """The Function with a backward alone."""
-    compute, count, several = wiring.forward, wiring.count, wiring.outputs > 1
-    kept, options, shared, gradients = wiring.kept, wiring.options, wiring.shared, wiring.gradients
+    compute, gradients, shared = wiring.forward, wiring.gradients, wiring.shared
+    names, kept = [name for name, _, _ in wiring.kept], [each[1:] for each in wiring.kept]
+    option_names, options = [n for n, _ in wiring.options], [place for _, place in wiring.options]
+    count, several = len(wiring.arguments), len(wiring.outputs) > 1
     widens_gradients = widens != "nothing"
 
     def forward(*arguments: Any) -> Any:
@@ -131,8 +133,8 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
         if several:
             ctx.mark_non_differentiable(*output[1:])
         stored, needs = (*inputs, *output) if several else (*inputs, output), ctx.needs_input_grad
-        ctx.options = tuple([stored[place] for place in options])
-        ctx.dtypes = tuple(map(_dtype, inputs)) if widens_gradients else ()
+        ctx.options = dict(zip(option_names, [stored[place] for place in options], strict=True))
+        ctx.dtypes = [_dtype(each) for each in inputs] if widens_gradients else ()
         ctx.save_for_backward(
             *[stored[p] if any(needs[u] for u in users) else None for p, users in kept]
         )
@@ -140,20 +142,21 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
     def backward(ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         needs = ctx.needs_input_grad
         # read once: under torch.utils.checkpoint each reading would compute the forward again
-        values = [grad_output, *ctx.saved_tensors, *ctx.options]
+        saved = dict(zip(names, ctx.saved_tensors, strict=True))
+        values = {"grad_output": grad_output, **saved, **ctx.options}
         if widens_gradients:
-            values = [_wide(value) for value in values]
-        for step, parts, users, _of_tangent in shared:
-            _add(values, step, parts, any(needs[user] for user in users))
+            values = {name: _wide(value) for name, value in values.items()}
+        if shared:
+            share(shared, values, [each for each in range(count) if needs[each]])
         grads: list[Tensor | None] = [None] * count
-        for argument, gradient in gradients:
+        for argument, gradient, reads in gradients:
             if needs[argument]:
-                grad = gradient(values)
+                grad = computed(gradient, reads, values)
                 grads[argument] = grad.to(ctx.dtypes[argument]) if widens_gradients else grad
         return owned_gradients(grads)
 
     return _class(
-        _title(wiring.forward),
+        _title(compute),
         torch.autograd.Function,
         generate_vmap_rule=not writes,  # everything is pure torch
         forward=staticmethod(forward),
@@ -164,23 +167,27 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
 
 def _with_tangents(function: type[Any], wiring: Wiring, widens: Widens) -> type[Any]:
     """``function`` with a ``jvp``."""
-    kept, shared, tangent = wiring.kept, wiring.shared, wiring.tangent
-    others = (None,) * (wiring.outputs - 1)
-    assert tangent is not None  # differentiable
+    names, places = [name for name, _, _ in wiring.kept], [place for _, place, _ in wiring.kept]
+    moving, others = wiring.gradients[0][0], (None,) * (len(wiring.outputs) - 1)
+    assert wiring.tangent is not None  # differentiable
+    (carry, reads), shared = wiring.tangent, wiring.shared
+    tangent_names = [f"{name}_tangent" for name in wiring.arguments]
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         function.setup_context(ctx, inputs, output)
         stored = (*inputs, *output) if others else (*inputs, output)
         # backward and jvp read the same list
-        ctx.save_for_forward(*[stored[place] for place, _ in kept])
+        ctx.save_for_forward(*[stored[place] for place in places])
 
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        values, moved = [None, *ctx.saved_tensors, *ctx.options], list(tangents)
+        # a gradient function that carries tangents takes them for ``grad_output``
+        values = {"grad_output": tangents[moving], **ctx.options}
+        values |= zip(names, ctx.saved_tensors, strict=True)
+        values |= zip(tangent_names, tangents, strict=True)
         if widens != "nothing":
-            values, moved = list(map(_wide, values)), list(map(_wide, moved))
-        for step, parts, _, of_tangent in shared:
-            _add(values, step, parts, of_tangent)
-        result = tangent([*values, *moved])
+            values = {name: _wide(value) for name, value in values.items()}
+        share(shared, values, [OF_TANGENT])
+        result = computed(carry, reads, values)
         if widens != "nothing":
             result = result.to(ctx.dtypes[0])
         return (result, *others) if others else result
@@ -191,16 +198,6 @@ def _with_tangents(function: type[Any], wiring: Wiring, widens: Widens) -> type[
         setup_context=staticmethod(setup_context),
         jvp=staticmethod(jvp),
     )
-
-
-def _add(values: list[Any], step: Callable[..., Any], parts: int, needed: bool) -> None:
-    """Append the result of ``step`` to ``values``, or None in its place if nobody needs it."""
-    if not needed:
-        values.extend([None] * (parts or 1))
-    elif parts:
-        values.extend(step(values))
-    else:
-        values.append(step(values))
 
 
 def _class(name: str, base: type[Any], **members: Any) -> type[Any]:

@@ -1,71 +1,65 @@
-"""Which function of an op reads what: worked out from their arguments' names, once for each op.
-
-The backward computes from one list of values: ``grad_output``, the tensors that were kept, the other
-arguments of the op (its options), then what is shared, in order; in forward mode the tangents follow.
-A step is a function of that list.
-"""
+"""Which function of an op reads what: worked out from their arguments' names, once for each op."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 
-__all__ = ["Shared", "Tangent", "Wiring", "wire"]
+__all__ = ["OF_TANGENT", "Shared", "Tangent", "Wiring", "computed", "share", "wire"]
 
 Function = Callable[..., Any]
-Shared = Mapping[str | tuple[str, ...], Function]
+Names = tuple[str, ...]
+Shared = Mapping[str | Names, Function]
 Tangent = Literal["linear", "diagonal"] | Function | None
 
-_OF_TANGENT = -1  # who needs a value: arguments by position, or the tangent
+OF_TANGENT = -1  # who needs a value: arguments by position, or the tangent
 
 
-def _step(function: Function, places: tuple[int, ...]) -> Function:
-    """``function`` as one of the list of values, in which its arguments stand at ``places``."""
-
-    def of(values: Sequence[Any]) -> Any:
-        return function(*[values[place] for place in places])
-
-    return of
-
-
-@dataclass(frozen=True)
-class Wiring:
-    """The plan of one op, in plain tuples and functions: ``torch.compile`` follows no others.
+class Wiring(NamedTuple):
+    """The plan of one op, in tuples, names and functions: ``torch.compile`` follows no others.
 
     Attributes:
         forward: The op.
-        count: How many arguments it has.
-        outputs: How many tensors it returns.
-        kept: For each tensor that is kept its place among arguments and outputs, and the positions of
-            the arguments whose gradients need it.
-        options: The places of the other arguments that are needed.
-        shared: What is worked out once in the backward, in this order: the step, how many values of
-            their own its result is if it is a tuple, else 0, the positions of the arguments whose
-            gradients need it, and whether the tangent does.
-        gradients: The positions of arguments, and the steps that compute their gradients.
-        tangent: The step that computes the tangent of the output, if forward mode is offered.
+        arguments: Their names.
+        outputs: Their names.
+        kept: For each tensor that is kept its name, its place among arguments and outputs, and the
+            positions of the arguments whose gradients need it.
+        options: Names and places of the other arguments that are needed.
+        shared: What is worked out in the backward, in this order: what it is named, the function, the
+            names that it reads, and who needs it.
+        gradients: The position of an argument, the function of its gradient, the names that it reads.
+        tangent: The function of the output's tangent and the names that it reads, if there is one.
     """
 
     forward: Function
-    count: int
-    outputs: int
-    kept: tuple[tuple[int, tuple[int, ...]], ...]
-    options: tuple[int, ...]
-    shared: tuple[tuple[Function, int, tuple[int, ...], bool], ...]
-    gradients: tuple[tuple[int, Function], ...]
-    tangent: Function | None
+    arguments: Names
+    outputs: Names
+    kept: tuple[tuple[str, int, tuple[int, ...]], ...]
+    options: tuple[tuple[str, int], ...]
+    shared: tuple[tuple[str | Names, Function, Names, tuple[int, ...]], ...]
+    gradients: tuple[tuple[int, Function, Names], ...]
+    tangent: tuple[Function, Names] | None
 
 
-class _Read(NamedTuple):
-    """A function, the names that it reads, and those that it makes."""
+def computed(function: Function, reads: Names, values: Mapping[str, Any]) -> Any:
+    """``function`` of those of ``values`` that it reads."""
+    return function(*[values[name] for name in reads])
 
-    function: Function
-    reads: Sequence[str]
-    makes: tuple[str, ...] = ()
+
+def share(
+    shared: Sequence[tuple[str | Names, Function, Names, tuple[int, ...]]],
+    values: dict[str, Any],
+    needed: Sequence[int],
+) -> None:
+    """Enter into ``values`` what is shared and one of ``needed`` needs."""
+    for names, function, reads, users in shared:
+        if any(user in needed for user in users):
+            result = computed(function, reads, values)
+            parts = [result] if isinstance(names, str) else result
+            values.update(zip(_parts(names), parts, strict=True))
 
 
 def wire(
@@ -77,145 +71,103 @@ def wire(
 ) -> Wiring:
     """The plan of ``forward``; arguments and errors as of ``cnnexp.ops.autograd.differentiable``."""
     annotated = _annotated(forward)
-    arguments, tangents = list(annotated), [f"{name}_tangent" for name in annotated]
+    arguments, stored = tuple(annotated), [*annotated, *outputs]
     for name in gradients:
         if name not in annotated:
             raise TypeError(
-                f"{_name(forward)} has no argument '{name}' that could have a gradient; its arguments "
-                f"are {', '.join(annotated)}"
+                f"{_named(forward)} has no argument '{name}' that could have a gradient; its "
+                f"arguments are {', '.join(annotated)}"
             )
-    makes = [key if isinstance(key, tuple) else (key,) for key in shared]
-    known = {"grad_output", *arguments, *outputs, *[name for names in makes for name in names]}
-    between = [
-        _Read(function, _reads(function, known), names)
-        for names, function in zip(makes, shared.values(), strict=True)
-    ]
-    ends = {name: _Read(f, _reads(f, known)) for name, f in gradients.items()}
-    carried = _carried(tangent, forward, annotated, ends, known | set(tangents))
-    needs = _Needs(between)
-    for name, end in ends.items():
-        needs.ask(end.reads, len(between), arguments.index(name))
-    if carried:
-        needs.ask(carried.reads, len(between), _OF_TANGENT)
-
-    stored = [*arguments, *outputs]
-    tensors = {n for n, text in annotated.items() if "Tensor" in text} | set(outputs)
-    kept = [name for name in stored if name in needs.given and name in tensors]
-    options = [name for name in stored if name in needs.given and name not in tensors]
-    places = _Places(["grad_output", *kept, *options])
-    steps = []
-    for read, users in zip(between, needs.made, strict=True):
-        parts = len(read.makes) if len(read.makes) > 1 else 0
-        steps.append((places.step(read), parts, _arguments_of(users), _OF_TANGENT in users))
-        places.add(read.makes)
-    places.add(tangents)
-    return Wiring(
-        forward,
-        len(arguments),
-        len(outputs),
-        tuple((stored.index(name), _arguments_of(needs.given[name])) for name in kept),
-        tuple(map(stored.index, options)),
-        tuple(steps),
-        tuple((arguments.index(name), places.step(end)) for name, end in ends.items()),
-        places.step(carried) if carried else None,
+    made = {name for names in shared for name in _parts(names)}
+    known = {"grad_output", *stored, *made}
+    ends = [(arguments.index(name), f, _reads(f, known)) for name, f in gradients.items()]
+    moved = (
+        ends[0][1:]
+        if tangent == "diagonal"
+        else _moved(tangent, forward, annotated, list(gradients), known)
     )
 
-
-class _Needs:
-    """Who needs what: of what is given, by name, and of what is made, by position."""
-
-    def __init__(self, between: Sequence[_Read]) -> None:
-        self._between = between
-        self.given: dict[str, set[int]] = {}
-        self.made: list[set[int]] = [set() for _ in between]
-
-    def ask(self, names: Sequence[str], before: int, user: int) -> None:
-        """Enter that ``user`` needs ``names``, as they stand before ``between[before]``."""
-        for name in names:
-            made = [i for i in range(before) if name in self._between[i].makes]
-            if not made:
-                self.given.setdefault(name, set()).add(user)
-            elif user not in self.made[made[-1]]:
-                self.made[made[-1]].add(user)
-                self.ask(self._between[made[-1]].reads, made[-1], user)
-
-
-class _Places:
-    """Where each name stands in the list of values; the last of a name hides those before."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._places: dict[str, int] = {}
-        self._count = 0
-        self.add(names)
-
-    def add(self, names: Sequence[str]) -> None:
-        """Let ``names`` follow in the list."""
-        for name in names:
-            self._places[name] = self._count
-            self._count += 1
-
-    def step(self, read: _Read) -> Function:
-        """``read`` with the places as they are."""
-        return _step(read.function, tuple([self._places[name] for name in read.reads]))
-
-
-def _arguments_of(users: set[int]) -> tuple[int, ...]:
-    return tuple(sorted(users - {_OF_TANGENT}))
+    asked: dict[str, set[int]] = {}  # who needs what
+    for user, _, reads in [*ends, *([(OF_TANGENT, *moved)] if moved else [])]:
+        for name in reads:
+            asked.setdefault(name, set()).add(user)
+    steps = []
+    for names, function in reversed([*shared.items()]):  # so that who needs the last is known first
+        users = set().union(*[asked.pop(name, set()) for name in _parts(names)])
+        reads = _reads(function, known)
+        for name in reads:
+            asked.setdefault(name, set()).update(users)
+        steps.insert(0, (names, function, reads, tuple(sorted(users))))
+    tensors = {n for n, text in annotated.items() if "Tensor" in text} | set(outputs)
+    found = [
+        (n, i, tuple(sorted(asked[n] - {OF_TANGENT}))) for i, n in enumerate(stored) if n in asked
+    ]
+    return Wiring(
+        forward=forward,
+        arguments=arguments,
+        outputs=tuple(outputs),
+        kept=tuple(each for each in found if each[0] in tensors),
+        options=tuple((name, place) for name, place, _ in found if name not in tensors),
+        shared=tuple(steps),
+        gradients=tuple(ends),
+        tangent=moved,
+    )
 
 
 def _annotated(forward: Function) -> dict[str, str]:
     """The arguments of ``forward`` and their annotations."""
-    annotated = {}
-    for name, parameter in inspect.signature(forward).parameters.items():
+    parameters = inspect.signature(forward).parameters
+    for name, parameter in parameters.items():
         if parameter.annotation is parameter.empty:
             raise TypeError(
-                f"{_name(forward)} does not say what its argument '{name}' is; annotate it: tensors "
+                f"{_named(forward)} does not say what its argument '{name}' is; annotate it: tensors "
                 f"are kept for the backward in another way than other values"
             )
-        annotated[name] = str(parameter.annotation)
-    return annotated
+    return {name: str(parameter.annotation) for name, parameter in parameters.items()}
 
 
-def _reads(function: Function, known: set[str]) -> list[str]:
-    """The names that ``function`` reads: its arguments up to those that nobody knows, optional ones."""
-    names = []
+def _parts(names: str | Names) -> Names:
+    return (names,) if isinstance(names, str) else names
+
+
+def _reads(function: Function, known: Collection[str]) -> Names:
+    """The arguments of ``function``, up to the first optional one that nobody knows."""
+    names: list[str] = []
     for name, parameter in inspect.signature(function).parameters.items():
-        if name not in known:
-            if parameter.default is not parameter.empty:
-                break
+        if name in known:
+            names.append(name)
+        elif parameter.default is not parameter.empty:
+            break
+        else:
             raise TypeError(
-                f"{_name(function)} asks for '{name}', which is none of {', '.join(sorted(known))}"
+                f"{_named(function)} asks for '{name}', which is none of {', '.join(sorted(known))}"
             )
-        names.append(name)
-    return names
+    return tuple(names)
 
 
-def _name(function: Function) -> str:
+def _named(function: Function) -> str:
     return f"{function.__module__}.{getattr(function, '__qualname__', function)}"
 
 
-def _carried(
+def _moved(
     tangent: Tangent,
     forward: Function,
     annotated: Mapping[str, str],
-    gradients: Mapping[str, _Read],
-    known: set[str],
-) -> _Read | None:
-    """How forward mode carries the tangents."""
-    if tangent is None:
-        return None
-    if tangent == "diagonal":
-        ((name, gradient),) = gradients.items()
-        moved = {"grad_output": f"{name}_tangent"}
-        return _Read(gradient.function, [moved.get(each, each) for each in gradient.reads])
+    moving: list[str],
+    known: Collection[str],
+) -> tuple[Function, Names] | None:
+    """How forward mode moves the output when the arguments ``moving`` move."""
     if tangent == "linear":
-        added = [n for n in gradients if "None" in annotated[n] or "Optional" in annotated[n]]
-        factors = [name for name in gradients if name not in added]
-        return _linear(forward, list(annotated), factors, added)
-    return _Read(tangent, _reads(tangent, known))
+        added = [n for n in moving if "None" in annotated[n] or "Optional" in annotated[n]]
+        return _linear(forward, list(annotated), [n for n in moving if n not in added], added)
+    if tangent is None or isinstance(tangent, str):
+        return None
+    return tangent, _reads(tangent, {*known, *[f"{name}_tangent" for name in moving]})
 
 
-def _linear(forward: Function, arguments: list[str], factors: list[str], added: list[str]) -> _Read:
+def _linear(
+    forward: Function, arguments: list[str], factors: list[str], added: list[str]
+) -> tuple[Function, Names]:
     """The product rule: ``forward`` with one of ``factors`` replaced by its tangent, summed over them.
 
     What is ``added`` has no part in these products; its tangent is added to the first.
@@ -237,4 +189,4 @@ def _linear(forward: Function, arguments: list[str], factors: list[str], added: 
             parts.append(forward(*[each[argument] for argument in arguments]))
         return sum(parts[1:], parts[0])
 
-    return _Read(tangent, [*fixed, *[f"{name}_tangent" for name in moving]])
+    return tangent, (*fixed, *[f"{name}_tangent" for name in moving])
