@@ -3,7 +3,7 @@
 # make lint       formatting, lint and types, with the dev extra
 # make docs       the site, strictly, into site/, with the docs extra
 # make coverage   all tests under coverage: which lines of src no test runs
-# make mutants    change the formulas of src/cnnexp/ops one by one: do the tests notice? (an hour)
+# make mutants    change the formulas of src/cnnexp/ops one by one: do the tests notice?
 # make test-lowest, test-newest    the tests with the lowest and the newest dependencies that are
 #                 allowed, each in an environment of its own; ARGS="tests/ops tests/nn" for some
 # Needs python3 (>= 3.10) with venv, and make; nothing else.

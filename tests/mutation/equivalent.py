@@ -10,12 +10,6 @@ __all__ = ["reason_for"]
 _KNOWN: tuple[tuple[str, str, str, str], ...] = (
     (
         "ops/batch_norm.py",
-        "grads: list[Tensor | None] = [None] * 7",
-        "(8)",
-        "autograd takes more gradients than inputs where those beyond are None",
-    ),
-    (
-        "ops/batch_norm.py",
         "if running_mean is not None and running_var is not None:",
         "(running_mean is not None or running_var is not None)",
         "both or neither: all else was refused before",

@@ -174,5 +174,6 @@ def test_conv_relu_pool(algorithm: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ops.algorithm_names("batch_norm"))
 def test_batch_norm_needs_a_positive_eps(algorithm: str) -> None:
-    with pytest.raises(ValueError, match="eps must be positive during training, but got 0"):
+    said = "eps must be positive( during training)?, but got 0"  # shorter in torch 2.11
+    with pytest.raises(ValueError, match=said):
         ops.batch_norm(torch.ones(2, 1), None, None, training=True, eps=0.0, algorithm=algorithm)
