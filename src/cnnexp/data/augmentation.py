@@ -1,8 +1,9 @@
 """Random changes to training images, a whole batch at once, on the device that they are on.
 
-Each is a callable (images, draws) → images: (B, C, H, W) float in 0…1, every image with random
-numbers of its own, all drawn on the CPU, so that a seed gives the same images on every device (but for
-rounding), however many processes share the batch. What comes in from beyond the edge is 0.
+Each change is a callable (images, draws) → images, for images (B, C, H, W) float in 0…1. Every image
+gets random numbers of its own, all drawn on the CPU, so that a seed gives the same images on every
+device (up to rounding), however many ranks share the batch. Pixels that come in from beyond the edge
+are 0.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ __all__ = [
 
 
 class Augmentation(Protocol):
-    """A random change to a batch."""
+    """A random change to a batch of images."""
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W)."""
+        """Return the changed images: (B, C, H, W) → (B, C, H, W)."""
         ...
 
 
 class RandomShift:
-    """Move each image by whole pixels, each way between −``pixels`` and ``pixels``.
+    """Move each image by whole pixels, in both directions between −``pixels`` and ``pixels``.
 
     Raises:
         ValueError: ``pixels`` is below 1.
@@ -47,7 +48,7 @@ class RandomShift:
         self.pixels = pixels
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W)."""
+        """Return the shifted images: (B, C, H, W) → (B, C, H, W)."""
         n, _, height, width = images.shape
         p = self.pixels
         corner = draws.integers(2 * p + 1, 1, before=(2,)).to(images.device)
@@ -73,7 +74,7 @@ class RandomRotation:
         self.degrees = degrees
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W), bilinear."""
+        """Return the turned images, interpolated bilinearly: (B, C, H, W) → (B, C, H, W)."""
         n, _, height, width = images.shape
         if n == 0:
             return images
@@ -107,7 +108,7 @@ class RandomElastic:
         self.alpha, self.sigma = alpha, sigma
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W), bilinear."""
+        """Return the warped images, interpolated bilinearly: (B, C, H, W) → (B, C, H, W)."""
         n, _, height, width = images.shape
         if n == 0:
             return images
@@ -132,11 +133,11 @@ class RandomErasing:
     """Set a rectangle of each image to 0, with probability ``probability``.
 
     Args:
-        probability: In (0, 1].
-        area: Least and greatest share of the image's area, 0 < least ≤ greatest ≤ 1.
+        probability: The probability that an image is changed, in (0, 1].
+        area: The least and the greatest share of the image's area, 0 < least ≤ greatest ≤ 1.
 
-    The ratio of its sides is drawn between 3/10 and 10/3, evenly in its logarithm; a side never
-    exceeds the image's.
+    The ratio of the rectangle's sides is drawn between 3/10 and 10/3, uniformly in its logarithm; a side
+    never exceeds the image's.
 
     Raises:
         ValueError: A range is violated.
@@ -156,7 +157,7 @@ class RandomErasing:
         self.probability, self.area = probability, (area[0], area[1])
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W)."""
+        """Return the images with their rectangles erased: (B, C, H, W) → (B, C, H, W)."""
         _, _, height, width = images.shape
         chosen, share, log_ratio, down, right = draws.uniform(before=(5,))
         least, greatest = self.area
