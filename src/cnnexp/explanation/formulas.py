@@ -1,4 +1,4 @@
-"""Which formula a layer computes, and with which settings: what the page needs beside the tensors."""
+"""The formula that a layer computes, and its settings: what the page needs besides the tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["kind_of", "settings_of"]
 
 
 def kind_of(layer: nn.Module) -> str:
-    """The class of ``torch.nn`` whose formula ``layer`` computes; its own class's name if unknown."""
+    """The ``torch.nn`` class whose formula ``layer`` computes; the name of its own class if none is known."""
     for known in _SETTINGS:
         if isinstance(layer, known):
             return known.__name__
@@ -20,7 +20,7 @@ def kind_of(layer: nn.Module) -> str:
 
 
 def settings_of(layer: nn.Module) -> dict[str, Any]:
-    """What the formula of ``layer`` needs beside its weights, in plain types; empty if it is unknown.
+    """The settings that the formula of ``layer`` needs besides weights, in plain types; empty if unknown.
 
     Pairs are (vertical, horizontal); ``padding`` is [top, bottom, left, right].
     """
@@ -35,7 +35,7 @@ def _nothing(layer: Any) -> Mapping[str, Any]:
 
 
 def _conv(layer: nn.Conv2d) -> Mapping[str, Any]:
-    # torch's own list, horizontal first: 'same' is resolved in it, its odd zero behind
+    # torch's own list, horizontal first; it holds the numbers for 'same', an odd zero at the end
     left, right, top, bottom = layer._reversed_padding_repeated_twice
     return {
         "kernel": list(layer.kernel_size),
@@ -69,7 +69,7 @@ def _avg_pool(layer: nn.AvgPool2d) -> Mapping[str, Any]:
 def _batch_norm(layer: nn.BatchNorm2d) -> Mapping[str, Any]:
     mean, var = layer.running_mean, layer.running_var
     if not isinstance(mean, Tensor) or not isinstance(var, Tensor):
-        return {"eps": layer.eps}  # it takes the image's own statistics
+        return {"eps": layer.eps}  # such a layer uses the image's own statistics
     return {"eps": layer.eps, "mean": mean.tolist(), "variance": var.tolist()}
 
 
