@@ -147,7 +147,7 @@ def _page(
             'report.html needs plotly: pip install "cnnexp[report]"; or add --no-page'
         ) from error
     from cnnexp.reporting.board import write_aggregate
-    from cnnexp.reporting.page import write_page
+    from cnnexp.reporting.report_page import write_page
 
     aggregate = output / "tensorboard-means"
     write_aggregate(groups, aggregate)

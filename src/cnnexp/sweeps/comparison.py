@@ -16,7 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from cnnexp.config.errors import ConfigError, did_you_mean
-from cnnexp.runs.comparison import Comparison, Trial
+from cnnexp.runs.comparison_plan import Comparison, Trial
 from cnnexp.sweeps.ledger import Entry, Ledger
 from cnnexp.sweeps.space import draw, parse
 
