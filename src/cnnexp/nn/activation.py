@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cnnexp import ops
 from cnnexp.nn.layer import Layer
 
-__all__ = ["GELU", "Dropout", "LeakyReLU", "ReLU", "Tanh"]
+__all__ = ["GELU", "LeakyReLU", "ReLU", "Tanh"]
 
 
 class ReLU(Layer, nn.ReLU):
@@ -19,7 +19,7 @@ class ReLU(Layer, nn.ReLU):
     op = "relu"
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape → the same."""
+        """Return the result in the shape of ``input``, which may be any."""
         return ops.relu(input, self.inplace, algorithm=self.algorithm)
 
 
@@ -29,7 +29,7 @@ class LeakyReLU(Layer, nn.LeakyReLU):
     op = "leaky_relu"
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape → the same."""
+        """Return the result in the shape of ``input``, which may be any."""
         return ops.leaky_relu(input, self.negative_slope, self.inplace, algorithm=self.algorithm)
 
 
@@ -39,7 +39,7 @@ class GELU(Layer, nn.GELU):
     op = "gelu"
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape → the same."""
+        """Return the result in the shape of ``input``, which may be any."""
         return ops.gelu(input, self.approximate, algorithm=self.algorithm)
 
 
@@ -49,15 +49,5 @@ class Tanh(Layer, nn.Tanh):
     op = "tanh"
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape → the same."""
+        """Return the result in the shape of ``input``, which may be any."""
         return ops.tanh(input, algorithm=self.algorithm)
-
-
-class Dropout(Layer, nn.Dropout):
-    """``torch.nn.Dropout`` with the backward of ``algorithm``."""
-
-    op = "dropout"
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Any shape → the same."""
-        return ops.dropout(input, self.p, self.training, self.inplace, algorithm=self.algorithm)

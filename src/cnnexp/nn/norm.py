@@ -16,7 +16,7 @@ class BatchNorm2d(Layer, nn.BatchNorm2d):
     op = "batch_norm"
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) → the same."""
+        """Return ``input`` (N, C, H, W) normalised, in the same shape."""
         self._check_input_dim(input)
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.num_batches_tracked is not None:

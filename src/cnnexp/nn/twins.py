@@ -1,15 +1,17 @@
-"""Which layers of ``torch.nn`` have a twin here, and how a layer changes into it, in place."""
+"""The layers of ``torch.nn`` that have a twin here, and how a layer is changed into its twin, in place."""
 
 from __future__ import annotations
 
 from torch import nn
 from torch.nn.utils import parametrize
 
-from cnnexp.nn.activation import GELU, Dropout, LeakyReLU, ReLU, Tanh
+from cnnexp.nn.activation import GELU, LeakyReLU, ReLU, Tanh
 from cnnexp.nn.conv import Conv2d
+from cnnexp.nn.dropout import Dropout
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.lazy import LazyBatchNorm2d, LazyConv2d, LazyLinear
-from cnnexp.nn.linear import CrossEntropyLoss, Linear
+from cnnexp.nn.linear import Linear
+from cnnexp.nn.loss import CrossEntropyLoss
 from cnnexp.nn.norm import BatchNorm2d
 from cnnexp.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 
@@ -38,12 +40,12 @@ _LAZY: dict[type[nn.Module], type[Layer]] = {
 
 
 def twin_of(kind: type[nn.Module]) -> type[Layer] | None:
-    """The twin of exactly the class ``kind``, lazy or not, if it has one."""
+    """The twin of exactly the class ``kind``, lazy or not; None without one."""
     return REPLACEMENTS.get(kind) or _LAZY.get(kind)
 
 
 def plain_class(layer: nn.Module) -> type[nn.Module]:
-    """The class of ``layer``, without what parametrizations put on top of it."""
+    """The class of ``layer``, without the subclass that parametrizations make of it."""
     return parametrize.type_before_parametrizations(layer)
 
 
