@@ -34,7 +34,7 @@ def cut_in(call: Call, sent: Sent) -> str | None:
         )
     if watch.detached:
         return watch.detached
-    # a Function that the backward calls runs its own forward under no_grad, as it should
+    # a Function that the backward calls runs its own forward under no_grad, which is right
     inner = set(_nodes([t for t in found if t is not None])) - forward
     if any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in inner):
         return None
@@ -42,7 +42,7 @@ def cut_in(call: Call, sent: Sent) -> str | None:
 
 
 def draws(call: Call) -> bool:
-    """Whether the call draws random numbers of torch."""
+    """Whether the call draws random numbers from torch."""
     with _Watch() as watch:
         call.run()
     return watch.random
@@ -70,7 +70,7 @@ class _Watch(TorchDispatchMode):
 
 
 def reached(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """The leaves at which a backward from ``outputs`` arrives."""
+    """The leaves that a backward from ``outputs`` reaches."""
     leaves = [getattr(node, "variable", None) for node in _nodes(outputs)]
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
@@ -88,7 +88,7 @@ def _nodes(outputs: Sequence[Tensor]) -> Iterator[Any]:
 
 
 def _saved_loose(node: Any) -> bool:
-    """Whether a Function kept a floating-point tensor that hangs on nothing in the graph."""
+    """Whether a Function saved a floating-point tensor that the graph does not track."""
     try:
         kept = [*node.saved_tensors, *vars(node).values()]
     except (RuntimeError, TypeError):

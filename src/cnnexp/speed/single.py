@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnnexp import ops
 from cnnexp.proofs import TWINS
-from cnnexp.proofs.twins import called
+from cnnexp.proofs.torch_twins import called
 from cnnexp.speed.memory import saved_bytes
 from cnnexp.speed.result import Measured, spread
 from cnnexp.tuning.timing import interleaved_times
