@@ -1,4 +1,4 @@
-"""Time training steps: forward, loss, backward and optimiser, with each backward and with torch's."""
+"""Time training steps (forward, loss, backward, optimiser) with each of our backwards and with torch's."""
 
 from __future__ import annotations
 
@@ -63,19 +63,19 @@ def bench_step(
 ) -> list[Measured]:
     """Time steps of ``model`` on random images: torch's ways first, then each of ``algorithms``.
 
-    All start from the same weights and take turns, so that what disturbs the machine disturbs all.
-    ``torch.compile`` gets the channels_last network. With float32 there are two ways more: torch in
-    bfloat16 by autocast, channels_last, and where ``auto`` is among ``algorithms``, it in the same.
+    All start from the same weights and take turns, so that a disturbance of the machine affects all.
+    ``torch.compile`` gets the channels_last network. With float32 there are two more ways: torch in
+    bfloat16 by autocast, channels_last; and ``auto`` in the same, if it is among ``algorithms``.
 
     Args:
         model: One of ``MODELS``.
-        batch_size: Images a step, ≥ 1.
-        algorithms: Ours; ``auto`` is one.
-        device: Where.
-        dtype: Of weights and images.
+        batch_size: Images per step, ≥ 1.
+        algorithms: Our algorithms; ``auto`` is one.
+        device: The device to compute on.
+        dtype: The dtype of weights and images.
         size: Height and width of the images; None for the model's own.
-        rounds: How often each is timed.
-        with_compile: Measure ``torch.compile``, too.
+        rounds: How often each way is timed.
+        with_compile: Whether ``torch.compile`` is measured as well.
     """
     torch.manual_seed(0)
     known = MODELS[model]
