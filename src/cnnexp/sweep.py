@@ -1,4 +1,4 @@
-"""``python -m cnnexp.sweep status|stop|retry NAME``: look at a sweep, stop it, run its failed jobs again.
+"""``python -m cnnexp.sweep status|stop|retry NAME``: show a sweep, stop it, run its failed jobs again.
 
 NAME is a folder under outputs/sweeps, or a path. Exit codes: 0 all is well, 1 a job failed (``status``),
 2 there is no such sweep.
