@@ -30,7 +30,10 @@ def main() -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="status|stop|retry")
     for action, help in (
         ("status", "one line a job: what it is, how far, how good"),
-        ("stop", "let all running jobs write a checkpoint and stop; the sweep's command goes on"),
+        (
+            "stop",
+            "let all running jobs write a checkpoint and stop; the sweep's command resumes them",
+        ),
         ("retry", "give the sweep's command again, with sweep.retry=failed"),
     ):
         each = actions.add_parser(action, help=help, description=help)

@@ -1,4 +1,4 @@
-"""Which numbers mean black and white in pictures of more than 8 bits per channel.
+"""Pictures of more than 8 bits per channel, and the numbers that mean black and white in them.
 
 With 8 bits per channel, 0 is black and 255 is white. With 16 bits the formats' own rules say 0 and
 65535; but software also stores 8-bit values in 16 bits, and for 32-bit integers and floats no rule says
@@ -35,7 +35,7 @@ _ROUNDING = 1e-6  # a float may lie outside the range by this share of it
 
 @dataclass(frozen=True)
 class Stored:
-    """How the channels of a picture are stored.
+    """The storage of a picture's channels.
 
     Attributes:
         kind: The kind of storage in words, for messages.
@@ -70,7 +70,7 @@ def checked_range(value: object) -> ValueRange | None:
 
 
 def stored_as(opened: Image) -> Stored | None:
-    """How an opened, not yet loaded picture is stored; None if it has 8 bits per channel or fewer."""
+    """The storage of an opened, not yet loaded picture; None if it has 8 bits per channel or fewer."""
     tags: Any = getattr(opened, "tag_v2", {})
     tiles: Any = getattr(opened, "tile", [])
     raw = tiles[0][3] if tiles else ""

@@ -43,7 +43,7 @@ def packed_file(folder: Path, name: str) -> Path | None:
 
 
 def lacking(folder: Path, names: Iterable[str]) -> list[str]:
-    """Those of ``names`` that ``folder`` holds neither unpacked nor packed."""
+    """The files among ``names`` that ``folder`` holds neither unpacked nor packed."""
     return [n for n in names if not (folder / n).is_file() and packed_file(folder, n) is None]
 
 

@@ -36,7 +36,7 @@ EMNIST_SPLITS = ("balanced", "byclass", "bymerge", "letters", "digits", "mnist")
 
 
 class _Set(NamedTuple):
-    """How one image set is loaded with torchvision.
+    """The way to load one image set with torchvision.
 
     Attributes:
         kind: The name of its class in ``torchvision.datasets``.

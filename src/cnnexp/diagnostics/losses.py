@@ -25,7 +25,7 @@ class StepLosses:
 
     @property
     def images(self) -> int:
-        """How many images the batches of the present step have had so far."""
+        """The number of images in the batches of the present step so far."""
         return sum(size for _, size in self._batches)
 
     def add(self, loss: Tensor, images: int) -> None:
@@ -57,7 +57,7 @@ class StepLosses:
         return _stack(self.done), _stack(batches)
 
     def sizes(self) -> list[int]:
-        """How many images each batch of the present step had."""
+        """The number of images in each batch of the present step."""
         return [n for _, n in self._batches]
 
     def load(self, state: Mapping[str, Any]) -> None:

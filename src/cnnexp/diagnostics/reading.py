@@ -16,7 +16,7 @@ _LANDSCAPE = ("noise_scale", "cosine", "sharpness")
 
 @dataclass(frozen=True)
 class Reading:
-    """What one rank measured in a step, in plain numbers.
+    """The measurements of one rank in a step, in plain numbers.
 
     Attributes:
         whole: ``losses``, ``gradient_norm``, ``scale`` and more, by name, each a list.

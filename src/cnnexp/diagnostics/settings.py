@@ -11,7 +11,7 @@ __all__ = ["DiagnosticsSettings"]
 
 @dataclass
 class DiagnosticsSettings:
-    """How much is measured of a training, and how often, see ``cnnexp.training.callbacks.Diagnostics``.
+    """The extent and frequency of measurements in a training, see ``cnnexp.training.callbacks.Diagnostics``.
 
     Attributes:
         name: ``"off"`` for nothing; ``"basic"`` for norms, updates and activations of each layer, for

@@ -48,7 +48,9 @@ def visible_gpus() -> list[str]:
 
 
 def gpus_of(accelerator: Mapping[str, Any], pool: int) -> int:
-    """How many GPUs a job with this ``accelerator`` needs, where the launcher shares ``pool`` of them."""
+    """The number of GPUs that a job with this ``accelerator`` needs, where the launcher shares
+    ``pool`` of them.
+    """
     name, devices = accelerator.get("name"), accelerator.get("devices", 1)
     if pool == 0 or name not in ("auto", "gpu", "ddp", "fsdp"):
         return 0
@@ -56,7 +58,7 @@ def gpus_of(accelerator: Mapping[str, Any], pool: int) -> int:
 
 
 def cores() -> int:
-    """How many processors this process may use."""
+    """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -52,7 +52,7 @@ class Evaluation:
         return middle - half, middle + half
 
     def by_class(self) -> list[dict[str, float]]:
-        """For each class its number of images, precision, recall and F1; NaN where a denominator is 0."""
+        """The number of images, precision, recall and F1 of each class; NaN where a denominator is 0."""
         columns = [sum(column) for column in zip(*self.confusion, strict=True)]
         rows = []
         for i, row in enumerate(self.confusion):

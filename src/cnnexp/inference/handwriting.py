@@ -65,7 +65,7 @@ def _rim(grey: Pixels) -> Pixels:
 
 
 def _ink(grey: Pixels, paper: float) -> Pixels:
-    """By how much each pixel is darker, or lighter, than the paper, whichever differs more in total."""
+    """The darkness, or the lightness, of each pixel relative to the paper, whichever is greater in total."""
     darker, lighter = np.clip(paper - grey, 0, None), np.clip(grey - paper, 0, None)
     return darker if np.square(darker).sum() >= np.square(lighter).sum() else lighter
 

@@ -33,7 +33,7 @@ __all__ = [
 
 
 def cosine(optimizer: Optimizer, total_steps: int, min_lr: float = 0.0) -> CosineAnnealingLR:
-    """From the optimiser's learning rate down to ``min_lr`` over the whole training, along half a cosine.
+    """Half a cosine from the optimiser's learning rate down to ``min_lr`` over the whole training.
 
     Args:
         optimizer: The optimiser; the schedule starts at its learning rates.
@@ -165,7 +165,7 @@ def onecycle(
     final_div_factor: float = 1e4,
     cycle_momentum: bool = False,
 ) -> OneCycleLR:
-    """From lr/``div_factor`` up to the optimiser's learning rate, then down to almost 0.
+    """A rise from lr/``div_factor`` to the optimiser's learning rate, then a fall to almost 0.
 
     Both ways are half a cosine; the end is lr/(``div_factor``·``final_div_factor``).
 

@@ -26,7 +26,7 @@ __all__ = ["BATTERY", "QUICK", "Battery", "Row", "negative_control", "run_batter
 
 
 class Battery(NamedTuple):
-    """How many cases of each kind are checked."""
+    """The number of cases of each kind."""
 
     against_torch: int
     derivatives: int

@@ -21,7 +21,9 @@ __all__ = ["cut_in", "draws", "reached"]
 
 
 def cut_in(call: Call, sent: Sent) -> str | None:
-    """What the backward of ``call`` does that autograd cannot follow, in words; None if nothing."""
+    """The operation in the backward of ``call`` that autograd cannot follow, in words; None if
+    there is none.
+    """
     run = call.run()
     forward = set(_nodes(sent.outputs(run)))
     for node in forward:

@@ -121,7 +121,7 @@ def judge_first_derivative(
 
 
 def _share(call: Call, elements: int) -> int:
-    """How many elements of each leaf are checked one by one; the more leaves, the fewer of each."""
+    """The number of elements of each leaf that are checked one by one; the more leaves, the fewer of each."""
     wanted = sum(min(elements, value.numel()) for value in call.values())
     return elements if wanted <= 2 * elements else max(16, 2 * elements // len(call.leaves))
 

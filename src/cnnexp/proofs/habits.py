@@ -1,4 +1,4 @@
-"""What a function must do besides being right: keep dtypes, layouts, batches, bits and its inputs."""
+"""The duties of a function besides being right: it keeps dtypes, layouts, batches, bits and its inputs."""
 
 from __future__ import annotations
 

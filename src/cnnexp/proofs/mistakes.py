@@ -204,7 +204,7 @@ def _exchanged(e: Evidence) -> Iterator[str]:
 
 
 def _parts(e: Evidence) -> Iterator[tuple[Size, Tensor]]:
-    """For each output its shape, and the contribution of each of its elements to the gradient."""
+    """The shape of each output, and the contribution of each of its elements to the gradient."""
     if e.jacobian is None:
         return
     sizes = [shape.numel() for shape in e.shapes]

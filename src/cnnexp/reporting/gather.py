@@ -178,7 +178,7 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _kinds(columns: Mapping[str, Sequence[Any]]) -> int:
-    """How many different runs ``columns`` distinguish."""
+    """The number of different runs that ``columns`` distinguish."""
     return len({tuple(map(repr, row)) for row in zip(*columns.values(), strict=True)})
 
 

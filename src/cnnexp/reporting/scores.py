@@ -151,7 +151,7 @@ def _final_runs(
 def _resampled(
     plan: Comparison, outcomes: Mapping[Place, Mapping[int, Sequence[Outcome]]], measure: str
 ) -> dict[Place, Any]:
-    """For each candidate and workload the median of studies: the value itself, then one per bootstrap sample.
+    """The median of studies for each candidate and workload: the value itself, then one per bootstrap sample.
 
     Studies are drawn with replacement, and seeds within each; on one workload the same ones for all
     candidates, whose runs share their seeds. A study that is not complete for all of them is left out.

@@ -138,7 +138,7 @@ def _settle(
 
 
 def _needs_grad(arguments: tuple[Any, ...]) -> tuple[bool, ...]:
-    """For each argument, whether its gradient is computed in training."""
+    """The answer, for each argument, to whether its gradient is computed in training."""
     if torch.is_inference_mode_enabled():
         return (False,) * len(arguments)
     needs = [isinstance(a, Tensor) and a.requires_grad for a in arguments]
