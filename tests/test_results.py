@@ -26,6 +26,7 @@ def _benchmark(name: str) -> Any:
 
 ACCURACY, HEALTH = _benchmark("accuracy"), _benchmark("health")
 NETWORKS = _benchmark("networks")
+KERNELS = _benchmark("kernels")
 
 
 @pytest.mark.parametrize("name", ACCURACY.STUDIES)

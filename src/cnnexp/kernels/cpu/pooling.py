@@ -4,6 +4,13 @@ Compiled by numba on first use and kept in its cache. All arrays are contiguous 
 (N, height, width, channel). One byte of ``code`` a pooled element is all that the backward needs:
 for max-pooling which offset k = u·K_w + v of the window won, or DEAD where the ReLU stopped it; for
 average-pooling one bit for each element of the window, set where it is alive.
+
+The loops go over images and rows of windows (in parallel), windows, elements of a window, channels;
+vectors run along the channels. A forward reads each pixel once for each window that it lies in, and
+writes a number and a byte a window, where a ReLU and a pooling one after the other write the image
+again and an int64 a window. A gradient is zeroed and added to an image at a time, by one thread: no
+atomic addition, one order of sums. ``python benchmarks/kernels.py`` times them within ``forward``
+(benchmarks/results/kernels.csv).
 """
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

@@ -25,9 +25,9 @@ Loops (outermost first), and what stays in registers:
 
 Products: C_in·K_h·K_w for each element that is alive; where C_in is small, for each element of each window
 and all C_out, since vectors along o are fuller than those along a short row.
-Each image is read once and padded into a buffer that the cache holds; code and ∂L/∂y once, one byte and one
-number an element. What justifies them is ``python benchmarks/networks.py step`` (README: the fused step
-beside torch's), with each kernel's share by ``python -m cnnexp.bench``.
+Each image is read once and padded into a buffer that the cache holds; code and ∂L/∂y are read once, one
+byte and one number an element. ``python benchmarks/kernels.py`` times each kernel beside the library's dense
+one (benchmarks/results/kernels.csv).
 """
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

@@ -1,4 +1,13 @@
-"""The CPU kernel of Winograd's convolution with bias, ReLU and 2×2 max-pool in one pass."""
+"""The CPU kernel of Winograd's convolution with bias, ReLU and 2×2 max-pool in one pass.
+
+A task takes as many images as make ``_TILES_TOGETHER`` tiles (see ``winograd``): it transforms their
+tiles, then computes sixteen matrix products (tiles × C_in)·(C_in × C_out), four tiles at a time with
+their sums in vector registers, then transforms back, adds the bias and pools, a tile in sixteen
+registers. Tiles and products stay in the cache of a core; the kernel reads x once and writes a number
+and a byte a window. Products: 16·C_in·C_out a window, where the direct sum has 36. ``python
+benchmarks/kernels.py`` times it beside the library's convolution, ReLU and pooling
+(benchmarks/results/kernels.csv).
+"""
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
 from __future__ import annotations

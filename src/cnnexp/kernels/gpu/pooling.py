@@ -4,6 +4,10 @@ Images are contiguous in the order (N, height, width, channel), sums run in floa
 float64). One lane computes one element of the result from all that it depends on, in a fixed order:
 no atomic addition, so the same bits on every run. Codes are those of ``pooling``.
 
+Each kernel reads an element of its inputs once for each window that it lies in and writes each result once;
+nothing is kept in shared memory, since neighbouring lanes read neighbouring channels. ``python
+benchmarks/gpu.py`` times the block beside torch's on a GPU.
+
 With TRITON_INTERPRET=1 in the environment Triton runs them on the CPU, a program after the other in
 Python; that is how they are proved where there is no GPU.
 """

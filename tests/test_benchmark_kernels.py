@@ -1,0 +1,27 @@
+"""``benchmarks/kernels.py`` at a tiny size: every kernel of every kind of layer, timed beside torch."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tests.test_results import KERNELS
+
+
+def test_it_times_each_kernel_beside_torch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    KERNELS.main(["--batch", "2", "--rounds", "2", "--csv", str(tmp_path / "kernels.csv")])
+    with (tmp_path / "kernels.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["kernel"] for row in rows} == {
+        "forward",
+        "forward_few_channels",
+        "forward_winograd",
+        "winners_grad_input",
+        "winners_grad_weight",
+    }
+    assert all(float(row["kernel_ms"]) > 0 and float(row["torch_ms"]) > 0 for row in rows)
+    assert capsys.readouterr().out.count(" ms, torch ") == len(rows)
