@@ -61,7 +61,7 @@ def load_mnist(
     with unpacked(place, "MNIST", official) as found:
         raw = found / "MNIST" / "raw"
         for name, expected in checksums.items():
-            if (folder / name).is_file():  # else it was verified as it was unpacked
+            if (folder / name).is_file():  # a packed file was verified when it was unpacked
                 _verify(folder / name, expected)
         train, test = (_read(raw, part) for part in ("train", "t10k"))
     return ImageSet(

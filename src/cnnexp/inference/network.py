@@ -200,7 +200,7 @@ def _fits(file: Any, expected: Mapping[str, Tensor], state: Mapping[str, Any], s
     wrong |= {
         name
         for name in set(expected) & set(state)
-        if isinstance(expected[name], Tensor)  # else the extra state of somebody's layer
+        if isinstance(expected[name], Tensor)  # another value is the extra state of a layer
         and (not isinstance(state[name], Tensor) or expected[name].shape != state[name].shape)
     }
     if wrong:

@@ -64,9 +64,8 @@ def _call(op: str, *arguments: Any, **options: Any) -> Any:
             _ready.clear()
         choice = _choose(op, arguments, options)
         name, seconds = choice or (default, {})
-        if (
-            _recorders
-        ):  # of whole networks: each layer by what it needs, not by the first of its kind
+        # a recording of a whole network judges each layer by its own call, not by the first of its kind
+        if _recorders:
             algorithm = get_algorithm(op, name)
         elif choice is None:
             algorithm = get_algorithm(op, default)
