@@ -37,7 +37,7 @@ class StopAfter(Callback):
     def __init__(self, steps: int) -> None:
         self.left = steps
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_end(self, *_args: Any, **_kwargs: Any) -> None:
         self.left -= 1
         if self.left == 0:
             raise TrainingStopped(143)

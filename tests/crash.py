@@ -27,7 +27,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from cnnexp.runs import RunFolder, files
-from cnnexp.training import checkpoints, read_checkpoint, run_training
+from cnnexp.training import read_checkpoint, run_training
+from cnnexp.training.resume import files as checkpoints
 from tests.training.resumable import EPOCHS, STEPS, assert_same_run, new_folder, small_job
 
 LOADABLE = ("last.ckpt", "previous.ckpt", "best.ckpt")

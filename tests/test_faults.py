@@ -173,7 +173,7 @@ def test_a_signal_to_the_whole_group_spares_the_workers_until_the_step_is_done(
 
 def test_a_picture_that_goes_bad_under_way_is_named(tmp_path: Path) -> None:
     """By a worker, whose exception brings a traceback with it."""
-    loader = torch.utils.data.DataLoader(_Broken(), num_workers=1)  # type: ignore[arg-type]
+    loader = torch.utils.data.DataLoader(_Broken(), num_workers=1)
     with pytest.raises(DataFileError) as raised:
         next(iter(loader))
     assert "Traceback" in str(raised.value)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import grimp
@@ -20,6 +22,7 @@ if sys.version_info >= (3, 11):
 else:
     tomllib = pytest.importorskip("tomli")
 
+SRC = ROOT / "src"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -75,6 +78,57 @@ def _sources() -> list[Path]:
 @pytest.mark.parametrize("file", _sources(), ids=lambda f: str(f.relative_to(ROOT)))
 def test_files_are_small(file: Path) -> None:
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def _classes_and_functions() -> list[tuple[str, ast.AST]]:
+    """Each class and function of src, nested ones as well, with the place where it stands."""
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return [
+        (f"{file.relative_to(SRC)}:{node.lineno} {node.name}", node)
+        for file in sorted(SRC.rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, kinds)
+    ]
+
+
+def test_functions_fit_a_screen() -> None:
+    lengths = {
+        where: node.end_lineno - node.lineno + 1
+        for where, node in _classes_and_functions()
+        if isinstance(node, ast.FunctionDef) and node.end_lineno is not None
+    }
+    assert {where: n for where, n in lengths.items() if n > 60} == {}
+
+
+def test_classes_have_few_methods() -> None:
+    methods = {
+        where: sum(isinstance(part, ast.FunctionDef) for part in node.body)
+        for where, node in _classes_and_functions()
+        if isinstance(node, ast.ClassDef)
+    }
+    assert {where: n for where, n in methods.items() if n > 15} == {}
+
+
+def test_no_two_modules_of_a_layer_have_one_name() -> None:
+    (layers,) = (
+        each["layers"] for each in PROJECT["tool"]["importlinter"]["contracts"] if "layers" in each
+    )
+    twice = []
+    for layer in layers:
+        files: dict[str, list[str]] = {}
+        for package in layer.split(" | "):
+            folder = SRC / "cnnexp" / package
+            for file in sorted([*folder.rglob("*.py"), folder.with_suffix(".py")]):
+                if file.exists() and file.stem != "__init__":
+                    files.setdefault(file.stem, []).append(str(file.relative_to(SRC / "cnnexp")))
+        twice += [same for same in files.values() if len(same) > 1 and not _parallel(same)]
+    assert twice == []
+
+
+def _parallel(files: Sequence[str]) -> bool:
+    """Whether the folders of ``files`` are made to have the same: the ways of ops, the devices of kernels."""
+    parts = [Path(file).parts for file in files]
+    return all(len(p) == 3 and p[0] in ("ops", "kernels") for p in parts)
 
 
 def test_the_tools_have_the_same_versions_everywhere() -> None:

@@ -133,7 +133,7 @@ def run(rows: Rows) -> None:
     """Every way at both batch sizes."""
     torch.backends.cudnn.benchmark = True
     for size in (128, 1024) if rows.on_gpu else (4,):
-        network, images, labels = _batch(rows, size)
+        given = _batch(rows, size)
         made: list[Way] = []
         truth: float | None = None
         graphs = (False, True)
@@ -141,8 +141,7 @@ def run(rows: Rows) -> None:
             graph, precision, backward, layout = choice
             if not rows.on_gpu and (precision, layout) != ("float32", "channels_last"):
                 continue
-            way = _try(rows, size, truth, network, images, labels,
-                       backward, precision, layout, graph)  # fmt: skip
+            way = _try(rows, given, truth, backward, precision, layout, graph)
             if way is not None:
                 truth = float(way.loss) if truth is None else truth
                 made.append(way)
@@ -154,16 +153,15 @@ def run_compiled(rows: Rows) -> None:
     """The same with torch.compile, which takes its time."""
     torch.backends.cudnn.benchmark = True
     for size in (128, 1024) if rows.on_gpu else (4,):
-        network, images, labels = _batch(rows, size)
-        plain = _try(rows, size, None, network, images, labels,
-                     "torch", "float32", "channels_last", graph=False)  # fmt: skip
+        given = _batch(rows, size)
+        plain = _try(rows, given, None, "torch", "float32", "channels_last", graph=False)
         truth = float(plain.loss) if plain is not None else None
         for precision, backward in itertools.product(reversed(PRECISIONS), ("torch", "fused")):
             made = [] if plain is None else [plain]
             torch.compiler.reset()  # each network that was compiled counts towards a limit
             for graph in (False, True):
-                way = _try(rows, size, truth, network, images, labels,
-                           backward, precision, "channels_last", graph, compiled=True)  # fmt: skip
+                kind = backward, precision, "channels_last", graph
+                way = _try(rows, given, truth, *kind, compiled=True)
                 made += [] if way is None else [way]
             if len(made) > 1:
                 _time(rows, size, made)
@@ -171,11 +169,8 @@ def run_compiled(rows: Rows) -> None:
 
 def _try(
     rows: Rows,
-    size: int,
+    given: tuple[nn.Module, Tensor, Tensor],
     truth: float | None,
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
     backward: str,
     precision: str,
     layout: str,
@@ -184,11 +179,11 @@ def _try(
 ) -> Way | None:
     """The way after its first steps; None if it fails, which a row says."""
     name = " ".join((backward, precision, layout, *["compile"] * compiled, *["CUDA graph"] * graph))
-    with rows.trying(f"first {_FIRST} steps, batch {size}", name) as row:
+    with rows.trying(f"first {_FIRST} steps, batch {len(given[1])}", name) as row:
         if not rows.on_gpu and (graph or compiled):
             raise NeedsCudaError("CUDA graphs" if graph else "to compile for it")
         held = torch.cuda.memory_allocated() if rows.on_gpu else 0
-        way = Way(network, images, labels, backward, precision, layout, graph, compiled)
+        way = Way(*given, backward, precision, layout, graph, compiled)
         if rows.on_gpu:
             torch.cuda.reset_peak_memory_stats()
         way.begin()

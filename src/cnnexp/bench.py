@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from cnnexp.speed import Measured
+    from cnnexp.speed.single import Situation
 
 __all__ = ["main"]
 
@@ -137,7 +138,7 @@ def _measure(options: argparse.Namespace, device: torch.device) -> None:
 _DTYPES = ("float32", "bfloat16", "float64")
 
 
-def _situations(options: argparse.Namespace) -> list:  # type: ignore[type-arg]
+def _situations(options: argparse.Namespace) -> list[Situation]:
     from cnnexp import speed
 
     known = list(dict.fromkeys(situation.op for situation in speed.SITUATIONS))

@@ -84,7 +84,7 @@ def _print_failure(console: Console, job: str, status: object) -> None:
         console.print(f"    {line}", highlight=False, markup=False)
 
 
-def _stop(ledger: Ledger, arguments: argparse.Namespace) -> int:
+def _stop(ledger: Ledger, _arguments: argparse.Namespace) -> int:
     running = [entry.id for entry in ledger.entries() if entry.state == "running"]
     if not running:
         print(f"{ledger}: nothing runs")
@@ -94,7 +94,7 @@ def _stop(ledger: Ledger, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _retry(ledger: Ledger, arguments: argparse.Namespace) -> int:
+def _retry(ledger: Ledger, _arguments: argparse.Namespace) -> int:
     command, folder = ledger.command()
     if not command:
         raise ConfigError(f"{ledger}: does not say which command began it; give it again yourself")

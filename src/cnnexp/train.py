@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.arguments import key_of, quoted, read_arguments
 from cnnexp.config.command import run_command
+from cnnexp.config.compose import conf_dir
 from cnnexp.config.dry_run import end_dry_run, is_dry_run
 from cnnexp.config.hydra_internals import hand_to_hydra
 from cnnexp.config.hydra_settings import check_shown, folder_of, for_all, is_param, own_run_dir
@@ -56,7 +57,7 @@ def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
             composer.compose(flags.overrides)
         if flags.resolve or flags.package is not None:
             check_shown(composer.compose(flags.overrides), flags)
-        hand_to_hydra(parser, flags, run_job)
+        hand_to_hydra(parser, flags, conf_dir(), run_job)
         return 0
     if flags.multirun or composer.sweeps(flags.overrides):
         from cnnexp.sweeps.command import run_sweep
@@ -89,7 +90,7 @@ def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
     if here is not None and here.rank > 0:  # the first of them writes train.log
         flags.overrides.append("hydra/job_logging=none")
     try:
-        hand_to_hydra(parser, flags, run_job)
+        hand_to_hydra(parser, flags, conf_dir(), run_job)
     finally:
         folder.remove_if_empty()
     return end_dry_run(folder) if is_dry_run(plain) else exit_code([folder])

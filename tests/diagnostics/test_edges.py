@@ -87,12 +87,12 @@ class _NoDouble(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _Raises.apply(grads[0])  # type: ignore[return-value]
+        return _Raises.apply(grads[0])
 
 
 class _Once(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return _NoDouble.apply(x)  # type: ignore[return-value]
+        return _NoDouble.apply(x)
 
 
 def _sequence(*layers: nn.Module) -> nn.Module:

@@ -37,9 +37,7 @@ def _job(*callbacks: Callback, **changes: Any) -> TrainingJob:
         "network": lambda images: SeedCNN(channels=[4, 8]),
         "optimizer": _sgd,
         "scheduler": None,
-        "penalties": [],
-        "mixers": [],
-        "augmentations": [],
+        "regularizers": [],
         "diagnostics": EVERY_STEP,
         "callbacks": lambda: list(callbacks),
         "trainer": {"max_epochs": 1, "log_every_n_steps": 1, "accelerator": "cpu"},
@@ -97,7 +95,7 @@ def test_dead_units_are_those_that_never_fire(tmp_path: Path) -> None:
 def test_penalties_are_in_the_gradient_of_the_weights_alone(tmp_path: Path) -> None:
     plain, with_l2 = new_folder(tmp_path / "plain"), new_folder(tmp_path / "l2")
     run_training(_job(), plain)
-    run_training(_job(penalties=[L2(0.1)]), with_l2)
+    run_training(_job(regularizers=[L2(0.1)]), with_l2)
     one, other = _measured(plain, 0), _measured(with_l2, 0)
     assert one["grad/features.0/activation"] == other["grad/features.0/activation"]
     assert one["grad/features.0/weight"] != other["grad/features.0/weight"]

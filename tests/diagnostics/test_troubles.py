@@ -16,6 +16,7 @@ from cnnexp.data import ImageDataModule, ImageSet, LabelledImages, load_digits
 from cnnexp.diagnostics import DiagnosticsSettings, Thresholds
 from cnnexp.models import LeNet5, SeedCNN
 from cnnexp.optim import GradientDescent
+from cnnexp.regularization import LabelSmoothing
 from cnnexp.runs import RunFolder
 from cnnexp.training import NonFiniteError, TrainingJob, run_training
 from tests.training.resumable import new_folder, small_job
@@ -114,9 +115,7 @@ def _job(network: Any, rate: float, epochs: int = 10, **changes: Any) -> Trainin
         "network": network,
         "optimizer": lambda network: torch.optim.SGD(network.parameters(), rate),
         "scheduler": None,
-        "penalties": [],
-        "mixers": [],
-        "augmentations": [],
+        "regularizers": [],
         "callbacks": list,
         "diagnostics": DiagnosticsSettings("basic", 5, health=Thresholds(window=20)),
         "trainer": {"max_epochs": epochs, "accelerator": "cpu"},
@@ -162,7 +161,7 @@ CASES: dict[str, dict[str, Any]] = {
     "oscillating": {  # smoothed labels have their minimum at finite weights, beyond which it steps
         "network": _linear,
         "rate": 0.0,
-        "label_smoothing": 0.3,
+        "regularizers": [LabelSmoothing(0.3)],
         "diagnostics": DiagnosticsSettings(
             "full", 5, landscape_every=1, sharpness_iterations=1, health=Thresholds(window=20)
         ),

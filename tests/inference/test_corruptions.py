@@ -143,7 +143,7 @@ def _overlapping_entries(run: RunFolder) -> None:
             twin.filename = f"a/data/{number}"
             archive.filelist.append(twin)
             archive.NameToInfo[twin.filename] = twin
-        archive._didModify = True  # type: ignore[attr-defined]
+        archive._didModify = True  # pyright: ignore[reportAttributeAccessIssue]
     content = bytearray(stream.getvalue())
     content[-2:] = struct.pack("<H", 0)
     digest = hashlib.sha256(content[:-2]).hexdigest().encode()

@@ -82,8 +82,8 @@ def test_networks_of_torchvision_keep_outputs_and_gradients(
     torch.manual_seed(0)
     network = torchvision.models.get_model(name, num_classes=3)
     if name == "vgg11_bn":  # the same layers, without the hundred million weights of the first
-        network.classifier[0], network.classifier[3] = nn.Linear(25088, 32), nn.Linear(32, 32)
-        network.classifier[6] = nn.Linear(32, 3)
+        for place, widths in (("0", (25088, 32)), ("3", (32, 32)), ("6", (32, 3))):
+            setattr(network.classifier, place, nn.Linear(*widths))
     network.double().train(training)
     twin = cnnexp.nn.replace_layers(copy.deepcopy(network), algorithm)
     ours = [m for m in twin.modules() if isinstance(m, cnnexp.nn.Layer)]

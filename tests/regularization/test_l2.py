@@ -27,7 +27,7 @@ def test_with_sgd_it_is_weight_decay() -> None:
         torch.manual_seed(0)
         layer = nn.Linear(3, 2, bias=False)
         optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, weight_decay=decay)
-        (layer(torch.ones(3)).sum() + L2(strength)(layer)).backward()
+        (layer(torch.ones(3)).sum() + L2(strength).penalty(layer)).backward()
         optimizer.step()
         return layer.weight.detach()
 

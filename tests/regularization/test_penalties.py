@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from cnnexp.optim import param_groups
-from cnnexp.regularization import L1, L2, ElasticNet, Penalty, l1_penalty
+from cnnexp.regularization import L1, L2, ElasticNet, Regularizer, l1_penalty
 from cnnexp.training import Classifier
 
-PENALTIES: list[Penalty] = [L1(0.03), L2(0.5), ElasticNet(0.2, 0.3)]
+PENALTIES: list[Regularizer] = [L1(0.03), L2(0.5), ElasticNet(0.2, 0.3)]
 
 
-def _classifier(*penalties: Penalty, lr: float = 0.1) -> Classifier:
+def _classifier(*penalties: Regularizer, lr: float = 0.1) -> Classifier:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(27, 2))
 
@@ -25,7 +25,7 @@ def _classifier(*penalties: Penalty, lr: float = 0.1) -> Classifier:
         return torch.optim.SGD(param_groups(network), lr=lr)
 
     made = Classifier(
-        network, num_classes=2, mean=[0.5], std=[0.5], optimizer=sgd, penalties=penalties
+        network, num_classes=2, mean=[0.5], std=[0.5], optimizer=sgd, regularizers=penalties
     )
     return made.double()
 
@@ -37,7 +37,7 @@ def _images(n: int = 8) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("penalty", PENALTIES, ids=lambda p: p.name)
 def test_gradients_through_the_module_are_those_of_finite_differences(
-    penalty: Penalty, monkeypatch: pytest.MonkeyPatch
+    penalty: Regularizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = _classifier(penalty)
     monkeypatch.setattr(module, "log", lambda *_, **__: None)
@@ -56,7 +56,7 @@ def test_gradients_through_the_module_are_those_of_finite_differences(
             assert found == pytest.approx((losses[0] - losses[1]) / 2e-6, rel=1e-5, abs=1e-8)
 
 
-def _trained(penalty: Penalty | None, batch_size: int, accumulated: int) -> dict[str, Tensor]:
+def _trained(penalty: Regularizer | None, batch_size: int, accumulated: int) -> dict[str, Tensor]:
     module = _classifier(*([penalty] if penalty else []))
     trainer = L.Trainer(
         max_epochs=2,
@@ -74,7 +74,7 @@ def _trained(penalty: Penalty | None, batch_size: int, accumulated: int) -> dict
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
 @pytest.mark.parametrize("penalty", PENALTIES, ids=lambda p: p.name)
-def test_accumulated_batches_are_penalised_as_one(penalty: Penalty) -> None:
+def test_accumulated_batches_are_penalised_as_one(penalty: Regularizer) -> None:
     torch.testing.assert_close(_trained(penalty, 8, 1), _trained(penalty, 2, 4))
     without = _trained(None, 8, 1)
     with_penalty = _trained(penalty, 8, 1)
@@ -91,10 +91,10 @@ def test_l1_is_the_sum_of_magnitudes_and_its_gradient_the_sign() -> None:
 
 def test_the_elastic_net_lies_between_l1_and_l2() -> None:
     network = nn.Linear(3, 2)
-    one, two = L1(0.2)(network), L2(0.2)(network)
-    torch.testing.assert_close(ElasticNet(0.2, 1.0)(network), one)
-    torch.testing.assert_close(ElasticNet(0.2, 0.0)(network), two)
-    torch.testing.assert_close(ElasticNet(0.2, 0.25)(network), 0.25 * one + 0.75 * two)
+    one, two = L1(0.2).penalty(network), L2(0.2).penalty(network)
+    torch.testing.assert_close(ElasticNet(0.2, 1.0).penalty(network), one)
+    torch.testing.assert_close(ElasticNet(0.2, 0.0).penalty(network), two)
+    torch.testing.assert_close(ElasticNet(0.2, 0.25).penalty(network), 0.25 * one + 0.75 * two)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,6 @@ def test_the_elastic_net_lies_between_l1_and_l2() -> None:
         (partial(ElasticNet, 1, 2), r"elastic_net\.l1_ratio must be between 0 and 1, but got 2"),
     ],
 )
-def test_values_out_of_range_are_refused(make: partial[Penalty], message: str) -> None:
+def test_values_out_of_range_are_refused(make: partial[Regularizer], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()

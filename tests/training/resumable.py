@@ -10,11 +10,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cnnexp.data import ImageDataModule, RandomShift, load_digits
+from cnnexp.data import ImageDataModule, load_digits
 from cnnexp.diagnostics import DiagnosticsSettings
 from cnnexp.models import SeedCNN
 from cnnexp.optim import onecycle
-from cnnexp.regularization import L2, MixUp
+from cnnexp.regularization import L2, MixUp, RandomShift
 from cnnexp.runs import RunFolder
 from cnnexp.training import TrainingJob, read_checkpoint
 from cnnexp.training.callbacks import ExponentialAverage
@@ -34,9 +34,7 @@ def small_job(
         "network": lambda images: SeedCNN(channels=[4, 8], dropout=0.3, spatial_dropout=0.1),
         "optimizer": lambda network: torch.optim.AdamW(network.parameters(), lr=3e-3),
         "scheduler": lambda optimizer, total: onecycle(optimizer, total, warmup=0.3),
-        "penalties": [L2(1e-4)],
-        "mixers": [MixUp(0.2)],
-        "augmentations": [RandomShift(2)],
+        "regularizers": [L2(1e-4), MixUp(0.2), RandomShift(2)],
         "backward": "direct",
         "diagnostics": DiagnosticsSettings("full", 4, landscape_every=1, sharpness_iterations=3),
         "callbacks": lambda: [*callbacks, ExponentialAverage(0.9)],

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from cnnexp.training import CheckpointError, read_checkpoint, write_checkpoint
-from cnnexp.training.checkpoints import _COMMENT
+from cnnexp.training.resume.files import _COMMENT
 
 CONTENT: dict[str, Any] = {
     "state_dict": {"weight": torch.arange(5000.0).view(50, 100)},

@@ -37,7 +37,7 @@ def test_channels_last_changes_the_layout_and_not_the_result() -> None:
 
 
 def test_the_training_loss_is_cross_entropy_plus_penalties() -> None:
-    classifier = _classifier(penalties=[L2(0.1)])
+    classifier = _classifier(regularizers=[L2(0.1)])
     classifier.log = lambda *arguments, **options: None  # no Trainer here to log to
     images, labels = torch.rand(4, 1, 28, 28), torch.tensor([0, 1, 2, 3])
     weights = [p for p in classifier.network.parameters() if p.dim() >= 2]

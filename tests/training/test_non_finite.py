@@ -19,6 +19,7 @@ from cnnexp.config.build import build_job
 from cnnexp.data import load_digits
 from cnnexp.diagnostics import DiagnosticsSettings
 from cnnexp.optim import step as step_schedule
+from cnnexp.regularization import L2, RandomShift
 from cnnexp.runs import RunFolder
 from cnnexp.training import (
     Classifier,
@@ -61,7 +62,7 @@ class Fuse(nn.Module):
         self.passed += 1
         if self.passed not in self.steps:
             return x
-        return x * math.nan if self.way == "loss" else _BadGradient.apply(x)  # type: ignore[return-value]
+        return x * math.nan if self.way == "loss" else _BadGradient.apply(x)
 
 
 def _network(steps: tuple[int, ...], way: str) -> nn.Sequential:
@@ -93,7 +94,7 @@ def test_it_stops_and_names_step_layer_and_images(
     way: str, message: str, layers: list[str], tmp_path: Path
 ) -> None:
     folder = new_folder(tmp_path / "run")
-    job = _job(way, mixers=[])
+    job = _job(way, regularizers=[L2(1e-4), RandomShift(2)])
     with pytest.raises(NonFiniteError, match=message) as stop:
         run_training(job, folder)
     assert str(stop.value).startswith(f"step {STEPS + 2} (epoch 2, batch 2): the ")

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from cnnexp.data import RandomShift
 from cnnexp.optim import LBFGS, SAM, GradientDescent, plateau
-from cnnexp.regularization import L2, AdaptiveClip, MaxNorm, MixUp
+from cnnexp.regularization import L2, Clip, LabelSmoothing, MaxNorm, MixUp, RandomShift
 from cnnexp.training import Classifier
 
 pytestmark = pytest.mark.filterwarnings(
@@ -61,7 +60,7 @@ def _values(module: Classifier) -> list[Tensor]:
 def test_gradient_descent_steps_by_the_gradient_of_all_images() -> None:
     """Batches of 8, 8 and 4: those of the last must not count for more."""
     module = _classifier(
-        lambda p: GradientDescent(p, lr=0.3), images_per_step=20, penalties=[L2(0.1)]
+        lambda p: GradientDescent(p, lr=0.3), images_per_step=20, regularizers=[L2(0.1)]
     )
     trainer = _fit(module, accumulate_grad_batches=3)
     assert trainer.global_step == 3
@@ -71,7 +70,9 @@ def test_gradient_descent_steps_by_the_gradient_of_all_images() -> None:
     optimizer: Any = twin.configure_optimizers()
     for _ in range(3):
         optimizer.zero_grad()
-        (nn.functional.cross_entropy(twin(images), labels) + L2(0.1)(twin.network)).backward()
+        (
+            nn.functional.cross_entropy(twin(images), labels) + L2(0.1).penalty(twin.network)
+        ).backward()
         optimizer.step()
     torch.testing.assert_close(_values(module), _values(twin))
 
@@ -89,14 +90,14 @@ def test_only_the_first_pass_of_a_step_is_logged(
 
 
 def test_constraints_hold_after_every_step() -> None:
-    module = _classifier(lambda p: torch.optim.SGD(p, lr=5.0), constraints=[MaxNorm(0.5)])
+    module = _classifier(lambda p: torch.optim.SGD(p, lr=5.0), regularizers=[MaxNorm(0.5)])
     _fit(module)
     for weight in (p for p in module.network.parameters() if p.dim() > 1):
         assert weight.detach().flatten(1).norm(dim=1).max() <= 0.5 + 1e-9
 
 
 def test_adaptive_clipping_bounds_the_step() -> None:
-    module = _classifier(lambda p: torch.optim.SGD(p, lr=1.0), clip=AdaptiveClip(1e-3))
+    module = _classifier(lambda p: torch.optim.SGD(p, lr=1.0), regularizers=[Clip(adaptive=1e-3)])
     before = _values(module)
     _fit(module, epochs=1, batch_size=20)
     for old, new in zip(before, _values(module), strict=True):
@@ -118,9 +119,8 @@ def test_plateau_looks_at_the_monitored_metric() -> None:
 
 
 def test_smoothing_and_mixing_are_for_training_alone() -> None:
-    smooth = nn.CrossEntropyLoss(label_smoothing=0.4)
     module = _classifier(
-        lambda p: torch.optim.SGD(p, lr=0.0), train_loss=smooth, mixers=[MixUp(1.0)]
+        lambda p: torch.optim.SGD(p, lr=0.0), regularizers=[MixUp(1.0), LabelSmoothing(0.4)]
     )
     trainer = _fit(module, epochs=1, batch_size=20)
     images, labels = _images()
@@ -130,7 +130,7 @@ def test_smoothing_and_mixing_are_for_training_alone() -> None:
 
 
 def test_augmented_images_depend_on_seed_epoch_and_batch_alone() -> None:
-    module = _classifier(torch.optim.SGD, augmentations=[RandomShift(1)], seed=5)
+    module = _classifier(torch.optim.SGD, regularizers=[RandomShift(1)], seed=5)
     batch = _images()
     one, _ = module.vary(*batch, batch_idx=3)
     torch.manual_seed(99)

@@ -14,10 +14,18 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from cnnexp.data import Draws, ImageDataModule, RandomElastic, RandomShift, load_digits
+from cnnexp.data import ImageDataModule, load_digits
 from cnnexp.diagnostics import DiagnosticsSettings
 from cnnexp.models import SeedCNN
-from cnnexp.regularization import L2, CutMix, MixUp
+from cnnexp.regularization import (
+    L2,
+    CutMix,
+    Draws,
+    MixUp,
+    RandomElastic,
+    RandomShift,
+    Regularizer,
+)
 from cnnexp.runs import RunFolder
 from cnnexp.training import OnNaN, TrainingJob, read_checkpoint
 from cnnexp.training.callbacks import ExponentialAverage
@@ -45,9 +53,11 @@ WAYS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": _sgd, "trainer": {"precision": "32-true"}},
     "adamw, augmented and mixed": {
         "optimizer": _adam,
-        "augmentations": [RandomShift(2), RandomElastic(8.0, 3.0)],
-        "mixers": [MixUp(0.4), CutMix(1.0)],
-        "penalties": [L2(1e-3)],
+        "regularizers": [
+            *(RandomShift(2), RandomElastic(8.0, 3.0)),
+            *(MixUp(0.4), CutMix(1.0)),
+            L2(1e-3),
+        ],
         "trainer": {"precision": "64-true"},
     },
     "all images a step": {
@@ -65,7 +75,7 @@ WAYS: dict[str, dict[str, Any]] = {
 def _job(name: str, rank: int) -> TrainingJob:
     # 171 images: the last batch of 11 cannot be cut into equal parts
     data = ImageDataModule(load_digits, batch_size=32, val_size=44, train_size=171)
-    way = {"mixers": [], "augmentations": [], "penalties": [], **WAYS[name]}
+    way = {"regularizers": [], **WAYS[name]}
     trainer = {"max_epochs": 2, "log_every_n_steps": 1, "accelerator": "cpu", **way.pop("trainer")}
     return small_job(data=data, network=_network, scheduler=None, trainer=trainer, **way)
 
@@ -114,20 +124,21 @@ def test_a_signal_to_one_rank_stops_all_and_they_resume_to_the_same_bits(tmp_pat
     assert_same_run(folder, whole)
 
 
-class _BadPart:
+class _BadPart(Regularizer):
     """Makes the second rank's part of one batch NaN."""
 
     def __init__(self, rank: int) -> None:
         self._rank, self._batches = rank, 0
 
-    def __call__(self, images: torch.Tensor, draws: Draws) -> torch.Tensor:
+    def images(self, images: torch.Tensor, draws: Draws) -> torch.Tensor:
         self._batches += 1
         return images * float("nan") if (self._rank, self._batches) == (1, STEPS + 2) else images
 
 
 def _with_bad_part(policy: OnNaN, rank: int) -> TrainingJob:
     basic = DiagnosticsSettings("basic", 4)  # full makes a batch twice
-    return small_job(augmentations=[_BadPart(rank)], mixers=[], on_nan=policy, diagnostics=basic)
+    regularizers = [_BadPart(rank), L2(1e-4)]
+    return small_job(regularizers=regularizers, on_nan=policy, diagnostics=basic)
 
 
 def test_what_is_not_finite_on_one_rank_is_left_out_by_all(tmp_path: Path) -> None:

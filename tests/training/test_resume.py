@@ -22,6 +22,7 @@ from cnnexp.training import (
     run_training,
 )
 from cnnexp.training.callbacks import ExponentialAverage
+from cnnexp.training.resume import Position, files
 from tests.training.resumable import EPOCHS, STEPS, assert_same_run, new_folder, small_job
 
 
@@ -175,6 +176,36 @@ def test_a_damaged_checkpoint_is_passed_over_and_said_to_be(
         CheckpointError, match=r"last\.ckpt: is empty; .*No good checkpoint is left"
     ):
         run_training(small_job(), folder, resume=True)
+
+
+def test_the_checkpoint_is_read_and_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_folder(tmp_path / "run")
+    with pytest.raises(TrainingStopped):
+        run_training(small_job(_Signal("on_train_batch_end", 9, signal.SIGTERM)), folder)
+    verify, seen = files._verify, list[str]()
+
+    def verified(file: Path, stream: Any) -> None:
+        seen.append(file.name)
+        verify(file, stream)
+
+    monkeypatch.setattr(files, "_verify", verified)
+    run_training(small_job(), folder, resume=True)
+    assert seen == ["last.ckpt", "best.ckpt"]  # the second for the test at the end
+
+
+def test_a_position_is_what_was_written_and_a_part_of_one_is_none(tmp_path: Path) -> None:
+    position = Position(
+        epoch=1, batch=2, step=8, finished=False, batches_that_stepped=8,
+        random=[{"python": [3, [1], None]}], logs={"metrics.csv": 100}, seconds=1.5,
+    )  # fmt: skip
+    checkpoint: dict[str, Any] = {"state_dict": {}}
+    position.write_into(checkpoint)
+    assert Position.of(checkpoint, tmp_path) == position
+    for content in ({"cnnexp": "here"}, {"cnnexp": {"epoch": 1}}, {}):
+        with pytest.raises(CheckpointError, match="does not say where the training was"):
+            Position.of(content, tmp_path)
 
 
 def test_without_a_checkpoint_it_starts_anew(tmp_path: Path, whole: RunFolder) -> None:

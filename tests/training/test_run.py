@@ -76,7 +76,7 @@ def test_the_digits_are_learnt(tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Path) -> None:
     results = [
-        _run(tmp_path / name, seed=seed, penalties=[L2(1e-4)], scheduler=cosine)
+        _run(tmp_path / name, seed=seed, regularizers=[L2(1e-4)], scheduler=cosine)
         for name, seed in (("a", 5), ("b", 5), ("c", 6))
     ]
     (one, first), (two, second), (_, third) = results
@@ -135,7 +135,7 @@ def test_the_run_folder_is_whole(tmp_path: Path) -> None:
 
 
 def test_tensorboard_has_the_curves_the_pictures_and_the_hparams(tmp_path: Path) -> None:
-    run, result = _run(tmp_path / "run", loggers=_tensorboard, penalties=[L2(1e-4)])
+    run, result = _run(tmp_path / "run", loggers=_tensorboard, regularizers=[L2(1e-4)])
     board = EventAccumulator(str(run.tensorboard), {"scalars": 0, "images": 0, "tensors": 0})
     board.Reload()
     assert set(board.Tags()["scalars"]) >= {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,14 +12,14 @@ from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.optim import Optimizer
 
 from cnnexp.config.errors import ConfigError
-from cnnexp.config.schema import AcceleratorConfig, TrainConfig
-from cnnexp.optim import SAM, MuonWithAdamW
+from cnnexp.config.schema import AcceleratorConfig
+from cnnexp.optim import needs_whole_weights
+from cnnexp.regularization import Regularizer, takes_part
 from cnnexp.runs import place
 from cnnexp.training import Parallelism
 
 __all__ = ["accelerator_settings", "check_batch", "check_nodes", "check_sharded", "parallelism"]
 
-_WHOLE_WEIGHTS = ("l1", "l2", "elastic_net", "max_norm", "clip", "ema", "swa")
 _SEVERAL = ("ddp", "ddp_cpu", "fsdp")  # train by several processes, by name
 
 
@@ -116,25 +117,33 @@ def check_batch(batch_size: int, parallel: Parallelism | None) -> None:
         )
 
 
-def check_sharded(config: TrainConfig, optimizer: Optimizer) -> None:
+def check_sharded(
+    config: AcceleratorConfig, optimizer: Optimizer, regularizing: Sequence[Regularizer]
+) -> None:
     """See to it that nothing looks at whole weights where each process has a part of them.
 
     Raises:
         ConfigError: Something does.
     """
-    if config.accelerator.name != "fsdp":
+    if config.name != "fsdp":
         return
-    for name in _WHOLE_WEIGHTS:
-        if getattr(config.regularization, name) is not None:
+    for each in regularizing:
+        if _looks_at_weights(each):
             raise ConfigError(
-                f"accelerator=fsdp: regularization={name} needs each weight whole, of which every process "
-                f"has a part; use accelerator=ddp"
+                f"accelerator=fsdp: regularization={each.name} needs each weight whole, of which every "
+                f"process has a part; use accelerator=ddp"
             )
-    if isinstance(optimizer, (torch.optim.LBFGS, MuonWithAdamW, SAM)):
+    if needs_whole_weights(optimizer):
         raise ConfigError(
             f"accelerator=fsdp: {type(optimizer).__name__} needs each weight whole, of which every "
             f"process has a part; use accelerator=ddp"
         )
+
+
+def _looks_at_weights(regularizer: Regularizer) -> bool:
+    if regularizer.whole_weights is not None:
+        return regularizer.whole_weights
+    return any(takes_part(regularizer, event) for event in ("penalty", "gradients", "weights"))
 
 
 def _ddp(config: AcceleratorConfig, on_gpu: bool) -> Strategy:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from hydra import __version__ as hydra_version
-from hydra._internal.utils import get_args_parser
 from hydra.core.plugins import Plugins
 from hydra.plugins.completion_plugin import CompletionPlugin
 
 from cnnexp import __version__
 from cnnexp.config.errors import ConfigError
+from cnnexp.config.hydra_internals import flags_parser
 from cnnexp.environment import variable
 
 __all__ = ["key_of", "quoted", "read_arguments"]
@@ -38,7 +39,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, a
     Raises:
         ConfigError: There is no such flag, or these do not go together.
     """
-    parser = _Parser(parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
+    parser = _Parser(parents=[flags_parser()], add_help=False, conflict_handler="resolve")
     said = f"cnnexp {__version__}, Hydra {hydra_version}"
     parser.add_argument("--version", action="version", version=said, help="show it and exit")
     flags, unknown = parser.parse_known_intermixed_args(list(arguments))
@@ -56,9 +57,8 @@ def read_arguments(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, a
 
 def _no_flag(given: str, parser: argparse.ArgumentParser) -> str:
     name, _, value = given.partition("=")
-    known = [flag for action in parser._actions for flag in action.option_strings]
-    long = [flag for flag in known if flag.startswith("--")]
-    close = difflib.get_close_matches(name, long, n=1, cutoff=0.75)
+    known = re.findall(r"--[\w-]+", parser.format_usage())
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     setting = f"{name.lstrip('-')}={value or '…'}"
     return (

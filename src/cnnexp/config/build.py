@@ -37,14 +37,7 @@ from cnnexp.config.check import check_types
 from cnnexp.config.data import data_module
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.monitors import check_monitors, check_plateau
-from cnnexp.config.regularization import (
-    augmentations,
-    clipping,
-    constraints,
-    mixers,
-    penalties,
-    regularizing_callbacks,
-)
+from cnnexp.config.regularization import check_clipping, regularizers
 from cnnexp.config.resumption import run_identity
 from cnnexp.config.schema import ParametersConfig, TrainConfig
 from cnnexp.config.targets import check_target, instance_of, make
@@ -52,7 +45,8 @@ from cnnexp.config.trainer import check_batches, limits_batches, trainer_argumen
 from cnnexp.data import ImageSet
 from cnnexp.models import lsuv
 from cnnexp.nn import initialise_lazy, replace_layers
-from cnnexp.optim import SAM, freeze, param_groups
+from cnnexp.optim import asks_again, freeze, one_group, param_groups, steps_by_all_images
+from cnnexp.regularization import Regularizer
 from cnnexp.training import OnNaN, SchedulerFactory, TrainingJob, mode_of, quiet_lightning
 from cnnexp.training.trainer_settings import lightning_settings
 from cnnexp.tuning import pin_algorithms
@@ -62,8 +56,6 @@ __all__ = ["build_job", "check_job"]
 
 # Arguments that a network gets from the data, if it takes them.
 _FROM_DATA = ("in_channels", "num_classes", "image_size")
-
-_MANY_PASSES = (torch.optim.LBFGS, SAM)  # call their closure more than once a step
 
 
 def build_job(
@@ -82,9 +74,9 @@ def build_job(
     typed, extra = check_types(config), extra_targets
     _check_backward(typed.backward.name)
     check_target("model", typed.model, _FROM_DATA, extra)
-    optimizer = _check_optimizer(typed, extra)
-    clip_settings, clip = clipping(typed.regularization, typed.trainer)
-    smoothing = typed.regularization.label_smoothing
+    regularizing = regularizers(typed.regularization, extra)
+    optimizer = _check_optimizer(typed, regularizing, extra)
+    check_clipping(regularizing, typed.trainer)
     device = accelerator_settings(typed.accelerator, elsewhere=elsewhere)
     parallel = parallelism(typed.accelerator, elsewhere=elsewhere)
     check_batch(typed.data.batch_size, parallel)
@@ -93,18 +85,13 @@ def build_job(
         network=partial(_network, typed.model, typed.parameters.frozen, extra),
         optimizer=partial(_optimizer, typed.optimizer, typed.parameters, extra),
         scheduler=_schedule(typed, extra),
-        full_batch=getattr(optimizer, "full_batch", False),
-        penalties=penalties(typed.regularization),
-        constraints=constraints(typed.regularization),
-        clip=clip,
-        mixers=mixers(typed.regularization),
-        augmentations=augmentations(typed.regularization),
-        label_smoothing=smoothing.epsilon if smoothing is not None else 0.0,
+        full_batch=steps_by_all_images(optimizer),
+        regularizers=regularizing,
         backward=typed.backward.name,
         backward_layers=typed.backward.layers,
-        trainer={**trainer_arguments(typed, extra), **clip_settings, **device},
+        trainer={**trainer_arguments(typed, extra), **device},
         parallel=parallel,
-        callbacks=partial(_callbacks, typed, extra),
+        callbacks=partial(make_callbacks, typed.callbacks, extra),
         loggers=partial(make_loggers, typed.logger, extra),
         seed=typed.seed,
         monitor=typed.checkpoint.monitor,
@@ -164,7 +151,7 @@ def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback]) -> None:
             raise ConfigError(f"model: the network cannot take {size} images: {reason}") from error
         check_finetuning(network, callbacks)
         optimizer = job.optimizer(network)
-        if isinstance(optimizer, _MANY_PASSES):
+        if asks_again(optimizer):
             check_passes(optimizer, callbacks)
         schedule = job.scheduler(optimizer, 1000) if job.scheduler is not None else None
         if isinstance(schedule, ReduceLROnPlateau):
@@ -228,14 +215,16 @@ def _normalised(images: ImageSet, count: int) -> torch.Tensor:
     return (pixels.float() / 255 - mean) / std
 
 
-def _check_optimizer(typed: TrainConfig, extra: Sequence[str]) -> Callable[..., Any]:
+def _check_optimizer(
+    typed: TrainConfig, regularizing: Sequence[Regularizer], extra: Sequence[str]
+) -> Callable[..., Any]:
     """Make one, of a parameter that stands in for the network's; its class is returned."""
     function = check_target("optimizer", typed.optimizer, ("params",), extra)
     made = make("optimizer", typed.optimizer, extra, params=[nn.Parameter(torch.zeros(2, 2))])
     instance_of("optimizer", made, Optimizer)
-    check_sharded(typed, made)
+    check_sharded(typed.accelerator, made, regularizing)
     accumulated = typed.trainer.get("accumulate_grad_batches", 1) != 1
-    if isinstance(made, _MANY_PASSES):
+    if asks_again(made):
         if accumulated:
             raise ConfigError(
                 f"trainer.accumulate_grad_batches: {type(made).__name__} computes the gradient more "
@@ -251,7 +240,7 @@ def _check_optimizer(typed: TrainConfig, extra: Sequence[str]) -> Callable[..., 
                 f"accelerator.precision=16-mixed: {type(made).__name__} computes the gradient more than "
                 f"once a step, which loss scaling cannot; use bf16-mixed"
             )
-    if getattr(function, "full_batch", False) and (accumulated or limits_batches(typed.trainer)):
+    if steps_by_all_images(function) and (accumulated or limits_batches(typed.trainer)):
         raise ConfigError(
             "optimizer: full-batch gradient descent takes all batches of an epoch for one step; leave "
             "trainer.accumulate_grad_batches and limit_train_batches out (data.train_size limits images)"
@@ -267,9 +256,12 @@ def _optimizer(
 ) -> Optimizer:
     """The optimiser of all parameters, in groups where its class takes more than one."""
     function = check_target("optimizer", config, ("params",), extra)
-    if inspect.isclass(function) and issubclass(function, torch.optim.LBFGS):  # one group only
+    if one_group(function):
         if parameters.lr_scale:
-            raise ConfigError("parameters.lr_scale: LBFGS has one learning rate for all parameters")
+            name = getattr(function, "__name__", "it")
+            raise ConfigError(
+                f"parameters.lr_scale: {name} has one learning rate for all parameters"
+            )
         groups: Any = [p for p in network.parameters() if p.requires_grad]
     else:
         defaults = {n: p.default for n, p in inspect.signature(function).parameters.items()}
@@ -307,9 +299,3 @@ def _scheduler(
 ) -> LRScheduler | ReduceLROnPlateau:
     made = make("scheduler", config, extra, optimizer=optimizer, total_steps=total_steps, mode=mode)
     return instance_of("scheduler", made, LRScheduler, ReduceLROnPlateau)
-
-
-def _callbacks(typed: TrainConfig, extra: Sequence[str]) -> list[Callback]:
-    monitor = typed.checkpoint.monitor
-    regularizing = regularizing_callbacks(typed.regularization, monitor, mode_of(monitor))
-    return [*regularizing, *make_callbacks(typed.callbacks, extra)]

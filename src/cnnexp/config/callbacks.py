@@ -33,6 +33,7 @@ from cnnexp.config.targets import check_target, instance_of, locate, make
 from cnnexp.runs import RunFolder
 from cnnexp.training import TrainingJob
 from cnnexp.training.callbacks import WeightAverage
+from cnnexp.training.lightning_internals import cpu_stats, pruning_is_permanent
 
 __all__ = [
     "check_callbacks",
@@ -50,7 +51,7 @@ _PASSED_ON: Mapping[type, Callable[..., Any]] = {
     ThroughputMonitor: Throughput,
     WeightAveraging: AveragedModel,
 }
-_OURS = "cnnexp.training.callbacks."
+_OURS = "cnnexp.training."
 
 
 def make_callbacks(config: Mapping[str, Any], extra: Sequence[str] = ()) -> list[Callback]:
@@ -95,7 +96,7 @@ def _check_kind(part: str, node: Mapping[str, Any], kind: Callable[..., Any]) ->
 
 def named_callbacks(job: TrainingJob) -> dict[str, Callback]:
     """New callbacks of ``job`` by the place in the config that asks for them."""
-    made = list(job.callbacks())
+    made = [*job.regularizing_callbacks(), *job.callbacks()]
     names = [f"callbacks.{name}" for name in job.config.get("callbacks", {})]
     before = len(made) - len(names)
     others = [f"regularization ({type(each).__name__})" for each in made[:before]]
@@ -117,7 +118,7 @@ def check_callbacks(job: TrainingJob, named: Mapping[str, Callback]) -> None:
         amount = getattr(callback, "amount", None) if isinstance(callback, ModelPruning) else None
         if isinstance(amount, float) and not 0 <= amount <= 1:
             raise ConfigError(f"{name}.amount={amount}: must be a share between 0.0 and 1.0")
-        if isinstance(callback, ModelPruning) and not callback._make_pruning_permanent:
+        if isinstance(callback, ModelPruning) and not pruning_is_permanent(callback):
             raise ConfigError(
                 f"{name}.make_pruning_permanent=false: leaves checkpoints in two forms, with masks and "
                 f"without, of which the other commands read the second; leave it out"
@@ -128,10 +129,10 @@ def check_callbacks(job: TrainingJob, named: Mapping[str, Callback]) -> None:
 
 def _check_package(job: TrainingJob, name: str, callback: Callback) -> None:
     package = missing_package(type(callback))
-    if isinstance(callback, DeviceStatsMonitor) and not callback._cpu_stats:
+    if isinstance(callback, DeviceStatsMonitor) and not cpu_stats(callback):
         where = job.trainer.get("accelerator")
         on_cpu = where == "cpu" or (where == "auto" and not torch.accelerator.is_available())
-        if callback._cpu_stats is False or not on_cpu:
+        if cpu_stats(callback) is False or not on_cpu:
             return
     if package:
         raise ConfigError(f"{name}: {type(callback).__name__} needs pip install {package}")

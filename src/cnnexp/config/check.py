@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from cnnexp.config.compose import conf_dir
 from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.regularization import regularization_schema, with_targets
 from cnnexp.config.schema import DataConfig, TrainConfig
+from cnnexp.runs.files import leaves
 
 __all__ = ["check_types"]
 
@@ -31,17 +34,32 @@ def check_types(config: Mapping[str, Any]) -> TrainConfig:
         ConfigError: A key is unknown or missing, a value has the wrong type or is out of range.
     """
     schema = OmegaConf.structured(TrainConfig)
+    schema.regularization = regularization_schema()
     given = dict(config)
     if isinstance(data := given.get("data"), Mapping):
         given["data"] = DataConfig.with_loader(data)
+    own = {}
+    if isinstance(methods := given.get("regularization"), Mapping):
+        own = with_targets(methods)
+        given["regularization"] = {k: v for k, v in methods.items() if k not in own}
     try:
-        typed = OmegaConf.to_object(OmegaConf.merge(schema, given))
+        merged = OmegaConf.merge(schema, given)
+        _check_finite("regularization", merged.regularization)
+        typed = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(_explain(error, config)) from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
     assert isinstance(typed, TrainConfig)
+    typed.regularization.own = own
     return typed
+
+
+def _check_finite(part: str, node: DictConfig) -> None:
+    """See to it that no number of ``part`` is infinite or NaN, whatever ranges its classes check."""
+    for key, value in leaves(OmegaConf.to_container(node), part):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key}={value}: must be finite")
 
 
 def _explain(error: OmegaConfBaseException, config: Mapping[str, Any]) -> str:

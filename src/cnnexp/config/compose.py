@@ -5,24 +5,17 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import version
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -30,7 +23,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 import cnnexp
 from cnnexp.config.arguments import key_of
 from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.hydra_internals import Hydra, hydra_of, is_basic_sweeper, split_into_jobs
 from cnnexp.config.hydra_settings import check_listed, check_swept, with_params
+from cnnexp.config.interpolation import raw
 from cnnexp.config.targets import locate, under_a_name
 from cnnexp.runs.files import leaves
 
@@ -51,11 +46,9 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: A value is missing or an interpolation cannot be resolved.
     """
-    job = {key: config._get_node(key) for key in config if key != "hydra"}
     try:
-        whole = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
-        assert isinstance(whole, dict)
-        bare = OmegaConf.create({key: whole[key] for key in job})
+        whole = raw(config)
+        bare = OmegaConf.create({key: part for key, part in whole.items() if key != "hydra"})
         plain = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} is missing: add {error.full_key}=…") from error
@@ -87,7 +80,7 @@ class Composer:
     Args:
         config_name: The root config, for example ``"train"``.
         config_path: Folder to use instead of cnnexp's own config tree (``--config-path``).
-        config_dir: Folder searched before the tree (``--config-dir``).
+        config_dir: Folder for what is not in the tree (``--config-dir``).
     """
 
     def __init__(
@@ -203,7 +196,7 @@ class Composer:
                 check_swept(override)
             fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
             sweeper = self.compose(fixed).hydra.sweeper
-            if sweeper._target_.rpartition(".")[2] != BasicSweeper.__name__:
+            if not is_basic_sweeper(sweeper["_target_"]):
                 swept = [o.input_line or "" for o in parsed if o.is_sweep_override()]
                 return Jobs([fixed], complete=False, swept=swept)
             params = leaves(sweeper.get("params") or {})
@@ -212,9 +205,8 @@ class Composer:
         swept += [o for o in parsed if o not in of_hydra]
         for override in swept:
             check_listed(override)
-        batches = BasicSweeper.split_arguments(swept, max_batch_size=None)
         same = [o.input_line or "" for o in of_hydra]
-        return Jobs([[*job, *same] for batch in batches for job in batch], complete=True)
+        return Jobs([[*job, *same] for job in split_into_jobs(swept)], complete=True)
 
     @staticmethod
     def _parsed(hydra: Hydra, overrides: Sequence[str]) -> list[Override]:
@@ -235,20 +227,8 @@ class Composer:
                 validate_sweep_overrides=mode == RunMode.RUN,
             )
 
-    @contextmanager
-    def _hydra(self) -> Iterator[Hydra]:
-        version.setbase("1.3")
-        search_path = create_config_search_path(str(self._path))
-        if self._dir:
-            anchor = SearchPathQuery(provider="schema")
-            search_path.prepend("command-line", f"file://{self._dir}", anchor)
-        before = get_gh_backup()
-        GlobalHydra.instance().clear()
-        try:
-            yield Hydra.create_main_hydra2(self._name, search_path)
-        finally:
-            GlobalHydra.instance().clear()
-            restore_gh_from_backup(before)
+    def _hydra(self) -> AbstractContextManager[Hydra]:
+        return hydra_of(self._name, self._path, self._dir)
 
     def _explain(self, error: Exception, overrides: Sequence[str]) -> str:
         """The message for an override that does not fit the config."""
@@ -278,7 +258,7 @@ class Composer:
         if target is not None and _takes(parent, target, name):
             return f"{given}: not set in the config yet; {target} takes it: add +{given}"
         of_hydra = key.startswith("hydra")
-        known = [k for k in _keys(base) if k.startswith("hydra.") == of_hydra]
+        known = [k for k in _keys(raw(base)) if k.startswith("hydra.") == of_hydra]
         if key == "hydra":
             return f"{given}: Hydra's own settings have keys, as in hydra.run.dir=…"
         if key in known:
@@ -307,11 +287,10 @@ class Composer:
             return self._compose([])
 
 
-def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in node:
+def _keys(node: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    for key, child in node.items():
         yield f"{prefix}{key}"
-        child = node._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+        if isinstance(child, dict):
             yield from _keys(child, f"{prefix}{key}.")
 
 

@@ -8,12 +8,13 @@ from functools import cache
 from importlib import resources
 
 import yaml
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override
 from omegaconf import Container, DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp.config.arguments import key_of
 from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.interpolation import raw
 from cnnexp.runs.files import leaves
 
 __all__ = [
@@ -144,12 +145,18 @@ def with_params(overrides: Sequence[Override]) -> list[str]:
         if f"{override.key_or_group}." == _PARAMS and isinstance(values := override.value(), dict):
             params += [f"{key}={value}" for key, value in leaves(values) if key]
         elif override.key_or_group.startswith(_PARAMS) and not override.is_delete():
-            value = override._value
-            text = value.text if isinstance(value, QuotedString) else line.partition("=")[2]
+            text = override.value() if _is_quoted(override) else line.partition("=")[2]
             params.append(f"{override.key_or_group.removeprefix(_PARAMS)}={text}")
         else:
             others.append(line)
     return [*params, *others]
+
+
+def _is_quoted(override: Override) -> bool:
+    """Whether its value is a text that stands in quotes."""
+    if not isinstance(override.value(), str):
+        return False
+    return override.get_value_element_as_str()[:1] in ("'", '"')
 
 
 def check_swept(override: Override) -> None:
@@ -194,6 +201,4 @@ def _default(part: str, key: str) -> str:
 
 
 def _raw(node: DictConfig, key: str) -> str:
-    child = node._get_node(key)
-    assert child is not None
-    return str(child._value())  # pyright: ignore[reportAttributeAccessIssue]
+    return str(raw(node)[key])

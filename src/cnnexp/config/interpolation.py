@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.config.errors import ConfigError
 
-__all__ = ["blamed"]
+__all__ = ["blamed", "raw"]
 
 _OF_A_KEY = re.compile(r"\$\{([\w.]+)\}")
 _OF_THE_ENVIRONMENT = re.compile(r"\$\{oc\.env:[^{}]*\}")
@@ -27,28 +28,34 @@ def blamed(error: ConfigError, config: DictConfig) -> ConfigError:
         config: As composed, with its interpolations.
     """
     text = str(error)
-    raw = dict(_interpolations(config))
+    given = dict(_interpolations(raw(config)))
     key = text.partition("=")[0]
-    while key in raw:
-        if match := _OF_A_KEY.fullmatch(raw[key]):
+    while key in given:
+        if match := _OF_A_KEY.fullmatch(given[key]):
             text = text.replace(f"{key}=", f"{match[1]}=", 1)
             key = match[1]
             continue
-        if _OF_THE_ENVIRONMENT.fullmatch(raw[key]) and _OF_TYPES.search(text):
+        if _OF_THE_ENVIRONMENT.fullmatch(given[key]) and _OF_TYPES.search(text):
             text += (
                 f"; the environment holds text alone, and oc.decode reads the value from it: "
-                f"""'{key}="${{oc.decode:{raw[key]}}}"'"""
+                f"""'{key}="${{oc.decode:{given[key]}}}"'"""
             )
         break
     return error if text == str(error) else ConfigError(text)
 
 
-def _interpolations(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name in node:
-        child = node._get_node(name)
+def raw(config: DictConfig) -> dict[Any, Any]:
+    """``config`` in plain types, unresolved: an interpolation is its text, what is missing ``???``."""
+    plain = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _interpolations(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, child in node.items():
         key = f"{prefix}{name}"
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+        if isinstance(child, dict):
             if key != "hydra":
                 yield from _interpolations(child, f"{key}.")
-        elif child is not None and not isinstance(child, list) and child._is_interpolation():
-            yield key, str(child._value())
+        elif isinstance(child, str) and "${" in child:
+            yield key, child

@@ -14,7 +14,9 @@ from lightning.pytorch.callbacks import (
 )
 
 from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.regularization import taking_part
 from cnnexp.training import TrainingJob
+from cnnexp.training.lightning_internals import looks_at_epoch_end, saves_at_epoch_end
 from cnnexp.training.trainer_settings import validates
 
 __all__ = ["check_monitors", "check_plateau", "logged_metrics"]
@@ -27,7 +29,7 @@ _OF_ANY = ("epoch", "step")  # what a ModelCheckpoint knows beside metrics
 
 def logged_metrics(job: TrainingJob) -> list[str]:
     """The names of what callbacks find in ``trainer.callback_metrics``."""
-    penalties = [f"train/penalty/{penalty.name}" for penalty in job.penalties]
+    penalties = [f"train/penalty/{each.name}" for each in taking_part(job.regularizers, "penalty")]
     train = ["train/loss", "train/acc", "train/loss_step", "train/lr", *penalties]
     return [*train, _AT_EPOCH_END[-1], *(_OF_VALIDATION if validates(job) else ())]
 
@@ -74,11 +76,11 @@ def _check_logged(job: TrainingJob, what: str, metric: str, rates: bool) -> None
 
 def _check_in_time(job: TrainingJob, name: str, callback: Callback, monitor: str) -> None:
     if isinstance(callback, EarlyStopping):
-        key, at_end = "check_on_train_epoch_end", callback._check_on_train_epoch_end
+        key, at_end = "check_on_train_epoch_end", looks_at_epoch_end(callback)
         if not callback.strict:
             return
     elif isinstance(callback, ModelCheckpoint):
-        key, at_end = "save_on_train_epoch_end", callback._save_on_train_epoch_end
+        key, at_end = "save_on_train_epoch_end", saves_at_epoch_end(callback)
     else:
         return
     every_epoch = _validates_every_epoch(job)

@@ -1,114 +1,93 @@
-"""Turn the config group ``regularization`` into objects."""
+"""The config group ``regularization``: its schema is made of the regularisers, and its values become them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass
+from functools import cache
+from itertools import combinations
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, EarlyStopping
-
 from cnnexp.config.errors import ConfigError
-from cnnexp.config.regularizers import RegularizationConfig
-from cnnexp.data import (
-    Augmentation,
-    RandomElastic,
-    RandomErasing,
-    RandomRotation,
-    RandomShift,
-)
-from cnnexp.regularization import (
-    L1,
-    L2,
-    AdaptiveClip,
-    CutMix,
-    ElasticNet,
-    MaxNorm,
-    MixUp,
-    Penalty,
-)
-from cnnexp.training.callbacks import ExponentialAverage, StochasticWeightAverage
+from cnnexp.config.targets import instance_of, make
+from cnnexp.regularization import REGULARIZERS, Clip, Regularizer
 
 __all__ = [
-    "augmentations",
-    "clipping",
-    "constraints",
-    "mixers",
-    "penalties",
-    "regularizing_callbacks",
+    "RegularizationConfig",
+    "check_clipping",
+    "regularization_schema",
+    "regularizers",
+    "with_targets",
 ]
 
 
-def penalties(config: RegularizationConfig) -> list[Penalty]:
-    """Terms of the loss."""
-    return _made(config, l1=L1, l2=L2, elastic_net=ElasticNet)
+@dataclass
+class RegularizationConfig:
+    """The regularisers in use, each under its own name; null leaves one out.
+
+    The fields are those of :func:`regularization_schema`.
+
+    Attributes:
+        own: Parts that name a class of the user's by ``_target_``, which is checked against that class.
+    """
+
+    def __post_init__(self) -> None:
+        self.own: Mapping[str, Mapping[str, Any]] = {}
 
 
-def constraints(config: RegularizationConfig) -> list[MaxNorm]:
-    """What holds the weights after each step."""
-    return _made(config, max_norm=MaxNorm)
+@cache
+def regularization_schema() -> type[RegularizationConfig]:
+    """A :class:`RegularizationConfig` with a field for each of cnnexp's regularisers, null by default."""
+    fields = [
+        (name, kind | None, field(default=None)) for name, kind in sorted(REGULARIZERS.items())
+    ]
+    return make_dataclass("RegularizationConfig", fields, bases=(RegularizationConfig,))
 
 
-def mixers(config: RegularizationConfig) -> list[MixUp | CutMix]:
-    """Ways to mix images."""
-    return _made(config, mixup=MixUp, cutmix=CutMix)
+def with_targets(node: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Those parts of ``node``, the group's plain values, that name a class by ``_target_``."""
+    return {
+        name: part
+        for name, part in node.items()
+        if isinstance(part, Mapping) and "_target_" in part
+    }
 
 
-def augmentations(config: RegularizationConfig) -> list[Augmentation]:
-    """Random changes to training images, in the order in which they are made."""
-    return _made(
-        config,
-        random_elastic=RandomElastic,
-        random_rotation=RandomRotation,
-        random_shift=RandomShift,
-        random_erasing=RandomErasing,
-    )
+def regularizers(config: RegularizationConfig, extra: Sequence[str] = ()) -> list[Regularizer]:
+    """The regularisers that ``config`` asks for, in the order in which they take part in an event.
 
-
-def clipping(
-    config: RegularizationConfig, trainer: dict[str, Any]
-) -> tuple[dict[str, Any], AdaptiveClip | None]:
-    """Arguments of Lightning's Trainer that clip gradients, or what clips them instead.
+    Args:
+        config: The typed part ``regularization``.
+        extra: Prefixes of ``_target_`` allowed beyond cnnexp's own list.
 
     Raises:
-        ConfigError: ``trainer`` has such arguments of its own.
+        ConfigError: A class of the user's is not allowed, refuses its arguments, or is no regulariser; two
+            regularisers cannot be used together.
     """
-    clip = config.clip
-    if clip is None:
-        return {}, None
+    ours = [getattr(config, name) for name in REGULARIZERS]
+    made = [each for each in ours if each is not None]
+    for name, node in config.own.items():
+        part = f"regularization.{name}"
+        own = instance_of(part, make(part, node, extra), Regularizer)
+        own.name = name
+        made.append(own)
+    made.sort(key=lambda each: (each.order, each.name))
+    for one, other in combinations(made, 2):
+        if one.sole and one.sole == other.sole:
+            raise ConfigError(
+                f"regularization: {one.name} and {other.name} both {one.sole}; leave one out"
+            )
+    return made
+
+
+def check_clipping(regularizing: Sequence[Regularizer], trainer: Mapping[str, Any]) -> None:
+    """See to it that gradients are clipped by ``regularization.clip`` or by Lightning's Trainer, not by both.
+
+    Raises:
+        ConfigError: Both would.
+    """
+    if not any(isinstance(each, Clip) for each in regularizing):
+        return
     for key in ("gradient_clip_val", "gradient_clip_algorithm"):
         if key in trainer:
             raise ConfigError(f"trainer.{key}: regularization.clip clips the gradients already")
-    if clip.adaptive is not None:
-        return {}, AdaptiveClip(clip.adaptive)
-    algorithm = "norm" if clip.norm is not None else "value"
-    return {
-        "gradient_clip_val": getattr(clip, algorithm),
-        "gradient_clip_algorithm": algorithm,
-    }, None
-
-
-def regularizing_callbacks(config: RegularizationConfig, monitor: str, mode: str) -> list[Callback]:
-    """Callbacks that stop early or average the weights."""
-    made: list[Callback] = _made(config, ema=ExponentialAverage, swa=StochasticWeightAverage)
-    early = config.early_stopping
-    if early is not None:
-        made.append(
-            EarlyStopping(monitor, early.min_delta, early.patience, mode=mode, check_finite=False)
-        )
-    return made
-
-
-def _made(config: RegularizationConfig, **kinds: Callable[..., Any]) -> list[Any]:
-    """An object of each kind that is in use, from its config's fields."""
-    made = []
-    for name, kind in kinds.items():
-        part = getattr(config, name)
-        if part is not None:
-            try:
-                made.append(kind(**{f.name: getattr(part, f.name) for f in fields(part)}))
-            except ValueError as error:
-                text = str(error)
-                where = "" if text.startswith("regularization.") else "regularization."
-                raise ConfigError(f"{where}{text}") from error
-    return made

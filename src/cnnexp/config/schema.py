@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from cnnexp.config.regularizers import RegularizationConfig
+from cnnexp.config.regularization import RegularizationConfig
 from cnnexp.diagnostics import DiagnosticsSettings
 
 __all__ = [

@@ -35,6 +35,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "model": ("cnnexp.models.", "cnnexp.nn.", "torch.nn.", "torchvision.models."),
     "optimizer": ("torch.optim.", "cnnexp.optim.", "pytorch_optimizer.", "schedulefree."),
     "scheduler": ("torch.optim.lr_scheduler.", "cnnexp.optim."),
+    "regularization": ("cnnexp.regularization.",),
     "logger": ("lightning.pytorch.loggers.",),
     "callbacks": ("lightning.pytorch.callbacks.", "cnnexp.training.callbacks."),
     "trainer": ("lightning.Trainer", "lightning.pytorch.Trainer"),

@@ -1,12 +1,5 @@
-"""Image sets as tensors or picture files, their splits, batches and random changes."""
+"""Image sets as tensors or picture files, their splits and batches."""
 
-from cnnexp.data.augmentation import (
-    Augmentation,
-    RandomElastic,
-    RandomErasing,
-    RandomRotation,
-    RandomShift,
-)
 from cnnexp.data.batches import BatchOrder, GatheredBatches, batch_loader, seeded_generator
 from cnnexp.data.depth import ValueRange, checked_range
 from cnnexp.data.digits import load_digits
@@ -29,7 +22,6 @@ from cnnexp.data.torchvision_sets import TORCHVISION_SETS, load_torchvision_set
 __all__ = [
     "PICTURE_ENDINGS",
     "TORCHVISION_SETS",
-    "Augmentation",
     "BatchOrder",
     "DataFileError",
     "DataUnavailableError",
@@ -39,10 +31,6 @@ __all__ = [
     "ImageSet",
     "LabelledImages",
     "PictureFiles",
-    "RandomElastic",
-    "RandomErasing",
-    "RandomRotation",
-    "RandomShift",
     "Samples",
     "Share",
     "ValueRange",

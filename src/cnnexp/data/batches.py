@@ -139,7 +139,7 @@ def batch_loader(
     )
 
 
-def _as_part_of_the_training(worker: int) -> None:
+def _as_part_of_the_training(_worker: int) -> None:
     """Let this worker process survive signals that are sent to the whole process group, and print nothing.
 
     Ctrl-C, schedulers and clusters send signals to all processes. The training stops after the current
@@ -151,8 +151,8 @@ def _as_part_of_the_training(worker: int) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _ignore_once)
-    sys.excepthook = lambda *exception: None
+    sys.excepthook = lambda *_: None
 
 
-def _ignore_once(number: int, frame: FrameType | None) -> None:
+def _ignore_once(number: int, _frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)

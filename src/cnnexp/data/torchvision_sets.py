@@ -49,7 +49,7 @@ class _Set(NamedTuple):
     train: dict[str, Any]
     test: dict[str, Any]
     read: Callable[[Any], tuple[Tensor, Tensor]]
-    files: Callable[[Any, str | None], dict[str, Official]] = lambda kind, split: {}
+    files: Callable[[Any, str | None], dict[str, Official]] = lambda _kind, _split: {}
 
 
 def _grey(part: Any) -> tuple[Tensor, Tensor]:
@@ -75,16 +75,16 @@ def _svhn(part: Any) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.ascontiguousarray(part.data)), torch.from_numpy(part.labels)
 
 
-def _listed(kind: Any, split: str | None) -> dict[str, Official]:
+def _listed(kind: Any, _split: str | None) -> dict[str, Official]:
     return {_stem(url): Official(packed=md5) for url, md5 in kind.resources}
 
 
-def _qmnist_files(kind: Any, split: str | None) -> dict[str, Official]:
+def _qmnist_files(kind: Any, _split: str | None) -> dict[str, Official]:
     both = [*kind.resources["train"], *kind.resources["test"]]
     return {_stem(url): Official(packed=md5) for url, md5 in both}
 
 
-def _emnist_files(kind: Any, split: str | None) -> dict[str, Official]:
+def _emnist_files(_kind: Any, split: str | None) -> dict[str, Official]:
     names = ("images-idx3-ubyte", "labels-idx1-ubyte")
     return {f"emnist-{split}-{p}-{n}": Official() for p in ("train", "test") for n in names}
 

@@ -124,7 +124,7 @@ class Health:
         turned = []
         for name in rules:
             sign, patience = signs[name], self._patience(name)
-            if self._follows_from_another(name, signs):
+            if _follows_from_another(name, signs, self.present):
                 self._streaks.pop(name, None)
             elif sign is not None:
                 turned += self._shows(name, sign, now, patience)
@@ -137,14 +137,6 @@ class Health:
             return 2
         limits = self._history.thresholds
         return limits.epochs if name in BY_EPOCH else limits.patience
-
-    def _follows_from_another(self, name: str, signs: Mapping[str, Sign | None]) -> bool:
-        """Whether a trouble that explains ``name`` shows; meanwhile ``name`` neither begins nor passes."""
-        causes = () if name in CAUSES or name in BY_EPOCH else CAUSES
-        if name == "stuck":
-            causes = (*CAUSES, "oscillating", "lr too high", "lr too low")
-        there = {verdict.trouble for verdict in self.present}
-        return any(signs.get(cause) is not None or cause in there for cause in causes)
 
     def _shows(self, name: str, sign: Sign, now: int, patience: int) -> list[Verdict]:
         self._clear.pop(name, None)
@@ -191,3 +183,14 @@ class Health:
         self._history.load(state["history"])
         self._windows = min(state["windows"], len(self._history.windows))
         self.steps = state["steps"]
+
+
+def _follows_from_another(
+    name: str, signs: Mapping[str, Sign | None], present: Sequence[Verdict]
+) -> bool:
+    """Whether a trouble that explains ``name`` shows; meanwhile ``name`` neither begins nor passes."""
+    causes = () if name in CAUSES or name in BY_EPOCH else CAUSES
+    if name == "stuck":
+        causes = (*CAUSES, "oscillating", "lr too high", "lr too low")
+    there = {verdict.trouble for verdict in present}
+    return any(signs.get(cause) is not None or cause in there for cause in causes)

@@ -19,6 +19,16 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Mean = Callable[[Tensor], Tensor]
 
 
+_DROPOUTS = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+
+
 def _alone(value: Tensor) -> Tensor:
     return value
 
@@ -26,9 +36,7 @@ def _alone(value: Tensor) -> Tensor:
 @contextmanager
 def undisturbed(network: nn.Module) -> Iterator[None]:
     """Switch dropout off inside the context; afterwards restore modes, buffers and random states."""
-    dropouts = [
-        (m, m.training) for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd)
-    ]
+    dropouts = [(m, m.training) for m in network.modules() if isinstance(m, _DROPOUTS)]
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
     try:

@@ -136,7 +136,7 @@ def _layers(calls: Sequence[_Call]) -> list[TracedLayer]:
 
 def has_weights(module: nn.Module) -> bool:
     """Whether the module is a layer with a kernel or matrix of its own."""
-    weight = module._parameters.get("weight")
+    weight = dict(module.named_parameters(recurse=False, remove_duplicate=False)).get("weight")
     return weight is not None and weight.dim() >= 2 and not isinstance(module, nn.Embedding)
 
 
@@ -152,7 +152,25 @@ def _chain(calls: Sequence[_Call]) -> list[_Call]:
     return chain
 
 
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+_NORMS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.GroupNorm,
+    nn.LayerNorm,
+)
+_CONVS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
 _FILES = ("torch.nn.modules.activation", "torch.nn.modules.pooling")
 
 
@@ -164,6 +182,6 @@ def _belongs(module: nn.Module) -> bool:
 
 
 def _kind(module: nn.Module) -> str:
-    if isinstance(module, nn.modules.conv._ConvNd):
+    if isinstance(module, _CONVS):
         return "conv"
     return "linear" if isinstance(module, nn.Linear) else type(module).__name__.lower()

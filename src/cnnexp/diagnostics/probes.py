@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from cnnexp.diagnostics.layers import TracedLayer
 from cnnexp.diagnostics.reading import Reading
+from cnnexp.ops.torch_internals import norms
 
 __all__ = ["StepProbe"]
 
@@ -83,11 +84,11 @@ class StepProbe:
             handle.remove()
         self._handles = []
 
-    def _new_pass(self, network: nn.Module, taken: Any) -> None:
+    def _new_pass(self, _network: nn.Module, _taken: Any) -> None:
         self._calls = {}
 
     def _hook(self, spots: Sequence[tuple[int, _Seen, int | None]]) -> Any:
-        def hook(module: nn.Module, taken: Any, output: Tensor) -> None:
+        def hook(module: nn.Module, _taken: Any, output: Tensor) -> None:
             if not self._network.training:  # a validation between two batches of the step
                 return
             call = self._calls.get(module, 0)
@@ -115,9 +116,9 @@ class StepProbe:
         found = [(p, p.grad) for p in self._network.parameters() if p.grad is not None]
         if not found:
             return False
-        norms = torch._foreach_norm([gradient for _, gradient in found])
-        of = {id(p): norm for (p, _), norm in zip(found, norms, strict=True)}
-        self._whole["gradient_norm"] = torch.linalg.vector_norm(torch.stack(norms))
+        each = norms([gradient for _, gradient in found])
+        of = {id(p): norm for (p, _), norm in zip(found, each, strict=True)}
+        self._whole["gradient_norm"] = torch.linalg.vector_norm(torch.stack(each))
         if scale is not None:
             self._whole["scale"] = scale
         for layer, seen in zip(self._layers, self._seen, strict=True):

@@ -41,7 +41,7 @@ def run_ranks(job: Job, parallel: Parallelism) -> None:
     ranks: list[subprocess.Popen[str]] = []
     try:
 
-        def hand_on(number: int, frame: FrameType | None) -> None:
+        def hand_on(number: int, _frame: FrameType | None) -> None:
             for process in ranks:
                 if process.poll() is None:
                     process.send_signal(number)

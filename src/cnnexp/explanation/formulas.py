@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
+
+from cnnexp.geometry.convolution import padding_by_side
+from cnnexp.geometry.windows import as_pair
 
 __all__ = ["kind_of", "settings_of"]
 
@@ -30,13 +32,13 @@ def settings_of(layer: nn.Module) -> dict[str, Any]:
     return {}
 
 
-def _nothing(layer: Any) -> Mapping[str, Any]:
+def _nothing(_layer: Any) -> Mapping[str, Any]:
     return {}
 
 
 def _conv(layer: nn.Conv2d) -> Mapping[str, Any]:
-    # torch's own list, horizontal first; it holds the numbers for 'same', an odd zero at the end
-    left, right, top, bottom = layer._reversed_padding_repeated_twice
+    sides = padding_by_side(layer.kernel_size, layer.padding, layer.dilation)
+    left, right, top, bottom = sides
     return {
         "kernel": list(layer.kernel_size),
         "stride": list(layer.stride),
@@ -48,12 +50,13 @@ def _conv(layer: nn.Conv2d) -> Mapping[str, Any]:
 
 
 def _window(layer: Any) -> dict[str, Any]:
-    kernel = _pair(layer.kernel_size)
-    vertical, horizontal = _pair(layer.padding)
+    kernel = as_pair(layer.kernel_size, "kernel_size")
+    vertical, horizontal = as_pair(layer.padding, "padding")
+    stride = as_pair(layer.stride if layer.stride is not None else kernel, "stride")
     return {
         "kernel": list(kernel),
-        "stride": list(_pair(layer.stride if layer.stride is not None else kernel)),
-        "dilation": list(_pair(getattr(layer, "dilation", 1))),
+        "stride": list(stride),
+        "dilation": list(as_pair(getattr(layer, "dilation", 1), "dilation")),
         "padding": [vertical, vertical, horizontal, horizontal],
     }
 

@@ -181,7 +181,7 @@ class _Recorder:
             mine.register_hook(lambda grad: passed.__setitem__("input", grad.detach()[0]))
         return (mine, *arguments[1:])
 
-    def _after(self, layer: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+    def _after(self, layer: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
         x, passed = self._inputs[layer].pop()
         y = output[0] if isinstance(output, tuple) and output else output
         if not _counts(y):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from cnnexp.geometry.windows import IntPair, WindowGeometry, as_pair, check_image
 
-__all__ = ["Conv2dGeometry", "conv2d_geometry"]
+__all__ = ["Conv2dGeometry", "conv2d_geometry", "padding_by_side"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,22 @@ def conv2d_geometry(
     return Conv2dGeometry(
         size, kernel_size, stride, pads, dilation, ceil_mode=False, groups=groups, extra=extra
     )
+
+
+def padding_by_side(
+    kernel_size: IntPair, padding: IntPair | str, dilation: IntPair
+) -> tuple[int, int, int, int]:
+    """The number of elements that ``padding`` adds at each side, in the order of ``functional.pad``.
+
+    The order is left, right, above, below. The odd one of 'same' is added on the right and below, as in torch.
+    """
+    more = (0, 0)
+    if isinstance(padding, str):
+        size, steps = as_pair(kernel_size, "kernel_size"), as_pair(dilation, "dilation")
+        (height, width), more = _string_padding(padding, size, (1, 1), steps)
+    else:
+        height, width = as_pair(padding, "padding")
+    return width, width + more[1], height, height + more[0]
 
 
 def _check_channels(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:

@@ -128,11 +128,9 @@ def for_inference(config: Mapping[str, Any], backward: str) -> dict[str, Any]:
             raise ConfigError(f"model._target_={target}: is no classifier of torchvision.models")
         # all weights are in the checkpoint
         parts["model"] = {k: None if k.startswith("weights") else v for k, v in model.items()}
-    optimizer = {
-        "_target_": "torch.optim.SGD",
-        "lr": 0.1,
-    }  # the run's own optimiser may need an extra
-    return {**parts, "optimizer": optimizer, "scheduler": {"_target_": None}, "callbacks": {}}
+    optimizer = {"_target_": "torch.optim.SGD", "lr": 0.1}  # the run's own may need an extra
+    for_training = {"scheduler": {"_target_": None}, "regularization": {}, "callbacks": {}}
+    return {**parts, "optimizer": optimizer, **for_training}
 
 
 def _algorithm(config: Mapping[str, Any], backward: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ __all__ = ["clock", "kept_in", "said_on", "seconds_compiling", "watch_numba", "w
 log = logging.getLogger(__name__)
 
 _seconds = 0.0
-_watching: list[Any] = []
+_watching: list[_Watch] = []
 
 
 def seconds_compiling() -> float:
@@ -40,12 +40,9 @@ def kept_in(kernel: Callable[..., Any]) -> str:
     That is a folder in ``NUMBA_CACHE_DIR``, else ``__pycache__`` beside the file, else one in the user's
     cache folder: the first that can be written. Where there is none, numba refuses ``cache=True``.
     """
-    from numba.core.caching import FunctionCache  # where it decides: there is no other way to ask
+    from cnnexp.kernels.cpu.numba_internals import cache_folder
 
-    try:
-        return FunctionCache(kernel).cache_path
-    except RuntimeError:
-        return ""
+    return cache_folder(kernel)
 
 
 def watch_numba(folder: str) -> None:
@@ -54,20 +51,11 @@ def watch_numba(folder: str) -> None:
     Args:
         folder: Where it keeps the results, see :func:`kept_in`.
     """
-    from numba.core import event
+    from cnnexp.kernels.cpu.numba_internals import tell_of_compilations
 
-    if _watching:
-        return
-
-    class Watch(event.Listener, _Watch):
-        def on_start(self, event: Any) -> None:
-            self.begin(event.data["dispatcher"].py_func)
-
-        def on_end(self, event: Any) -> None:
-            self.end(event.data["dispatcher"].py_func)
-
-    _watching.append(Watch(folder))
-    event.register("numba:compile", _watching[0])
+    if not _watching:
+        _watching.append(_Watch(folder))
+        tell_of_compilations(_watching[0].begin, _watching[0].end)
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def operator(
         flat.__signature__ = _flat_signature(function, hints)  # pyright: ignore[reportFunctionMemberAccess]
         made = torch.library.custom_op(f"cnnexp::{name}", flat, mutates_args=())
         made.register_fake(lambda *arguments: with_records(results, _record, arguments))
-        made.register_vmap(lambda info, dims, *arguments: _one_by_one(made, dims, arguments))
+        made.register_vmap(lambda _info, dims, *arguments: _one_by_one(made, dims, arguments))
 
         @functools.wraps(function)
         def call(*arguments: Any) -> Any:

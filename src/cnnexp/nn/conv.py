@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnnexp import ops
+from cnnexp.geometry.convolution import padding_by_side
 from cnnexp.nn.layer import Layer
 
 __all__ = ["Conv2d", "ConvReLUPool"]
@@ -80,5 +81,5 @@ def _padded(layer: nn.Conv2d, input: Tensor) -> tuple[Tensor, Any]:
     """Return the input, padded here in modes other than zeros, and the padding that the op has to add."""
     if layer.padding_mode == "zeros":
         return input, layer.padding
-    reach = layer._reversed_padding_repeated_twice
+    reach = padding_by_side(layer.kernel_size, layer.padding, layer.dilation)
     return F.pad(input, reach, mode=layer.padding_mode), 0

@@ -9,6 +9,7 @@ from cnnexp.nn.activation import ReLU
 from cnnexp.nn.conv import Conv2d, ConvReLUPool
 from cnnexp.nn.pool import AvgPool2d, MaxPool2d
 from cnnexp.nn.twins import become, plain_class
+from cnnexp.ops.torch_internals import has_hooks
 
 __all__ = ["fuse_blocks", "is_done", "split_blocks"]
 
@@ -77,20 +78,16 @@ def _is_block(conv: nn.Module, relu: nn.Module, pool: nn.Module) -> bool:
     if type(pool) is not AvgPool2d and not (type(pool) is MaxPool2d and not pool.return_indices):
         return False
     layers = (conv, relu, pool)
-    return not any(_has_hooks(layer) or "forward" in vars(layer) for layer in layers)
-
-
-def _has_hooks(layer: nn.Module) -> bool:
-    return bool(
-        layer._forward_hooks
-        or layer._forward_pre_hooks
-        or layer._backward_hooks
-        or layer._backward_pre_hooks
-    )
+    return not any(has_hooks(layer) or "forward" in vars(layer) for layer in layers)
 
 
 def _places(module: nn.Module, layer: nn.Module) -> int:
-    return sum(child is layer for parent in module.modules() for child in parent._modules.values())
+    """The number of places in ``module``, names of children counted one by one, that hold ``layer``."""
+    return sum(
+        child is layer and child is not parent and "." not in name
+        for parent in module.modules()
+        for name, child in parent.named_modules(remove_duplicate=False)
+    )
 
 
 def _pool(layer: nn.Module) -> ops.Pool:

@@ -17,7 +17,8 @@ class BatchNorm2d(Layer, nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``input`` (N, C, H, W) normalised, in the same shape."""
-        self._check_input_dim(input)
+        if input.dim() != 4:
+            raise ValueError(f"expected 4D input (got {input.dim()}D input)")  # as torch
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)

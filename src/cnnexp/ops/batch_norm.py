@@ -19,7 +19,6 @@ Covariate Shift" (2015), section 3; docs/derivation.md.
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -31,6 +30,7 @@ from cnnexp.ops.layout import laid_out
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, get_algorithm, register
+from cnnexp.ops.torch_internals import in_torch_func
 
 __all__ = ["batch_norm", "forward", "grad_input", "grad_weight", "statistics"]
 
@@ -206,15 +206,14 @@ def _move(
     """
     count = input.numel() // input.size(1)
     unbiased = variance * (count / (count - 1))  # as torch
-    with torch.no_grad(), _unseen(running_mean, running_var):
+    if not (torch.compiler.is_compiling() or in_torch_func()):
+        running_mean, running_var = (
+            running_mean.data,
+            running_var.data,
+        )  # no version of theirs counts
+    with torch.no_grad():
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         running_var.lerp_(unbiased.to(running_var.dtype), momentum)
-
-
-def _unseen(*tensors: Tensor) -> AbstractContextManager[None]:
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return nullcontext()
-    return torch.autograd._unsafe_preserve_version_counter(tensors)
 
 
 def _check(

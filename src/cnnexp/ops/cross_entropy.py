@@ -31,6 +31,7 @@ from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, get_algorithm, register
+from cnnexp.ops.torch_internals import in_torch_func
 
 __all__ = ["cross_entropy", "forward", "grad_input", "grad_target"]
 
@@ -163,11 +164,7 @@ def _one_hot(
 
 def _readable(target: Tensor) -> bool:
     """Whether looking at the values costs no synchronisation and breaks no graph."""
-    return (
-        target.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-    )
+    return target.device.type == "cpu" and not torch.compiler.is_compiling() and not in_torch_func()
 
 
 def _check_classes(target: Tensor | None, classes: int) -> None:

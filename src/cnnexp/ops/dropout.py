@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from cnnexp.ops.forward_mode import in_forward_mode, transformed
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.registry import Algorithm, get_algorithm, register
+from cnnexp.ops.torch_internals import in_torch_func
 
 __all__ = ["dropout", "forward", "grad_input", "write"]
 
@@ -104,7 +105,7 @@ def _mask(input: Tensor, p: float) -> Tensor:
     """Drawn outside of the Function, where ``vmap(randomness=…)`` applies to it."""
     if p == 1:
         return torch.zeros_like(input, dtype=torch.bool)
-    if torch._C._are_functorch_transforms_active():  # whose in-place draws ask for a mapped tensor
+    if in_torch_func():  # whose in-place draws ask for a mapped tensor
         return torch.native_dropout(torch.ones_like(input), p, True)[1]
     return torch.empty_like(input, dtype=torch.bool).bernoulli_(1 - p)
 

@@ -7,20 +7,17 @@ it keeps them alive. So each op has a second Function, with ``jvp``, for calls i
 from __future__ import annotations
 
 import torch
-from torch.autograd import forward_ad
+
+from cnnexp.ops.torch_internals import forward_level, in_torch_func
 
 __all__ = ["in_forward_mode", "transformed"]
 
 
 def in_forward_mode() -> bool:
     """Whether the call stands in ``torch.func.jvp`` or ``torch.autograd.forward_ad.dual_level``."""
-    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+    return not torch.compiler.is_compiling() and forward_level() >= 0
 
 
 def transformed() -> bool:
     """Whether the call is traced by ``torch.compile``, or stands in ``torch.func`` or forward mode."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or in_forward_mode()
-    )
+    return torch.compiler.is_compiling() or in_torch_func() or in_forward_mode()

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_legacy_batchedtensor
+
+from cnnexp.ops.torch_internals import is_batched_by_autograd
 
 __all__ = ["owned", "owned_gradients"]
 
@@ -20,7 +21,7 @@ def owned(output: Tensor) -> Tensor:
     if torch.compiler.is_compiling():  # which does not trace the question below
         return output.detach()
     # batched gradients (is_grads_batched, of gradcheck too) know no detach
-    return output if is_legacy_batchedtensor(output) else output.detach()
+    return output if is_batched_by_autograd(output) else output.detach()
 
 
 def owned_gradients(gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:

@@ -15,6 +15,7 @@ from cnnexp.optim.schedules import (
     warmup_cosine,
     wsd,
 )
+from cnnexp.optim.traits import asks_again, needs_whole_weights, one_group, steps_by_all_images
 
 __all__ = [
     "LBFGS",
@@ -22,14 +23,18 @@ __all__ = [
     "SAM",
     "GradientDescent",
     "MuonWithAdamW",
+    "asks_again",
     "cosine",
     "freeze",
     "linear",
     "multistep",
+    "needs_whole_weights",
+    "one_group",
     "onecycle",
     "param_groups",
     "plateau",
     "step",
+    "steps_by_all_images",
     "warmup_cosine",
     "wsd",
 ]

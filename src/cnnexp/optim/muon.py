@@ -35,6 +35,8 @@ class MuonWithAdamW(Optimizer):
     al., "Muon is Scalable for LLM Training" (2025), section 2.2, for the scale.
     """
 
+    whole_weights = True
+
     def __init__(
         self,
         params: Any,

@@ -32,6 +32,9 @@ class SAM(torch.optim.SGD):
     Improving Generalization" (2021), algorithm 1.
     """
 
+    asks_again = True
+    whole_weights = True
+
     def __init__(
         self,
         params: Any,

@@ -201,7 +201,7 @@ def onecycle(
 
 def plateau(
     optimizer: Optimizer,
-    total_steps: int,
+    total_steps: int,  # noqa: ARG001 - every schedule is called with it
     mode: str = "max",
     factor: float = 0.3,
     patience: int = 2,

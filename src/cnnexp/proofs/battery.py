@@ -143,7 +143,7 @@ class _SlightlyWrong(torch.autograd.Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(_ctx: Any, grad_output: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return grad_output * 1.001
 
 

@@ -96,17 +96,17 @@ def check(
     Returns:
         A :class:`Report`, true if nothing is wrong; printed, it shows all verdicts.
     """
-    options = Options(
-        dtype_and_shape,
-        first_derivative,
-        second_derivative,
-        batched,
-        deterministic,
-        inputs_unchanged,
-        strict,
-        elements,
-    )
-    subject = Subject(function, name)
+    aspects = dtype_and_shape, first_derivative, second_derivative, batched, deterministic
+    options = Options(*aspects, inputs_unchanged, strict, elements)
+    return _proved(Subject(function, name), cases, options, twin)
+
+
+def _proved(
+    subject: Subject,
+    cases: Iterable[Case | Sequence[Any]],
+    options: Options,
+    twin: Callable[..., Any] | None,
+) -> Report:
     report = Report(subject.name)
     for given in cases:
         case = given if isinstance(given, Case) else Case(list(given), {})

@@ -1,9 +1,4 @@
-"""What a call does inside: where its backward leaves autograd's graph, whether it draws random numbers.
-
-``torch.utils._python_dispatch`` is private: what runs inside a call cannot be seen in a public
-way. ``TorchFunctionMode`` (torch.overrides) was tried; it is switched off while ``autograd.grad``
-runs. Tried with torch 2.11 and 2.14.
-"""
+"""The inside of a call: whether its backward leaves autograd's graph, and whether it draws random numbers."""
 
 from __future__ import annotations
 
@@ -12,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from cnnexp.ops.torch_internals import watching
 from cnnexp.proofs.calls import Call
 from cnnexp.proofs.gradients import Sent
 
@@ -30,7 +25,8 @@ def cut_in(call: Call, sent: Sent) -> str | None:
         if isinstance(node, torch.autograd.function.BackwardCFunction) and _saved_loose(node):
             return "a value that forward computed and saved, which is neither input nor output"
     weights = [w.clone().requires_grad_() for w in sent.weights]
-    with _Watch() as watch:
+    watch = _Watch()
+    with watching(watch.see):
         found = torch.autograd.grad(
             sent.outputs(run), run.leaves, weights, allow_unused=True, create_graph=True
         )
@@ -45,21 +41,20 @@ def cut_in(call: Call, sent: Sent) -> str | None:
 
 def draws(call: Call) -> bool:
     """Whether the call draws random numbers from torch."""
-    with _Watch() as watch:
+    watch = _Watch()
+    with watching(watch.see):
         call.run()
     return watch.random
 
 
-class _Watch(TorchDispatchMode):
-    detached: str | None = None
-    without_grad: bool = False
-    random: bool = False
+class _Watch:
+    def __init__(self) -> None:
+        self.detached: str | None = None
+        self.without_grad = self.random = False
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        name = func.overloadpacket.__name__
-        self.random |= torch.Tag.nondeterministic_seeded in func.tags
+    def see(self, operation: Any) -> None:
+        name = operation.overloadpacket.__name__
+        self.random |= torch.Tag.nondeterministic_seeded in operation.tags
         if name == "detach":
             self.detached = "detached values (.detach(), .data, numpy)"
         elif name == "_local_scalar_dense":
@@ -68,7 +63,6 @@ class _Watch(TorchDispatchMode):
             )
         elif not torch.is_grad_enabled():
             self.without_grad = True
-        return func(*args, **(kwargs or {}))
 
 
 def reached(outputs: Sequence[Tensor]) -> list[Tensor]:

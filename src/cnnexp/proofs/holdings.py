@@ -66,9 +66,8 @@ def _within(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         if _package(value) not in _FOREIGN or value.__closure__ or hasattr(value, "__wrapped__"):
             yield from _variables(value)
     elif isinstance(value, nn.Module):
-        known = ("_parameters", "_buffers", "_modules")
-        found = {key: part for key, part in vars(value).items() if key not in known}
-        yield from ((f"{dot}{key}", v) for key, v in found.items() if not key.endswith("_hooks"))
+        torchs = vars(nn.Module()).keys()  # parameters, submodules, hooks and other records
+        yield from ((f"{dot}{k}", part) for k, part in vars(value).items() if k not in torchs)
     elif _package(type(value)) not in _FOREIGN:
         yield from ((f"{dot}{key}", part) for key, part in getattr(value, "__dict__", {}).items())
         call = type(value).__call__ if callable(value) else None

@@ -130,11 +130,8 @@ def _name(function: Any) -> str:
         return known.__name__
     if isinstance(function, nn.Module):
         return type(function).__name__
-    if isinstance(owner, nn.Module) and function.__name__ in (
-        "forward",
-        "__call__",
-        "_wrapped_call_impl",
-    ):
+    calls = ("forward", "__call__", nn.Module.__call__.__name__)
+    if isinstance(owner, nn.Module) and function.__name__ in calls:
         return type(owner).__name__
     return getattr(function, "__name__", type(function).__name__)
 

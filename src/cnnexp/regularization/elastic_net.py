@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
 from cnnexp.regularization.l1 import l1_penalty
 from cnnexp.regularization.l2 import l2_penalty
-from cnnexp.regularization.penalty import penalised_weights
+from cnnexp.regularization.regularizer import Regularizer
+from cnnexp.regularization.weights import penalised_weights
 
 __all__ = ["ElasticNet"]
 
 
-class ElasticNet:
+@dataclass
+class ElasticNet(Regularizer):
     """Add ``strength`` · (r · Σ |w| + (1 − r) · ½ Σ w²) to the loss, r = ``l1_ratio``.
 
     Args:
@@ -26,19 +30,22 @@ class ElasticNet:
     """
 
     name = "elastic_net"
+    order = 1  # after l1 and l2, as runs of 0.1.0 summed the terms
 
-    def __init__(self, strength: float, l1_ratio: float = 0.5) -> None:
-        if strength < 0:
-            raise ValueError(
-                f"regularization.elastic_net.strength must be at least 0, but got {strength}"
-            )
-        if not 0 <= l1_ratio <= 1:
-            raise ValueError(
-                f"regularization.elastic_net.l1_ratio must be between 0 and 1, but got {l1_ratio}"
-            )
-        self.strength, self.l1_ratio = strength, l1_ratio
+    strength: float
+    l1_ratio: float = 0.5
 
-    def __call__(self, network: nn.Module) -> Tensor:
+    def __post_init__(self) -> None:
+        if self.strength < 0:
+            raise ValueError(
+                f"regularization.elastic_net.strength must be at least 0, but got {self.strength}"
+            )
+        if not 0 <= self.l1_ratio <= 1:
+            raise ValueError(
+                f"regularization.elastic_net.l1_ratio must be between 0 and 1, but got {self.l1_ratio}"
+            )
+
+    def penalty(self, network: nn.Module) -> Tensor:
         """The term for ``network``, a scalar."""
         weights = list(penalised_weights(network))
         both = self.l1_ratio * l1_penalty(weights) + (1 - self.l1_ratio) * l2_penalty(weights)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from cnnexp.regularization.penalty import penalised_weights
+from cnnexp.regularization.regularizer import Regularizer
+from cnnexp.regularization.weights import penalised_weights
 
 __all__ = ["L1", "l1_penalty"]
 
@@ -18,7 +20,8 @@ def l1_penalty(weights: Iterable[Tensor]) -> Tensor:
     return torch.stack(sums).sum() if sums else torch.zeros(())
 
 
-class L1:
+@dataclass
+class L1(Regularizer):
     """Add ``strength`` · Σ |w| to the loss, which pulls each weight towards 0 by the same amount.
 
     Under a gradient method weights come near 0 and change sign around it; they do not stay there.
@@ -35,11 +38,14 @@ class L1:
 
     name = "l1"
 
-    def __init__(self, strength: float) -> None:
-        if strength < 0:
-            raise ValueError(f"regularization.l1.strength must be at least 0, but got {strength}")
-        self.strength = strength
+    strength: float
 
-    def __call__(self, network: nn.Module) -> Tensor:
+    def __post_init__(self) -> None:
+        if self.strength < 0:
+            raise ValueError(
+                f"regularization.l1.strength must be at least 0, but got {self.strength}"
+            )
+
+    def penalty(self, network: nn.Module) -> Tensor:
         """``strength`` · Σ |w| of ``network``, a scalar."""
         return self.strength * l1_penalty(penalised_weights(network))

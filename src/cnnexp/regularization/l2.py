@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from cnnexp.regularization.penalty import penalised_weights
+from cnnexp.regularization.regularizer import Regularizer
+from cnnexp.regularization.weights import penalised_weights
 
 __all__ = ["L2", "l2_penalty"]
 
@@ -18,7 +20,8 @@ def l2_penalty(weights: Iterable[Tensor]) -> Tensor:
     return torch.stack(squares).sum() / 2 if squares else torch.zeros(())
 
 
-class L2:
+@dataclass
+class L2(Regularizer):
     """Add ``strength`` · ½ Σ w² to the loss, which adds ``strength`` · w to each weight's gradient.
 
     This is the coupled form: the optimiser sees the term in the gradient, so that adaptive methods
@@ -36,11 +39,14 @@ class L2:
 
     name = "l2"
 
-    def __init__(self, strength: float) -> None:
-        if strength < 0:
-            raise ValueError(f"regularization.l2.strength must be at least 0, but got {strength}")
-        self.strength = strength
+    strength: float
 
-    def __call__(self, network: nn.Module) -> Tensor:
+    def __post_init__(self) -> None:
+        if self.strength < 0:
+            raise ValueError(
+                f"regularization.l2.strength must be at least 0, but got {self.strength}"
+            )
+
+    def penalty(self, network: nn.Module) -> Tensor:
         """``strength`` · ½ Σ w² of ``network``, a scalar."""
         return self.strength * l2_penalty(penalised_weights(network))

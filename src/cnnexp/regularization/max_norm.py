@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
-from cnnexp.regularization.penalty import penalised_weights
+from cnnexp.regularization.regularizer import Regularizer
+from cnnexp.regularization.weights import penalised_weights
 
 __all__ = ["MaxNorm"]
 
 
-class MaxNorm:
+@dataclass
+class MaxNorm(Regularizer):
     """After each step, shorten the weights of every unit that are longer than ``limit``.
 
     A unit is a row of a linear layer or an output channel of a convolution: w[o], with the
@@ -28,13 +32,14 @@ class MaxNorm:
 
     name = "max_norm"
 
-    def __init__(self, limit: float) -> None:
-        if limit <= 0:
-            raise ValueError(f"regularization.max_norm.limit must be above 0, but got {limit}")
-        self.limit = limit
+    limit: float
+
+    def __post_init__(self) -> None:
+        if self.limit <= 0:
+            raise ValueError(f"regularization.max_norm.limit must be above 0, but got {self.limit}")
 
     @torch.no_grad()
-    def __call__(self, network: nn.Module) -> None:
+    def weights(self, network: nn.Module) -> None:
         """Bring ``network``'s weights back within the limit, in place."""
         for weight in penalised_weights(network):
             axes = tuple(range(1, weight.dim()))

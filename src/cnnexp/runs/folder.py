@@ -37,14 +37,14 @@ from cnnexp.runs.files import (
 )
 from cnnexp.runs.logs import cut_logs, log_sizes
 
-__all__ = ["METRIC_COLUMNS", "RunFolder", "RunFolderError", "State", "claim_run_folder"]
+__all__ = ["METRIC_COLUMNS", "RunFiles", "RunFolder", "RunFolderError", "State", "claim_run_folder"]
 
 State = Literal["running", "done", "failed", "stopped", "pruned"]
 METRIC_COLUMNS = ("epoch", "step", "name", "value")
 
 
-class RunFolder:
-    """Read and write one run's files.
+class RunFiles:
+    """Where one run's files are, and how they are removed.
 
     Args:
         path: The folder; it need not exist yet.
@@ -82,6 +82,35 @@ class RunFolder:
     def previous_checkpoint(self) -> Path:
         """The last checkpoint before that one."""
         return self.checkpoints / "previous.ckpt"
+
+    def files(self) -> list[Path]:
+        """All that a run folder may consist of, there or not; folders before what is in them."""
+        own = (self.config, self.provenance, self.status, self.metrics, self.result)
+        folders = (self.tensorboard, self.checkpoints)
+        inside = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
+        return [*own, self.non_finite, self.job, self.trial, self.log, *folders, *inside]
+
+    def clear(self) -> None:
+        """Remove what an earlier run left, except train.log, which goes on."""
+        for file in (self.config, self.provenance, self.status, self.metrics, self.result):
+            file.unlink(missing_ok=True)
+        for folder in (self.tensorboard, self.profile, self.checkpoints):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def remove_scratch(self) -> None:
+        """Remove the files that a killed run was just writing."""
+        for folder in (self.path, self.checkpoints):
+            for file in folder.glob(f".*{SCRATCH}"):
+                file.unlink(missing_ok=True)
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder if nothing is in it."""
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+
+class RunFolder(RunFiles):
+    """Read and write one run's files; see :class:`RunFiles` for where they are."""
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write ``config`` (plain types) to config.yaml."""
@@ -168,31 +197,6 @@ class RunFolder:
     def cut_logs(self, sizes: Mapping[str, int]) -> list[str]:
         """Cut metrics.csv and the event files back to ``sizes``; the names of those that are shorter."""
         return cut_logs(self.metrics, self.tensorboard, sizes)
-
-    def files(self) -> list[Path]:
-        """All that a run folder may consist of, there or not; folders before what is in them."""
-        own = (self.config, self.provenance, self.status, self.metrics, self.result)
-        folders = (self.tensorboard, self.checkpoints)
-        inside = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
-        return [*own, self.non_finite, self.job, self.trial, self.log, *folders, *inside]
-
-    def clear(self) -> None:
-        """Remove what an earlier run left, except train.log, which goes on."""
-        for file in (self.config, self.provenance, self.status, self.metrics, self.result):
-            file.unlink(missing_ok=True)
-        for folder in (self.tensorboard, self.profile, self.checkpoints):
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def remove_scratch(self) -> None:
-        """Remove the files that a killed run was just writing."""
-        for folder in (self.path, self.checkpoints):
-            for file in folder.glob(f".*{SCRATCH}"):
-                file.unlink(missing_ok=True)
-
-    def remove_if_empty(self) -> None:
-        """Remove the folder if nothing is in it."""
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
 
 
 def claim_run_folder(parent: Path | str, now: datetime | None = None) -> RunFolder:

@@ -31,7 +31,7 @@ class TimedNetwork:
 
 
 def _torchvision(name: str, least: int = 1) -> TimedNetwork:
-    return TimedNetwork(lambda size: torchvision_model(name), least=least)
+    return TimedNetwork(lambda _size: torchvision_model(name), least=least)
 
 
 def _ours(kind: Callable[..., nn.Module], least: int) -> TimedNetwork:

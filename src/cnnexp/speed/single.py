@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cnnexp import ops
+from cnnexp.ops.torch_internals import repeatable_backward
 from cnnexp.proofs import TWINS
 from cnnexp.proofs.torch_twins import called
 from cnnexp.speed.memory import saved_bytes
@@ -102,7 +102,7 @@ def bench_op(
     Our algorithms get channels_last tensors. The ratios are those of the times of forward and backward
     together.
     """
-    with _repeatable_backward():
+    with repeatable_backward():
         return _bench(situation, algorithms, device, rounds, with_compile)
 
 
@@ -155,13 +155,6 @@ def _bench(
         saved = saved_bytes(each.forward, each.tensors[1:]) / 1e6
         rows.append(Measured(what, name, medians, low, high, rounds, saved, ratios))
     return rows + missing
-
-
-def _repeatable_backward() -> AbstractContextManager[None]:
-    """What is compiled within may run its backward more than once, for timing that alone."""
-    import torch._functorch.config as config
-
-    return config.patch(donated_buffer=False)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _Call:

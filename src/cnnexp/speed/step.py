@@ -50,6 +50,56 @@ def _precision(images: Tensor, bfloat16: bool) -> AbstractContextManager[object]
     return torch.autocast(images.device.type, torch.bfloat16) if bfloat16 else nullcontext()
 
 
+@dataclass(frozen=True)
+class _Beginning:
+    """The weights and the batch from which all ways start; with float32 there are ways in bfloat16, too."""
+
+    network: nn.Module
+    images: Tensor
+    labels: Tensor
+
+    @property
+    def mixed(self) -> bool:
+        return self.images.dtype == torch.float32
+
+    def way(
+        self,
+        loss: nn.Module,
+        layout: torch.memory_format = torch.channels_last,
+        change: Callable[[nn.Module, Tensor], nn.Module] = lambda network, _: network,
+        bfloat16: bool = False,
+    ) -> _Way:
+        own = copy.deepcopy(self.network).to(self.images.device, self.images.dtype)
+        own = own.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+        batch = in_layout(self.images, layout)
+        return _Way(change(own, batch), loss, batch, self.labels, bfloat16)
+
+    def ways_of_torch(self) -> dict[str, _Way]:
+        return {
+            "torch NCHW": self.way(nn.CrossEntropyLoss(), torch.contiguous_format),
+            "torch channels_last": self.way(nn.CrossEntropyLoss()),
+        }
+
+    def compiled_way(self) -> _Way:
+        """The way of the compiled network, which a first step has found to work."""
+        way = self.way(nn.CrossEntropyLoss(), change=lambda network, _: torch.compile(network))  # pyright: ignore[reportArgumentType]
+        way.step()
+        return way
+
+    def ways_with(self, algorithms: Sequence[str]) -> dict[str, _Way]:
+        """The way of each of ``algorithms``, and the ways in bfloat16 before and after them."""
+        ways = {BFLOAT16: self.way(nn.CrossEntropyLoss(), bfloat16=True)} if self.mixed else {}
+        ways |= {f"cnnexp {name}": self._ours(name) for name in algorithms}
+        if self.mixed and AUTO in algorithms:
+            ways["cnnexp auto, bfloat16"] = self._ours(AUTO, bfloat16=True)
+        return ways
+
+    def _ours(self, algorithm: str, bfloat16: bool = False) -> _Way:
+        name = "direct" if algorithm == AUTO else resolve_algorithm("cross_entropy", algorithm)
+        change = _changed(algorithm, bfloat16)
+        return self.way(CrossEntropyLoss(algorithm=name), change=change, bfloat16=bfloat16)
+
+
 def bench_step(
     model: str,
     batch_size: int,
@@ -80,48 +130,23 @@ def bench_step(
     torch.manual_seed(0)
     known = MODELS[model]
     size = size or known.size
-    network = known.make(size)
-    images = torch.rand(batch_size, known.channels, size, size, device=device, dtype=dtype)
-    labels = torch.randint(10, (batch_size,), device=device)
+    begin = _Beginning(
+        known.make(size),
+        torch.rand(batch_size, known.channels, size, size, device=device, dtype=dtype),
+        torch.randint(10, (batch_size,), device=device),
+    )
     kind = str(dtype).removeprefix("torch.")
     images_are = "" if size == known.size else f", {size}×{size}"
     what = f"step {model}{images_are}, batch {batch_size}, {kind}"
-
-    def way(
-        loss: nn.Module,
-        layout: torch.memory_format,
-        change: Callable[[nn.Module, Tensor], nn.Module] = lambda network, _: network,
-        bfloat16: bool = False,
-    ) -> _Way:
-        own = copy.deepcopy(network).to(device, dtype).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
-        batch = in_layout(images, layout)
-        return _Way(change(own, batch), loss, batch, labels, bfloat16)
-
-    def ours(algorithm: str, bfloat16: bool = False) -> _Way:
-        name = "direct" if algorithm == AUTO else resolve_algorithm("cross_entropy", algorithm)
-        change = _changed(algorithm, bfloat16)
-        return way(CrossEntropyLoss(algorithm=name), last, change, bfloat16)
-
-    last, mixed = torch.channels_last, dtype == torch.float32
-    ways = {
-        "torch NCHW": way(nn.CrossEntropyLoss(), torch.contiguous_format),
-        "torch channels_last": way(nn.CrossEntropyLoss(), last),
-    }
+    ways = begin.ways_of_torch()
     missing = []
     if with_compile:
-        compiled = way(nn.CrossEntropyLoss(), last, lambda network, _: torch.compile(network))  # pyright: ignore[reportArgumentType]
         try:
-            compiled.step()
-            ways["torch.compile"] = compiled
+            ways["torch.compile"] = begin.compiled_way()
         except Exception as error:  # no compiler on this machine
             reason = f"not measured: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
             missing.append(Measured(what, "torch.compile", note=reason))
-    if mixed:
-        ways[BFLOAT16] = way(nn.CrossEntropyLoss(), last, bfloat16=True)
-    for name in algorithms:
-        ways[f"cnnexp {name}"] = ours(name)
-    if mixed and AUTO in algorithms:
-        ways["cnnexp auto, bfloat16"] = ours(AUTO, bfloat16=True)
+    ways |= begin.ways_with(algorithms)
     times = interleaved_times(
         {name: each.step for name, each in ways.items()}, device, rounds=rounds, warm_up=3
     )

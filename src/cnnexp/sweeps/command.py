@@ -10,6 +10,7 @@ from typing import Any
 
 from cnnexp.config import Composer, plain_config
 from cnnexp.config.arguments import quoted
+from cnnexp.config.compose import conf_dir
 from cnnexp.config.dry_run import refuse_dry_run
 from cnnexp.config.hydra_internals import hand_to_hydra
 from cnnexp.config.hydra_settings import folder_of, for_all, for_sweep, sweep_overrides
@@ -82,10 +83,8 @@ def run_sweep(
     for overrides, plain, data in checksums:
         prepare([o for o in overrides if not o.startswith("hydra")], plain, data)
     Ledger(sweep).begin(sys.argv[1:])
-    flags.overrides.append(
-        quoted("hydra.sweep.dir", sweep)
-    )  # one folder, whatever the jobs are called
-    hand_to_hydra(parser, flags, task)
+    flags.overrides.append(quoted("hydra.sweep.dir", sweep))  # one folder for all jobs
+    hand_to_hydra(parser, flags, conf_dir(), task)
     return exit_code(list(folders.values())) if jobs.complete else 0
 
 

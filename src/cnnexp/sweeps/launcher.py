@@ -256,7 +256,7 @@ class LocalLauncher:
             )
         return need
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Let the jobs write their checkpoints and stop; at a second signal, kill them."""
         again = self._stop is not None
         if not again:

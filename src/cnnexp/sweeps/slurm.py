@@ -287,7 +287,7 @@ class SlurmLauncher:
                     ["scancel", *arguments, *ids], check=False, capture_output=True, timeout=60
                 )
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Let the jobs write their checkpoints and stop; at a second signal, cancel them."""
         if self._stop is None:
             self._view.say("stopping: running jobs write their checkpoints, the others go")

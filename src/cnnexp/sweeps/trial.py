@@ -65,9 +65,12 @@ class Report(Callback):
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         file = Path(self._about["sweep"]) / JOURNAL
+        storage = JournalStorage(JournalFileBackend(str(file)))
         study = optuna.load_study(
-            study_name=STUDY,
-            storage=JournalStorage(JournalFileBackend(str(file))),
-            pruner=make_pruner(self._about["pruner"]),
+            study_name=STUDY, storage=storage, pruner=make_pruner(self._about["pruner"])
         )
-        return optuna.trial.Trial(study, study.trials[self._about["number"]]._trial_id)
+        among = storage.get_study_id_from_name(STUDY)
+        number = self._about["number"]
+        return optuna.trial.Trial(
+            study, storage.get_trial_id_from_study_id_trial_number(among, number)
+        )

@@ -1,18 +1,18 @@
 """Train a network: LightningModule, callbacks, checkpoints, Trainer."""
 
 from cnnexp.training.assemble import make_classifier
-from cnnexp.training.checkpoints import (
-    CheckpointError,
-    read_checkpoint,
-    read_own_checkpoint,
-    write_checkpoint,
-)
 from cnnexp.training.classifier import Classifier, OptimizerFactory, SchedulerFactory
 from cnnexp.training.failures import failure_reason
 from cnnexp.training.job import TrainingJob, mode_of
 from cnnexp.training.non_finite import NonFiniteError, OnNaN
 from cnnexp.training.quiet import quiet_lightning
 from cnnexp.training.ranks import ALONE, Parallelism, Ranks, connect_ranks, leave_failure
+from cnnexp.training.resume import (
+    CheckpointError,
+    read_checkpoint,
+    read_own_checkpoint,
+    write_checkpoint,
+)
 from cnnexp.training.run import run_training
 from cnnexp.training.stopping import TrainingPruned, TrainingStopped
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -16,7 +14,6 @@ from cnnexp.nn import replace_layers
 from cnnexp.runs import RunFolder
 from cnnexp.training.backward import loss_layer
 from cnnexp.training.callbacks import (
-    Checkpoints,
     Diagnostics,
     EpochHistory,
     FirstLayerFilters,
@@ -30,12 +27,12 @@ from cnnexp.training.callbacks import (
     at_home,
     needs_plain_kernels,
 )
-from cnnexp.training.checkpoints import CheckpointFiles
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.job import TrainingJob
 from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.memory_layout import takes_channels_last
 from cnnexp.training.ranks import ALONE, Ranks
+from cnnexp.training.resume import CheckpointFiles, Checkpoints, ResumePoint
 from cnnexp.training.stopping import StopSignals
 from cnnexp.training.trainer_settings import lightning_settings, overfits, validates
 
@@ -61,7 +58,7 @@ def assemble(
     signals: StopSignals,
     *,
     progress_bar: bool = False,
-    resume: Mapping[str, Any] | None = None,
+    resume: ResumePoint | None = None,
     ranks: Ranks = ALONE,
 ) -> Assembly:
     """Make all that ``job`` needs to train, once the seed is set.
@@ -71,28 +68,17 @@ def assemble(
         folder: The run folder.
         signals: Where signals ask for a stop.
         progress_bar: Show one on the terminal.
-        resume: The ``"cnnexp"`` part of the checkpoint to go on from.
+        resume: The checkpoint to resume from.
         ranks: The processes of the training.
     """
     job.data.share_with(ranks.rank, ranks.count)
     job.data.repeat_first_epoch(overfits(job))
-    own = at_home(job.callbacks(), folder)
+    own = at_home([*job.regularizing_callbacks(), *job.callbacks()], folder)
     if needs_plain_kernels(own):
         job = replace(job, channels_last=False)
     classifier = make_classifier(job, job.data.images, ranks)
     guard = NonFiniteGuard(folder, job.on_nan, job.data.members, ranks=ranks)
-    checkpoints = Checkpoints(
-        folder,
-        monitor=job.monitor if validates(job) else None,
-        mode=job.mode,
-        every_n_steps=job.checkpoint_steps,
-        signals=signals,
-        resume=resume,
-        check=guard.before_checkpoint,
-        identity=job.identity,
-        keep=not job.trainer.get("fast_dev_run"),
-        ranks=ranks,
-    )
+    checkpoints = _checkpoints(job, folder, signals, guard, resume, ranks)
     throughput, history = Throughput(), EpochHistory()
     diagnostics = _diagnostics(job, ranks)
     full = job.diagnostics.name == "full"
@@ -121,11 +107,34 @@ def assemble(
         default_root_dir=folder.path,
         callbacks=[*callbacks, *own],
         logger=loggers,
-        plugins=[CheckpointFiles(folder.path)],
+        plugins=[CheckpointFiles(folder.path, resume)],
         enable_progress_bar=progress_bar or own_bar,
         enable_model_summary=False,
     )
     return Assembly(classifier, trainer, throughput, history, checkpoints, guard, *diagnostics)
+
+
+def _checkpoints(
+    job: TrainingJob,
+    folder: RunFolder,
+    signals: StopSignals,
+    guard: NonFiniteGuard,
+    resume: ResumePoint | None,
+    ranks: Ranks,
+) -> Checkpoints:
+    """The callback that writes them where ``job`` asks for it, each looked at by ``guard``."""
+    return Checkpoints(
+        folder,
+        monitor=job.monitor if validates(job) else None,
+        mode=job.mode,
+        every_n_steps=job.checkpoint_steps,
+        signals=signals,
+        resume=resume,
+        check=guard.before_checkpoint,
+        identity=job.identity,
+        keep=not job.trainer.get("fast_dev_run"),
+        ranks=ranks,
+    )
 
 
 def _diagnostics(job: TrainingJob, ranks: Ranks) -> list[Diagnostics]:
@@ -147,13 +156,8 @@ def make_classifier(job: TrainingJob, images: ImageSet, ranks: Ranks = ALONE) ->
         std=images.std,
         optimizer=job.optimizer,
         scheduler=job.scheduler,
-        penalties=job.penalties,
-        constraints=job.constraints,
-        clip=job.clip,
-        augmentations=job.augmentations,
-        mixers=job.mixers,
+        regularizers=job.regularizers,
         loss=loss_layer(job.backward),
-        train_loss=loss_layer(job.backward, job.label_smoothing),
         seed=job.seed,
         monitor=job.monitor,
         images_per_step=len(job.data.train) if job.full_batch else None,

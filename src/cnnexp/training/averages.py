@@ -68,7 +68,11 @@ class AveragingModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the weights trained on; a test keeps those given."""
-        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+        try:
+            fitting = self.trainer.state.fn == TrainerFn.FITTING
+        except RuntimeError:  # it has no trainer
+            return
+        if not fitting:
             return
         modes = [
             g.get("train_mode") for o in checkpoint["optimizer_states"] for g in o["param_groups"]

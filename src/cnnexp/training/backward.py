@@ -22,10 +22,10 @@ __all__ = ["loss_layer", "settle_backward"]
 log = logging.getLogger(__name__)
 
 
-def loss_layer(backward: str, label_smoothing: float = 0.0) -> nn.Module:
+def loss_layer(backward: str) -> nn.Module:
     """The softmax cross-entropy, by ``backward``; by our own formula with ``auto``."""
     name = "direct" if backward == ops.AUTO else ops.resolve_algorithm("cross_entropy", backward)
-    return CrossEntropyLoss(label_smoothing=label_smoothing, algorithm=name)
+    return CrossEntropyLoss(algorithm=name)
 
 
 def settle_backward(

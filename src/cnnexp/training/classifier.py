@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torchmetrics.classification import MulticlassAccuracy
 
-from cnnexp.data import Augmentation, Draws, Share, seeded_generator
-from cnnexp.ops.layout import in_layout
-from cnnexp.regularization import CutMix, MixUp, Penalty, mix
-from cnnexp.training.averages import AveragingModule
+from cnnexp.data import Share
+from cnnexp.regularization import Regularizer
+from cnnexp.training.events import StepEvents
+from cnnexp.training.image_network import ImageNetwork
+from cnnexp.training.lightning_internals import may_stop_early
 from cnnexp.training.means import EpochMeans
 from cnnexp.training.ranks import ALONE, Ranks
 
@@ -25,8 +25,8 @@ OptimizerFactory = Callable[[nn.Module], Optimizer]
 SchedulerFactory = Callable[[Optimizer, int], LRScheduler | ReduceLROnPlateau]
 
 
-class Classifier(AveragingModule):
-    """Train ``network`` by the softmax cross-entropy of its logits, plus penalties.
+class Classifier(ImageNetwork):
+    """Train ``network`` by the softmax cross-entropy of its logits, as its regularisers have it.
 
     Logs ``train/loss_step`` by step; ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc`` by
     epoch, averaged over the images; ``test/loss``, ``test/acc``; and the penalties' part of the
@@ -41,17 +41,11 @@ class Classifier(AveragingModule):
         scheduler: Makes the schedule from the optimiser and the number of optimiser steps of the
             whole training; stepped after each of them, or with ``ReduceLROnPlateau`` after each
             validation. None for a constant learning rate.
-        penalties: Terms added to the training loss.
-        constraints: Called with the network after each step of the optimiser.
-        clip: Called with the network before each step, once its gradients are there; None leaves
-            clipping to the Trainer's arguments.
-        augmentations: Random changes to training images, in order.
-        mixers: Ways to mix training images, one of which is drawn for each batch.
+        regularizers: Methods that take part in the events of a step, in this order where two take part
+            in the same one; their callbacks are the Trainer's affair.
         loss: The mean softmax cross-entropy of logits (N, num_classes) and labels (N,); torch's own
             if None.
-        train_loss: The same for training, where targets may be distributions (N, num_classes);
-            ``loss`` if None.
-        seed: Of augmentations and mixtures, which are functions of (seed, epoch, batch).
+        seed: Of random changes to images and labels, which are functions of (seed, epoch, batch).
         monitor: The validation metric that ``ReduceLROnPlateau`` looks at.
         images_per_step: How many images a step of the optimiser is by, where accumulated batches
             shall count by their sizes; None where each counts the same.
@@ -68,9 +62,6 @@ class Classifier(AveragingModule):
             ranks, a part of it whose mean over these it is. None before the first.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         network: nn.Module,
@@ -80,13 +71,8 @@ class Classifier(AveragingModule):
         std: Sequence[float],
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
-        penalties: Sequence[Penalty] = (),
-        constraints: Sequence[Callable[[nn.Module], None]] = (),
-        clip: Callable[[nn.Module], None] | None = None,
-        augmentations: Sequence[Augmentation] = (),
-        mixers: Sequence[MixUp | CutMix] = (),
+        regularizers: Sequence[Regularizer] = (),
         loss: nn.Module | None = None,
-        train_loss: nn.Module | None = None,
         seed: int = 0,
         monitor: str = "val/acc",
         images_per_step: int | None = None,
@@ -95,41 +81,24 @@ class Classifier(AveragingModule):
         ranks: Ranks = ALONE,
         leave_out_non_finite: bool = False,
     ) -> None:
-        super().__init__()
-        self._share_of, self._ranks = share, ranks
-        self.lr_factor = 1.0
-        self.step_loss: Tensor | None = None
-        self._leave_out_non_finite = leave_out_non_finite
-        self._layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = network.to(memory_format=self._layout)  # pyright: ignore[reportCallIssue]
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        super().__init__(
+            network,
+            num_classes=num_classes,
+            mean=mean,
+            std=std,
+            loss=loss or nn.CrossEntropyLoss(),
+            channels_last=channels_last,
+            ranks=ranks,
+        )
+        self._events = StepEvents(regularizers, classes=num_classes, seed=seed, ranks=ranks)
+        self.train_loss = self._events.loss(self.loss)
+        self._share_of, self._leave_out_non_finite = share, leave_out_non_finite
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self._monitor, self._images_per_step = monitor, images_per_step
         self._passes = 0  # forward passes of the present step of the optimiser
-        self.penalties, self.constraints = tuple(penalties), tuple(constraints)
-        self.augmentations, self.mixers = tuple(augmentations), tuple(mixers)
-        self._clip, self._seed, self.num_classes = clip, seed, num_classes
-        self.loss = loss or nn.CrossEntropyLoss()
-        self.train_loss = train_loss or self.loss
         self._means = EpochMeans()
-        self.val_acc = MulticlassAccuracy(num_classes, average="micro")
-        self.test_acc = MulticlassAccuracy(num_classes, average="micro")
-
-    @property
-    def backbone(self) -> nn.ModuleList:
-        """The network's parts before the last that has parameters: what Lightning's finetuning freezes."""
-        parts = [part for part in self.network.children() if any(True for _ in part.parameters())]
-        return nn.ModuleList(parts[:-1])
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) in 0…1 → logits (N, num_classes)."""
-        return self.network(self.normalise(images))
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) in 0…1 → what the network gets, in its memory layout."""
-        normalised = (images - self.mean) / self.std
-        return in_layout(normalised, self._layout)
+        self.lr_factor = 1.0
+        self.step_loss: Tensor | None = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of one batch, penalties included."""
@@ -139,7 +108,7 @@ class Classifier(AveragingModule):
         share = self.share(batch_idx, labels)
         weight = share.weight(self._ranks.count)
         loss = self.train_loss(logits, targets)
-        terms = self._penalty_terms()
+        terms = self._events.penalties(self.network)
         if self._passes == 0:  # further ones, of L-BFGS or SAM, are of other weights
             self._log_training(logits.detach(), labels, loss, terms, share)
         self._passes += 1
@@ -151,10 +120,8 @@ class Classifier(AveragingModule):
 
     def objective(self, images: Tensor, targets: Tensor) -> Tensor:
         """What the training minimises: the mean loss of images as ``vary`` gives them, and the penalties."""
-        return sum(self._penalty_terms().values(), self.train_loss(self(images), targets))
-
-    def _penalty_terms(self) -> dict[str, Tensor]:
-        return {penalty.name: penalty(self.network) for penalty in self.penalties}
+        terms = self._events.penalties(self.network)
+        return sum(terms.values(), self.train_loss(self(images), targets))
 
     def share(self, batch_idx: int, labels: Tensor) -> Share:
         """Which part of a training batch the images with ``labels`` are, which this rank has."""
@@ -164,17 +131,13 @@ class Classifier(AveragingModule):
 
     def vary(self, images: Tensor, labels: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
         """The batch as it is trained on, with targets that are labels or distributions."""
-        if not self.augmentations and not self.mixers:
-            return images, labels
-        share = self.share(batch_idx, labels)
-        generator = seeded_generator(self._seed, self.current_epoch, batch_idx)
-        draws = Draws(generator, share.of, share)
-        for augmentation in self.augmentations:
-            images = augmentation(images, draws)
-        if not self.mixers:
-            return images, labels
-        whole = [self._ranks.whole(x[: share.own], share.start, share.of) for x in (images, labels)]
-        return mix(self.mixers, images, labels, self.num_classes, draws, (whole[0], whole[1]))
+        return self._events.batch(
+            images,
+            labels,
+            epoch=self.current_epoch,
+            batch_idx=batch_idx,
+            share=self.share(batch_idx, labels),
+        )
 
     def configure_gradient_clipping(
         self,
@@ -182,18 +145,22 @@ class Classifier(AveragingModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by ``clip``, or as the Trainer's arguments say."""
-        if self._clip is not None:
-            self._clip(self.network)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        """Let the regularisers change the gradients, and clip them as the Trainer's arguments say.
+
+        Raises:
+            RuntimeError: The gradients that the optimiser sees are others, which it scales in its step.
+        """
+        if self._events.change_gradients:
+            _refuse_scaled(self.trainer.precision_plugin, optimizer)
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            self._events.gradients(parameters)
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """One step, then the constraints."""
+        """One step, then what the regularisers make of the weights."""
         with _scaled_rates(self.trainer.optimizers[0], self.lr_factor):
             super().optimizer_step(*arguments, **options)
-        for constraint in self.constraints:
-            constraint(self.network)
+        self._events.weights(self.network)
 
     def _log_training(
         self,
@@ -244,35 +211,10 @@ class Classifier(AveragingModule):
         """After the epoch's last batch, log its means: callbacks at the epoch's end look for them."""
         trainer = self.trainer
         last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
-        stopped = trainer.should_stop and trainer.fit_loop._can_stop_early  # as by a Timer
+        stopped = trainer.should_stop and may_stop_early(trainer)  # as by a Timer
         if last or stopped or trainer.global_step == trainer.max_steps:
             for name, mean in self._means.means(self._ranks).items():
                 self.log(f"train/{name}", mean, on_step=False, on_epoch=True, batch_size=1)
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Loss and accuracy of one validation batch."""
-        self._evaluate("val", self.val_acc, batch)
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Loss and accuracy of one test batch; returns the logits (N, num_classes)."""
-        return self._evaluate("test", self.test_acc, batch)
-
-    def _evaluate(
-        self, part: str, accuracy: MulticlassAccuracy, batch: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        images, labels = batch
-        size = labels.size(0)
-        if size == 0:  # a small batch had none for this rank
-            return images.new_zeros(0, self.num_classes)
-        logits = self(images)
-        accuracy.update(logits, labels)
-        loss = self.loss(logits, labels)
-        among = self._ranks.count > 1
-        self.log(
-            f"{part}/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=among
-        )
-        self.log(f"{part}/acc", accuracy, on_step=False, on_epoch=True, batch_size=size)
-        return logits
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule stepped with it."""
@@ -286,6 +228,15 @@ class Classifier(AveragingModule):
             every = self.trainer.check_val_every_n_epoch or 1
             when = {"interval": "epoch", "monitor": self._monitor, "frequency": every}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **when}}
+
+
+def _refuse_scaled(precision: object, optimizer: Optimizer) -> None:
+    """Refuse gradients that are still scaled for float16, as Lightning's own clipping does."""
+    if getattr(precision, "scaler", None) is not None and optimizer.defaults.get("fused"):
+        raise RuntimeError(
+            f"{type(optimizer).__name__} with fused=true takes the scale of precision 16-mixed off the "
+            f"gradients within its step, after regularization would change them; leave optimizer.fused out"
+        )
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from cnnexp.data import Augmentation, ImageDataModule, ImageSet
+from cnnexp.data import ImageDataModule, ImageSet
 from cnnexp.diagnostics import DiagnosticsSettings
-from cnnexp.regularization import CutMix, MixUp, Penalty
+from cnnexp.regularization import Regularizer, taking_part
 from cnnexp.runs import RunFolder
 from cnnexp.training.classifier import OptimizerFactory, SchedulerFactory
 from cnnexp.training.non_finite import OnNaN
@@ -25,7 +25,7 @@ def _no_callbacks() -> Sequence[Callback]:
     return ()
 
 
-def _no_loggers(folder: RunFolder) -> Sequence[Logger]:
+def _no_loggers(_folder: RunFolder) -> Sequence[Logger]:
     return ()
 
 
@@ -44,17 +44,13 @@ class TrainingJob:
         optimizer: Makes the optimiser of the network.
         scheduler: Makes the schedule from the optimiser and the total of steps; None for none.
         full_batch: One step an epoch, by all training images: gradient descent.
-        penalties: Terms added to the loss.
-        constraints: Called with the network after each step of the optimiser.
-        clip: Called with the network before each step of the optimiser, once the gradients are there.
-        mixers: Ways to mix training images, one of which is drawn for each batch.
-        augmentations: Random changes to training images, in order.
-        label_smoothing: ε of the training's targets, in [0, 1].
+        regularizers: Methods that take part in the events of a step, in this order where two take part
+            in the same one.
         backward: The algorithm of all layers, see ``cnnexp.nn.replace_layers``.
         backward_layers: With ``backward="auto"``, the algorithm of each layer; None to choose them.
         trainer: Arguments of ``lightning.Trainer``.
         parallel: How several processes train together; None for one.
-        callbacks: Makes callbacks beyond cnnexp's own.
+        callbacks: Makes callbacks beyond cnnexp's own and the regularisers'.
         loggers: Makes loggers beyond metrics.csv.
         seed: Of weights and data order.
         monitor: The validation metric whose best epoch is tested: the greatest, or for a loss the
@@ -76,12 +72,7 @@ class TrainingJob:
     optimizer: OptimizerFactory
     scheduler: SchedulerFactory | None = None
     full_batch: bool = False
-    penalties: Sequence[Penalty] = ()
-    constraints: Sequence[Callable[[nn.Module], None]] = ()
-    clip: Callable[[nn.Module], None] | None = None
-    mixers: Sequence[MixUp | CutMix] = ()
-    augmentations: Sequence[Augmentation] = ()
-    label_smoothing: float = 0.0
+    regularizers: Sequence[Regularizer] = ()
     backward: str = "auto"
     backward_layers: Mapping[str, str] | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)
@@ -104,3 +95,8 @@ class TrainingJob:
     def mode(self) -> Literal["max", "min"]:
         """Whether the greatest or the least ``monitor`` is the best."""
         return mode_of(self.monitor)
+
+    def regularizing_callbacks(self) -> list[Callback]:
+        """New callbacks of the regularisers that take part outside of a step."""
+        parts = taking_part(self.regularizers, "callbacks")
+        return [made for part in parts for made in part.callbacks(self.monitor, self.mode)]

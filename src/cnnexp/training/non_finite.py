@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnexp.diagnostics import Verdict
+from cnnexp.ops.torch_internals import norms
 
 __all__ = [
     "Finding",
@@ -108,7 +109,7 @@ def finite_flags(losses: Sequence[Tensor], network: nn.Module, gradients: bool) 
     if not grads:
         return loss.view(1)
     # the greatest element is finite if and only if all are: a norm of squares would overflow
-    greatest = torch.stack(torch._foreach_norm(grads, float("inf")))
+    greatest = torch.stack(norms(grads, torch.inf))
     return torch.cat([loss.view(1), greatest.isfinite()])
 
 
@@ -125,7 +126,7 @@ def first_bad_weight(network: nn.Module) -> str:
     state = [(n, v) for n, v in tensors if v.is_floating_point()]
     if not state:
         return ""
-    greatest = torch.stack(torch._foreach_norm([v for _, v in state], torch.inf))
+    greatest = torch.stack(norms([v for _, v in state], torch.inf))
     for (name, _), fine in zip(state, greatest.isfinite().tolist(), strict=True):
         if not fine:
             return name.rpartition(".")[0] or name
@@ -143,7 +144,7 @@ def first_bad_output(network: nn.Module, images: Tensor) -> str:
     found: list[str] = []
 
     def look(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and not found and not bool(output.isfinite().all()):
                 found.append(name)
 

@@ -28,7 +28,7 @@ _EXPECTED_WARNINGS = (
     ".*params to be frozen already exist within another group.*",  # norms, which train all along
     ".*checkpoints.callbacks exists and is not empty.*",  # those of a run that goes on
     ".*When using the `ThroughputMonitor`, you need to define a `flops_per_batch`.*",
-    ".*overriding `LightningModule.optimizer_{step,zero_grad}`.*",  # constraints are a step's affair
+    ".*overriding `LightningModule.optimizer_{step,zero_grad}`.*",  # max-norm is a step's affair
     ".*isinstance\\(treespec, LeafSpec\\).*",  # lightning 2.6 on torch 2.14, its own affair
 )
 

@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -29,7 +28,6 @@ from cnnexp.runs import (
 from cnnexp.training.assemble import Assembly, assemble
 from cnnexp.training.backward import settle_backward
 from cnnexp.training.callbacks import lines_above_bar
-from cnnexp.training.checkpoints import CheckpointError, read_checkpoint, read_own_checkpoint
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.failures import failure_reason
 from cnnexp.training.hparams import log_hparams, log_hparams_metrics
@@ -37,7 +35,15 @@ from cnnexp.training.job import TrainingJob
 from cnnexp.training.non_finite import NonFiniteError
 from cnnexp.training.quiet import quiet_lightning
 from cnnexp.training.ranks import ALONE, Ranks
-from cnnexp.training.resume import newest_checkpoint
+from cnnexp.training.resume import (
+    CheckpointError,
+    Position,
+    ResumePoint,
+    go_back,
+    newest_checkpoint,
+    read_checkpoint,
+    read_own_checkpoint,
+)
 from cnnexp.training.stopping import StopSignals, TrainingPruned, TrainingStopped
 
 __all__ = ["run_training"]
@@ -83,7 +89,11 @@ def run_training(
         folder = ObservedRunFolder(folder.path)
     with folder_lock(folder.path) if ranks.first else nullcontext():
         try:
-            return _run(job, folder, progress_bar, resume, ranks)
+            point = None
+            if resume and ranks.first:
+                point = newest_checkpoint(folder, job.identity)
+                go_back(folder, point)
+            return _run(job, folder, progress_bar, point, ranks)
         except NonFiniteError as error:
             if job.on_nan != "lower_lr":
                 raise
@@ -104,16 +114,19 @@ def _with_lower_rates(
     )  # as before, not measured anew
     began_at, verdicts = -1, list(error.verdicts)
     for _ in range(_MOST_HALVINGS):
+        point = None
         if ranks.first:
-            found = newest_checkpoint(folder, job.identity)
-            if found is not None and found[1]["step"] == began_at:
-                found[0].unlink()
-                found = newest_checkpoint(folder, job.identity)
-            began_at = found[1]["step"] if found else 0
+            point = newest_checkpoint(folder, job.identity)
+            if point is not None and point.position.step == began_at:
+                point.file.unlink()
+                point = newest_checkpoint(folder, job.identity)
+            began_at = point.position.step if point else 0
         factor = error.lr_factor / 2
         log.warning("%s. Going back to step %d with %g of the rate", error, began_at, factor)
+        if ranks.first:
+            go_back(folder, point)
         try:
-            return _run(job, folder, progress_bar, True, ranks, lr_factor=factor, verdicts=verdicts)
+            return _run(job, folder, progress_bar, point, ranks, factor, verdicts)
         except NonFiniteError as again:
             error = again
             verdicts += error.verdicts
@@ -124,15 +137,15 @@ def _run(
     job: TrainingJob,
     folder: RunFolder,
     progress_bar: bool,
-    resume: bool,
+    point: ResumePoint | None,
     ranks: Ranks,
     lr_factor: float = 1.0,
     verdicts: Sequence[Verdict] = (),
 ) -> dict[str, Any]:
     folder.remove_scratch()
-    found = _go_back(job, folder) if resume and ranks.first else None
-    file, where = ranks.from_first(found) or (None, None)
-    progress = {"epoch": where["epoch"] if where else 0, "step": where["step"] if where else 0}
+    point = ResumePoint.agreed(point, ranks)
+    at = point.position if point else None
+    progress = {"epoch": at.epoch if at else 0, "step": at.step if at else 0}
     folder.write_status("running", **progress)
     made: Assembly | None = None
     signals = StopSignals()
@@ -140,7 +153,7 @@ def _run(
         with signals, quiet_lightning(), lines_above_bar(progress_bar):
             L.seed_everything(job.seed, workers=True, verbose=False)
             made = assemble(
-                job, folder, signals, progress_bar=progress_bar, resume=where, ranks=ranks
+                job, folder, signals, progress_bar=progress_bar, resume=point, ranks=ranks
             )
             made.classifier.lr_factor = lr_factor
             if made.diagnostics is not None:
@@ -148,8 +161,8 @@ def _run(
             config = settle_backward(job, made.classifier, made.trainer, ranks)
             if not ranks.first:  # the same weights, but masks of its own for dropout
                 torch.manual_seed(seeded_generator(job.seed, ranks.rank).initial_seed())
-            _describe(job, folder, made, config, where)
-            result = _train_and_test(job, folder, made, file, where)
+            _describe(job, folder, made, config, at)
+            result = _train_and_test(job, folder, made, point)
     except BaseException as error:
         if isinstance(error, NonFiniteError) and made is not None:
             error.lr_factor = made.classifier.lr_factor
@@ -205,26 +218,12 @@ def _write_end(
         log.error("status.json could not be written: %s", problem)
 
 
-def _go_back(job: TrainingJob, folder: RunFolder) -> tuple[Path, dict[str, Any]] | None:
-    """Take the folder back to its newest good checkpoint; without one, to its beginning."""
-    found = newest_checkpoint(folder, job.identity)
-    if found is None:
-        log.info("%s: no checkpoint yet, starting anew", folder)
-        folder.clear()
-        return None
-    file, where = found
-    for name in folder.cut_logs(where["logs"]):
-        log.warning("%s is shorter than when %s was written: its curve has a gap", name, file)
-    log.info("going on from %s: epoch %d, step %d", file, where["epoch"] + 1, where["step"])
-    return found
-
-
 def _describe(
     job: TrainingJob,
     folder: RunFolder,
     made: Assembly,
     config: Mapping[str, Any],
-    where: Mapping[str, Any] | None,
+    position: Position | None,
 ) -> None:
     """Say what is about to run, on the terminal and in the run folder."""
     images = job.data.images
@@ -258,9 +257,9 @@ def _describe(
             "classes": list(images.classes),
         },
     )
-    if where is not None:  # the run is of several commands, maybe of several versions
+    if position is not None:  # the run is of several commands, maybe of several versions
         begun = folder.read_provenance()
-        again = {**provenance, "epoch": where["epoch"], "step": where["step"]}
+        again = {**provenance, "epoch": position.epoch, "step": position.step}
         provenance = {**begun, "resumed": [*begun.get("resumed", ()), again]}
     folder.write_provenance(provenance)
 
@@ -269,16 +268,16 @@ def _train_and_test(
     job: TrainingJob,
     folder: RunFolder,
     made: Assembly,
-    file: Path | None,
-    where: Mapping[str, Any] | None,
+    point: ResumePoint | None,
 ) -> dict[str, Any]:
     trainer, classifier = made.trainer, made.classifier
     parameters = _parameters(classifier)  # before a callback freezes some
     boards = trainer.loggers if job.trainer.get("enable_autolog_hparams", True) else []
-    if where is None:
+    if point is None:
         log_hparams(boards, job.config)
-    begin = (where["epoch"], where["batch"]) if where else (0, 0)
+    begin = (point.position.epoch, point.position.batch) if point else (0, 0)
     job.data.start_at(*begin)  # an earlier attempt may have left another place there
+    file = point.file if point else None
     trainer.fit(
         classifier, datamodule=job.data, ckpt_path=file, weights_only=True if file else None
     )

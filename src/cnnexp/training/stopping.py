@@ -65,7 +65,7 @@ class StopSignals:
             if handler is not signal.SIG_IGN:  # as a shell's background jobs are told to do
                 signal.signal(number, self._handle)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         stop = TrainingStopped(130 if number == signal.SIGINT else 143, name)
         if self.request is not None:

@@ -32,6 +32,7 @@ from torch import Tensor
 from cnnexp.ops.autocast import autocast_dtype
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.registry import AUTO, Algorithm, algorithm_names, get_algorithm, set_auto
+from cnnexp.ops.torch_internals import in_torch_func
 from cnnexp.tuning.choices import ChoiceFile
 from cnnexp.tuning.measure import measure
 
@@ -54,7 +55,7 @@ _one_at_a_time = threading.RLock()  # replicas of a network may run in threads
 
 def _call(op: str, *arguments: Any, **options: Any) -> Any:
     default = _DEFAULTS.get(op, "direct")
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or in_torch_func():
         # a tensor under vmap shows neither its layout nor the size of the mapped dimension
         return get_algorithm(op, default)(*arguments, **options)
     key = _quick_key(op, arguments, options)
@@ -77,12 +78,8 @@ def _call(op: str, *arguments: Any, **options: Any) -> Any:
 
 
 def _quick_key(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """A key of everything that the first choice depends on, and more, unprocessed as it is made in
-    every call.
-    """
-    parts: list[Any] = [op, torch.is_inference_mode_enabled()]
-    if torch._C._is_any_autocast_enabled():
-        parts.append(autocast_dtype(arguments[0]))
+    """A key of everything that the first choice depends on, and more; unprocessed, as every call makes it."""
+    parts: list[Any] = [op, torch.is_inference_mode_enabled(), autocast_dtype(arguments[0])]
     for v in (*arguments, *options.values(), *options) if options else arguments:
         if isinstance(v, Tensor):
             parts += (v.shape, v.stride(), v.dtype, v.device)
@@ -194,7 +191,7 @@ def forget() -> None:
 @contextmanager
 def recorded_choices(record: Callable[[str, str], None]) -> Iterator[None]:
     """Call ``record(op, algorithm)`` for every call with ``algorithm="auto"`` inside the context."""
-    with recorded_times(lambda op, algorithm, seconds: record(op, algorithm)):
+    with recorded_times(lambda op, algorithm, _seconds: record(op, algorithm)):
         yield
 
 

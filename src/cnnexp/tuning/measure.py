@@ -5,15 +5,15 @@ from __future__ import annotations
 import inspect
 import statistics
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from cnnexp.ops.registry import Algorithm, algorithm_names, get_algorithm
+from cnnexp.ops.torch_internals import unseen_by_modes
 from cnnexp.tuning.timing import interleaved_times
 
 __all__ = ["measure"]
@@ -72,17 +72,21 @@ def _apart(device: torch.device) -> Iterator[None]:
         torch.inference_mode(False),
         torch.enable_grad(),
         _no_saved_tensors_hooks(),
-        _disable_current_modes(),
-        torch._C.DisableTorchFunction(),
+        unseen_by_modes(),
     ):
         yield
 
 
-def _no_saved_tensors_hooks() -> AbstractContextManager[None]:
-    """The innermost hooks alone count: ours, that do nothing."""
-    if torch._C._autograd._saved_tensors_hooks_get_disabled_error_message() is not None:  # pyright: ignore[reportAttributeAccessIssue]
-        return nullcontext()  # somebody has seen to it that there are none
-    return torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is)
+@contextmanager
+def _no_saved_tensors_hooks() -> Iterator[None]:
+    """Hide the caller's hooks for saved tensors inside the context, behind innermost hooks that do
+    nothing.
+    """
+    with ExitStack() as stack:
+        with suppress(RuntimeError):  # the caller has forbidden such hooks
+            hooks = torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is)
+            stack.enter_context(hooks)
+        yield
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:

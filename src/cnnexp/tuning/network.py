@@ -80,7 +80,7 @@ def _calls(network: nn.Module) -> Iterator[dict[str, list[Call]]]:
     calls: dict[str, list[Call]] = {name: [] for name in _waiting(network)}
     inside: list[str] = []
 
-    def record(op: str, algorithm: str, seconds: Mapping[str, float]) -> None:
+    def record(_op: str, algorithm: str, seconds: Mapping[str, float]) -> None:
         if inside:
             calls[inside[-1]].append((algorithm, seconds))
 

@@ -33,7 +33,7 @@ __all__ = [
 
 
 @njit(parallel=True, **COMPILE)
-def max_forward(image, bias, windows, output, code):  # type: ignore[no-untyped-def]
+def max_forward(image, bias, windows, output, code):
     """Output = max over the window of relu(image + bias), and code.
 
     ``windows`` (P, Q, K): the pixel i·W + j of each element of each window, −1 where off the image.
@@ -59,7 +59,7 @@ def max_forward(image, bias, windows, output, code):  # type: ignore[no-untyped-
 
 
 @njit(parallel=True, **COMPILE)
-def avg_forward(image, bias, windows, divisors, output, code):  # type: ignore[no-untyped-def]
+def avg_forward(image, bias, windows, divisors, output, code):
     """Output = Σ over the window of relu(image + bias) / divisor; bit k of code: element k is alive."""
     n_all, rows, columns, channels = output.shape
     pixels = image.reshape(n_all, -1, channels)
@@ -84,7 +84,7 @@ def avg_forward(image, bias, windows, divisors, output, code):  # type: ignore[n
 
 
 @njit(parallel=True, **COMPILE)
-def max_spread(grad_output, code, windows, image):  # type: ignore[no-untyped-def]
+def max_spread(grad_output, code, windows, image):
     """The gradient of the convolution's output: each pooled gradient at its winner, else 0."""
     n_all, rows, columns, channels = grad_output.shape
     pixels = image.reshape(n_all, -1, channels)
@@ -101,7 +101,7 @@ def max_spread(grad_output, code, windows, image):  # type: ignore[no-untyped-de
 
 
 @njit(parallel=True, **COMPILE)
-def max_gather(image, code, windows, output):  # type: ignore[no-untyped-def]
+def max_gather(image, code, windows, output):
     """The transpose of ``max_spread``: what stands at each winner, 0 where there is none."""
     n_all, rows, columns, channels = output.shape
     pixels = image.reshape(n_all, -1, channels)
@@ -114,7 +114,7 @@ def max_gather(image, code, windows, output):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, **COMPILE)
-def avg_spread(grad_output, code, windows, divisors, image):  # type: ignore[no-untyped-def]
+def avg_spread(grad_output, code, windows, divisors, image):
     """The gradient of the convolution's output: an equal share to each element that is alive."""
     n_all, rows, columns, channels = grad_output.shape
     pixels = image.reshape(n_all, -1, channels)
@@ -132,7 +132,7 @@ def avg_spread(grad_output, code, windows, divisors, image):  # type: ignore[no-
 
 
 @njit(parallel=True, **COMPILE)
-def avg_gather(image, code, windows, divisors, output):  # type: ignore[no-untyped-def]
+def avg_gather(image, code, windows, divisors, output):
     """The transpose of ``avg_spread``."""
     n_all, rows, columns, channels = output.shape
     pixels = image.reshape(n_all, -1, channels)

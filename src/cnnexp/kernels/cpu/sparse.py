@@ -51,7 +51,7 @@ _BLOCK = 16  # output channels looked at together: one cache line of float32
 
 
 @njit(**COMPILE)
-def _pad_into(image, padded, buffer):  # type: ignore[no-untyped-def]
+def _pad_into(image, padded, buffer):
     """Copy (H, W, C) into the middle of a flat padded image whose border is 0 already."""
     height, width, channels = image.shape
     for i in range(height):
@@ -60,7 +60,7 @@ def _pad_into(image, padded, buffer):  # type: ignore[no-untyped-def]
 
 
 @njit(**COMPILE)
-def _reads(fields):  # type: ignore[no-untyped-def]
+def _reads(fields):
     """Where each number of a receptive field stands, from its beginning."""
     rows, length = fields.rows, fields.length
     reads = np.empty(fields.groups.size * rows * length, np.int64)
@@ -71,7 +71,7 @@ def _reads(fields):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, **COMPILE)
-def forward_few_channels(x, kernels, bias, fields, output, code):  # type: ignore[no-untyped-def]
+def forward_few_channels(x, kernels, bias, fields, output, code):
     """Convolution, bias, ReLU and max-pool of few input channels: z is never written.
 
     ``kernels`` (K_h·K_w·C_in, C_out); results as those of ``pooling.max_forward``.
@@ -117,7 +117,7 @@ def forward_few_channels(x, kernels, bias, fields, output, code):  # type: ignor
 
 
 @njit(parallel=True, **COMPILE)
-def grad_weight(x, code, grad_output, fields, together, parts):  # type: ignore[no-untyped-def]
+def grad_weight(x, code, grad_output, fields, together, parts):
     """∂L/∂w in ``parts`` (tasks, C_out, K_h·K_w·C_in), whose sum over the first axis it is.
 
     ``together``: how many images share one list of gradients, so that the lists are long enough.
@@ -175,7 +175,7 @@ def grad_weight(x, code, grad_output, fields, together, parts):  # type: ignore[
 
 
 @njit(parallel=True, **COMPILE)
-def grad_weight_few_channels(x, code, grad_output, fields, parts):  # type: ignore[no-untyped-def]
+def grad_weight_few_channels(x, code, grad_output, fields, parts):
     """As ``grad_weight`` for few input channels, with output channels along the vectors.
 
     ``parts`` (tasks, K_h·K_w·C_in rounded up to a multiple of 4, C_out).
@@ -219,7 +219,7 @@ def grad_weight_few_channels(x, code, grad_output, fields, parts):  # type: igno
 
 
 @njit(parallel=True, **COMPILE)
-def grad_input(weight, code, grad_output, fields, grad):  # type: ignore[no-untyped-def]
+def grad_input(weight, code, grad_output, fields, grad):
     """∂L/∂x in ``grad`` (N, H, W, C_in)."""
     n_all, height, width, c_in = grad.shape
     places, padded = fields.places, fields.padded
@@ -266,7 +266,7 @@ def grad_input(weight, code, grad_output, fields, grad):  # type: ignore[no-unty
 
 
 @njit(parallel=True, **COMPILE)
-def grad_bias(code, grad_output, parts):  # type: ignore[no-untyped-def]
+def grad_bias(code, grad_output, parts):
     """∂L/∂b in ``parts`` (tasks, C_out), whose sum over the first axis it is."""
     c_out = parts.shape[1]
     codes, grads = code.reshape(-1, c_out), grad_output.reshape(-1, c_out)

@@ -16,6 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from cnnexp.geometry.pooling import DEAD
+from cnnexp.kernels.cpu.numba_internals import data_of, size_in_bytes, void
 from cnnexp.kernels.cpu.vector import fused_multiply_add, lanes_at, splat, vector_type
 
 __all__ = ["input_channel", "input_tile", "output_channel", "output_tile"]
@@ -36,11 +37,10 @@ class _Tiles:
         self.context, self.builder, self.kinds, self.arguments = context, builder, kinds, arguments
         full = vector_type(kinds[0])
         self.kind = full if lanes is None else ir.VectorType(full.element, lanes)
-        self.align = self.kind.element.get_abi_size(context.target_data)
+        self.align = size_in_bytes(context, self.kind.element)
 
     def place(self, array: int, at: Any, kind: Any = None) -> Any:
-        made = self.context.make_array(self.kinds[array])
-        data = made(self.context, self.builder, self.arguments[array]).data
+        data = data_of(self.context, self.builder, self.kinds[array], self.arguments[array])
         return lanes_at(self.builder, self.builder.gep(data, [at]), 0, kind or self.kind)
 
     def load(self, array: int, at: Any) -> Any:
@@ -55,7 +55,7 @@ class _Tiles:
 
 def _input_tile_of(lanes: int | None) -> Any:
     @intrinsic
-    def input_tile(typing_context, source, at, down, right, tiles, to, apart):  # type: ignore[no-untyped-def]
+    def input_tile(typing_context, source, at, down, right, tiles, to, apart):
         """tiles[to + (4·i + j)·apart] = v[i, j], with d[i, j] = source[at + i·down + j·right]."""
         n = types.intp
         signature = types.void(source, n, n, n, tiles, n, n)
@@ -80,7 +80,7 @@ def _input_tile_of(lanes: int | None) -> Any:
             made = _transposed(transform(_transposed(transform(data))))
             for k in range(16):
                 tile.store(made[k // 4][k % 4], 4, tile.ahead(to, apart, k))
-            return context.get_dummy_value()
+            return void(context)
 
         return signature, codegen
 
@@ -89,9 +89,7 @@ def _input_tile_of(lanes: int | None) -> Any:
 
 def _output_tile_of(lanes: int | None) -> Any:
     @intrinsic
-    def output_tile(  # type: ignore[no-untyped-def]
-        typing_context, products, at, apart, bias, channel, values, codes, to, check
-    ):
+    def output_tile(typing_context, products, at, apart, bias, channel, values, codes, to, check):
         """Maximum and code of y in values[to] and codes[to], m[i, j] = products[at + (4·i + j)·apart].
 
         ``check`` becomes NaN if anything of y is not finite; else it stays as it is.
@@ -139,7 +137,7 @@ def _output_tile_of(lanes: int | None) -> Any:
                 ],
             )
             tile.store(total, 8, ir.Constant(channel.type, 0))
-            return context.get_dummy_value()
+            return void(context)
 
         return signature, codegen
 

@@ -16,10 +16,17 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cnnexp.kernels.compilation import kept_in, watch_numba
+from cnnexp.kernels.cpu.numba_internals import (
+    counted_loop,
+    data_of,
+    declared,
+    register_of,
+    size_in_bytes,
+    void,
+)
 
 __all__ = ["COMPILE", "VECTOR_BYTES", "four_weighted_sums", "weighted_sum", "weighted_sum_of_rows"]
 
@@ -57,15 +64,74 @@ def splat(builder: ir.IRBuilder, scalar: Any, kind: ir.VectorType) -> Any:
 
 def fused_multiply_add(builder: ir.IRBuilder, kind: ir.VectorType) -> Any:
     name = f"llvm.fma.v{kind.count}f{32 if isinstance(kind.element, ir.FloatType) else 64}"
-    return cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(kind, [kind, kind, kind]), name
-    )
+    return declared(builder, name, ir.FunctionType(kind, [kind, kind, kind]))
 
 
 def lanes_at(builder: ir.IRBuilder, pointer: Any, vector: int, kind: ir.VectorType) -> Any:
     """Pointer to the ``vector``-th vector from ``pointer`` on."""
     start = builder.gep(pointer, [ir.Constant(_INDEX, vector * kind.count)])
     return builder.bitcast(start, kind.as_pointer())
+
+
+class _Sums:
+    """The code of one call of an intrinsic that :func:`_weighted_sums_of` makes."""
+
+    def __init__(self, context: Any, builder: ir.IRBuilder, kinds: Any, arguments: Any) -> None:
+        self.context, self.builder, self.kinds, self.arguments = context, builder, kinds, arguments
+        self.kind = vector_type(kinds[0])
+        self.align = size_in_bytes(context, self.kind.element)
+
+    def element(self, array: int, at: Any) -> Any:
+        data = data_of(self.context, self.builder, self.kinds[array], self.arguments[array])
+        return self.builder.gep(data, [at])
+
+    def step(self, start: Any, by: Any, times: int) -> Any:
+        return self.builder.gep(start, [self.builder.mul(by, ir.Constant(_INDEX, times))])
+
+    def load(self, start: Any, vector: int) -> Any:
+        place = lanes_at(self.builder, start, vector, self.kind)
+        return self.builder.load(place, align=self.align)
+
+    def places(self, rows: int, vectors: int) -> list[Any]:
+        """Pointers to the vectors of the result, row by row."""
+        at, apart = self.arguments[1], self.arguments[2]
+        return [
+            lanes_at(self.builder, self.step(self.element(0, at), apart, row), vector, self.kind)
+            for row in range(rows)
+            for vector in range(vectors)
+        ]
+
+    def build(self, rows: int, vectors: int, weights_differ: bool) -> None:
+        builder, (at, first, apart, count) = self.builder, (self.arguments[i] for i in (4, 7, 8, 9))
+        places = self.places(rows, vectors)
+        registers = []
+        for place in places:
+            registers.append(register_of(builder, self.kind))
+            builder.store(builder.load(place, align=self.align), registers[-1])
+        start, offset_of, weight_of = (
+            self.element(3, at),
+            self.element(5, first),
+            self.element(6, first),
+        )
+        multiply_add = fused_multiply_add(builder, self.kind)
+        with counted_loop(builder, count) as loop:
+            read = builder.gep(start, [builder.load(builder.gep(offset_of, [loop.index]))])
+            weight = None
+            values = [self.load(read, v) for v in range(vectors if weights_differ else 0)]
+            for row in range(rows):
+                if weights_differ or weight is None:
+                    of_row = self.step(weight_of, apart, row) if weights_differ else weight_of
+                    scalar = builder.load(builder.gep(of_row, [loop.index]))
+                    weight = splat(builder, scalar, self.kind)
+                if not weights_differ:
+                    of_row = self.step(read, apart, row)
+                    values = [self.load(of_row, vector) for vector in range(vectors)]
+                for vector, value in enumerate(values):
+                    register = registers[row * vectors + vector]
+                    total = [weight, value, builder.load(register)]
+                    builder.store(builder.call(multiply_add, total), register)
+        for register, place in zip(registers, places, strict=True):
+            builder.store(builder.load(register), place, align=self.align)
 
 
 def _weighted_sums_of(vectors: int, rows: int = 1, weights_differ: bool = False) -> Any:
@@ -77,7 +143,7 @@ def _weighted_sums_of(vectors: int, rows: int = 1, weights_differ: bool = False)
     """
 
     @intrinsic
-    def weighted_sums(  # type: ignore[no-untyped-def]
+    def weighted_sums(
         typing_context,
         acc,
         acc_at,
@@ -94,52 +160,8 @@ def _weighted_sums_of(vectors: int, rows: int = 1, weights_differ: bool = False)
         signature = types.void(acc, n, n, source, n, offsets, weights, n, n, n)
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            kind = vector_type(signature.args[0])
-            align = kind.element.get_abi_size(context.target_data)
-
-            def element(array: int, at: Any) -> Any:
-                made = context.make_array(signature.args[array])
-                return builder.gep(made(context, builder, arguments[array]).data, [at])
-
-            def step(start: Any, by: Any, times: int) -> Any:
-                return builder.gep(start, [builder.mul(by, ir.Constant(_INDEX, times))])
-
-            def load(start: Any, vector: int) -> Any:
-                return builder.load(lanes_at(builder, start, vector, kind), align=align)
-
-            places = [
-                lanes_at(builder, step(element(0, arguments[1]), arguments[2], row), vector, kind)
-                for row in range(rows)
-                for vector in range(vectors)
-            ]
-            registers = []  # LLVM turns these stack slots into registers
-            for place in places:
-                registers.append(cgutils.alloca_once(builder, kind))
-                builder.store(builder.load(place, align=align), registers[-1])
-            start, offset_of = element(3, arguments[4]), element(5, arguments[7])
-            weight_of = element(6, arguments[7])
-            multiply_add = fused_multiply_add(builder, kind)
-            with cgutils.for_range(builder, arguments[9]) as loop:
-                read = builder.gep(start, [builder.load(builder.gep(offset_of, [loop.index]))])
-                weight, values = (
-                    None,
-                    [load(read, v) for v in range(vectors if weights_differ else 0)],
-                )
-                for row in range(rows):
-                    if weights_differ or weight is None:
-                        of_row = step(weight_of, arguments[8], row) if weights_differ else weight_of
-                        scalar = builder.load(builder.gep(of_row, [loop.index]))
-                        weight = splat(builder, scalar, kind)
-                    if not weights_differ:
-                        at = step(read, arguments[8], row)
-                        values = [load(at, vector) for vector in range(vectors)]
-                    for vector, value in enumerate(values):
-                        register = registers[row * vectors + vector]
-                        total = [weight, value, builder.load(register)]
-                        builder.store(builder.call(multiply_add, total), register)
-            for register, place in zip(registers, places, strict=True):
-                builder.store(builder.load(register), place, align=align)
-            return context.get_dummy_value()
+            _Sums(context, builder, signature.args, arguments).build(rows, vectors, weights_differ)
+            return void(context)
 
         return signature, codegen
 
@@ -155,7 +177,7 @@ _MANY_REGISTERS = VECTOR_BYTES == 64  # 32 of them, else 16
 
 
 @njit(**COMPILE)
-def weighted_sum(acc, acc_at, source, source_at, offsets, weights, first, count, length):  # type: ignore[no-untyped-def]
+def weighted_sum(acc, acc_at, source, source_at, offsets, weights, first, count, length):
     """acc[acc_at + i] += Σ_j weights[first + j] · source[source_at + offsets[first + j] + i].
 
     All arrays are one-dimensional and contiguous; j runs over ``count``, i over ``length``.
@@ -188,7 +210,7 @@ def weighted_sum(acc, acc_at, source, source_at, offsets, weights, first, count,
 
 
 @njit(**COMPILE)
-def weighted_sum_of_rows(  # type: ignore[no-untyped-def]
+def weighted_sum_of_rows(
     acc,
     acc_at,
     acc_step,
@@ -210,46 +232,16 @@ def weighted_sum_of_rows(  # type: ignore[no-untyped-def]
     if rows == 3:
         lanes = VECTOR_BYTES // acc.itemsize
         while _MANY_REGISTERS and length - i >= 6 * lanes:
-            _grid_6(
-                acc,
-                acc_at + i,
-                acc_step,
-                source,
-                source_at + i,
-                offsets,
-                weights,
-                first,
-                source_step,
-                count,
-            )
+            to, of = acc_at + i, source_at + i
+            _grid_6(acc, to, acc_step, source, of, offsets, weights, first, source_step, count)
             i += 6 * lanes
         while length - i >= 4 * lanes:
-            _grid_4(
-                acc,
-                acc_at + i,
-                acc_step,
-                source,
-                source_at + i,
-                offsets,
-                weights,
-                first,
-                source_step,
-                count,
-            )
+            to, of = acc_at + i, source_at + i
+            _grid_4(acc, to, acc_step, source, of, offsets, weights, first, source_step, count)
             i += 4 * lanes
         while length - i >= 2 * lanes:
-            _grid_2(
-                acc,
-                acc_at + i,
-                acc_step,
-                source,
-                source_at + i,
-                offsets,
-                weights,
-                first,
-                source_step,
-                count,
-            )
+            to, of = acc_at + i, source_at + i
+            _grid_2(acc, to, acc_step, source, of, offsets, weights, first, source_step, count)
             i += 2 * lanes
     for row in range(rows):
         weighted_sum(
@@ -266,7 +258,7 @@ def weighted_sum_of_rows(  # type: ignore[no-untyped-def]
 
 
 @njit(**COMPILE)
-def four_weighted_sums(acc, acc_at, source, offsets, weights, count, length):  # type: ignore[no-untyped-def]
+def four_weighted_sums(acc, acc_at, source, offsets, weights, count, length):
     """acc[r, i] += Σ_j weights[r, j] · source[offsets[j] + i] for four rows r, all flat.
 
     ``acc`` is (4, length) from ``acc_at`` on, ``weights`` (4, count).

@@ -22,7 +22,7 @@ __all__ = ["max_forward"]
 
 
 @njit(**COMPILE)
-def _cut_out(image, top, left, height, width, field):  # type: ignore[no-untyped-def]
+def _cut_out(image, top, left, height, width, field):
     """Copy what of ``image`` (H, W, C) lies within a field whose corner is at (−top, −left)."""
     channels = image.shape[2]
     columns = min(image.shape[1], width - left)
@@ -32,7 +32,7 @@ def _cut_out(image, top, left, height, width, field):  # type: ignore[no-untyped
 
 
 @njit(**COMPILE)
-def _to_tiles(field, rows, columns, channels, tiles, first, apart):  # type: ignore[no-untyped-def]
+def _to_tiles(field, rows, columns, channels, tiles, first, apart):
     """``tiles`` (16, tile, channel) from the tile ``first`` on; ``apart``: from one of 16 to the next."""
     lanes = VECTOR_BYTES // field.itemsize
     down = (2 * columns + 2) * channels
@@ -48,7 +48,7 @@ def _to_tiles(field, rows, columns, channels, tiles, first, apart):  # type: ign
 
 
 @njit(parallel=True, **COMPILE)
-def max_forward(x, kernels, bias, padding, together, output, code, checks):  # type: ignore[no-untyped-def]
+def max_forward(x, kernels, bias, padding, together, output, code, checks):
     """Pooled ReLU and code, each tile of 2×2 outputs being one window of the pool.
 
     ``kernels`` (16, C_in, C_out): the transformed weights. ``together``: how many images are

@@ -1,15 +1,10 @@
 """Lightning callbacks: what is logged, drawn and kept during a training."""
 
+from cnnexp.regularization import ExponentialAverage, StochasticWeightAverage, WeightAverage
 from cnnexp.training.callbacks.after_test import TestPictures
-from cnnexp.training.callbacks.averaging import (
-    ExponentialAverage,
-    StochasticWeightAverage,
-    WeightAverage,
-)
-from cnnexp.training.callbacks.checkpoints import Checkpoints
 from cnnexp.training.callbacks.diagnostics import Diagnostics
 from cnnexp.training.callbacks.measure import LearningRate, Throughput
-from cnnexp.training.callbacks.non_finite import NonFiniteGuard
+from cnnexp.training.callbacks.non_finite_guard import NonFiniteGuard
 from cnnexp.training.callbacks.pictures import FirstLayerFilters, TrainingPictures
 from cnnexp.training.callbacks.progress import (
     EpochHistory,
@@ -18,6 +13,7 @@ from cnnexp.training.callbacks.progress import (
     lines_above_bar,
 )
 from cnnexp.training.callbacks.stock import at_home, needs_plain_kernels
+from cnnexp.training.resume.callback import Checkpoints
 
 __all__ = [
     "Checkpoints",

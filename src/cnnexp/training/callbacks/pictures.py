@@ -25,6 +25,7 @@ from cnnexp.nn import left_as_found, replace_layers
 from cnnexp.runs import RunFolder
 from cnnexp.training.callbacks.diagnostics import Diagnostics
 from cnnexp.training.classifier import Classifier
+from cnnexp.training.lightning_internals import steps_logged
 from cnnexp.training.non_finite import NonFiniteError
 
 __all__ = ["FirstLayerFilters", "TrainingPictures", "boards"]
@@ -123,14 +124,14 @@ class TrainingPictures(Callback):
                 for layer in self._layers:
                     _add_histogram(board, f"histogram/weight/{layer.name}", layer.weight, step)
         seen = int(trainer.num_training_batches) * self._data.batch_size
-        steps = trainer.fit_loop.epoch_loop._batches_that_stepped
+        steps = steps_logged(trainer)
         self._add_margin(trainer, "train/acc", min(seen, len(self._data.train)), steps - 1)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw how certain the accuracy is."""
         if not trainer.sanity_checking:
             seen = int(sum(trainer.num_val_batches)) * self._data.eval_batch_size
-            step = trainer.fit_loop.epoch_loop._batches_that_stepped  # not yet counted
+            step = steps_logged(trainer)  # not yet counted
             self._add_margin(trainer, "val/acc", min(seen, len(self._data.val)), step)
 
     def _add_margin(self, trainer: L.Trainer, name: str, count: int, step: int) -> None:
@@ -180,7 +181,7 @@ class TrainingPictures(Callback):
         found: dict[str, Tensor] = {}
 
         def keep(name: str) -> Any:
-            def hook(layer: nn.Module, taken: Any, output: Tensor) -> None:
+            def hook(_layer: nn.Module, _taken: Any, output: Tensor) -> None:
                 found.setdefault(name, output.float().cpu())
 
             return hook

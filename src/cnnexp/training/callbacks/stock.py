@@ -19,8 +19,12 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from cnnexp.runs import RunFolder
+from cnnexp.training.lightning_internals import rewind_on_own_memory
 
 __all__ = ["at_home", "needs_plain_kernels"]
+
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def at_home(callbacks: Sequence[Callback], folder: RunFolder) -> list[Callback]:
@@ -33,7 +37,7 @@ def at_home(callbacks: Sequence[Callback], folder: RunFolder) -> list[Callback]:
         elif isinstance(callback, SpikeDetection):
             _mend(callback)
         elif isinstance(callback, ModelPruning):
-            callback._copy_param = _rewind  # pyright: ignore[reportAttributeAccessIssue]
+            rewind_on_own_memory(callback)
             beside.append(_PruningMasks())
         elif isinstance(callback, GradientAccumulationScheduler):
             beside.append(_ResumedAccumulation(callback))
@@ -56,14 +60,6 @@ def _mend(callback: SpikeDetection) -> None:
     path = callback.exclude_batches_path
     if path is not None:  # it makes the folder of the file, which "" is not
         callback.exclude_batches_path = str(Path(path).absolute())
-
-
-def _rewind(new: nn.Module, old: nn.Module, name: str) -> None:
-    """Give a weight its first value, but not the memory that Lightning 2.6 remembers it by."""
-    ModelPruning._copy_param(new, old, name)
-    weight = getattr(new, f"{name}_orig", getattr(new, name))
-    if isinstance(weight, Tensor):
-        weight.data = weight.data.clone()
 
 
 class _ResumedAccumulation(Callback):
@@ -89,7 +85,7 @@ class _ResumedFinetuning(Callback):
             own = [p for p in module.parameters(recurse=False) if id(p) in trained]
             for parameter in own:
                 parameter.requires_grad_(True)
-            if own and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if own and isinstance(module, _BATCH_NORMS):
                 module.track_running_stats = True
 
 
@@ -131,5 +127,7 @@ class _PruningMasks(Callback):
 
 def _pruned(module: nn.Module) -> list[str]:
     """The names of the parameters of ``module`` itself that are pruned."""
-    hooks = module._forward_pre_hooks.values()
-    return [h._tensor_name for h in hooks if isinstance(h, prune.BasePruningMethod)]
+    kept = module.named_parameters(recurse=False, remove_duplicate=False)
+    names = [name.removesuffix("_orig") for name, _ in kept if name.endswith("_orig")]
+    masks = dict(module.named_buffers(recurse=False, remove_duplicate=False))
+    return [name for name in names if f"{name}_mask" in masks]  # so torch.nn.utils.prune names them

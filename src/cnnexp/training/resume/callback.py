@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from cnnexp.kernels.compilation import clock
 from cnnexp.runs import RunFolder
 from cnnexp.runs.files import SCRATCH
-from cnnexp.training.random_state import (
-    random_state,
-    restore_random_state,
+from cnnexp.training.lightning_internals import (
+    ask_no_rank_for_sigterm,
+    begin_anew,
+    steps_logged,
 )
 from cnnexp.training.ranks import ALONE, Ranks
+from cnnexp.training.resume.point import ResumePoint
+from cnnexp.training.resume.position import Position
+from cnnexp.training.resume.random_state import random_state, restore_random_state
 from cnnexp.training.stopping import StopSignals
 
 __all__ = ["Checkpoints"]
@@ -44,7 +48,7 @@ class Checkpoints(Checkpoint):
         mode: Whether the greatest or the least of it is the best.
         every_n_steps: Steps of the optimiser between two last.ckpt; None for once an epoch.
         signals: Where signals ask for a stop.
-        resume: The ``"cnnexp"`` part of the checkpoint that the training goes on from.
+        resume: The checkpoint that the training resumes from.
         check: Called with trainer and module before each is written; raises if these weights are none
             to keep.
         identity: Of the run, see ``TrainingJob.identity``.
@@ -60,8 +64,8 @@ class Checkpoints(Checkpoint):
         mode: str,
         signals: StopSignals,
         every_n_steps: int | None = None,
-        resume: Mapping[str, Any] | None = None,
-        check: Callable[[L.Trainer, L.LightningModule], None] = lambda trainer, module: None,
+        resume: ResumePoint | None = None,
+        check: Callable[[L.Trainer, L.LightningModule], None] = lambda _trainer, _module: None,
         identity: str = "",
         keep: bool = True,
         ranks: Ranks = ALONE,
@@ -71,9 +75,9 @@ class Checkpoints(Checkpoint):
         self._resume, self._check, self._identity = resume, check, identity
         self._ranks = ranks
         self._best = -math.inf
-        self._saving: dict[str, Any] | None = None
+        self._saving: Position | None = None
         self._saved_step = -1
-        self._seconds_before = float(resume["seconds"]) if resume else 0.0
+        self._seconds_before = resume.position.seconds if resume else 0.0
         self._start = clock()
 
     @property
@@ -93,51 +97,33 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals back that Lightning has just taken."""
         self._signals.arm()
-        if (
-            self._ranks.count > 1
-        ):  # it would ask the first rank for a SIGTERM at every batch, and wait
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
-
-    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The same."""
-        self._signals.arm()
+        if self._ranks.count > 1:
+            ask_no_rank_for_sigterm(trainer)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The same."""
+        """Take the signals back that Lightning has just taken."""
         self._signals.arm()
+
+    on_sanity_check_start = on_test_start
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Go on where the checkpoint was written, write one, stop: whichever is due."""
         if self._resume is not None:
-            self._restore_random(self._resume)
-            _mend_loops(trainer, self._resume["batches_that_stepped"])
+            self._resume.take_content()  # which a sharded strategy has read by itself
+            _restore_random(self._resume.position.random, self._ranks)
+            begin_anew(trainer, self._resume.position.batches_that_stepped)
             self._saved_step = trainer.global_step
             self._resume = None
         if batch_idx % trainer.accumulate_grad_batches:  # gradients of earlier batches wait
             return
-        stop = self._ranks.stop(self._signals.request)
-        if (stop or self._due(trainer, batch_idx)) and self._saved_step != trainer.global_step:
+        stop, step = self._ranks.stop(self._signals.request), trainer.global_step
+        due = step > 0 and (batch_idx == 0 or bool(self._every and step % self._every == 0))
+        if (stop or due) and self._saved_step != step:
             self._save_last(trainer, batch_idx, finished=False)
         if stop:
             raise stop
-
-    def _restore_random(self, where: Mapping[str, Any]) -> None:
-        states = where["random"]
-        if len(states) == self._ranks.count:
-            restore_random_state(states[self._ranks.rank])
-        elif self._ranks.first:  # the others go on with those that their seeds gave
-            log.warning(
-                "the checkpoint is of %d processes: this training by %d goes on with other random numbers "
-                "for dropout",
-                len(states),
-                self._ranks.count,
-            )
-
-    def _due(self, trainer: L.Trainer, batch_idx: int) -> bool:
-        step = trainer.global_step
-        return step > 0 and (batch_idx == 0 or bool(self._every and step % self._every == 0))
 
     def on_test_batch_start(self, *arguments: Any, **options: Any) -> None:
         """Stop: the training is done, and the test is made anew."""
@@ -165,16 +151,16 @@ class Checkpoints(Checkpoint):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
-        self._saving = {
-            "epoch": trainer.current_epoch,
-            "batch": batch_idx,
-            "step": trainer.global_step,
-            "finished": finished,
-            "batches_that_stepped": _steps_logged(trainer),
-            "random": self._ranks.gather(random_state()),
-            "logs": self._folder.log_sizes(),
-            "seconds": self.seconds,
-        }
+        self._saving = Position(
+            epoch=trainer.current_epoch,
+            batch=batch_idx,
+            step=trainer.global_step,
+            finished=finished,
+            batches_that_stepped=steps_logged(trainer),
+            random=self._ranks.gather(random_state()),
+            logs=self._folder.log_sizes(),
+            seconds=self.seconds,
+        )
         if self._keep and self._ranks.first:
             _keep_as(self._folder.last_checkpoint, self._folder.previous_checkpoint)
         self._write(trainer, self._folder.last_checkpoint)
@@ -197,8 +183,8 @@ class Checkpoints(Checkpoint):
         checkpoint["run"] = self._identity
         if self._saving is None:
             return
-        checkpoint["cnnexp"] = self._saving
-        if not self._saving["finished"]:
+        self._saving.write_into(checkpoint)
+        if not self._saving.finished:
             # Lightning has counted the batch that is about to be trained on; it shall come again
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
             progress["total"]["ready"] -= 1
@@ -212,6 +198,18 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See :meth:`state_dict`."""
         self._best = state_dict["best"]
+
+
+def _restore_random(states: Sequence[dict[str, Any]], ranks: Ranks) -> None:
+    if len(states) == ranks.count:
+        restore_random_state(states[ranks.rank])
+    elif ranks.first:  # the others keep those that their seeds gave
+        log.warning(
+            "the checkpoint is of %d processes: this training by %d goes on with other random numbers "
+            "for dropout",
+            len(states),
+            ranks.count,
+        )
 
 
 def _keep_as(file: Path, other: Path) -> None:
@@ -229,14 +227,3 @@ def _keep_as(file: Path, other: Path) -> None:
     except FileNotFoundError:
         return
     scratch.unlink(missing_ok=True)  # two names of one file: the system leaves both
-
-
-def _steps_logged(trainer: L.Trainer) -> int:
-    """What Lightning gives loggers as the step."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
-
-
-def _mend_loops(trainer: L.Trainer, steps: int) -> None:
-    """Undo what Lightning makes of a restart: a step too many, no plateau schedule at the epoch's end."""
-    trainer.fit_loop.epoch_loop._batches_that_stepped = steps
-    trainer.fit_loop._restarting = False

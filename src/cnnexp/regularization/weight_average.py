@@ -1,4 +1,4 @@
-"""Validate, test and keep an average of the weights instead of the last ones: EMA and SWA."""
+"""Validate, test and keep an average of the weights instead of the last ones: what EMA and SWA share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-__all__ = ["ExponentialAverage", "StochasticWeightAverage", "WeightAverage"]
+__all__ = ["WeightAverage"]
 
 
 class WeightAverage(Callback):
@@ -100,76 +100,6 @@ class WeightAverage(Callback):
             present = values[name].clone()
             values[name].copy_(kept)
             kept.copy_(present)
-
-
-class ExponentialAverage(WeightAverage):
-    """After each step of the optimiser: average ← d·average + (1 − d)·weights.
-
-    d grows from a small number to ``decay`` as min(decay, (1 + t)/(10 + t)), so that the first
-    weights are soon forgotten.
-
-    Args:
-        decay: In (0, 1).
-
-    Raises:
-        ValueError: ``decay`` is out of range.
-
-    Source: Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992);
-    Tarvainen & Valpola, "Mean teachers are better role models" (2017).
-    """
-
-    def __init__(self, decay: float) -> None:
-        super().__init__()
-        if not 0 < decay < 1:
-            raise ValueError(f"regularization.ema.decay must be between 0 and 1, but got {decay}")
-        self.decay, self._step = decay, 0
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count from the step that a resumed training goes on from."""
-        self._step = trainer.global_step
-
-    def share(self) -> float:
-        """1 − d."""
-        return 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
-
-    def due(self, trainer: L.Trainer, batch_idx: int) -> bool:
-        """After each step of the optimiser."""
-        stepped = trainer.global_step > self._step
-        self._step = trainer.global_step
-        return stepped
-
-
-class StochasticWeightAverage(WeightAverage):
-    """From ``start`` of the training on, the mean of the weights at the ends of the epochs.
-
-    Statistics of batch normalisation are averaged as well, not computed anew. Use it with a
-    learning rate that stays up to the end, such as ``scheduler=none``.
-
-    Args:
-        start: Share of the epochs before the first that counts, in [0, 1).
-
-    Raises:
-        ValueError: ``start`` is out of range.
-
-    Source: Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization"
-    (2018).
-    """
-
-    def __init__(self, start: float) -> None:
-        super().__init__()
-        if not 0 <= start < 1:
-            raise ValueError(f"regularization.swa.start must be in [0, 1), but got {start}")
-        self.start = start
-
-    def share(self) -> float:
-        """1/n for the n-th epoch that counts: their mean."""
-        return 1 / (self.updates + 1)
-
-    def due(self, trainer: L.Trainer, batch_idx: int) -> bool:
-        """After the last step of an epoch that counts, so that its validation sees the average."""
-        first = round(self.start * (trainer.max_epochs or 1))
-        last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
-        return last and trainer.current_epoch >= first
 
 
 def _averaged(module: L.LightningModule) -> dict[str, Tensor]:

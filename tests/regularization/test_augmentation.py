@@ -6,18 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnnexp.data import (
-    Augmentation,
-    Draws,
+from cnnexp.data import Draws, Share, seeded_generator
+from cnnexp.regularization import (
     RandomElastic,
     RandomErasing,
     RandomRotation,
     RandomShift,
-    Share,
-    seeded_generator,
+    Regularizer,
 )
 
-ALL: dict[str, Callable[[], Augmentation]] = {
+ALL: dict[str, Callable[[], Regularizer]] = {
     "shift": lambda: RandomShift(2),
     "rotation": lambda: RandomRotation(15),
     "elastic": lambda: RandomElastic(8.0, 3.0),
@@ -37,9 +35,9 @@ def _draws(images: Tensor, *numbers: int) -> Draws:
 def test_a_seed_gives_the_same_images_and_the_input_is_left_alone(name: str) -> None:
     images, augmentation = _images(), ALL[name]()
     before = images.clone()
-    one = augmentation(images, _draws(images, 1, 2))
-    assert torch.equal(one, augmentation(images, _draws(images, 1, 2)))
-    assert not torch.equal(one, augmentation(images, _draws(images, 1, 3)))
+    one = augmentation.images(images, _draws(images, 1, 2))
+    assert torch.equal(one, augmentation.images(images, _draws(images, 1, 2)))
+    assert not torch.equal(one, augmentation.images(images, _draws(images, 1, 3)))
     assert torch.equal(images, before)
     assert one.shape == images.shape
     assert one.dtype == images.dtype
@@ -49,7 +47,7 @@ def test_a_seed_gives_the_same_images_and_the_input_is_left_alone(name: str) -> 
 @pytest.mark.parametrize("name", ALL)
 def test_each_image_is_changed_in_its_own_way_and_its_channels_alike(name: str) -> None:
     images = _images(1, 1).expand(5, 3, -1, -1)
-    changed = ALL[name]()(images, _draws(images, 0))
+    changed = ALL[name]().images(images, _draws(images, 0))
     for image in changed:
         assert torch.equal(image[0], image[1])
     assert any(not torch.equal(changed[0], other) for other in changed[1:])
@@ -57,13 +55,13 @@ def test_each_image_is_changed_in_its_own_way_and_its_channels_alike(name: str) 
 
 @pytest.mark.parametrize("name", ALL)
 def test_an_empty_batch_stays_one(name: str) -> None:
-    assert ALL[name]()(_images(0), Draws(seeded_generator(0), 0)).shape == (0, 2, 12, 17)
+    assert ALL[name]().images(_images(0), Draws(seeded_generator(0), 0)).shape == (0, 2, 12, 17)
 
 
 def test_shift_moves_by_whole_pixels_each_as_often() -> None:
     images = torch.zeros(900, 1, 5, 5)
     images[:, :, 2, 2] = 1
-    moved = RandomShift(1)(images, _draws(images, 3))[:, 0, 1:4, 1:4].flatten(1)
+    moved = RandomShift(1).images(images, _draws(images, 3))[:, 0, 1:4, 1:4].flatten(1)
     assert (moved.sum(1) == 1).all()
     counts = moved.sum(0)
     assert counts.min() > 60  # of 100 expected for each of the nine places
@@ -72,7 +70,7 @@ def test_shift_moves_by_whole_pixels_each_as_often() -> None:
 def test_rotation_by_a_quarter_is_torchs_rot90(monkeypatch: pytest.MonkeyPatch) -> None:
     images = _images(1, 1, (9, 9))
     monkeypatch.setattr(torch, "rand", lambda n, **_: torch.ones(n, dtype=torch.float64))
-    turned = RandomRotation(90)(images, _draws(images, 0))  # by +90 degrees
+    turned = RandomRotation(90).images(images, _draws(images, 0))  # by +90 degrees
     expected = torch.rot90(images, 1, (2, 3))
     assert any(
         torch.allclose(turned, each, atol=1e-5)
@@ -83,7 +81,7 @@ def test_rotation_by_a_quarter_is_torchs_rot90(monkeypatch: pytest.MonkeyPatch) 
 def test_rotation_keeps_distances_on_images_that_are_not_square() -> None:
     images = torch.zeros(20, 1, 21, 41)
     images[:, :, 10, 26] = 1  # six to the right of the centre
-    turned = RandomRotation(60)(images, _draws(images, 0))[:, 0]
+    turned = RandomRotation(60).images(images, _draws(images, 0))[:, 0]
     mass = turned.sum((1, 2))
     rows, columns = torch.arange(21.0) - 10, torch.arange(41.0) - 20
     down = (turned * rows[:, None]).sum((1, 2)) / mass
@@ -95,13 +93,13 @@ def test_rotation_keeps_distances_on_images_that_are_not_square() -> None:
 
 def test_elastic_of_a_tiny_alpha_changes_next_to_nothing() -> None:
     images = _images()
-    still = RandomElastic(1e-6, 3.0)(images, _draws(images, 0))
+    still = RandomElastic(1e-6, 3.0).images(images, _draws(images, 0))
     torch.testing.assert_close(still, images, atol=1e-4, rtol=0)
 
 
 def test_erasing_blanks_a_rectangle_within_its_bounds() -> None:
     images = torch.ones(300, 1, 20, 30)
-    erased = 1 - RandomErasing(0.5, (0.1, 0.2))(images, _draws(images, 0))[:, 0]
+    erased = 1 - RandomErasing(0.5, [0.1, 0.2]).images(images, _draws(images, 0))[:, 0]
     share = erased.mean((1, 2))
     touched = share > 0
     assert 0.4 < touched.float().mean() < 0.6
@@ -119,10 +117,10 @@ def test_erasing_blanks_a_rectangle_within_its_bounds() -> None:
         (lambda: RandomRotation(200), r"random_rotation\.degrees must be above 0, at most 180"),
         (lambda: RandomElastic(0, 1), r"random_elastic\.alpha and sigma must be above 0"),
         (lambda: RandomErasing(0), r"random_erasing\.probability must be above 0"),
-        (lambda: RandomErasing(0.5, (0.3, 0.2)), r"random_erasing\.area must be two shares"),
+        (lambda: RandomErasing(0.5, [0.3, 0.2]), r"random_erasing\.area must be two shares"),
     ],
 )
-def test_values_out_of_range_are_refused(make: Callable[[], Augmentation], message: str) -> None:
+def test_values_out_of_range_are_refused(make: Callable[[], Regularizer], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -131,9 +129,9 @@ def test_values_out_of_range_are_refused(make: Callable[[], Augmentation], messa
 @pytest.mark.parametrize("ranks", [2, 4, 7])
 def test_what_happens_to_an_image_depends_on_no_number_of_processes(name: str, ranks: int) -> None:
     images, augmentation = _images(), ALL[name]()
-    whole = augmentation(images, _draws(images, 5))
+    whole = augmentation.images(images, _draws(images, 5))
     for rank in range(ranks):
         share = Share.of_rank(len(images), rank, ranks)
         part = slice(share.start, share.start + share.images)
         draws = Draws(seeded_generator(5), len(images), share)
-        torch.testing.assert_close(augmentation(images[part], draws), whole[part])
+        torch.testing.assert_close(augmentation.images(images[part], draws), whole[part])

@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from cnnexp.runs.files import write_file
 
 __all__ = [
     "CheckpointError",
-    "CheckpointFiles",
     "read_checkpoint",
     "read_own_checkpoint",
     "write_checkpoint",
@@ -148,30 +146,3 @@ def _digest(stream: BinaryIO, size: int) -> bytes:
         digest.update(block)
         left -= len(block)
     return digest.hexdigest().encode()
-
-
-class CheckpointFiles(TorchCheckpointIO):
-    """Lets Lightning write and read its checkpoints as this module does.
-
-    Args:
-        run: The run folder, which is not made again where it was deleted.
-    """
-
-    def __init__(self, run: Path) -> None:
-        super().__init__()
-        self._run = run.absolute()
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
-    ) -> None:
-        """See :func:`write_checkpoint`; folders above the file are made, as callbacks expect."""
-        file = Path(path).absolute()
-        if self._run not in file.parents or self._run.is_dir():
-            file.parent.mkdir(parents=True, exist_ok=True)
-        write_checkpoint(file, checkpoint)
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """See :func:`read_checkpoint`."""
-        return read_checkpoint(Path(path))

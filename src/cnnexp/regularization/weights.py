@@ -1,23 +1,12 @@
-"""What a penalty is: a term that is added to the loss."""
+"""Which weights are regularised."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
-__all__ = ["Penalty", "penalised_weights"]
-
-
-class Penalty(Protocol):
-    """A term that is added to the training loss, its share logged as ``train/penalty/<name>``."""
-
-    name: str
-
-    def __call__(self, network: nn.Module) -> Tensor:
-        """The term, a scalar, for the network's present weights."""
-        ...
+__all__ = ["penalised_weights"]
 
 
 def penalised_weights(network: nn.Module) -> Iterator[nn.Parameter]:

@@ -1,0 +1,118 @@
+"""What cnnexp uses of torch's private interface; no other file of the package does.
+
+Each use is one function, which says what public way was looked for. Tried with torch 2.14.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._C._functorch import is_legacy_batchedtensor
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+__all__ = [
+    "forward_level",
+    "has_hooks",
+    "in_torch_func",
+    "is_batched_by_autograd",
+    "norms",
+    "repeatable_backward",
+    "unseen_by_modes",
+    "watching",
+]
+
+
+def in_torch_func() -> bool:
+    """Whether the call stands in a transform of ``torch.func``: vmap, grad, jvp, ….
+
+    ``torch.func`` was looked at: it has no question of the kind. Dynamo knows this one, so that it breaks no
+    graph.
+    """
+    return torch._C._are_functorch_transforms_active()
+
+
+def forward_level() -> int:
+    """How many levels of forward mode the call stands in, less 1: -1 outside of them.
+
+    ``torch.autograd.forward_ad.unpack_dual`` was looked at: it tells of one tensor, at some cost, and an op
+    has to choose its Function before it knows which of its arguments have tangents.
+    """
+    return forward_ad._current_level
+
+
+def is_batched_by_autograd(tensor: Tensor) -> bool:
+    """Whether ``tensor`` is one of ``torch.autograd.grad(is_grads_batched=True)``, which ``gradcheck`` uses.
+
+    ``torch.func`` and the type of the tensor were looked at: neither tells it from any other tensor.
+    """
+    return is_legacy_batchedtensor(tensor)
+
+
+def norms(tensors: Sequence[Tensor], order: float = 2.0) -> list[Tensor]:
+    """The norm of each tensor, a scalar, all computed by few kernels on a GPU.
+
+    ``torch.nn.utils.get_total_norm`` was looked at: it gives one norm of them all. A call of
+    ``torch.linalg.vector_norm`` for each starts a kernel for each.
+    """
+    return list(torch._foreach_norm(list(tensors), order))
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something hangs on the calls of ``module``: hooks of its forward or backward.
+
+    ``torch.nn.Module`` was looked at: it adds hooks and removes them, and tells of none.
+    """
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+@contextmanager
+def unseen_by_modes() -> Iterator[None]:
+    """A context in which no mode and no tensor subclass of the caller's sees the operations.
+
+    ``torch.overrides`` and ``torch.utils.flop_counter`` were looked at: modes are entered and left in
+    order, so that nobody but their owner can leave them in a public way.
+    """
+    with _disable_current_modes(), torch._C.DisableTorchFunction():
+        yield
+
+
+class _Watching(TorchDispatchMode):
+    def __init__(self, see: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._see = see
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        self._see(func)
+        return func(*args, **(kwargs or {}))
+
+
+def watching(see: Callable[[Any], None]) -> AbstractContextManager[Any]:
+    """A context that calls ``see(operation)`` with each overload of ``torch.ops`` before it runs.
+
+    ``torch.overrides.TorchFunctionMode`` was tried: it is switched off while ``torch.autograd.grad`` runs.
+    The mode that stands here was tried with torch 2.11 as well.
+    """
+    return _Watching(see)
+
+
+def repeatable_backward() -> AbstractContextManager[Any]:
+    """A context in which ``torch.compile`` makes functions whose backward may run more than once.
+
+    ``torch.compile(options=…)`` was looked at: these are inductor's options, and this is none of them.
+    torch's own message names the setting: "set torch._functorch.config.donated_buffer=False".
+    """
+    import torch._functorch.config as config
+
+    return config.patch(donated_buffer=False)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,42 @@
+"""The demands of an optimiser on the training around it.
+
+A class declares them by attributes, and so may a user's own class; for torch's classes they are known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["asks_again", "needs_whole_weights", "one_group", "steps_by_all_images"]
+
+
+def asks_again(optimizer: object) -> bool:
+    """Whether ``optimizer`` calls its closure more than once per step, as its class says by
+    ``asks_again = True``.
+    """
+    return _declared(optimizer, "asks_again", isinstance(optimizer, torch.optim.LBFGS))
+
+
+def needs_whole_weights(optimizer: object) -> bool:
+    """Whether ``optimizer`` needs each weight as a whole, as its class says by ``whole_weights = True``."""
+    return _declared(optimizer, "whole_weights", isinstance(optimizer, torch.optim.LBFGS))
+
+
+def one_group(make: Callable[..., Any]) -> bool:
+    """Whether the class ``make`` takes only one group of parameters, as it says by ``one_group = True``."""
+    lbfgs = isinstance(make, type) and issubclass(make, torch.optim.LBFGS)
+    return _declared(make, "one_group", lbfgs)
+
+
+def steps_by_all_images(make: Callable[..., Any]) -> bool:
+    """Whether ``make`` takes one step per epoch, by all training images, as it says by ``full_batch
+    = True``.
+    """
+    return _declared(make, "full_batch", False)
+
+
+def _declared(thing: object, name: str, otherwise: bool) -> bool:
+    return bool(getattr(thing, name, otherwise))

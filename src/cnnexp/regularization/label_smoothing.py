@@ -1,0 +1,51 @@
+"""Label smoothing: no target is quite certain."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+from torch import nn
+
+from cnnexp.regularization.regularizer import Regularizer
+
+__all__ = ["LabelSmoothing"]
+
+
+@dataclass
+class LabelSmoothing(Regularizer):
+    """Train towards (1 − ``epsilon``) · one-hot + ``epsilon`` / classes; validate by the labels.
+
+    Args:
+        epsilon: ε in [0, 1]; 0 changes nothing, 1 makes all targets even. 0.1 is usual.
+
+    Raises:
+        ValueError: ``epsilon`` is out of range.
+
+    Source: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016), section 7.
+    """
+
+    name = "label_smoothing"
+
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.epsilon <= 1:
+            raise ValueError(
+                f"regularization.label_smoothing.epsilon={self.epsilon}: must be between 0 and 1"
+            )
+
+    def loss(self, loss: nn.Module) -> nn.Module:
+        """A copy of ``loss``, a cross-entropy, whose targets are smoothed.
+
+        Raises:
+            TypeError: ``loss`` is no ``torch.nn.CrossEntropyLoss``.
+        """
+        if not isinstance(loss, nn.CrossEntropyLoss):
+            raise TypeError(
+                f"regularization.label_smoothing: smooths the targets of a torch.nn.CrossEntropyLoss, "
+                f"not of {type(loss).__name__}"
+            )
+        smoothed = copy.deepcopy(loss)
+        smoothed.label_smoothing = self.epsilon
+        return smoothed

@@ -1,0 +1,43 @@
+"""mixup: training on blends of two images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cnnexp.regularization.mixing import check_alpha, draw_beta
+from cnnexp.regularization.regularizer import Regularizer
+
+__all__ = ["MixUp"]
+
+
+@dataclass
+class MixUp(Regularizer):
+    """Blend each image with another of the batch: λ·x + (1 − λ)·x', and the labels likewise.
+
+    λ is drawn once a batch from Beta(α, α).
+
+    Args:
+        alpha: α > 0: small values leave most images nearly whole, 1 draws λ evenly.
+
+    Raises:
+        ValueError: ``alpha`` is not positive.
+
+    Source: Zhang, Cissé, Dauphin & Lopez-Paz, "mixup: Beyond Empirical Risk Minimization" (2018).
+    """
+
+    name = "mixup"
+
+    alpha: float
+
+    def __post_init__(self) -> None:
+        check_alpha(self.name, self.alpha)
+
+    def mix(
+        self, images: Tensor, others: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, float]:
+        """Images and their partners (B, C, H, W) → blends, and the share λ of the first."""
+        share = draw_beta(self.alpha, generator)
+        return share * images + (1 - share) * others, share

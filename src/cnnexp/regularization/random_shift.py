@@ -1,0 +1,46 @@
+"""Random shifts of training images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnnexp.regularization.regularizer import Draws, Regularizer
+
+__all__ = ["RandomShift"]
+
+
+@dataclass
+class RandomShift(Regularizer):
+    """Move each image by whole pixels, in both directions between −``pixels`` and ``pixels``.
+
+    Args:
+        pixels: At least 1; pixels that come in from beyond the edge are 0.
+
+    Raises:
+        ValueError: ``pixels`` is below 1.
+    """
+
+    name = "random_shift"
+
+    pixels: int
+
+    def __post_init__(self) -> None:
+        if self.pixels < 1:
+            raise ValueError(
+                f"regularization.random_shift.pixels must be at least 1, but got {self.pixels}"
+            )
+
+    def images(self, images: Tensor, draws: Draws) -> Tensor:
+        """Return the shifted images: (B, C, H, W) → (B, C, H, W)."""
+        n, _, height, width = images.shape
+        p = self.pixels
+        corner = draws.integers(2 * p + 1, 1, before=(2,)).to(images.device)
+        rows = corner[0] + torch.arange(height, device=images.device)
+        columns = corner[1] + torch.arange(width, device=images.device)
+        padded = F.pad(images, (p, p, p, p))
+        each = torch.arange(n, device=images.device).view(n, 1, 1)
+        return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,91 @@
+"""The LightningModule of a network that takes plain pixels, and of how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from cnnexp.ops.layout import in_layout
+from cnnexp.training.averages import AveragingModule
+from cnnexp.training.ranks import ALONE, Ranks
+
+__all__ = ["ImageNetwork"]
+
+
+class ImageNetwork(AveragingModule):
+    """Normalise pixels, classify them by ``network``, and log ``val/…`` and ``test/…`` loss and accuracy.
+
+    Args:
+        network: Maps normalised images (N, C, H, W) to logits (N, num_classes).
+        num_classes: Number of classes.
+        mean, std: Of the training pixels, one number a channel; kept in the checkpoint.
+        loss: The mean softmax cross-entropy of logits (N, num_classes) and labels (N,).
+        channels_last: Keep images and kernels in channels_last memory.
+        ranks: The processes that share the batches.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        num_classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        loss: nn.Module,
+        channels_last: bool = False,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        super().__init__()
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.network = network.to(memory_format=self._layout)  # pyright: ignore[reportCallIssue]
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        self.num_classes, self.loss, self._ranks = num_classes, loss, ranks
+        self.val_acc = MulticlassAccuracy(num_classes, average="micro")
+        self.test_acc = MulticlassAccuracy(num_classes, average="micro")
+
+    @property
+    def backbone(self) -> nn.ModuleList:
+        """The network's parts before the last that has parameters: what Lightning's finetuning freezes."""
+        parts = [part for part in self.network.children() if any(True for _ in part.parameters())]
+        return nn.ModuleList(parts[:-1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) in 0…1 → logits (N, num_classes)."""
+        return self.network(self.normalise(images))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) in 0…1 → what the network gets, in its memory layout."""
+        normalised = (images - self.mean) / self.std
+        return in_layout(normalised, self._layout)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log loss and accuracy of one validation batch."""
+        self._evaluate("val", self.val_acc, batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Log loss and accuracy of one test batch; returns the logits (N, num_classes)."""
+        return self._evaluate("test", self.test_acc, batch)
+
+    def _evaluate(
+        self, part: str, accuracy: MulticlassAccuracy, batch: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        images, labels = batch
+        size = labels.size(0)
+        if size == 0:  # a small batch had none for this rank
+            return images.new_zeros(0, self.num_classes)
+        logits = self(images)
+        accuracy.update(logits, labels)
+        loss = self.loss(logits, labels)
+        among = self._ranks.count > 1
+        self.log(
+            f"{part}/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=among
+        )
+        self.log(f"{part}/acc", accuracy, on_step=False, on_epoch=True, batch_size=size)
+        return logits

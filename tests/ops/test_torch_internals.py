@@ -1,0 +1,152 @@
+"""What cnnexp uses of torch's private interface does what its name says, with this torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from cnnexp.ops.torch_internals import (
+    forward_level,
+    has_hooks,
+    in_torch_func,
+    is_batched_by_autograd,
+    norms,
+    repeatable_backward,
+    unseen_by_modes,
+    watching,
+)
+
+
+def test_transforms_of_torch_func_are_noticed() -> None:
+    seen: list[bool] = []
+
+    def look(x: Tensor) -> Tensor:
+        seen.append(in_torch_func())
+        return x.sum()
+
+    look(torch.ones(2))
+    torch.func.grad(look)(torch.ones(2))
+    torch.func.vmap(look)(torch.ones(2, 2))
+    torch.func.jvp(look, (torch.ones(2),), (torch.ones(2),))
+    assert seen == [False, True, True, True]
+
+
+def test_the_question_for_transforms_breaks_no_graph() -> None:
+    def look(x: Tensor) -> Tensor:
+        return x + 1 if in_torch_func() else x + 2
+
+    compiled = torch.compile(look, backend="eager", fullgraph=True)
+    assert compiled(torch.zeros(1)).item() == 2
+
+
+def test_forward_mode_is_counted() -> None:
+    levels = [forward_level()]
+    with forward_ad.dual_level():
+        levels.append(forward_level())
+
+    def look(x: Tensor) -> Tensor:
+        levels.append(forward_level())
+        return x
+
+    torch.func.jvp(look, (torch.ones(2),), (torch.ones(2),))
+    assert levels == [-1, 0, 0]
+    assert forward_level() == -1
+
+
+def test_batched_gradients_are_told_from_others() -> None:
+    seen: list[bool] = []
+
+    class Looks(torch.autograd.Function):
+        @staticmethod
+        def forward(x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None: ...
+
+        @staticmethod
+        def backward(ctx: Any, grad_output: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+            seen.append(is_batched_by_autograd(grad_output))
+            return grad_output
+
+    x = torch.ones(2, requires_grad=True)
+    output = Looks.apply(x)
+    torch.autograd.grad(output, x, torch.ones(2), retain_graph=True)
+    torch.autograd.grad(output, x, torch.ones(3, 2), is_grads_batched=True)
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize("order", [2.0, 1.0, torch.inf])
+def test_norms_are_those_of_each_tensor(order: float) -> None:
+    tensors = [torch.tensor([3.0, -4.0]), torch.tensor([[1.0], [torch.inf]]), torch.zeros(2, 2)]
+    found = norms(tensors, order)
+    for tensor, norm in zip(tensors, found, strict=True):
+        torch.testing.assert_close(norm, torch.linalg.vector_norm(tensor, order))
+    torch.testing.assert_close(norms(tensors), norms(tensors, 2.0))
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda m: m.register_forward_hook(lambda *_: None),
+        lambda m: m.register_forward_pre_hook(lambda *_: None),
+        lambda m: m.register_full_backward_hook(lambda *_: None),
+        lambda m: m.register_full_backward_pre_hook(lambda *_: None),
+    ],
+)
+def test_hooks_of_every_kind_are_found(add: Callable[[nn.Module], Any]) -> None:
+    layer = nn.Linear(1, 1)
+    assert not has_hooks(layer)
+    handle = add(layer)
+    assert has_hooks(layer)
+    handle.remove()
+    assert not has_hooks(layer)
+
+
+def test_modes_and_subclasses_see_nothing() -> None:
+    class Counts(TorchFunctionMode):
+        calls = 0
+
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            self.calls += 1
+            return func(*args, **(kwargs or {}))
+
+    a = torch.ones(2, 2)
+    flops, counts = FlopCounterMode(display=False), Counts()
+    with flops, counts:
+        _ = a @ a
+        before = flops.get_total_flops(), counts.calls
+        with unseen_by_modes():
+            _ = a @ a
+        assert (flops.get_total_flops(), counts.calls) == before
+        _ = a @ a
+    assert flops.get_total_flops() == 2 * before[0] > 0
+    assert counts.calls > before[1]
+
+
+def test_operations_are_watched_in_backward_as_well() -> None:
+    names: list[str] = []
+    x = torch.ones(2, requires_grad=True)
+    with watching(lambda operation: names.append(operation.overloadpacket.__name__)):
+        torch.autograd.grad(x.tanh().sum(), x)
+    assert "tanh" in names
+    assert "tanh_backward" in names
+
+
+def test_a_compiled_backward_may_run_twice() -> None:
+    x = torch.ones(4, requires_grad=True)
+    with repeatable_backward():
+        output = torch.compile(lambda x: x.tanh().exp(), backend="aot_eager")(x)
+        grads = [
+            torch.autograd.grad(output, x, torch.ones(4), retain_graph=True)[0] for _ in range(2)
+        ]
+    assert torch.equal(grads[0], grads[1])

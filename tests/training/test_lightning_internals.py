@@ -1,0 +1,143 @@
+"""What cnnexp uses of Lightning's private interface does what its name says, with this Lightning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import (
+    Callback,
+    DeviceStatsMonitor,
+    EarlyStopping,
+    ModelCheckpoint,
+    ModelPruning,
+)
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loops.training_epoch_loop import (
+    _TrainingEpochLoop,
+)
+from torch import nn
+
+from cnnexp.training import quiet_lightning
+from cnnexp.training.lightning_internals import (
+    ask_no_rank_for_sigterm,
+    begin_anew,
+    cpu_stats,
+    looks_at_epoch_end,
+    may_stop_early,
+    pruning_is_permanent,
+    rewind_on_own_memory,
+    saves_at_epoch_end,
+    steps_logged,
+)
+
+
+def _trainer(*callbacks: Callback, **settings: Any) -> L.Trainer:
+    quiet: dict[str, Any] = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "limit_train_batches": 3,
+        "limit_val_batches": 0,
+        "max_epochs": 1,
+    }
+    return L.Trainer(callbacks=list(callbacks), **quiet | settings)
+
+
+def _fit(trainer: L.Trainer, **options: Any) -> None:
+    model = BoringModel()
+    with quiet_lightning():
+        trainer.fit(model, model.train_dataloader(), **options)
+
+
+def test_the_step_that_loggers_get_is_counted(tmp_path: Any) -> None:
+    steps: list[int] = []
+
+    class Look(Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+            steps.append(steps_logged(trainer))
+            trainer.lightning_module.log("here", 1.0)
+
+    class Logger(CSVLogger):
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            if "here" in metrics:
+                given.append(step)
+
+    given: list[int | None] = []
+    logger = Logger(tmp_path)
+    _fit(_trainer(Look(), logger=logger, log_every_n_steps=1))
+    assert steps == given == [0, 1, 2]
+
+
+def test_a_resumed_training_can_forget_that_it_was(tmp_path: Any) -> None:
+    class Stop(Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+            if trainer.global_step == 1:
+                trainer.save_checkpoint(tmp_path / "x.ckpt")
+                trainer.should_stop = True
+
+    found: list[tuple[int, bool]] = []
+
+    class Resume(Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+            if not found:
+                found.append((steps_logged(trainer), trainer.fit_loop.restarting))
+                begin_anew(trainer, 7)
+                found.append((steps_logged(trainer), trainer.fit_loop.restarting))
+
+    _fit(_trainer(Stop()))
+    _fit(_trainer(Resume()), ckpt_path=tmp_path / "x.ckpt", weights_only=False)
+    assert found[0][1] is True
+    assert found[1] == (7, False)
+
+
+def test_whether_a_stop_would_be_obeyed() -> None:
+    seen: list[bool] = []
+
+    class Look(Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+            seen.append(may_stop_early(trainer))
+
+    _fit(_trainer(Look(), min_steps=2, min_epochs=0))
+    assert seen == [False, True, True]
+
+
+def test_lightning_asks_ranks_for_sigterm_where_it_is_turned_off() -> None:
+    assert callable(_TrainingEpochLoop._broadcast_sigterm_tensor)
+    trainer = _trainer()
+    ask_no_rank_for_sigterm(trainer)
+    # without a process group torch would refuse to broadcast
+    assert trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor() is None
+
+
+@pytest.mark.parametrize("mend", [False, True])
+def test_a_rewound_weight_has_its_own_memory(mend: bool) -> None:
+    callback = ModelPruning("l1_unstructured", amount=0.5)
+    if mend:
+        rewind_on_own_memory(callback)
+    new, old = nn.Linear(2, 2), nn.Linear(2, 2)
+    callback._copy_param(new, old, "weight")
+    assert torch.equal(new.weight, old.weight)
+    # the day the first is true as well, Lightning needs no mending
+    assert (new.weight.data_ptr() != old.weight.data_ptr()) is mend
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_arguments_that_callbacks_keep_to_themselves(value: bool) -> None:
+    pruning = ModelPruning("l1_unstructured", amount=0.5, make_pruning_permanent=value)
+    assert pruning_is_permanent(pruning) is value
+    assert cpu_stats(DeviceStatsMonitor(cpu_stats=value)) is value
+    assert looks_at_epoch_end(EarlyStopping("a", check_on_train_epoch_end=value)) is value
+    assert saves_at_epoch_end(ModelCheckpoint(save_on_train_epoch_end=value)) is value
+
+
+def test_arguments_that_callbacks_were_not_given() -> None:
+    assert pruning_is_permanent(ModelPruning("l1_unstructured", amount=0.5))
+    assert cpu_stats(DeviceStatsMonitor()) is None
+    assert looks_at_epoch_end(EarlyStopping("a")) is None
+    assert saves_at_epoch_end(ModelCheckpoint()) is None
