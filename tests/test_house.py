@@ -52,14 +52,6 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     assert sorted(left) == []
 
 
-def test_no_two_modules_of_one_layer_have_the_same_name() -> None:
-    (contract, *_) = PROJECT["tool"]["importlinter"]["contracts"]
-    for layer in contract["layers"]:
-        packages = [ROOT / "src/cnnexp" / name.strip() for name in layer.split("|")]
-        names = [f.stem for p in packages for f in p.glob("*.py") if f.stem != "__init__"]
-        assert sorted(names) == sorted(set(names)), layer
-
-
 def test_a_single_run_touches_no_sweep() -> None:
     program = (
         "import sys, cnnexp.train, cnnexp.execution.checking, cnnexp.execution.run, cnnexp.execution.ranks;"

@@ -79,7 +79,8 @@ def padding_by_side(
 ) -> tuple[int, int, int, int]:
     """The number of elements that ``padding`` adds at each side, in the order of ``functional.pad``.
 
-    The order is left, right, above, below. The odd one of 'same' is added on the right and below, as in torch.
+    The order is left, right, above, below. The odd one of 'same' is added on the right and below, as in
+    torch.
     """
     more = (0, 0)
     if isinstance(padding, str):
