@@ -6,7 +6,6 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import grimp
@@ -83,9 +82,14 @@ def _classes_and_functions() -> list[tuple[str, ast.AST]]:
     ]
 
 
+def _lines_of_examples(node: ast.FunctionDef) -> int:
+    _, heading, examples = (ast.get_docstring(node) or "").partition("\n\nExamples:\n")
+    return len(examples.splitlines()) + 2 if heading else 0
+
+
 def test_functions_fit_a_screen() -> None:
-    lengths = {
-        where: node.end_lineno - node.lineno + 1
+    lengths = {  # an example in a docstring is no part of the function
+        where: node.end_lineno - node.lineno + 1 - _lines_of_examples(node)
         for where, node in _classes_and_functions()
         if isinstance(node, ast.FunctionDef) and node.end_lineno is not None
     }
@@ -99,28 +103,6 @@ def test_classes_have_few_methods() -> None:
         if isinstance(node, ast.ClassDef)
     }
     assert {where: n for where, n in methods.items() if n > 15} == {}
-
-
-def test_no_two_modules_of_a_layer_have_one_name() -> None:
-    (layers,) = (
-        each["layers"] for each in PROJECT["tool"]["importlinter"]["contracts"] if "layers" in each
-    )
-    twice = []
-    for layer in layers:
-        files: dict[str, list[str]] = {}
-        for package in layer.split(" | "):
-            folder = SRC / "cnnexp" / package
-            for file in sorted([*folder.rglob("*.py"), folder.with_suffix(".py")]):
-                if file.exists() and file.stem != "__init__":
-                    files.setdefault(file.stem, []).append(str(file.relative_to(SRC / "cnnexp")))
-        twice += [same for same in files.values() if len(same) > 1 and not _parallel(same)]
-    assert twice == []
-
-
-def _parallel(files: Sequence[str]) -> bool:
-    """Whether the folders of ``files`` are made to have the same: the ways of ops, the devices of kernels."""
-    parts = [Path(file).parts for file in files]
-    return all(len(p) == 3 and p[0] in ("ops", "kernels") for p in parts)
 
 
 def test_the_tools_have_the_same_versions_everywhere() -> None:
@@ -146,7 +128,8 @@ def test_the_constraints_are_within_the_ranges_of_the_project() -> None:
             requirement = Requirement(line)
             exact[requirement.name] = Version(str(requirement.specifier)[2:])
     extras = PROJECT["project"]["optional-dependencies"]
-    for line in [*PROJECT["project"]["dependencies"], *extras["test"], *extras["dev"]]:
+    listed = [line for extra in ("test", "dev", "docs") for line in extras[extra]]
+    for line in [*PROJECT["project"]["dependencies"], *listed]:
         requirement = Requirement(line)
         if requirement.name != "cnnexp":
             assert exact[requirement.name] in requirement.specifier, line
@@ -176,6 +159,32 @@ def test_outputs_stands_in_the_tree_and_its_contents_are_ignored() -> None:
 
 
 def test_the_changelog_names_the_version() -> None:
-    from cnnexp import __version__
+    from cnnexp.version import __version__
 
     assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    assert str(citation["date-released"]) in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda file: file.name
+)
+def test_what_github_reads_is_whole(file: Path) -> None:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if file.parent.name == "ISSUE_TEMPLATE" and file.name != "config.yml":
+        assert {"name", "description", "body"} <= content.keys()
+        for field in content["body"]:
+            assert {"type", "id", "attributes"} <= field.keys()
+            assert field["attributes"]["label"]
+
+
+def test_what_ci_calls_is_there() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    run = " ".join(step["run"] for step in steps).replace("${{ matrix.resolved }}", "lowest")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"make ([\w-]+)", run)
+    assert {"test-lowest", "coverage"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.M), target

@@ -27,11 +27,12 @@ def test_the_wheel_holds_the_code_the_config_tree_and_nothing_else(wheel: Path) 
     conf = {f"cnnexp/{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.yaml")}
     files = [
         file
-        for ending in ("*.py", "*.html", "*.css", "*.js")
+        for ending in ("*.py", "py.typed", "*.html", "*.css", "*.js")
         for file in (ROOT / "src").rglob(ending)
     ]
     code = {str(file.relative_to(ROOT / "src")) for file in files}
     assert names == conf | code
+    assert "cnnexp/py.typed" in names  # or type checkers take all of it for Any
 
 
 def test_an_installed_wheel_runs_in_an_empty_folder(wheel: Path, empty_folder: Path) -> None:

@@ -27,7 +27,7 @@ from cnnexp.config.resolvers import register_resolvers
 from tests.conftest import ROOT, Command
 from tests.warm_commands import run_warm
 
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 # what makes a documented training short, without changing what it does
 SHORT = ("data=digits", "model=lenet5", "trainer.max_epochs=1", "accelerator=cpu")
 
@@ -212,9 +212,21 @@ def test_tensorboard_shows_a_run(empty_folder: Path) -> None:
     assert projector == [run]
 
 
+EXAMPLES = [block for file in DOCUMENTS for block in _blocks(file, "python")]
+
+
+@pytest.mark.parametrize("example", [block for block in EXAMPLES if "load_run(" in block])
+def test_examples_that_load_a_run_do(
+    example: str, outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(outputs)
+    exec(compile(example, "example", "exec"), {"__name__": "example"})
+    assert capsys.readouterr().out
+
+
 def test_python_examples_run(empty_folder: Path) -> None:
-    examples = [block for file in DOCUMENTS for block in _blocks(file, "python")]
-    assert examples
+    examples = [block for block in EXAMPLES if "load_run(" not in block]
+    assert len(EXAMPLES) > len(examples) > 3
     strict = "import warnings; warnings.simplefilter('error', UserWarning)\n"
     for number, example in enumerate(examples):
         (empty_folder / f"example{number}.py").write_text(strict + example, encoding="utf-8")

@@ -193,7 +193,7 @@ def test_a_run_prints_lines_and_writes_the_run_folder(command: Command, empty_fo
     about = [line for line in lines if line.startswith("backward auto: ")]
     assert about[-1].startswith("backward auto: chose ")
     first, epoch, health, test, where = [line for line in lines if line not in about]
-    assert first.startswith("cnnexp 0.1.0  LeNet5, 61,706 parameters  backward auto  digits")
+    assert first.startswith("cnnexp 0.2.0  LeNet5, 61,706 parameters  backward auto  digits")
     assert epoch.startswith("epoch 1/1  train/loss ")
     assert health == "health: nothing conspicuous in 11 steps"
     assert test.startswith("test/acc ")

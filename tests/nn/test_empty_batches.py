@@ -27,12 +27,15 @@ LAYERS: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
         ((4, 3, 3), {"padding": 1, "padding_mode": "reflect", "bias": False}),
     ],
     "Dropout": [((0.3,), {}), ((0.3,), {"inplace": True})],
-    "GELU": [((), {})],
     "LeakyReLU": [((0.3,), {}), ((0.3,), {"inplace": True})],
     "Linear": [((8, 3), {})],
     "MaxPool2d": [((2,), {}), ((3,), {"stride": 2, "padding": 1, "return_indices": True})],
     "ReLU": [((), {}), ((), {"inplace": True})],
-    "Tanh": [((), {})],
+}
+LAYERS |= {
+    twin.__name__: [((), {})]
+    for twin in cnnexp.nn.REPLACEMENTS.values()
+    if ops.is_activation(twin.op) and twin.__name__ not in LAYERS
 }
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 

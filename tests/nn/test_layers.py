@@ -26,10 +26,14 @@ PAIRS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("ReLU", (), {}),
     ("LeakyReLU", (0.3,), {}),
     ("GELU", (), {"approximate": "tanh"}),
-    ("Tanh", (), {}),
     ("Dropout", (0.3,), {}),
     ("Linear", (8, 3), {}),
     ("Linear", (8, 3), {"bias": False}),
+]
+PAIRS += [
+    (twin.__name__, (), {})
+    for twin in cnnexp.nn.REPLACEMENTS.values()
+    if ops.is_activation(twin.op) and twin.__name__ not in {name for name, *_ in PAIRS}
 ]
 
 

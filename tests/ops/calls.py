@@ -106,5 +106,12 @@ CALLS: dict[str, Call] = {
     ),
     "max_pool2d apart": Call("max_pool2d", ((2, 2, 5, 6),), {"kernel_size": 2}, kinked=True),
     "relu": Call("relu", ((2, 3, 4),), kinked=True),
-    "tanh": Call("tanh", ((2, 3, 4),)),
 }
+
+
+def activations(*known: str) -> list[str]:
+    """The ops but ``known`` that need nothing but a tensor, so that a case for each can be made up."""
+    return [op for op in ops.op_names() if op not in known and ops.is_activation(op)]
+
+
+CALLS |= {op: Call(op, ((2, 3, 4),)) for op in activations(*CALLS)}

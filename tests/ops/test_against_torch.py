@@ -30,7 +30,7 @@ def test_agrees_with_torch_or_refuses_with_the_same_exception(op: str, algorithm
     while report.cases < 200:
         check_against_twin(report, called(op, algorithm), called(op, None), CASES[op](draw))
     assert report, str(report)
-    if op not in ("relu", "leaky_relu", "tanh"):  # these take everything
+    if op != "leaky_relu" and CASES[op] is not CASES["relu"]:  # these take everything
         assert report.refused > 10
 
 

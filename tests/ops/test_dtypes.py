@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from cnnexp import ops
 from cnnexp.proofs import called
+from tests.ops.calls import activations
 
 INTEGERS = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -168,14 +169,10 @@ ARGUMENTS: dict[str, tuple[tuple[tuple[int, ...], ...], dict[str, Any]]] = {
     "conv2d": (((1, 2, 4, 4), (3, 2, 2, 2), (3,)), {"padding": 1}),
     "conv_relu_pool": (((1, 2, 4, 4), (3, 2, 2, 2), (3,)), {"padding": 1}),
     "cross_entropy": (((3, 2),), {"target": torch.tensor([0, 1, 1])}),
-    "dropout": (((3, 2),), {}),
-    "gelu": (((3, 2),), {}),
-    "leaky_relu": (((3, 2),), {}),
     "linear": (((3, 2), (4, 2), (4,)), {}),
     "max_pool2d": (((1, 2, 4, 4),), {"kernel_size": 2}),
-    "relu": (((3, 2),), {}),
-    "tanh": (((3, 2),), {}),
 }
+ARGUMENTS |= {op: (((3, 2),), {}) for op in activations(*ARGUMENTS)}
 
 
 @pytest.mark.parametrize(

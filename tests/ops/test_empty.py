@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cnnexp import ops
 from cnnexp.proofs import called
+from tests.ops.calls import activations
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -87,7 +88,6 @@ CASES: dict[str, list[tuple[Shapes, dict[str, Any]]]] = {
         (s, {"p": p, "training": t}) for s, _ in FLAT for p in (0.5, 1) for t in (True, False)
     ],
     "gelu": [*FLAT, *[(s, {"approximate": "tanh"}) for s, _ in FLAT]],
-    "leaky_relu": FLAT,
     "linear": [
         (((0, 3), (4, 3), (4,)), {}),
         (((0, 2, 3), (4, 3), (4,)), {}),
@@ -97,9 +97,8 @@ CASES: dict[str, list[tuple[Shapes, dict[str, Any]]]] = {
         (((0, 3), (3,)), {}),
     ],
     "max_pool2d": [*POOLED, (((0, 2, 5, 6),), {"kernel_size": 2, "return_indices": True})],
-    "relu": FLAT,
-    "tanh": FLAT,
 }
+CASES |= dict.fromkeys(activations(*CASES), FLAT)
 # torch's own, of its twin and of native
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 

@@ -9,6 +9,7 @@ import torch
 
 from cnnexp import ops
 from cnnexp.ops.layout import in_layout, is_channels_last
+from tests.ops.calls import activations
 
 WEIGHT, BIAS = torch.randn(6, 4, 3, 3), torch.randn(6)
 CALLS: dict[str, list[tuple[Any, ...]]] = {
@@ -21,12 +22,9 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
     "avg_pool2d": [(2,), (3, 2, 1)],
     "adaptive_avg_pool2d": [(3,)],
     "batch_norm": [(torch.zeros(4), torch.ones(4)), (None, None, None, None, True)],
-    "relu": [()],
-    "leaky_relu": [()],
-    "gelu": [()],
-    "tanh": [()],
     "dropout": [(0.5,)],
 }
+CALLS |= {op: [()] for op in activations(*CALLS)}
 
 
 def test_every_op_on_images_is_among_the_calls() -> None:

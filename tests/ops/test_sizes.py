@@ -17,7 +17,7 @@ from cnnexp.kernels.cpu import tables
 from cnnexp.ops.conv2d import fft
 from cnnexp.proofs import called
 from cnnexp.tuning import auto
-from tests.ops.calls import CALLS
+from tests.ops.calls import CALLS, activations
 
 # The oracles go from window to window: a graph of theirs is of one size.
 OF_ONE_SIZE = ("reference",)
@@ -85,14 +85,10 @@ SITUATIONS = {
         "conv_relu_pool", 2, ((3, 2, 3, 3), (3,)), {"padding": 1, "pool": ops.Pool("avg")}
     ),
     "cross_entropy": Situation("cross_entropy"),
-    "dropout": Situation("dropout", 2),
-    "gelu": Situation("gelu", 2),
-    "leaky_relu": Situation("leaky_relu", 2),
     "linear": Situation("linear", 0, ((4, 10), (4,))),
     "max_pool2d": Situation("max_pool2d", 2, (), {"kernel_size": 3, "stride": 2, "padding": 1}),
-    "relu": Situation("relu", 2),
-    "tanh": Situation("tanh", 2),
 }
+SITUATIONS |= {op: Situation(op, 2) for op in activations(*SITUATIONS)}
 every_situation = pytest.mark.parametrize(
     ("situation", "algorithm"),
     [

@@ -13,10 +13,10 @@ from hydra import __version__ as hydra_version
 from hydra.core.plugins import Plugins
 from hydra.plugins.completion_plugin import CompletionPlugin
 
-from cnnexp import __version__
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.hydra_internals import flags_parser
 from cnnexp.environment import variable
+from cnnexp.version import __version__
 
 __all__ = ["key_of", "quoted", "read_arguments"]
 

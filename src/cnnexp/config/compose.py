@@ -20,7 +20,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-import cnnexp
 from cnnexp.config.arguments import key_of
 from cnnexp.config.errors import ConfigError, did_you_mean
 from cnnexp.config.hydra_internals import Hydra, hydra_of, is_basic_sweeper, split_into_jobs
@@ -34,7 +33,7 @@ __all__ = ["Composer", "Jobs", "conf_dir", "plain_config"]
 
 def conf_dir() -> Path:
     """The folder of the config tree: ``conf/`` of the checkout, or ``cnnexp/conf`` in a wheel."""
-    package = Path(cnnexp.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     checkout = package.parents[1] / "conf"
     inside = package / "conf"
     return inside if inside.is_dir() or not checkout.is_dir() else checkout

@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnexp import __version__
 from cnnexp.explanation.encoding import Pool, chosen_channels, packed_weight
 from cnnexp.explanation.subject import Subject
 from cnnexp.explanation.trace import Step, Trace
 from cnnexp.runs.files import plain, write_text
+from cnnexp.version import __version__
 
 __all__ = ["Origin", "page", "write_page"]
 

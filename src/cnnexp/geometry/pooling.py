@@ -66,6 +66,15 @@ class Pool:
 
     Raises:
         ValueError: ``kind`` is neither ``"max"`` nor ``"avg"``, or an argument is for the other kind.
+
+    Examples:
+        >>> from cnnexp.ops import Pool
+        >>> Pool("avg", kernel_size=3, stride=2).kernel_size
+        3
+        >>> Pool("median")
+        Traceback (most recent call last):
+            ...
+        ValueError: pool must be 'max' or 'avg', but got 'median'
     """
 
     kind: str = "max"

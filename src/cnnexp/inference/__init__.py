@@ -2,6 +2,7 @@
 
 from cnnexp.inference.evaluation import Evaluation, evaluate
 from cnnexp.inference.exporting import FORMATS, MissingExtraError, export
+from cnnexp.inference.loading import load_run
 from cnnexp.inference.network import TrainedNetwork, TrainedNetworkError, load_trained
 from cnnexp.inference.prediction import Prediction, picture_files, predict, stated_range
 from cnnexp.inference.run_data import data_of_run
@@ -18,6 +19,7 @@ __all__ = [
     "data_of_run",
     "evaluate",
     "export",
+    "load_run",
     "load_trained",
     "picture_files",
     "predict",

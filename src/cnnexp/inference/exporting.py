@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnexp import __version__
 from cnnexp.config.errors import ConfigError
 from cnnexp.inference.network import TrainedNetwork
 from cnnexp.nn import left_as_found
 from cnnexp.runs.files import write_file
+from cnnexp.version import __version__
 
 __all__ = ["FORMATS", "MissingExtraError", "PlainNetwork", "export"]
 

@@ -1,6 +1,7 @@
 """Layers over ``cnnexp.ops``, each a drop-in replacement for its twin in ``torch.nn``."""
 
-from cnnexp.nn.activation import GELU, LeakyReLU, ReLU, Tanh
+from cnnexp.nn import activation
+from cnnexp.nn.activation import *  # noqa: F403  (what is public there)
 from cnnexp.nn.as_found import left_as_found
 from cnnexp.nn.conv import Conv2d, ConvReLUPool
 from cnnexp.nn.conversion import Conversion, conversion
@@ -13,10 +14,9 @@ from cnnexp.nn.loss import CrossEntropyLoss
 from cnnexp.nn.norm import BatchNorm2d
 from cnnexp.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from cnnexp.nn.replace import replace_layers
-from cnnexp.nn.twins import REPLACEMENTS
+from cnnexp.nn.twins import REPLACEMENTS, replaces
 
 __all__ = [
-    "GELU",
     "REPLACEMENTS",
     "AdaptiveAvgPool2d",
     "AvgPool2d",
@@ -30,16 +30,15 @@ __all__ = [
     "LazyBatchNorm2d",
     "LazyConv2d",
     "LazyLinear",
-    "LeakyReLU",
     "Linear",
     "MaxPool2d",
-    "ReLU",
-    "Tanh",
     "conversion",
     "fuse_blocks",
     "initialise_lazy",
     "layer_algorithms",
     "left_as_found",
     "replace_layers",
+    "replaces",
     "split_blocks",
 ]
+__all__ += activation.__all__

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from cnnexp import ops
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.twins import replaces
 
 __all__ = ["GELU", "LeakyReLU", "ReLU", "Tanh"]
 
 
+@replaces(nn.ReLU)
 class ReLU(Layer, nn.ReLU):
     """``torch.nn.ReLU`` with the backward of ``algorithm``."""
 
@@ -23,6 +25,7 @@ class ReLU(Layer, nn.ReLU):
         return ops.relu(input, self.inplace, algorithm=self.algorithm)
 
 
+@replaces(nn.LeakyReLU)
 class LeakyReLU(Layer, nn.LeakyReLU):
     """``torch.nn.LeakyReLU`` with the backward of ``algorithm``."""
 
@@ -33,6 +36,7 @@ class LeakyReLU(Layer, nn.LeakyReLU):
         return ops.leaky_relu(input, self.negative_slope, self.inplace, algorithm=self.algorithm)
 
 
+@replaces(nn.GELU)
 class GELU(Layer, nn.GELU):
     """``torch.nn.GELU`` with the backward of ``algorithm``."""
 
@@ -43,6 +47,7 @@ class GELU(Layer, nn.GELU):
         return ops.gelu(input, self.approximate, algorithm=self.algorithm)
 
 
+@replaces(nn.Tanh)
 class Tanh(Layer, nn.Tanh):
     """``torch.nn.Tanh`` with the backward of ``algorithm``."""
 

@@ -10,10 +10,12 @@ from torch.nn import functional as F
 from cnnexp import ops
 from cnnexp.geometry.convolution import padding_by_side
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.twins import replaces
 
 __all__ = ["Conv2d", "ConvReLUPool"]
 
 
+@replaces(nn.Conv2d)
 class Conv2d(Layer, nn.Conv2d):
     """``torch.nn.Conv2d`` with the backward of ``algorithm``; state dicts are interchangeable."""
 

@@ -79,6 +79,14 @@ def conversion(module: nn.Module) -> Conversion:
 
     Functions called in a module's ``forward``, such as ``torch.relu``, are not layers and are not
     listed: they keep torch's backward.
+
+    Examples:
+        >>> from torch import nn
+        >>> from cnnexp.nn import conversion, replace_layers
+        >>> network = replace_layers(nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)))
+        >>> found = conversion(network)
+        >>> found.algorithms, found.kept
+        ({'0': 'direct'}, {'1': 'cnnexp.nn has no such layer'})
     """
     kept, kinds, unexpected = {}, {}, []
     for name, layer in _computing(module):

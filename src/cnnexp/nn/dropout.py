@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from cnnexp import ops
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.twins import replaces
 
 __all__ = ["Dropout"]
 
 
+@replaces(nn.Dropout)
 class Dropout(Layer, nn.Dropout):
     """``torch.nn.Dropout`` with the backward of ``algorithm``."""
 

@@ -56,7 +56,14 @@ def _traced(layer: nn.Module, tracer: Any, args: Any, kwargs: Any) -> Any:
 
 
 def layer_algorithms(network: nn.Module) -> dict[str, str]:
-    """The algorithm of each layer of ``network`` over ``cnnexp.ops``, by the layer's name."""
+    """The algorithm of each layer of ``network`` over ``cnnexp.ops``, by the layer's name.
+
+    Examples:
+        >>> from torch import nn
+        >>> from cnnexp.nn import layer_algorithms, replace_layers
+        >>> layer_algorithms(replace_layers(nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU()), "fft"))
+        {'0': 'fft', '1': 'direct'}
+    """
     return {
         name: layer.algorithm for name, layer in network.named_modules() if isinstance(layer, Layer)
     }

@@ -11,22 +11,26 @@ from torch.nn.parameter import is_lazy
 from cnnexp.nn.conv import Conv2d
 from cnnexp.nn.linear import Linear
 from cnnexp.nn.norm import BatchNorm2d
+from cnnexp.nn.twins import replaces
 
 __all__ = ["LazyBatchNorm2d", "LazyConv2d", "LazyLinear", "initialise_lazy"]
 
 
+@replaces(nn.LazyConv2d)
 class LazyConv2d(Conv2d, nn.LazyConv2d):
     """``torch.nn.LazyConv2d``, which becomes ``cnnexp.nn.Conv2d``."""
 
     cls_to_become = Conv2d  # pyright: ignore[reportAssignmentType]
 
 
+@replaces(nn.LazyBatchNorm2d)
 class LazyBatchNorm2d(BatchNorm2d, nn.LazyBatchNorm2d):  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
     """``torch.nn.LazyBatchNorm2d``, which becomes ``cnnexp.nn.BatchNorm2d``."""
 
     cls_to_become = BatchNorm2d  # pyright: ignore[reportAssignmentType]
 
 
+@replaces(nn.LazyLinear)
 class LazyLinear(Linear, nn.LazyLinear):
     """``torch.nn.LazyLinear``, which becomes ``cnnexp.nn.Linear``."""
 

@@ -6,10 +6,12 @@ from torch import Tensor, nn
 
 from cnnexp import ops
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.twins import replaces
 
 __all__ = ["Linear"]
 
 
+@replaces(nn.Linear)
 class Linear(Layer, nn.Linear):
     """``torch.nn.Linear`` with the backward of ``algorithm``; state dicts are interchangeable."""
 

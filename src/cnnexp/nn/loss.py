@@ -6,10 +6,12 @@ from torch import Tensor, nn
 
 from cnnexp import ops
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.twins import replaces
 
 __all__ = ["CrossEntropyLoss"]
 
 
+@replaces(nn.CrossEntropyLoss)
 class CrossEntropyLoss(Layer, nn.CrossEntropyLoss):
     """``torch.nn.CrossEntropyLoss`` with the backward of ``algorithm``."""
 

@@ -6,10 +6,12 @@ from torch import Tensor, nn
 
 from cnnexp import ops
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.twins import replaces
 
 __all__ = ["BatchNorm2d"]
 
 
+@replaces(nn.BatchNorm2d)
 class BatchNorm2d(Layer, nn.BatchNorm2d):
     """``torch.nn.BatchNorm2d`` with the backward of ``algorithm``; state dicts are interchangeable."""
 

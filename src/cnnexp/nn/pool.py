@@ -6,10 +6,12 @@ from torch import Tensor, nn
 
 from cnnexp import ops
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.twins import replaces
 
 __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "MaxPool2d"]
 
 
+@replaces(nn.MaxPool2d)
 class MaxPool2d(Layer, nn.MaxPool2d):
     """``torch.nn.MaxPool2d`` with the backward of ``algorithm``."""
 
@@ -31,6 +33,7 @@ class MaxPool2d(Layer, nn.MaxPool2d):
         )
 
 
+@replaces(nn.AvgPool2d)
 class AvgPool2d(Layer, nn.AvgPool2d):
     """``torch.nn.AvgPool2d`` with the backward of ``algorithm``."""
 
@@ -50,6 +53,7 @@ class AvgPool2d(Layer, nn.AvgPool2d):
         )
 
 
+@replaces(nn.AdaptiveAvgPool2d)
 class AdaptiveAvgPool2d(Layer, nn.AdaptiveAvgPool2d):
     """``torch.nn.AdaptiveAvgPool2d`` with the backward of ``algorithm``."""
 

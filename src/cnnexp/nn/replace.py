@@ -42,6 +42,18 @@ def replace_layers(module: Module, algorithm: str = "direct", *, quiet: bool = F
 
     Raises:
         UnknownAlgorithmError: ``algorithm`` is not registered; nothing has been changed then.
+
+    Examples:
+        >>> from torch import nn
+        >>> import cnnexp
+        >>> network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Softmax(1))
+        >>> cnnexp.replace_layers(network, "im2col")
+        Sequential(
+          (0): Conv2d(1, 8, kernel_size=(3, 3), stride=(1, 1), algorithm=im2col)
+          (1): ReLU(algorithm=direct)
+          (2): MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False, algorithm=im2col)
+          (3): Softmax(dim=1)
+        )
     """
     for twin in REPLACEMENTS.values():
         ops.resolve_algorithm(twin.op, algorithm)

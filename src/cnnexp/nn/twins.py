@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
-from cnnexp.nn.activation import GELU, LeakyReLU, ReLU, Tanh
-from cnnexp.nn.conv import Conv2d
-from cnnexp.nn.dropout import Dropout
 from cnnexp.nn.layer import Layer
-from cnnexp.nn.lazy import LazyBatchNorm2d, LazyConv2d, LazyLinear
-from cnnexp.nn.linear import Linear
-from cnnexp.nn.loss import CrossEntropyLoss
-from cnnexp.nn.norm import BatchNorm2d
-from cnnexp.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 
-__all__ = ["REPLACEMENTS", "become", "plain_class", "twin_of"]
+__all__ = ["REPLACEMENTS", "become", "plain_class", "replaces", "twin_of"]
 
-REPLACEMENTS: dict[type[nn.Module], type[Layer]] = {
-    nn.AdaptiveAvgPool2d: AdaptiveAvgPool2d,
-    nn.AvgPool2d: AvgPool2d,
-    nn.BatchNorm2d: BatchNorm2d,
-    nn.Conv2d: Conv2d,
-    nn.CrossEntropyLoss: CrossEntropyLoss,
-    nn.Dropout: Dropout,
-    nn.GELU: GELU,
-    nn.LeakyReLU: LeakyReLU,
-    nn.Linear: Linear,
-    nn.MaxPool2d: MaxPool2d,
-    nn.ReLU: ReLU,
-    nn.Tanh: Tanh,
-}
+REPLACEMENTS: dict[type[nn.Module], type[Layer]] = {}
+_LAZY: dict[type[nn.Module], type[Layer]] = {}
 
-_LAZY: dict[type[nn.Module], type[Layer]] = {
-    nn.LazyBatchNorm2d: LazyBatchNorm2d,
-    nn.LazyConv2d: LazyConv2d,
-    nn.LazyLinear: LazyLinear,
-}
+Twin = TypeVar("Twin", bound=type[Layer])
+
+
+def replaces(theirs: type[nn.Module]) -> Callable[[Twin], Twin]:
+    """Let the decorated class, which subclasses ``theirs``, stand for it in ``replace_layers``."""
+
+    def enter(ours: Twin) -> Twin:
+        (_LAZY if issubclass(theirs, LazyModuleMixin) else REPLACEMENTS)[theirs] = ours
+        return ours
+
+    return enter
 
 
 def twin_of(kind: type[nn.Module]) -> type[Layer] | None:

@@ -6,8 +6,12 @@ definition) and ``im2col``, for their block with a ReLU also ``fused``, or ``nat
 autograd, the baseline); ``auto`` measures which is the fastest.
 """
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 from cnnexp.geometry.pooling import Pool
 from cnnexp.ops.adaptive_avg_pool2d import adaptive_avg_pool2d
+from cnnexp.ops.autograd import differentiable, in_place
 from cnnexp.ops.avg_pool2d import avg_pool2d
 from cnnexp.ops.batch_norm import batch_norm
 from cnnexp.ops.conv2d import conv2d
@@ -24,7 +28,10 @@ from cnnexp.ops.registry import (
     UnknownAlgorithmError,
     UnsupportedInputError,
     algorithm_names,
+    declare,
     get_algorithm,
+    get_op,
+    is_activation,
     op_names,
     register,
     resolve_algorithm,
@@ -45,9 +52,14 @@ __all__ = [
     "conv2d",
     "conv_relu_pool",
     "cross_entropy",
+    "declare",
+    "differentiable",
     "dropout",
     "gelu",
     "get_algorithm",
+    "get_op",
+    "in_place",
+    "is_activation",
     "leaky_relu",
     "linear",
     "max_pool2d",
@@ -57,3 +69,8 @@ __all__ = [
     "resolve_algorithm",
     "tanh",
 ]
+
+# A new op is a file here and is found; those above are named for editors and type checkers.
+for _file in iter_modules(__path__):
+    import_module(f"{__name__}.{_file.name}")
+globals().update({_op: get_op(_op) for _op in op_names()})

@@ -14,18 +14,16 @@ Source: docs/derivation.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.geometry.windows import check_image
-from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.layout import laid_out
-from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
-from cnnexp.ops.registry import Algorithm, get_algorithm, register
+from cnnexp.ops.registry import declare, get_algorithm
 
 __all__ = ["adaptive_avg_pool2d", "averaging_matrix", "forward", "grad_input"]
 
@@ -52,35 +50,7 @@ def grad_input(grad_output: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return rows.transpose(0, 1) @ grad_output @ columns
 
 
-class _AdaptiveAvgPool2dFunction(torch.autograd.Function):
-    generate_vmap_rule = True  # everything below is pure torch
-
-    @staticmethod
-    def forward(input: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        return owned(forward(widened(input), rows, columns).to(input.dtype))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[1:])
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if not ctx.needs_input_grad[0]:
-            return None, None, None
-        grad = grad_input(widened(grad_output), *ctx.saved_tensors)
-        return owned_gradients([grad.to(grad_output.dtype), None, None])
-
-
-class _WithTangents(_AdaptiveAvgPool2dFunction):
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _AdaptiveAvgPool2dFunction.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs[1:])
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        tangent = tangents[0]
-        return forward(widened(tangent), *ctx.saved_tensors).to(tangent.dtype)
+_pooled = differentiable(forward, input=grad_input, tangent="linear", widens="all")
 
 
 def _direct(input: Tensor, output_size: OutputSize) -> Tensor:
@@ -110,8 +80,7 @@ def _direct(input: Tensor, output_size: OutputSize) -> Tensor:
     rows, columns = (
         averaging_matrix(n, s, like) for n, s in zip(input.shape[-2:], size, strict=True)
     )
-    function = _WithTangents if in_forward_mode() else _AdaptiveAvgPool2dFunction
-    return laid_out(function.apply(input, rows, columns), input)
+    return laid_out(_pooled(input, rows, columns), input)
 
 
 def adaptive_avg_pool2d(
@@ -132,24 +101,19 @@ def adaptive_avg_pool2d(
             (as torch).
         TypeError: A size is no int (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> ops.adaptive_avg_pool2d(torch.arange(6.0).view(1, 2, 3), (1, 2)).tolist()
+        [[[2.0, 3.0]]]
     """
     return get_algorithm("adaptive_avg_pool2d", algorithm)(input, output_size)
 
 
-register(
-    Algorithm(
-        op="adaptive_avg_pool2d",
-        name="direct",
-        function=_direct,
-        summary="averaging as two matrix products, the gradient by their transposes",
-    )
-)
-register(
-    Algorithm(
-        op="adaptive_avg_pool2d",
-        name="native",
-        function=F.adaptive_avg_pool2d,
-        summary="torch.nn.functional.adaptive_avg_pool2d and torch's autograd, the baseline",
-        dtypes=(),
-    )
+declare(
+    adaptive_avg_pool2d,
+    native=F.adaptive_avg_pool2d,
+    direct=_direct,
+    summary="averaging as two matrix products, the gradient by their transposes",
 )

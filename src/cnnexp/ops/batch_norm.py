@@ -19,20 +19,28 @@ Covariate Shift" (2015), section 3; docs/derivation.md.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.layout import laid_out
-from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
-from cnnexp.ops.registry import Algorithm, get_algorithm, register
+from cnnexp.ops.registry import declare, get_algorithm
 from cnnexp.ops.torch_internals import in_torch_func
 
-__all__ = ["batch_norm", "forward", "grad_input", "grad_weight", "statistics"]
+__all__ = [
+    "batch_norm",
+    "forward",
+    "grad_bias",
+    "grad_input",
+    "grad_input_in_evaluation",
+    "grad_weight",
+    "normalised",
+    "scale",
+    "statistics",
+]
 
 
 def _summed(input: Tensor) -> list[int]:
@@ -51,122 +59,122 @@ def statistics(input: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
+def scale(variance: Tensor, eps: float) -> Tensor:
+    """R from σ²: (C,)."""
+    return (variance + eps).rsqrt()
+
+
+def normalised(input: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """x̂ from x: (N, C, …), μ and r: (C,)."""
+    return (input - _along(mean, input)) * _along(scale, input)
+
+
 def forward(
-    input: Tensor, mean: Tensor, scale: Tensor, weight: Tensor | None, bias: Tensor | None
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
 ) -> Tensor:
-    """Y from x: (N, C, …), μ, r, γ and β: (C,)."""
-    factor = scale if weight is None else scale * weight
+    """Y from x: (N, C, …), γ, β, μ and σ²: (C,)."""
+    factor = _times(scale(variance, eps), weight)
     shifted = (input - _along(mean, input)) * _along(factor, input)
     return shifted if bias is None else shifted + _along(bias, input)
 
 
 def grad_input(
-    grad_output: Tensor, centred: Tensor, scale: Tensor, weight: Tensor | None, training: bool
+    grad_output: Tensor, centred: Tensor, scale: Tensor, weight: Tensor | None
 ) -> Tensor:
-    """∂L/∂x from ∂L/∂y, x̂: (N, C, …), r and γ: (C,)."""
-    factor = _along(scale if weight is None else scale * weight, centred)
-    if not training:
-        return grad_output * factor
+    """∂L/∂x in training from ∂L/∂y, x̂: (N, C, …), r and γ: (C,)."""
     dims = _summed(centred)
     shift = grad_output.mean(dims, keepdim=True)
     stretch = (grad_output * centred).mean(dims, keepdim=True)
-    return factor * (grad_output - shift - centred * stretch)
+    return _along(_times(scale, weight), centred) * (grad_output - shift - centred * stretch)
+
+
+def grad_input_in_evaluation(grad_output: Tensor, scale: Tensor, weight: Tensor | None) -> Tensor:
+    """∂L/∂x in evaluation from ∂L/∂y: (N, C, …), r and γ: (C,)."""
+    return grad_output * _along(_times(scale, weight), grad_output)
 
 
 def grad_weight(grad_output: Tensor, centred: Tensor, per_sample: bool = False) -> Tensor:
     """∂L/∂γ from ∂L/∂y and x̂: (N, C, …) → (C,), with ``per_sample`` (N, C)."""
-    dims = _summed(centred)[1:] if per_sample else _summed(centred)
-    product = grad_output * centred
-    return product.sum(dims) if dims else product
+    return grad_bias(grad_output * centred, per_sample)
 
 
-class _BatchNormFunction(torch.autograd.Function):
-    """(x, γ, β, μ, σ², ε, training) → y.
-
-    In training μ and σ² are those of x; they are worked out again in the backward, so that it can
-    itself be differentiated.
-    """
-
-    generate_vmap_rule = True  # everything below is pure torch
-
-    @staticmethod
-    def forward(
-        input: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        mean: Tensor,
-        variance: Tensor,
-        eps: float,
-        training: bool,
-    ) -> Tensor:
-        weight, bias = (None if t is None else widened(t) for t in (weight, bias))
-        output = forward(widened(input), mean, (variance + eps).rsqrt(), weight, bias)
-        return owned(output.to(input.dtype))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        input, weight, _, mean, variance, ctx.eps, ctx.training = inputs
-        constants = (None, None) if ctx.training else (mean, variance)
-        ctx.save_for_backward(input, weight, *constants)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        # read once: under torch.utils.checkpoint each reading would compute the forward again
-        input, weight, mean, variance = ctx.saved_tensors
-        x, grad = widened(input), widened(grad_output)
-        if ctx.training:
-            mean, variance = statistics(x)
-        scale = (variance + ctx.eps).rsqrt()
-        centred = (x - _along(mean, x)) * _along(scale, x)
-        grads: list[Tensor | None] = [None] * 7
-        if ctx.needs_input_grad[0]:
-            wide = None if weight is None else widened(weight)
-            grads[0] = grad_input(grad, centred, scale, wide, ctx.training).to(input.dtype)
-        if ctx.needs_input_grad[1]:
-            assert weight is not None  # it needs a gradient
-            grads[1] = grad_weight(grad, centred).to(weight.dtype)
-        if ctx.needs_input_grad[2]:
-            # β has the dtype of γ
-            grads[2] = grad.sum(_summed(x)).to(grad.dtype if weight is None else weight.dtype)
-        return owned_gradients(grads)
+def grad_bias(grad_output: Tensor, per_sample: bool = False) -> Tensor:
+    """∂L/∂β from ∂L/∂y: (N, C, …) → (C,), with ``per_sample`` (N, C)."""
+    dims = _summed(grad_output)[1 if per_sample else 0 :]
+    return grad_output.sum(dims) if dims else grad_output
 
 
-class _WithTangents(_BatchNormFunction):
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _BatchNormFunction.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(inputs[0], inputs[1], *((None, None) if ctx.training else inputs[3:5]))
+def _times(scale: Tensor, weight: Tensor | None) -> Tensor:
+    return scale if weight is None else scale * weight
 
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        input_tangent, weight_tangent, bias_tangent = tangents[:3]
-        input, weight, mean, variance = ctx.saved_tensors
-        x = widened(input)
-        if ctx.training:
-            mean, variance = statistics(x)
-        scale = (variance + ctx.eps).rsqrt()
-        centred = (x - _along(mean, x)) * _along(scale, x)
-        tangent = torch.zeros_like(x)
-        if input_tangent is not None:  # the Jacobian of x → y is symmetric
-            tangent = tangent + grad_input(
-                widened(input_tangent), centred, scale, weight, ctx.training
-            )
-        if weight_tangent is not None:
-            tangent = tangent + centred * _along(weight_tangent, x)
-        if bias_tangent is not None:
-            tangent = tangent + _along(bias_tangent, x)
-        return tangent.to(input.dtype)
+
+def tangent(
+    input_tangent: Tensor | None,
+    weight_tangent: Tensor | None,
+    bias_tangent: Tensor | None,
+    centred: Tensor,
+    scale: Tensor,
+    weight: Tensor | None,
+) -> Tensor:
+    """The tangent of y in training: the Jacobian of x → y is symmetric, that of γ and β x̂ and 1."""
+    moved = torch.zeros_like(centred)
+    if input_tangent is not None:
+        moved = moved + grad_input(input_tangent, centred, scale, weight)
+    if weight_tangent is not None:
+        moved = moved + centred * _along(weight_tangent, centred)
+    return moved if bias_tangent is None else moved + _along(bias_tangent, centred)
+
+
+def tangent_in_evaluation(
+    input_tangent: Tensor | None,
+    weight_tangent: Tensor | None,
+    bias_tangent: Tensor | None,
+    centred: Tensor,
+    scale: Tensor,
+    weight: Tensor | None,
+) -> Tensor:
+    """The tangent of y in evaluation."""
+    moved = tangent(None, weight_tangent, bias_tangent, centred, scale, weight)
+    if input_tangent is None:
+        return moved
+    return moved + grad_input_in_evaluation(input_tangent, scale, weight)
+
+
+_in_training = differentiable(
+    forward,
+    input=grad_input,
+    weight=grad_weight,
+    bias=grad_bias,
+    # μ and σ² are worked out again in the backward, so that it can itself be differentiated
+    shared={("mean", "variance"): statistics, "scale": scale, "centred": normalised},
+    tangent=tangent,
+    widens="all",
+)
+_in_evaluation = differentiable(
+    forward,
+    input=grad_input_in_evaluation,
+    weight=grad_weight,
+    bias=grad_bias,
+    shared={"scale": scale, "centred": normalised},
+    tangent=tangent_in_evaluation,
+    widens="all",
+)
 
 
 def _direct(
     input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
 ) -> Tensor:
     _check(input, running_mean, running_var, weight, bias, training)
     if training and eps <= 0:
@@ -186,9 +194,8 @@ def _direct(
         assert running_var is not None
         # copies: a training step may move them before the backward
         mean, variance = running_mean.clone(), running_var.clone()
-    function = _WithTangents if in_forward_mode() else _BatchNormFunction
-    output = function.apply(input, weight, bias, mean, variance, eps, training)
-    return laid_out(output, input)
+    function = _in_training if training else _in_evaluation
+    return laid_out(function(input, weight, bias, mean, variance, eps), input)
 
 
 def _move(
@@ -283,26 +290,29 @@ def batch_norm(
         RuntimeError: Shapes do not fit together, or running statistics are missing (as torch).
         ValueError: Training on one value a channel or with ``eps`` ≤ 0 (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.tensor([[1.0], [3.0]], requires_grad=True)
+        >>> mean, variance = torch.zeros(1), torch.ones(1)
+        >>> y = ops.batch_norm(x, mean, variance, training=True)
+        >>> y.detach().round().tolist()
+        [[-1.0], [1.0]]
+        >>> mean, variance  # a tenth of the way to the batch's
+        (tensor([0.2000]), tensor([1.1000]))
+        >>> y.sum().backward()
+        >>> x.grad.tolist()  # to shift all inputs shifts no output
+        [[0.0], [0.0]]
     """
     return get_algorithm("batch_norm", algorithm)(
         input, running_mean, running_var, weight, bias, training, momentum, eps
     )
 
 
-register(
-    Algorithm(
-        op="batch_norm",
-        name="direct",
-        function=_direct,
-        summary="the gradient less its mean and its projection on the normalised input",
-    )
-)
-register(
-    Algorithm(
-        op="batch_norm",
-        name="native",
-        function=F.batch_norm,
-        summary="torch.nn.functional.batch_norm and torch's autograd, the baseline",
-        dtypes=(),
-    )
+declare(
+    batch_norm,
+    native=F.batch_norm,
+    direct=_direct,
+    summary="the gradient less its mean and its projection on the normalised input",
 )

@@ -19,21 +19,19 @@ Architecture for Computer Vision" (2016), section 7, for label smoothing.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.ops.autocast import autocast_dtype
+from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.classes import check_dtypes, check_target
-from cnnexp.ops.forward_mode import in_forward_mode
-from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
-from cnnexp.ops.registry import Algorithm, get_algorithm, register
+from cnnexp.ops.registry import declare, get_algorithm
 from cnnexp.ops.torch_internals import in_torch_func
 
-__all__ = ["cross_entropy", "forward", "grad_input", "grad_target"]
+__all__ = ["cross_entropy", "forward", "grad_input", "grad_target", "tangent"]
 
 
 def forward(logits: Tensor, target: Tensor) -> Tensor:
@@ -53,56 +51,31 @@ def grad_target(grad_output: Tensor, logits: Tensor) -> Tensor:
     return -grad_output.unsqueeze(1) * logits.log_softmax(1)
 
 
-class _CrossEntropyFunction(torch.autograd.Function):
-    generate_vmap_rule = True  # everything below is pure torch
-
-    @staticmethod
-    def forward(logits: Tensor, target: Tensor) -> Tensor:
-        return owned(forward(logits, target))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        logits, target = ctx.saved_tensors
-        return owned_gradients(
-            [
-                grad_input(grad_output, logits, target) if ctx.needs_input_grad[0] else None,
-                grad_target(grad_output, logits) if ctx.needs_input_grad[1] else None,
-            ]
-        )
+def tangent(
+    logits_tangent: Tensor | None, target_tangent: Tensor | None, logits: Tensor, target: Tensor
+) -> Tensor:
+    """The tangent of each L: (N, …), the sum of its gradients times the tangents of its z and q."""
+    ones = torch.ones_like(logits.select(1, 0))
+    moved = torch.zeros_like(ones)
+    if logits_tangent is not None:
+        moved = moved + (grad_input(ones, logits, target) * logits_tangent).sum(1)
+    if target_tangent is not None:
+        moved = moved + (grad_target(ones, logits) * target_tangent).sum(1)
+    return moved
 
 
-class _WithTangents(_CrossEntropyFunction):
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _CrossEntropyFunction.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        logits_tangent, target_tangent = tangents
-        logits, target = ctx.saved_tensors
-        ones = torch.ones_like(logits.select(1, 0))
-        tangent = torch.zeros_like(ones)
-        if logits_tangent is not None:
-            tangent = tangent + (grad_input(ones, logits, target) * logits_tangent).sum(1)
-        if target_tangent is not None:
-            tangent = tangent + (grad_target(ones, logits) * target_tangent).sum(1)
-        return tangent
+_losses = differentiable(forward, logits=grad_input, target=grad_target, tangent=tangent)
 
 
 def _direct(
     input: Tensor,
     target: Tensor,
-    weight: Tensor | None = None,
-    size_average: bool | None = None,
-    ignore_index: int = -100,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
+    weight: Tensor | None,
+    size_average: bool | None,
+    ignore_index: int,
+    reduce: bool | None,
+    reduction: str,
+    label_smoothing: float,
 ) -> Tensor:
     if size_average is not None or reduce is not None:  # the old names, as torch translates them
         kept = reduce is False
@@ -129,8 +102,7 @@ def _direct(
         mass, total = _smooth(target.to(logits.dtype), weight, label_smoothing), None
     else:
         mass, total = _one_hot(logits, target.long(), weight, ignore_index, label_smoothing)
-    function = _WithTangents if in_forward_mode() else _CrossEntropyFunction
-    losses = function.apply(logits, mass)
+    losses = _losses(logits, mass)
     if reduction == "none":
         return (losses.squeeze(0) if input.dim() == 1 else losses).to(dtype)
     summed = losses.sum()
@@ -208,26 +180,23 @@ def cross_entropy(
         RuntimeError, ValueError: Shapes, dtypes or ranges do not fit together (as torch).
         IndexError: A class is none of 0 … C − 1 (as torch; found on CPU).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> logits = torch.zeros(1, 4, requires_grad=True)
+        >>> ops.cross_entropy(logits, torch.tensor([2])).backward()
+        >>> logits.grad.tolist()  # p − 1 at the class, p elsewhere
+        [[0.25, 0.25, -0.75, 0.25]]
     """
     return get_algorithm("cross_entropy", algorithm)(
         input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
     )
 
 
-register(
-    Algorithm(
-        op="cross_entropy",
-        name="direct",
-        function=_direct,
-        summary="softmax and logarithm together: softmax minus target",
-    )
-)
-register(
-    Algorithm(
-        op="cross_entropy",
-        name="native",
-        function=F.cross_entropy,
-        summary="torch.nn.functional.cross_entropy and torch's autograd, the baseline",
-        dtypes=(),
-    )
+declare(
+    cross_entropy,
+    native=F.cross_entropy,
+    direct=_direct,
+    summary="softmax and logarithm together: softmax minus target",
 )

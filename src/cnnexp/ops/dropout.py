@@ -12,15 +12,12 @@ Neural Networks from Overfitting" (2014), section 4; scaled in training, as is u
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnexp.ops.forward_mode import in_forward_mode, transformed
-from cnnexp.ops.ownership import owned, owned_gradients
-from cnnexp.ops.registry import Algorithm, get_algorithm, register
+from cnnexp.ops.autograd import differentiable, in_place
+from cnnexp.ops.registry import declare, get_algorithm
 from cnnexp.ops.torch_internals import in_torch_func
 
 __all__ = ["dropout", "forward", "grad_input", "write"]
@@ -43,62 +40,16 @@ def grad_input(grad_output: Tensor, mask: Tensor, p: float) -> Tensor:
     return forward(grad_output, mask, p)
 
 
-class _DropoutFunction(torch.autograd.Function):
-    generate_vmap_rule = True  # everything below is pure torch
-
-    @staticmethod
-    def forward(input: Tensor, mask: Tensor, p: float) -> Tensor:
-        return owned(forward(input, mask, p))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, mask, ctx.p = inputs
-        ctx.save_for_backward(mask)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if not ctx.needs_input_grad[0]:
-            return None, None, None
-        (mask,) = ctx.saved_tensors
-        return owned_gradients([grad_input(grad_output, mask, ctx.p), None, None])
+_apart = differentiable(forward, input=grad_input, tangent="linear")
+_within = in_place(write, _apart, input=grad_input)
 
 
-class _InplaceDropoutFunction(_DropoutFunction):
-    @staticmethod
-    def forward(input: Tensor, mask: Tensor, p: float) -> Tensor:
-        return write(input, mask, p)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _DropoutFunction.setup_context(ctx, inputs, output)
-        ctx.mark_dirty(inputs[0])
-
-
-class _DropoutWithTangents(_DropoutFunction):
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _DropoutFunction.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(inputs[1])
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        (mask,) = ctx.saved_tensors
-        return forward(tangents[0], mask, ctx.p)
-
-
-def _direct(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def _direct(input: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
     if not 0 <= p <= 1:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0 or input.numel() == 0:
         return input  # itself (as torch)
-    mask = _mask(input, p)
-    if inplace and not transformed():
-        if not (torch.is_grad_enabled() and input.requires_grad):
-            return write(input, mask, p)
-        return _InplaceDropoutFunction.apply(input, mask, p)
-    function = _DropoutWithTangents if in_forward_mode() else _DropoutFunction
-    output = function.apply(input, mask, p)
-    return input.copy_(output) if inplace else output
+    return (_within if inplace else _apart)(input, _mask(input, p), p)
 
 
 def _mask(input: Tensor, p: float) -> Tensor:
@@ -134,24 +85,24 @@ def dropout(
         ValueError: ``p`` is out of range (as torch).
         RuntimeError: ``inplace`` on a leaf that requires a gradient (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.ones(1000, requires_grad=True)
+        >>> y = ops.dropout(x, 0.5)
+        >>> sorted(set(y.tolist()))  # what is kept is scaled, so that the mean stays
+        [0.0, 2.0]
+        >>> y.sum().backward()
+        >>> torch.equal(x.grad, y)
+        True
     """
     return get_algorithm("dropout", algorithm)(input, p, training, inplace)
 
 
-register(
-    Algorithm(
-        op="dropout",
-        name="direct",
-        function=_direct,
-        summary="the gradient through the mask, one byte an element kept",
-    )
-)
-register(
-    Algorithm(
-        op="dropout",
-        name="native",
-        function=F.dropout,
-        summary="torch.nn.functional.dropout and torch's autograd, the baseline",
-        dtypes=(),
-    )
+declare(
+    dropout,
+    native=F.dropout,
+    direct=_direct,
+    summary="the gradient through the mask, one byte an element kept",
 )

@@ -18,12 +18,10 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnexp.ops.pointwise import make_pointwise
-from cnnexp.ops.precision import widened
-from cnnexp.ops.registry import Algorithm, get_algorithm, register
+from cnnexp.ops.autograd import differentiable
+from cnnexp.ops.registry import declare, get_algorithm
 
 __all__ = ["forward", "gelu", "grad_input"]
-
 
 _CUBIC = 0.044715
 
@@ -35,7 +33,7 @@ def forward(input: Tensor, approximate: str) -> Tensor:
 
 def grad_input(grad_output: Tensor, input: Tensor, approximate: str) -> Tensor:
     """∂L/∂x from ∂L/∂y and x."""
-    x, grad = widened(input), widened(grad_output)
+    x = input
     if approximate == "tanh":
         scale = math.sqrt(2 / math.pi)
         t = (scale * (x + _CUBIC * x**3)).tanh()
@@ -44,14 +42,11 @@ def grad_input(grad_output: Tensor, input: Tensor, approximate: str) -> Tensor:
     else:
         distribution = 0.5 * (1 + (x * math.sqrt(0.5)).erf())
         slope = distribution + x * (-0.5 * x * x).exp() / math.sqrt(2 * math.pi)
-    return (grad * slope).to(grad_output.dtype)
+    return grad_output * slope
 
 
-_pointwise = make_pointwise(forward, grad_input, keeps="input")
-
-
-def _direct(input: Tensor, approximate: str = "none") -> Tensor:
-    return _pointwise(input, approximate)
+def _native(input: Tensor, approximate: str = "none") -> Tensor:
+    return F.gelu(input, approximate=approximate)  # which takes it by keyword alone
 
 
 def gelu(input: Tensor, approximate: str = "none", *, algorithm: str = "direct") -> Tensor:
@@ -68,24 +63,21 @@ def gelu(input: Tensor, approximate: str = "none", *, algorithm: str = "direct")
     Raises:
         RuntimeError: ``approximate`` is something else (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.tensor([0.0, 10.0], requires_grad=True)
+        >>> ops.gelu(x).sum().backward()
+        >>> x.grad.tolist()
+        [0.5, 1.0]
     """
-    return get_algorithm("gelu", algorithm)(input, approximate=approximate)
+    return get_algorithm("gelu", algorithm)(input, approximate)
 
 
-register(
-    Algorithm(
-        op="gelu",
-        name="direct",
-        function=_direct,
-        summary="the derivative Φ(x) + x·φ(x) from the input",
-    )
-)
-register(
-    Algorithm(
-        op="gelu",
-        name="native",
-        function=F.gelu,
-        summary="torch.nn.functional.gelu and torch's autograd, the baseline",
-        dtypes=(),
-    )
+declare(
+    gelu,
+    native=_native,
+    direct=differentiable(forward, input=grad_input, tangent="diagonal", widens="gradients"),
+    summary="the derivative Φ(x) + x·φ(x) from the input",
 )

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnexp.ops.pointwise import make_inplace, make_pointwise
-from cnnexp.ops.registry import Algorithm, get_algorithm, register
+from cnnexp.ops.autograd import differentiable, in_place
+from cnnexp.ops.registry import declare, get_algorithm
 
-__all__ = ["forward", "grad_input", "leaky_relu"]
+__all__ = ["forward", "grad_input", "grad_input_from_output", "leaky_relu", "write"]
 
 
 def forward(input: Tensor, negative_slope: float) -> Tensor:
@@ -24,12 +24,17 @@ def forward(input: Tensor, negative_slope: float) -> Tensor:
     return torch.where(input > 0, input, input * negative_slope)
 
 
+def write(input: Tensor, negative_slope: float) -> Tensor:
+    """:func:`forward` in place."""
+    return F.leaky_relu_(input, negative_slope)
+
+
 def grad_input(grad_output: Tensor, input: Tensor, negative_slope: float) -> Tensor:
     """∂L/∂x from ∂L/∂y and x."""
     return torch.where(input > 0, grad_output, grad_output * negative_slope)
 
 
-def _grad_from_output(grad_output: Tensor, output: Tensor, negative_slope: float) -> Tensor:
+def grad_input_from_output(grad_output: Tensor, output: Tensor, negative_slope: float) -> Tensor:
     """∂L/∂x from ∂L/∂y and y, which has the sign of x for a ≥ 0 alone."""
     if negative_slope < 0:
         raise RuntimeError(
@@ -39,12 +44,16 @@ def _grad_from_output(grad_output: Tensor, output: Tensor, negative_slope: float
     return grad_input(grad_output, output, negative_slope)
 
 
-_pointwise = make_pointwise(forward, grad_input, keeps="input")
-_inplace = make_inplace(forward, F.leaky_relu_, _grad_from_output)
+_apart = differentiable(forward, input=grad_input, tangent="diagonal")
+_within = in_place(
+    write,
+    differentiable(forward, input=grad_input_from_output, tangent="diagonal"),
+    input=grad_input_from_output,
+)
 
 
-def _direct(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    return (_inplace if inplace else _pointwise)(input, negative_slope)
+def _direct(input: Tensor, negative_slope: float, inplace: bool) -> Tensor:
+    return (_within if inplace else _apart)(input, negative_slope)
 
 
 def leaky_relu(
@@ -65,24 +74,21 @@ def leaky_relu(
         RuntimeError: ``inplace`` on a leaf that requires a gradient, or, in the backward, with a
             negative slope (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.tensor([-1.0, 2.0], requires_grad=True)
+        >>> ops.leaky_relu(x, 0.25).sum().backward()
+        >>> x.grad.tolist()
+        [0.25, 1.0]
     """
     return get_algorithm("leaky_relu", algorithm)(input, negative_slope, inplace)
 
 
-register(
-    Algorithm(
-        op="leaky_relu",
-        name="direct",
-        function=_direct,
-        summary="the gradient, times the slope where the input is negative",
-    )
-)
-register(
-    Algorithm(
-        op="leaky_relu",
-        name="native",
-        function=F.leaky_relu,
-        summary="torch.nn.functional.leaky_relu and torch's autograd, the baseline",
-        dtypes=(),
-    )
+declare(
+    leaky_relu,
+    native=F.leaky_relu,
+    direct=_direct,
+    summary="the gradient, times the slope where the input is negative",
 )

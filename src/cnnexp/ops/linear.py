@@ -14,16 +14,13 @@ Source: docs/derivation.md; Goodfellow, "Efficient Per-Example Gradient Computat
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.ops.autocast import cast_for_autocast
-from cnnexp.ops.forward_mode import in_forward_mode
-from cnnexp.ops.ownership import owned, owned_gradients
-from cnnexp.ops.registry import Algorithm, get_algorithm, register
+from cnnexp.ops.autograd import differentiable
+from cnnexp.ops.registry import declare, get_algorithm
 
 __all__ = ["forward", "grad_bias", "grad_input", "grad_weight", "linear"]
 
@@ -55,57 +52,17 @@ def grad_bias(grad_output: Tensor, per_sample: bool = False) -> Tensor:
     return grad_output.sum(summed) if summed else grad_output.clone()
 
 
-class _LinearFunction(torch.autograd.Function):
-    generate_vmap_rule = True  # everything below is pure torch
-
-    @staticmethod
-    def forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return owned(forward(input, weight, bias))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        input, weight, _ = inputs
-        needs_input, needs_weight, _ = ctx.needs_input_grad
-        ctx.save_for_backward(input if needs_weight else None, weight if needs_input else None)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        input, weight = ctx.saved_tensors
-        needs_input, needs_weight, needs_bias = ctx.needs_input_grad
-        return owned_gradients(
-            [
-                grad_input(grad_output, weight) if needs_input else None,
-                grad_weight(grad_output, input) if needs_weight else None,
-                grad_bias(grad_output) if needs_bias else None,
-            ]
-        )
+_linear = differentiable(
+    forward, input=grad_input, weight=grad_weight, bias=grad_bias, tangent="linear"
+)
 
 
-class _LinearWithTangents(_LinearFunction):
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _LinearFunction.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs[:2])
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        input_tangent, weight_tangent, bias_tangent = tangents
-        input, weight = ctx.saved_tensors
-        tangent = input.new_zeros(*input.shape[:-1], weight.size(0))
-        if input_tangent is not None:
-            tangent = tangent + forward(input_tangent, weight, None)
-        if weight_tangent is not None:
-            tangent = tangent + forward(input, weight_tangent, None)
-        return tangent if bias_tangent is None else tangent + bias_tangent
-
-
-def _direct(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _direct(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     input, weight, bias = cast_for_autocast(input, weight, bias)
     _check(input, weight, bias)
-    function = _LinearWithTangents if in_forward_mode() else _LinearFunction
     if weight.dim() == 1:  # as torch: one output, whose dimension is left out
-        return function.apply(input, weight.unsqueeze(0), None).squeeze(-1)
-    return function.apply(input, weight, None if bias is None else bias.expand(weight.size(0)))
+        return _linear(input, weight.unsqueeze(0), None).squeeze(-1)
+    return _linear(input, weight, None if bias is None else bias.expand(weight.size(0)))
 
 
 def _check(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -145,24 +102,24 @@ def linear(
     Raises:
         RuntimeError: Shapes or dtypes do not fit together (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x, w = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]], requires_grad=True)
+        >>> y = ops.linear(x, w)
+        >>> y.tolist()
+        [[11.0]]
+        >>> y.sum().backward()
+        >>> w.grad.tolist()
+        [[1.0, 2.0]]
     """
     return get_algorithm("linear", algorithm)(input, weight, bias)
 
 
-register(
-    Algorithm(
-        op="linear",
-        name="direct",
-        function=_direct,
-        summary="gradients as two matrix products and a sum",
-    )
-)
-register(
-    Algorithm(
-        op="linear",
-        name="native",
-        function=F.linear,
-        summary="torch.nn.functional.linear and torch's autograd, the baseline",
-        dtypes=(),
-    )
+declare(
+    linear,
+    native=F.linear,
+    direct=_direct,
+    summary="gradients as two matrix products and a sum",
 )

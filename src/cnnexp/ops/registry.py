@@ -1,19 +1,21 @@
 """The registry of algorithms: which op can be computed in which ways.
 
-Each way is one frozen :class:`Algorithm`, entered by :func:`register` at the end of its own file
-and chosen by name. Tests and the ``backward`` config group read their lists from here, so that
-nothing that is registered goes untested.
+An op is entered by :func:`declare`, each way to compute it is one frozen :class:`Algorithm`, entered
+by :func:`register` at the end of its own file and chosen by name. Tests and the ``backward`` config
+group read their lists from here, so that nothing that is registered goes untested.
 """
 
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 __all__ = [
     "AUTO",
@@ -21,7 +23,10 @@ __all__ = [
     "UnknownAlgorithmError",
     "UnsupportedInputError",
     "algorithm_names",
+    "declare",
     "get_algorithm",
+    "get_op",
+    "is_activation",
     "op_names",
     "register",
     "resolve_algorithm",
@@ -48,7 +53,7 @@ class Algorithm:
     Attributes:
         op: Name of the op, for example ``"conv2d"``.
         name: Name of the algorithm, for example ``"im2col"``.
-        function: Callable with the signature of the op's twin in ``torch.nn.functional``.
+        function: Callable that takes all arguments of the op, by position.
         summary: One line for help texts and tables.
         devices: Device types that it runs on; empty means all.
         dtypes: Data types that it computes in; empty means all that torch has.
@@ -66,6 +71,8 @@ class Algorithm:
     def __call__(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Compute the op on ``input``; raises :class:`UnsupportedInputError` where it cannot.
 
+        What is left out of the other arguments has the op's defaults.
+
         Under ``torch.export`` and ``torch.jit.trace`` it is torch's own op: they record operators
         and derive the backward from them, so no hand-derived one can stand in what they make.
 
@@ -81,7 +88,9 @@ class Algorithm:
             if native and not input.is_floating_point() and not input.is_complex():
                 return self._by_torch(native.function, input, *args, **kwargs)
             raise UnsupportedInputError(self._refusal("dtype", input.dtype, self.dtypes))
-        return self.function(input, *args, **kwargs)
+        if kwargs or len(args) < _OTHERS.get(self.op, 0):
+            return self.function(input, *_others(self.op, input, args, kwargs))
+        return self.function(input, *args)
 
     def _by_torch(
         self, function: Callable[..., Any], input: torch.Tensor, *a: Any, **k: Any
@@ -109,6 +118,68 @@ _CHOOSER = "cnnexp.tuning.auto"  # above this layer: imported at the first ``aut
 
 _auto: list[Callable[[str], Algorithm]] = []
 _REGISTRY: dict[str, dict[str, Algorithm]] = {}
+_OPS: dict[str, Callable[..., Any]] = {}
+_OTHERS: dict[str, int] = {}  # how many arguments an op has beside the input
+
+
+def declare(
+    op: Callable[..., Any],
+    *,
+    native: Callable[..., Any] | None = None,
+    direct: Callable[..., Any] | None = None,
+    summary: str = "",
+) -> None:
+    """Enter ``op`` by its name; all that its ways have in common is read from its signature.
+
+    Args:
+        op: The public function, with ``algorithm`` as its one argument by keyword alone. It passes
+            all its other arguments to the algorithm, by position.
+        native: torch's own function, whose autograd is the baseline that ours is compared with; it
+            becomes the algorithm ``native``.
+        direct: Of an op with one formula, its algorithm ``direct``; that of an op with several ways
+            is entered with :func:`register`, like the others.
+        summary: One line on ``direct``.
+
+    Raises:
+        ValueError: There is an op of that name.
+    """
+    name = op.__name__
+    if name in _OPS:
+        raise ValueError(f"there is an op named '{name}' already; choose another name")
+    _OPS[name], _OTHERS[name] = op, len(inspect.signature(op).parameters) - 2
+    if native is not None:
+        about = f"{_named(native, name)} and torch's autograd, the baseline"
+        register(Algorithm(name, NATIVE, native, about, dtypes=()))
+    if direct is not None:
+        register(Algorithm(name, "direct", direct, summary))
+
+
+def _named(native: Callable[..., Any], op: str) -> str:
+    if native is getattr(torch, op, None) and native is not getattr(F, op, None):
+        return f"torch.{op}"
+    return f"torch.nn.functional.{op}" if hasattr(F, op) else f"{native.__module__}.{op}"
+
+
+def get_op(name: str) -> Callable[..., Any]:
+    """The public function of the op ``name``; raises :class:`UnknownAlgorithmError`."""
+    if name not in _OPS:
+        raise UnknownAlgorithmError(f"unknown op '{name}'; known: {', '.join(sorted(_OPS))}")
+    return _OPS[name]
+
+
+def is_activation(op: str) -> bool:
+    """Whether ``op`` can be called with nothing but a tensor, of any shape."""
+    parameters = inspect.signature(get_op(op)).parameters.values()
+    return sum(parameter.default is parameter.empty for parameter in parameters) == 1
+
+
+def _others(
+    op: str, input: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, ...]:
+    """All arguments of ``op`` beside the input, by position."""
+    bound = inspect.signature(_OPS[op]).bind(input, *args, **kwargs)
+    bound.apply_defaults()
+    return bound.args[1:]
 
 
 def register(algorithm: Algorithm) -> Algorithm:
@@ -126,7 +197,13 @@ def op_names() -> tuple[str, ...]:
 
 
 def algorithm_names(op: str) -> tuple[str, ...]:
-    """Names of the algorithms of ``op``, sorted; raises :class:`UnknownAlgorithmError`."""
+    """Names of the algorithms of ``op``, sorted; raises :class:`UnknownAlgorithmError`.
+
+    Examples:
+        >>> from cnnexp import ops
+        >>> ops.algorithm_names("conv2d")
+        ('direct', 'fft', 'im2col', 'native', 'reference')
+    """
     if op not in _REGISTRY:
         raise UnknownAlgorithmError(f"unknown op '{op}'; known: {', '.join(op_names())}")
     return tuple(sorted(_REGISTRY[op]))
@@ -137,6 +214,13 @@ def get_algorithm(op: str, name: str) -> Algorithm:
 
     Raises:
         UnknownAlgorithmError: With the known names.
+
+    Examples:
+        >>> from cnnexp import ops
+        >>> ops.get_algorithm("conv2d", "im2cool")
+        Traceback (most recent call last):
+            ...
+        cnnexp.ops.registry.UnknownAlgorithmError: unknown algorithm 'im2cool' for conv2d; known: ...
     """
     known = _REGISTRY.get(op, {})
     if name in known:
@@ -156,6 +240,11 @@ def resolve_algorithm(op: str, name: str) -> str:
 
     Raises:
         UnknownAlgorithmError: No op at all has an algorithm ``name``.
+
+    Examples:
+        >>> from cnnexp import ops
+        >>> ops.resolve_algorithm("conv2d", "im2col"), ops.resolve_algorithm("relu", "im2col")
+        ('im2col', 'direct')
     """
     if name in algorithm_names(op) or name == AUTO:
         return name

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnexp.ops.pointwise import make_inplace, make_pointwise
-from cnnexp.ops.registry import Algorithm, get_algorithm, register
+from cnnexp.ops.autograd import differentiable, in_place
+from cnnexp.ops.registry import declare, get_algorithm
 
-__all__ = ["forward", "grad_input", "relu"]
+__all__ = ["forward", "grad_input", "relu", "write"]
 
 
 def forward(input: Tensor) -> Tensor:
@@ -25,17 +25,22 @@ def forward(input: Tensor) -> Tensor:
     return input.clamp_min(0)
 
 
+def write(input: Tensor) -> Tensor:
+    """:func:`forward` in place."""
+    return input.clamp_min_(0)
+
+
 def grad_input(grad_output: Tensor, output: Tensor) -> Tensor:
     """∂L/∂x from ∂L/∂y and y."""
     return torch.where(output <= 0, 0, grad_output)
 
 
-_pointwise = make_pointwise(forward, grad_input, keeps="output")
-_inplace = make_inplace(forward, lambda input: input.clamp_min_(0), grad_input)
+_apart = differentiable(forward, input=grad_input, tangent="diagonal")
+_within = in_place(write, _apart, input=grad_input)
 
 
-def _direct(input: Tensor, inplace: bool = False) -> Tensor:
-    return _inplace(input) if inplace else _pointwise(input)
+def _direct(input: Tensor, inplace: bool) -> Tensor:
+    return _within(input) if inplace else _apart(input)
 
 
 def relu(input: Tensor, inplace: bool = False, *, algorithm: str = "direct") -> Tensor:
@@ -52,24 +57,16 @@ def relu(input: Tensor, inplace: bool = False, *, algorithm: str = "direct") -> 
     Raises:
         RuntimeError: ``inplace`` on a leaf that requires a gradient (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.tensor([-1.0, 0.0, 2.0], requires_grad=True)
+        >>> ops.relu(x).sum().backward()
+        >>> x.grad.tolist()
+        [0.0, 0.0, 1.0]
     """
     return get_algorithm("relu", algorithm)(input, inplace)
 
 
-register(
-    Algorithm(
-        op="relu",
-        name="direct",
-        function=_direct,
-        summary="the gradient where the output is positive",
-    )
-)
-register(
-    Algorithm(
-        op="relu",
-        name="native",
-        function=F.relu,
-        summary="torch.nn.functional.relu and torch's autograd, the baseline",
-        dtypes=(),
-    )
-)
+declare(relu, native=F.relu, direct=_direct, summary="the gradient where the output is positive")

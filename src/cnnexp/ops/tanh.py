@@ -12,9 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cnnexp.ops.pointwise import make_pointwise
-from cnnexp.ops.precision import widened
-from cnnexp.ops.registry import Algorithm, get_algorithm, register
+from cnnexp.ops.autograd import differentiable
+from cnnexp.ops.registry import declare, get_algorithm
 
 __all__ = ["forward", "grad_input", "tanh"]
 
@@ -26,11 +25,7 @@ def forward(input: Tensor) -> Tensor:
 
 def grad_input(grad_output: Tensor, output: Tensor) -> Tensor:
     """∂L/∂x from ∂L/∂y and y."""
-    y = widened(output)
-    return (widened(grad_output) * (1 - y * y)).to(grad_output.dtype)
-
-
-_direct = make_pointwise(forward, grad_input, keeps="output")
+    return grad_output * (1 - output * output)
 
 
 def tanh(input: Tensor, *, algorithm: str = "direct") -> Tensor:
@@ -45,24 +40,21 @@ def tanh(input: Tensor, *, algorithm: str = "direct") -> Tensor:
 
     Raises:
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.tensor([0.0, 50.0], requires_grad=True)
+        >>> ops.tanh(x).sum().backward()
+        >>> x.grad.tolist()
+        [1.0, 0.0]
     """
     return get_algorithm("tanh", algorithm)(input)
 
 
-register(
-    Algorithm(
-        op="tanh",
-        name="direct",
-        function=_direct,
-        summary="the derivative 1 − y² from the output",
-    )
-)
-register(
-    Algorithm(
-        op="tanh",
-        name="native",
-        function=torch.tanh,
-        summary="torch.tanh and torch's autograd, the baseline",
-        dtypes=(),
-    )
+declare(
+    tanh,
+    native=torch.tanh,
+    direct=differentiable(forward, input=grad_input, tangent="diagonal", widens="gradients"),
+    summary="the derivative 1 − y² from the output",
 )

@@ -17,6 +17,14 @@ def freeze(network: nn.Module, layers: Sequence[str]) -> None:
 
     Raises:
         ValueError: A name matches no parameter.
+
+    Examples:
+        >>> from torch import nn
+        >>> from cnnexp.optim import freeze
+        >>> network = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+        >>> freeze(network, ["0", "1.bias"])
+        >>> [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+        ['1.weight']
     """
     for layer in layers:
         for parameter in _of(network, layer, "parameters.frozen").values():
@@ -49,6 +57,13 @@ def param_groups(
 
     Raises:
         ValueError: A name matches no parameter, a factor is negative, or there is no ``lr`` to scale.
+
+    Examples:
+        >>> from torch import nn
+        >>> from cnnexp.optim import param_groups
+        >>> groups = param_groups(nn.Linear(4, 3))
+        >>> [(group["name"], group.get("weight_decay")) for group in groups]
+        [('network', None), ('network (no decay)', 0.0)]
     """
     scales = dict(lr_scale or {})
     for name, scale in scales.items():

@@ -45,6 +45,19 @@ def cosine(optimizer: Optimizer, total_steps: int, min_lr: float = 0.0) -> Cosin
 
     Source: Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts" (2017),
     equation 5, without restarts.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.optim import cosine
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = cosine(optimizer, total_steps=4)
+        >>> rates = []
+        >>> for _ in range(4):
+        ...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> rates
+        [1.0, 0.854, 0.5, 0.146]
     """
     _at_least_zero(min_lr=min_lr)
     return CosineAnnealingLR(optimizer, T_max=max(total_steps, 1), eta_min=min_lr)
@@ -59,6 +72,19 @@ def warmup_cosine(
         ValueError: ``warmup`` is not in [0, 1), or ``min_factor`` not in [0, 1].
 
     Source: Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.2, for the warm-up.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.optim import warmup_cosine
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = warmup_cosine(optimizer, total_steps=6, warmup=0.5)
+        >>> rates = []
+        >>> for _ in range(6):
+        ...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> rates
+        [0.333, 0.667, 1.0, 1.0, 0.5, 0.0]
     """
     _fractions(warmup=warmup, min_factor=min_factor)
     rise = _rise(total_steps, warmup)
@@ -79,6 +105,19 @@ def linear(
 
     Raises:
         ValueError: ``warmup`` is not in [0, 1), or ``min_factor`` not in [0, 1].
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.optim import linear
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = linear(optimizer, total_steps=5)
+        >>> rates = []
+        >>> for _ in range(5):
+        ...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> rates
+        [1.0, 0.75, 0.5, 0.25, 0.0]
     """
     _fractions(warmup=warmup, min_factor=min_factor)
     rise = _rise(total_steps, warmup)
@@ -108,6 +147,19 @@ def wsd(
 
     Source: Hu et al., "MiniCPM" (2024), section 4; Hägele et al., "Scaling Laws and
     Compute-Optimal Training Beyond Fixed Training Durations" (2024), for 1 − √s.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.optim import wsd
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = wsd(optimizer, total_steps=6, warmup=0.34, decay=0.5)
+        >>> rates = []
+        >>> for _ in range(6):
+        ...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> rates
+        [0.5, 1.0, 1.0, 1.0, 0.293, 0.0]
     """
     _fractions(warmup=warmup, decay=decay, min_factor=min_factor)
     if warmup + decay > 1:
@@ -131,6 +183,19 @@ def step(
 
     Raises:
         ValueError: ``every`` or ``gamma`` is not in (0, 1].
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.optim import step
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = step(optimizer, total_steps=4, every=0.5)
+        >>> rates = []
+        >>> for _ in range(4):
+        ...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> rates
+        [1.0, 1.0, 0.1, 0.1]
     """
     _fractions(every=every, gamma=gamma)
     if every == 0 or gamma == 0:
@@ -149,6 +214,19 @@ def multistep(
 
     Raises:
         ValueError: A milestone is not in [0, 1], they do not increase, or ``gamma`` is not in [0, 1].
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.optim import multistep
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = multistep(optimizer, total_steps=4)
+        >>> rates = []
+        >>> for _ in range(4):
+        ...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> rates
+        [1.0, 1.0, 0.1, 0.01]
     """
     _fractions(gamma=gamma, **{f"milestones[{i}]": m for i, m in enumerate(milestones)})
     if list(milestones) != sorted(set(milestones)):
@@ -181,6 +259,19 @@ def onecycle(
         ValueError: A range is violated.
 
     Source: Smith & Topin, "Super-Convergence" (2018).
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.optim import onecycle
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = onecycle(optimizer, total_steps=4, warmup=0.5)
+        >>> rates = []
+        >>> for _ in range(4):
+        ...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> rates
+        [0.04, 1.0, 0.5, 0.0]
     """
     _fractions(warmup=warmup)
     if min(div_factor, final_div_factor) < 1:
@@ -221,6 +312,16 @@ def plateau(
 
     Raises:
         ValueError: A range is violated.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.optim import plateau
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = plateau(optimizer, total_steps=0, patience=0)
+        >>> for accuracy in (0.5, 0.6, 0.6):
+        ...     schedule.step(accuracy)
+        >>> optimizer.param_groups[0]["lr"]
+        0.3
     """
     _fractions(factor=factor)
     _at_least_zero(patience=patience, threshold=threshold)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cnnexp.geometry.windows import WindowGeometry, as_pair
-from cnnexp.ops import Pool
+from cnnexp.ops import Pool, is_activation, op_names
 
 __all__ = ["CASES", "SMOOTH_CASES", "Case"]
 
@@ -185,7 +185,7 @@ def _cross_entropy(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
     return Case([logits], arguments | {"target": target})
 
 
-CASES: dict[str, Callable[..., Case]] = {
+_DRAWN: dict[str, Callable[..., Case]] = {
     "adaptive_avg_pool2d": _adaptive_avg_pool2d,
     "avg_pool2d": _avg_pool2d,
     "batch_norm": _batch_norm,
@@ -197,8 +197,6 @@ CASES: dict[str, Callable[..., Case]] = {
     "leaky_relu": _leaky_relu,
     "linear": _linear,
     "max_pool2d": _max_pool2d,
-    "relu": _pointwise,
-    "tanh": _pointwise,
 }
 
 
@@ -268,4 +266,22 @@ def _smooth(op: str) -> Callable[[Draw], Case]:
 
 
 _KINKED = ("leaky_relu", "max_pool2d", "relu")
-SMOOTH_CASES: dict[str, Callable[[Draw], Case]] = {op: _smooth(op) for op in CASES}
+
+
+class _ByOp(dict[str, Callable[..., Case]]):
+    """What draws a case, by the op; an op that is declared later, by a user, is found as well."""
+
+    def __init__(self, make: Callable[[str], Callable[..., Case]]) -> None:
+        super().__init__({op: make(op) for op in op_names()})
+        self._make = make
+
+    def __missing__(self, op: str) -> Callable[..., Case]:
+        return self._make(op)
+
+
+def _drawn(op: str) -> Callable[..., Case]:
+    return _pointwise if op not in _DRAWN and is_activation(op) else _DRAWN[op]
+
+
+CASES = _ByOp(_drawn)
+SMOOTH_CASES = _ByOp(_smooth)

@@ -1,4 +1,22 @@
-"""Prove a differentiable function: your own autograd Function or Module, or an op of cnnexp."""
+"""Prove a differentiable function: your own autograd Function or Module, or an op of cnnexp.
+
+Examples:
+    A gradient that lacks a factor is found.
+
+    >>> import torch
+    >>> import cnnexp
+    >>> class Square(torch.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.save_for_backward(x)
+    ...         return x * x
+    ...     @staticmethod
+    ...     def backward(ctx, grad_output):
+    ...         return grad_output * ctx.saved_tensors[0]  # the 2 is missing
+    >>> report = cnnexp.check(Square, [[torch.ones(2)]])
+    >>> bool(report), report.verdicts["first derivative"].state
+    (False, 'wrong')
+"""
 
 from __future__ import annotations
 
@@ -95,6 +113,12 @@ def check(
 
     Returns:
         A :class:`Report`, true if nothing is wrong; printed, it shows all verdicts.
+
+    Examples:
+        >>> import torch
+        >>> import cnnexp
+        >>> bool(cnnexp.check(torch.nn.functional.softplus, [[torch.randn(3, 4)]]))
+        True
     """
     aspects = dtype_and_shape, first_derivative, second_derivative, batched, deterministic
     options = Options(*aspects, inputs_unchanged, strict, elements)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp import ops
+from cnnexp.ops.registry import NATIVE
 
 __all__ = ["TWINS", "called"]
 
@@ -42,10 +43,9 @@ def _batch_norm(
 
 
 TWINS: dict[str, Callable[..., Any]] = {
-    **{op: getattr(F, op) for op in ops.op_names() if hasattr(F, op)},
+    **{op: ops.get_algorithm(op, NATIVE).function for op in ops.op_names()},
     "batch_norm": _batch_norm,
     "conv_relu_pool": _conv_relu_pool,
-    "tanh": torch.tanh,
 }
 
 
@@ -62,9 +62,10 @@ def called(op: str, algorithm: str | None) -> Callable[..., Any]:
     are the same in every call.
     """
     if algorithm is None:
-        function = TWINS[op]
+        # an op declared later, by a user, is not in the table
+        function = TWINS.get(op) or ops.get_algorithm(op, NATIVE).function
     else:
-        ours = _ours_batch_norm if op == "batch_norm" else getattr(ops, op)
+        ours = _ours_batch_norm if op == "batch_norm" else ops.get_op(op)
 
         def function(*tensors: Tensor, **arguments: Any) -> Any:
             return ours(*tensors, **arguments, algorithm=algorithm)

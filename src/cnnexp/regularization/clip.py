@@ -27,6 +27,15 @@ class Clip(Regularizer):
 
     Source: Pascanu, Mikolov & Bengio, "On the difficulty of training Recurrent Neural Networks" (2013),
     for the norm.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import Clip
+        >>> weight = torch.nn.Parameter(torch.zeros(2))
+        >>> weight.grad = torch.tensor([3.0, 4.0])
+        >>> Clip(value=2.0).gradients([weight])
+        >>> weight.grad.tolist()
+        [2.0, 2.0]
     """
 
     name = "clip"
@@ -74,6 +83,15 @@ def clip_units(parameters: Iterable[nn.Parameter], ratio: float, eps: float = 1e
 
     Source: Brock, De, Smith & Simonyan, "High-Performance Large-Scale Image Recognition Without
     Normalization" (2021), equation 3.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import clip_units
+        >>> weight = torch.nn.Parameter(torch.tensor([[0.0, 2.0]]))
+        >>> weight.grad = torch.tensor([[6.0, 8.0]])
+        >>> clip_units([weight], 0.5)
+        >>> weight.grad.norm().item()  # half of the weights' norm
+        1.0
     """
     if ratio <= 0 or eps <= 0:
         raise ValueError(

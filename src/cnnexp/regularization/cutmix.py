@@ -29,6 +29,14 @@ class CutMix(Regularizer):
 
     Source: Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with
     Localizable Features" (2019), section 3.1.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import CutMix
+        >>> images, others = torch.zeros(2, 1, 8, 8), torch.ones(2, 1, 8, 8)
+        >>> mixed, share = CutMix(1.0).mix(images, others, torch.Generator().manual_seed(0))
+        >>> abs(mixed.mean().item() - (1 - share)) < 1e-6  # the share is that of the areas
+        True
     """
 
     name = "cutmix"

@@ -27,6 +27,14 @@ class ElasticNet(Regularizer):
 
     Source: Zou & Hastie, "Regularization and variable selection via the elastic net" (2005), with
     the factors as scikit-learn has them.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import ElasticNet
+        >>> layer = torch.nn.Linear(2, 1)
+        >>> layer.weight.data = torch.tensor([[3.0, -1.0]])
+        >>> ElasticNet(1.0, l1_ratio=0.5).penalty(layer).item()  # ½ · 4 + ½ · 5
+        4.5
     """
 
     name = "elastic_net"

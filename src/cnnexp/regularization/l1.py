@@ -15,7 +15,14 @@ __all__ = ["L1", "l1_penalty"]
 
 
 def l1_penalty(weights: Iterable[Tensor]) -> Tensor:
-    """Σ |w| over all elements of ``weights``; its gradient is sign(w), 0 at 0. 0 for no weights."""
+    """Σ |w| over all elements of ``weights``; its gradient is sign(w), 0 at 0. 0 for no weights.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import l1_penalty
+        >>> l1_penalty([torch.tensor([3.0, -1.0])]).item()
+        4.0
+    """
     sums = [weight.abs().sum() for weight in weights]
     return torch.stack(sums).sum() if sums else torch.zeros(())
 
@@ -34,6 +41,14 @@ class L1(Regularizer):
 
     Source: Tibshirani, "Regression Shrinkage and Selection via the Lasso" (1996); Goodfellow,
     Bengio & Courville, "Deep Learning" (2016), section 7.1.2.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import L1
+        >>> layer = torch.nn.Linear(2, 1)
+        >>> layer.weight.data = torch.tensor([[3.0, -1.0]])
+        >>> L1(0.5).penalty(layer).item()  # 0.5 · (3 + 1)
+        2.0
     """
 
     name = "l1"

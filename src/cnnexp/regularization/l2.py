@@ -15,7 +15,14 @@ __all__ = ["L2", "l2_penalty"]
 
 
 def l2_penalty(weights: Iterable[Tensor]) -> Tensor:
-    """½ Σ w² over all elements of ``weights``; its gradient is w. 0 for no weights."""
+    """½ Σ w² over all elements of ``weights``; its gradient is w. 0 for no weights.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import l2_penalty
+        >>> l2_penalty([torch.tensor([3.0, -1.0])]).item()
+        5.0
+    """
     squares = [weight.square().sum() for weight in weights]
     return torch.stack(squares).sum() / 2 if squares else torch.zeros(())
 
@@ -35,6 +42,14 @@ class L2(Regularizer):
 
     Source: Goodfellow, Bengio & Courville, "Deep Learning" (2016), section 7.1.1; Loshchilov &
     Hutter, "Decoupled Weight Decay Regularization" (2019), for coupled against decoupled.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import L2
+        >>> layer = torch.nn.Linear(2, 1)
+        >>> layer.weight.data = torch.tensor([[3.0, -1.0]])
+        >>> L2(0.5).penalty(layer).item()  # 0.5 · ½ · (9 + 1)
+        2.5
     """
 
     name = "l2"

@@ -23,6 +23,12 @@ class LabelSmoothing(Regularizer):
         ValueError: ``epsilon`` is out of range.
 
     Source: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016), section 7.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import LabelSmoothing
+        >>> LabelSmoothing(0.1).loss(torch.nn.CrossEntropyLoss()).label_smoothing
+        0.1
     """
 
     name = "label_smoothing"

@@ -28,6 +28,15 @@ class MaxNorm(Regularizer):
 
     Source: Srebro & Shraibman, "Rank, Trace-Norm and Max-Norm" (2005); Srivastava et al., "Dropout"
     (2014), section 5.1, for its use with dropout.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import MaxNorm
+        >>> layer = torch.nn.Linear(2, 1)
+        >>> layer.weight.data = torch.tensor([[6.0, 8.0]])
+        >>> MaxNorm(5.0).weights(layer)
+        >>> layer.weight.tolist()
+        [[3.0, 4.0]]
     """
 
     name = "max_norm"

@@ -26,6 +26,14 @@ class MixUp(Regularizer):
         ValueError: ``alpha`` is not positive.
 
     Source: Zhang, Cissé, Dauphin & Lopez-Paz, "mixup: Beyond Empirical Risk Minimization" (2018).
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.regularization import MixUp
+        >>> images, others = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+        >>> mixed, share = MixUp(1.0).mix(images, others, torch.Generator().manual_seed(0))
+        >>> 0 < share < 1, torch.allclose(mixed, torch.tensor(1 - share))
+        (True, True)
     """
 
     name = "mixup"

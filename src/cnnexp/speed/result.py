@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from cnnexp import __version__
 from cnnexp.tuning.choices import processor_name
+from cnnexp.version import __version__
 
 __all__ = ["Measured", "conditions", "spread", "write_results"]
 

@@ -42,7 +42,7 @@ def _block(about: str, n: int, c: int, size: int, o: int, k: int, first: bool = 
     return Situation("conv_relu_pool", about, shapes, {"padding": k // 2, **rest}, first)
 
 
-SITUATIONS: tuple[Situation, ...] = (
+_LISTED: tuple[Situation, ...] = (
     _conv("seed_cnn layer 1", 128, 1, 28, 32, 3, first=True),
     _conv("seed_cnn layer 2", 128, 32, 14, 64, 3),
     _conv("seed_cnn layer 3", 128, 64, 7, 128, 3),
@@ -77,15 +77,19 @@ SITUATIONS: tuple[Situation, ...] = (
         ((64, 64, 14, 14), (64,), (64,)),
         {"running_mean": None, "running_var": None, "training": True},
     ),
-    Situation("relu", "", ((128, 32, 28, 28),), {}),
-    Situation("leaky_relu", "", ((128, 32, 28, 28),), {}),
-    Situation("gelu", "", ((128, 32, 28, 28),), {}),
-    Situation("tanh", "", ((128, 32, 28, 28),), {}),
     Situation("dropout", "", ((128, 32, 28, 28),), {"p": 0.5}),
     Situation("linear", "", ((128, 256), (10, 256), (10,)), {}),
     Situation("linear", "large", ((256, 1024), (1024, 1024), (1024,)), {}),
     Situation("cross_entropy", "", ((128, 10),), {"target": torch.arange(128) % 10}),
     Situation("cross_entropy", "1000 classes", ((256, 1000),), {"target": torch.arange(256)}),
+)
+SITUATIONS: tuple[Situation, ...] = (
+    *_LISTED,
+    *[
+        Situation(op, "", ((128, 32, 28, 28),), {})
+        for op in ops.op_names()
+        if ops.is_activation(op) and op not in {situation.op for situation in _LISTED}
+    ],
 )
 
 

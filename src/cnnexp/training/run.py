@@ -12,7 +12,6 @@ from typing import Any
 import lightning as L
 import torch
 
-from cnnexp import __version__
 from cnnexp.data import seeded_generator
 from cnnexp.diagnostics import Verdict
 from cnnexp.nn import layer_algorithms
@@ -45,6 +44,7 @@ from cnnexp.training.resume import (
     read_own_checkpoint,
 )
 from cnnexp.training.stopping import StopSignals, TrainingPruned, TrainingStopped
+from cnnexp.version import __version__
 
 __all__ = ["run_training"]
 

@@ -160,7 +160,7 @@ def _layout(tensor: Tensor) -> str:
 
 def _text(key: Any, input: Tensor) -> str:
     """``key`` and everything else that times depend on, as text for the file."""
-    from cnnexp import __version__
+    from cnnexp.version import __version__
 
     gpu = input.device.type == "cuda"
     device = (

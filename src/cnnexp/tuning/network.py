@@ -47,6 +47,19 @@ def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None
 
     Returns:
         The algorithm of each layer by the layer's name, for :func:`pin_algorithms`.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from cnnexp.nn import layer_algorithms, replace_layers
+        >>> from cnnexp.tuning import choose_algorithms, pin_algorithms
+        >>> network = replace_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh()), "auto")
+        >>> chosen = choose_algorithms(network, torch.randn(2, 1, 8, 8))
+        >>> list(chosen)
+        ['0', '1']
+        >>> pin_algorithms(network, chosen)
+        >>> layer_algorithms(network) == chosen
+        True
     """
     with torch.inference_mode(False), torch.compiler.set_stance("force_eager"):
         if images.is_inference():  # autograd cannot save tensors of inference mode
@@ -124,6 +137,15 @@ def pin_algorithms(network: nn.Module, algorithms: Mapping[str, str]) -> None:
     Raises:
         ValueError: A name is not one of those layers, one of them is missing, or its op does not have
             the algorithm; nothing has been changed then.
+
+    Examples:
+        >>> from torch import nn
+        >>> from cnnexp.nn import layer_algorithms, replace_layers
+        >>> from cnnexp.tuning import pin_algorithms
+        >>> network = replace_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh()), "auto")
+        >>> pin_algorithms(network, {"0": "im2col", "1": "native"})
+        >>> layer_algorithms(network)
+        {'0': 'im2col', '1': 'native'}
     """
     layers = _waiting(network)
     if set(layers) != set(algorithms):

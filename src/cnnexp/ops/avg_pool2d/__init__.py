@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from cnnexp.geometry.windows import IntPair
-from cnnexp.ops.avg_pool2d import direct, im2col, native, reference  # noqa: F401  (they register)
-from cnnexp.ops.registry import get_algorithm
+from cnnexp.ops.avg_pool2d import direct, im2col, reference  # noqa: F401  (they register)
+from cnnexp.ops.registry import declare, get_algorithm
 
 __all__ = ["avg_pool2d"]
 
@@ -41,8 +42,22 @@ def avg_pool2d(
         RuntimeError: Shapes or ranges do not fit together (as torch).
         TypeError: An argument has the wrong type (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.tensor([[[1.0, 5.0], [2.0, 4.0]]], requires_grad=True)
+        >>> y = ops.avg_pool2d(x, 2)
+        >>> y.item()
+        3.0
+        >>> y.sum().backward()
+        >>> x.grad[0].tolist()
+        [[0.25, 0.25], [0.25, 0.25]]
     """
     function = get_algorithm("avg_pool2d", algorithm)
     return function(
         input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
     )
+
+
+declare(avg_pool2d, native=F.avg_pool2d)

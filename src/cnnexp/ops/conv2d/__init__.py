@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from cnnexp.geometry.windows import IntPair
-from cnnexp.ops.conv2d import direct, fft, im2col, native, reference  # noqa: F401  (they register)
-from cnnexp.ops.registry import get_algorithm
+from cnnexp.ops.conv2d import direct, fft, im2col, reference  # noqa: F401  (they register)
+from cnnexp.ops.registry import declare, get_algorithm
 
 __all__ = ["conv2d"]
 
@@ -42,6 +43,21 @@ def conv2d(
         RuntimeError: Shapes, ranges, dtypes or devices do not fit together (as torch).
         TypeError: An argument has the wrong type (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.arange(9.0).view(1, 1, 3, 3)
+        >>> w = torch.ones(1, 1, 2, 2, requires_grad=True)
+        >>> y = ops.conv2d(x, w, algorithm="im2col")
+        >>> y[0, 0].tolist()
+        [[8.0, 12.0], [20.0, 24.0]]
+        >>> y[0, 0, 0, 0].backward()
+        >>> w.grad[0, 0].tolist()  # the window that y[0, 0] saw
+        [[0.0, 1.0], [3.0, 4.0]]
     """
     function = get_algorithm("conv2d", algorithm)
     return function(input, weight, bias, stride, padding, dilation, groups)
+
+
+declare(conv2d, native=F.conv2d)

@@ -7,7 +7,7 @@ from torch import Tensor
 from cnnexp.geometry.pooling import Pool
 from cnnexp.geometry.windows import IntPair
 from cnnexp.ops.conv_relu_pool import fused, parts  # noqa: F401  (they register)
-from cnnexp.ops.registry import get_algorithm
+from cnnexp.ops.registry import declare, get_algorithm
 
 __all__ = ["Pool", "conv_relu_pool"]
 
@@ -44,6 +44,21 @@ def conv_relu_pool(
         RuntimeError: Shapes or ranges do not fit together (as torch).
         TypeError: An argument has the wrong type (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.arange(25.0).view(1, 1, 5, 5)
+        >>> w = torch.ones(1, 1, 2, 2, requires_grad=True)
+        >>> y = ops.conv_relu_pool(x, w, torch.tensor([-78.0]), algorithm="direct")
+        >>> y[0, 0].tolist()
+        [[0.0, 0.0], [0.0, 6.0]]
+        >>> y.sum().backward()
+        >>> w.grad[0, 0].tolist()  # of the only window that won and passed the ReLU
+        [[18.0, 19.0], [23.0, 24.0]]
     """
     function = get_algorithm("conv_relu_pool", algorithm)
     return function(input, weight, bias, stride, padding, dilation, groups, pool or Pool())
+
+
+declare(conv_relu_pool)  # whose native way is that of its parts

@@ -31,19 +31,19 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
 from cnnexp.geometry.pooling import Pool
-from cnnexp.geometry.windows import IntPair, WindowGeometry
+from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu import conv_relu_pool as cpu
 from cnnexp.kernels.cpu.winograd import forward_winograd, has_tiles
 from cnnexp.kernels.gpu import conv_relu_pool as gpu
 from cnnexp.kernels.limits import pool_refusal
 from cnnexp.ops.autocast import cast_for_autocast
+from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.avg_pool2d.function import divisors
 from cnnexp.ops.conv2d import direct
 from cnnexp.ops.conv2d.function import grad_bias as dense_grad_bias
 from cnnexp.ops.conv_relu_pool.parts import compose
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.layout import laid_out
-from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, register
 
@@ -57,134 +57,106 @@ class _Plan(NamedTuple):
     pool: WindowGeometry
     on_gpu: bool
     sparse: bool  # whether the gradients multiply the winners only
-    divisor: Tensor | None
+    divisor: Tensor | None  # D of an average
 
 
-class _Spread(torch.autograd.Function):
-    """∂L/∂y → ∂L/∂z, linear, with its transpose as backward; so it can be differentiated again."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(grad_output: Tensor, code: Tensor, plan: _Plan) -> Tensor:
-        spread = gpu.gpu_pool_spread if plan.on_gpu else cpu.pool_spread
-        return owned(spread(grad_output, code, plan.pool, plan.divisor))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, code, ctx.plan = inputs
-        ctx.save_for_backward(code)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _Gather.apply(grad, *ctx.saved_tensors, ctx.plan), None, None
-
-
-class _Gather(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(image: Tensor, code: Tensor, plan: _Plan) -> Tensor:
-        gather = gpu.gpu_pool_gather if plan.on_gpu else cpu.pool_gather
-        return owned(gather(image, code, plan.pool, plan.divisor))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, code, ctx.plan = inputs
-        ctx.save_for_backward(code)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _Spread.apply(grad, *ctx.saved_tensors, ctx.plan), None, None
-
-
-class _ConvReLUPool(torch.autograd.Function):
-    generate_vmap_rule = True  # the operators have rules of their own
-
-    @staticmethod
-    def forward(
-        input: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan
-    ) -> tuple[Tensor, Tensor]:
-        input = plan.conv.add_extra(input)
-        conv, pool = plan.conv, plan.pool
-        if plan.on_gpu:
-            image = direct.forward(input, weight, None, plan.conv)
-            output, code = gpu.gpu_pool_forward(image, bias, pool, plan.divisor)
-        elif plan.sparse and input.size(1) < cpu.FEW_CHANNELS:
-            output, code = cpu.forward_few_channels(input, weight, bias, conv, pool)
-        elif plan.sparse and has_tiles(plan.conv, plan.pool, input.size(1), weight.size(0)):
-            output, code = forward_winograd(input, weight, bias, conv, pool)
-        else:
-            output, code = cpu.forward(input, weight, bias, conv, pool, plan.divisor)
-        return owned(output), owned(code)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        input, weight, _, ctx.plan = inputs
-        _, code = output
-        ctx.mark_non_differentiable(code)
-        needs_input, needs_weight, *_ = ctx.needs_input_grad
-        ctx.save_for_backward(
-            input if needs_weight else None, weight if needs_input else None, code
+def forward(
+    input: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan
+) -> tuple[Tensor, Tensor]:
+    """Y and the code from x: (N, C_in, H, W), w and b."""
+    conv, pool, image = plan.conv, plan.pool, plan.conv.add_extra(input)
+    if plan.on_gpu:
+        return gpu.gpu_pool_forward(
+            direct.forward(image, weight, None, conv), bias, pool, plan.divisor
         )
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor, _: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        input, weight, code = ctx.saved_tensors
-        plan, needs = ctx.plan, ctx.needs_input_grad
-        # create_graph: only the dense way can be differentiated again
-        gradients = _sparse if plan.sparse and not torch.is_grad_enabled() else _dense
-        return owned_gradients(gradients(grad_output, code, input, weight, needs, plan))
+    if plan.sparse and image.size(1) < cpu.FEW_CHANNELS:
+        return cpu.forward_few_channels(image, weight, bias, conv, pool)
+    if plan.sparse and has_tiles(conv, pool, image.size(1), weight.size(0)):
+        return forward_winograd(image, weight, bias, conv, pool)
+    return cpu.forward(image, weight, bias, conv, pool, plan.divisor)
 
 
-def _sparse(
-    grad_output: Tensor,
-    code: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    needs: tuple[bool, ...],
-    plan: _Plan,
-) -> tuple[Tensor | None, ...]:
-    """The gradients from the winners alone."""
-    grads: list[Tensor | None] = [None, None, None, None]
-    conv, pool = plan.conv, plan.pool
-    if needs[0]:
-        grads[0] = plan.conv.drop_extra(
-            cpu.winners_grad_input(grad_output, code, weight, conv, pool)
-        )
-    if needs[1]:
-        image = plan.conv.add_extra(input)
-        grads[1] = cpu.winners_grad_weight(grad_output, code, image, conv, pool)
-    if needs[2]:
-        grads[2] = cpu.winners_grad_bias(grad_output, code)
-    return tuple(grads)
+def _spread_pooled(pooled: Tensor, code: Tensor, plan: _Plan) -> Tensor:
+    spread = gpu.gpu_pool_spread if plan.on_gpu else cpu.pool_spread
+    return spread(pooled, code, plan.pool, plan.divisor)
 
 
-def _dense(
-    grad_output: Tensor,
-    code: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    needs: tuple[bool, ...],
-    plan: _Plan,
-) -> tuple[Tensor | None, ...]:
-    """The gradients through ∂L/∂z, by the formulas of ``conv2d``'s ``direct``.
+def _gather_image(image: Tensor, code: Tensor, plan: _Plan) -> Tensor:
+    gather = gpu.gpu_pool_gather if plan.on_gpu else cpu.pool_gather
+    return gather(image, code, plan.pool, plan.divisor)
 
-    On the GPU by the library's kernels for just these two, which the formulas cannot be told to
-    use: there is no other public way to cuDNN's gradient of the weight.
+
+def spread(grad_output: Tensor, code: Tensor, plan: _Plan) -> Tensor:
+    """∂L/∂z from ∂L/∂y: (N, C_out, P, Q) and the code; linear, with :func:`gather` as gradient."""
+    return _spread(grad_output, code, plan)
+
+
+def gather(grad_output: Tensor, code: Tensor, plan: _Plan) -> Tensor:
+    """The transpose of :func:`spread`, whose gradient that is: so both can be differentiated again."""
+    return _gather(grad_output, code, plan)
+
+
+_spread = differentiable(_spread_pooled, pooled=gather)
+_gather = differentiable(_gather_image, image=spread)
+
+
+def grad_image(grad_output: Tensor, code: Tensor, plan: _Plan) -> Tensor | None:
+    """∂L/∂z, or None where the gradients take the winners alone.
+
+    With ``create_graph`` they do not: only the dense way can be differentiated again.
     """
-    grads: list[Tensor | None] = [None, None, None, None]
-    spread = _Spread.apply(grad_output, code, plan)
-    by_library = plan.on_gpu and not torch.is_grad_enabled()
-    if needs[0]:
-        grad_input = _library_grad_input if by_library else direct.grad_input
-        grads[0] = plan.conv.drop_extra(grad_input(spread, weight, plan.conv))
-    if needs[1]:
-        grad_weight = _library_grad_weight if by_library else direct.grad_weight
-        grads[1] = grad_weight(spread, plan.conv.add_extra(input), plan.conv)
-    if needs[2]:
-        grads[2] = dense_grad_bias(spread)
-    return tuple(grads)
+    if plan.sparse and not torch.is_grad_enabled():
+        return None
+    return spread(grad_output, code, plan)
+
+
+def grad_input(
+    grad_output: Tensor, grad_image: Tensor | None, code: Tensor, weight: Tensor, plan: _Plan
+) -> Tensor:
+    """∂L/∂x from ∂L/∂z, else from ∂L/∂y and its winners, and w → (N, C_in, H, W)."""
+    if grad_image is None:
+        grad = cpu.winners_grad_input(grad_output, code, weight, plan.conv, plan.pool)
+    else:
+        function = _library_grad_input if _by_library(plan) else direct.grad_input
+        grad = function(grad_image, weight, plan.conv)
+    return plan.conv.drop_extra(grad)
+
+
+def grad_weight(
+    grad_output: Tensor, grad_image: Tensor | None, code: Tensor, input: Tensor, plan: _Plan
+) -> Tensor:
+    """∂L/∂w from ∂L/∂z, else from ∂L/∂y and its winners, and x → (C_out, C_in/groups, K_h, K_w)."""
+    image = plan.conv.add_extra(input)
+    if grad_image is None:
+        return cpu.winners_grad_weight(grad_output, code, image, plan.conv, plan.pool)
+    function = _library_grad_weight if _by_library(plan) else direct.grad_weight
+    return function(grad_image, image, plan.conv)
+
+
+def grad_bias(grad_output: Tensor, grad_image: Tensor | None, code: Tensor) -> Tensor:
+    """∂L/∂b from ∂L/∂z, else from ∂L/∂y and its winners → (C_out,)."""
+    if grad_image is None:
+        return cpu.winners_grad_bias(grad_output, code)
+    return dense_grad_bias(grad_image)
+
+
+_block = differentiable(
+    forward,
+    input=grad_input,
+    weight=grad_weight,
+    bias=grad_bias,
+    outputs=("output", "code"),
+    shared={"grad_image": grad_image},
+)
+
+
+def _by_library(plan: _Plan) -> bool:
+    """Whether the dense gradients are those of the library's kernels for just these two.
+
+    On the GPU: the formulas cannot be told to use them, and there is no other public way to cuDNN's
+    gradient of the weight.
+    """
+    return plan.on_gpu and not torch.is_grad_enabled()
 
 
 def _library_grad_input(spread: Tensor, weight: Tensor, g: Conv2dGeometry) -> Tensor:
@@ -199,33 +171,24 @@ def _library_grad_weight(spread: Tensor, input: Tensor, g: Conv2dGeometry) -> Te
     return conv2d_weight(input, size, spread, *arguments)
 
 
-def conv_relu_pool(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: IntPair,
-    padding: IntPair | str,
-    dilation: IntPair,
-    groups: int,
-    pool: Pool,
-) -> Tensor:
+def conv_relu_pool(input: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
     """The fused block where there are kernels for it and it pays, else its parts one by one."""
-    arguments = (stride, padding, dilation, groups)
+    *window, pool = arguments
     cast = cast_for_autocast(input, weight, bias)
-    geometry = conv2d_geometry(*cast, *arguments)
+    geometry = conv2d_geometry(*cast, *window)
     windows = pool.geometry(
         input.new_empty((*input.shape[:-2], *geometry.output_size), device="meta")
     )
     on_gpu = gpu.has_kernels_for(input)
     if not _fuses(cast[0], geometry, windows, pool, on_gpu):
-        return compose("direct")(input, weight, bias, *arguments, pool)
+        return compose("direct")(input, weight, bias, *arguments)
     divisor = None
     if pool.kind == "avg":
         divisor = divisors(windows, pool.count_include_pad, pool.divisor_override, widened(cast[0]))
     batch = cast[0] if input.dim() == 4 else cast[0].unsqueeze(0)
     sparse = not on_gpu and pool.kind == "max" and _has_many_losers(geometry, windows)
     plan = _Plan(geometry, windows, on_gpu, sparse, divisor)
-    output, _ = _ConvReLUPool.apply(batch, *cast[1:], plan)
+    output, _ = _block(batch, *cast[1:], plan)
     output = laid_out(output, batch, cast[1])
     return output if input.dim() == 4 else output.squeeze(0)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
-from cnnexp.geometry.pooling import Pool
-from cnnexp.geometry.windows import IntPair
 from cnnexp.ops.avg_pool2d import avg_pool2d
 from cnnexp.ops.conv2d import conv2d
 from cnnexp.ops.max_pool2d import max_pool2d
@@ -21,16 +20,10 @@ def compose(algorithm: str) -> Callable[..., Tensor]:
     """The block whose parts are computed with ``algorithm``."""
 
     def conv_relu_pool(
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        stride: IntPair,
-        padding: IntPair | str,
-        dilation: IntPair,
-        groups: int,
-        pool: Pool,
+        input: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any
     ) -> Tensor:
-        image = conv2d(input, weight, bias, stride, padding, dilation, groups, algorithm=algorithm)
+        *convolution, pool = arguments
+        image = conv2d(input, weight, bias, *convolution, algorithm=algorithm)
         image = relu(image, algorithm=resolve_algorithm("relu", algorithm))
         window = pool.kernel_size, pool.stride, pool.padding
         if pool.kind == "avg":

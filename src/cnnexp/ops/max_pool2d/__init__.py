@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from cnnexp.geometry.windows import IntPair
-from cnnexp.ops.max_pool2d import direct, im2col, native, reference  # noqa: F401  (they register)
-from cnnexp.ops.registry import get_algorithm
+from cnnexp.ops.max_pool2d import direct, im2col, reference  # noqa: F401  (they register)
+from cnnexp.ops.registry import declare, get_algorithm
 
 __all__ = ["max_pool2d"]
 
@@ -42,6 +43,20 @@ def max_pool2d(
         RuntimeError: Shapes or ranges do not fit together (as torch).
         TypeError: An argument has the wrong type (as torch).
         UnknownAlgorithmError: ``algorithm`` is not registered.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp import ops
+        >>> x = torch.tensor([[[[1.0, 5.0], [2.0, 5.0]]]], requires_grad=True)
+        >>> y, indices = ops.max_pool2d(x, 2, return_indices=True)
+        >>> y.item(), indices.item()
+        (5.0, 1)
+        >>> y.sum().backward()
+        >>> x.grad[0, 0].tolist()  # of two equal maxima the first gets all of it
+        [[0.0, 1.0], [0.0, 0.0]]
     """
     function = get_algorithm("max_pool2d", algorithm)
     return function(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+declare(max_pool2d, native=F.max_pool2d)

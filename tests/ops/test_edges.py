@@ -1,0 +1,86 @@
+"""Borders at which a formula is easily off by one: each was a change that no other test noticed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cnnexp import ops
+
+every_max_pool = pytest.mark.parametrize("algorithm", ops.algorithm_names("max_pool2d"))
+
+
+@every_max_pool
+def test_a_window_of_minus_infinities_has_its_first_element_for_a_winner(algorithm: str) -> None:
+    image = torch.full((1, 2, 5, 6), -torch.inf, dtype=torch.float64, requires_grad=True)
+    for size, step, padding in ((2, 2, 0), (3, 2, 1)):
+        values, indices = ops.max_pool2d(
+            image, size, step, padding, return_indices=True, algorithm=algorithm
+        )
+        wanted = F.max_pool2d(image, size, step, padding, return_indices=True)
+        assert torch.equal(values, wanted[0])
+        assert torch.equal(indices, wanted[1])
+        (found,) = torch.autograd.grad(values, image, torch.ones_like(values))
+        (grad,) = torch.autograd.grad(wanted[0], image, torch.ones_like(values))
+        assert torch.equal(found, grad)
+
+
+OURS = [
+    (op, name)
+    for op in ops.op_names()
+    for name in ops.algorithm_names(op)
+    if name != "native"  # torch's own
+]
+
+
+@pytest.mark.parametrize(("op", "name"), OURS)
+def test_an_algorithm_has_the_defaults_of_its_op(op: str, name: str) -> None:
+    def defaults(function: Callable[..., Any]) -> dict[str, Any]:
+        parameters = inspect.signature(function).parameters.values()
+        return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+    wanted = defaults(getattr(ops, op))
+    own = defaults(ops.get_algorithm(op, name).function)
+    assert {key: value for key, value in own.items() if key in wanted} == {
+        key: wanted[key] for key in own if key in wanted
+    }
+
+
+def _refusal(function: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[type, str]:
+    with pytest.raises((RuntimeError, ValueError)) as stop:
+        function(*arguments, **options)
+    return stop.type, str(stop.value)
+
+
+def test_batch_norm_refuses_half_of_the_running_statistics_as_torch_does() -> None:
+    x, some = torch.randn(4, 3, 2, 2), torch.ones(3)
+    for mean, variance in ((some, None), (None, some), (None, None)):
+        found = _refusal(ops.batch_norm, x, mean, variance)
+        assert found == (RuntimeError, found[1])
+        assert "running_mean and running_var" in found[1]
+        assert _refusal(F.batch_norm, x, mean, variance)[0] is RuntimeError
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1.0])
+def test_label_smoothing_takes_both_ends_of_its_range(smoothing: float) -> None:
+    logits = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    classes = torch.tensor([0, 4, 2])
+    found = ops.cross_entropy(logits, classes, label_smoothing=smoothing)
+    wanted = F.cross_entropy(logits, classes, label_smoothing=smoothing)
+    torch.testing.assert_close(found, wanted)
+    grads = [torch.autograd.grad(loss, logits)[0] for loss in (found, wanted)]
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize(("p", "kept"), [(0.0, 1.0), (1.0, 0.0)])
+def test_dropout_takes_both_ends_of_its_range(p: float, kept: float) -> None:
+    x = torch.randn(4, 5, requires_grad=True)
+    y = ops.dropout(x, p)
+    assert torch.equal(y, kept * x)
+    (grad,) = torch.autograd.grad(y, x, torch.ones_like(y))
+    assert torch.equal(grad, torch.full_like(x, kept))
