@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cnnexp import ops, speed
 from cnnexp.proofs.devices import twin_on
-from cnnexp.proofs.twins import called
+from cnnexp.proofs.torch_twins import called
 from cnnexp.tuning.timing import interleaved_times
 from gpu_parts.rows import Rows, peak_of
 

@@ -1,4 +1,4 @@
-"""``python -m cnnexp.bench step`` and ``ops``: how fast, and how much memory, beside torch.
+"""``python -m cnnexp.bench step`` and ``ops``: time and memory of our backward beside torch's.
 
 ``step`` times whole training steps of a network: zero_grad, forward, loss, backward, Adam. ``ops``
 times the forward and the backward of single ops. torch in its own layout (NCHW), in channels_last
@@ -120,7 +120,8 @@ def _measure(options: argparse.Namespace, device: torch.device) -> None:
             )
             _print(measured)
             rows += measured
-            speed.write_results(rows, about, options.json, options.csv)  # kept if a later one fails
+            # written after each op, so that results are kept if a later one fails
+            speed.write_results(rows, about, options.json, options.csv)
 
 
 _DTYPES = ("float32", "bfloat16", "float64")

@@ -1,7 +1,8 @@
-"""``python -m cnnexp.evaluate run=<folder>``: how well a trained network does.
+"""``python -m cnnexp.evaluate run=<folder>``: the quality of a trained network.
 
-Accuracy, loss, calibration error, each class, the confusion matrix; where the weights are an average
-(EMA, SWA), also those that were trained on. On the run's own test images, or on others by ``data=…``.
+It gives accuracy, loss, calibration error, figures of each class, and the confusion matrix; where the
+weights are an average (EMA, SWA), also the figures of the weights that were trained. The images are the
+run's own test images, or others given by ``data=…``.
 
 Exit codes: 0 done, 1 a file is damaged, 2 the command cannot work.
 """
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _DEFAULTS = {"checkpoint": "", "split": "test", "backward": "auto", "device": "cpu"}
-_WIDEST = 12  # classes of a confusion matrix that a terminal shows
+_WIDEST = 12  # a terminal shows confusion matrices of at most this many classes
 
 
 def main() -> None:
@@ -87,7 +88,7 @@ def _to_device(trained: TrainedNetwork, device: str) -> None:
 def _evaluations(
     trained: TrainedNetwork, data: ImageDataModule, split: str
 ) -> dict[str, Evaluation]:
-    """By the name of the weights."""
+    """The evaluations by the name of the weights: one, or "average" and "trained on"."""
     from cnnexp.data import batch_loader
     from cnnexp.inference import evaluate
     from cnnexp.inference.evaluation import with_weights

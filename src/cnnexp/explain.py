@@ -1,8 +1,8 @@
 """``python -m cnnexp.explain run=<folder> image=<number>``: one image forward and backward, as a page.
 
-What every layer makes of the image, and how the gradient of the loss comes back through it, number by
-number. Of a trained network, or without ``run=`` of an untrained one, made as ``cnnexp.train`` with the
-same settings would make it.
+The page shows, number by number, the output of every layer for the image and the gradient of the loss on
+its way back. The network is a trained one or, without ``run=``, an untrained one as ``cnnexp.train``
+with the same settings would make it.
 
 Exit codes: 0 done, 1 a file is damaged or cannot be written, 2 the command cannot work.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _OWN = {"image": "0", "label": "", "output": "", "value_range": ""}
-_OF_RUN = {"checkpoint": ""}  # and run= and which=
+_OF_RUN = {"checkpoint": ""}  # besides run= and which=
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class _Request:
-    """What the command line asks for: its own settings, and those of the run or the config."""
+    """The request on the command line: its own settings, and those of the run or the config."""
 
     image: str
     label: str
@@ -98,7 +98,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _read(arguments: Sequence[str]) -> _Request:
-    """Its own settings, a picture by its name alone, and all others."""
+    """Split the arguments into the command's own settings, a picture given by its name only, and the rest."""
     own, others, pictures = dict(_OWN), [], []
     for argument in arguments:
         key, equals, _ = argument.partition("=")
@@ -174,7 +174,7 @@ def _untrained(request: _Request) -> tuple[TrainedNetwork, Subject, str, None]:
 
 
 def _with_own_keys(error: ConfigError, others: Sequence[str]) -> ConfigError:
-    """``error`` of the config, which knows nothing of this command's own keys."""
+    """``error`` of the config, with a hint if a key resembles one of this command's own, unknown to it."""
     text = str(error)
     for key in (other.partition("=")[0] for other in others):
         hint = did_you_mean(key, [*_OWN, *_OF_RUN, "run"])

@@ -1,4 +1,4 @@
-"""``python -m cnnexp.export run=<folder> format=onnx``: a trained network for other programs.
+"""``python -m cnnexp.export run=<folder> format=onnx``: write a trained network for other programs.
 
 Formats: onnx, torch_export, safetensors. The exported network takes images in 0…1 and is checked to give
 the same logits before the file gets its name.

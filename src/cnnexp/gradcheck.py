@@ -2,7 +2,7 @@
 
 For every op and algorithm, in float64: hundreds of random calls against torch (values, gradients,
 refusals), then small calls against finite differences, with the derivative of the gradient; in
-float32, bfloat16 and float16 the error against float64 beside torch's own. Last the negative
+float32, bfloat16 and float16 the error against float64 beside torch's own. The last check is the negative
 control: gradients that are wrong by one per mille must be caught, or the check is worth nothing.
 
 Exit codes: 0 all proved, 1 something is wrong, 2 the command cannot work.

@@ -1,10 +1,11 @@
-"""``python -m cnnexp.predict run=<folder> image.png folder/``: what a network takes pictures for.
+"""``python -m cnnexp.predict run=<folder> image.png folder/``: the classes that a network predicts.
 
-PNG, JPEG and what else Pillow reads, of any size and colour. For networks that have learnt handwritten
-characters, the character is found, dark on light or light on dark, and brought to their form.
+It takes PNG, JPEG and everything else that Pillow reads, of any size and colour. For networks that were
+trained on handwritten characters, the character is found, dark on light or light on dark, and brought
+to the form of the training images.
 
-Exit codes: 0 done, 1 some pictures cannot be read (one line each; the others go on) or a file of the
-run is damaged, 2 the command cannot work.
+Exit codes: 0 done, 1 some pictures cannot be read (one line each; the others are classified) or a file of
+the run is damaged, 2 the command cannot work.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def _run(options: argparse.Namespace) -> int:
     )
     files = list(picture_files(places))
     characters = None if options.form is None else options.form == "character"
-    given.say_which_run("cnnexp.predict", always=True)  # no other line names it
+    given.say_which_run("cnnexp.predict", always=True)  # no other line names the run
     predictions = predict(
         trained,
         files,
@@ -92,7 +93,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _sorted_out(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
-    """Settings and pictures: a setting has a key before its ``=``, and no file has its name."""
+    """Split the arguments into settings and pictures.
+
+    A setting has a key before its ``=``, and is not the name of a file.
+    """
     settings, places = [], []
     for argument in arguments:
         key, equals, _ = argument.partition("=")

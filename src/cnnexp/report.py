@@ -1,8 +1,8 @@
 """``python -m cnnexp.report PATH…``: runs and sweeps as tables, curves and one page.
 
-Writes results.csv, results.md, results.parquet, report.html and an aggregate for TensorBoard into --output
-(the first PATH, if not said), and prints a table; of a comparison (``sweep=compare_…``) comparison.csv and
-comparison.md as well. Exit codes: 0 written, 2 there are no runs.
+It writes results.csv, results.md, results.parquet, report.html and averaged curves for TensorBoard into
+--output (default: the first PATH), and prints a table; for a comparison (``sweep=compare_…``) it writes
+comparison.csv and comparison.md as well. Exit codes: 0 written, 2 there are no runs.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace, output: Path) -> int:
-    """Write all; how many runs are under way."""
+    """Write all files; return how many runs are under way."""
     runs = gather(arguments.paths)
     if not runs:
         raise ConfigError(
@@ -101,7 +101,7 @@ def _running(runs: Sequence[Run]) -> int:
 def _groups(
     runs: Sequence[Run], comparison: Compared | None
 ) -> tuple[dict[str, Sequence[Any]], list[Group]]:
-    """What sets the runs apart, and those that belong together; of a comparison the runs that count."""
+    """The settings in which the runs differ, and their groups; in a comparison, groups of its final runs."""
     settings: dict[str, Sequence[Any]] = dict(settings_that_differ(runs))
     if comparison is None:
         return settings, group_runs(runs, settings)
@@ -113,7 +113,7 @@ def _groups(
 
 
 def _show(runs: Sequence[Run], groups: Sequence[Group], comparison: Compared | None) -> None:
-    """Tables for the terminal."""
+    """Print the tables on the terminal."""
     console = Console()
     if not console.is_terminal:
         console.width = 200
@@ -150,7 +150,7 @@ def _page(
             'report.html needs plotly: pip install "cnnexp[report]"; or add --no-page'
         ) from error
     from cnnexp.reporting.board import write_aggregate
-    from cnnexp.reporting.page import write_page
+    from cnnexp.reporting.report_page import write_page
 
     aggregate = output / "tensorboard-means"
     write_aggregate(groups, aggregate)

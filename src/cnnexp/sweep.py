@@ -1,4 +1,4 @@
-"""``python -m cnnexp.sweep status|stop|retry NAME``: look at a sweep, stop it, run its failed jobs again.
+"""``python -m cnnexp.sweep status|stop|retry NAME``: show a sweep, stop it, run its failed jobs again.
 
 NAME is a folder under outputs/sweeps, or a path. Exit codes: 0 all is well, 1 a job failed (``status``),
 2 there is no such sweep.
@@ -34,7 +34,10 @@ def _parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(dest="action", required=True, metavar="status|stop|retry")
     for action, help in (
         ("status", "one line a job: what it is, how far, how good"),
-        ("stop", "let all running jobs write a checkpoint and stop; the sweep's command goes on"),
+        (
+            "stop",
+            "let all running jobs write a checkpoint and stop; the sweep's command resumes them",
+        ),
         ("retry", "give the sweep's command again, with sweep.retry=failed"),
     ):
         each = actions.add_parser(action, help=help, description=help)

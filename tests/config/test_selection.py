@@ -12,7 +12,7 @@ import pytest
 from cnnexp.config import ConfigError
 from cnnexp.config.selection import Selected, run_to_resume, run_to_use
 from cnnexp.runs import RunFolder
-from cnnexp.runs.comparison import Comparison, Trial
+from cnnexp.runs.comparison_plan import Comparison, Trial
 from cnnexp.runs.files import write_json
 from cnnexp.sweeps import Ledger
 from cnnexp.sweeps.search import SearchSettings, note_trial

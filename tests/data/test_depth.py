@@ -15,7 +15,7 @@ from torch import Tensor
 
 import cnnexp.data.image_folder as image_folder
 from cnnexp.data import DataFileError, ValueRange, checked_range, load_image_folder
-from cnnexp.data.pictures import read_picture
+from cnnexp.data.picture_files import read_picture
 from cnnexp.explanation import load_untrained, picture
 from cnnexp.inference import TrainedNetwork, predict
 from cnnexp.inference.handwriting import read_character

@@ -16,7 +16,7 @@ from cnnexp.data import (
     ImageDataModule,
     load_image_folder,
 )
-from cnnexp.data.pictures import read_picture
+from cnnexp.data.picture_files import read_picture
 from tests.data.picture_files import write_pictures
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from cnnexp.explanation import Origin, Subject, Trace, trace, write_page
 from cnnexp.explanation import page as page_module
-from cnnexp.explanation.packing import chosen_channels
+from cnnexp.explanation.encoding import chosen_channels
 from cnnexp.nn import replace_layers
 from tests.explanation.browser import Browser
 from tests.explanation.conftest import Explained

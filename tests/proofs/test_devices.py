@@ -11,7 +11,7 @@ from cnnexp import ops
 from cnnexp.proofs import CASES, Case
 from cnnexp.proofs.devices import judged_on, moved, twin_on
 from cnnexp.proofs.measures import largest_error, values_and_gradients
-from cnnexp.proofs.twins import called
+from cnnexp.proofs.torch_twins import called
 
 META, CUDA = torch.device("meta"), torch.device("cuda")
 

@@ -12,7 +12,7 @@ import pytest
 from cnnexp import report, train
 from cnnexp.config import ConfigError, conf_dir
 from cnnexp.runs import RunFolder
-from cnnexp.runs.comparison import Comparison, outcome_of
+from cnnexp.runs.comparison_plan import Comparison, outcome_of
 from cnnexp.sweeps.comparison import CompareSettings, tuning_jobs
 
 CANDIDATES: dict[str, Any] = {

@@ -102,7 +102,7 @@ def test_limits_of_time_and_memory(empty_folder: Path) -> None:
     ledger = Ledger("s")
     (stopped,) = _launch(ledger, [slow], time_limit=1.0)
     assert stopped.state == "stopped"
-    assert stopped.status["error"] == "time limit of 1 s; the same command goes on"
+    assert stopped.status["error"] == "time limit of 1 s; the same command resumes it"
     (done,) = _launch(ledger, [slow])
     assert done.state == "done"
     (large,) = _launch(ledger, [["seed=1", *slow]], memory_limit=0.01)

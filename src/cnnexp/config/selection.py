@@ -12,7 +12,7 @@ from cnnexp.config.errors import ConfigError, did_you_mean
 from cnnexp.config.key_value import text_of
 from cnnexp.config.resumption import saved_config
 from cnnexp.runs import RunFolder
-from cnnexp.runs.comparison import Comparison
+from cnnexp.runs.comparison_plan import Comparison
 from cnnexp.runs.files import read_json
 from cnnexp.runs.sweep import (
     SWEEP,

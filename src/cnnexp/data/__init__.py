@@ -1,4 +1,4 @@
-"""Image sets as tensors, their splits and batches."""
+"""Image sets as tensors or picture files, their splits and batches."""
 
 from cnnexp.data.batches import BatchOrder, GatheredBatches, batch_loader, seeded_generator
 from cnnexp.data.depth import ValueRange, checked_range
@@ -15,7 +15,7 @@ from cnnexp.data.images import (
 )
 from cnnexp.data.mnist import load_mnist, load_mnist_or_digits
 from cnnexp.data.module import ImageDataModule
-from cnnexp.data.pictures import PICTURE_ENDINGS, open_picture, read_picture
+from cnnexp.data.picture_files import PICTURE_ENDINGS, open_picture, read_picture
 from cnnexp.data.synthetic import load_synthetic
 from cnnexp.data.torchvision_sets import TORCHVISION_SETS, load_torchvision_set
 

@@ -1,4 +1,4 @@
-"""Whole batches, in an order that is a function of seed and epoch."""
+"""Whole batches, in an order that depends on seed and epoch only."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ __all__ = ["BatchOrder", "GatheredBatches", "batch_loader", "seeded_generator"]
 
 
 def seeded_generator(*numbers: int) -> torch.Generator:
-    """A CPU generator whose random numbers are a function of all ``numbers``, each ≥ 0."""
-    # torch's generator uses 32 bits of its seed only, so they are mixed into so many
+    """A CPU generator whose random numbers depend on all ``numbers`` (each ≥ 0) and on nothing
+    else.
+    """
+    # torch's generator uses 32 bits of its seed only, so all numbers are mixed into 32 bits
     mixed = np.random.SeedSequence(numbers).generate_state(1)
     return torch.Generator().manual_seed(int(mixed[0]))
 
@@ -30,13 +32,13 @@ class BatchOrder(Sampler[Tensor]):
 
     Args:
         size: Number of samples, ≥ 0.
-        batch_size: Samples a batch, ≥ 1; the last batch may be smaller.
-        seed: Of the shuffling; None keeps the order.
+        batch_size: Samples per batch, ≥ 1; the last batch may be smaller.
+        seed: Seed of the shuffling; None keeps the order.
         epoch: The epoch whose order is yielded first.
-        skip: Batches left out at the beginning of that epoch: it has been trained on them already.
+        skip: Batches left out at the beginning of that epoch, because they have been trained on already.
         same: Yield in every epoch the order of epoch 0.
-        rank, ranks: Of so many processes that share each batch, which one this is; see :class:`Share`.
-            Without a seed, where the order is kept, a process beyond a small batch gets none of it.
+        rank, ranks: Which of how many processes that share each batch this one is; see :class:`Share`.
+            Without a seed, where the order is kept, a rank beyond a small batch gets none of it.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class BatchOrder(Sampler[Tensor]):
             yield batch[share.start : share.start + images]
 
     def batch(self, number: int) -> Tensor:
-        """The indices of the whole batch ``number`` of the epoch, counted from 0, whatever is skipped."""
+        """The indices of the whole batch ``number`` of the epoch, counted from 0, whether or not it
+        is skipped.
+        """
         return self._order().split(self.batch_size)[number]
 
     def _order(self) -> Tensor:
@@ -81,7 +85,7 @@ class BatchOrder(Sampler[Tensor]):
 
 
 class GatheredBatches(Dataset[tuple[Tensor, Tensor]]):
-    """A data set that is asked for a whole batch at once: one gather, no Python per image."""
+    """A data set that is indexed by a whole batch at once: one gather, no Python per image."""
 
     def __init__(self, data: Samples) -> None:
         self.data = data
@@ -90,7 +94,7 @@ class GatheredBatches(Dataset[tuple[Tensor, Tensor]]):
         return len(self.data)
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,) indices → images (B, C, H, W) uint8 and labels (B,) int64."""
+        """Return images (B, C, H, W) uint8 and labels (B,) int64 for (B,) indices."""
         return self.data.batch(indices)
 
 
@@ -110,14 +114,14 @@ def batch_loader(
     """A DataLoader over ``data`` that yields whole batches in the :class:`BatchOrder` of ``seed``.
 
     Args:
-        data: The images.
-        batch_size: Images a batch, ≥ 1.
-        seed: Of the shuffling; None keeps the order.
-        epoch, skip, same: Where to begin, and whether to shuffle anew, see :class:`BatchOrder`.
-        num_workers: Processes that make batches; 0 for none beside the training's. What they
-            give does not depend on their number.
+        data: The images and their labels.
+        batch_size: Images per batch, ≥ 1.
+        seed: Seed of the shuffling; None keeps the order.
+        epoch, skip, same: Where to begin, and whether to shuffle anew each epoch, see :class:`BatchOrder`.
+        num_workers: Processes that load batches; with 0 the training process loads them. The batches
+            do not depend on this number.
         pin_memory: Keep batches in page-locked memory (for a GPU).
-        rank, ranks: Which part of each batch, see :class:`BatchOrder`.
+        rank, ranks: Which slice of each batch to load, see :class:`BatchOrder`.
     """
     order = BatchOrder(
         len(data), batch_size, seed, epoch=epoch, skip=skip, same=same, rank=rank, ranks=ranks
@@ -126,7 +130,8 @@ def batch_loader(
         GatheredBatches(data),
         batch_size=None,  # the sampler yields whole batches
         sampler=order,
-        generator=torch.Generator(),  # else each epoch would draw a number from torch's own
+        # with None, each epoch would draw a number from torch's global generator
+        generator=torch.Generator(),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
@@ -135,11 +140,12 @@ def batch_loader(
 
 
 def _as_part_of_the_training(_worker: int) -> None:
-    """Let this process, a worker, live on when a signal goes to the whole group, and say nothing itself.
+    """Let this worker process survive signals that are sent to the whole process group, and print nothing.
 
-    Ctrl-C, schedulers and clusters send signals to all. The training stops after the step, for which it
-    may need another batch; then it ends its workers. What fails in a worker is raised in the training;
-    when that ends, threads that wait to hand over memory would print that nobody is there.
+    Ctrl-C, schedulers and clusters send signals to all processes. The training stops after the current
+    step, for which it may need another batch; then it ends its workers itself. An error in a worker is
+    raised again in the training process; once that has ended, threads that still wait to hand over memory
+    would print an error about the missing receiver.
     """
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):

@@ -1,8 +1,9 @@
-"""Pictures of more than 8 bits a channel: which of their numbers are black and white.
+"""Pictures of more than 8 bits per channel, and the numbers that mean black and white in them.
 
-With 8 bits a channel, 0 is black and 255 is white. With 16 bits it is 0 and 65535 by the formats' own
-rules; but software keeps 8-bit values in 16 bits as well, and of 32-bit integers and floats nothing says
-what they mean. A wrong guess makes every picture black, or white: what is not said has to be stated.
+With 8 bits per channel, 0 is black and 255 is white. With 16 bits the formats' own rules say 0 and
+65535; but software also stores 8-bit values in 16 bits, and for 32-bit integers and floats no rule says
+what the numbers mean. A wrong guess makes every picture black, or white; so where no rule applies, the
+user has to state the range.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ _SIXTEEN = 65535.0
 _USUAL = ((0, 1), (0, 255), (0, 4095), (0, 65535))
 _SCALED = ("PNG", "PPM")  # their readers scale to 16 bits what Pillow holds in 32
 _UNSIGNED = 1  # TIFF's SampleFormat
-_ROUNDING = 1e-6  # of the range, by which a float may lie outside
+_ROUNDING = 1e-6  # a float may lie outside the range by this share of it
 
 
 @dataclass(frozen=True)
 class Stored:
-    """How the channels of a picture are stored.
+    """The storage of a picture's channels.
 
     Attributes:
-        kind: In words, for messages.
+        kind: The kind of storage in words, for messages.
         bounds: The numbers of black and white by the format's own rules; None where it has none.
-        reduced: Whether Pillow hands the upper 8 bits on, and no more.
+        reduced: Whether Pillow returns the upper 8 bits only.
         unsigned: Whether 32-bit integers count from 0.
     """
 
@@ -50,10 +51,10 @@ class Stored:
 
 
 def checked_range(value: object) -> ValueRange | None:
-    """``value`` as (black, white); None for None.
+    """Return ``value`` as (black, white); None stays None.
 
     Raises:
-        ValueError: It is not two different, finite numbers.
+        ValueError: ``value`` is not two different, finite numbers.
     """
     if value is None:
         return None
@@ -69,7 +70,7 @@ def checked_range(value: object) -> ValueRange | None:
 
 
 def stored_as(opened: Image) -> Stored | None:
-    """How the picture is stored that Pillow has opened, but not yet loaded; None with 8 bits or less."""
+    """The storage of an opened, not yet loaded picture; None if it has 8 bits per channel or fewer."""
     tags: Any = getattr(opened, "tag_v2", {})
     tiles: Any = getattr(opened, "tile", [])
     raw = tiles[0][3] if tiles else ""
@@ -97,16 +98,17 @@ def stored_as(opened: Image) -> Stored | None:
 def to_eight_bits(
     file: Path, picture: Image, stored: Stored, stated: ValueRange | None = None
 ) -> Image:
-    """``picture`` with 8 bits a channel: of mode ``L``, or as it is where Pillow has reduced it.
+    """Return ``picture`` with 8 bits per channel: in mode ``L``, or unchanged where Pillow has reduced it.
 
     Args:
-        file: Of the picture, for messages.
-        picture: Loaded.
+        file: The picture's file, for messages.
+        picture: The loaded picture.
         stored: How it was stored, see :func:`stored_as`.
-        stated: (black, white) where the user says what they are.
+        stated: (black, white) where the user states them.
 
     Raises:
-        DataFileError: Nobody says what is black and white, or a number lies outside, or is none.
+        DataFileError: Nothing says what is black and white, or a pixel lies outside the range or is not
+            finite.
     """
     from PIL import Image
 

@@ -20,9 +20,10 @@ _TEST_SHARE = 0.2
 
 
 def load_digits(image_size: int = 28) -> ImageSet:
-    """The digits as uint8 images of ``image_size`` × ``image_size``, 1,437 to train, 360 to test.
+    """The digits as uint8 images of ``image_size`` × ``image_size``: 1,437 to train, 360 to test.
 
-    The test images are a fixed fifth of each class, the same in every run. Enlarged bilinearly.
+    The test images are a fixed fifth of each class, the same in every run. The images are enlarged
+    bilinearly.
 
     Raises:
         ValueError: ``image_size`` is less than 8.

@@ -1,4 +1,4 @@
-"""What all downloads share."""
+"""The time limit that all downloads share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random numbers for a batch that several processes share."""
+"""Random numbers for a batch that several ranks share."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ __all__ = ["Draws", "Share"]
 
 @dataclass(frozen=True)
 class Share:
-    """Which images of a batch one process gets.
+    """The batch slice of one rank: which images of a batch this process gets.
 
     Attributes:
-        start: The first of them, counted from 0.
-        images: How many; never none, as layers need one: a process beyond a small batch gets its first.
-        own: The same, but 0 for such a process.
-        of: Images of the whole batch.
+        start: The slice's first image, counted from 0.
+        images: How many images it has; at least one, as layers need one: a rank beyond a small batch gets
+            the batch's first image.
+        own: The same number, but 0 for such a rank.
+        of: How many images the whole batch has.
     """
 
     start: int
@@ -29,7 +30,9 @@ class Share:
 
     @classmethod
     def of_rank(cls, images: int, rank: int, ranks: int) -> Share:
-        """That of ``rank`` (from 0) of so many ``images`` ≥ 1, cut into parts as equal as can be."""
+        """The slice of ``rank`` (from 0) when ``images`` ≥ 1 are cut into ``ranks`` parts as equal
+        as possible.
+        """
         least, more = divmod(images, ranks)
         own = least + (rank < more)
         if own == 0:
@@ -37,20 +40,22 @@ class Share:
         return cls(rank * least + min(rank, more), own, own, images)
 
     def weight(self, ranks: int) -> float:
-        """What this process's mean counts in the mean over ``ranks`` processes: 1 for equal parts."""
+        """The weight of this rank's mean in the mean over ``ranks`` ranks: 1 if all slices are
+        equal.
+        """
         return self.own * ranks / self.of
 
 
 class Draws:
     """Random numbers for each image of a batch, on the CPU.
 
-    The numbers for the whole batch are drawn and those of the share are given, so that what happens to
-    an image does not depend on how many processes share the batch.
+    Numbers are drawn for the whole batch, and those of the batch slice are returned, so that what happens
+    to an image does not depend on how many ranks share the batch.
 
     Args:
-        generator: Where they come from.
-        images: Images of the whole batch.
-        share: Which of them are here; None for all.
+        generator: The generator that they are drawn from.
+        images: How many images the whole batch has.
+        share: The slice whose images are here; None for the whole batch.
     """
 
     def __init__(self, generator: torch.Generator, images: int, share: Share | None = None) -> None:
@@ -60,17 +65,21 @@ class Draws:
     def uniform(
         self, *after: int, before: Sequence[int] = (), dtype: torch.dtype | None = None
     ) -> Tensor:
-        r"""(\*before, n, \*after) in [0, 1), where n is the number of images here."""
+        r"""Uniform numbers in [0, 1) of shape (\*before, n, \*after), n being the number of images
+        here.
+        """
         shape = (*before, self._images, *after)
         return self._own(torch.rand(shape, generator=self.generator, dtype=dtype), len(before))
 
     def integers(self, below: int, *after: int, before: Sequence[int] = ()) -> Tensor:
-        r"""(\*before, n, \*after) in 0 … ``below`` − 1, int64."""
+        r"""Uniform integers in 0 … ``below`` − 1 of shape (\*before, n, \*after), int64."""
         shape = (*before, self._images, *after)
         return self._own(torch.randint(below, shape, generator=self.generator), len(before))
 
     def partners(self) -> Tensor:
-        """(n,) For each image here, one of the whole batch: a random order's part, int64."""
+        """A partner in the whole batch for each image here, from one random permutation: (n,)
+        int64.
+        """
         return self._own(torch.randperm(self._images, generator=self.generator), 0)
 
     def _own(self, numbers: Tensor, dim: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The user's own pictures: a folder a class, decoded while the training goes on."""
+"""The user's own pictures: one folder per class, decoded during training."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch import Tensor
 from cnnexp.data.batches import seeded_generator
 from cnnexp.data.depth import ValueRange, checked_range
 from cnnexp.data.images import DataUnavailableError, ImageSet, pixel_statistics
-from cnnexp.data.pictures import PICTURE_ENDINGS, read_picture, verify_picture
+from cnnexp.data.picture_files import PICTURE_ENDINGS, read_picture, verify_picture
 
 __all__ = ["PictureFiles", "load_image_folder"]
 
 _TEST_SHARE = 0.2
-_MEASURED = 1000  # pictures whose pixels give mean and deviation
+_MEASURED = 1000  # mean and standard deviation are estimated from this many pictures
 
 
 @dataclass(frozen=True)
 class PictureFiles:
-    """Pictures on disk and their classes; each batch is decoded when it is asked for.
+    """Pictures on disk and their classes; a batch is decoded when it is requested.
 
     Attributes:
-        files: N of them.
+        files: The N files.
         labels: (N,) int64, 0 to classes − 1.
-        shape: (C, H, W) that each is brought to, see ``read_picture``.
-        value_range: (black, white) in pictures of more than 8 bits a channel, see ``open_picture``.
+        shape: (C, H, W) that each picture is brought to, see ``read_picture``.
+        value_range: (black, white) in pictures of more than 8 bits per channel, see ``open_picture``.
     """
 
     files: Sequence[Path]
@@ -41,10 +41,10 @@ class PictureFiles:
         return len(self.files)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,) indices → images (B, C, H, W) uint8 and labels (B,).
+        """Return images (B, C, H, W) uint8 and labels (B,) for (B,) indices.
 
         Raises:
-            DataFileError: A file cannot be decoded; it is named.
+            DataFileError: A file cannot be decoded; the message names it.
         """
         channels, height, width = self.shape
         images = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
@@ -54,7 +54,9 @@ class PictureFiles:
         return images, self.labels[indices]
 
     def select(self, indices: Tensor, labels: Tensor | None = None) -> PictureFiles:
-        """Those at ``indices``, in that order; with ``labels`` (B,) instead of their own, if given."""
+        """The pictures at ``indices``, in that order; ``labels`` (B,), if given, replace their
+        labels.
+        """
         chosen = [self.files[index] for index in indices.tolist()]
         labels = self.labels[indices] if labels is None else labels
         return replace(self, files=chosen, labels=labels)
@@ -69,24 +71,25 @@ def load_image_folder(
 ) -> ImageSet:
     """Pictures in ``folder``/train/<class>/… and ``folder``/test/<class>/…, of any size and format.
 
-    ``val`` stands for ``test`` where only that is there. Without ``train``, the folders of the
+    A folder ``val`` is used as ``test`` where ``test`` is missing. Without ``train``, the folders of the
     classes lie in ``folder`` itself, and a fifth of each class, always the same, is the test set.
-    Folders below a class belong to it; hidden files and other kinds of files are passed over.
+    Folders below a class belong to it; hidden files and files of other kinds are ignored.
 
-    Every file is read once here, for the checksum (of names and contents); mean and deviation are
-    those of 1,000 training pictures, or of all if there are fewer.
+    Every file is read once here, for the checksum (of names and contents). Mean and standard deviation
+    are those of 1,000 training pictures, or of all if there are fewer.
 
     Args:
-        folder: Where they are.
+        folder: The folder of the pictures.
         image_size: Height and width that every picture is brought to, ≥ 1, see ``read_picture``.
         channels: 3 for colour, 1 for grey.
-        value_range: [black, white] in pictures of more than 8 bits a channel: of 32-bit integers and
-            floats, or of 8 or 12 bits kept in 16, nothing else says it. None for what the format says.
+        value_range: [black, white] in pictures of more than 8 bits per channel. It must be given for
+            32-bit integers and floats, and for 8 or 12 bits stored in 16, where the file does not say
+            it. None for what the format says.
 
     Raises:
         DataUnavailableError: The folder is missing, or has fewer than two classes, or a class has
             no picture.
-        DataFileError: A file is no picture, or nothing says what its numbers mean.
+        DataFileError: A file is not a picture, or nothing says what its numbers mean.
         ValueError: A range is violated.
     """
     if image_size < 1 or channels not in (1, 3):
@@ -157,7 +160,9 @@ def _is_picture(path: Path) -> bool:
 
 
 def _cut(whole: PictureFiles) -> tuple[PictureFiles, PictureFiles]:
-    """(training, test) pictures: a fifth of each class, one at least, tests."""
+    """Split the pictures into (training, test): a fifth of each class, at least one, is for the
+    test.
+    """
     held_out = torch.zeros(len(whole), dtype=torch.bool)
     for label in whole.labels.unique().tolist():
         (own,) = (whole.labels == label).nonzero(as_tuple=True)
@@ -172,7 +177,7 @@ def _cut(whole: PictureFiles) -> tuple[PictureFiles, PictureFiles]:
 
 
 def _checksum(folder: Path, *parts: PictureFiles) -> str:
-    """An md5 of all pictures' names and contents, in order."""
+    """The md5 of all pictures' names and contents, in order."""
     digest = hashlib.md5()
     for part in parts:
         for file in part.files:

@@ -1,4 +1,4 @@
-"""A labelled set of images, in memory or on disk, and its errors."""
+"""Labelled sets of images, in memory or on disk, and the errors of loading them."""
 
 from __future__ import annotations
 
@@ -26,32 +26,36 @@ class DataFileError(RuntimeError):
 
 
 class DataUnavailableError(RuntimeError):
-    """A data set is neither on disk nor to be downloaded."""
+    """A data set is not on disk and cannot be downloaded."""
 
 
 class Samples(Protocol):
-    """Images and their classes, wherever they lie: what a part of an :class:`ImageSet` must offer."""
+    """Images and their classes, wherever they are stored: the interface of a part of an
+    :class:`ImageSet`.
+    """
 
     @property
     def labels(self) -> Tensor:
-        """(N,) int64, 0 to classes − 1."""
+        """The class of each image: (N,) int64, 0 to classes − 1."""
         ...
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of each image."""
+        """The shape (C, H, W) of each image."""
         ...
 
     def __len__(self) -> int:
-        """N."""
+        """The number of images, N."""
         ...
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,) indices → images (B, C, H, W) uint8 and labels (B,) int64, in that order."""
+        """Return images (B, C, H, W) uint8 and labels (B,) int64 for (B,) indices, in that order."""
         ...
 
     def select(self, indices: Tensor, labels: Tensor | None = None) -> Samples:
-        """Those at ``indices``, in that order; with ``labels`` (B,) instead of their own, if given."""
+        """The samples at ``indices``, in that order; ``labels`` (B,), if given, replace their
+        labels.
+        """
         ...
 
 
@@ -78,16 +82,18 @@ class LabelledImages:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of each image."""
+        """The shape (C, H, W) of each image."""
         _, channels, height, width = self.images.shape
         return channels, height, width
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,) indices → images (B, C, H, W) and labels (B,): one gather."""
+        """Return images (B, C, H, W) and labels (B,) for (B,) indices, by one gather."""
         return self.images[indices], self.labels[indices]
 
     def select(self, indices: Tensor, labels: Tensor | None = None) -> LabelledImages:
-        """Those at ``indices``, in that order; with ``labels`` (B,) instead of their own, if given."""
+        """The images at ``indices``, in that order; ``labels`` (B,), if given, replace their
+        labels.
+        """
         return LabelledImages(
             self.images[indices], self.labels[indices] if labels is None else labels
         )
@@ -98,14 +104,14 @@ class ImageSet:
     """One data set with its official split.
 
     Attributes:
-        name: What everything written about it calls it, for example ``"mnist"``.
-        train: The official training images; validation is cut from these.
+        name: The name that messages, run folders and reports use, for example ``"mnist"``.
+        train: The official training images; validation images are taken from these.
         test: The official test images.
-        classes: Name of each class.
-        mean, std: Of the training pixels scaled to 0…1, one number a channel.
-        checksum: Identifies the data: an md5 of it, or of its files' md5s.
-        notice: What every run on it must say first; empty if nothing.
-        stands_in_for: Training images of the set that it replaces; 0 if it is itself.
+        classes: The name of each class.
+        mean, std: Mean and standard deviation of the training pixels scaled to 0…1, one number per channel.
+        checksum: An md5 of the data, or of its files' md5s, which identifies it.
+        notice: What every run on this set must say first; empty if nothing.
+        stands_in_for: How many training images the set has that this one replaces; 0 if it replaces none.
     """
 
     name: str
@@ -120,18 +126,18 @@ class ImageSet:
 
     @property
     def channels(self) -> int:
-        """C of the images."""
+        """The number of channels C of the images."""
         return self.train.shape[0]
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(H, W) of the images."""
+        """The height and width (H, W) of the images."""
         return self.train.shape[1:]
 
     def keep_classes(self, names: Sequence[str]) -> ImageSet:
-        """Only the images of these classes, which get the labels 0, 1, … in the order of ``names``.
+        """The set reduced to these classes, which get the labels 0, 1, … in the order of ``names``.
 
-        Mean and deviation remain those of the whole set.
+        Mean and standard deviation remain those of the whole set.
 
         Raises:
             ValueError: A name is unknown or repeated, or there are fewer than two.
@@ -164,7 +170,7 @@ class ImageSet:
 def image_set(
     name: str, train: LabelledImages, test: LabelledImages, classes: tuple[str, ...]
 ) -> ImageSet:
-    """An :class:`ImageSet` with mean, deviation and checksum computed from the tensors."""
+    """An :class:`ImageSet` with mean, standard deviation and checksum computed from the tensors."""
     digest = hashlib.md5()
     for part in (train, test):
         digest.update(part.images.contiguous().numpy().tobytes())
@@ -174,9 +180,9 @@ def image_set(
 
 
 def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel of ``images`` (N, C, H, W) uint8, scaled to 0…1.
+    """Mean and standard deviation of each channel of ``images`` (N, C, H, W) uint8, scaled to 0…1.
 
-    Rounded to four digits; the deviation of a channel that is constant is given as 1.
+    Both are rounded to four digits; the standard deviation of a constant channel is given as 1.
     """
     channels = images.transpose(0, 1).flatten(1)
     counts = torch.stack([torch.bincount(c.int(), minlength=256) for c in channels]).double()

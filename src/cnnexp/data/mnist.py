@@ -33,19 +33,19 @@ MNIST_TRAIN_SIZE = 60_000
 def load_mnist(
     root: Path | str, *, download: bool = True, checksums: Mapping[str, str] = MNIST_CHECKSUMS
 ) -> ImageSet:
-    """MNIST from ``root``/MNIST/raw, downloaded to there if files are missing.
+    """MNIST from ``root``/MNIST/raw; missing files are downloaded to there.
 
-    The four files may lie there as they are or as they are published, packed (``.gz``): then they are
-    unpacked beside, or where that cannot be written, for this process alone.
+    The four files may lie there as they are, or packed (``.gz``) as they are published. Packed files are
+    unpacked next to themselves or, where that folder cannot be written, temporarily for this process.
 
     Args:
-        root: Folder that holds ``MNIST/raw`` (torchvision's layout) or shall hold it.
-        download: Fetch missing files from torchvision's mirrors.
-        checksums: md5 of each of the four files by name, unpacked.
+        root: The folder that holds ``MNIST/raw`` (torchvision's layout) or is to hold it.
+        download: Whether to fetch missing files from torchvision's mirrors.
+        checksums: The md5 of each of the four unpacked files, by name.
 
     Raises:
         DataUnavailableError: A file is missing and cannot be downloaded.
-        DataFileError: A file's checksum or content is wrong; it is named with the checksum expected.
+        DataFileError: A file's checksum or content is wrong; the message names it and the checksum expected.
     """
     place = Path(root).expanduser()
     folder = place / "MNIST" / "raw"
@@ -61,7 +61,7 @@ def load_mnist(
     with unpacked(place, "MNIST", official) as found:
         raw = found / "MNIST" / "raw"
         for name, expected in checksums.items():
-            if (folder / name).is_file():  # else it was verified as it was unpacked
+            if (folder / name).is_file():  # a packed file was verified when it was unpacked
                 _verify(folder / name, expected)
         train, test = (_read(raw, part) for part in ("train", "t10k"))
     return ImageSet(
@@ -78,17 +78,17 @@ def load_mnist(
 def load_mnist_or_digits(
     root: Path | str, *, fallback: Literal["digits", "error"] = "digits", download: bool = True
 ) -> ImageSet:
-    """MNIST, or where it is neither on disk nor to be downloaded, the bundled digits.
+    """MNIST or, where it is not on disk and cannot be downloaded, the bundled digits.
 
-    They carry a ``notice`` that says so. A corrupt file is an error, never a reason to fall back.
+    The digits carry a ``notice`` that says so. A corrupt file is an error, never a reason to fall back.
 
     Args:
         root: As in :func:`load_mnist`.
-        fallback: ``"digits"``, or ``"error"`` to raise instead.
+        fallback: ``"digits"``, or ``"error"`` to raise an error instead.
         download: As in :func:`load_mnist`.
 
     Raises:
-        DataUnavailableError: With ``fallback="error"``, MNIST cannot be had.
+        DataUnavailableError: ``fallback="error"``, and MNIST cannot be obtained.
         DataFileError: A file is corrupt.
     """
     try:
@@ -131,7 +131,7 @@ def _read(folder: Path, part: str) -> LabelledImages:
 
 
 def _download(folder: Path, missing: Sequence[str]) -> None:
-    """Fetch the ``missing`` files into ``folder``; each appears there whole or not at all."""
+    """Fetch the ``missing`` files into ``folder``; each appears there complete or not at all."""
     from torchvision.datasets import MNIST
 
     made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -151,7 +151,9 @@ def _download(folder: Path, missing: Sequence[str]) -> None:
 
 
 def _remove(folders: Sequence[Path]) -> None:
-    """Remove the folders that a failed download made, innermost first, unless they hold something."""
+    """Remove the folders that a failed download created, innermost first, unless they hold
+    something.
+    """
     for path in folders:
         try:
             path.rmdir()

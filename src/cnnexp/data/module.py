@@ -1,4 +1,4 @@
-"""The data module: an image set, split, batched and brought to the device."""
+"""The data module: an image set, split, batched and moved to the device."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ __all__ = ["ImageDataModule"]
 class ImageDataModule(L.LightningDataModule):
     """Batches of (images (B, C, H, W) float32 in 0…1, labels (B,) int64) of one image set.
 
-    The training images are split once, by ``split_seed``: ``val_size`` of them validate, the
-    others train. A set that stands in for another one is split in the same proportion. The
-    official test images are only ever test batches.
+    The training images are split once, by ``split_seed``: ``val_size`` of them are for validation, the
+    others for training. A set that stands in for another one is split in the same proportion. The
+    official test images appear in test batches only.
 
     Args:
-        load: Loads the image set; called once, at the first use.
-        batch_size: Images a training batch, ≥ 1.
-        eval_batch_size: Images a validation or test batch, ≥ 1.
-        val_size: Training images held out for validation, 0 for none; or, between 0 and 1, their
-            share of all.
-        train_size: Images trained on, drawn by ``split_seed``; or, between 0 and 1, their share of
-            those that remain; None for all of these.
+        load: The function that loads the image set; called once, at the first use.
+        batch_size: Images per training batch, ≥ 1.
+        eval_batch_size: Images per validation or test batch, ≥ 1.
+        val_size: How many training images are held out for validation, 0 for none; or, between 0 and 1,
+            their share of all.
+        train_size: How many images are trained on, drawn by ``split_seed``; or, between 0 and 1, their
+            share of those that remain; None for all of these.
         classes: Names of the classes to keep, see ``ImageSet.keep_classes``; None for all.
-        split_seed: Of the split.
-        shuffle_seed: Of the order of training batches, a new one each epoch.
-        num_workers: Processes that make the training batches, and as many again for validation;
-            0 for none beside the training's own.
+        split_seed: Seed of the split.
+        shuffle_seed: Seed of the order of training batches, which is new in each epoch.
+        num_workers: Processes that load the training batches, and as many again for validation;
+            with 0 the training process loads them.
         pin_memory: Keep batches in page-locked memory (for a GPU).
 
     Raises:
         ValueError: At the first use, if ``val_size`` and ``train_size`` ask for more images than
-            there are, or ``classes`` for one that is not there.
+            there are, or ``classes`` for one that does not exist.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ImageDataModule(L.LightningDataModule):
 
     @property
     def images(self) -> ImageSet:
-        """The image set; loaded at the first use."""
+        """The image set, loaded at the first use."""
         if self._images is None:
             images = self._load()
             self._images = images if self._classes is None else images.keep_classes(self._classes)
@@ -90,7 +90,7 @@ class ImageDataModule(L.LightningDataModule):
         return self.split()[1]
 
     def split(self) -> tuple[Samples, Samples]:
-        """(training, validation) images; made at the first use."""
+        """The (training, validation) images, split at the first use."""
         if self._split is None:
             whole, instead_of = self.images.train, self.images.stands_in_for
             scale = len(whole) / instead_of if instead_of else 1.0
@@ -115,24 +115,30 @@ class ImageDataModule(L.LightningDataModule):
         return self._split
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Let the next training loader begin with this batch of this epoch, each counted from 0."""
+        """Let the next training loader begin with batch ``batch`` of epoch ``epoch``, each counted
+        from 0.
+        """
         self._epoch, self._skip = epoch, batch
 
     def repeat_first_epoch(self, same: bool) -> None:
-        """Let every training epoch have the batches of the first, or (False) an order of its own."""
+        """Let every training epoch have the batches of the first one or, if ``same`` is False, its
+        own order.
+        """
         self._same = same
 
     def share_with(self, rank: int, ranks: int) -> None:
-        """Let this process have part ``rank`` (from 0) of each batch, which ``ranks`` processes share."""
+        """Let this process have slice ``rank`` (from 0) of each batch, which ``ranks`` processes
+        share.
+        """
         self._rank, self._ranks = rank, ranks
 
     def share(self, batch: int) -> Share:
-        """Which part of training batch ``batch``, counted from 0, this process has."""
+        """The slice of training batch ``batch``, counted from 0, that this process has."""
         images = min(self.batch_size, len(self.train) - batch * self.batch_size)
         return Share.of_rank(images, self._rank, self._ranks)
 
     def members(self, epoch: int, batch: int) -> Tensor:
-        """Which images training batch ``batch`` of ``epoch`` is of, each counted from 0.
+        """The indices of the images in training batch ``batch`` of ``epoch``, each counted from 0.
 
         Returns:
             (B,) indices into the training images of the whole set (with ``classes``, of what these
@@ -145,7 +151,7 @@ class ImageDataModule(L.LightningDataModule):
         return self._chosen[order.batch(batch)]
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Shuffled batches of the training images."""
+        """A loader of shuffled batches of the training images."""
         return self._batches(
             self.train,
             self.batch_size,
@@ -156,11 +162,11 @@ class ImageDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Batches of the validation images in order; no batches with ``val_size=0``."""
+        """A loader of the validation images in order; it has no batches with ``val_size=0``."""
         return self._batches(self.val, self.eval_batch_size)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Batches of the official test images in order."""
+        """A loader of the official test images in order."""
         return self._batches(self.images.test, self.eval_batch_size)
 
     def _batches(
@@ -179,11 +185,17 @@ class ImageDataModule(L.LightningDataModule):
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int
     ) -> tuple[Tensor, Tensor]:
-        """Scale the pixels on the device: a byte each has travelled there, not four."""
+        """Scale the pixels to 0…1 on the device, so that a pixel travels there as one byte instead
+        of four.
+        """
         images, labels = batch
         return images.float() / 255, labels
 
 
 def _count(size: float, of: int, scale: float) -> int:
-    """``size`` images of a set that is ``scale`` times the one meant, or that share ``of`` them."""
+    """The number of images that ``size`` asks for, out of ``of``.
+
+    An integer is a number of images in a set that is 1/``scale`` times as large as this one; a float is a
+    share of ``of``.
+    """
     return round(size * scale) if isinstance(size, int) else round(size * of)

@@ -1,4 +1,4 @@
-"""Image sets as they are published: each file packed by gzip, verified and unpacked where it lies."""
+"""Image sets as they are published: each file gzipped; verified and unpacked where it lies."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Official:
-    """What is known of a file as it is published; None where it is not known.
+    """The known checksums of a published file; None where one is not known.
 
     Attributes:
-        packed: md5 of the file whose name ends in ``.gz``.
-        content: md5 of what is in it.
+        packed: md5 of the packed file, whose name ends in ``.gz``.
+        content: md5 of the unpacked file.
     """
 
     packed: str | None = None
@@ -35,33 +35,37 @@ class Official:
 
 
 def packed_file(folder: Path, name: str) -> Path | None:
-    """Where ``name`` lies packed: in ``folder``, or in the folder ``gzip`` that EMNIST comes in."""
+    """The packed form of file ``name``: in ``folder`` or its folder ``gzip`` (EMNIST's); None if
+    missing.
+    """
     places = (folder / f"{name}.gz", folder / "gzip" / f"{name}.gz")
     return next((place for place in places if place.is_file()), None)
 
 
 def lacking(folder: Path, names: Iterable[str]) -> list[str]:
-    """Those of ``names`` that ``folder`` holds neither as they are nor packed."""
+    """The files among ``names`` that ``folder`` holds neither unpacked nor packed."""
     return [n for n in names if not (folder / n).is_file() and packed_file(folder, n) is None]
 
 
 def named_missing(missing: Sequence[str], files: Collection[str]) -> str:
-    """Names what is ``missing``; where the others of ``files`` are there, in which forms it may come."""
+    """Say which files are ``missing`` and, where the others of ``files`` are there, in which forms
+    they may come.
+    """
     forms = "" if len(missing) == len(files) else ", packed as .gz or not"
     return f"missing: {', '.join(missing)}{forms}"
 
 
 @contextmanager
 def unpacked(root: Path, kind: str, files: Mapping[str, Official]) -> Iterator[Path]:
-    """A folder like ``root`` in whose ``<kind>/raw`` all of ``files`` lie as they are.
+    """A folder like ``root`` in whose ``<kind>/raw`` all of ``files`` lie unpacked.
 
-    It is ``root`` itself: what lies there packed is unpacked beside, each file whole or not at all. Where
-    that cannot be written, a temporary folder takes its place.
+    It is ``root`` itself: packed files are unpacked next to themselves, each completely or not at all.
+    Where that folder cannot be written, a temporary folder takes its place.
 
     Args:
-        root: Its ``<kind>/raw`` lacks none of them, see :func:`lacking`.
-        kind: Name of the set's folder, for example ``"MNIST"``.
-        files: What is known of each, by its name without ``.gz``.
+        root: The folder whose ``<kind>/raw`` lacks none of them, see :func:`lacking`.
+        kind: The name of the set's folder, for example ``"MNIST"``.
+        files: The known checksums of each file, by its name without ``.gz``.
 
     Raises:
         DataFileError: A packed file is damaged, or not the official one, or there is no room for its
@@ -112,7 +116,10 @@ def _content(packed: Path, official: Official) -> bytes:
 
 
 def _failed_to_write(file: Path, content: bytes, like: Path) -> str:
-    """Write ``file`` whole or not at all, for whoever may read ``like``; why not, empty if it is done."""
+    """Write ``file`` completely or not at all, readable for whoever may read ``like``; return why it failed.
+
+    The reason is empty if the file was written.
+    """
     try:
         handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
         try:

@@ -1,4 +1,4 @@
-"""Images of any size and number, drawn from a seed: for tests of scale."""
+"""Images of any size and number, generated from a seed: for tests of scale."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def load_synthetic(
     num_classes: int = 10,
     seed: int = 0,
 ) -> ImageSet:
-    """Noisy copies of one random pattern a class; a fifth as many test images, of the same patterns.
+    """Noisy copies of one random pattern per class; a fifth as many test images, of the same patterns.
 
-    A network learns them easily: what they are for is speed, memory and plumbing.
+    A network learns them easily: they serve to test speed, memory and plumbing.
 
     Args:
-        size: Training images, ≥ ``num_classes``.
+        size: How many training images, ≥ ``num_classes``.
         image_size: Height and width, ≥ 1.
-        channels: C of the images, ≥ 1.
-        num_classes: ≥ 2.
-        seed: Of patterns and noise.
+        channels: The number of channels C, ≥ 1.
+        num_classes: The number of classes, ≥ 2.
+        seed: Seed of patterns and noise.
 
     Raises:
         ValueError: A range is violated.

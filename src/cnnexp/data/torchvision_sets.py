@@ -1,4 +1,4 @@
-"""Image sets that torchvision knows, held whole as tensors.
+"""Image sets that torchvision can load, held as whole tensors in memory.
 
 Source: Xiao, Rasul & Vollgraf, "Fashion-MNIST" (2017); Clanuwat et al., "Deep Learning for Classical
 Japanese Literature" (2018, KMNIST); Cohen et al., "EMNIST" (2017); Yadav & Bottou, "Cold Case: The
@@ -36,9 +36,13 @@ EMNIST_SPLITS = ("balanced", "byclass", "bymerge", "letters", "digits", "mnist")
 
 
 class _Set(NamedTuple):
-    """The class in ``torchvision.datasets``, its arguments for the two parts, how to read it.
+    """The way to load one image set with torchvision.
 
-    ``files`` gives the files of both parts in ``<kind>/raw``, of sets in MNIST's format.
+    Attributes:
+        kind: The name of its class in ``torchvision.datasets``.
+        train, test: The class's arguments for the two parts.
+        read: Turns a loaded part into images (N, C, H, W) uint8 and labels (N,).
+        files: For sets in MNIST's format, gives the files of both parts in ``<kind>/raw``.
     """
 
     kind: str
@@ -53,7 +57,8 @@ def _grey(part: Any) -> tuple[Tensor, Tensor]:
 
 
 def _qmnist(part: Any) -> tuple[Tensor, Tensor]:
-    return part.data.unsqueeze(1), torch.as_tensor(part.targets)[:, 0]  # the rest is who wrote it
+    # the other columns of the targets say who wrote the digit
+    return part.data.unsqueeze(1), torch.as_tensor(part.targets)[:, 0]
 
 
 def _emnist(part: Any) -> tuple[Tensor, Tensor]:
@@ -85,7 +90,7 @@ def _emnist_files(_kind: Any, split: str | None) -> dict[str, Official]:
 
 
 def _stem(url: str) -> str:
-    """The name of what is in the ``.gz`` file at ``url``."""
+    """The name of the file inside the ``.gz`` file at ``url``."""
     return url.rpartition("/")[2].removesuffix(".gz")
 
 
@@ -103,15 +108,15 @@ TORCHVISION_SETS: dict[str, _Set] = {
 def load_torchvision_set(
     name: str, root: Path | str, *, download: bool = True, split: str | None = None
 ) -> ImageSet:
-    """The image set ``name`` from ``root``, in torchvision's layout, downloaded if it is missing.
+    """The image set ``name`` from ``root``, in torchvision's layout; it is downloaded if it is missing.
 
-    What lies there packed, as it is published, is verified and unpacked.
+    Files that lie there packed, as they are published, are verified and unpacked.
 
     Args:
         name: One of :data:`TORCHVISION_SETS`.
-        root: Folder that holds the files or shall hold them.
-        download: Fetch missing files from torchvision's mirrors.
-        split: Of EMNIST, one of :data:`EMNIST_SPLITS`.
+        root: The folder that holds the files or is to hold them.
+        download: Whether to fetch missing files from torchvision's mirrors.
+        split: For EMNIST, one of :data:`EMNIST_SPLITS`.
 
     Raises:
         DataUnavailableError: Files are missing and cannot be downloaded.
@@ -146,10 +151,10 @@ def load_torchvision_set(
 
 
 def _archived(kind: Any, folder: Path, missing: bool) -> bool:
-    """Whether the files that are missing are in the one archive that torchvision unpacks.
+    """Whether the missing files are in the one archive that torchvision unpacks.
 
     Raises:
-        DataFileError: They are in one that is damaged.
+        DataFileError: They are, but the archive is damaged.
     """
     from torchvision.datasets.utils import calculate_md5
 
@@ -177,7 +182,7 @@ def _parts(
     """((training, test) images, names of the classes) as torchvision reads them.
 
     Raises:
-        DataUnavailableError: It does not find them; the message is its own.
+        DataUnavailableError: torchvision does not find the files; the message is its own.
         DataFileError: A file is not in its format.
     """
     parts: list[LabelledImages] = []

@@ -1,8 +1,8 @@
-"""What goes on within a training, layer by layer, and whether it is healthy.
+"""Measurements inside a training, layer by layer, and the verdict on whether it is healthy.
 
-Plain objects without Lightning: :class:`StepProbe` looks into one step, :func:`measurement_of` puts
-together what several processes saw, :class:`Health` judges. ``cnnexp.training.callbacks.Diagnostics``
-calls them in a training.
+The classes do not need Lightning: :class:`StepProbe` measures one step, :func:`measurement_of`
+combines what several ranks measured, :class:`Health` judges.
+``cnnexp.training.callbacks.Diagnostics`` calls them during a training.
 """
 
 from cnnexp.diagnostics.health import Health, Verdict

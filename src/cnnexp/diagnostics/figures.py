@@ -1,4 +1,4 @@
-"""Pictures of the gradient's way back through the layers."""
+"""Figures of the gradient on its way back through the layers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _MOST_COLUMNS = 400
 def gradient_flow_figure(
     steps: Sequence[int], flow: Mapping[str, Sequence[float]], title: str = ""
 ) -> Figure:
-    """A heat map of log₁₀ ‖∂L/∂a‖, layers × time; what is 0 or not finite stays grey.
+    """A heat map of log₁₀ ‖∂L/∂a‖, layers × time; values that are 0 or not finite stay grey.
 
     Args:
-        steps: Of the measurements.
-        flow: By layer, the first layer first: ‖∂L/∂a‖ of each measurement, NaN where there is none.
-        title: Above it.
+        steps: The steps of the measurements.
+        flow: For each layer, the first layer first, ‖∂L/∂a‖ of each measurement; NaN where there is none.
+        title: The text above the figure.
     """
     from matplotlib.figure import Figure
 
@@ -45,6 +45,6 @@ def _log10(value: float) -> float:
 
 
 def _edges(steps: Sequence[int]) -> list[float]:
-    """Where each measurement's column begins, and where the last one ends."""
+    """The left edge of each measurement's column, and the right edge of the last one."""
     width = steps[-1] - steps[-2] if len(steps) > 1 else 1
     return [*map(float, steps), float(steps[-1] + width)]

@@ -1,4 +1,4 @@
-"""The verdict: what is wrong with a training, since when, how one sees it, and what to try."""
+"""The verdict: what is wrong with a training, since when, on what evidence, and what to try."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Verdict:
     """One trouble of a training.
 
     Attributes:
-        trouble: Which, one of ``RULES``.
-        layer: Where, by its name in the network; "" for the training as a whole.
+        trouble: The name of the trouble, one of ``RULES``.
+        layer: The name of the layer in the network; "" for the training as a whole.
         since: The step, or for overfitting the epoch, at which it began to show, counted from 1.
-        evidence: What shows it, when the verdict turned.
+        evidence: The numbers that showed it when the verdict was reached.
         suggestion: What to try.
-        until: The step or epoch at which it no longer showed; None if it never passed.
+        until: The step or epoch at which it no longer showed; None if it still shows.
     """
 
     trouble: str
@@ -40,27 +40,27 @@ class Verdict:
 
     @property
     def passed(self) -> str:
-        """That it has, and when; "" if it has not."""
+        """A phrase that says when the trouble passed; "" if it has not passed."""
         return "" if self.until is None else f"no longer from {self._at(self.until)} on"
 
     def _at(self, number: int) -> str:
         return f"{'epoch' if self.trouble in BY_EPOCH else 'step'} {number}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The attributes as a dictionary for JSON."""
         return asdict(self)
 
 
 class Health:
-    """Judge a training as it goes on.
+    """The judge of a training in progress.
 
     Args:
-        classes: Of the data.
-        thresholds: Where the rules begin to speak.
+        classes: How many classes the data has.
+        thresholds: The values at which the rules report a trouble.
 
     Attributes:
-        verdicts: All that turned so far, those that have passed among them.
-        steps: Of the training, up to the last measurement.
+        verdicts: All verdicts reached so far, including those that have passed.
+        steps: How many steps the training had taken at the last measurement.
     """
 
     def __init__(self, classes: int, thresholds: Thresholds | None = None) -> None:
@@ -68,21 +68,21 @@ class Health:
         self.verdicts: list[Verdict] = []
         self._streaks: dict[str, list[int]] = {}  # trouble → [how often in a row, since when]
         self._clear: dict[str, int] = {}  # trouble → how often in a row it did not show
-        self._windows = 0  # of losses that were judged
+        self._windows = 0  # how many windows of losses have been judged
         self._given_up: list[Verdict] = []
         self.steps = 0
 
     @property
     def present(self) -> list[Verdict]:
-        """Those that have not passed."""
+        """The verdicts that have not passed."""
         return [verdict for verdict in self.verdicts if verdict.until is None]
 
     def observe(self, measurement: Measurement) -> list[Verdict]:
-        """Take a measurement in; the verdicts that turned by it, there or back."""
+        """Take a measurement into account; return the verdicts that it brought about or ended."""
         self._history.add(measurement)
         self.steps = measurement.step + 1
         if not math.isfinite(measurement.gradient_norm or 0.0):
-            return []  # which stops the training, or is left out
+            return []  # such a step stops the training, or is skipped
         rules = [name for name in RULES if name not in (*BY_EPOCH, *BY_WINDOW)]
         if len(self._history.windows) > self._windows:
             self._windows = len(self._history.windows)
@@ -90,22 +90,28 @@ class Health:
         return self._judge(rules, self.steps)
 
     def observe_epoch(self, epoch: int, metrics: Mapping[str, float]) -> list[Verdict]:
-        """Take the figures of an epoch, counted from 1, in; as :meth:`observe`."""
+        """Take the metrics of an epoch, counted from 1, into account; return verdicts as
+        :meth:`observe` does.
+        """
         self._history.add_epoch(metrics)
         return self._judge(BY_EPOCH, epoch)
 
     def observe_non_finite(self, step: int, layer: str, evidence: str) -> list[Verdict]:
-        """Take in that a loss, gradient or weight of ``step`` is infinite or NaN, first in ``layer``."""
+        """Record that a loss, gradient or weight of ``step`` is infinite or NaN, first in ``layer``.
+
+        Returns:
+            The new verdict "exploding"; nothing if the training has it already.
+        """
         if any(v.trouble == "exploding" for v in self.present):
             return []
         return [self._turn("exploding", Sign(layer, evidence), step)]
 
     def given_up(self, step: int) -> list[Verdict]:
-        """The verdict that the training exploded, as passed at ``step``: another attempt takes its place."""
+        """The verdicts "exploding" as passed at ``step``: another attempt takes this one's place."""
         return [replace(v, until=step) for v in self.present if v.trouble == "exploding"]
 
     def keep(self, verdicts: Sequence[Verdict]) -> None:
-        """Keep what earlier attempts were given up for, whatever state is loaded."""
+        """Keep the verdicts for which earlier attempts were given up, whatever state is loaded later."""
         self._given_up = list(dict.fromkeys(verdicts))
         self._recall()
 
@@ -136,7 +142,7 @@ class Health:
         self._clear.pop(name, None)
         streak = self._streaks.setdefault(name, [0, now])
         streak[0] += 1
-        needed = 1 if name == "exploding" else patience  # the next step may be its last
+        needed = 1 if name == "exploding" else patience  # the training's next step may be its last
         if streak[0] < needed or any(v.trouble == name for v in self.present):
             return []
         return [self._turn(name, sign, streak[1])]
@@ -158,7 +164,7 @@ class Health:
         return self.verdicts[-1]
 
     def state_dict(self) -> dict[str, Any]:
-        """To go on from, in plain types."""
+        """The state to resume from, in plain types."""
         return {
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
             "streaks": {name: list(streak) for name, streak in self._streaks.items()},
@@ -169,7 +175,7 @@ class Health:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Resume from a state that :meth:`state_dict` returned."""
         self.verdicts = [Verdict(**verdict) for verdict in state["verdicts"]]
         self._recall()
         self._streaks = {name: list(streak) for name, streak in state["streaks"].items()}
@@ -182,7 +188,7 @@ class Health:
 def _follows_from_another(
     name: str, signs: Mapping[str, Sign | None], present: Sequence[Verdict]
 ) -> bool:
-    """Whether a trouble that explains ``name`` shows: it neither turns nor passes meanwhile."""
+    """Whether a trouble that explains ``name`` shows; meanwhile ``name`` neither begins nor passes."""
     causes = () if name in CAUSES or name in BY_EPOCH else CAUSES
     if name == "stuck":
         causes = (*CAUSES, "oscillating", "lr too high", "lr too low")

@@ -1,4 +1,4 @@
-"""What the verdict's rules look at: the last measurement, and a little of what came before."""
+"""The data that the verdict's rules look at: the last measurement and a short history."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from cnnexp.diagnostics.thresholds import Thresholds
 
 __all__ = ["History"]
 
-_FIRST = 5  # measurements that the greatest early gradient is taken from
+_FIRST = 5  # the greatest early gradient is taken from this many measurements
 
 
 @dataclass
 class History:
-    """Of one training.
+    """The short history of one training.
 
     Attributes:
-        classes: Of the data.
-        thresholds: Of the rules.
+        classes: How many classes the data has.
+        thresholds: The thresholds of the rules.
         last: The last measurement; None before the first.
         first_gradients: ‖∂L/∂W‖ of each layer at the first measurement, by name.
         early_norms: ‖∂L/∂θ‖ of the first measurements.
         norm_before: The greatest of these before the last measurement; 0 before the second.
-        losses: Of the steps since the last whole window.
+        losses: The losses of the steps since the last whole window.
         windows: The mean loss of each window so far.
-        recent: The last losses, a window of them at the most.
+        recent: The last losses, at most a window of them.
         cosines: The last cosines between successive gradients.
         epochs: ``train/loss``, ``val/loss``, ``train/acc``, ``val/acc`` of each epoch so far.
     """
@@ -48,18 +48,18 @@ class History:
 
     @property
     def chance(self) -> float:
-        """The loss of a network that finds all classes equally likely."""
+        """The loss of a network that finds all classes equally likely, ln(classes)."""
         return math.log(self.classes)
 
     @property
     def update_ratio(self) -> float | None:
-        """The median ‖ΔW‖/‖W‖ of the layers at the last measurement."""
+        """The median of the layers' ‖ΔW‖/‖W‖ at the last measurement; None where none was measured."""
         layers: Sequence[LayerFigures] = self.last.layers if self.last else ()
         ratios = [r for layer in layers if (r := layer.update_ratio) is not None]
         return statistics.median(ratios) if ratios else None
 
     def add(self, measurement: Measurement) -> None:
-        """Take the next measurement in."""
+        """Add the next measurement."""
         self.last, window = measurement, self.thresholds.window
         if not self.first_gradients:
             self.first_gradients = {
@@ -73,9 +73,8 @@ class History:
             self.early_norms.append(norm)
         if "cosine" in measurement.landscape:
             self.cosines = [*self.cosines, measurement.landscape["cosine"]][-_FIRST:]
-        losses = [
-            loss for loss in measurement.losses if math.isfinite(loss)
-        ]  # skipped steps have none
+        # skipped steps have no finite loss
+        losses = [loss for loss in measurement.losses if math.isfinite(loss)]
         self.recent = [*self.recent, *losses][-window:]
         self.losses += losses
         while len(self.losses) >= window:
@@ -83,12 +82,12 @@ class History:
             del self.losses[:window]
 
     def add_epoch(self, metrics: Mapping[str, float]) -> None:
-        """Take the figures of an epoch in, as far as there are any."""
+        """Add the metrics of an epoch, those of the four that ``metrics`` holds."""
         names = ("train/loss", "val/loss", "train/acc", "val/acc")
         self.epochs.append({name: metrics[name] for name in names if name in metrics})
 
     def state(self) -> dict[str, Any]:
-        """All but the last measurement, which the next one replaces."""
+        """Everything but the last measurement, which the next one replaces, in plain types."""
         kept = (
             "first_gradients",
             "early_norms",
@@ -101,9 +100,9 @@ class History:
         return {"window": self.thresholds.window, **{name: getattr(self, name) for name in kept}}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`state`."""
+        """Replace the history by a state that :meth:`state` returned."""
         for name, value in state.items():
             if name != "window":
                 setattr(self, name, value.copy())
-        if state["window"] != self.thresholds.window:  # it was changed: what is left begins anew
+        if state["window"] != self.thresholds.window:  # windows of another length are no use
             self.losses, self.windows, self.recent = [], [], []

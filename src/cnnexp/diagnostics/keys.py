@@ -1,9 +1,9 @@
 """Every key under which a training writes, in metrics.csv and in TensorBoard.
 
-``<layer>`` is a layer's name in the network, such as ``features.0``; ``<class>`` a class. What is
-scalar stands in metrics.csv as well, but for ``hp/`` and ``margin/``. What is drawn by epoch is not
-drawn more often than each hundred steps. "basic" and "full" need that
-much of ``diagnostics=``, the others are always there.
+``<layer>`` is a layer's name in the network, such as ``features.0``; ``<class>`` is a class. Scalars
+stand in metrics.csv as well, except those under ``hp/`` and ``margin/``. Pictures and histograms by epoch
+are written at most once every hundred steps. The column "From" names the least ``diagnostics=`` that
+writes the key; "always" means that every training writes it.
 
 ================================  =========  =======  ==================================================
 Key                               Kind       From     What it is
@@ -69,10 +69,10 @@ class Key:
     """A row of the table.
 
     Attributes:
-        name: With placeholders.
+        name: The key, with placeholders.
         kind: ``scalar``, ``image``, ``histogram``, ``text``, ``pr curve``, ``embedding`` or ``graph``.
         level: ``always``, ``basic`` or ``full``.
-        meaning: What it is.
+        meaning: What is written under the key.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Key:
     meaning: str
 
     def fits(self, tag: str) -> bool:
-        """Whether ``tag`` is one of this row's."""
+        """Whether ``tag`` is a key that this row describes."""
         pattern = re.sub(r"<\w+>", ".+", re.sub(r"([.+?*])", r"\\\1", self.name))
         return re.fullmatch(pattern, tag) is not None
 
@@ -94,7 +94,7 @@ def known_keys() -> list[Key]:
 
 
 def chart_layout(layers: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """Of TensorBoard's custom scalars: one chart with a curve a layer, where pages of charts would be.
+    """The layout of TensorBoard's custom scalars: charts with one curve per layer, not one chart per curve.
 
     Args:
         layers: Names of the layers that are measured.

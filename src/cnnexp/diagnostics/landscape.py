@@ -1,7 +1,7 @@
-"""The loss around the weights: how noisy its gradient is, and how sharply it bends.
+"""The loss around the weights: how noisy its gradient is, and how strongly it curves.
 
-Both look at the function that is minimised: batch normalisation by the batch, dropout off. The
-network is left as it was found.
+Both measure the function that is minimised: with batch normalisation by the batch, without dropout.
+The network is left as it was found.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _alone(value: Tensor) -> Tensor:
 
 @contextmanager
 def undisturbed(network: nn.Module) -> Iterator[None]:
-    """Within it dropout is off; afterwards modes, buffers and random numbers are what they were."""
+    """Switch dropout off inside the context; afterwards restore modes, buffers and random states."""
     dropouts = [(m, m.training) for m in network.modules() if isinstance(m, _DROPOUTS)]
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
@@ -64,20 +64,22 @@ def gradient_moments(
     ranks: int = 1,
     batch: int | None = None,
 ) -> tuple[Tensor, Tensor] | None:
-    """Unbiased estimates of tr Σ, the variance of one image's gradient, and |G|², of the true one.
+    """Unbiased estimates of tr Σ, the variance of one image's gradient, and |G|², of the true gradient.
 
-    From the squared norms of the gradients of equal parts of a batch and of the whole of it.
+    They are computed from the squared norms of the gradients of equal parts of a batch and of the whole
+    batch.
 
     Args:
-        loss: (images, targets) → their mean loss.
-        parameters: With respect to which.
-        images, targets: This process's part of the batch; what does not fit into equal parts is
+        loss: Maps (images, targets) to their mean loss.
+        parameters: The parameters that the gradients are taken with respect to.
+        images, targets: This rank's slice of the batch; images that do not fit into equal parts are
             left out.
-        parts: Of the whole batch, ≥ 2; fewer where they would be smaller than ``least``.
-        least: Images a part; batch normalisation needs two.
-        mean: The mean of a tensor over the processes.
-        ranks: How many these are.
-        batch: Images of the whole batch, which all processes must agree on; None for one process.
+        parts: How many parts the whole batch is cut into, ≥ 2; fewer where they would be smaller than
+            ``least``.
+        least: The least number of images per part; batch normalisation needs two.
+        mean: Gives the mean of a tensor over the ranks.
+        ranks: How many ranks there are.
+        batch: How many images the whole batch has, which all ranks must agree on; None for one rank.
 
     Returns:
         Two scalars; None for a batch that is too small to be cut.
@@ -85,7 +87,7 @@ def gradient_moments(
     Source: McCandlish, Kaplan, Amodei et al., "An Empirical Model of Large-Batch Training" (2018),
     appendix A.1.
     """
-    each = (batch or images.size(0)) // ranks  # the smallest part of a process
+    each = (batch or images.size(0)) // ranks  # the smallest slice of a rank
     here = min(max(1, parts // ranks), each // least)
     if here == 0 or here * ranks < 2:
         return None
@@ -106,9 +108,9 @@ def gradient_moments(
 
 
 def noise_scale(variance: float, square: float) -> float | None:
-    """The ratio tr Σ/|G|²: the batch size from which on larger ones save few steps; None if |G|² ≤ 0.
+    """The ratio tr Σ/|G|²: the batch size beyond which larger ones save few steps; None if |G|² ≤ 0.
 
-    Both are estimates, best averaged over some steps first; that of |G|² may come out negative.
+    Both arguments are estimates, best averaged over some steps first; that of |G|² may be negative.
 
     Source: McCandlish et al. (2018), section 2.2, equation 2.9.
     """
@@ -131,12 +133,12 @@ def sharpness(
     the largest.
 
     Args:
-        loss: The mean loss at the present parameters.
+        loss: Computes the mean loss at the present parameters.
         parameters: θ.
-        mean: The mean of a tensor over the processes.
-        iterations: At the most, each; the estimate comes from below.
-        tolerance: Relative change of the eigenvalue at which to end.
-        seed: Of the first vector.
+        mean: Gives the mean of a tensor over the ranks.
+        iterations: At most this many in each power iteration; the estimate approaches from below.
+        tolerance: The relative change of the eigenvalue at which to stop.
+        seed: Seed of the first vector.
 
     Source: Pearlmutter, "Fast exact multiplication by the Hessian" (1994); Cohen et al., "Gradient
     Descent on Neural Networks Typically Occurs at the Edge of Stability" (2021).
@@ -161,7 +163,7 @@ def sharpness(
         return mean(_flat(found))
 
     greatest = _power(product, parameters, iterations, tolerance, seed)
-    if not greatest < 0:  # NaN among them
+    if not greatest < 0:  # true for NaN as well
         return greatest
     shifted = _power(lambda v: product(v) - greatest * v, parameters, iterations, tolerance, seed)
     return shifted + greatest

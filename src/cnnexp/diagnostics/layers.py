@@ -1,4 +1,4 @@
-"""The layers that are looked at: those with weights, and what each hands on to the next."""
+"""The layers that are measured: those with weights, and the activation that each passes on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Spot:
 
     Attributes:
         module: The module.
-        call: Which of its calls, counted from 0; a module may stand in several places.
+        call: The number of the call, counted from 0; a module may be called several times.
     """
 
     module: nn.Module
@@ -29,18 +29,19 @@ class Spot:
 
 @dataclass(frozen=True)
 class TracedLayer:
-    """A layer with weights, and where the activation a is that it hands on.
+    """A layer with weights, and the place of the activation a that it passes on.
 
-    a is the layer's output behind the normalisation, the activation function and the pooling that
+    a is the layer's output after the normalisation, the activation function and the pooling that
     follow it directly, and before dropout; so it is the same whether these are layers of their own
-    or done by one fused block.
+    or computed by one fused block.
 
     Attributes:
-        name: Of the module in the network, ``"features.0"``.
-        label: For people: its kind and number in the order of computing, ``"conv1"``.
+        name: The module's name in the network, for example ``"features.0"``.
+        label: A name for people: its kind and number in the order of computation, ``"conv1"``.
         module: The layer.
-        output: Where a is.
-        squash: The output of a tanh or sigmoid among what follows, which can saturate; None without.
+        output: The place of a.
+        squash: The output of a tanh or sigmoid among the modules that follow, which can saturate; None
+            without one.
     """
 
     name: str
@@ -51,18 +52,18 @@ class TracedLayer:
 
     @property
     def weight(self) -> Tensor:
-        """W of the layer."""
+        """The layer's weight W."""
         return self.module.weight  # pyright: ignore[reportReturnType]
 
     @property
     def parameter(self) -> Tensor:
-        """What trains as W: W itself, or what a pruning, which masks it, computes W from."""
+        """The parameter that is trained: W itself, or the one from which a pruning computes the masked W."""
         original = getattr(self.module, "weight_orig", None)
         return self.weight if original is None else original
 
     @property
     def unit_dim(self) -> int:
-        """The dimension of the layer's output that counts channels, or features."""
+        """The dimension of the layer's output that holds its units: channels, or features."""
         return -1 if isinstance(self.module, nn.Linear) else 1
 
     def __str__(self) -> str:
@@ -78,11 +79,11 @@ class _Call:
 
 
 def trace_layers(network: nn.Module, images: Tensor) -> list[TracedLayer]:
-    """The layers of ``network`` with weights of two dimensions or more, in the order of computing.
+    """The layers of ``network`` whose weights have two or more dimensions, in the order of computation.
 
     Args:
-        network: Run once, in evaluation mode: neither statistics nor random numbers move.
-        images: (N, C, H, W), anything that it takes.
+        network: The network; run once, in evaluation mode: neither statistics nor random states change.
+        images: (N, C, H, W), any images that it takes.
     """
     calls: list[_Call] = []
     counts: dict[nn.Module, int] = {}
@@ -140,12 +141,12 @@ def has_weights(module: nn.Module) -> bool:
 
 
 def _chain(calls: Sequence[_Call]) -> list[_Call]:
-    """The first of ``calls`` and what directly follows it of normalisation, activation, pooling."""
+    """The first of ``calls`` and the normalisation, activation and pooling that directly follow it."""
     chain = [calls[0]]
     for call in calls[1:]:
         if call.taken is not chain[-1].given or not _belongs(call.spot.module):
             break
-        if not isinstance(call.given, Tensor):  # a pooling that returns indices as well
+        if not isinstance(call.given, Tensor):  # for example a pooling that returns indices as well
             break
         chain.append(call)
     return chain
@@ -174,7 +175,8 @@ _FILES = ("torch.nn.modules.activation", "torch.nn.modules.pooling")
 
 
 def _belongs(module: nn.Module) -> bool:
-    if isinstance(module, (nn.Identity, *_NORMS)):  # an identity: a part that a fused block does
+    # an identity stands where a fused block computes the part
+    if isinstance(module, (nn.Identity, *_NORMS)):
         return True
     return any(base.__module__ in _FILES for base in type(module).__mro__)
 

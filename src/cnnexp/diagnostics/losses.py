@@ -1,4 +1,4 @@
-"""The loss of each step, kept where it was computed until somebody asks."""
+"""The loss of each step, kept on its device until it is read."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["StepLosses"]
 
 
 class StepLosses:
-    """Gather the losses of batches into those of steps.
+    """Combine the losses of batches into those of steps.
 
     Attributes:
-        done: Of each step since :meth:`clear`, scalars on the device.
-        images: Of the step that is under way.
+        done: The loss of each step since :meth:`clear`, scalars on the device.
+        images: How many images the step under way has had so far.
     """
 
     def __init__(self) -> None:
@@ -25,15 +25,15 @@ class StepLosses:
 
     @property
     def images(self) -> int:
-        """How many the batches of the present step have so far."""
+        """The number of images in the batches of the present step so far."""
         return sum(size for _, size in self._batches)
 
     def add(self, loss: Tensor, images: int) -> None:
-        """Take the mean loss of a batch of ``images`` images in."""
+        """Add the mean loss of a batch of ``images`` images."""
         self._batches.append((loss.detach(), images))
 
     def close(self) -> None:
-        """The step is over; nothing happens if none is under way."""
+        """Finish the present step; do nothing if none is under way."""
         if len(self._batches) == 1:
             self.done.append(self._batches[0][0])
         elif self._batches:
@@ -42,26 +42,26 @@ class StepLosses:
         self._batches = []
 
     def clear(self) -> None:
-        """Forget the steps that are over."""
+        """Forget the finished steps."""
         self.done = []
 
     def to(self, device: torch.device) -> None:
-        """Bring what was kept to ``device``."""
+        """Move the losses to ``device``."""
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.done = [loss.to(device, dtype) for loss in self.done]
         self._batches = [(loss.to(device, dtype), n) for loss, n in self._batches]
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """(steps,) losses of steps, (batches,) losses of batches of the present one."""
+        """The losses of the finished steps (steps,) and of the batches of the present step (batches,)."""
         batches = [loss for loss, _ in self._batches]
         return _stack(self.done), _stack(batches)
 
     def sizes(self) -> list[int]:
-        """Images of the batches of the present step."""
+        """The number of images in each batch of the present step."""
         return [n for _, n in self._batches]
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take ``steps``, ``batches`` and ``sizes``, plain lists, for what was kept."""
+        """Replace the losses by ``steps``, ``batches`` and ``sizes`` of ``state``, plain lists."""
         self.done = [torch.tensor(loss, dtype=torch.float64) for loss in state["steps"]]
         losses = [torch.tensor(loss, dtype=torch.float64) for loss in state["batches"]]
         self._batches = list(zip(losses, state["sizes"], strict=True))

@@ -1,4 +1,4 @@
-"""What one measurement says, in plain numbers: of each layer, and of the whole step."""
+"""The result of one measurement in plain numbers: for each layer, and for the whole step."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ __all__ = ["LayerFigures", "Measurement", "pooled"]
 
 @dataclass(frozen=True)
 class LayerFigures:
-    """Of one layer in one step of the optimiser. All norms are L2 norms of all elements.
+    """The figures of one layer in one step of the optimiser. All norms are L2 norms of all elements.
 
-    None stands where there is nothing to measure: no gradient of a frozen layer, nothing that can
-    saturate.
+    None stands where there is nothing to measure: a frozen layer has no gradient, and some layers have
+    nothing that can saturate.
 
     Attributes:
-        name: Of the module in the network.
-        label: For people, such as ``"conv1"``.
-        gradient: ‖∂L/∂a‖ over the images of the step, with a as :class:`TracedLayer` says.
+        name: The module's name in the network.
+        label: A name for people, such as ``"conv1"``.
+        gradient: ‖∂L/∂a‖ over the images of the step, with a as :class:`TracedLayer` defines it.
         weight_gradient: ‖∂L/∂W‖, before clipping.
         weight: ‖W‖ before the step.
-        update: ‖ΔW‖, by which the step changed W.
-        mean, std: Of all elements of a.
-        dead: Share of units (channels, or features) whose a is 0 for every image and position.
-        saturated: Share of the outputs of the tanh or sigmoid where its derivative is below a tenth
-            of its greatest.
+        update: ‖ΔW‖ of the step's change of W.
+        mean, std: Mean and standard deviation of all elements of a.
+        dead: The share of units (channels, or features) whose a is 0 for every image and position.
+        saturated: The share of the tanh's or sigmoid's outputs where its derivative is below a tenth
+            of its maximum.
     """
 
     name: str
@@ -42,7 +42,7 @@ class LayerFigures:
 
     @property
     def update_ratio(self) -> float | None:
-        """‖ΔW‖/‖W‖; None if W is 0 or frozen."""
+        """The ratio ‖ΔW‖/‖W‖; None if W is 0 or frozen."""
         trains = self.weight_gradient is not None
         return self.update / self.weight if self.weight and trains else None
 
@@ -52,15 +52,15 @@ class LayerFigures:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Of one step of the optimiser.
+    """The figures of one step of the optimiser.
 
     Attributes:
         step: Its number, counted from 0.
-        layers: In the order of computing.
+        layers: The figures of its layers, in the order of computation.
         gradient_norm: ‖∂L/∂θ‖ of all parameters, before clipping.
-        losses: The training loss of each step since the measurement before, this one included.
-        images: That the step is by.
-        landscape: ``noise_scale``, ``cosine`` and ``sharpness``, as far as they were measured.
+        losses: The training loss of each step since the previous measurement, this one included.
+        images: How many images the step used.
+        landscape: Those of ``noise_scale``, ``cosine`` and ``sharpness`` that were measured.
     """
 
     step: int
@@ -71,11 +71,11 @@ class Measurement:
     landscape: Mapping[str, float] = field(default_factory=dict)
 
     def with_landscape(self, **values: float) -> Measurement:
-        """The same with ``values`` added to the landscape."""
+        """A copy with ``values`` added to the landscape."""
         return replace(self, landscape={**self.landscape, **values})
 
     def scalars(self) -> dict[str, float]:
-        """By key, see ``cnnexp.diagnostics.keys``."""
+        """The figures by their key, see ``cnnexp.diagnostics.keys``."""
         found: dict[str, float | None] = {"grad/norm": self.gradient_norm}
         for layer in self.layers:
             trains = layer.weight_gradient is not None
@@ -97,7 +97,7 @@ class Measurement:
 def pooled(
     counts: Sequence[int], means: Sequence[float], variances: Sequence[float]
 ) -> tuple[float, float]:
-    """Mean and standard deviation (divided by n) of parts of which these are known.
+    """Mean and standard deviation (divided by n) of the union of parts with these sizes, means and variances.
 
     Source: Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample
     variances" (1979).

@@ -1,7 +1,7 @@
-"""Look into one step of the optimiser: activations, their gradients, weights, updates.
+"""Measure one step of the optimiser: activations, their gradients, weights, updates.
 
-Everything is reduced on the device and brought over in one transfer. What is looked at is not
-changed, no random number is drawn, and nothing stays attached once the step is done.
+Everything is reduced on the device and fetched in one transfer. A probe changes nothing, draws no
+random number, and leaves no hook behind once the step is done.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ __all__ = ["StepProbe"]
 
 @dataclass
 class _Seen:
-    """What is seen of one layer, forward pass after forward pass: a step may be by several batches."""
+    """The figures of one layer, by forward pass: a step may consist of several batches."""
 
     counts: list[int] = field(default_factory=list)
     means: list[Tensor] = field(default_factory=list)
     deviations: list[Tensor] = field(default_factory=list)  # ‖a − mean‖
     gradients: list[Tensor] = field(default_factory=list)  # ‖∂L/∂a‖
-    greatest: Tensor | None = None  # |a| by unit
+    greatest: Tensor | None = None  # the greatest |a| of each unit
     saturated: list[Tensor] = field(default_factory=list)
     weights: dict[str, Tensor] = field(default_factory=dict)
 
     def numbers(self) -> dict[str, list[Tensor]]:
-        """All that is to be brought over."""
+        """All tensors that are to be fetched from the device, by name."""
         alive = [] if self.greatest is None else [self.greatest != 0]  # NaN is not dead
         return {
             "means": self.means,
@@ -47,15 +47,15 @@ class _Seen:
 
 
 class StepProbe:
-    """Hooks for one step of the optimiser.
+    """Hooks that measure one step of the optimiser.
 
     Call :meth:`attach` before the step's first forward pass, :meth:`before_step` once the
-    gradients of the parameters are there, :meth:`after_step` once the optimiser has moved the
+    gradients of the parameters are there, :meth:`after_step` once the optimiser has changed the
     weights, then :meth:`read`.
 
     Args:
         network: The network.
-        layers: From :func:`cnnexp.diagnostics.trace_layers`.
+        layers: Its layers, from :func:`cnnexp.diagnostics.trace_layers`.
     """
 
     def __init__(self, network: nn.Module, layers: Sequence[TracedLayer]) -> None:
@@ -67,7 +67,7 @@ class StepProbe:
         self._whole: dict[str, Tensor] = {}
 
     def attach(self) -> None:
-        """Begin to look."""
+        """Register the hooks."""
         at: dict[nn.Module, list[tuple[int, _Seen, int | None]]] = {}
         for layer, seen in zip(self._layers, self._seen, strict=True):
             spot = (layer.output.call, seen, layer.unit_dim)
@@ -79,7 +79,7 @@ class StepProbe:
         self._handles.append(self._network.register_forward_pre_hook(self._new_pass))
 
     def detach(self) -> None:
-        """Look no longer."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -103,14 +103,14 @@ class StepProbe:
 
     @torch.no_grad()
     def before_step(self, scale: Tensor | None = None) -> bool:
-        """Read gradients and weights; what comes after it is of no pass that counts.
+        """Record gradients and weights, and remove the hooks: later forward passes are no part of the step.
 
         Args:
-            scale: What the loss was multiplied by on the way back (a gradient scaler's), a scalar;
-                the gradients of the parameters are without it already.
+            scale: The scalar by which the loss was multiplied before the backward (a gradient scaler's);
+                the gradients of the parameters have been divided by it already.
 
         Returns:
-            Whether any parameter has a gradient: without one there is nothing to measure.
+            Whether any parameter has a gradient; without one there is nothing to measure.
         """
         self.detach()
         found = [(p, p.grad) for p in self._network.parameters() if p.grad is not None]
@@ -132,17 +132,17 @@ class StepProbe:
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Read by how much the weights were moved."""
+        """Record by how much the weights changed."""
         for seen, weight, before in self._before:
             seen.weights["update"] = torch.linalg.vector_norm(weight.detach() - before)
         self._before = []
 
     def read(self, losses: Sequence[Tensor], **others: Tensor) -> Reading:
-        """All that was seen, in one transfer.
+        """Return everything that was recorded, fetched in one transfer.
 
         Args:
-            losses: Scalars to bring over with it.
-            others: The same, by name.
+            losses: Scalars to fetch along with it.
+            others: More scalars to fetch, by name.
         """
         whole = {
             "losses": list(losses),
@@ -162,7 +162,7 @@ class StepProbe:
 
 
 def _together(values: Sequence[Tensor]) -> list[float]:
-    """Every element of ``values``, waited for once."""
+    """All elements of all ``values``, fetched with one wait for the device."""
     if not values:
         return []
     dtype = torch.float32 if values[0].device.type == "mps" else torch.float64
@@ -170,7 +170,7 @@ def _together(values: Sequence[Tensor]) -> list[float]:
 
 
 def _note(seen: _Seen, output: Tensor, unit_dim: int) -> None:
-    """Reduce a, whose units lie along ``unit_dim``, and once it is there, ∂L/∂a."""
+    """Reduce a, whose units lie along ``unit_dim``, and once it is computed, ∂L/∂a."""
     a = output.detach()
     if a.dtype in (torch.float16, torch.bfloat16):
         a = a.float()
@@ -192,6 +192,8 @@ def _note_gradient(seen: _Seen, gradient: Tensor) -> None:
 
 
 def _saturated(module: nn.Module, output: Tensor) -> Tensor:
-    """The share of outputs at which tanh' = 1 − a², or σ' = a(1 − a), is below a tenth of its greatest."""
+    """The share of outputs where tanh' = 1 − a², or σ' = a(1 − a), is below a tenth of its maximum,
+    a scalar.
+    """
     slope = 1 - output * output if isinstance(module, nn.Tanh) else 4 * output * (1 - output)
     return (slope < 0.1).float().mean()

@@ -1,4 +1,4 @@
-"""From what each process read to the figures of the whole batch."""
+"""Combine what each rank measured into the figures of the whole batch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _LANDSCAPE = ("noise_scale", "cosine", "sharpness")
 
 @dataclass(frozen=True)
 class Reading:
-    """What one process read of a step, in plain numbers.
+    """The measurements of one rank in a step, in plain numbers.
 
     Attributes:
         whole: ``losses``, ``gradient_norm``, ``scale`` and more, by name, each a list.
-        layers: Of each layer ``means``, ``deviations``, ``gradients``, ``alive``, ``saturated``,
-            ``weight``, ``weight_gradient``, ``update``, as far as they were read.
-        counts: Elements of each layer's activation, of each pass.
+        layers: For each layer, those of ``means``, ``deviations``, ``gradients``, ``alive``,
+            ``saturated``, ``weight``, ``weight_gradient``, ``update`` that were measured.
+        counts: For each layer, the number of elements of its activation in each forward pass.
     """
 
     whole: Mapping[str, Sequence[float]]
@@ -33,14 +33,14 @@ class Reading:
 def measurement_of(
     step: int, layers: Sequence[TracedLayer], readings: Sequence[Reading], images: int
 ) -> Measurement:
-    """The measurement that one process would have made of the whole batch.
+    """The measurement that a single process would have made of the whole batch.
 
     Args:
-        step: Of the optimiser, counted from 0.
-        layers: Those that were read.
-        readings: Of each process, whose gradients are averaged: by rank. The parameters and their
-            gradients are taken from the first, being the same on all.
-        images: That the step is by, of all processes.
+        step: The number of the optimiser's step, counted from 0.
+        layers: The layers that were measured.
+        readings: The reading of each rank, in the order of ranks; gradients are averaged over them.
+            The parameters and their gradients are taken from the first, as all ranks have the same.
+        images: How many images the step used, on all ranks.
     """
     first = readings[0].whole
     scale = first["scale"][0] if "scale" in first else 1.0
@@ -70,7 +70,7 @@ def _figures(
     counts: Sequence[int],
     scale: float,
 ) -> LayerFigures:
-    """Of one layer, from what each process read of it."""
+    """The figures of one layer, from what each rank measured of it."""
 
     def all_of(name: str) -> list[float]:
         return [value for part in parts for value in part[name]]
@@ -83,7 +83,7 @@ def _figures(
     return LayerFigures(
         name=layer.name,
         label=layer.label,
-        # each process sends back its own mean loss, of which the mean is taken: hence the division
+        # each rank backpropagates its own mean loss, of which the mean is taken: hence the division
         gradient=math.hypot(*gradients) / scale / len(parts) if gradients else None,
         weight_gradient=_one(parts[0], "weight_gradient"),
         weight=parts[0]["weight"][0],
@@ -96,7 +96,7 @@ def _figures(
 
 
 def _weighted(shares: Sequence[float], counts: Sequence[int]) -> float:
-    """The mean of ``shares`` of passes of different size."""
+    """The mean of ``shares`` of forward passes, weighted by their sizes ``counts``."""
     return sum(s * n for s, n in zip(shares, counts, strict=True) if n) / sum(counts)
 
 

@@ -49,11 +49,11 @@ __all__ = ["BY_EPOCH", "BY_WINDOW", "CAUSES", "RULES", "SUGGESTIONS", "Sign"]
 
 @dataclass(frozen=True)
 class Sign:
-    """What a rule sees.
+    """A trouble that a rule finds in the history.
 
     Attributes:
-        layer: The layer that it is about, by its name in the network; "" for the training as a whole.
-        evidence: In numbers.
+        layer: The name of the layer concerned; "" for the training as a whole.
+        evidence: The numbers that show the trouble, in words.
     """
 
     layer: str
@@ -64,7 +64,7 @@ Rule = Callable[[History], Sign | None]
 
 
 def vanishing(history: History) -> Sign | None:
-    """The gradient that arrives at a layer is next to nothing."""
+    """Report a layer that hardly any gradient reaches."""
     layers = _with_gradients(history)
     if len(layers) < 2 or dead(history):
         return None
@@ -77,7 +77,7 @@ def vanishing(history: History) -> Sign | None:
 
 
 def exploding(history: History) -> Sign | None:
-    """The gradient grows on its way back, or from step to step."""
+    """Report a gradient that grows on its way back, or from step to step."""
     layers, limits, now = _with_gradients(history), history.thresholds, history.last
     if len(layers) > 1 and layers[-1].gradient:
         greatest = max(layers[:-1], key=lambda layer: layer.gradient or 0.0)
@@ -88,7 +88,8 @@ def exploding(history: History) -> Sign | None:
     before = history.norm_before
     if now is None or not before or (now.gradient_norm or 0.0) <= limits.growth * before:
         return None
-    if not history.recent or history.recent[-1] <= history.chance:  # it leaves a plateau
+    # a gradient also grows where the training leaves a plateau, but then the loss is below chance
+    if not history.recent or history.recent[-1] <= history.chance:
         return None
     grown = {
         layer: (layer.weight_gradient or 0.0) / history.first_gradients[layer.name]
@@ -102,7 +103,7 @@ def exploding(history: History) -> Sign | None:
 
 
 def dead(history: History) -> Sign | None:
-    """Units give 0 whatever they see, so that no gradient passes them."""
+    """Report units that give 0 for every image, so that no gradient passes them."""
     if history.last is None or history.last.images < history.thresholds.dead_images:
         return None
     layers = [layer for layer in _layers(history) if layer.dead is not None]
@@ -113,7 +114,7 @@ def dead(history: History) -> Sign | None:
 
 
 def oscillating(history: History) -> Sign | None:
-    """The steps jump over the minimum, back and forth."""
+    """Report steps that jump over the minimum, back and forth."""
     limits, losses = history.thresholds, history.recent
     if len(losses) < limits.window // 2 or _fall(losses) > limits.stuck:
         return None
@@ -134,7 +135,7 @@ def oscillating(history: History) -> Sign | None:
 
 
 def lr_too_high(history: History) -> Sign | None:
-    """The training goes up, or large steps lead nowhere."""
+    """Report a loss that rises, or large steps that do not lower it."""
     limits, windows = history.thresholds, history.windows
     if len(windows) < 2:
         return None
@@ -150,7 +151,7 @@ def lr_too_high(history: History) -> Sign | None:
 
 
 def lr_too_low(history: History) -> Sign | None:
-    """The steps are too small to get anywhere."""
+    """Report steps that are too small to lower the loss."""
     ratio, limits = history.update_ratio, history.thresholds
     if not _stands_still(history, limits.slow) or ratio is None or ratio >= limits.low_update:
         return None
@@ -158,7 +159,7 @@ def lr_too_low(history: History) -> Sign | None:
 
 
 def stuck(history: History) -> Sign | None:
-    """Nothing is learnt, for no reason that another rule knows."""
+    """Report a loss that stands still for no reason that another rule knows."""
     if not _stands_still(history, history.thresholds.stuck):
         return None
     window, loss = history.thresholds.window, history.windows[-1]
@@ -170,7 +171,7 @@ def stuck(history: History) -> Sign | None:
 
 
 def overfitting(history: History) -> Sign | None:
-    """The network knows the training images, not what they have in common with others."""
+    """Report a network that does much better on training images than on others."""
     limits = history.thresholds
     if not history.epochs or len(history.epochs[-1]) < 4:
         return None
@@ -199,11 +200,8 @@ RULES: Mapping[str, Rule] = {
     "overfitting": overfitting,
 }
 
-CAUSES = (
-    "vanishing",
-    "exploding",
-    "dead",
-)  # where one of these shows, what follows from it is silent
+# where one of these shows, the troubles that follow from it are not reported
+CAUSES = ("vanishing", "exploding", "dead")
 BY_EPOCH = ("overfitting",)
 BY_WINDOW = ("lr too high", "lr too low", "stuck")
 
@@ -228,7 +226,7 @@ def _with_gradients(history: History) -> list[LayerFigures]:
 
 
 def _fall(losses: list[float]) -> float:
-    """From the first half to the second, as a share of it."""
+    """The fall of the mean loss from the first half to the second, as a share of the first."""
     half = len(losses) // 2
     before, after = statistics.fmean(losses[:half]), statistics.fmean(losses[half:])
     return (before - after) / abs(before) if before else 0.0

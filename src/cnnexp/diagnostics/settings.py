@@ -1,4 +1,4 @@
-"""How much is measured, and how often."""
+"""The settings of the diagnostics: how much is measured, and how often."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["DiagnosticsSettings"]
 
 @dataclass
 class DiagnosticsSettings:
-    """What a training is asked about itself, see ``cnnexp.training.callbacks.Diagnostics``.
+    """The extent and frequency of measurements in a training, see ``cnnexp.training.callbacks.Diagnostics``.
 
     Attributes:
         name: ``"off"`` for nothing; ``"basic"`` for norms, updates and activations of each layer, for
             the verdict and for pictures by epoch; ``"full"`` for the loss landscape, histograms of
             activations, the graph and the embedding as well.
         every: Steps of the optimiser between two measurements, ≥ 1.
-        landscape_every: Which of them look at gradient noise, cosine and sharpness as well: each so
-            many, ≥ 1; only with ``full``.
-        noise_parts: Parts that a batch is cut into to see the noise of its gradient, ≥ 2.
-        sharpness_iterations: Of the power iteration, at the most.
-        health: Where the verdict's rules begin to speak.
+        landscape_every: Gradient noise, cosine and sharpness are part of every such measurement (of
+            every tenth for 10), ≥ 1; only with ``full``.
+        noise_parts: How many parts a batch is cut into to measure the noise of its gradient, ≥ 2.
+        sharpness_iterations: The power iteration makes at most this many iterations.
+        health: The thresholds of the verdict's rules.
     """
 
     name: str = "basic"

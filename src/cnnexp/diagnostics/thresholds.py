@@ -1,4 +1,4 @@
-"""Where the verdict's rules begin to speak."""
+"""The values at which the verdict's rules report a trouble."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 __all__ = ["Thresholds"]
 
 
-_RANGES = {  # the others are not negative
+_RANGES = {  # all others must be at least 0
     "dead": (0.0, 1.0),
     "gap": (0.0, 1.0),
     "oscillation": (-1.0, 1.0),
@@ -18,32 +18,35 @@ _RANGES = {  # the others are not negative
 
 @dataclass
 class Thresholds:
-    """Of the rules in ``cnnexp.diagnostics.rules``.
+    """The thresholds of the rules in ``cnnexp.diagnostics.rules``.
 
     The loss at chance is ln(classes), that of a network that finds all classes equally likely.
 
     Attributes:
-        patience: Measurements in a row that must agree before a verdict turns, there or back.
-        epochs: The same for overfitting, in epochs.
-        vanishing: A layer's ‖∂L/∂a‖ as a share of the last layer's, below which it vanishes.
-        exploding: The same ratio, above which it explodes.
-        growth: ‖∂L/∂θ‖ as a multiple of its greatest in the first five measurements, likewise.
-        dead: Share of a layer's units that give 0 for every image.
-        dead_images: That a step must be by for that to say something.
+        patience: How many measurements in a row must agree before a verdict begins or passes.
+        epochs: For overfitting, how many epochs in a row must agree.
+        vanishing: A gradient vanishes if a layer's ‖∂L/∂a‖ is below this multiple of the last layer's.
+        exploding: A gradient explodes if a layer's ‖∂L/∂a‖ is above this multiple of the last layer's.
+        growth: A gradient also explodes if ‖∂L/∂θ‖ is above this multiple of its maximum in the first
+            five measurements.
+        dead: Units are dead if this share of a layer's units gives 0 for every image.
+        dead_images: The least number of images of a step from which dead units are judged.
         window: Steps over which losses are averaged.
-        oscillation: Correlation of successive changes of the loss, below which it oscillates; that of
+        oscillation: The loss oscillates if its successive changes have a correlation below this; that of
             pure noise is −0.5.
-        amplitude: Of these changes, as a share of the loss.
-        cosine: Mean cosine between successive gradients, below which the steps turn back and forth.
-        high_loss: Share of the loss at chance, above which the network has learnt next to nothing.
-        stuck: Fall of the loss over two windows, as a share of it, below which it stands still.
-        slow: The same for a learning rate that is too low.
-        rise: Of the loss above its best window, as a share of the loss at chance, that says that the
-            training goes up.
-        low_update: Median ‖ΔW‖/‖W‖ below which the learning rate is too low for a loss that is high.
-        high_update: The same, above which it is too high.
-        gap: train/acc − val/acc from which on the network overfits.
-        loss_ratio: val/loss as a multiple of train/loss, from which on it does.
+        amplitude: The least mean size of these changes, as a share of the loss.
+        cosine: Steps turn back and forth if the mean cosine between successive gradients is below this.
+        high_loss: A loss is high if it is above this share of the loss at chance.
+        stuck: The loss stands still if it falls by less than this share over two windows.
+        slow: The loss falls slowly, as with a learning rate that is too low, if by less than this share.
+        rise: The loss has risen if it is above its best window by this share of the loss at chance.
+        low_update: The learning rate is too low if the loss is high and the median ‖ΔW‖/‖W‖ is below
+            this.
+        high_update: The learning rate is too high if the loss is high, stands still and the median
+            ‖ΔW‖/‖W‖ is above this.
+        gap: The network overfits if train/acc − val/acc is above this, and ``loss_ratio`` agrees.
+        loss_ratio: The network overfits if val/loss is above this multiple of train/loss, and ``gap``
+            agrees.
     """
 
     patience: int = 3

@@ -1,4 +1,4 @@
-"""One job in a process: the record that another process needs, the run itself, its ranks, its slots."""
+"""One job in a process: its record for other processes, the run itself, its ranks, its slots."""
 
 from cnnexp.execution.job import Job
 from cnnexp.execution.log import log_to

@@ -1,4 +1,4 @@
-"""See whether a job can run, before anything of it does."""
+"""Check that a job can run, before any part of it does."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def checked_job(
     overrides: Sequence[str],
     elsewhere: bool = False,
 ) -> TrainingJob:
-    """The job of ``config``, every part of which was made once; to run here, or ``elsewhere``.
+    """The job of ``config``, each part of which has been made once as a check.
 
     Args:
-        composed: From which ``config`` was resolved.
-        config: In plain types.
-        overrides: Of the command line.
-        elsewhere: It is to run on other machines.
+        composed: The Hydra config from which ``config`` was resolved.
+        config: The resolved config in plain types.
+        overrides: The overrides on the command line.
+        elsewhere: Whether the job is to run on other machines and not on this one.
 
     Raises:
-        ConfigError: Something in it cannot work, or its data is not to be had.
+        ConfigError: Something in it cannot work, or its data is not available.
         DataFileError: A data file is damaged.
     """
     from cnnexp.config.accelerator import check_nodes
@@ -50,7 +50,9 @@ def checked_job(
         check_nodes(job.parallel)
     ranks = ALONE if place() is None else connect_ranks(job.parallel)
     if not ranks.first:
-        ranks.from_first(None)  # which loads, and maybe downloads, the data before the others
+        ranks.from_first(
+            None
+        )  # the first rank loads, and maybe downloads, the data before the others
     try:
         check_job(job, extra)
     except DataUnavailableError as error:

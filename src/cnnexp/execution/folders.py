@@ -1,4 +1,4 @@
-"""The folder of a single run, which all its processes agree on, and how runs in folders ended."""
+"""The folder of a single run, which all its ranks agree on, and the exit code for runs in folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["agreed_folder", "exit_code", "make_folder", "run_folder"]
 
 
 def agreed_folder(config: DictConfig, job: TrainingJob) -> RunFolder:
-    """The run's folder, which is one for all processes that torchrun or srun started."""
+    """The run's folder, the same for all ranks that torchrun or srun started."""
     from cnnexp.training import connect_ranks
 
     if place() is None:
@@ -31,7 +31,7 @@ def agreed_folder(config: DictConfig, job: TrainingJob) -> RunFolder:
 
 
 def run_folder(config: DictConfig) -> RunFolder:
-    """A new folder for the run, or the one that hydra.run.dir names, if no run is in it."""
+    """A new folder for the run, or the one that hydra.run.dir names, if it holds no run."""
     if is_dry_run(config):
         return scratch_folder(named=own_run_dir(config))
     if own_run_dir(config):
@@ -49,7 +49,7 @@ def make_folder(folder: Path, key: str) -> None:
     """Make ``folder``, which the config's ``key`` names.
 
     Raises:
-        ConfigError: The system refuses it.
+        ConfigError: The operating system refuses it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What another process needs to run a training."""
+"""The record of a job that another process needs to run it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["Job"]
 
 @dataclass(frozen=True)
 class Job:
-    """One training, given by its resolved config, in its folder.
+    """One training, described by its resolved config and its run folder.
 
     Attributes:
-        config: Resolved, plain types.
+        config: The resolved config in plain types.
         folder: The run folder.
         allowed: Prefixes of ``_target_`` beyond cnnexp's own list.
         command: The command line that the user gave; provenance.json keeps it.
-        report: Names the function ``module:function`` whose callbacks report the training to whoever
-            started it; the function gets the run folder and the ranks. None: nobody is told.
+        report: The function, as ``module:function``, whose callbacks report on the training to the process
+            that started it; the function gets the run folder and the ranks. None for no report.
     """
 
     config: Mapping[str, Any]
@@ -36,5 +36,5 @@ class Job:
 
     @classmethod
     def from_json(cls, line: str) -> Job:
-        """The job that :meth:`to_json` wrote."""
+        """Read a job that :meth:`to_json` wrote."""
         return cls(**json.loads(line))

@@ -1,4 +1,4 @@
-"""Where a job's log lines go: the terminal, and the file train.log in its folder."""
+"""The destinations of a job's log lines: the terminal, and the file train.log in its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that run a job each: forked from a warm server, or started anew."""
+"""Processes that run one job each: forked from a warm server, or started anew."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ __all__ = [
 ]
 
 
-OWN_LOG = (
-    "CNNEXP_OWN_LOG"  # in the environment: print into the job's train.log, not on the terminal
-)
+# the environment variable that makes a worker print into the job's train.log, not on the terminal
+OWN_LOG = "CNNEXP_OWN_LOG"
 
 Target = Callable[[str, connection.Connection, dict[str, str], int], None]
 
@@ -43,24 +42,24 @@ class JobProcess(Protocol):
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """The process number."""
         ...
 
     def exit_code(self) -> int | None:
-        """None as long as it runs; negative if a signal ended it."""
+        """The exit code: None as long as the process runs, negative if a signal ended it."""
         ...
 
     def send(self, number: int) -> None:
-        """Send it a signal, if it runs."""
+        """Send the signal ``number`` to the process, if it still runs."""
         ...
 
     def close(self) -> None:
-        """Forget it, once it has ended."""
+        """Release the resources of the process, once it has ended."""
         ...
 
 
 def wait_for_any(processes: Sequence[JobProcess], seconds: float) -> None:
-    """Return as soon as one of them ends, or after so many ``seconds``."""
+    """Return as soon as one of ``processes`` ends, or after this many ``seconds``."""
     sentinels = [p.sentinel for p in processes if isinstance(p, _Forked)]
     if sentinels:
         connection.wait(sentinels, seconds)
@@ -124,9 +123,8 @@ class _Anew:
 def _send(pid: int, number: int) -> None:
     try:
         if number == signal.SIGKILL:
-            os.killpg(
-                pid, number
-            )  # with its data workers and ranks; each leads a session of its own
+            # the process leads a session of its own, so this includes its data workers and ranks
+            os.killpg(pid, number)
         else:
             os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
@@ -134,7 +132,7 @@ def _send(pid: int, number: int) -> None:
 
 
 def warm_up() -> multiprocessing.context.ForkServerContext:
-    """Start the server that imports what jobs need, if there is none yet; does not wait for it."""
+    """Start the server that imports what jobs need, if there is none yet, without waiting for it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cnnexp.execution.warm"])
     forkserver.ensure_running()
@@ -145,10 +143,10 @@ def fork_warm(job: Job, environment: Mapping[str, str], threads: int, target: Ta
     """Run ``job`` in a process forked from the warm server.
 
     Args:
-        job: Of one rank.
-        environment: Added to the server's.
-        threads: Processor threads.
-        target: What the process does, as ``cnnexp.execution.worker.forked``.
+        job: A job of one rank.
+        environment: Variables added to the server's environment.
+        threads: How many processor threads the process may use.
+        target: The function that the process runs, such as ``cnnexp.execution.worker.forked``.
     """
     context = warm_up()
     with _nameless_main():
@@ -157,7 +155,7 @@ def fork_warm(job: Job, environment: Mapping[str, str], threads: int, target: Ta
 
 @contextmanager
 def _nameless_main() -> Iterator[None]:
-    """Within it no process that is started runs this one's main module again."""
+    """Keep processes started inside the context from running this process's main module again."""
     main = sys.modules["__main__"]
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     main.__spec__ = None
@@ -178,7 +176,7 @@ def open_worker(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[st
         stdin=subprocess.PIPE,
         env={**os.environ, **environment},
         text=True,
-        start_new_session=True,  # a signal to the group reaches it through this process, once
+        start_new_session=True,  # a signal to the group reaches it once: through this process
     )
     assert process.stdin is not None
     process.stdin.write(job.to_json() + "\n")
@@ -187,13 +185,13 @@ def open_worker(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[st
 
 
 def start_anew(job: Job, environment: Mapping[str, str], threads: int) -> JobProcess:
-    """Run ``job`` in a whole process of its own, as one that starts ranks needs."""
+    """Run ``job`` in a newly started process, which a job that starts ranks needs."""
     caps = thread_caps(threads)
     return _Anew(open_worker(job, {**caps, **environment, OWN_LOG: "1"}))
 
 
 def how_it_ended(code: int) -> str:
-    """What the exit code of a process that could not say so itself tells."""
+    """A sentence for the exit code of a process that could not report how it ended."""
     if code >= 0:
         return f"its process ended with exit code {code}"
     try:
@@ -208,7 +206,7 @@ def how_it_ended(code: int) -> str:
 def handling(
     numbers: Sequence[int], handler: Callable[[int, FrameType | None], None]
 ) -> Iterator[None]:
-    """Within it ``handler`` gets these signals, except those that are ignored, as of background jobs."""
+    """Let ``handler`` get these signals inside the context, except ignored ones, as background jobs have."""
     before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
     for number, old in before.items():
         if old is not signal.SIG_IGN:

@@ -1,4 +1,4 @@
-"""Start the ranks of one training on this machine, and see them through."""
+"""Start the ranks of one training on this machine, and supervise them until all have ended."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ __all__ = ["run_ranks"]
 
 log = logging.getLogger(__name__)
 
-_POLL = 0.05  # seconds between two looks at the processes
-_GRACE = 10.0  # seconds for the first rank to write down how it ended, once another is gone
+_POLL = 0.05  # seconds between two checks of the processes
+_GRACE = 10.0  # seconds for the first rank to record how it ended, once another is gone
 
 
 def run_ranks(job: Job, parallel: Parallelism) -> None:
     """Run ``job`` in ``parallel.devices`` processes of this machine, and return when all have ended.
 
-    They find each other as those that torchrun starts. Signals that ask for a stop are handed on. When
-    one ends otherwise than well, the others are ended too.
+    They connect as ranks started by torchrun do. Signals that ask for a stop are passed on to them. When
+    one rank fails or is killed, the others are ended, too.
 
     Raises:
         TrainingStopped: A signal stopped it.
-        RuntimeError: A rank was killed before it could say why it failed.
+        RuntimeError: A rank was killed before it could report why it failed.
     """
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     ranks: list[subprocess.Popen[str]] = []

@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 def run_job(
     job: Job, checked: TrainingJob | None = None, *, progress_bar: bool = False
 ) -> float | None:
-    """Train in this process, or with ``accelerator.devices`` in as many as it says.
+    """Run a job in this process, or in one process per rank if it has several ``accelerator.devices``.
 
-    A job that is done is not run again, one that was interrupted goes on. What ``job`` describes may be
-    built and ``checked`` already. Torch and lightning are imported here.
+    A job that is done is not run again; one that was interrupted is resumed. What ``job`` describes may
+    be built and ``checked`` already. Torch and lightning are imported here.
 
     Returns:
-        The best validation accuracy, None if there is none; status.json says how it ended.
+        The best validation accuracy, in [0, 1]; None if there is none. status.json says how it ended.
 
     Raises:
         SystemExit: A signal stopped it; the code says which.
@@ -94,7 +94,7 @@ def _add_callbacks(training: TrainingJob, more: Sequence[Callback]) -> None:
 
 
 def _goes_on(folder: RunFolder, training: TrainingJob) -> bool:
-    """Whether there is something to go on from; what began on other data is cleared away."""
+    """Whether there is a run to resume; a run that began on other data is cleared away."""
     again = folder.status.exists()
     if again and not trained_on(folder, training.data.images.checksum):
         folder.clear()
@@ -103,7 +103,7 @@ def _goes_on(folder: RunFolder, training: TrainingJob) -> bool:
 
 
 def _is_done(folder: RunFolder, training: TrainingJob) -> bool:
-    """Whether ``folder`` holds this job's result: digits that stood in for MNIST are not MNIST's."""
+    """Whether ``folder`` holds this job's result; a result on the stand-in digits is not one on MNIST."""
     done = folder.read_status().get("state") == "done"
     longer = done and folder.read_config().get("trainer") != training.config.get("trainer")
     return done and not longer and trained_on(folder, training.data.images.checksum)

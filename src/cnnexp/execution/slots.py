@@ -1,4 +1,4 @@
-"""What the jobs of a launcher share: GPUs and processor threads."""
+"""The resources that a launcher's jobs share: GPUs and processor threads."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["GPUPool", "cores", "gpus_of", "thread_caps", "visible_gpus"]
 
 
 class GPUPool:
-    """Hand out GPUs, each to ``per_gpu`` jobs at the most.
+    """Assign GPUs to jobs, each GPU to at most ``per_gpu`` jobs at a time.
 
     Args:
-        ids: Of the GPUs, as in ``CUDA_VISIBLE_DEVICES``.
-        per_gpu: Jobs a GPU, ≥ 1.
+        ids: The ids of the GPUs, as in ``CUDA_VISIBLE_DEVICES``.
+        per_gpu: Jobs per GPU, ≥ 1.
     """
 
     def __init__(self, ids: Sequence[str], per_gpu: int = 1) -> None:
@@ -23,7 +23,7 @@ class GPUPool:
         self._taken: Counter[str] = Counter()
 
     def take(self, count: int) -> tuple[str, ...] | None:
-        """``count`` different GPUs, those with the fewest jobs first; None as long as these are not free."""
+        """Reserve ``count`` different GPUs, those with the fewest jobs first; None if too few are free."""
         free = [gpu for gpu in self.ids if self._taken[gpu] < self.per_gpu]
         if len(free) < count:
             return None
@@ -32,12 +32,12 @@ class GPUPool:
         return taken
 
     def give_back(self, ids: Sequence[str]) -> None:
-        """They are free again."""
+        """Release the GPUs ``ids``."""
         self._taken.subtract(ids)
 
 
 def visible_gpus() -> list[str]:
-    """Ids of this machine's GPUs, found without CUDA being initialised in this process."""
+    """The ids of this machine's GPUs, found without initialising CUDA in this process."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
@@ -48,7 +48,9 @@ def visible_gpus() -> list[str]:
 
 
 def gpus_of(accelerator: Mapping[str, Any], pool: int) -> int:
-    """How many GPUs a job with this ``accelerator`` needs, where ``pool`` are shared out."""
+    """The number of GPUs that a job with this ``accelerator`` needs, where the launcher shares
+    ``pool`` of them.
+    """
     name, devices = accelerator.get("name"), accelerator.get("devices", 1)
     if pool == 0 or name not in ("auto", "gpu", "ddp", "fsdp"):
         return 0
@@ -56,12 +58,12 @@ def gpus_of(accelerator: Mapping[str, Any], pool: int) -> int:
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def thread_caps(threads: int) -> dict[str, str]:
-    """The environment in which a process that starts takes so many processor threads."""
+    """Environment variables that limit a new process to ``threads`` processor threads."""
     return dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))

@@ -1,6 +1,6 @@
-"""What the warm server of a launcher imports, once for all jobs that are forked from it.
+"""The modules that a launcher's warm server imports once for all jobs that are forked from it.
 
-Importing these touches neither a device nor a pool of threads, which a fork would not take along.
+Their import uses neither a device nor a pool of threads, which a fork would not take along.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ for _name in (
     "cnnexp.config.build",
     "cnnexp.execution.ranks",
     "cnnexp.execution.worker",
-    # what these import only when a training begins
+    # modules that the above import only when a training begins
     "lightning.pytorch.loggers",
     "matplotlib.figure",
     "sklearn.datasets",
@@ -25,4 +25,4 @@ for _name in (
 ):
     importlib.import_module(_name)
 
-gc.freeze()  # what is here stays: a fork that collected it would copy its pages
+gc.freeze()  # a fork whose garbage collector visited these objects would copy their pages

@@ -1,7 +1,8 @@
-"""The process of a job, or of one of its ranks.
+"""The main function of a process that runs a job, or one of its ranks.
 
-``python -m cnnexp.execution.worker`` gets the job as one line of JSON by its standard input, and ends when
-that is closed: whoever started it is gone then. A process forked from a warm server gets both by a pipe.
+``python -m cnnexp.execution.worker`` gets the job as one line of JSON on its standard input, and ends when
+that is closed, because then the process that started it is gone. A process forked from a warm server gets
+both through a pipe.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ def forked(line: str, lifeline: Connection, environment: Mapping[str, str], thre
     import torch
 
     torch.set_num_threads(threads)
-    numba.config.reload_config()  # it has read the server's environment
+    numba.config.reload_config()  # numba has read the server's environment
     sys.exit(_run(job, lambda: lifeline.poll(None), terminal=False))
 
 
 def _write_to(log: Path) -> None:
-    """Let what this process prints, a crash's last words among it, go to ``log``."""
+    """Redirect everything that this process prints, including the messages of a crash, to ``log``."""
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -56,7 +57,7 @@ def _write_to(log: Path) -> None:
 
 def _run(job: Job, parent_is_gone: Callable[[], object], *, terminal: bool) -> int:
     def watch() -> None:
-        parent_is_gone()  # returns when the other end is closed, however that came about
+        parent_is_gone()  # returns when the other end is closed, for whatever reason
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,4 +1,4 @@
-"""One image forward and backward through a network, every number of it, as a page."""
+"""One image forward and backward through a network, with every number, as an HTML page."""
 
 from cnnexp.explanation.page import Origin, write_page
 from cnnexp.explanation.subject import (

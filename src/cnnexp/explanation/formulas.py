@@ -1,4 +1,4 @@
-"""Which formula a layer computes, and with which settings: what the page needs beside the tensors."""
+"""The formula that a layer computes, and its settings: what the page needs besides the tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["kind_of", "settings_of"]
 
 
 def kind_of(layer: nn.Module) -> str:
-    """The class of ``torch.nn`` whose formula ``layer`` computes; its own class's name if unknown."""
+    """The ``torch.nn`` class whose formula ``layer`` computes; the name of its own class if none is known."""
     for known in _SETTINGS:
         if isinstance(layer, known):
             return known.__name__
@@ -22,7 +22,7 @@ def kind_of(layer: nn.Module) -> str:
 
 
 def settings_of(layer: nn.Module) -> dict[str, Any]:
-    """What the formula of ``layer`` needs beside its weights, in plain types; empty if it is unknown.
+    """The settings that the formula of ``layer`` needs besides weights, in plain types; empty if unknown.
 
     Pairs are (vertical, horizontal); ``padding`` is [top, bottom, left, right].
     """
@@ -72,7 +72,7 @@ def _avg_pool(layer: nn.AvgPool2d) -> Mapping[str, Any]:
 def _batch_norm(layer: nn.BatchNorm2d) -> Mapping[str, Any]:
     mean, var = layer.running_mean, layer.running_var
     if not isinstance(mean, Tensor) or not isinstance(var, Tensor):
-        return {"eps": layer.eps}  # it takes the image's own statistics
+        return {"eps": layer.eps}  # such a layer uses the image's own statistics
     return {"eps": layer.eps, "mean": mean.tolist(), "variance": var.tolist()}
 
 

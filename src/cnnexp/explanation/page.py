@@ -1,4 +1,4 @@
-"""A trace as one page that needs nothing beside itself: no server, no network."""
+"""A trace as one HTML page that needs no other file, no server and no network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnexp.explanation.packing import Pool, chosen_channels, packed_weight
+from cnnexp.explanation.encoding import Pool, chosen_channels, packed_weight
 from cnnexp.explanation.subject import Subject
 from cnnexp.explanation.trace import Step, Trace
 from cnnexp.runs.files import plain, write_text
@@ -20,11 +20,11 @@ from cnnexp.version import __version__
 
 __all__ = ["Origin", "page", "write_page"]
 
-# Numbers that a page holds in all, at five to six bytes each, before it begins to choose.
+# How many numbers a page holds in all, at five to six bytes each; beyond that, channels are chosen.
 _ROOM_FOR_MAPS = 800_000
 _ROOM_FOR_WEIGHTS = 500_000
-_MOST_WEIGHTS = 80_000  # of one layer
-_FEW_MAPS, _FEW_NUMBERS = 8, 8_000  # of a layer for which there is no room
+_MOST_WEIGHTS = 80_000  # the most weights of one layer
+_FEW_MAPS, _FEW_NUMBERS = 8, 8_000  # what is kept of a layer for which there is no room
 
 _SCRIPTS = (
     "data",
@@ -44,11 +44,11 @@ _SHORT |= {"GroupNorm": "norm", "AdaptiveAvgPool2d": "mean", "Dropout2d": "dropo
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a page comes from.
+    """The source of a page.
 
     Attributes:
         network: The model and its weights, for example ``"best.ckpt of epoch 3"``.
-        command: That makes the page again.
+        command: The command that makes the page again.
     """
 
     network: str
@@ -58,10 +58,10 @@ class Origin:
 def write_page(
     traced: Trace, subject: Subject, classes: Sequence[str], origin: Origin, file: Path
 ) -> None:
-    """Write :func:`page` to ``file``, whole or not at all.
+    """Write the HTML of :func:`page` to ``file``, completely or not at all.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     write_text(file, page(traced, subject, classes, origin))
 
@@ -70,10 +70,10 @@ def page(traced: Trace, subject: Subject, classes: Sequence[str], origin: Origin
     """The page's HTML.
 
     Args:
-        traced: One image forward and backward.
+        traced: The trace of one image, forward and backward.
         subject: That image.
-        classes: Name of each class.
-        origin: Named at the top and at the bottom.
+        classes: The name of each class.
+        origin: The source, named at the top and at the bottom of the page.
     """
     folder = Path(__file__).with_name("web")
 
@@ -85,7 +85,7 @@ def page(traced: Trace, subject: Subject, classes: Sequence[str], origin: Origin
         read("page.html")
         .replace("/*STYLE*/", read("page.css"))
         .replace("/*SCRIPT*/", "\n".join(read(f"{name}.js") for name in _SCRIPTS))
-        .replace("/*DATA*/", text.replace("<", "\\u003c"))  # nothing in it ends the script
+        .replace("/*DATA*/", text.replace("<", "\\u003c"))  # so that nothing in it ends the script
     )
 
 
@@ -121,7 +121,7 @@ def _content(
 
 
 def _names(steps: Sequence[Step]) -> list[str]:
-    """Those that the page shows: conv1, relu1, maxpool1, conv2 and so on."""
+    """The names that the page shows for the steps: conv1, relu1, maxpool1, conv2 and so on."""
     counts: Counter[str] = Counter()
     names = []
     for step in steps:
@@ -132,11 +132,11 @@ def _names(steps: Sequence[Step]) -> list[str]:
 
 
 def _whole(steps: Sequence[Step]) -> set[int]:
-    """The steps of which there is room for all numbers, the smallest first."""
+    """The indices of the steps for which there is room for all numbers, the smallest steps first."""
     sizes = sorted((sum(t.numel() for t in _tensors(step)), i) for i, step in enumerate(steps))
     found, total = set(), 0
     for size, i in sizes:
-        total += size / 2  # what one layer gives the next one takes
+        total += size / 2  # a layer's output is the next one's input and is held once
         if total <= _ROOM_FOR_MAPS:
             found.add(i)
     return found
@@ -148,7 +148,7 @@ def _tensors(step: Step) -> list[Tensor]:
 
 
 def _step(step: Step, name: str, pool: Pool, room: int | None) -> dict[str, Any]:
-    """What the page holds of ``step``; some of its maps alone if there is no ``room`` (None)."""
+    """The content of ``step`` on the page; without ``room`` (None) only some of its maps."""
     content: dict[str, Any] = {
         "name": name,
         "module": step.module,
@@ -195,7 +195,7 @@ def _kept(step: Step) -> list[int]:
 def summary(
     traced: Trace, classes: Sequence[str], true_class: int | None
 ) -> Mapping[str, str | float]:
-    """What a terminal is told: the classes, the probability of the predicted one, the loss."""
+    """The figures that the terminal shows: the classes, the probability of the predicted one, the loss."""
     best = int(traced.logits.argmax())
     return {
         "true": "unknown" if true_class is None else classes[true_class],

@@ -1,4 +1,4 @@
-"""What is explained: a network, trained or not, and one image of a data set or a file."""
+"""The subject of a page: a network, trained or not, and one image from a data set or a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cnnexp.training import make_classifier
 
 __all__ = ["Subject", "class_named", "load_untrained", "numbered_image", "picture"]
 
-_MANY = 20  # names that fit into a message
+_MANY = 20  # as many names fit into a message
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Subject:
     Attributes:
         pixels: (C, H, W) float32 in 0…1.
         origin: Where it comes from, for example ``"digits, test image 5"``.
-        true_class: The index of its class; None where nobody knows.
+        true_class: The index of its class; None if it is unknown.
     """
 
     pixels: Tensor
@@ -44,17 +44,17 @@ class Subject:
 def load_untrained(
     overrides: Sequence[str], extra_targets: Sequence[str] = ()
 ) -> tuple[TrainedNetwork, ImageSet]:
-    """The network that a training with ``overrides`` would begin with, and the images of its data.
+    """The network that a training with ``overrides`` would start from, and the images of its data.
 
     Args:
-        overrides: Of the config of ``cnnexp.train``, for example ``["model=lenet5", "seed=3"]``.
+        overrides: Overrides of the config of ``cnnexp.train``, for example ``["model=lenet5", "seed=3"]``.
         extra_targets: Prefixes of ``_target_`` allowed beyond cnnexp's own list.
 
     Returns:
         The network, of epoch 0, with the plain backward of its separate layers.
 
     Raises:
-        ConfigError: The config cannot work, or its data is not to be had.
+        ConfigError: The config is invalid, or its data is not available.
     """
     composed = Composer("train").compose(list(overrides))
     config = plain_config(composed)
@@ -95,7 +95,7 @@ def numbered_image(images: ImageSet, index: int) -> Subject:
     """Test image ``index``, counted from 0.
 
     Raises:
-        ConfigError: There are not so many.
+        ConfigError: There is no image of this number.
     """
     count = len(images.test)
     if not 0 <= index < count:
@@ -108,16 +108,16 @@ def numbered_image(images: ImageSet, index: int) -> Subject:
 
 
 def picture(network: TrainedNetwork, file: Path, value_range: str = "") -> Subject:
-    """The picture in ``file``, brought to the network's form as ``cnnexp.predict`` does it.
+    """The picture in ``file``, brought to the network's input shape as ``cnnexp.predict`` does it.
 
     Args:
-        network: Which takes it.
+        network: The network that is to take it.
         file: The picture.
-        value_range: As the user states it, see ``stated_range``.
+        value_range: The text that the user gave, see ``stated_range``.
 
     Raises:
-        ConfigError: There is no such file, or ``value_range`` is none.
-        DataFileError: It is no picture, or nothing is drawn in it.
+        ConfigError: There is no such file, or ``value_range`` is not a range.
+        DataFileError: The file is not a picture, or nothing is drawn in it.
     """
     if not file.is_file():
         raise ConfigError(
@@ -131,7 +131,7 @@ def class_named(classes: Sequence[str], name: str) -> int:
     """The index of the class ``name``.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is no such class.
     """
     if name in classes:
         return list(classes).index(name)

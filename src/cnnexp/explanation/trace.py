@@ -1,4 +1,4 @@
-"""One image forward and backward through a network: what goes into each layer, and what comes out."""
+"""One image forward and backward through a network: the input and output of each layer."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["Step", "Trace", "trace"]
 
 @dataclass
 class Step:
-    """One call of one layer; all tensors without the axis of the batch, which is of one image.
+    """One call of one layer; all tensors are without the batch axis, as the batch is one image.
 
     Attributes:
         module: The layer's path in the network, for example ``"features.0"``.
         kind: The class of ``torch.nn`` whose formula it computes, for example ``"Conv2d"``; the name
             of its own class where the page knows no formula.
-        settings: What the formula needs beside weights: stride, padding, running statistics.
+        settings: What the formula needs besides weights: stride, padding, running statistics.
         input, output: x and y, for example (C_in, H, W) and (C_out, P, Q). The input is None where it
-            is no tensor of numbers.
-        grad_input, grad_output: ∂L/∂x, of this layer's share alone where others read x as well, and
-            ∂L/∂y; None where the loss does not depend on them.
-        parameters: ``weight`` and ``bias``, those that there are.
-        gradients: ∂L/∂ of these.
+            is not a tensor of floating-point numbers.
+        grad_input, grad_output: ∂L/∂x through this layer only, even where other layers read x as well,
+            and ∂L/∂y; None where the loss does not depend on them.
+        parameters: ``weight`` and ``bias``, if the layer has them.
+        gradients: ∂L/∂ of these parameters.
         uses: How often the layer is called in all; the gradients of its parameters are sums over
             the calls.
     """
@@ -49,16 +49,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Trace:
-    """One image's way.
+    """The way of one image through a network and back.
 
     Attributes:
-        image: What the network got, (C, H, W).
-        grad_image: ∂L/∂image, the same shape.
-        logits: (classes,).
+        image: The network's input, (C, H, W).
+        grad_image: ∂L/∂image, of the same shape.
+        logits: The network's output, (classes,).
         grad_logits: ∂L/∂logits, (classes,).
-        label: The class whose loss it is.
+        label: The class whose loss is computed.
         loss: L = −log softmax(logits)[label].
-        steps: One for each call of a layer, in the order of the calls.
+        steps: One step for each call of a layer, in the order of the calls.
     """
 
     image: Tensor
@@ -71,26 +71,26 @@ class Trace:
 
     @property
     def probabilities(self) -> Tensor:
-        """softmax(logits), (classes,)."""
+        """The probability of each class, softmax(logits), (classes,)."""
         return self.logits.softmax(0)
 
 
 def trace(network: nn.Module, image: Tensor, label: int | None = None) -> Trace:
     """Send ``image`` forward, and the gradient of its loss backward, through ``network``.
 
-    Layers are the modules that have no parts of their own. What a network computes between them
-    (additions, reshaping) belongs to no step. The network stays as it is.
+    Layers are the modules that have no submodules. What a network computes between them
+    (additions, reshaping) belongs to no step. The network is not changed.
 
     Args:
         network: Maps (1, C, H, W) to logits (1, classes); it is run in evaluation mode.
         image: (C, H, W), normalised as in training.
-        label: The class whose softmax cross-entropy is the loss; None for the one predicted.
+        label: The class whose softmax cross-entropy is the loss; None for the predicted class.
 
     Returns:
         Values and gradients in the network's dtype, on its device.
 
     Raises:
-        ValueError: ``label`` is no class of the network.
+        ValueError: ``label`` is not a class of the network.
     """
     recorder = _Recorder(network)
     x = image.detach().unsqueeze(0).clone().requires_grad_()
@@ -104,7 +104,7 @@ def trace(network: nn.Module, image: Tensor, label: int | None = None) -> Trace:
         loss = CrossEntropyLoss(algorithm="direct")(logits, target)
         parameters = recorder.parameters()
         sought = [x, logits, *parameters]
-        # a path that a network leaves out, such as a dropped block, has no gradient
+        # parameters on a path that the network skips, such as a dropped block, have no gradient
         found = torch.autograd.grad(loss, sought, allow_unused=True)
     grad_x, grad_logits, *grads = (
         torch.zeros_like(of) if grad is None else grad
@@ -123,7 +123,7 @@ def trace(network: nn.Module, image: Tensor, label: int | None = None) -> Trace:
 
 
 class _Recorder:
-    """Listens at every layer of ``network``."""
+    """Record the calls of every layer of ``network``."""
 
     def __init__(self, network: nn.Module) -> None:
         self._layers = {
@@ -134,7 +134,7 @@ class _Recorder:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within it, what the layers compute is recorded."""
+        """Record what the layers compute inside the context."""
         hooks = []
         for layer in self._layers:
             hooks.append(layer.register_forward_pre_hook(self._before))
@@ -151,7 +151,11 @@ class _Recorder:
         return list(found.values())
 
     def finish(self, gradients: Mapping[int, Tensor]) -> list[Step]:
-        """The steps, once the gradients have passed; those of parameters are given by their ids."""
+        """The recorded steps with their gradients.
+
+        Args:
+            gradients: The gradients of the parameters, by the parameters' ids.
+        """
         calls = [layer for layer, _, _ in self._steps]
         for layer, step, passed in self._steps:
             step.grad_input, step.grad_output = passed.get("input"), passed.get("output")
@@ -162,13 +166,15 @@ class _Recorder:
         return [step for _, step, _ in self._steps]
 
     def _before(self, layer: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Hand the layer a copy of its input, so that the gradient of the copy is its share alone."""
+        """Give the layer a copy of its input, so that the copy's gradient is the part through this
+        layer only.
+        """
         passed: dict[str, Tensor] = {}
         x = arguments[0] if arguments else None
         if not _counts(x):
             self._inputs.setdefault(layer, []).append((None, passed))
             return None
-        # what is computed in place must change the caller's own tensor
+        # a layer that computes in place must change the caller's own tensor
         mine = x if getattr(layer, "inplace", False) else x.clone()
         self._inputs.setdefault(layer, []).append((mine.detach().clone(), passed))
         if mine.requires_grad:
@@ -193,7 +199,7 @@ class _Recorder:
 
 
 def _counts(value: Any) -> TypeGuard[Tensor]:
-    """Whether it is a batch of numbers that have a gradient."""
+    """Whether ``value`` is a batch of floating-point numbers, which can have a gradient."""
     return isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1
 
 
@@ -204,7 +210,7 @@ def _parameters(layer: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def _differentiable(network: nn.Module) -> Iterator[None]:
-    """Within it ``network`` evaluates, and each of its parameters has a gradient."""
+    """Switch ``network`` to evaluation mode and give each parameter a gradient, inside the context."""
     modes = [(module, module.training) for module in network.modules()]
     wanted = [(p, p.requires_grad) for p in network.parameters()]
     network.eval().requires_grad_(True)

@@ -1,1 +1,1 @@
-"""Where windows stand: the shapes, steps and paddings of convolutions and poolings, as typed records."""
+"""The positions of windows: shapes, strides and paddings of convolutions and poolings, as typed records."""

@@ -28,7 +28,7 @@ class Conv2dGeometry(WindowGeometry):
         return F.pad(input, (0, self.extra[1], 0, self.extra[0])) if any(self.extra) else input
 
     def drop_extra(self, grad_input: Tensor) -> Tensor:
-        """The gradient of :meth:`add_extra`: what reached the appended zeros is dropped."""
+        """The gradient of :meth:`add_extra`, which drops the gradient of the appended zeros."""
         if not any(self.extra):
             return grad_input
         (h, w), (e_h, e_w) = grad_input.shape[-2:], self.extra
@@ -44,9 +44,9 @@ def conv2d_geometry(
     dilation: IntPair,
     groups: int,
 ) -> Conv2dGeometry:
-    """Check the arguments of ``conv2d`` and work out its geometry.
+    """Check the arguments of ``conv2d`` and compute its geometry.
 
-    Args and errors are those of ``torch.nn.functional.conv2d``: ``RuntimeError`` for shapes, ranges
+    Arguments and errors are those of ``torch.nn.functional.conv2d``: ``RuntimeError`` for shapes, ranges
     and dtypes that do not fit together, ``TypeError`` for values of the wrong type.
     """
     check_image(input, "conv2d")
@@ -61,7 +61,7 @@ def conv2d_geometry(
             f"{list(input.shape)}"
         )
     stride, dilation = as_pair(stride, "stride"), as_pair(dilation, "dilation")
-    # as ints, also where torch.compile would leave the sizes of the weight open
+    # convert to ints, since torch.compile would leave the sizes of the weight symbolic
     kernel_size = as_pair((weight.size(2), weight.size(3)), "kernel_size")
     extra = (0, 0)
     if isinstance(padding, str):
@@ -77,9 +77,10 @@ def conv2d_geometry(
 def padding_by_side(
     kernel_size: IntPair, padding: IntPair | str, dilation: IntPair
 ) -> tuple[int, int, int, int]:
-    """How many elements ``padding`` adds (left, right, above, below), as ``functional.pad`` takes them.
+    """The number of elements that ``padding`` adds at each side, in the order of ``functional.pad``.
 
-    The odd one of 'same' is added at the right and below, as in torch.
+    The order is left, right, above, below. The odd one of 'same' is added on the right and below, as in
+    torch.
     """
     more = (0, 0)
     if isinstance(padding, str):
@@ -120,7 +121,7 @@ def _check_channels(input: Tensor, weight: Tensor, bias: Tensor | None, groups: 
 def _string_padding(
     padding: str, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """('same' | 'valid') → padding on both sides, and what is missing below and to the right."""
+    """The padding on both sides for 'same' or 'valid', and the rest that is added below and to the right."""
     if padding == "valid":
         return (0, 0), (0, 0)
     if padding != "same":

@@ -22,7 +22,7 @@ def pool_geometry(
     dilation: IntPair,
     ceil_mode: bool,
 ) -> WindowGeometry:
-    """Check the arguments of a pooling op, as torch does, and work out its geometry.
+    """Check the arguments of a pooling op, as torch does, and compute its geometry.
 
     Raises:
         RuntimeError: Wrong number of dimensions, an empty image, a value out of range, more padding
@@ -57,15 +57,15 @@ class Pool:
 
     Attributes:
         kind: ``"max"`` or ``"avg"``.
-        kernel_size: Window, int or (K_h, K_w).
+        kernel_size: Size of the window, int or (K_h, K_w).
         stride: Step of the window; the window's size if None.
-        padding: On both sides, at most half the window.
+        padding: Padding on both sides, at most half the window.
         dilation: Step within the window, max-pooling only.
-        ceil_mode: Let the last window hang over the far edge.
+        ceil_mode: Whether the last window may extend beyond the far edge.
         count_include_pad, divisor_override: As in ``avg_pool2d``, average-pooling only.
 
     Raises:
-        ValueError: ``kind`` is neither ``"max"`` nor ``"avg"``, or an argument is not one of its own.
+        ValueError: ``kind`` is neither ``"max"`` nor ``"avg"``, or an argument is for the other kind.
 
     Examples:
         >>> from cnnexp.ops import Pool
@@ -95,7 +95,11 @@ class Pool:
             raise ValueError("max-pooling has neither count_include_pad nor divisor_override")
 
     def geometry(self, image: Tensor) -> WindowGeometry:
-        """Where the windows stand on ``image`` (…, H, W); raises what the pooling op raises."""
+        """The positions of the windows on ``image`` (…, H, W).
+
+        Raises:
+            RuntimeError, TypeError: As :func:`pool_geometry`.
+        """
         return pool_geometry(
             image,
             f"{self.kind}_pool2d",

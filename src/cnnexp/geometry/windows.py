@@ -1,6 +1,6 @@
-"""Where a sliding window stands: sizes, strides, paddings, and the checks on them.
+"""The positions of a sliding window: sizes, strides, paddings, and the checks on them.
 
-Letters used in all of ``cnnexp.ops``: N batch, C_in and C_out channels, H and W input height and
+All of ``cnnexp.ops`` uses these letters: N batch, C_in and C_out channels, H and W input height and
 width, K_h and K_w kernel height and width, P and Q output height and width; s stride, p padding,
 d dilation. Window (p, q) reads, at its offset (u, v), the input element
 (p·s_h + u·d_h − p_h, q·s_w + v·d_w − p_w); elements off the image are padding.
@@ -25,9 +25,9 @@ def as_pair(value: IntPair, name: str) -> tuple[int, int]:
 
     Raises:
         TypeError: ``value`` is neither an int nor a sequence of ints.
-        RuntimeError: the sequence has more than two elements or none (as torch).
+        RuntimeError: The sequence has more than two elements or none (as torch).
     """
-    try:  # operator.index takes NumPy's ints as well, and no floats
+    try:  # operator.index accepts NumPy's ints as well, but no floats
         numbers = [operator.index(v) for v in (value if isinstance(value, Sequence) else [value])]
     except TypeError:
         raise TypeError(f"{name} must be an int or a pair of ints, but got {value!r}") from None
@@ -37,7 +37,7 @@ def as_pair(value: IntPair, name: str) -> tuple[int, int]:
 
 
 def check_image(input: Tensor, op: str) -> None:
-    """Raise ``RuntimeError`` unless ``input`` is (C, H, W) or (N, C, H, W), as torch."""
+    """Raise ``RuntimeError``, as torch does, unless ``input`` is (C, H, W) or (N, C, H, W)."""
     if input.dim() not in (3, 4):
         raise RuntimeError(
             f"Expected 3D (unbatched) or 4D (batched) input to {op}, "
@@ -46,9 +46,9 @@ def check_image(input: Tensor, op: str) -> None:
 
 
 def cut(image: Tensor, rows: slice, columns: slice, height: int = -2) -> Tensor:
-    """``image[…, rows, columns]``, a view; ``height`` is the dimension of the rows.
+    """A view ``image[…, rows, columns]``; ``height`` is the dimension of the rows.
 
-    Indexing turns a slice over everything into an alias, which batched gradients have no rule for.
+    Indexing would turn a slice over everything into an alias, for which batched gradients have no rule.
     """
     part = torch.ops.aten.slice.Tensor(image, height, rows.start, rows.stop, rows.step or 1)
     return torch.ops.aten.slice.Tensor(
@@ -66,10 +66,10 @@ class WindowGeometry:
         stride: (s_h, s_w), at least 1.
         padding: (p_h, p_w) on both sides, at least 0.
         dilation: (d_h, d_w), at least 1.
-        ceil_mode: Let the last window hang over the far edge, as torch's pooling does.
+        ceil_mode: Whether the last window may extend beyond the far edge, as in torch's pooling.
 
     Raises:
-        RuntimeError: a value is out of range or the window does not fit into the padded image.
+        RuntimeError: A value is out of range or the window does not fit into the padded image.
     """
 
     input_size: tuple[int, int]
@@ -93,13 +93,13 @@ class WindowGeometry:
 
     @property
     def extent(self) -> tuple[int, int]:
-        """(height, width) that one dilated window spans: d·(K − 1) + 1."""
+        """The (height, width) that one dilated window spans: d·(K − 1) + 1."""
         (k_h, k_w), (d_h, d_w) = self.kernel_size, self.dilation
         return d_h * (k_h - 1) + 1, d_w * (k_w - 1) + 1
 
     @property
     def output_size(self) -> tuple[int, int]:
-        """(P, Q): how many positions the window takes."""
+        """The number of window positions in each direction, (P, Q)."""
         return self._positions(0), self._positions(1)
 
     def _positions(self, axis: int) -> int:
@@ -119,8 +119,8 @@ class WindowGeometry:
     def blind_windows(self) -> bool:
         """Whether a window reads nothing but padding (a dilated one can step over a small image).
 
-        Only a window that starts in the padding before the image can, and only if its step is larger
-        than the image: the first offset past the edge lands on one of the first d elements.
+        This is only possible for a window that starts in the padding before the image, and only if its step
+        is larger than the image: the first offset past the edge lands on one of the first d elements.
         """
         return any(
             size < step
@@ -140,9 +140,9 @@ class WindowGeometry:
         )
 
     def padded_size(self) -> tuple[int, int]:
-        """(height, width) of the image with all the padding that the windows reach into."""
+        """The (height, width) of the image with all the padding that the windows reach into."""
         height, width = (n + 2 * p for n, p in zip(self.input_size, self.padding, strict=True))
-        if not self.ceil_mode:  # no window hangs over
+        if not self.ceil_mode:  # then no window extends beyond the edge
             return height, width
         (p, q), (e_h, e_w) = self.output_size, self.extent
         return (
@@ -151,18 +151,18 @@ class WindowGeometry:
         )
 
     def pad(self, image: Tensor, value: float = 0.0) -> Tensor:
-        """(…, H, W) → (…, *padded_size()), ``value`` around the image."""
+        """Surround the image with ``value``: (…, H, W) → (…, *padded_size())."""
         (h, w), (p_h, p_w), (h_all, w_all) = self.input_size, self.padding, self.padded_size()
         amounts = (p_w, w_all - w - p_w, p_h, h_all - h - p_h)
         return torch.nn.functional.pad(image, amounts, value=value)
 
     def crop(self, padded: Tensor) -> Tensor:
-        """(…, *padded_size()) → (…, H, W): the inverse of :meth:`pad`."""
+        """Undo :meth:`pad`: (…, *padded_size()) → (…, H, W)."""
         (h, w), (p_h, p_w) = self.input_size, self.padding
         return padded.narrow(-2, p_h, h).narrow(-1, p_w, w)
 
     def windows(self) -> Iterator[tuple[int, int, slice, slice]]:
-        """Yield (p, q, rows, columns): each position and what it reads of the padded image."""
+        """Yield (p, q, rows, columns): each position and the part of the padded image that it reads."""
         (rows, columns), (e_h, e_w), (d_h, d_w) = self.output_size, self.extent, self.dilation
         for p in range(rows):
             for q in range(columns):
@@ -170,11 +170,11 @@ class WindowGeometry:
                 yield p, q, slice(top, top + e_h, d_h), slice(left, left + e_w, d_w)
 
     def pieces(self, padded: Tensor, height: int = -2) -> Iterator[Tensor]:
-        """Yield for each offset (u, v), row-major, what all windows read there: (…, P, Q, …).
+        """Yield for each offset (u, v), row-major, the elements that all windows read there: (…, P, Q, …).
 
         ``height`` is the dimension of the rows of ``padded``, counted from the front or the back.
         Under ``torch.compile`` and ``torch.export`` the windows are those of ``Tensor.unfold``, whose
-        number is P × Q whatever the size: a slice would have its end compared with the size.
+        number is P × Q for any size, whereas the end of a slice would be compared with the size.
         """
         (e_h, e_w), (s_h, s_w), (d_h, d_w) = self.extent, self.stride, self.dilation
         if torch.compiler.is_compiling() and not self.ceil_mode:
@@ -189,7 +189,9 @@ class WindowGeometry:
                 yield cut(padded, rows, columns, height)
 
     def offsets(self) -> Iterator[tuple[int, int, slice, slice]]:
-        """Yield (u, v, rows, columns): each offset and what all windows read there when padded."""
+        """Yield (u, v, rows, columns): each offset and the part of the padded image that all
+        windows read there.
+        """
         (rows, columns), (s_h, s_w) = self.output_size, self.stride
         for u in range(self.kernel_size[0]):
             for v in range(self.kernel_size[1]):

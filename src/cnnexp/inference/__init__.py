@@ -1,11 +1,11 @@
-"""Use what a run has learnt: measure it, let it look at pictures, export it."""
+"""Use the network of a run: evaluate it, classify pictures, export it."""
 
 from cnnexp.inference.evaluation import Evaluation, evaluate
 from cnnexp.inference.exporting import FORMATS, MissingExtraError, export
-from cnnexp.inference.images import data_of_run
 from cnnexp.inference.loading import load_run
 from cnnexp.inference.network import TrainedNetwork, TrainedNetworkError, load_trained
 from cnnexp.inference.prediction import Prediction, picture_files, predict, stated_range
+from cnnexp.inference.run_data import data_of_run
 from cnnexp.inference.settings import Settings, read_settings
 
 __all__ = [

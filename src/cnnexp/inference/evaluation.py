@@ -1,4 +1,4 @@
-"""How well a network does: accuracy, loss, classes, confusion, calibration."""
+"""The quality of a network on some images: accuracy, loss, figures per class, confusion, calibration."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _BINS = 15
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of one network on some images.
+    """The figures of one network on some images.
 
     Attributes:
-        images: How many.
+        images: How many images were evaluated.
         loss: Mean softmax cross-entropy in nats.
-        calibration_error: Expected calibration error in [0, 1]: how far confidence and accuracy are
-            apart, averaged over 15 equal bins of the confidence (Guo et al., "On Calibration of Modern
+        calibration_error: Expected calibration error in [0, 1]: the difference between confidence and
+            accuracy, averaged over 15 equal bins of the confidence (Guo et al., "On Calibration of Modern
             Neural Networks", 2017, section 2).
-        confusion: (classes, classes) counts: a row a true class, a column a predicted one.
+        confusion: (classes, classes) counts: one row per true class, one column per predicted class.
     """
 
     images: int
@@ -40,19 +40,19 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of the images that are classified rightly, in [0, 1]."""
+        """The share of the images that are classified correctly, in [0, 1]."""
         right = sum(row[i] for i, row in enumerate(self.confusion))
         return right / self.images if self.images else math.nan
 
     def interval(self) -> tuple[float, float]:
-        """The accuracy's 95 % interval for images of this kind (Wilson, 1927)."""
+        """The ends of the accuracy's 95 % interval for images of this kind (Wilson, 1927)."""
         n, p, z = self.images, self.accuracy, 1.959964
         middle = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         return middle - half, middle + half
 
     def by_class(self) -> list[dict[str, float]]:
-        """images, precision, recall and F1 of each class; NaN where nothing is to divide by."""
+        """The number of images, precision, recall and F1 of each class; NaN where a denominator is 0."""
         columns = [sum(column) for column in zip(*self.confusion, strict=True)]
         rows = []
         for i, row in enumerate(self.confusion):
@@ -64,7 +64,7 @@ class Evaluation:
         return rows
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The figures as a dictionary for JSON."""
         low, high = self.interval()
         return {
             "images": self.images,
@@ -79,7 +79,7 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(classifier: Classifier, batches: DataLoader[tuple[Tensor, Tensor]]) -> Evaluation:
-    """Send all ``batches`` of (images (B, C, H, W) uint8, labels (B,)) through ``classifier``.
+    """Evaluate ``classifier`` on all ``batches`` of (images (B, C, H, W) uint8, labels (B,)).
 
     Raises:
         ValueError: There are no images.
@@ -108,7 +108,7 @@ def evaluate(classifier: Classifier, batches: DataLoader[tuple[Tensor, Tensor]])
 
 @contextmanager
 def with_weights(classifier: Classifier, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within it ``classifier`` has ``weights`` (by name; the others stay)."""
+    """Give ``classifier`` these ``weights`` (by name; the others stay) inside the context."""
     state = classifier.state_dict()
     before = {n: v.clone() if isinstance(v, Tensor) else v for n, v in state.items()}
     classifier.load_state_dict({**before, **weights})

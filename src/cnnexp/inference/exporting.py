@@ -1,4 +1,4 @@
-"""Write a network in a format that others read, and see that it gives the same logits there."""
+"""Write a network in a format that other programs read, and check that it gives the same logits there."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from cnnexp.version import __version__
 
 __all__ = ["FORMATS", "MissingExtraError", "PlainNetwork", "export"]
 
-_RTOL, _ATOL = 1e-4, 1e-5  # of logits; other kernels add up in another order
+_RTOL, _ATOL = 1e-4, 1e-5  # tolerance for logits, as other kernels sum in another order
 
 
 class ExportError(RuntimeError):
-    """The network cannot be exported, or the exported one gives other logits; nothing is written."""
+    """The network cannot be exported, or the exported one gives other logits; no file is written."""
 
 
 class MissingExtraError(ConfigError):
-    """A package is missing that the format needs."""
+    """A package that the format needs is not installed."""
 
 
 class PlainNetwork(nn.Module):
-    """Images (N, C, H, W) float32 in 0…1 → logits (N, classes): normalisation and network, nothing else."""
+    """Map images (N, C, H, W) float32 in 0…1 to logits (N, classes): normalisation, then the network."""
 
     mean: Tensor
     std: Tensor
@@ -47,25 +47,25 @@ class PlainNetwork(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """Return the logits (N, classes) of ``images`` (N, C, H, W) float32 in 0…1."""
         return self.network((images - self.mean) / self.std)
 
 
 def export(trained: TrainedNetwork, form: str, file: Path | None = None) -> tuple[Path, float]:
-    """Write ``trained`` as ``file``, once its logits are found to be the same.
+    """Write ``trained`` to ``file`` if the exported network gives the same logits.
 
     Args:
-        trained: With plain layers (``backward="native"``).
+        trained: A network with plain layers (``backward="native"``).
         form: ``onnx`` (any number of images; class names in the metadata), ``torch_export``
-            (``torch.export``'s .pt2) or ``safetensors`` (the state dict; what else one needs is in
-            the metadata ``cnnexp``).
-        file: None for ``model.<ending>`` in the run folder.
+            (``torch.export``'s .pt2) or ``safetensors`` (the state dict; everything else that is needed
+            is in the metadata ``cnnexp``).
+        file: The file to write; None for ``model.<ending>`` in the run folder.
 
     Returns:
-        The file, and the greatest difference of a logit.
+        The file, and the greatest absolute difference of a logit.
 
     Raises:
-        ConfigError: ``form`` is unknown, or there is no folder for ``file``.
+        ConfigError: ``form`` is unknown, or the folder of ``file`` does not exist.
         MissingExtraError: A package is missing.
         ExportError: The network cannot be exported, or gives other logits there.
     """
@@ -97,7 +97,7 @@ def _written(
         return write(model, trained, file)
     except (ConfigError, OSError):
         raise
-    except Exception as error:  # exporters raise what they like, at length
+    except Exception as error:  # exporters raise exceptions of any class, with long messages
         reason = " ".join(str(error).split())[:500] or type(error).__name__
         raise ExportError(f"the network cannot be exported to {file.name}: {reason}") from error
 
@@ -145,7 +145,7 @@ def _example(trained: TrainedNetwork) -> tuple[Tensor]:
 
 
 def _description(trained: TrainedNetwork) -> dict[str, str]:
-    """What a user of the file needs beside the numbers."""
+    """The metadata that a user of the file needs besides the numbers."""
     return {
         "classes": json.dumps(list(trained.classes)),
         "input": f"float32 (N, {', '.join(map(str, trained.shape))}) in 0…1",
@@ -158,7 +158,7 @@ def _description(trained: TrainedNetwork) -> dict[str, str]:
 def _onnx(model: PlainNetwork, trained: TrainedNetwork, file: Path) -> Callable[[Tensor], Tensor]:
     onnx, _ = _needs("onnx", "onnxscript")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own affairs
+        warnings.simplefilter("ignore")  # warnings about the exporter's own internals
         program = torch.onnx.export(
             model,
             _example(trained),
@@ -179,7 +179,7 @@ def _onnx(model: PlainNetwork, trained: TrainedNetwork, file: Path) -> Callable[
 
 
 def _onnx_runner(file: Path) -> Callable[[Tensor], Tensor]:
-    """Run it by onnxruntime, or where that is not installed by the standard's own reference."""
+    """Return a function that runs the file with onnxruntime or, without it, onnx's reference evaluator."""
     try:
         import onnxruntime
     except ImportError:
@@ -214,7 +214,7 @@ def _safetensors(
 
     def run(images: Tensor) -> Tensor:
         with left_as_found(model), torch.inference_mode():
-            for name in state:  # so that what it gives comes from the file
+            for name in state:  # so that the logits can only come from the file
                 whole[name].zero_()
             model.load_state_dict({**whole, **loaded})
             return model(images)

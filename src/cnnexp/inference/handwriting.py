@@ -1,4 +1,4 @@
-"""Bring a picture of one character to the form of MNIST's: light on dark, centred, of its size."""
+"""Bring a picture of one character to the form of MNIST's images: light on dark, centred, of their size."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ Pixels = NDArray[np.floating[Any]]  # (H, W), 0…1
 
 __all__ = ["read_character"]
 
-_BOX = 20 / 28  # of the picture's side that the character takes
-_INK = 0.3  # of the strongest ink: what belongs to the character, rather than to the paper
-_FAINTEST = 0.08  # contrast to the paper, in 0…1, below which nothing is drawn
+_BOX = 20 / 28  # the share of the picture's side that the character takes
+_INK = (
+    0.3  # above this share of the strongest ink a pixel belongs to the character, not to the paper
+)
+_FAINTEST = 0.08  # below this contrast to the paper, in 0…1, nothing is drawn
 
 
 def read_character(
@@ -27,17 +29,18 @@ def read_character(
 ) -> Tensor:
     """The character in ``file`` as (1, H, W) uint8, light on dark.
 
-    The paper is what the picture's rim is of, dark or light; what differs from it is ink. Its bounding
-    box is scaled to fit 20/28 of H and W, and put so that its centre of mass is in the middle. A
-    picture of H × W pixels on dark paper is taken as it is, one on light paper as its negative.
+    The colour of the picture's rim, dark or light, is taken as the paper; pixels that differ from it are
+    ink. The ink's bounding box is scaled to fit 20/28 of H and W and placed so that its centre of mass is
+    in the middle. A picture of exactly H × W pixels is used unchanged if its paper is dark, and as its
+    negative if its paper is light.
 
     Args:
-        file: In any format that Pillow reads, of any size and colour.
+        file: A file in any format that Pillow reads, of any size and colour.
         size: (H, W).
-        value_range: (black, white) in pictures of more than 8 bits a channel, see ``open_picture``.
+        value_range: (black, white) in pictures of more than 8 bits per channel, see ``open_picture``.
 
     Raises:
-        DataFileError: It cannot be read, or nothing is drawn in it.
+        DataFileError: The file cannot be read, or nothing is drawn in it.
 
     Source: LeCun, Cortes & Burges, "The MNIST database of handwritten digits" (1998).
     """
@@ -50,7 +53,7 @@ def read_character(
     if strongest < _FAINTEST:
         raise DataFileError(f"{file}: nothing is drawn in it")
     ink = np.clip(ink / strongest, 0, 1)
-    ink[ink < _INK / 3] = 0  # grain of the paper
+    ink[ink < _INK / 3] = 0  # remove the grain of the paper
     return _tensor(_centred(ink, size))
 
 
@@ -62,7 +65,7 @@ def _rim(grey: Pixels) -> Pixels:
 
 
 def _ink(grey: Pixels, paper: float) -> Pixels:
-    """How much darker, or lighter, than the paper: whichever differs more in all."""
+    """The darkness, or the lightness, of each pixel relative to the paper, whichever is greater in total."""
     darker, lighter = np.clip(paper - grey, 0, None), np.clip(grey - paper, 0, None)
     return darker if np.square(darker).sum() >= np.square(lighter).sum() else lighter
 
@@ -72,7 +75,7 @@ def _centred(ink: Pixels, size: tuple[int, int]) -> Pixels:
     box = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     scale = min(_BOX * size[0] / box.shape[0], _BOX * size[1] / box.shape[1])
     height, width = (max(1, round(scale * n)) for n in box.shape)
-    # reducing averages over all that a pixel covers: thin strokes do not vanish
+    # shrinking averages over all pixels that one covers, so that thin strokes do not vanish
     small = np.asarray(
         Image.fromarray(box).resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32
     ).clip(0, 1)

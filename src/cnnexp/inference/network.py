@@ -1,4 +1,7 @@
-"""The network of a run folder, which may be a stranger's: nothing in it is run, nothing is outside it."""
+"""The network of a run folder, which may come from a stranger.
+
+Nothing in the folder is executed, and nothing outside it is read.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from cnnexp.tuning import pin_algorithms
 
 __all__ = ["TrainedNetwork", "TrainedNetworkError", "load_trained"]
 
-_MOST_PIXELS = 1 << 26  # of one image: 8,192 × 8,192
+_MOST_PIXELS = 1 << 26  # the most pixels of one image: 8,192 × 8,192
 _MOST_CLASSES = 1 << 20
 _NO_CLASSIFIERS = ("torchvision.models.segmentation.", "torchvision.models.detection.")
 
@@ -35,16 +38,16 @@ class TrainedNetwork:
     """A network ready to use.
 
     Attributes:
-        classifier: In evaluation mode, on the CPU; takes images (N, C, H, W) in 0…1.
-        dataset: What it learnt from, for example ``"mnist"``.
-        classes: Name of each class.
+        classifier: The network in evaluation mode, on the CPU; takes images (N, C, H, W) in 0…1.
+        dataset: The data set that it was trained on, for example ``"mnist"``.
+        classes: The name of each class.
         shape: (C, H, W) of its images.
-        folder: The run.
+        folder: The run folder.
         checkpoint: ``best.ckpt`` or ``last.ckpt``.
-        epoch: That the weights are of, counted from 1.
-        trained_weights: Where the weights are an average (EMA, SWA, schedule-free), those that were
-            trained on, by their names in the classifier; else None.
-        config: The run's.
+        epoch: The epoch of the weights, counted from 1.
+        trained_weights: Where the weights are an average (EMA, SWA, schedule-free), the weights that were
+            trained, by their names in the classifier; else None.
+        config: The run's config.
     """
 
     classifier: Classifier
@@ -68,14 +71,14 @@ def load_trained(
     """The network of the run in ``folder``.
 
     Args:
-        folder: The run folder, anyone's.
+        folder: The run folder, which need not be trusted.
         checkpoint: ``"best"`` or ``"last"``; None for best.ckpt, or last.ckpt where there is no best.
         backward: The algorithm of its layers; ``"auto"`` for the one that the run chose.
         extra_targets: Prefixes of ``_target_`` allowed beyond cnnexp's own list.
 
     Raises:
-        ConfigError: config.yaml holds what no run's does, or a target that is not allowed.
-        CheckpointError: The checkpoint is missing, damaged, or not cnnexp's.
+        ConfigError: config.yaml is not a run's config, or names a target that is not allowed.
+        CheckpointError: The checkpoint is missing, damaged, or not written by cnnexp.
         TrainedNetworkError: The folder does not say what the network was trained on, or the checkpoint
             is not of the config's network.
     """
@@ -85,7 +88,7 @@ def load_trained(
     name, content, size = _checkpoint(folder, config, checkpoint)
     state = content["state_dict"]
     try:
-        with torch.device("meta"):  # before any memory is taken: do the shapes fit?
+        with torch.device("meta"):  # compare the shapes before any memory is allocated
             expected = make_classifier(job, images).state_dict()
         _fits(folder.checkpoints / name, expected, state, size)
         classifier = make_classifier(job, images)
@@ -111,10 +114,10 @@ def load_trained(
 
 
 def for_inference(config: Mapping[str, Any], backward: str) -> dict[str, Any]:
-    """``config`` as any machine can build it, without a GPU and without fetching trained weights.
+    """``config`` changed so that any machine can build it, without a GPU and without fetching weights.
 
     Raises:
-        ConfigError: The network is one of torchvision's that fetch weights unasked.
+        ConfigError: The network is one of those torchvision models that fetch weights unasked.
     """
     parts = {**config, "backward": _algorithm(config, backward)}
     accelerator, model = config.get("accelerator"), config.get("model")
@@ -124,9 +127,9 @@ def for_inference(config: Mapping[str, Any], backward: str) -> dict[str, Any]:
         target = str(model.get("_target_"))
         if target.startswith(_NO_CLASSIFIERS):
             raise ConfigError(f"model._target_={target}: is no classifier of torchvision.models")
-        # all numbers are in the checkpoint
+        # all weights are in the checkpoint
         parts["model"] = {k: None if k.startswith("weights") else v for k, v in model.items()}
-    optimizer = {"_target_": "torch.optim.SGD", "lr": 0.1}  # the run's may need an extra
+    optimizer = {"_target_": "torch.optim.SGD", "lr": 0.1}  # the run's own may need an extra
     for_training = {"scheduler": {"_target_": None}, "regularization": {}, "callbacks": {}}
     return {**parts, "optimizer": optimizer, **for_training}
 
@@ -150,7 +153,7 @@ def _checkpoint(
 
 
 def _stand_in(folder: RunFolder) -> ImageSet:
-    """An image set like that of the run, without images: a network needs shape and classes alone."""
+    """An image set like that of the run, but without images: a network needs only shape and classes."""
     try:
         data = folder.read_provenance().get("dataset")
         if not isinstance(data, dict):
@@ -167,7 +170,7 @@ def _stand_in(folder: RunFolder) -> ImageSet:
             f"{folder.provenance}: does not say what the run was trained on: {error}"
         ) from error
     empty = LabelledImages(torch.empty(0, *shape, dtype=torch.uint8), torch.empty(0).long())
-    nothing = (0.0,) * shape[0]  # mean and deviation are in the checkpoint
+    nothing = (0.0,) * shape[0]  # mean and standard deviation are in the checkpoint
     return ImageSet(
         _printable(str(data.get("name"))),
         empty,
@@ -180,7 +183,7 @@ def _stand_in(folder: RunFolder) -> ImageSet:
 
 
 def _printable(name: str) -> str:
-    """``name`` without what a terminal would obey."""
+    """``name`` with characters escaped that would control a terminal."""
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
@@ -196,7 +199,7 @@ def _fits(file: Any, expected: Mapping[str, Tensor], state: Mapping[str, Any], s
     wrong |= {
         name
         for name in set(expected) & set(state)
-        if isinstance(expected[name], Tensor)  # else the extra state of somebody's layer
+        if isinstance(expected[name], Tensor)  # another value is the extra state of a layer
         and (not isinstance(state[name], Tensor) or expected[name].shape != state[name].shape)
     }
     if wrong:

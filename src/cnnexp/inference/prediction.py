@@ -1,4 +1,4 @@
-"""What a network takes pictures for."""
+"""The classes that a network predicts for picture files."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ __all__ = [
 ]
 
 _HANDWRITTEN = ("mnist", "digits", "emnist", "kmnist", "qmnist")
-_MOST_AT_ONCE = 64  # pictures, if they are small
-_MOST_PIXELS = 1 << 24  # of these
+_MOST_AT_ONCE = 64  # at most this many pictures form a batch
+_MOST_PIXELS = 1 << 24  # at most this many values form a batch of more than one picture
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one picture.
+    """The prediction for one picture.
 
     Attributes:
         file: The picture.
-        top: The likeliest classes and their probabilities, the likeliest first; empty if it failed.
-        error: Why it could not be read; empty if it could.
+        top: The likeliest classes and their probabilities, the likeliest first; empty if reading failed.
+        error: Why the picture could not be read; empty if it could.
     """
 
     file: Path
@@ -46,19 +46,19 @@ class Prediction:
 
 
 def picture_files(places: Sequence[Path]) -> Iterator[Path]:
-    """The files among ``places``, and the pictures in those that are folders, in order of their names."""
+    """The files among ``places``, and the pictures inside the folders among them, sorted by name."""
     for place in places:
         if not place.is_dir():
             yield place
             continue
         inside = [f for f in sorted(place.rglob("*")) if f.suffix.lower() in PICTURE_ENDINGS]
         if not inside:
-            yield place  # whose error says that there is none
+            yield place  # reading it gives the error that there is no picture
         yield from inside
 
 
 def is_of_characters(trained: TrainedNetwork) -> bool:
-    """Whether the network has learnt single characters, light on dark."""
+    """Whether the network was trained on single characters, light on dark."""
     return trained.shape[0] == 1 and trained.dataset.partition("-")[0] in _HANDWRITTEN
 
 
@@ -71,16 +71,16 @@ def predict(
     characters: bool | None = None,
     value_range: ValueRange | None = None,
 ) -> Iterator[Prediction]:
-    """What ``trained`` takes each of ``files`` for, in their order.
+    """The prediction of ``trained`` for each of ``files``, in their order.
 
     Args:
         trained: The network.
         files: Pictures of any size and colour.
         top: How many classes to name, ≥ 1.
-        characters: Find the one character in each, dark on light or light on dark, and bring it to the
-            form of the training images; False to scale the whole picture. None to decide by the
-            data set.
-        value_range: (black, white) in pictures of more than 8 bits a channel, see :func:`stated_range`.
+        characters: True to find the one character in each picture, dark on light or light on dark, and
+            bring it to the form of the training images; False to scale the whole picture; None to decide
+            by the data set.
+        value_range: (black, white) in pictures of more than 8 bits per channel, see :func:`stated_range`.
     """
     size = max(1, min(_MOST_AT_ONCE, _MOST_PIXELS // math.prod(trained.shape)))
     for start in range(0, len(files), size):
@@ -111,7 +111,7 @@ def read_for(
     """The picture in ``file`` as ``trained`` takes it: (C, H, W) uint8; arguments as of :func:`predict`.
 
     Raises:
-        DataFileError: It cannot be read, or nothing says what its numbers mean, or nothing is drawn.
+        DataFileError: The file cannot be read, nothing says what its numbers mean, or nothing is drawn.
     """
     channels, height, width = trained.shape
     value_range = value_range or stated_range(trained)
@@ -121,14 +121,14 @@ def read_for(
 
 
 def stated_range(trained: TrainedNetwork, text: str = "") -> ValueRange | None:
-    """What is black and white in pictures of more than 8 bits a channel, see ``open_picture``.
+    """The (black, white) of pictures of more than 8 bits per channel, see ``open_picture``; None if unstated.
 
     Args:
-        trained: Its own pictures' range holds where nothing else is said.
-        text: The user's, for example ``"[0,1]"``.
+        trained: The network; the range of its own data is used where ``text`` is empty.
+        text: The user's text, for example ``"[0,1]"``.
 
     Raises:
-        ConfigError: It is no range.
+        ConfigError: The text or the config's value is not a range.
     """
     data = trained.config.get("data")
     value = data.get("value_range") if isinstance(data, Mapping) else None

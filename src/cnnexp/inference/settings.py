@@ -1,4 +1,4 @@
-"""``key=value`` settings of the commands that use a trained network."""
+"""The ``key=value`` settings of the commands that use a trained network."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Settings", "read_settings"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What was given on the command line.
+    """The settings given on the command line.
 
     Attributes:
-        run: What ``run=`` and ``which=`` name.
-        values: By key, those not given with their defaults.
-        data: What begins with ``data=`` or ``data.``, as it stands.
+        run: The run that ``run=`` and ``which=`` name.
+        values: The other settings by key, with defaults for those that are not given.
+        data: The settings that begin with ``data=`` or ``data.``, unchanged.
         extra_targets: Prefixes allowed by ``allow_targets=[…]`` or the environment.
     """
 
@@ -37,7 +37,7 @@ class Settings:
         return self.run.folder
 
     def say_which_run(self, command: str, *, always: bool = False) -> None:
-        """Say which run is used, on stderr, where ``command`` chose it, or ``always``."""
+        """Print on stderr which run is used, if ``command`` chose it, or ``always``."""
         if self.run.why or always:
             print(f"{command}: {self.run}", file=sys.stderr, flush=True)
 
@@ -48,13 +48,13 @@ def read_settings(
     """Read ``run=…``, ``which=…`` and the keys of ``defaults``.
 
     Args:
-        arguments: Each ``key=value``.
-        defaults: The keys that are known beside ``run``, ``which``, ``output_dir`` (where ``run=latest``
-            looks) and ``allow_targets``, with their values.
-        data: Take settings of ``data`` as well.
+        arguments: The arguments, each ``key=value``.
+        defaults: The further keys that are known and their values; always known are ``run``, ``which``,
+            ``output_dir`` (the folder that ``run=latest`` searches) and ``allow_targets``.
+        data: Whether settings of ``data`` are taken as well.
 
     Raises:
-        ConfigError: A key is unknown, ``run=`` is missing, or names no run.
+        ConfigError: A key is unknown, ``run=`` is missing, or it names no run.
     """
     known = ["run", "which", "output_dir", *defaults, "allow_targets", *(["data"] if data else [])]
     values, of_data = dict(defaults), []

@@ -1,6 +1,6 @@
 """Networks, each readable on one screen, made of plain ``torch.nn`` layers.
 
-``cnnexp.nn.replace_layers`` gives any of them, and any network of yours, our backward.
+``cnnexp.nn.replace_layers`` gives the hand-derived backward to any of them, and to any other network.
 """
 
 from cnnexp.models.init import initialise, lsuv

@@ -1,4 +1,4 @@
-"""Activations by name."""
+"""Activation layers by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def activation_layer(name: str) -> nn.Module:
-    """A new layer of the activation ``name``; raises ``ValueError`` with the known names."""
+    """A new layer of the activation ``name``.
+
+    Raises:
+        ValueError: The name is unknown; the message lists the known names.
+    """
     if name not in ACTIVATIONS:
         raise ValueError(f"unknown activation '{name}'; known: {', '.join(sorted(ACTIVATIONS))}")
     return ACTIVATIONS[name]()

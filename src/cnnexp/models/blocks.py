@@ -1,4 +1,4 @@
-"""Parts that the networks share: normalisation by name, a convolution with all that follows it."""
+"""Parts that the networks share: normalisation by name, and a convolution with the layers after it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NORMS = ("none", "batch", "group")
 def norm_layer(name: str, channels: int) -> nn.Module | None:
     """A new normalisation of ``channels`` channels; None for ``"none"``.
 
-    ``"group"`` has groups of 8 channels, or of their greatest common divisor with ``channels``.
+    ``"group"`` has groups of 8 channels, or of the greatest common divisor of 8 and ``channels``.
 
     Raises:
         ValueError: The name is unknown.
@@ -40,9 +40,9 @@ def conv_block(
     norm: str = "none",
     stride: int = 1,
 ) -> list[nn.Module]:
-    """Convolution, normalisation, activation; the image keeps its size, divided by ``stride``.
+    """The layers convolution, normalisation, activation; ``stride`` divides the image's height and width.
 
-    A convolution that a normalisation follows has no bias: the normalisation would take it out.
+    A convolution before a normalisation has no bias, because the normalisation would subtract it.
     """
     padding: int | str = kernel_size // 2 if stride > 1 or kernel_size % 2 else "same"
     following = norm_layer(norm, c_out)
@@ -51,7 +51,7 @@ def conv_block(
 
 
 def check_probability(**probabilities: float) -> None:
-    """Raise ``ValueError`` unless each is in [0, 1)."""
+    """Raise ``ValueError`` unless each of the ``probabilities`` is in [0, 1)."""
     for name, value in probabilities.items():
         if not 0 <= value < 1:
             raise ValueError(f"{name} must be at least 0 and below 1, but got {value}")

@@ -1,4 +1,4 @@
-"""How the weights begin."""
+"""Initialisation of the weights."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def initialise(network: nn.Module, scheme: str) -> None:
     """Draw the weights of all convolutions and linear layers anew, and set their biases to 0.
 
     Args:
-        network: Changed in place.
+        network: The network, changed in place.
         scheme: ``"default"`` leaves torch's weights and biases (uniform, variance 1/(3·fan-in)).
             ``"he"``: normal, variance 2/fan-in, for ReLU. ``"xavier"``: uniform, variance
-            2/(fan-in + fan-out), for tanh. ``"dirac"``: convolutions pass their input on, as
-            far as there are channels; linear layers as ``he``.
-            ``"orthogonal"``: rows that are orthogonal to each other. ``"lsuv"``: the same, to be
-            followed by :func:`lsuv` once there are images; a config does that.
+            2/(fan-in + fan-out), for tanh. ``"dirac"``: convolutions copy their input channels to
+            their output channels, up to the smaller number of the two; linear layers as ``he``.
+            ``"orthogonal"``: rows that are orthogonal to each other. ``"lsuv"``: as ``orthogonal``,
+            to be followed by :func:`lsuv` once there are images; a config does that.
 
     Raises:
         ValueError: The scheme is unknown.
@@ -49,16 +49,16 @@ def initialise(network: nn.Module, scheme: str) -> None:
 
 @torch.no_grad()
 def lsuv(network: nn.Module, images: Tensor, tolerance: float = 0.02, most: int = 10) -> None:
-    """Layer-sequential unit-variance: orthogonal weights, scaled by what ``images`` make of them.
+    """Layer-sequential unit-variance: orthogonal weights, scaled so that each layer's output has variance 1.
 
     Layer after layer, in the order in which they run, the weights are divided by the standard
-    deviation of the layer's output until it is 1.
+    deviation of the layer's output on ``images`` until it is 1.
 
     Args:
-        network: Changed in place.
+        network: The network, changed in place.
         images: (N, C, H, W), normalised as in training.
-        tolerance: How far from 1 the deviation may stay.
-        most: Tries a layer.
+        tolerance: The greatest remaining difference of the standard deviation from 1.
+        most: At most this many divisions per layer.
 
     Source: Mishkin & Matas, "All you need is a good init" (2016), algorithm 1.
     """

@@ -1,4 +1,4 @@
-"""LeNet-5, in its usual form of today."""
+"""LeNet-5, in the form that is usual today."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["LeNet5"]
 class LeNet5(nn.Module):
     """Two blocks conv 5×5 → activation → average-pool 2×2, then three linear layers to the logits.
 
-    The first convolution is padded by 2, as if 28×28 images had the 32×32 of the paper.
+    The first convolution is padded by 2, so that 28×28 images are treated as the 32×32 of the paper.
 
     Args:
-        in_channels: Channels of the images, C_in.
-        num_classes: Logits at the end.
+        in_channels: The number of channels of the images, C_in.
+        num_classes: The number of logits.
         image_size: (H, W) of the images, at least 12 × 12.
         activation: Name of an activation, see ``cnnexp.models.activation``; the paper's is ``tanh``.
 
@@ -60,5 +60,5 @@ class LeNet5(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) → logits (N, num_classes)."""
+        """Return logits (N, num_classes) for ``images`` (N, in_channels, H, W)."""
         return self.classifier(torch.flatten(self.features(images), 1))

@@ -17,7 +17,7 @@ __all__ = ["SmallResNet"]
 class ResidualBlock(nn.Module):
     """Two convolutions 3×3, added to their input: act(x' + norm(conv(act(norm(conv(x)))))).
 
-    x' is x, or a convolution 1×1 of it where the number of channels or the size changes.
+    x' is x or, where the number of channels or the size changes, a convolution 1×1 of x.
     """
 
     def __init__(self, c_in: int, c_out: int, stride: int, activation: str, norm: str) -> None:
@@ -34,7 +34,7 @@ class ResidualBlock(nn.Module):
         self.activation = activation_layer(activation)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, c_in, H, W) → (N, c_out, H/stride, W/stride), rounded up."""
+        """Map (N, c_in, H, W) to (N, c_out, H/stride, W/stride), rounded up."""
         return self.activation(self.shortcut(images) + self.residual(images))
 
 
@@ -44,14 +44,14 @@ class SmallResNet(nn.Module):
     Each stage after the first begins by halving the image.
 
     Args:
-        in_channels: Channels of the images, C_in.
-        num_classes: Logits at the end.
+        in_channels: The number of channels of the images, C_in.
+        num_classes: The number of logits.
         channels: C_out of each stage; their number is the number of stages, ≥ 1.
-        blocks: Residual blocks a stage, ≥ 1.
+        blocks: Residual blocks per stage, ≥ 1.
         activation: Name of an activation, see ``cnnexp.models.activation``.
         norm: ``"batch"``, ``"group"`` or ``"none"``.
-        dropout: Probability before the linear layer, in [0, 1).
-        init: See ``cnnexp.models.initialise``.
+        dropout: Probability of dropout before the linear layer, in [0, 1).
+        init: The initialisation, see ``cnnexp.models.initialise``.
 
     Raises:
         ValueError: A range is violated or a name is unknown.
@@ -94,6 +94,6 @@ class SmallResNet(nn.Module):
         initialise(self, init)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) → logits (N, num_classes)."""
+        """Return logits (N, num_classes) for ``images`` (N, in_channels, H, W)."""
         features = torch.flatten(self.pool(self.stages(self.stem(images))), 1)
         return self.classifier(self.dropout(features))

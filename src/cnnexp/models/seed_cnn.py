@@ -1,4 +1,4 @@
-"""The network of the article, mended: blocks of convolution, activation and pooling, one linear layer."""
+"""The article's network, corrected: blocks of convolution, activation and pooling, one linear layer."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ __all__ = ["SeedCNN"]
 class SeedCNN(nn.Module):
     """Blocks conv 'same' → activation → max-pool 2×2, then one linear layer to the logits.
 
-    On 28×28 images the four blocks of the article see 28, 14, 7 and 3 pixels a side and leave one:
-    the linear layer has 256 inputs.
+    On 28×28 images the inputs of the article's four blocks are 28, 14, 7 and 3 pixels wide and the last
+    output is one pixel: the linear layer has 256 inputs.
 
     Args:
-        in_channels: Channels of the images, C_in.
-        num_classes: Logits at the end.
+        in_channels: The number of channels of the images, C_in.
+        num_classes: The number of logits.
         image_size: (H, W) of the images; each block halves it, rounding down.
         channels: C_out of each block, ≥ 1.
-        blocks: Their number, ≥ 1: the first of ``channels``, and beyond them as wide as the last.
-            None for one for each of ``channels``.
-        kernel_size: K of every convolution, or one for each block; ≥ 1.
+        blocks: The number of blocks, ≥ 1: they take the first of ``channels``, and where there are
+            more blocks than channels, the last one again. None for one block per entry of ``channels``.
+        kernel_size: K of every convolution, or one K for each block; ≥ 1.
         activation: Name of an activation, see ``cnnexp.models.activation``.
-        pool_size: Window and stride of the pooling, ≥ 1; 1 leaves it out.
+        pool_size: Window and stride of the pooling, ≥ 1; 1 means no pooling.
         norm: ``"none"``, or ``"batch"`` or ``"group"`` between convolution and activation.
-        dropout: Probability before the linear layer, in [0, 1).
-        spatial_dropout: Probability that a channel is left out after a block, in [0, 1).
-        init: How the weights begin, see ``cnnexp.models.initialise``; torch's own by default.
+        dropout: Probability of dropout before the linear layer, in [0, 1).
+        spatial_dropout: Probability that a channel is dropped after a block, in [0, 1).
+        init: The initialisation, see ``cnnexp.models.initialise``; torch's own by default.
 
     Raises:
         ValueError: A range is violated, the lists differ in length, or the images are too small
             for the number of blocks.
 
-    Source: the article's ``cnn_model`` with the mends of docs/derivation.md.
+    Source: the article's ``cnn_model`` with the corrections of docs/derivation.md.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class SeedCNN(nn.Module):
         initialise(self, init)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) → logits (N, num_classes)."""
+        """Return logits (N, num_classes) for ``images`` (N, in_channels, H, W)."""
         return self.classifier(self.dropout(torch.flatten(self.features(images), 1)))
 
 
 def _widths(channels: Sequence[int], blocks: int | None) -> list[int]:
-    """C_out of each block."""
+    """The number of output channels C_out of each block."""
     if blocks is None:
         return list(channels)
     if blocks < 1:

@@ -12,15 +12,15 @@ __all__ = ["torchvision_model"]
 def torchvision_model(
     name: str, in_channels: int = 3, num_classes: int = 10, **arguments: Any
 ) -> nn.Module:
-    """``torchvision.models.<name>`` without trained weights.
+    """The network ``torchvision.models.<name>`` without trained weights.
 
-    Where ``in_channels`` is not 3, the first convolution is replaced by one that takes as many.
+    Where ``in_channels`` is not 3, the first convolution is replaced by one that takes that many channels.
 
     Args:
-        name: As ``torchvision.models.list_models(module=torchvision.models)`` has it.
-        in_channels: Channels of the images, C_in.
-        num_classes: Logits at the end.
-        **arguments: Of the model's own builder.
+        name: A name that ``torchvision.models.list_models(module=torchvision.models)`` lists.
+        in_channels: The number of channels of the images, C_in.
+        num_classes: The number of logits.
+        **arguments: Further arguments of the model's own builder.
 
     Raises:
         ValueError: The name is unknown.
@@ -30,7 +30,7 @@ def torchvision_model(
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise ValueError(f"unknown torchvision model '{name}'; known: {', '.join(known)}")
-    if name in ("googlenet", "inception_v3"):  # else they give two results and warn
+    if name in ("googlenet", "inception_v3"):  # by default these return two results and warn
         arguments = {"aux_logits": False, "init_weights": True, **arguments}
     network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **arguments)
     if in_channels != 3:

@@ -1,4 +1,4 @@
-"""Networks of stacked convolutions between poolings: VGG-like, and a tiny one."""
+"""Networks of stacked convolutions between poolings: VGGLike, and TinyCNN."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class VGGLike(nn.Module):
     """Stages of convolutions 3×3 with a max-pool 2×2 after each, then two linear layers.
 
     Args:
-        in_channels: Channels of the images, C_in.
-        num_classes: Logits at the end.
+        in_channels: The number of channels of the images, C_in.
+        num_classes: The number of logits.
         image_size: (H, W) of the images; each stage halves it, rounding down.
         channels: C_out of each stage; their number is the number of stages, ≥ 1.
-        depth: Convolutions a stage, ≥ 1.
+        depth: Convolutions per stage, ≥ 1.
         hidden: Outputs of the first linear layer, ≥ 1.
         activation: Name of an activation, see ``cnnexp.models.activation``.
         norm: ``"batch"``, ``"group"`` or ``"none"``.
-        dropout: Probability before each linear layer, in [0, 1).
-        spatial_dropout: Probability that a channel is left out after a stage, in [0, 1).
-        init: See ``cnnexp.models.initialise``.
+        dropout: Probability of dropout before each linear layer, in [0, 1).
+        spatial_dropout: Probability that a channel is dropped after a stage, in [0, 1).
+        init: The initialisation, see ``cnnexp.models.initialise``.
 
     Raises:
         ValueError: A range is violated, a name is unknown, or the images are too small.
@@ -74,22 +74,22 @@ class VGGLike(nn.Module):
         initialise(self, init)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) → logits (N, num_classes)."""
+        """Return logits (N, num_classes) for ``images`` (N, in_channels, H, W)."""
         return self.classifier(torch.flatten(self.features(images), 1))
 
 
 class TinyCNN(nn.Module):
-    """Under 8,000 parameters: stages of two convolutions 3×3, the mean over the image, one linear layer.
+    """Stages of two convolutions 3×3, the mean over the image, one linear layer: under 8,000 parameters.
 
     Args:
-        in_channels: Channels of the images, C_in.
-        num_classes: Logits at the end.
+        in_channels: The number of channels of the images, C_in.
+        num_classes: The number of logits.
         image_size: (H, W) of the images; each stage but the last halves it, rounding down.
         channels: C_out of each stage; their number is the number of stages, ≥ 1.
         activation: Name of an activation, see ``cnnexp.models.activation``.
         norm: ``"batch"``, ``"group"`` or ``"none"``.
-        dropout: Probability before the linear layer, in [0, 1).
-        init: See ``cnnexp.models.initialise``.
+        dropout: Probability of dropout before the linear layer, in [0, 1).
+        init: The initialisation, see ``cnnexp.models.initialise``.
 
     Raises:
         ValueError: A range is violated, a name is unknown, or the images are too small.
@@ -125,7 +125,7 @@ class TinyCNN(nn.Module):
         initialise(self, init)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) → logits (N, num_classes)."""
+        """Return logits (N, num_classes) for ``images`` (N, in_channels, H, W)."""
         return self.classifier(self.dropout(torch.flatten(self.features(images), 1)))
 
 

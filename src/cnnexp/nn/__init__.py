@@ -1,14 +1,16 @@
-"""Layers over ``cnnexp.ops``, drop-in for their twins in ``torch.nn``."""
+"""Layers over ``cnnexp.ops``, each a drop-in replacement for its twin in ``torch.nn``."""
 
 from cnnexp.nn import activation
 from cnnexp.nn.activation import *  # noqa: F403  (what is public there)
 from cnnexp.nn.as_found import left_as_found
 from cnnexp.nn.conv import Conv2d, ConvReLUPool
 from cnnexp.nn.conversion import Conversion, conversion
+from cnnexp.nn.dropout import Dropout
 from cnnexp.nn.fuse import fuse_blocks, split_blocks
 from cnnexp.nn.layer import Layer, layer_algorithms
 from cnnexp.nn.lazy import LazyBatchNorm2d, LazyConv2d, LazyLinear, initialise_lazy
-from cnnexp.nn.linear import CrossEntropyLoss, Linear
+from cnnexp.nn.linear import Linear
+from cnnexp.nn.loss import CrossEntropyLoss
 from cnnexp.nn.norm import BatchNorm2d
 from cnnexp.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from cnnexp.nn.replace import replace_layers
@@ -23,6 +25,7 @@ __all__ = [
     "ConvReLUPool",
     "Conversion",
     "CrossEntropyLoss",
+    "Dropout",
     "Layer",
     "LazyBatchNorm2d",
     "LazyConv2d",

@@ -11,7 +11,7 @@ from cnnexp import ops
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import replaces
 
-__all__ = ["GELU", "Dropout", "LeakyReLU", "ReLU", "Tanh"]
+__all__ = ["GELU", "LeakyReLU", "ReLU", "Tanh"]
 
 
 @replaces(nn.ReLU)
@@ -21,7 +21,7 @@ class ReLU(Layer, nn.ReLU):
     op = "relu"
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape → the same."""
+        """Return the result in the shape of ``input``, which may be any."""
         return ops.relu(input, self.inplace, algorithm=self.algorithm)
 
 
@@ -32,7 +32,7 @@ class LeakyReLU(Layer, nn.LeakyReLU):
     op = "leaky_relu"
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape → the same."""
+        """Return the result in the shape of ``input``, which may be any."""
         return ops.leaky_relu(input, self.negative_slope, self.inplace, algorithm=self.algorithm)
 
 
@@ -43,7 +43,7 @@ class GELU(Layer, nn.GELU):
     op = "gelu"
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape → the same."""
+        """Return the result in the shape of ``input``, which may be any."""
         return ops.gelu(input, self.approximate, algorithm=self.algorithm)
 
 
@@ -54,16 +54,5 @@ class Tanh(Layer, nn.Tanh):
     op = "tanh"
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape → the same."""
+        """Return the result in the shape of ``input``, which may be any."""
         return ops.tanh(input, algorithm=self.algorithm)
-
-
-@replaces(nn.Dropout)
-class Dropout(Layer, nn.Dropout):
-    """``torch.nn.Dropout`` with the backward of ``algorithm``."""
-
-    op = "dropout"
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Any shape → the same."""
-        return ops.dropout(input, self.p, self.training, self.inplace, algorithm=self.algorithm)

@@ -1,4 +1,4 @@
-"""Run a network that belongs to somebody else, and leave it as it was found, without copying it."""
+"""Run a network that belongs to somebody else and restore it afterwards, without copying it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _Restore = Callable[[], object]
 
 @contextmanager
 def left_as_found(network: nn.Module) -> Iterator[None]:
-    """Within it ``network`` may be run, moved and converted; afterwards it is what it was.
+    """Restore ``network`` after the context, inside which it may be run, moved and converted.
 
-    Put back are, of every module, its class and its attributes: parameters, buffers, submodules,
-    hooks, training flags, counters; the contents of lists, dictionaries and sets among them; of
-    every tensor found there, and of its ``.grad``, the memory, device, dtype, values and
-    ``requires_grad``; and the random numbers to come of torch, numpy and Python. Only the values of
-    tensors are copied. What an object of another kind (a file, a lock, an object of the user's
-    own) does meanwhile stays done. What another holds on to of a parameter's gradients, as
-    ``DistributedDataParallel`` does, does not outlive a conversion: convert before it wraps.
+    For every module these are restored: its class and its attributes (parameters, buffers, submodules,
+    hooks, training flags, counters), and the contents of lists, dictionaries and sets among them. For
+    every tensor found there, and for its ``.grad``, these are: memory, device, dtype, values and
+    ``requires_grad``. The random states of torch, numpy and Python are restored, too. Only the values of
+    tensors are copied. Changes inside objects of other kinds (a file, a lock, an object of a user's
+    own class) stay. References to a parameter's gradient that another object holds, as
+    ``DistributedDataParallel`` does, do not survive a conversion: convert before wrapping.
     """
     found: dict[int, tuple[Any, _Restore]] = {}  # the objects themselves, so that no id is reused
     for each in (network, *network.parameters(), *network.buffers()):  # torch.jit hides some
@@ -54,7 +54,7 @@ def left_as_found(network: nn.Module) -> Iterator[None]:
 
 
 def _look(value: Any, found: dict[int, tuple[Any, _Restore]]) -> None:
-    """Enter how to restore ``value`` and all that it holds."""
+    """Record in ``found`` how to restore ``value`` and everything that it holds."""
     if id(value) in found:
         return
     inside: list[Any] = []
@@ -93,7 +93,7 @@ def _tensor(value: Tensor) -> tuple[_Restore, list[Any]]:
     needs_grad, kind = value.requires_grad, type(value)
 
     def restore() -> None:
-        if type(value) is not kind:  # an uninitialised parameter got its shape
+        if type(value) is not kind:  # an uninitialised parameter has been given its shape
             value.__class__ = kind  # pyright: ignore[reportAttributeAccessIssue]
         if copy is not None and not torch.equal(memory, copy):
             memory.copy_(copy)

@@ -22,7 +22,7 @@ class Conv2d(Layer, nn.Conv2d):
     op = "conv2d"
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C_in, H, W) or (C_in, H, W) → (N, C_out, P, Q) or (C_out, P, Q)."""
+        """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
         input, padding = _padded(self, input)
         return ops.conv2d(
             input,
@@ -42,7 +42,7 @@ class ConvReLUPool(Layer, nn.Conv2d):
     Parameters and state-dict keys are those of the convolution, the only part that has any.
 
     Args:
-        *args, **kwargs: As ``torch.nn.Conv2d``.
+        *args, **kwargs: As for ``torch.nn.Conv2d``.
         pool: The pooling, see ``cnnexp.ops.Pool``; max-pooling 2×2 if None.
         algorithm: A name from ``cnnexp.ops.algorithm_names("conv_relu_pool")``, or ``"auto"``.
 
@@ -60,7 +60,7 @@ class ConvReLUPool(Layer, nn.Conv2d):
         self.pool = pool or ops.Pool()
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C_in, H, W) or (C_in, H, W) → (N, C_out, P, Q) or (C_out, P, Q)."""
+        """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
         input, padding = _padded(self, input)
         return ops.conv_relu_pool(
             input,
@@ -75,12 +75,12 @@ class ConvReLUPool(Layer, nn.Conv2d):
         )
 
     def extra_repr(self) -> str:
-        """The layer's settings, for ``repr``."""
+        """Describe the layer's settings for ``repr``."""
         return f"{super().extra_repr()}, pool={self.pool}"
 
 
 def _padded(layer: nn.Conv2d, input: Tensor) -> tuple[Tensor, Any]:
-    """The input and the padding left to do: modes other than zeros are done here."""
+    """Return the input, padded here in modes other than zeros, and the padding that the op has to add."""
     if layer.padding_mode == "zeros":
         return input, layer.padding
     reach = padding_by_side(layer.kernel_size, layer.padding, layer.dilation)

@@ -1,4 +1,4 @@
-"""What of a network computes with our backward, what stays torch's own, and why."""
+"""A report on which layers of a network use our backward, which keep torch's own, and why."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Conversion", "conversion", "listed"]
 log = logging.getLogger(__name__)
 
 NO_TWIN = "cnnexp.nn has no such layer"
-_NAMED = 5  # of the layers that one line names
+_NAMED = 5  # one line names at most this many layers
 REPLACED = "its forward was replaced on the object"
 _HOLDERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 _PASSIVE = (*_HOLDERS, nn.Identity, nn.Flatten, nn.Unflatten)
@@ -29,13 +29,13 @@ _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch
 
 @dataclass(frozen=True)
 class Conversion:
-    """A network's layers, by their names in ``named_modules``.
+    """The layers of a network, by their names in ``named_modules``.
 
     Attributes:
-        algorithms: What each layer over ``cnnexp.ops`` computes with.
-        kept: Why a layer computes with torch's own backward.
+        algorithms: The algorithm of each layer over ``cnnexp.ops``.
+        kept: For each layer that keeps torch's own backward, the reason.
         kinds: The class of each layer in ``kept``.
-        unexpected: Those of ``kept`` that one might take for converted: layers of classes that
+        unexpected: Those of ``kept`` that one might expect to be converted: layers of classes that
             derive from one with a twin in ``cnnexp.nn``, or whose ``forward`` was replaced.
     """
 
@@ -45,18 +45,18 @@ class Conversion:
     unexpected: tuple[str, ...]
 
     def __str__(self) -> str:
-        """A line on our layers, and one for each reason to keep torch's."""
+        """Return one line on our layers, and one for each reason to keep torch's."""
         ours = Counter(self.algorithms.values()).most_common()
         first = ", ".join(f"{name} ×{count}" for name, count in ours) or "none"
         return "\n".join([f"layers of cnnexp.nn: {first}", *self.lines()])
 
     def lines(self, unexpected: bool | None = None) -> list[str]:
-        """One line for each reason; True for those of ``unexpected`` layers alone, False for the rest."""
+        """One line for each reason: all, only ``unexpected`` layers' (True), or only the others' (False)."""
         names = [n for n in self.kept if unexpected in (None, n in self.unexpected)]
         lines = []
         for reason in dict.fromkeys(self.kept[name] for name in names):
             those = [name for name in names if self.kept[name] == reason]
-            if reason == NO_TWIN:  # of these there may be many
+            if reason == NO_TWIN:  # there may be many of these
                 counts = Counter(self.kinds[name] for name in those)
                 where = ", ".join(f"{kind} ×{count}" for kind, count in counts.most_common())
             else:
@@ -67,7 +67,7 @@ class Conversion:
         return lines
 
     def log(self) -> None:
-        """Log what stays torch's: as a warning what one might take for converted, else as information."""
+        """Log what keeps torch's backward: unexpected layers as a warning, the others as information."""
         for line in self.lines(unexpected=True):
             log.warning(line)
         for line in self.lines(unexpected=False):
@@ -75,9 +75,9 @@ class Conversion:
 
 
 def conversion(module: nn.Module) -> Conversion:
-    """What ``replace_layers`` made of ``module``; changes nothing, and may be asked at any time.
+    """The result of ``replace_layers`` on ``module``; it changes nothing and may be called at any time.
 
-    Functions called in somebody's ``forward``, such as ``torch.relu``, are no layers and are not
+    Functions called in a module's ``forward``, such as ``torch.relu``, are not layers and are not
     listed: they keep torch's backward.
 
     Examples:
@@ -98,7 +98,7 @@ def conversion(module: nn.Module) -> Conversion:
 
 
 def _computing(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The layers that compute something themselves, and are not ours."""
+    """The layers, with their names, that compute something themselves and are not ours."""
     weights = {
         inner
         for outer in module.modules()
@@ -114,12 +114,12 @@ def _computing(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def base_of(layer: nn.Module) -> type[nn.Module] | None:
-    """The class with a twin that the class of ``layer`` is or derives from."""
+    """The class with a twin that the class of ``layer`` is or derives from; None without one."""
     return next((base for base in type(layer).__mro__ if twin_of(base) is not None), None)
 
 
 def _reason(layer: nn.Module) -> tuple[str, bool]:
-    """Why it stays torch's, and whether one would expect that."""
+    """Why ``layer`` keeps torch's backward, and whether one would expect that."""
     kind, base = plain_class(layer), base_of(layer)
     if kind.__module__.startswith(_QUANTISED):
         return "a quantised layer has no gradient", True
@@ -134,6 +134,6 @@ def _reason(layer: nn.Module) -> tuple[str, bool]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """``names`` in a line: the first of them, and how many more there are."""
+    """The first of ``names`` on one line, and how many more there are."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

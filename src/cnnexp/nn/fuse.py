@@ -1,4 +1,4 @@
-"""Put convolution, ReLU and pooling of a network into one layer, and take it apart again."""
+"""Fuse convolution, ReLU and pooling of a network into one layer, and split it again."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["fuse_blocks", "is_done", "split_blocks"]
 
 
 class _Done(nn.Identity):
-    """Stands where a ReLU or a pooling stood whose work the convolution before it does now."""
+    """An identity in place of a ReLU or pooling that the convolution before it now computes."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
-        self.__dict__["part"] = part  # not a submodule: it does nothing here
+        self.__dict__["part"] = part  # kept out of the submodules, as it is not run
 
     def extra_repr(self) -> str:
         return f"done by the layer before: {type(self.part).__name__}"
 
 
 def is_done(layer: nn.Module) -> bool:
-    """Whether ``layer`` only stands where a part of a block stood."""
+    """Whether ``layer`` is an identity in place of a part of a fused block."""
     return isinstance(layer, _Done)
 
 
@@ -34,9 +34,9 @@ def fuse_blocks(module: nn.Module) -> None:
     """Turn each run of ``Conv2d``, ``ReLU`` and pooling within an ``nn.Sequential`` into a block.
 
     The convolution becomes a ``ConvReLUPool``; ReLU and pooling are replaced by an identity, so that
-    all names, indices and state-dict keys stay. What carries hooks is left as it is: they expect to
-    see each layer's own output. So is a convolution that stands in several places, and a sequence
-    with a ``forward`` of its own, which may use what lies between.
+    all names, indices and state-dict keys stay. These are not fused: layers with hooks, as a hook
+    expects each layer's own output; a convolution that is used in several places; and a sequence with a
+    ``forward`` of its own, which may use the outputs in between.
     """
     for sequence in module.modules():
         if not isinstance(sequence, nn.Sequential) or not _plain_sequence(sequence):
@@ -54,7 +54,7 @@ def fuse_blocks(module: nn.Module) -> None:
 
 
 def split_blocks(module: nn.Module) -> None:
-    """Undo :func:`fuse_blocks`; a ``ConvReLUPool`` made as such stays."""
+    """Undo :func:`fuse_blocks`; a ``ConvReLUPool`` that was constructed as such stays."""
     for sequence in module.modules():
         if isinstance(sequence, nn.Sequential):
             last: nn.Module | None = None
@@ -82,7 +82,7 @@ def _is_block(conv: nn.Module, relu: nn.Module, pool: nn.Module) -> bool:
 
 
 def _places(module: nn.Module, layer: nn.Module) -> int:
-    """How many modules within ``module`` have ``layer`` as a child, and under how many names."""
+    """The number of places in ``module``, names of children counted one by one, that hold ``layer``."""
     return sum(
         child is layer and child is not parent and "." not in name
         for parent in module.modules()

@@ -1,4 +1,4 @@
-"""What all layers over ``cnnexp.ops`` have in common: the algorithm that they compute with."""
+"""The base of all layers over ``cnnexp.ops``: the algorithm that they compute with."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Layer", "layer_algorithms"]
 
 
 class Layer(nn.Module):
-    """Mixed into a layer of ``torch.nn``, which it precedes among the bases.
+    """A mixin for a layer of ``torch.nn``, which it precedes among the bases.
 
-    ``torch.fx`` traces it as the one node that its twin is.
+    ``torch.fx`` traces the layer as one node, as it does its twin.
 
     Args:
-        *args, **kwargs: As the layer of ``torch.nn``.
+        *args, **kwargs: As for the layer of ``torch.nn``.
         algorithm: A name from ``cnnexp.ops.algorithm_names(op)``, or ``"auto"``.
 
     Raises:
@@ -32,14 +32,14 @@ class Layer(nn.Module):
         self.algorithm = ops.get_algorithm(self.op, algorithm).name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """``forward`` with the hooks; where ``torch.fx`` traces, the node for this layer."""
+        """Run ``forward`` with the hooks; where ``torch.fx`` traces, return the node for this layer."""
         for value in args:
             if isinstance(value, fx.Proxy):
                 return _traced(self, value.tracer, args, kwargs)
         return super().__call__(*args, **kwargs)
 
     def extra_repr(self) -> str:
-        """The layer's settings, for ``repr``."""
+        """Describe the layer's settings for ``repr``."""
         settings = super().extra_repr()
         return (
             f"{settings}, algorithm={self.algorithm}" if settings else f"algorithm={self.algorithm}"
@@ -47,7 +47,7 @@ class Layer(nn.Module):
 
 
 def _traced(layer: nn.Module, tracer: Any, args: Any, kwargs: Any) -> Any:
-    """The node of ``layer``: the tracer looks into all but the layers of ``torch.nn``."""
+    """The node of ``layer``; without it the tracer would descend into a layer that is not ``torch.nn``'s."""
 
     def as_leaf(*args: Any, **kwargs: Any) -> fx.Proxy:
         return tracer.create_proxy("call_module", tracer.path_of_module(layer), args, kwargs)
@@ -56,7 +56,7 @@ def _traced(layer: nn.Module, tracer: Any, args: Any, kwargs: Any) -> Any:
 
 
 def layer_algorithms(network: nn.Module) -> dict[str, str]:
-    """Names of all layers of ``network`` over ``cnnexp.ops``, and what each computes with.
+    """The algorithm of each layer of ``network`` over ``cnnexp.ops``, by the layer's name.
 
     Examples:
         >>> from torch import nn

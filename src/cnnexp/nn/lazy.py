@@ -1,4 +1,4 @@
-"""Layers whose input channels are found at the first forward pass; then they are ours for good."""
+"""Layers whose input channels are set at the first forward pass; then they become our usual layers."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class LazyLinear(Linear, nn.LazyLinear):
 def initialise_lazy(network: nn.Module, *inputs: Any) -> None:
     """Give the lazy layers of ``network``, if any, their shapes by a forward pass of ``inputs``.
 
-    In evaluation mode, so that no statistics move; the modes are put back. Layers that such a pass
-    does not call stay lazy.
+    The pass runs in evaluation mode, so that no statistics change; the modes are restored. Layers that
+    such a pass does not call stay lazy.
     """
     if not any(map(is_lazy, (*network.parameters(), *network.buffers()))):
         return

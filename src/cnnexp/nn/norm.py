@@ -18,7 +18,7 @@ class BatchNorm2d(Layer, nn.BatchNorm2d):
     op = "batch_norm"
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) → the same."""
+        """Return ``input`` (N, C, H, W) normalised, in the same shape."""
         if input.dim() != 4:
             raise ValueError(f"expected 4D input (got {input.dim()}D input)")  # as torch
         momentum = 0.0 if self.momentum is None else self.momentum

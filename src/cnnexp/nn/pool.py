@@ -18,7 +18,9 @@ class MaxPool2d(Layer, nn.MaxPool2d):
     op = "max_pool2d"
 
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """(N, C, H, W) or (C, H, W) → (N, C, P, Q) or (C, P, Q); a pair with ``return_indices``."""
+        """Map (N, C, H, W) or (C, H, W) to (N, C, P, Q) or (C, P, Q); with ``return_indices``,
+        return a pair.
+        """
         return ops.max_pool2d(
             input,
             self.kernel_size,
@@ -38,7 +40,7 @@ class AvgPool2d(Layer, nn.AvgPool2d):
     op = "avg_pool2d"
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) or (C, H, W) → (N, C, P, Q) or (C, P, Q)."""
+        """Map (N, C, H, W) or (C, H, W) to (N, C, P, Q) or (C, P, Q)."""
         return ops.avg_pool2d(
             input,
             self.kernel_size,
@@ -58,5 +60,5 @@ class AdaptiveAvgPool2d(Layer, nn.AdaptiveAvgPool2d):
     op = "adaptive_avg_pool2d"
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) or (C, H, W) → (N, C, P, Q) or (C, P, Q)."""
+        """Map (N, C, H, W) or (C, H, W) to (N, C, P, Q) or (C, P, Q)."""
         return ops.adaptive_avg_pool2d(input, self.output_size, algorithm=self.algorithm)

@@ -1,4 +1,4 @@
-"""Turn any network's layers into ours."""
+"""Convert the layers of any network to ours."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Module = TypeVar("Module", bound=nn.Module)
 def replace_layers(module: Module, algorithm: str = "direct", *, quiet: bool = False) -> Module:
     """Make every layer of ``module`` that has a twin in ``cnnexp.nn`` compute with ``algorithm``.
 
-    In place: parameters, buffers, hooks, names, parametrizations and layers that are used twice stay
-    what they are; a layer only changes its class to ours, which subclasses its own. Layers of exactly
-    the classes in ``REPLACEMENTS`` and their lazy forms are converted, and ours switched to
-    ``algorithm``; subclasses made by others are left alone, since they may compute something else,
-    and so are layers whose ``forward`` was replaced. An op that does not have ``algorithm`` takes
-    ``direct``. With ``fused`` and ``auto``, convolutions followed by a ReLU and a pooling in an
-    ``nn.Sequential`` become one ``ConvReLUPool``, see ``cnnexp.nn.fuse_blocks``.
+    The network is changed in place: parameters, buffers, hooks, names, parametrizations and layers that
+    are used twice stay what they are; a layer only changes its class to ours, which subclasses its own.
+    Layers of exactly the classes in ``REPLACEMENTS`` and their lazy forms are converted, and our layers
+    are switched to ``algorithm``. Other people's subclasses are left alone, since they may compute
+    something else, and so are layers whose ``forward`` was replaced. An op that does not have
+    ``algorithm`` takes ``direct``. With ``fused`` and ``auto``, convolutions followed by a ReLU and a
+    pooling in an ``nn.Sequential`` become one ``ConvReLUPool``, see ``cnnexp.nn.fuse_blocks``.
 
-    What stays torch's, and why, is logged (not for ``native``, which is torch's own backward
-    anywhere): as a warning what one might take for converted, else as information. The same as a
-    value: ``cnnexp.nn.conversion(module)``.
+    The layers that keep torch's backward are logged with the reason (not for ``native``, which is torch's
+    own backward anywhere): those that one might expect to be converted as a warning, the others as
+    information. ``cnnexp.nn.conversion(module)`` returns the same.
 
     Args:
         module: The network, or one layer.

@@ -1,4 +1,4 @@
-"""Which layers of ``torch.nn`` have a twin here, and how a layer changes into it, in place."""
+"""The layers of ``torch.nn`` that have a twin here, and how a layer is changed into its twin, in place."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def replaces(theirs: type[nn.Module]) -> Callable[[Twin], Twin]:
 
 
 def twin_of(kind: type[nn.Module]) -> type[Layer] | None:
-    """The twin of exactly the class ``kind``, lazy or not, if it has one."""
+    """The twin of exactly the class ``kind``, lazy or not; None without one."""
     return REPLACEMENTS.get(kind) or _LAZY.get(kind)
 
 
 def plain_class(layer: nn.Module) -> type[nn.Module]:
-    """The class of ``layer``, without what parametrizations put on top of it."""
+    """The class of ``layer``, without the subclass that parametrizations make of it."""
     return parametrize.type_before_parametrizations(layer)
 
 

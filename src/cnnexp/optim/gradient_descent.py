@@ -10,17 +10,17 @@ __all__ = ["GradientDescent"]
 
 
 class GradientDescent(torch.optim.SGD):
-    """``torch.optim.SGD`` by the gradient of the mean loss of all training images, once an epoch.
+    """``torch.optim.SGD`` by the gradient of the mean loss of all training images, one step per epoch.
 
     The batches of an epoch are accumulated, each weighted by its number of images, so that the
-    gradient is exact whatever ``data.batch_size`` is; it bounds the memory only. With
-    ``full_batch`` a class tells the training so.
+    gradient is exact for any ``data.batch_size``, which only bounds the memory. An optimiser class
+    declares this to the training by ``full_batch``.
 
     Args:
         params: Parameters or groups of them.
         lr: Learning rate, ≥ 0.
-        momentum: In [0, 1).
-        weight_decay: Coupled, ≥ 0.
+        momentum: Momentum in [0, 1).
+        weight_decay: Coupled weight decay, ≥ 0.
 
     Source: Cauchy, "Méthode générale pour la résolution des systèmes d'équations simultanées"
     (1847).

@@ -1,4 +1,4 @@
-"""L-BFGS on parameters in any memory layout."""
+"""L-BFGS for parameters in any memory layout."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["LBFGS"]
 
 
 class LBFGS(torch.optim.LBFGS):
-    """``torch.optim.LBFGS``, which by itself takes contiguous gradients only, no channels_last ones.
+    """``torch.optim.LBFGS`` that also takes gradients in channels_last; torch's takes contiguous ones only.
 
     Args:
-        params: Parameters; one group of them.
-        lr: Length of a step, or of the first try of the line search.
-        max_iter: Iterations a step, each with one evaluation of the closure or more.
-        history_size: Past gradients that the curvature is estimated from.
+        params: Parameters, in one group.
+        lr: The length of a step, or of the first try of the line search.
+        max_iter: Iterations per step, each with one or more evaluations of the closure.
+        history_size: How many past gradients the curvature is estimated from.
         line_search_fn: ``"strong_wolfe"``, or None for steps of length ``lr``.
 
     Source: Liu & Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization" (1989).
@@ -40,7 +40,7 @@ class LBFGS(torch.optim.LBFGS):
         )
 
     def step(self, closure: Callable[[], Any]) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One step; ``closure`` clears the gradients, computes the loss and its gradients."""
+        """Take one step; ``closure`` clears the gradients, computes the loss and its gradients."""
 
         def contiguous() -> Any:
             loss = closure()

@@ -1,4 +1,4 @@
-"""Muon for the matrices of a network, AdamW for all else."""
+"""Muon for the matrices of a network, AdamW for all other parameters."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class MuonWithAdamW(Optimizer):
     Args:
         params: Parameters or groups of them.
         lr: Learning rate of both.
-        momentum: Of Muon, in [0, 1).
-        weight_decay: Decoupled, of both; a group's own counts before it.
-        betas, eps: Of AdamW.
+        momentum: Momentum of Muon, in [0, 1).
+        weight_decay: Decoupled weight decay of both; a parameter group's own value takes precedence.
+        betas, eps: As for AdamW.
         ns_steps: Newton-Schulz iterations towards the orthogonal matrix, ≥ 1.
 
     Raises:
@@ -49,7 +49,7 @@ class MuonWithAdamW(Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         split: list[dict[str, Any]] = []
-        for group in self.param_groups:  # each group in two: matrices and the rest
+        for group in self.param_groups:  # each group is split into matrices and the rest
             matrices = [p for p in group["params"] if p.dim() >= 2]
             rest = [p for p in group["params"] if p.dim() < 2]
             split += [{**group, "params": part} for part in (matrices, rest) if part]
@@ -75,7 +75,7 @@ class MuonWithAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One step; with ``closure``, which computes loss and gradients, its loss is returned."""
+        """Take one step; return the loss of ``closure``, if given, which computes loss and gradients."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -93,12 +93,16 @@ class MuonWithAdamW(Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The learning rates of the groups, and the states of Muon and AdamW group by group."""
+        """The settings of the groups, and the states of Muon and AdamW group by group."""
         settings = [{k: v for k, v in g.items() if k != "params"} for g in self.param_groups]
         return {"param_groups": settings, "inner": [each.state_dict() for each in self._inner]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Go on from :meth:`state_dict`; ``ValueError`` if its groups are not those of this one."""
+        """Resume from a state that :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: Its number of groups is not that of this optimiser.
+        """
         if len(state_dict["inner"]) != len(self._inner):
             raise ValueError(
                 f"the state is of {len(state_dict['inner'])} parameter groups, but there are "
@@ -111,7 +115,7 @@ class MuonWithAdamW(Optimizer):
 
 
 def _as_matrix(values: Tensor, parameter: Tensor) -> Tensor:
-    """``values`` as (C_out, rest), in the order in which ``parameter`` lies in memory."""
+    """``values`` as a matrix (C_out, rest), in the order in which ``parameter`` lies in memory."""
     if parameter.dim() < 2:
         return values
     last = parameter.dim() == 4 and not parameter.is_contiguous()  # channels_last

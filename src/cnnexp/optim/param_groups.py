@@ -9,11 +9,11 @@ from torch import nn
 
 __all__ = ["NO_DECAY", "freeze", "param_groups"]
 
-NO_DECAY = " (no decay)"  # ends the name of a group without weight decay
+NO_DECAY = " (no decay)"  # the end of the name of a group without weight decay
 
 
 def freeze(network: nn.Module, layers: Sequence[str]) -> None:
-    """Take the parameters of ``layers`` (names of modules or parameters) out of training.
+    """Exclude the parameters of ``layers`` (names of modules or parameters) from training.
 
     Raises:
         ValueError: A name matches no parameter.
@@ -40,23 +40,23 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Each trainable parameter of ``network`` in exactly one group, as optimisers take them.
 
-    Weight decay shrinks weights: biases and the scales of norms, all parameters with fewer than
+    Weight decay is for weights: biases and the scales of norms, all parameters with fewer than
     two axes, are in groups with ``weight_decay`` 0 (see ``cnnexp.regularization.penalised_weights``
     for why). Parameters keep their order within a group.
 
     Args:
-        network: Whose parameters are sorted.
+        network: The network whose parameters are sorted.
         lr: The optimiser's learning rate, which ``lr_scale`` multiplies; needed only for that.
         lr_scale: Factors ≥ 0 of the learning rate by name of a module or parameter; of two names
             that match, the longer counts.
-        decay_all: Weight decay on biases and norms too.
+        decay_all: Apply weight decay to biases and norms, too.
 
     Returns:
         Groups with ``params``, ``name`` and what differs from the optimiser's defaults:
         ``weight_decay``, ``lr``.
 
     Raises:
-        ValueError: A name matches no parameter, a factor is negative, there is no ``lr`` to scale.
+        ValueError: A name matches no parameter, a factor is negative, or there is no ``lr`` to scale.
 
     Examples:
         >>> from torch import nn

@@ -12,12 +12,12 @@ __all__ = ["SAM"]
 
 
 class SAM(torch.optim.SGD):
-    """SGD by the gradient not here but at the worst point nearby, ``rho`` up the gradient.
+    """SGD by the gradient not at the weights but at the worst point nearby, ``rho`` along the gradient.
 
         ε = ρ · g(w) / ‖g(w)‖₂        w ← SGD(w, g(w + ε))
 
-    Two forward and backward passes a step, so ``step`` needs the closure that makes them. The norm
-    runs over all parameters together.
+    A step takes two forward and backward passes, so ``step`` needs the closure that makes them. The
+    norm runs over all parameters together.
 
     Args:
         params: Parameters or groups of them.
@@ -52,7 +52,7 @@ class SAM(torch.optim.SGD):
         self.rho = rho
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One step; ``closure`` clears the gradients, computes the loss and its gradients."""
+        """Take one step; ``closure`` clears the gradients, computes the loss and its gradients."""
         if closure is None:
             raise RuntimeError("SAM needs a closure: it computes the gradient twice a step")
         with torch.enable_grad():
@@ -62,13 +62,13 @@ class SAM(torch.optim.SGD):
             closure()
         with torch.no_grad():
             for parameter, at in moved:
-                parameter.copy_(at)  # not minus ε, which would round
+                parameter.copy_(at)  # subtracting ε instead would round
         super().step()
         return loss
 
     @torch.no_grad()
     def _climb(self) -> list[tuple[Tensor, Tensor]]:
-        """Go to the worst point; returns the parameters with where they were."""
+        """Move the parameters to the worst point; return each with its former values."""
         parameters = [
             p for group in self.param_groups for p in group["params"] if p.grad is not None
         ]

@@ -1,9 +1,9 @@
 """Learning-rate schedules that know how long the training is.
 
 A schedule is a callable (optimizer, total_steps, …) → ``torch.optim.lr_scheduler.LRScheduler``;
-one step of it is one step of the optimiser. Each multiplies the learning rate that the optimiser
-starts with, of every parameter group, by a factor of the step t = 0 … T − 1, T = ``total_steps``.
-Parts of a training are given as fractions of T, so that a schedule fits any length.
+one step of it is one step of the optimiser. It multiplies the initial learning rate of every
+parameter group by a factor that depends on the step t = 0 … T − 1, T = ``total_steps``. Parts of
+a training are given as fractions of T, so that a schedule fits any length.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ __all__ = [
 
 
 def cosine(optimizer: Optimizer, total_steps: int, min_lr: float = 0.0) -> CosineAnnealingLR:
-    """From the optimiser's learning rate down to ``min_lr`` over the whole training, half a cosine.
+    """Half a cosine from the optimiser's learning rate down to ``min_lr`` over the whole training.
 
     Args:
-        optimizer: Its learning rates are where the schedule starts.
+        optimizer: The optimiser; the schedule starts at its learning rates.
         total_steps: Optimiser steps of the whole training, ≥ 1.
-        min_lr: Where it ends, ≥ 0.
+        min_lr: The learning rate at the end, ≥ 0.
 
     Raises:
         ValueError: ``min_lr`` is negative.
@@ -66,10 +66,10 @@ def cosine(optimizer: Optimizer, total_steps: int, min_lr: float = 0.0) -> Cosin
 def warmup_cosine(
     optimizer: Optimizer, total_steps: int, warmup: float = 0.1, min_factor: float = 0.0
 ) -> LRScheduler:
-    """Up from almost 0 in a line over ``warmup``·T steps, then half a cosine down to ``min_factor``.
+    """A linear rise from almost 0 over ``warmup``·T steps, then half a cosine down to ``min_factor``.
 
     Raises:
-        ValueError: ``warmup`` is not in [0, 1), ``min_factor`` not in [0, 1].
+        ValueError: ``warmup`` is not in [0, 1), or ``min_factor`` not in [0, 1].
 
     Source: Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.2, for the warm-up.
 
@@ -101,10 +101,10 @@ def warmup_cosine(
 def linear(
     optimizer: Optimizer, total_steps: int, warmup: float = 0.0, min_factor: float = 0.0
 ) -> LRScheduler:
-    """Up in a line over ``warmup``·T steps, then in a line down to ``min_factor``.
+    """A linear rise over ``warmup``·T steps, then a linear fall to ``min_factor``.
 
     Raises:
-        ValueError: ``warmup`` is not in [0, 1), ``min_factor`` not in [0, 1].
+        ValueError: ``warmup`` is not in [0, 1), or ``min_factor`` not in [0, 1].
 
     Examples:
         >>> import torch
@@ -137,13 +137,13 @@ def wsd(
     decay: float = 0.2,
     min_factor: float = 0.0,
 ) -> LRScheduler:
-    """Warm-up, stable, decay: up in a line, constant, and over the last ``decay``·T steps down.
+    """Warm-up, stable, decay: a linear rise, a constant, and a fall over the last ``decay``·T steps.
 
-    The decay is 1 − √s, with s from 0 to 1, down to ``min_factor``.
+    The fall follows 1 − √s, with s from 0 to 1, down to ``min_factor``.
 
     Raises:
-        ValueError: ``warmup`` is not in [0, 1), ``decay`` or ``min_factor`` not in [0, 1], or
-            ``warmup`` and ``decay`` are more than the training.
+        ValueError: ``warmup`` is not in [0, 1), ``decay`` or ``min_factor`` is not in [0, 1], or
+            ``warmup`` and ``decay`` add up to more than 1.
 
     Source: Hu et al., "MiniCPM" (2024), section 4; Hägele et al., "Scaling Laws and
     Compute-Optimal Training Beyond Fixed Training Durations" (2024), for 1 − √s.
@@ -179,10 +179,10 @@ def wsd(
 def step(
     optimizer: Optimizer, total_steps: int, every: float = 0.3, gamma: float = 0.1
 ) -> LRScheduler:
-    """Times ``gamma`` after each ``every``·T steps.
+    """A factor that is multiplied by ``gamma`` after every ``every``·T steps.
 
     Raises:
-        ValueError: ``every`` is not in (0, 1], ``gamma`` not in (0, 1].
+        ValueError: ``every`` or ``gamma`` is not in (0, 1].
 
     Examples:
         >>> import torch
@@ -210,10 +210,10 @@ def multistep(
     milestones: Sequence[float] = (0.5, 0.75),
     gamma: float = 0.1,
 ) -> LRScheduler:
-    """Times ``gamma`` at each of ``milestones``, which are fractions of T.
+    """A factor that is multiplied by ``gamma`` at each of ``milestones``, which are fractions of T.
 
     Raises:
-        ValueError: A milestone is not in [0, 1], they do not rise, ``gamma`` is not in [0, 1].
+        ValueError: A milestone is not in [0, 1], they do not increase, or ``gamma`` is not in [0, 1].
 
     Examples:
         >>> import torch
@@ -243,16 +243,17 @@ def onecycle(
     final_div_factor: float = 1e4,
     cycle_momentum: bool = False,
 ) -> OneCycleLR:
-    """From lr/``div_factor`` up to the optimiser's learning rate, then down to next to nothing.
+    """A rise from lr/``div_factor`` to the optimiser's learning rate, then a fall to almost 0.
 
     Both ways are half a cosine; the end is lr/(``div_factor``·``final_div_factor``).
 
     Args:
-        optimizer: Its learning rates are the peaks.
+        optimizer: The optimiser; its learning rates are the peaks.
         total_steps: Optimiser steps of the whole training, ≥ 1.
-        warmup: Share of the training on the way up, in (0, 1).
-        div_factor, final_div_factor: ≥ 1.
-        cycle_momentum: Overrule the optimiser's momentum: 0.95, 0.85 at the peak, 0.95.
+        warmup: The share of the training on the way up, in (0, 1).
+        div_factor, final_div_factor: Divisors of the learning rate, ≥ 1.
+        cycle_momentum: Whether to set the optimiser's momentum: 0.95, down to 0.85 at the peak, up to
+            0.95.
 
     Raises:
         ValueError: A range is violated.
@@ -297,17 +298,17 @@ def plateau(
     patience: int = 2,
     threshold: float = 1e-3,
 ) -> ReduceLROnPlateau:
-    """Times ``factor`` when the monitored metric has not become better for ``patience`` epochs.
+    """Multiply the learning rate by ``factor`` if the metric has not improved for ``patience`` epochs.
 
-    Looked at after each validation; ``checkpoint.monitor`` is the metric.
+    The metric, which ``checkpoint.monitor`` names, is looked at after each validation.
 
     Args:
-        optimizer: Its learning rates are where the schedule starts.
+        optimizer: The optimiser; the schedule starts at its learning rates.
         total_steps: Not used.
         mode: Whether the greatest (``"max"``) or the least (``"min"``) metric is the best.
-        factor: In (0, 1).
-        patience: Epochs without a better metric that are borne, ≥ 0.
-        threshold: What is better, as an absolute difference, ≥ 0.
+        factor: The factor, in (0, 1).
+        patience: Epochs without a better metric that are tolerated, ≥ 0.
+        threshold: The least absolute difference that counts as better, ≥ 0.
 
     Raises:
         ValueError: A range is violated.
@@ -335,7 +336,7 @@ def _rise(total_steps: int, warmup: float) -> int:
 
 
 def _share(step: int, steps: int) -> float:
-    """How much of ``steps`` steps is done at ``step``: 0 at the first, 1 at the last."""
+    """The share of ``steps`` steps that is done at ``step``: 0 at the first, 1 at the last."""
     return min(1.0, step / max(steps - 1, 1))
 
 

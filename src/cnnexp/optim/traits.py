@@ -1,6 +1,6 @@
-"""What an optimiser asks of the training around it.
+"""The demands of an optimiser on the training around it.
 
-A class declares it by an attribute, as a user's own may; for those of torch it is known here.
+A class declares them by attributes, and so may a user's own class; for torch's classes they are known here.
 """
 
 from __future__ import annotations
@@ -14,22 +14,26 @@ __all__ = ["asks_again", "needs_whole_weights", "one_group", "steps_by_all_image
 
 
 def asks_again(optimizer: object) -> bool:
-    """Whether it calls its closure more than once a step: ``asks_again = True`` of its class."""
+    """Whether ``optimizer`` calls its closure more than once per step, as its class says by
+    ``asks_again = True``.
+    """
     return _declared(optimizer, "asks_again", _is_lbfgs(optimizer))
 
 
 def needs_whole_weights(optimizer: object) -> bool:
-    """Whether it looks at each weight as a whole: ``whole_weights = True`` of its class."""
+    """Whether ``optimizer`` needs each weight as a whole, as its class says by ``whole_weights = True``."""
     return _declared(optimizer, "whole_weights", _is_lbfgs(optimizer))
 
 
 def one_group(make: Callable[..., Any]) -> bool:
-    """Whether the class ``make`` takes one group of parameters only: its ``one_group = True``."""
+    """Whether the class ``make`` takes only one group of parameters, as it says by ``one_group = True``."""
     return _declared(make, "one_group", _is_lbfgs(make))
 
 
 def steps_by_all_images(make: Callable[..., Any]) -> bool:
-    """Whether the class ``make`` steps once an epoch, by all training images: its ``full_batch = True``."""
+    """Whether ``make`` takes one step per epoch, by all training images, as it says by ``full_batch
+    = True``.
+    """
     return _declared(make, "full_batch", False)
 
 

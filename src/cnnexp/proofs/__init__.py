@@ -4,7 +4,7 @@ from cnnexp.proofs.battery import BATTERY, QUICK, Battery, run_battery
 from cnnexp.proofs.cases import CASES, SMOOTH_CASES, Case
 from cnnexp.proofs.check import check
 from cnnexp.proofs.report import ASPECTS, Report
-from cnnexp.proofs.twins import TWINS, called
+from cnnexp.proofs.torch_twins import TWINS, called
 
 __all__ = [
     "ASPECTS",

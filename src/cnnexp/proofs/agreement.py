@@ -1,4 +1,4 @@
-"""Agreement with another way to compute the same: values, gradients, refusals, low precision."""
+"""Agreement with a twin, another computation of the same function: values, gradients, refusals, precision."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from cnnexp.proofs.report import Report
 
 __all__ = ["check_against_twin", "compare", "low_precision_errors", "shapes"]
 
-# Of errors relative to the largest magnitude, in float64.
+# The greatest error in float64 that is allowed, relative to the largest magnitude.
 TWIN_TOLERANCE = 1e-10
 
 
 def check_against_twin(
     report: Report, function: Callable[..., Any], twin: Callable[..., Any], case: Case
 ) -> None:
-    """Values and gradients as ``twin``; what it refuses must be refused with its exception."""
+    """Check values and gradients against ``twin``; calls that it refuses must be refused with its
+    exception.
+    """
     try:
         values_and_gradients(twin, *case)
     except (RuntimeError, TypeError, ValueError, IndexError) as theirs:
@@ -45,7 +47,7 @@ def check_against_twin(
 def compare(
     report: Report, function: Callable[..., Any], twin: Callable[..., Any], case: Case
 ) -> None:
-    """Values, gradients and dtypes of ``function`` and ``twin`` on one call."""
+    """Compare values, gradients and dtypes of ``function`` and ``twin`` on one call."""
     values, grads = values_and_gradients(function, *case)
     true_values, true_grads = values_and_gradients(twin, *case)
     if [t.dtype for t in (*values, *grads)] != [t.dtype for t in (*true_values, *true_grads)]:
@@ -65,7 +67,7 @@ def low_precision_errors(
 ) -> tuple[float, float] | None:
     """The errors of ``function`` and of ``twin`` in ``dtype`` against float64.
 
-    None if torch refuses the call, or ``function`` fails, which the report then says.
+    The result is None if torch refuses the call, or if ``function`` fails, which the report then says.
     """
     low = _cast(case, dtype)
     try:
@@ -91,7 +93,7 @@ def _cast(case: Case, dtype: torch.dtype) -> Case:
 
 
 def shapes(case: Case) -> str:
-    """The call in short: the tensors' shapes and the options."""
+    """A short description of the call: the tensors' shapes and the options."""
     sizes = ", ".join(map(_brief, case.tensors))
     options = ", ".join(f"{key}={_brief(value)}" for key, value in case.arguments.items())
     return f"({sizes}{'; ' if options else ''}{options})"

@@ -1,4 +1,4 @@
-"""The battery: every registered op with every algorithm, in every dtype."""
+"""The battery of proofs: every registered op with every algorithm, in every dtype."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from cnnexp.proofs.devices import CPU, judged_on, moved, twin_on
 from cnnexp.proofs.measures import values_and_gradients
 from cnnexp.proofs.report import Report
 from cnnexp.proofs.subject import Subject
-from cnnexp.proofs.twins import called
+from cnnexp.proofs.torch_twins import called
 
 __all__ = ["BATTERY", "QUICK", "Battery", "Row", "negative_control", "run_battery"]
 
 
 class Battery(NamedTuple):
-    """How many cases of each kind."""
+    """The number of cases of each kind."""
 
     against_torch: int
     derivatives: int
@@ -54,7 +54,11 @@ def run_battery(
     seed: int = 0,
     device: torch.device = CPU,
 ) -> Iterator[Row]:
-    """Check every algorithm among ``algorithms`` of every op in ``chosen``, in every dtype."""
+    """Check every algorithm among ``algorithms`` of every op in ``chosen``, in every dtype.
+
+    Yields:
+        One row for each op, algorithm and dtype.
+    """
     for op in chosen:
         for algorithm in ops.algorithm_names(op):
             if algorithm in algorithms:
@@ -93,25 +97,25 @@ def _low(
         while report.cases < battery.low_precision:
             case = _drawn(op, draw, device)
             found = low_precision_errors(report, ours, twin, case, dtype)
-            # where torch itself overflows there is nothing to compare with
+            # where torch itself overflows there is no reference
             if found is not None and math.isfinite(found[1]):
                 errors.append(found)
     if errors:
-        # One rounding decides which side of a kink a value falls on, and then all is different. And
-        # torch's own bfloat16 gradient of a grouped convolution of tiny channels_last images now
-        # and then reads memory that nobody wrote (seen with 2.14.1: errors of 1e22).
+        # One rounding decides on which side of a kink a value falls, and then the gradients differ
+        # entirely. And torch's own bfloat16 gradient of a grouped convolution of tiny channels_last
+        # images sometimes reads uninitialised memory (seen with 2.14.1: errors of 1e22).
         wavers = op == "conv_relu_pool" or (op, algorithm) == ("conv2d", "native")
         typical = statistics.median if wavers else statistics.mean
         mine, theirs = (typical(each) for each in zip(*errors, strict=True))
         report.low_precision = mine / theirs if theirs else 1.0
-        # where torch is exact by luck, a tenth of a rounding is granted
+        # where torch happens to be exact, an error of a tenth of a rounding is allowed
         if not mine <= 2 * theirs + 0.1 * torch.finfo(dtype).eps:
             report.fail(f"{dtype}: an error of {mine:.1e}, more than twice torch's {theirs:.1e}")
     return Row(op, algorithm, str(dtype).removeprefix("torch."), report)
 
 
 def negative_control(op: str, seed: int = 0, device: torch.device = CPU) -> Row:
-    """``op`` with gradients that are wrong by one per mille: the report must not be good."""
+    """Check ``op`` with gradients that are wrong by one per mille: the report must be false."""
     ours, twin = called(op, "direct"), twin_on(device, op, "direct", torch.float64)
 
     def wrong(*tensors: Tensor, **arguments: Any) -> Any:
@@ -152,7 +156,7 @@ def _drawn(op: str, draw: random.Random, device: torch.device) -> Case:
 
 
 def _accepted(op: str, draw: random.Random, twin: Callable[..., Any], device: torch.device) -> Case:
-    """A smooth case that torch does not refuse and whose gradients are not all 0."""
+    """A smooth case that torch accepts and whose gradients are not all 0."""
     while True:
         case = moved(SMOOTH_CASES[op](draw), device)
         if case is None:

@@ -1,4 +1,4 @@
-"""One call of a subject, to be repeated at other values, in float64, without leaving a trace."""
+"""One call of a subject, which can be repeated at other values, in float64, and leaves no trace."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["Call", "Leaf", "Run", "scattered"]
 
 _PATIENCE = 1000
 _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
-_LARGE = 10_000  # elements whose copying takes longer than a small call
+_LARGE = 10_000  # copying this many elements takes longer than a small call
 
 
 class Leaf(NamedTuple):
-    """What a call is differentiated by.
+    """A tensor with respect to which a call is differentiated.
 
     Attributes:
-        name: The argument's, the parameter's or the buffer's own.
-        value: Where the derivative is taken; a complex tensor as pairs of real numbers.
+        name: The name of the argument, the parameter or the buffer.
+        value: The point at which the derivative is taken; a complex tensor as pairs of real numbers.
         held: The tensor of the subject that takes the value; None for an argument.
-        complex: Whether the subject sees pairs of numbers as complex ones.
+        complex: Whether the subject receives the pairs as complex numbers.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Leaf(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What one evaluation gave.
+    """The result of one evaluation.
 
     Attributes:
-        leaves: What to differentiate by.
-        passed: The tensors that the subject was given, for each leaf that is an argument.
+        leaves: The tensors to differentiate with respect to.
+        passed: For each leaf that is an argument, the tensor that the subject was given; else None.
         outputs: Names and tensors, as pairs of real numbers where complex.
-        arguments: All that it was given.
+        arguments: All positional arguments that the subject was given.
     """
 
     leaves: list[Tensor]
@@ -59,10 +59,10 @@ class Run(NamedTuple):
 
 
 class Call:
-    """``subject`` called as ``case`` says, in ``dtype``; use it as a context.
+    """A context for calls of ``subject`` with the arguments of ``case``, in ``dtype``.
 
-    Inside the context the subject's Modules compute in ``dtype``; on leaving it they are what they
-    were, to the bit.
+    Inside the context the subject's Modules compute in ``dtype``; on leaving it they are restored to
+    the bit.
     """
 
     def __init__(self, subject: Subject, case: Case, dtype: torch.dtype) -> None:
@@ -81,7 +81,7 @@ class Call:
         self.settled = False
 
     def _argument(self, name: str, value: Any) -> Any:
-        """``value`` with each tensor that is differentiated by replaced by the leaf's number."""
+        """``value`` with each tensor that it is differentiated by replaced by the leaf's number."""
         if isinstance(value, (list, tuple)) and any(isinstance(v, Tensor) for v in value):
             parts = [self._argument(f"{name}[{i}]", part) for i, part in enumerate(value)]
             return _Nested(parts, type(value))
@@ -143,9 +143,9 @@ class Call:
                 buffer.copy_(kept)
 
     def settle(self) -> None:
-        """Let buffers that a call both writes and uses come to rest, as power iteration's do.
+        """Call the subject until buffers that it writes and uses, as in a power iteration, stop changing.
 
-        Autograd takes them for constants, as they are there. Sets ``settled`` if there are any.
+        Autograd treats them as constants. ``settled`` is set to True if there are any.
         """
         if not self._buffers:
             return
@@ -166,7 +166,7 @@ class Call:
         ]
 
     def values(self) -> list[Tensor]:
-        """Where the derivative is taken, one tensor a leaf."""
+        """The points at which the derivatives are taken, one tensor per leaf."""
         return [leaf.value for leaf in self.leaves]
 
     def run(
@@ -181,11 +181,11 @@ class Call:
         """Evaluate the subject, with the same random numbers each time.
 
         Args:
-            values: One tensor a leaf; those of the case if None.
+            values: One tensor per leaf; the case's own values if None.
             alone: The only leaf that requires a gradient; all do if None.
             strided: Whether arguments are passed as views whose elements are not adjacent.
-            seed: Of the random numbers.
-            restore: Whether buffers are first set back to what they were.
+            seed: Seed of the random numbers.
+            restore: Whether buffers are restored first.
         """
         leaves: list[Tensor] = []
         passed: list[Tensor | None] = []
@@ -200,7 +200,7 @@ class Call:
                 passed.append(None)
                 continue
             leaves.append(value.detach().clone().requires_grad_(wanted))
-            # a copy, for what is a leaf may not be changed in place, and functions may do so
+            # a copy, because a leaf may not be changed in place, and functions may change arguments
             given = scattered(leaves[i]) if strided else leaves[i].clone()
             passed.append(torch.view_as_complex(given.contiguous()) if leaf.complex else given)
         arguments = [_filled(argument, passed) for argument in self._arguments]
@@ -209,7 +209,7 @@ class Call:
         return Run(leaves, passed, list(_outputs(result, "the output")), arguments)
 
     def written(self, run: Run) -> list[str]:
-        """The arguments without a gradient, such as classes, that ``run`` changed."""
+        """The names of the arguments without a gradient, such as classes, that ``run`` changed."""
         return [
             name
             for name, before, now in zip(self._names, self._arguments, run.arguments, strict=True)
@@ -217,11 +217,11 @@ class Call:
         ]
 
     def _place(self, i: int, value: Tensor) -> None:
-        """Give leaf ``i``, which the subject holds, ``value``; a large one only if it has another."""
+        """Copy ``value`` into leaf ``i``, which the subject holds; a large one only if it is a new one."""
         held = self.leaves[i].held
         assert held is not None
         if value.numel() < _LARGE or self._placed.get(i) is not value:
-            # not as a change that autograd counts: graphs of other runs at these values stay good
+            # through .data, which autograd does not count: graphs of other runs stay valid
             held.data.copy_(value)
             self._placed[i] = value
 
@@ -249,7 +249,7 @@ class Call:
 
 
 def _distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """The largest gap, relative to the largest number of its tensor."""
+    """The largest difference, relative to the largest number of its tensor; NaN is ignored."""
     gaps = [
         ((a - b).abs().max() / b.abs().max().clamp(min=1e-300)).item()
         for a, b in zip(found, expected, strict=True)
@@ -259,7 +259,7 @@ def _distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 
 
 def scattered(tensor: Tensor) -> Tensor:
-    """The same numbers in an order of memory that is not that of the axes, and with gaps."""
+    """The same values in another memory order than that of the axes, and with gaps."""
     spaced = torch.stack([tensor, tensor], -1)
     axis = min(1, tensor.dim() - 1)
     if tensor.dim() < 2:
@@ -300,7 +300,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 def _held(subject: Subject) -> Iterator[Tensor]:
-    """All tensors that the subject holds, each once: also those that are no buffers."""
+    """All tensors that the subject holds, each once, including those that are not buffers."""
     seen: set[int] = set()
     for module in subject.modules.values():
         for part in module.modules():
@@ -333,9 +333,9 @@ def _outputs(result: Any, name: str) -> Iterator[tuple[str, Tensor]]:
 
 @contextmanager
 def random_numbers(seed: int) -> Iterator[None]:
-    """The same random numbers in each call, the caller's left as they are."""
+    """Give every call the same random numbers inside the context; restore the caller's random states."""
     python, numpy, host = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    # torch.manual_seed would note a stack trace for each call where CUDA is not started
+    # torch.manual_seed would record a stack trace in each call where CUDA is not initialised
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     torch.default_generator.manual_seed(seed)
     if cuda:

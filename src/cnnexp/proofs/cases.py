@@ -1,8 +1,8 @@
 """Random calls of every op, drawn from a seed: odd shapes, strides, paddings, groups, layouts, N = 0.
 
-``CASES`` also draws what torch refuses (a kernel larger than the image, say): ours must refuse it
-with the same exception. ``SMOOTH_CASES`` draws small calls at which the op has a derivative: no ties
-of a maximum, nothing at the kink of a ReLU.
+``CASES`` also draws calls that torch refuses (a kernel larger than the image, for example): ours must
+refuse them with the same exception. ``SMOOTH_CASES`` draws small calls at which the op has a
+derivative: no ties of a maximum, no value at the kink of a ReLU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Draw = random.Random
 
 
 class Case(NamedTuple):
-    """One call: ``function(*tensors, **arguments)``, differentiated by ``tensors``."""
+    """One call ``function(*tensors, **arguments)``, differentiated with respect to ``tensors``."""
 
     tensors: list[Tensor]
     arguments: dict[str, Any]
@@ -50,7 +50,9 @@ def _conv2d(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
 
 
 def _everyday_block(draw: Draw, dtype: torch.dtype) -> Case:
-    """What most networks consist of, and has a kernel of its own, on vectors and beyond them."""
+    """The block that most networks use and that has a kernel of its own, with partly filled vectors
+    as well.
+    """
     c_in, c_out = draw.choice([16, 20]), draw.choice([16, 18])
     image = _image(draw, c_in, dtype)
     tensors = [image, torch.randn(c_out, c_in, 3, 3, dtype=dtype), torch.randn(c_out, dtype=dtype)]
@@ -110,7 +112,7 @@ def _adaptive_avg_pool2d(draw: Draw, dtype: torch.dtype = torch.float64) -> Case
 def _pointwise(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
     shape = [draw.randint(0, 4) for _ in range(draw.randint(0, 4))]
     values = 3 * torch.randn(shape, dtype=dtype)
-    if draw.random() < 0.3:  # kinks and what is not a number
+    if draw.random() < 0.3:  # kinks, infinities and NaN
         special = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan], dtype=dtype)
         values = special[torch.randint(5, shape)]
     return Case([_layout(draw, values)], {})
@@ -224,7 +226,7 @@ def _layout(draw: Draw, tensor: Tensor) -> Tensor:
 
 
 def _blind(image: Tensor, arguments: dict[str, Any]) -> bool:
-    """A window over padding only: torch's backward then writes outside its memory."""
+    """Whether a window lies over padding only: torch's backward then writes outside its memory."""
     kernel = arguments["kernel_size"]
     stride = kernel if arguments["stride"] is None else as_pair(arguments["stride"], "stride")
     try:
@@ -248,7 +250,7 @@ def _spaced(shape: torch.Size) -> Tensor:
 
 
 def _away_from_kinks(case: Case) -> Case:
-    """Values that are no ties and not at 0."""
+    """The case with values that have no ties and are not at 0."""
     return Case([_spaced(case.tensors[0].shape), *case.tensors[1:]], case.arguments)
 
 

@@ -52,7 +52,7 @@ _FLOAT32_NOISE = Noise(2.4e-7)
 
 
 class Options(NamedTuple):
-    """What is looked at, each as :func:`check` explains it."""
+    """The aspects that are checked, each as :func:`check` explains it."""
 
     dtype_and_shape: bool = True
     first_derivative: bool = True
@@ -79,38 +79,37 @@ def check(
     elements: int = 1000,
     name: str | None = None,
 ) -> Report:
-    """Prove ``function`` on ``cases``, and say what is wrong so that it can be mended.
+    """Prove ``function`` on ``cases``, and say what is wrong so that it can be corrected.
 
-    Everything is computed in float64 where the function takes it, else in float32. The function is
-    differentiated by every floating-point (or complex) tensor among its positional arguments and by
-    every parameter, and every buffer that requires a gradient, of the Modules that it is, is a
-    method of, or names in its closure. Modules are left as they were, to the bit.
+    Everything is computed in float64 where the function accepts it, else in float32. The function is
+    differentiated with respect to every floating-point (or complex) tensor among its positional
+    arguments, and to every parameter, and every buffer that requires a gradient, of the Modules that it
+    is, is a method of, or names in its closure. Modules are restored to the bit.
 
     There is a verdict for each aspect: right, wrong, or not offered (it raises, or autograd cannot
-    follow it). The report is true where nothing is wrong. Each aspect has the option that leaves it
-    out.
+    follow it). The report is true if nothing is wrong. Each aspect can be left out by its option.
 
     Args:
         function: An autograd Function (or its ``apply``), a Module, or any callable that returns
             tensors, alone or in tuples, lists and dicts.
         cases: The calls, each a sequence of positional arguments or a :class:`Case`, whose keyword
-            arguments are not differentiated by. Keep them small. At a kink, such as equals of a
-            maximum, any slope between those of both sides counts as right.
+            arguments are not differentiated by. Keep them small. At a kink, such as a tie of a
+            maximum, any slope between those of the two sides counts as right.
         twin: Computes the same in another way; values and gradients are compared with it.
         dtype_and_shape: Whether outputs and gradients must have the inputs' precision, and arguments
             and gradients may be non-contiguous.
         first_derivative: Whether gradients are compared with central differences.
-        second_derivative: Whether the gradients' own derivatives are.
+        second_derivative: Whether the gradients' own derivatives are compared with differences.
         batched: Whether gradients of several losses at once, and calls under ``torch.func.vmap``,
             must give what they give one by one.
         deterministic: Whether a second call, with the same random seed, must give the same bits.
-        inputs_unchanged: Whether arguments and the gradient that comes in must be left alone.
-        strict: Whether what is not offered counts as wrong, and ``torch.autograd.gradcheck`` and
-            ``gradgradcheck`` have to agree: what cnnexp demands of its own ops.
-        elements: Up to how many elements of a tensor, and twice as many in all, are looked at one by
-            one. Of what is larger some are drawn, at least 16 of each tensor, and all others enter
-            derivatives along random directions.
-        name: Of the report; the function's or Module's own name if None.
+        inputs_unchanged: Whether arguments and the incoming gradient must be left unchanged.
+        strict: Whether an aspect that is not offered counts as wrong, and ``torch.autograd.gradcheck``
+            and ``gradgradcheck`` have to agree: this is what cnnexp demands of its own ops.
+        elements: At most this many elements of a tensor, and twice as many in all, are checked one by
+            one. Of larger tensors some elements are drawn, at least 16 of each tensor, and all others
+            enter derivatives along random directions.
+        name: The name of the report; the function's or Module's own name if None.
 
     Returns:
         A :class:`Report`, true if nothing is wrong; printed, it shows all verdicts.
@@ -149,18 +148,18 @@ def judge(
     options: Options,
     twin: Callable[..., Any] | None = None,
 ) -> None:
-    """Add the verdicts on one call to ``report``; what the function raises is a finding."""
+    """Add the verdicts on one call to ``report``; an exception of the function is a finding."""
     for aspect, option in ASPECTS.items():
         verdict = report.verdicts.setdefault(aspect, Verdict())
         verdict.left_out = not getattr(options, option)
     before = {aspect: len(verdict.missing) for aspect, verdict in report.verdicts.items()}
     try:
         with warnings.catch_warnings():
-            # of torch.compile, which asks what it is given for its grad
+            # a warning of torch.compile, which reads the .grad of its inputs
             warnings.filterwarnings("ignore", ".*attribute of a Tensor that is not a leaf.*")
             subject = _looked_into(report, subject, case)
             _judge_in_float64(report, subject, case, options, twin)
-    except Exception as error:  # whatever a user's function raises is a finding
+    except Exception as error:  # any exception of a user's function is a finding
         report.fail(f"{shapes(case)}: {type(error).__name__}: {error}")
     if options.strict:
         for aspect, verdict in report.verdicts.items():
@@ -169,7 +168,7 @@ def judge(
 
 
 def _looked_into(report: Report, subject: Subject, case: Case) -> Subject:
-    """The subject with all that it holds, also in its arguments; with lazy layers initialised."""
+    """The subject with everything that it and its arguments hold, and with lazy layers initialised."""
     names = subject.argument_names(case.tensors, case.arguments)
     for name, value in (*zip(names, case.tensors, strict=True), *case.arguments.items()):
         if isinstance(value, torch.nn.Module):
@@ -187,7 +186,7 @@ def _looked_into(report: Report, subject: Subject, case: Case) -> Subject:
         with Call(subject, case, dtype) as call:
             try:
                 run = call.run()
-            except Exception:  # said where it is judged
+            except Exception:  # the judgement of the call reports it
                 continue
             own = {id(leaf) for leaf in run.leaves}
             subject.note_reached([t for t in reached(run.differentiable()) if id(t) not in own])
@@ -289,7 +288,8 @@ def _agree_with_gradcheck(function: Callable[..., Any], case: Case, options: Opt
 
     inputs = [t.detach().clone().requires_grad_() for t in case.tensors]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*performance drop.*")  # of vmap, here without weight
+        # vmap's warning about performance does not matter here
+        warnings.filterwarnings("ignore", ".*performance drop.*")
         gradcheck(
             first,
             inputs,

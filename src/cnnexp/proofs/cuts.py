@@ -1,4 +1,4 @@
-"""What a call does inside: where its backward leaves autograd's graph, whether it draws random numbers."""
+"""The inside of a call: whether its backward leaves autograd's graph, and whether it draws random numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ __all__ = ["cut_in", "draws", "reached"]
 
 
 def cut_in(call: Call, sent: Sent) -> str | None:
-    """What the backward of ``call`` does that autograd cannot follow, in words; None if nothing."""
+    """The operation in the backward of ``call`` that autograd cannot follow, in words; None if
+    there is none.
+    """
     run = call.run()
     forward = set(_nodes(sent.outputs(run)))
     for node in forward:
@@ -30,7 +32,7 @@ def cut_in(call: Call, sent: Sent) -> str | None:
         )
     if watch.detached:
         return watch.detached
-    # a Function that the backward calls runs its own forward under no_grad, as it should
+    # a Function that the backward calls runs its own forward under no_grad, which is right
     inner = set(_nodes([t for t in found if t is not None])) - forward
     if any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in inner):
         return None
@@ -38,7 +40,7 @@ def cut_in(call: Call, sent: Sent) -> str | None:
 
 
 def draws(call: Call) -> bool:
-    """Whether the call draws random numbers of torch."""
+    """Whether the call draws random numbers from torch."""
     watch = _Watch()
     with watching(watch.see):
         call.run()
@@ -64,7 +66,7 @@ class _Watch:
 
 
 def reached(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """The leaves at which a backward from ``outputs`` arrives."""
+    """The leaves that a backward from ``outputs`` reaches."""
     leaves = [getattr(node, "variable", None) for node in _nodes(outputs)]
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
@@ -82,7 +84,7 @@ def _nodes(outputs: Sequence[Tensor]) -> Iterator[Any]:
 
 
 def _saved_loose(node: Any) -> bool:
-    """Whether a Function kept a floating-point tensor that hangs on nothing in the graph."""
+    """Whether a Function saved a floating-point tensor that the graph does not track."""
     try:
         kept = [*node.saved_tensors, *vars(node).values()]
     except (RuntimeError, TypeError):

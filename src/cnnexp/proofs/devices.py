@@ -1,7 +1,7 @@
-"""What the battery needs on another device than the CPU: its cases there, and arithmetic to judge.
+"""Support for the battery on other devices than the CPU: cases on the device, and the arithmetic there.
 
-A GPU refuses some calls by ending the whole process (a class that is out of range), adds in an order
-of its own where nobody forbids it, and may round the factors of a float32 product to 10 bits.
+A GPU answers some calls by ending the whole process (a class that is out of range), sums in an order
+of its own unless that is forbidden, and may round the factors of a float32 product to 10 bits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.proofs.cases import Case
-from cnnexp.proofs.twins import called
+from cnnexp.proofs.torch_twins import called
 
 __all__ = ["judged_on", "moved", "twin_on"]
 
@@ -24,9 +24,9 @@ CPU = torch.device("cpu")
 
 
 def moved(case: Case, device: torch.device) -> Case | None:
-    """``case`` with its tensors on ``device``, in the memory layout that they have.
+    """``case`` with its tensors on ``device``, in the same memory layout.
 
-    None for a call that a GPU would answer by ending the process: a class beyond the logits.
+    The result is None for a call that a GPU would answer by ending the process: a class beyond the logits.
     """
     if device.type == "cpu":
         return case
@@ -42,16 +42,16 @@ def moved(case: Case, device: torch.device) -> Case | None:
 
 
 def _to(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy with the same strides, gaps between elements included, which ``Tensor.to`` closes."""
+    """A copy with the same strides, including gaps between elements, which ``Tensor.to`` would close."""
     copy = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
     return copy.copy_(tensor)
 
 
 @contextmanager
 def judged_on(device: torch.device) -> Iterator[None]:
-    """Within it a GPU computes float32 in float32, and sums in one order where it can.
+    """Let a GPU compute float32 in float32, and sum in one order where it can, inside the context.
 
-    Where it cannot, as in torch's own backward of max-pooling, nothing is refused or warned of.
+    Where it cannot, as in torch's own backward of max-pooling, no error is raised and no warning given.
     """
     if device.type != "cuda":
         yield
@@ -76,10 +76,10 @@ def judged_on(device: torch.device) -> Iterator[None]:
 def twin_on(
     device: torch.device, op: str, algorithm: str, dtype: torch.dtype
 ) -> Callable[..., Any]:
-    """What ``algorithm`` of ``op`` in ``dtype`` must agree with on ``device``: torch's function.
+    """The torch function that ``algorithm`` of ``op`` in ``dtype`` must agree with on ``device``.
 
-    On a GPU torch draws the mask of its dropout inside its kernel, so ours has another one: there
-    the twin is the formula, with the mask that ours draws, which differs between float64 and others.
+    On a GPU torch draws the mask of its dropout inside its kernel, so ours has another mask: there
+    the twin is the formula, with the mask that ours draws, which differs between float64 and other dtypes.
     """
     if device.type == "cpu" or op != "dropout" or algorithm == "native":
         return called(op, None)

@@ -1,9 +1,9 @@
-"""Central differences that know how exact they are.
+"""Central differences with an estimate of their own error.
 
 The step follows from the noise of the function: about 6e-6 where it computes in float64, 4e-3 where
-it computes in float32 inside, whatever the dtype of its result says. A value that does not agree
-with the gradient is looked at again with steps of other sizes, so that neither a function that bends
-strongly nor a kink nor noise is taken for a wrong gradient.
+it computes in float32 inside, whatever the dtype of its result is. A value that does not agree
+with the gradient is checked again with steps of other sizes, so that neither a strongly curved
+function nor a kink nor noise is taken for a wrong gradient.
 """
 
 from __future__ import annotations
@@ -23,22 +23,24 @@ _STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 
 
 class Noise(NamedTuple):
-    """How exactly a function computes.
+    """The precision with which a function computes.
 
     Attributes:
-        relative: Of the size of its results; 2e-16 in float64.
+        relative: The rounding noise relative to the size of the results; 2e-16 in float64.
     """
 
     relative: float
 
     @property
     def step(self) -> float:
-        """Where the errors of rounding and of bending are about equal."""
+        """The step at which the errors of rounding and of curvature are about equal."""
         return self.relative ** (1 / 3)
 
     @property
     def tolerance(self) -> float:
-        """1e-6 in float64; what differences can tell where the noise is larger."""
+        """The relative tolerance: 1e-6 in float64, and the precision of the differences where noise
+        is larger.
+        """
         return max(1e-6, 300 * self.relative ** (2 / 3))
 
     @property
@@ -48,7 +50,7 @@ class Noise(NamedTuple):
 
 
 def vector(tensors: Sequence[Tensor]) -> Tensor:
-    """All elements of ``tensors`` in a row, as float64."""
+    """All elements of ``tensors`` in one vector, as float64."""
     return torch.cat([t.detach().reshape(-1).double() for t in tensors])
 
 
@@ -61,7 +63,7 @@ def noise_of(function: Callable[[Sequence[Tensor]], Tensor], values: Sequence[Te
     middle = function(values)
     try:
         return _noise_around(function, values, middle)
-    except Exception:  # it refuses values so close to these: they are at the border of its domain
+    except Exception:  # the values are at the border of the domain: it refuses values close by
         return Noise(_ROUNDING)
 
 
@@ -94,9 +96,9 @@ class Slope(NamedTuple):
     """A derivative by differences.
 
     Attributes:
-        value: The central difference on the step that it depends on least.
-        error: How far it may be from the derivative.
-        sides: The differences to the left and to the right, apart from each other at a kink; else
+        value: The central difference at the step size on which it depends least.
+        error: The greatest distance that it may have from the derivative.
+        sides: The one-sided differences to the left and to the right, which differ at a kink; else
             ``value`` twice.
     """
 
@@ -110,7 +112,7 @@ class Slope(NamedTuple):
         return self.error > 0.3 * abs(self.value) > 0
 
     def agrees(self, found: float, tolerance: float, floor: float) -> bool:
-        """Whether ``found`` is this derivative, or at a kink lies between the two."""
+        """Whether ``found`` is this derivative or, at a kink, lies between the two one-sided ones."""
         if not math.isfinite(found):
             return False
         allowed = tolerance * max(abs(self.value), abs(found)) + floor + 3 * self.error
@@ -129,16 +131,16 @@ def slope_at(
     those of the other side.
 
     Args:
-        function: Of one number.
-        noise: Of the function.
-        scale: How far the argument may be moved at most, in units of which 1e-2 is the largest step.
-        size: Of the numbers that make up the function's result, if it is a sum that cancels.
+        function: A function of one number.
+        noise: The function's noise.
+        scale: The unit of the steps; the largest step is 1e-2 of it.
+        size: The size of the terms that make up the function's result, if it is a sum that cancels.
     """
 
     def at(by: float) -> float:
         try:
             return function(by)
-        except Exception:  # outside of its domain
+        except Exception:  # outside the function's domain
             return math.nan
 
     middle = at(0.0)
@@ -161,16 +163,16 @@ def slope_at(
     errors = [abs(a[1] - b[1]) + b[0] for a, b in itertools.pairwise(rows)]
     pairs = zip(errors, itertools.pairwise(rows), strict=True)
     shares = [e / max(abs(a[1]), abs(b[1]), 1e-300) for e, (a, b) in pairs]
-    # by share: far from a pole's steep side all differences are small, and so are their gaps
+    # relative gaps, because far from a pole's steep side all differences are small, and their gaps too
     known = min(shares) < 0.1
     best = min(range(len(errors)), key=lambda i: shares[i] if known else errors[i])
     (_, wide, *outer), (_, value, *inner) = rows[best], rows[best + 1]
     gap = abs(inner[1] - inner[0])
-    # where the function bends, the two sides come together as the step shrinks; at a kink they do not
+    # where the function is curved, the two sides converge as the step shrinks; at a kink they do not
     kink = gap > 0.5 * abs(outer[1] - outer[0]) and gap > 1e-3 * max(map(abs, inner))
     return Slope(value, abs(wide - value), (inner[0], inner[1]) if kink else (value, value))
 
 
 def _one_sided(function: Callable[[float], float], middle: float, h: float) -> float:
-    """The derivative at 0 from values on the side of ``h`` alone, to the second order."""
+    """The derivative at 0 from values on the side of ``h`` only, to second order."""
     return (4 * function(h / 2) - 3 * middle - function(h)) / h

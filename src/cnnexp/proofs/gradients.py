@@ -19,11 +19,12 @@ ASPECT = "first derivative"
 
 
 class Sent:
-    """The gradient that is sent back through a call, and the outputs that take it.
+    """The gradient that is sent back through a call, and the outputs that receive it.
 
     Attributes:
-        kept: Numbers of the outputs through which a gradient flows.
-        weights: The gradient, a tensor for each of these: fixed numbers, none of them near 0.
+        kept: The indices of the outputs through which a gradient flows.
+        names: The names of these outputs.
+        weights: The gradient, one tensor for each of these: fixed numbers, none of them near 0.
     """
 
     def __init__(self, run: Run) -> None:
@@ -33,16 +34,16 @@ class Sent:
         self.weights = [signed(run.outputs[i][1], generator) for i in self.kept]
 
     def outputs(self, run: Run) -> list[Tensor]:
-        """The outputs of ``run`` that take the gradient."""
+        """The outputs of ``run`` that receive the gradient."""
         return [run.outputs[i][1] for i in self.kept]
 
     def row(self, call: Call, values: Sequence[Tensor]) -> Tensor:
-        """All their elements at ``values``, as float64."""
+        """All elements of these outputs at ``values``, in one vector, as float64 on the CPU."""
         return vector(self.outputs(call.run(values))).cpu()
 
 
 def signed(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Numbers of either sign between ½ and 1½, of the shape, dtype and device of ``like``."""
+    """Random numbers of either sign, of size ½ to 1½, with the shape, dtype and device of ``like``."""
     drawn = torch.rand(like.shape, generator=generator, dtype=torch.float64) + 0.5
     sign = 2.0 * torch.randint(2, like.shape, generator=generator) - 1
     return (drawn * sign).to(like.dtype).to(like.device)
@@ -51,14 +52,14 @@ def signed(like: Tensor, generator: torch.Generator) -> Tensor:
 def gradients(
     run: Run, outputs: Sequence[Tensor], weights: Sequence[Tensor]
 ) -> list[Tensor | None]:
-    """∂L/∂leaf for each leaf of ``run`` and L = Σ weights · outputs; None where none arrives."""
+    """∂L/∂leaf for each leaf of ``run``, with L = Σ weights · outputs; None for a leaf that none reaches."""
     leaves = [leaf for leaf in run.leaves if leaf.requires_grad]
     try:
         grads = torch.autograd.grad(
             outputs, leaves, list(weights), allow_unused=True, retain_graph=True
         )
     except RuntimeError as error:
-        if "use_reentrant=True" not in str(error):  # that of torch.utils.checkpoint
+        if "use_reentrant=True" not in str(error):  # an error of torch.utils.checkpoint
             raise
         grads = _by_backward(outputs, leaves, weights)
     found = (g.to_dense() if g is not None and g.is_sparse else g for g in grads)
@@ -68,7 +69,7 @@ def gradients(
 def _by_backward(
     outputs: Sequence[Tensor], leaves: Sequence[Tensor], weights: Sequence[Tensor]
 ) -> list[Tensor | None]:
-    """The same by ``backward``; what the leaves had in ``grad`` stays there."""
+    """The gradients computed by ``backward``; the leaves' own ``grad`` is restored."""
     before = [leaf.grad for leaf in leaves]
     try:
         for leaf in leaves:
@@ -83,7 +84,7 @@ def _by_backward(
 def judge_first_derivative(
     report: Report, call: Call, sent: Sent, noise: Noise, elements: int
 ) -> None:
-    """Compare each ∂L/∂leaf with differences: the whole, output by output, leaf by leaf."""
+    """Compare each ∂L/∂leaf with differences: for all outputs, output by output, leaf by leaf."""
     report.verdict(ASPECT)
     run = call.run()
     try:
@@ -120,7 +121,7 @@ def judge_first_derivative(
 
 
 def _share(call: Call, elements: int) -> int:
-    """How many elements of each leaf are looked at one by one: of many leaves fewer each."""
+    """The number of elements of each leaf that are checked one by one; the more leaves, the fewer of each."""
     wanted = sum(min(elements, value.numel()) for value in call.values())
     return elements if wanted <= 2 * elements else max(16, 2 * elements // len(call.leaves))
 
@@ -142,7 +143,7 @@ def _nothing_arrives(
 def _each_output_alone(
     report: Report, call: Call, run: Run, sent: Sent, numeric: list[Numeric]
 ) -> None:
-    """Of several outputs people often use one: the others then send no gradient."""
+    """Check each output alone: callers often use one of several, and the others then send no gradient."""
     start = 0
     for name, output, weights in zip(sent.names, sent.outputs(run), sent.weights, strict=True):
         part = slice(start, start + output.numel())
@@ -161,7 +162,7 @@ def _each_output_alone(
 def _each_leaf_alone(
     report: Report, call: Call, sent: Sent, found: list[Tensor | None], noise: Noise
 ) -> None:
-    """A frozen layer asks for some gradients only."""
+    """Check each leaf alone: where layers are frozen, only some gradients are asked for."""
     for i, (leaf, grad) in enumerate(zip(call.leaves, found, strict=True)):
         if grad is None:
             continue
@@ -194,7 +195,7 @@ def _alone(call: Call, sent: Sent, i: int) -> Tensor | None:
 
 
 def _raised(call: Call, error: Exception) -> tuple[str, str]:
-    """The aspect and the sentence for what a backward raises."""
+    """The aspect and the sentence for an exception of a backward."""
     text = str(error)
     shape = re.search(r"invalid gradient at index (\d+) - got (\[.*?\]) but expected (.*)", text)
     if shape is None:

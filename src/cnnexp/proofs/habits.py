@@ -1,4 +1,4 @@
-"""What a function must keep to beside being right: dtypes, layouts, batches, the same bits, clean hands."""
+"""The duties of a function besides being right: it keeps dtypes, layouts, batches, bits and its inputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["judge_batched", "judge_determinism", "judge_dtypes", "judge_inputs",
 
 
 def judge_dtypes(report: Report, call: Call, sent: Sent, noise: Noise) -> None:
-    """Outputs and gradients must be of the inputs' precision."""
+    """Check that outputs and gradients have the inputs' precision."""
     aspect, wanted = "dtype and shape", str(call.dtype).removeprefix("torch.")
     report.verdict(aspect)
     run = call.run()
@@ -49,12 +49,12 @@ def judge_dtypes(report: Report, call: Call, sent: Sent, noise: Noise) -> None:
 def _has_digits_of_float32(grad: Tensor) -> bool:
     if grad.numel() < 4 or not bool(grad.any()):
         return False
-    whole = torch.equal((8 * grad).round(), 8 * grad)  # no wonder that these are short
+    whole = torch.equal((8 * grad).round(), 8 * grad)  # such numbers are short in any precision
     return torch.equal(grad.float().double(), grad.double()) and not whole
 
 
 def judge_layouts(report: Report, call: Call, sent: Sent, noise: Noise) -> None:
-    """Inputs and gradients whose elements are not adjacent in memory: the same numbers, or an error."""
+    """Check that inputs and gradients with gaps in memory give the same numbers, or an error."""
     aspect, run = "dtype and shape", call.run()
     try:
         other = call.run(strided=True)
@@ -94,7 +94,7 @@ def _follows_seed(call: Call, sent: Sent, run: Run, noise: Noise) -> bool:
 def judge_batched(
     report: Report, call: Call, sent: Sent, noise: Noise, twin: Call | None = None
 ) -> None:
-    """Gradients for several grad_output at once, and the call under ``torch.func.vmap``."""
+    """Check gradients for several grad_output at once, and the call under ``torch.func.vmap``."""
     aspect = "batched (vmap)"
     report.verdict(aspect)
     run, generator = call.run(), torch.Generator().manual_seed(23)
@@ -105,7 +105,8 @@ def judge_batched(
     except Exception:  # the first derivative's to say
         return
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*performance drop.*")  # of vmap, here without weight
+        # vmap's warning about performance does not matter here
+        warnings.filterwarnings("ignore", ".*performance drop.*")
         try:
             stacked = torch.autograd.grad(
                 outputs,
@@ -152,7 +153,7 @@ def _stacks(call: Call) -> bool:
 
 
 def judge_determinism(report: Report, call: Call, sent: Sent) -> None:
-    """A second call, with the same random numbers, must give the same bits."""
+    """Check that a second call, with the same random numbers, gives the same bits."""
     report.verdict("determinism")
     bits = []
     for _ in range(2):
@@ -168,7 +169,7 @@ def judge_determinism(report: Report, call: Call, sent: Sent) -> None:
 
 
 def judge_inputs(report: Report, call: Call, sent: Sent) -> None:
-    """Arguments, parameters and the gradient that comes in must be what they were afterwards."""
+    """Check that arguments, parameters and the incoming gradient are unchanged afterwards."""
     aspect = "inputs written to"
     report.verdict(aspect)
     run = call.run()
@@ -206,7 +207,7 @@ def _all_close(
                 return False
             continue
         scale = other.abs().nan_to_num(0, 0).max().item() if other.numel() else 0.0
-        # a gradient that should be 0 is a few roundings: what is sent back is of size 1
+        # a gradient that should be 0 is off by a few roundings, as the one sent back has size 1
         allowed = max(1e-9, 10 * noise.relative) * scale + max(1e-13, noise.relative)
         if not torch.allclose(one, other.to(one.dtype), rtol=0, atol=allowed, equal_nan=True):
             return False

@@ -1,4 +1,4 @@
-"""The Modules and tensors that a function uses beside its arguments, wherever it keeps them."""
+"""Find the Modules and tensors that a function uses besides its arguments, wherever it keeps them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _FOREIGN = ("torch", "torchvision", "numpy", "builtins", "functools", "logging",
 
 
 def holdings(name: str, value: Any) -> Iterator[tuple[str, nn.Module | Tensor]]:
-    """What ``value`` holds, by the name under which its code has it.
+    """The Modules and tensors that ``value`` holds, each with the name under which its code has it.
 
-    Looked into are partials, methods' objects, closures, global variables that the code names,
-    default values, decorated functions, lists, dicts and plain objects, and Modules' attributes
-    that are none of these to torch, such as a list of layers.
+    The search covers partials, methods' objects, closures, global variables that the code names,
+    default values, decorated functions, lists, dicts and plain objects, and attributes of Modules
+    that torch does not register, such as a list of layers.
     """
     return _search(name, value, set(), 0)
 
@@ -49,7 +49,7 @@ def _search(
 
 
 def _within(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The parts of ``value``, each by its own name."""
+    """The parts of ``value``, each with its own name."""
     dot = f"{name}." if name else ""
     if isinstance(value, (list, tuple, set, frozenset)):
         yield from ((f"{name}[{i}]", part) for i, part in enumerate(value))
@@ -66,7 +66,7 @@ def _within(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         if _package(value) not in _FOREIGN or value.__closure__ or hasattr(value, "__wrapped__"):
             yield from _variables(value)
     elif isinstance(value, nn.Module):
-        torchs = vars(nn.Module()).keys()  # its parameters, submodules, hooks and other books
+        torchs = vars(nn.Module()).keys()  # parameters, submodules, hooks and other records
         yield from ((f"{dot}{k}", part) for k, part in vars(value).items() if k not in torchs)
     elif _package(type(value)) not in _FOREIGN:
         yield from ((f"{dot}{key}", part) for key, part in getattr(value, "__dict__", {}).items())
@@ -80,7 +80,7 @@ def _package(value: Any) -> str:
 
 
 def _variables(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """The variables from outside that ``function`` names, its defaults and what it wraps."""
+    """The outside variables that ``function`` names, its defaults, and the function that it wraps."""
     wrapped = getattr(function, "__wrapped__", None)
     if wrapped is not None:
         yield "", wrapped

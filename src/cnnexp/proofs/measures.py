@@ -14,9 +14,9 @@ __all__ = ["largest_error", "values_and_gradients"]
 def values_and_gradients(
     function: Callable[..., Any], tensors: Sequence[Tensor], arguments: dict[str, Any]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """All that ``function`` returns, and the gradients of a fixed random projection of the first.
+    """All results of ``function``, and the gradients of a fixed random projection of the first result.
 
-    The tensors keep their memory layout; what needs no gradient is not differentiated by.
+    The tensors keep their memory layout; tensors without floating-point numbers get no gradient.
     """
     inputs = [_leaf(t) if isinstance(t, Tensor) else t for t in tensors]
     output = function(*inputs, **arguments)
@@ -36,9 +36,9 @@ def _leaf(tensor: Tensor) -> Tensor:
 
 
 def largest_error(found: Sequence[Tensor], true: Sequence[Tensor]) -> float:
-    """The largest difference, relative to the largest magnitude of each tensor where above 1.
+    """The largest difference, relative to the largest magnitude of its tensor where that is above 1.
 
-    Infinite where shapes differ, or where what is not finite differs.
+    It is infinite where shapes differ, or where infinities or NaN differ.
     """
     largest = 0.0
     for one, other in zip(found, true, strict=True):

@@ -1,4 +1,4 @@
-"""What is wrong with a wrong gradient, said so that one can mend it."""
+"""Diagnose a wrong gradient, in words that help to correct it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _CLOSE = 1e-4
 
 @dataclass
 class Evidence:
-    """A gradient ∂L/∂(name) beside what it should be, for L = Σ weights · outputs.
+    """A gradient ∂L/∂(name) beside the right one, for L = Σ weights · outputs.
 
     Attributes:
-        name: Of what is differentiated by.
+        name: The name of the leaf.
         found: The gradient that the backward gave.
         expected: The gradient by differences, of the same shape.
-        wrong: Where the two differ.
-        value: Of what is differentiated by.
+        wrong: Where the two differ, a mask of the same shape.
+        value: The value of the leaf.
         jacobian: All derivatives of the outputs' elements, (elements of ``found``, elements of all
             outputs); None if that is too large.
-        weights: The gradient that was sent back, the outputs' elements in a row.
-        shapes: Of the outputs.
-        others: By name, what the gradients by other arguments should be.
-        close: The relative error up to which two gradients are the same.
-        sampled: Where only some elements were looked at: their places, and the whole shape.
+        weights: The gradient that was sent back, the outputs' elements in one vector.
+        shapes: The shapes of the outputs.
+        others: The right gradients with respect to other leaves, by name.
+        close: The relative error up to which two gradients count as the same.
+        sampled: Where only some elements were checked, their places, and the whole shape.
     """
 
     name: str
@@ -47,14 +47,14 @@ class Evidence:
     sampled: tuple[list[int], Size] | None = None
 
     def same(self, other: Tensor) -> bool:
-        """Whether ``found`` is ``other``."""
+        """Whether ``found`` equals ``other``."""
         if other.shape != self.found.shape:
             return False
         scale = other.abs().max().item()
         return scale > 0 and (self.found - other).abs().max().item() <= self.close * scale
 
     def factor(self, other: Tensor) -> float | None:
-        """The number by which ``found`` is ``other`` everywhere; None if there is none."""
+        """The factor by which ``found`` is a multiple of ``other``; None if it is not one."""
         square = other.square().sum().item()
         if other.shape != self.found.shape or not square:
             return None
@@ -116,7 +116,7 @@ def _ratio(e: Evidence) -> Iterator[str]:
         return
     gap = (e.found - e.expected).abs().max()
     if (e.found - factor * e.expected).abs().max() > (1e-3 if e.close <= _CLOSE else 0.05) * gap:
-        return  # nearly right, and what is added to it is no multiple of it
+        return  # nearly right, and the difference is not a multiple of the right gradient
     if abs(factor + 1) < e.close:
         yield f"the sign is turned: ∂L/∂{e.name} is −1 × what it should be everywhere"
         return
@@ -130,7 +130,7 @@ def _ratio(e: Evidence) -> Iterator[str]:
 
 
 def _counts(e: Evidence) -> Iterator[tuple[str, int]]:
-    """Numbers by which people divide, or forget to."""
+    """The numbers by which people divide a gradient, or forget to, each with a description."""
     shapes = [shape for shape in e.shapes if len(shape) > 1]
     own = e.found.shape if e.sampled is None else e.sampled[1]
     shapes += [own] if len(shapes) < len(e.shapes) and len(own) > 1 else []
@@ -155,7 +155,9 @@ def _ignored(e: Evidence) -> Iterator[str]:
 
 
 def _and_factor(e: Evidence, other: Tensor) -> str | None:
-    """What else ``found`` is beside ``other``: nothing, or a factor; None if it is not that."""
+    """A text on the factor between ``found`` and ``other``, "" for factor 1; None if they differ
+    otherwise.
+    """
     factor = e.factor(other)
     if factor is None:
         return None
@@ -202,7 +204,7 @@ def _exchanged(e: Evidence) -> Iterator[str]:
 
 
 def _parts(e: Evidence) -> Iterator[tuple[Size, Tensor]]:
-    """For each output its shape and what each of its elements contributes to the gradient."""
+    """The shape of each output, and the contribution of each of its elements to the gradient."""
     if e.jacobian is None:
         return
     sizes = [shape.numel() for shape in e.shapes]
@@ -221,7 +223,7 @@ def _missing_sum(e: Evidence) -> Iterator[str]:
             each = parts.sum(rest) if rest else parts
             each = each.reshape(e.found.numel(), -1)
             if (each.abs() > 0).sum(1).max() < 2:
-                continue  # no sum: each element feeds one index of this axis only
+                continue  # there is no sum: each element feeds one index of this axis only
             for k in range(each.shape[1]):
                 more = _and_factor(e, each[:, k].reshape(e.found.shape))
                 if more is not None:

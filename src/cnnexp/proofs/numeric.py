@@ -23,12 +23,12 @@ Row = Callable[[Call, Sequence[Tensor]], Tensor]
 
 
 class Numeric:
-    """The derivatives of a call's outputs by one leaf.
+    """The derivatives of a call's outputs with respect to one leaf.
 
     Attributes:
-        expected: ∂L/∂leaf at the places looked at, for L = Σ weights · outputs; of the leaf's shape
-            where all are.
-        unjudged: How many places have no finite difference.
+        expected: ∂L/∂leaf at the checked places, for L = Σ weights · outputs; in the leaf's shape if
+            all places are checked.
+        unjudged: At how many places there is no finite difference.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Numeric:
         values[self.leaf] = moved
         try:
             return self.row(self.call, values)
-        except Exception:  # outside of its domain
+        except Exception:  # outside the function's domain
             return torch.full_like(self.weights, math.nan)
 
     def _step(self, place: int) -> float:
@@ -79,7 +79,9 @@ class Numeric:
         return (self._moved(place, h) - self._moved(place, -h)) / (2 * h)
 
     def _slope(self, place: int, found: float) -> Slope:
-        """The slope at one element, on the scale of 1 or of the element, whichever tells ``found``."""
+        """The slope at one element, with steps on the scale of 1 or of the element, whichever fits
+        ``found``.
+        """
         value = abs(self.value.reshape(-1)[place].item())
         scales = [max(1.0, value), *([min(1.0, value)] if value not in (0.0, 1.0) else [])]
         slopes = []
@@ -100,7 +102,7 @@ class Numeric:
         return bool((self.jacobian.nan_to_num().abs() > 10 * self.floor + 1e-9).any())
 
     def allowed(self, found: Tensor) -> float:
-        """By how much a gradient may differ."""
+        """The greatest error that a gradient may have."""
         sizes = [t.abs().max().item() for t in (self.expected, found) if t.numel()]
         finite = [size for size in sizes if math.isfinite(size)]
         return self.noise.tolerance * max(finite[:1], default=0.0) + self.floor
@@ -108,7 +110,9 @@ class Numeric:
     def judge(
         self, grad: Tensor, others: dict[str, Tensor], shapes: Sequence[Size]
     ) -> tuple[float, str | None]:
-        """The error of ``grad``, relative where above 1, and what is wrong with it, if anything is."""
+        """The error of ``grad``, relative where above 1, and a sentence on what is wrong; None if
+        nothing is.
+        """
         flat = grad.detach().reshape(-1)[self.places].double().cpu()
         expected = self.expected.reshape(-1).clone()
         wrong = self._wrong(flat, expected)
@@ -136,7 +140,9 @@ class Numeric:
         return error, explain(evidence)
 
     def _wrong(self, found: Tensor, expected: Tensor) -> Tensor:
-        """Where ``found`` is no derivative; ``expected`` becomes what closer looks gave."""
+        """A mask of where ``found`` is not a derivative; ``expected`` is refined where it is
+        checked again.
+        """
         gap = (found - expected).abs()
         suspects = (~(gap <= self.allowed(found))).nonzero().flatten().tolist()
         suspects.sort(key=lambda i: -gap[i].nan_to_num(torch.inf).item())
@@ -160,7 +166,7 @@ class Numeric:
         return wrong
 
     def _near(self, place: int, found: float) -> bool:
-        """Whether ``found`` is among the slopes close by: at equals of a sort any order is right."""
+        """Whether ``found`` is among the slopes close by: where values tie in a sort, any order is right."""
         generator = torch.Generator().manual_seed(29)
         h, slopes, kept = 1e-7, [], self.value
         for _ in range(_CLOSE_BY):
@@ -178,7 +184,9 @@ class Numeric:
     def _by_directions(
         self, grad: Tensor, flat: Tensor, expected: Tensor
     ) -> tuple[float, str | None]:
-        """Beyond the samples: derivatives along random directions, which all elements enter."""
+        """Check elements beyond the samples by derivatives along random directions, which all
+        elements enter.
+        """
         error = (flat - expected).abs().max().item() / max(1.0, expected.abs().max().item())
         generator = torch.Generator().manual_seed(13)
         found = grad.detach().reshape(-1).double().cpu()
@@ -187,7 +195,7 @@ class Numeric:
             if self._along(direction, found):
                 continue
             where = torch.arange(len(found))
-            while len(where) > 1:  # the half that does not agree
+            while len(where) > 1:  # keep the half that does not agree
                 halves = where.tensor_split(2)
                 parts = [torch.zeros_like(direction).index_add(0, h, direction[h]) for h in halves]
                 bad = [
@@ -198,7 +206,7 @@ class Numeric:
                 where = bad[0]
             name = self.call.leaves[self.leaf].name
             if len(where) > 1:
-                continue  # below what can be told apart
+                continue  # the difference is too small to be significant
             slope = self._slope(int(where), found[where].item())
             if not math.isnan(slope.value) and not slope.agrees(
                 found[where].item(), self.noise.tolerance, self.floor
@@ -218,7 +226,7 @@ class Numeric:
             values[self.leaf] = self.value + by * step
             try:
                 return (self.row(self.call, values) @ self.weights).item()
-            except Exception:  # outside of its domain
+            except Exception:  # outside the function's domain
                 return math.nan
 
         mine, h = (found @ direction).item(), self.noise.step
@@ -231,7 +239,7 @@ class Numeric:
         return not told_apart or slope.agrees(mine, 10 * self.noise.tolerance, allowed)
 
     def agrees_on_part(self, grad: Tensor | None, part: slice) -> bool:
-        """Whether ``grad`` is the gradient of the outputs in ``part`` alone, away from kinks."""
+        """Whether ``grad`` is the gradient of the outputs in ``part`` only, away from kinks."""
         expected = self.jacobian[:, part] @ self.weights[part]
         if grad is None:
             return bool((expected.abs() <= 10 * self.floor + 1e-9).all())

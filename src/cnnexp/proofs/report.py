@@ -1,4 +1,4 @@
-"""What a check found: a verdict for each thing that it looks at."""
+"""The outcome of a check: a verdict for each aspect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 __all__ = ["ASPECTS", "TWIN", "Report", "Verdict"]
 
 TWIN = "agreement with the twin"
-# What is looked at, and the option of ``check`` that leaves it out.
+# The aspects, and the option of ``check`` that leaves each out.
 ASPECTS = {
     "dtype and shape": "dtype_and_shape",
     "first derivative": "first_derivative",
@@ -21,13 +21,13 @@ _LONGEST = 400
 
 @dataclass
 class Verdict:
-    """What was found about one aspect.
+    """The findings about one aspect.
 
     Attributes:
         wrong: One sentence for each thing that is wrong.
         missing: One sentence for each thing that is not offered: it raises, or is cut from the graph.
-        looked_at: Whether the aspect was looked at.
-        left_out: Whether the caller wanted it left out.
+        looked_at: Whether the aspect was checked.
+        left_out: Whether the caller left it out.
     """
 
     wrong: list[str] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Verdict:
 
     @property
     def state(self) -> str:
-        """``right``, ``wrong``, ``not offered``, ``left out`` or ``not reached``."""
+        """The verdict's state: ``right``, ``wrong``, ``not offered``, ``left out`` or ``not reached``."""
         if self.wrong:
             return "wrong"
         if self.missing:
@@ -47,7 +47,7 @@ class Verdict:
         return "left out" if self.left_out else "not reached"
 
     def note(self, sentences: list[str], message: str) -> None:
-        """Keep ``message`` among ``sentences``, in one line and once, whatever the call's shapes."""
+        """Add ``message`` to ``sentences`` as one line, unless it is there already."""
         line = " ".join(message.split())
         line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
         if line not in sentences:
@@ -59,16 +59,16 @@ class Report:
     """The outcome of ``check``: true if nothing is wrong.
 
     Attributes:
-        name: What was checked: the function's, the autograd Function's or the Module's own name.
-        cases: How many calls were looked at.
-        verdicts: For each aspect (see ``ASPECTS``) what was found.
+        name: The name of what was checked: the function's, the autograd Function's or the Module's own.
+        cases: How many calls were checked.
+        verdicts: The findings for each aspect (see ``ASPECTS``).
         differences: Largest error of the gradients against finite differences.
         torch: Largest error of values and gradients against the twin in torch, in float64.
         low_precision: In lower precision, the typical error divided by torch's own, both against
-            float64; None if not looked at.
-        refused: How many calls the twin refused, which were to be refused with the same exception.
+            float64; None if not checked.
+        refused: How many calls the twin refused, which had to be refused with the same exception.
         failures: One line for each thing that is wrong.
-        notes: What a reader has to know beside the verdicts.
+        notes: What a reader has to know besides the verdicts.
     """
 
     name: str
@@ -85,36 +85,36 @@ class Report:
         return not self.failures
 
     def verdict(self, aspect: str) -> Verdict:
-        """What was found about ``aspect``, to be added to."""
+        """The verdict on ``aspect``, which counts as checked from now on, for adding to."""
         found = self.verdicts.setdefault(aspect, Verdict())
         found.looked_at = True
         return found
 
     def wrong(self, aspect: str, message: str) -> None:
-        """Note that something about ``aspect`` is wrong."""
+        """Record that something about ``aspect`` is wrong."""
         verdict = self.verdict(aspect)
         before = len(verdict.wrong)
         verdict.note(verdict.wrong, message)
         self.failures += [f"{aspect}: {line}" for line in verdict.wrong[before:]]
 
     def missing(self, aspect: str, message: str) -> None:
-        """Note that something about ``aspect`` is not offered."""
+        """Record that something about ``aspect`` is not offered."""
         verdict = self.verdict(aspect)
         verdict.note(verdict.missing, message)
 
     def fail(self, message: object) -> None:
-        """Note a failure that belongs to no aspect, in one line."""
+        """Record a failure that belongs to no aspect, in one line."""
         line = " ".join(str(message).split())[:_LONGEST]
         if line not in self.failures:
             self.failures.append(line)
 
     def note(self, message: str) -> None:
-        """Say ``message`` beside the verdicts, once."""
+        """Add ``message`` to the notes, once."""
         if message not in self.notes:
             self.notes.append(message)
 
     def worst(self, measure: str, value: float) -> float:
-        """Keep the larger of ``value`` and what the attribute ``measure`` holds; return ``value``."""
+        """Raise the attribute ``measure`` to ``value`` if that is larger; return ``value``."""
         setattr(self, measure, max(getattr(self, measure) or 0.0, value))
         return value
 

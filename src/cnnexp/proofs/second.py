@@ -1,4 +1,6 @@
-"""The derivative of the gradient: right, wrong, or not offered since the backward is cut from its inputs."""
+"""The derivative of the gradient: right, wrong, or not offered because autograd cannot follow the
+backward.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,7 @@ class _Projection:
         self._size = 0.0
 
     def points(self) -> list[tuple[str, Tensor]]:
-        """What M depends on, by name."""
+        """The tensors that M depends on, each with its name."""
         leaves = [(leaf.name, leaf.value) for leaf in self.call.leaves]
         one = len(self.sent.weights) == 1
         names = ["grad_output"] if one else [f"the gradient of {n}" for n in self.sent.names]
@@ -107,7 +109,7 @@ class _Projection:
         return run, list(found)
 
     def derivatives(self) -> list[Tensor | None]:
-        """The derivative of M by each point; None where M does not hang on it."""
+        """The derivative of M with respect to each point; None where M does not depend on it."""
         weights = [w.clone().requires_grad_() for w in self.sent.weights]
         run, found = self._gradients(self.call.values(), weights)
         pairs = [(f, g) for f, g in zip(self._fixed, found, strict=True) if g is not None]
@@ -131,7 +133,7 @@ class _Projection:
             try:
                 run = self.call.run(values)
                 each = gradients(run, self.sent.outputs(run), [w.clone() for w in weights])
-            except Exception:  # outside of its domain
+            except Exception:  # outside the function's domain
                 return math.nan
             return sum(
                 (f * g).sum().item()
@@ -148,7 +150,7 @@ class _Projection:
             return True
         slope = slope_at(projected, noise, size=self._size)
         if not slope.agrees(mine, 10 * noise.tolerance, allowed):
-            for scale in (1e-4, 1e-8):  # functions of numbers that are so small
+            for scale in (1e-4, 1e-8):  # for functions of numbers as small as this
                 near = slope_at(projected, noise, scale, self._size)
                 if near.agrees(mine, 10 * noise.tolerance, allowed):
                     return True

@@ -1,8 +1,8 @@
-"""What is proved: a function, an autograd Function or a Module, called again and again.
+"""The subject of a proof: a function, an autograd Function or a Module, which is called many times.
 
-A call leaves all that it is given as it was: parameters, buffers, flags, random states. What it is
-differentiated by are its *leaves*: the floating-point tensors among its arguments, and what the
-Modules that it uses hold and train.
+A call leaves everything that it is given unchanged: parameters, buffers, flags, random states. The
+tensors with respect to which it is differentiated are its *leaves*: the floating-point tensors among
+its arguments, and those that the Modules that it uses hold and train.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Subject:
     """``function`` with its name, the names of its arguments, and what it holds.
 
     Attributes:
-        call: The callable; of an autograd Function its ``apply``.
+        call: The callable; for an autograd Function its ``apply``.
         name: The function's or Module's own name, never "apply".
         modules: The Modules that it is or uses, by name ("" for itself).
         trained: The tensors that it holds and that require a gradient.
-        loose: Other tensors that it holds, outside of Modules.
+        loose: Other tensors that it holds, outside Modules.
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
@@ -52,7 +52,7 @@ class Subject:
         self.name = name or _name(function)
 
     def look_into(self, name: str, value: Any) -> None:
-        """Note the Modules and tensors that ``value`` holds, each once."""
+        """Record the Modules and tensors that ``value`` holds, each once."""
         for key, found in holdings(name, value):
             if isinstance(found, Tensor):
                 self._note(key, found)
@@ -64,7 +64,7 @@ class Subject:
                         self._note(full, tensor)
 
     def note_reached(self, leaves: Sequence[Tensor]) -> None:
-        """Note what a call was found to use, though no search finds where it is held."""
+        """Record tensors that a call was found to use although the search did not find who holds them."""
         for tensor in leaves:
             sizes = "×".join(map(str, tensor.shape)) or "number"
             number = len(self.trained) + 1
@@ -91,13 +91,13 @@ class Subject:
         ]
 
     def named_after(self, outputs: Sequence[Tensor]) -> None:
-        """A lambda goes by the autograd Function that it calls, if the output comes from one."""
+        """Name a lambda after the autograd Function that it calls, if the output comes from one."""
         node = outputs[0].grad_fn if outputs else None
         if self.name == "<lambda>" and isinstance(node, torch.autograd.function.BackwardCFunction):
             self.name = type(node).__name__.removesuffix("Backward")
 
     def argument_names(self, arguments: Sequence[Any], keywords: dict[str, Any]) -> list[str]:
-        """A name for each positional argument, as the function's own signature has it."""
+        """A name for each positional argument, taken from the function's signature."""
         named: list[str] = []
         try:
             bound = _signature(self.call).bind(*arguments, **keywords)

@@ -18,7 +18,7 @@ __all__ = ["RandomElastic"]
 class RandomElastic(Regularizer):
     """Warp each image by a smooth random field of displacements.
 
-    The field is even noise in −1…1, smoothed by a Gaussian of ``sigma`` pixels and multiplied by
+    The field is uniform noise in −1…1, smoothed by a Gaussian of ``sigma`` pixels and multiplied by
     ``alpha`` pixels.
 
     Args:
@@ -45,7 +45,7 @@ class RandomElastic(Regularizer):
             )
 
     def images(self, images: Tensor, draws: Draws) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W), bilinear."""
+        """Return the warped images, interpolated bilinearly: (B, C, H, W) → (B, C, H, W)."""
         n, _, height, width = images.shape
         if n == 0:
             return images

@@ -31,7 +31,7 @@ class RandomErasing(Regularizer):
     """
 
     name = "random_erasing"
-    order = 1  # what is blank stays so: images are moved before
+    order = 1  # after the methods that move images, so that the blank rectangle stays as it is
 
     probability: float = 0.5
     area: list[float] = field(default_factory=lambda: [0.02, 0.33])
@@ -50,7 +50,7 @@ class RandomErasing(Regularizer):
             )
 
     def images(self, images: Tensor, draws: Draws) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W)."""
+        """Return the images with their rectangles erased: (B, C, H, W) → (B, C, H, W)."""
         _, _, height, width = images.shape
         chosen, share, log_ratio, down, right = draws.uniform(before=(5,))
         least, greatest = self.area

@@ -19,7 +19,7 @@ class RandomRotation(Regularizer):
     """Turn each image about its centre by an angle between −``degrees`` and ``degrees``.
 
     Args:
-        degrees: In (0, 180]; what comes in from beyond the edge is 0.
+        degrees: In (0, 180]; pixels that come in from beyond the edge are 0.
 
     Raises:
         ValueError: ``degrees`` is not between 0 and 180.
@@ -36,7 +36,7 @@ class RandomRotation(Regularizer):
             )
 
     def images(self, images: Tensor, draws: Draws) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W), bilinear."""
+        """Return the turned images, interpolated bilinearly: (B, C, H, W) → (B, C, H, W)."""
         n, _, height, width = images.shape
         if n == 0:
             return images

@@ -15,10 +15,10 @@ __all__ = ["RandomShift"]
 
 @dataclass
 class RandomShift(Regularizer):
-    """Move each image by whole pixels, each way between −``pixels`` and ``pixels``.
+    """Move each image by whole pixels, in both directions between −``pixels`` and ``pixels``.
 
     Args:
-        pixels: At least 1; what comes in from beyond the edge is 0.
+        pixels: At least 1; pixels that come in from beyond the edge are 0.
 
     Raises:
         ValueError: ``pixels`` is below 1.
@@ -35,7 +35,7 @@ class RandomShift(Regularizer):
             )
 
     def images(self, images: Tensor, draws: Draws) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W)."""
+        """Return the shifted images: (B, C, H, W) → (B, C, H, W)."""
         n, _, height, width = images.shape
         p = self.pixels
         corner = draws.integers(2 * p + 1, 1, before=(2,)).to(images.device)

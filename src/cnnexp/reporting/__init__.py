@@ -1,14 +1,14 @@
-"""Reports: what many runs came to, as tables, curves and one page. Reads run folders, trains nothing."""
+"""Reports on many runs as tables, curves and one page. They read run folders and train nothing."""
 
-from cnnexp.reporting.comparison import (
+from cnnexp.reporting.gather import Run, gather, settings_that_differ, warnings_about
+from cnnexp.reporting.groups import Curve, Group, group_runs
+from cnnexp.reporting.scores import (
     Compared,
     compared,
     comparison_table,
     score_table,
     write_comparison,
 )
-from cnnexp.reporting.gather import Run, gather, settings_that_differ, warnings_about
-from cnnexp.reporting.groups import Curve, Group, group_runs
 from cnnexp.reporting.tables import results_table, summary_table, write_tables
 
 __all__ = [

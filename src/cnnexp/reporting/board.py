@@ -1,4 +1,4 @@
-"""An aggregate for TensorBoard: one run a setting, with mean and interval, where there are too many runs."""
+"""Averaged curves for TensorBoard: one entry per setting, with mean and interval, where runs are many."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["write_aggregate"]
 
 
 def write_aggregate(groups: Sequence[Group], folder: Path) -> None:
-    """Write ``folder`` anew: for each group the means of its metrics by epoch, and the interval's ends.
+    """Replace ``folder`` by event files with each group's mean of each metric by epoch, and its interval.
 
-    Tags are those of the runs; ``/low`` and ``/high`` are added for the ends.
+    Tags are those of the runs; ``/low`` and ``/high`` are added for the interval's ends.
     """
     from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
     from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,4 +1,4 @@
-"""Find runs below folders, and read what is to be compared."""
+"""Find runs below folders, and read what a report compares."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from cnnexp.runs.keys import meaning
 
 __all__ = ["Run", "gather", "settings_that_differ", "warnings_about"]
 
-_LARGEST = 1 << 20  # bytes of a config.yaml
+_LARGEST = 1 << 20  # a larger config.yaml, in bytes, is not read
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run, as its folder has it.
+    """One run, as its folder describes it.
 
     Attributes:
-        folder: Where.
-        state: Of status.json.
-        status: Its content.
+        folder: The run folder.
+        state: The state in status.json.
+        status: The content of status.json.
         result: The content of result.json; {} while there is none.
-        config: config.yaml by dotted keys, without what no result depends on.
-        choices: What a sweep's job was told, by key: as its overrides, seed and sweep aside.
-        seed: Of the run.
-        dataset: Name of the data.
-        checksum: Of the data.
-        commit: Of the code, with ``+`` if it had been changed since; "" if unknown.
-        version: Of cnnexp.
+        config: config.yaml by dotted keys, without those on which no result depends.
+        choices: The overrides of a sweep's job by key, without seed and sweep.
+        seed: The run's seed.
+        dataset: The name of the data.
+        checksum: The checksum of the data.
+        commit: The commit of the code, with ``+`` if it had been changed since; "" if unknown.
+        version: The version of cnnexp.
+        problems: Messages about files in the folder that cannot be read.
     """
 
     folder: RunFolder
@@ -53,7 +54,9 @@ class Run:
 
     @cached_property
     def curves(self) -> dict[str, dict[int, float]]:
-        """Metrics by epoch: name → {epoch from 1: the last value in it}; those of a step are left out."""
+        """The metrics by epoch, without those of single steps: name → {epoch from 1: the last value
+        in it}.
+        """
         made: dict[str, dict[int, float]] = {}
         try:
             rows = self.folder.read_metrics()
@@ -68,7 +71,7 @@ class Run:
 
 
 def gather(paths: Sequence[Path]) -> list[Run]:
-    """The runs in and below ``paths``, by folder; a damaged one is among them, and says so."""
+    """The runs in and below ``paths``, sorted by folder; damaged ones are included with their problems."""
     folders = {file.parent for path in paths for file in _statuses(path)}
     return [_read(RunFolder(folder)) for folder in sorted(folders)]
 
@@ -95,7 +98,7 @@ def _read(folder: RunFolder) -> Run:
     data, git = provenance.get("dataset") or {}, provenance.get("git") or {}
     commit = str(git.get("commit", ""))[:10] + ("+" if git.get("dirty") else "")
     flat = dict(leaves(config))
-    if flat.get("data.split_seed") == flat.get("seed"):  # it follows the seed
+    if flat.get("data.split_seed") == flat.get("seed"):  # the split then follows the seed
         flat.pop("data.split_seed", None)
     return Run(
         folder,
@@ -146,10 +149,10 @@ def _is_number(text: str) -> bool:
 
 
 def settings_that_differ(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """What sets ``runs`` apart, the seed aside: key → the value of each run.
+    """The settings other than the seed in which ``runs`` differ: key → the value of each run.
 
-    For the jobs of a sweep these are its overrides, as far as they tell all apart that the configs do; else
-    keys of the configs, without those that follow from a class that was chosen.
+    For the jobs of a sweep these are its overrides, provided that they distinguish as many runs as the
+    configs do; otherwise they are keys of the configs, without those that follow from a chosen class.
     """
     by_config = _differing([run.config for run in runs])
     targets = {key.removesuffix("_target_") for key in by_config if key.endswith("._target_")}
@@ -173,12 +176,12 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _kinds(columns: Mapping[str, Sequence[Any]]) -> int:
-    """How many different runs ``columns`` tell apart."""
+    """The number of different runs that ``columns`` distinguish."""
     return len({tuple(map(repr, row)) for row in zip(*columns.values(), strict=True)})
 
 
 def warnings_about(runs: Sequence[Run], *, mixed_data: bool = False) -> list[str]:
-    """What must be said before these runs are compared; ``mixed_data`` allows several data sets."""
+    """Warnings that belong to a comparison of ``runs``; ``mixed_data`` allows several data sets."""
     said = []
     data = Counter((run.dataset, run.checksum) for run in runs if run.dataset)
     if len(data) > 1 and not mixed_data:

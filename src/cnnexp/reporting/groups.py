@@ -1,4 +1,4 @@
-"""Runs that differ by their seeds alone, taken together: means and their 95 % intervals."""
+"""Groups of runs that differ only by their seeds, with means and their 95 % intervals."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one setting and data set.
+    """Runs with the same settings and data set.
 
     Attributes:
-        settings: What sets it apart from the other groups.
-        dataset: Name of the data.
-        runs: Its runs, whatever their state.
+        settings: The settings in which the group differs from others.
+        dataset: The name of the data.
+        runs: The runs, in any state.
     """
 
     settings: Mapping[str, object]
@@ -38,18 +38,20 @@ class Group:
 
     @property
     def name(self) -> str:
-        """For legends: the settings, shortened."""
+        """A name for legends: the settings, shortened."""
         known = {key: value for key, value in self.settings.items() if value is not None}
         parts = [f"{short(key)}={short(value)}" for key, value in known.items()]
         return " ".join(parts) or "all runs"
 
     def mean(self, key: str) -> tuple[float, float, int]:
-        """Of a figure of result.json: mean, half of the 95 % interval (NaN for one run), number of runs."""
+        """Mean, half of the 95 % interval (NaN for one run) and number of runs, for a figure of
+        result.json.
+        """
         values = [run.result[key] for run in self.runs if _is_number(run.result.get(key))]
         return interval(values)
 
     def curve(self, name: str) -> Curve:
-        """Of a metric by epoch; where fewer runs have come, the interval is wider."""
+        """The curve of a metric by epoch; at epochs that fewer runs have reached, the interval is wider."""
         own = [run.curves.get(name, {}) for run in self.runs]
         epochs = sorted({epoch for each in own for epoch in each})
         mean, low, high = [], [], []
@@ -65,7 +67,7 @@ class Group:
 
 
 def group_runs(runs: Sequence[Run], settings: Mapping[str, Sequence[object]]) -> list[Group]:
-    """``runs`` by their ``settings`` (key → the value of each run) and data sets, in the runs' order."""
+    """Group ``runs`` by ``settings`` (key → the value of each run) and data set, in the runs' order."""
     found: dict[tuple[str, ...], list[int]] = {}
     for i, run in enumerate(runs):
         mark = (run.dataset, *(repr(values[i]) for values in settings.values()))
@@ -81,7 +83,7 @@ def group_runs(runs: Sequence[Run], settings: Mapping[str, Sequence[object]]) ->
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, int]:
-    """Mean, half of its 95 % interval by Student's t, number of values; NaN where there is none."""
+    """Mean, half of its 95 % interval by Student's t, and number of values; NaN where it is undefined."""
     n = len(values)
     if n == 0:
         return math.nan, math.nan, 0
@@ -94,14 +96,14 @@ def interval(values: Sequence[float]) -> tuple[float, float, int]:
 
 
 def percent(mean: float, half: float, n: int) -> str:
-    """What :func:`interval` gives of shares, as text; "" where there is none."""
+    """The text for the result of :func:`interval` on shares, in percent; "" if there are no values."""
     if n == 0:
         return ""
     return f"{mean:.2%}" if math.isnan(half) else f"{100 * mean:.2f} ± {100 * half:.2f} %"
 
 
 def short(value: object) -> str:
-    """A key or class without what stands before its last dots; numbers in few digits."""
+    """A key or class name without the part before its last dot, or a number in few digits."""
     if value is None:
         return ""
     if isinstance(value, float):

@@ -41,7 +41,7 @@ FIGURES = (
 def results_table(
     runs: Sequence[Run], settings: Mapping[str, Sequence[Any]], base: Path | None = None
 ) -> list[dict[str, Any]]:
-    """A row a run: where, state, data, the settings that differ, figures, code."""
+    """One row per run: its folder, state, data, the settings that differ, figures, code."""
     rows = []
     for i, run in enumerate(runs):
         path = run.folder.path
@@ -65,13 +65,15 @@ def results_table(
 
 
 def _troubles(verdicts: Sequence[Mapping[str, Any]]) -> str:
-    """The troubles of a run's verdict that had not passed at its end, each with its layer."""
+    """The troubles in a run's verdicts that had not passed at its end, each with its layer."""
     last = [v for v in verdicts if v.get("until") is None]
     return ", ".join(v["trouble"] + (f" ({v['layer']})" if v["layer"] else "") for v in last)
 
 
 def summary_table(groups: Sequence[Group]) -> list[dict[str, str]]:
-    """A row a setting, the best by validation first: number of runs, mean ± 95 % interval of accuracies."""
+    """One row per setting, the best by validation first: number of runs, mean ± 95 % interval of
+    accuracies.
+    """
     rows = []
     for group in sorted(groups, key=by_validation):
         done = sum(run.state == "done" for run in group.runs)
@@ -90,13 +92,13 @@ def summary_table(groups: Sequence[Group]) -> list[dict[str, str]]:
 
 
 def by_validation(group: Group) -> float:
-    """To sort by: the best first, those without a figure last."""
+    """A key to sort groups by: the best val/acc first, groups without one last."""
     value = group.mean("val/acc")[0]
     return math.inf if math.isnan(value) else -value
 
 
 def markdown(rows: Sequence[dict[str, str]]) -> str:
-    """``rows`` as a Markdown table."""
+    """The ``rows`` as a Markdown table."""
     if not rows:
         return "no runs\n"
     names = list(rows[0])
@@ -106,7 +108,7 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], file: Path) -> Path:
-    """Write ``rows``, which have the same keys, and return the ``file``."""
+    """Write ``rows``, which have the same keys, as CSV; return the ``file``."""
     stream = io.StringIO()
     if rows:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
@@ -122,7 +124,7 @@ def write_tables(
     groups: Sequence[Group],
     folder: Path,
 ) -> list[Path]:
-    """Write results.csv, results.md, and results.parquet where pyarrow is installed."""
+    """Write results.csv, results.md and, where pyarrow is installed, results.parquet; return the files."""
     rows = results_table(runs, settings, folder)
     files = [write_csv(rows, folder / "results.csv"), folder / "results.md"]
     write_text(files[1], markdown(summary_table(groups)))
@@ -138,7 +140,7 @@ def write_tables(
 
 
 def _column(values: list[Any]) -> list[Any]:
-    """``values`` of one type: numbers as they are, else text."""
+    """``values`` as one type: numbers stay as they are, anything else becomes text."""
     if all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in values):
         whole = all(v is None or isinstance(v, int) for v in values)
         return values if whole else [None if v is None else float(v) for v in values]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cnnexp.runs.comparison import Comparison
+from cnnexp.runs.comparison_plan import Comparison
 from cnnexp.runs.files import RunFolderError, read_json
 from cnnexp.runs.folder import RunFolder
 

@@ -1,4 +1,4 @@
-"""Speed and memory: training steps and single ops, ours beside torch's, in one process."""
+"""Measure speed and memory of training steps and single ops, ours and torch's side by side in one process."""
 
 from cnnexp.speed.networks import MODELS
 from cnnexp.speed.result import Measured, conditions, write_results

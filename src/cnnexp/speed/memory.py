@@ -1,4 +1,4 @@
-"""How much a forward pass keeps for its backward."""
+"""Measure how much memory a forward pass keeps for its backward."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["saved_bytes"]
 
 
 def saved_bytes(forward: Callable[[], Tensor], without: Iterable[Tensor] = ()) -> int:
-    """Bytes of all tensors that ``forward`` saves for the backward, each memory counted once.
+    """The bytes of all tensors that ``forward`` saves for the backward, each memory counted once.
 
     Args:
-        forward: Returns what the backward would start from.
-        without: Tensors that are there anyway, the parameters.
+        forward: The function; it returns the tensor from which the backward would start.
+        without: Tensors that exist anyway and are not counted, such as the parameters.
     """
     known = {tensor.untyped_storage().data_ptr() for tensor in without}
     kept: dict[int, int] = {}

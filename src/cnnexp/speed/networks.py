@@ -15,13 +15,13 @@ __all__ = ["MODELS", "TimedNetwork"]
 
 @dataclass(frozen=True)
 class TimedNetwork:
-    """One network of ten classes.
+    """A network for ten classes.
 
     Attributes:
-        make: Makes it, with random weights, for images of a height and width.
-        channels: C of the images.
-        size: Their height and width, unless another is asked for.
-        least: The least size that it takes.
+        make: Makes it, with random weights, for images of a given height and width.
+        channels: The number of channels of the images.
+        size: Their height and width, unless another size is asked for.
+        least: The smallest size that the network takes.
     """
 
     make: Callable[[int], nn.Module]

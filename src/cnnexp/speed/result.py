@@ -1,4 +1,4 @@
-"""What was measured, and as a table."""
+"""The results of measurements, and their form in files."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ __all__ = ["Measured", "conditions", "spread", "write_results"]
 
 @dataclass
 class Measured:
-    """One way to compute one thing.
+    """The measurement of one way to compute one thing.
 
     Attributes:
         what: What is computed, for example ``"step seed_cnn, batch 128"``.
-        way: How, for example ``"torch channels_last"`` or ``"cnnexp fused"``.
-        milliseconds: Medians by part: ``forward``, ``backward``, ``full``.
+        way: The way, for example ``"torch channels_last"`` or ``"cnnexp fused"``.
+        milliseconds: Median milliseconds of each part: ``forward``, ``backward``, ``full``.
         low, high: First and third quartile of the full time, in milliseconds.
         rounds: How many times each part was measured.
-        saved_megabytes: What is kept for the backward beside the parameters; None if unknown.
-        ratios: Full time divided by that of the other ways named, measured in the same rounds.
+        saved_megabytes: The memory that is kept for the backward besides the parameters; None if unknown.
+        ratios: The full time divided by that of each way named, measured in the same rounds.
         note: Why there is no figure.
     """
 
@@ -46,7 +46,7 @@ class Measured:
     note: str = ""
 
     def flat(self) -> dict[str, Any]:
-        """For a CSV file: one level, numbers rounded."""
+        """One row for a CSV file: a flat dictionary with rounded numbers."""
         row = {"what": self.what, "way": self.way}
         row |= {f"{part}_ms": round(ms, 4) for part, ms in self.milliseconds.items()}
         numbers = {"low_ms": self.low, "high_ms": self.high, "saved_mb": self.saved_megabytes}
@@ -56,13 +56,13 @@ class Measured:
 
 
 def spread(times: Sequence[float]) -> tuple[float, float, float]:
-    """Median, first and third quartile in milliseconds, from seconds."""
+    """Median, first and third quartile of ``times``: in milliseconds, from seconds."""
     low, middle, high = statistics.quantiles(times, n=4) if len(times) > 1 else [times[0]] * 3
     return 1e3 * middle, 1e3 * low, 1e3 * high
 
 
 def conditions(device: torch.device) -> dict[str, Any]:
-    """Under what all was measured."""
+    """The conditions of a measurement: date, processor, threads, versions."""
     gpu = device.type == "cuda"
     return {
         "date": time.strftime("%Y-%m-%d"),
@@ -80,7 +80,7 @@ def write_results(
     json_file: Path | None,
     csv_file: Path | None,
 ) -> None:
-    """Write the rows with their conditions."""
+    """Write the rows with the conditions ``about`` to a JSON and a CSV file; None writes no such file."""
     if json_file is not None:
         content = {"conditions": dict(about), "rows": [asdict(row) for row in rows]}
         json_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

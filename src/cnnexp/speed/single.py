@@ -1,4 +1,4 @@
-"""Time single ops, forward and backward, by each algorithm and by torch's ways."""
+"""Time single ops, forward and backward, with each algorithm and with torch's ways."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from cnnexp import ops
 from cnnexp.ops.torch_internals import repeatable_backward
 from cnnexp.proofs import TWINS
-from cnnexp.proofs.twins import called
+from cnnexp.proofs.torch_twins import called
 from cnnexp.speed.memory import saved_bytes
 from cnnexp.speed.result import Measured, spread
 from cnnexp.tuning.timing import interleaved_times
@@ -20,13 +20,16 @@ __all__ = ["SITUATIONS", "bench_op"]
 
 
 class Situation(NamedTuple):
-    """A call that networks make: shapes of the tensors differentiated by, and other arguments."""
+    """A call that networks make: shapes of the tensors differentiated by, and other arguments.
+
+    ``first`` says that the call is the first layer, where no gradient for the images is needed.
+    """
 
     op: str
     about: str
     shapes: tuple[tuple[int, ...], ...]
     arguments: dict[str, Any]
-    first: bool = False  # the first layer: no gradient for the images
+    first: bool = False
 
 
 def _conv(about: str, n: int, c: int, size: int, o: int, k: int, first: bool = False, **rest: Any):
@@ -98,9 +101,9 @@ def bench_op(
     rounds: int = 15,
     with_compile: bool = True,
 ) -> list[Measured]:
-    """Time forward, backward and both of one call, by torch and by each of ``algorithms``.
+    """Time forward, backward and both for one call, with torch and with each of ``algorithms``.
 
-    Ours get channels_last tensors. The ratios are those of the times of forward and backward
+    Our algorithms get channels_last tensors. The ratios are those of the times of forward and backward
     together.
     """
     with repeatable_backward():
@@ -131,7 +134,7 @@ def _bench(
         try:
             compiled.full()
             ways["torch.compile"] = compiled
-        except Exception as error:  # no compiler on this machine
+        except Exception as error:  # for example without a compiler on this machine
             reason = f"not measured: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
             missing.append(Measured(what, "torch.compile", note=reason))
     for name in algorithms:
@@ -159,7 +162,7 @@ def _bench(
 
 
 class _Call:
-    """Forward, backward and both of one function on tensors of its own."""
+    """Forward, backward and both of one function on its own copies of the tensors."""
 
     def __init__(
         self,
@@ -191,7 +194,7 @@ class _Call:
         torch.autograd.grad(self._output, self.inputs, grad, retain_graph=True)
 
     def full(self) -> None:
-        self._output = None  # the graph of the backward's measurement is not kept meanwhile
+        self._output = None  # frees the graph that the backward's measurement keeps
         output = self.forward()
         torch.autograd.grad(output, self.inputs, self._ones(output))
 

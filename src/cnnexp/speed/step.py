@@ -1,4 +1,4 @@
-"""Time training steps: forward, loss, backward and optimiser, with each backward and with torch's."""
+"""Time training steps (forward, loss, backward, optimiser) with each of our backwards and with torch's."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _precision(images: Tensor, bfloat16: bool) -> AbstractContextManager[object]
 
 @dataclass(frozen=True)
 class _Beginning:
-    """The weights and the batch that all ways begin with; with float32 there are ways in bfloat16 as well."""
+    """The weights and the batch from which all ways start; with float32 there are ways in bfloat16, too."""
 
     network: nn.Module
     images: Tensor
@@ -81,13 +81,13 @@ class _Beginning:
         }
 
     def compiled_way(self) -> _Way:
-        """The network compiled and, by a first step, found to work."""
+        """The way of the compiled network, which a first step has found to work."""
         way = self.way(nn.CrossEntropyLoss(), change=lambda network, _: torch.compile(network))  # pyright: ignore[reportArgumentType]
         way.step()
         return way
 
     def ways_with(self, algorithms: Sequence[str]) -> dict[str, _Way]:
-        """Each of ``algorithms``, and the ways in bfloat16 before and after them."""
+        """The way of each of ``algorithms``, and the ways in bfloat16 before and after them."""
         ways = {BFLOAT16: self.way(nn.CrossEntropyLoss(), bfloat16=True)} if self.mixed else {}
         ways |= {f"cnnexp {name}": self._ours(name) for name in algorithms}
         if self.mixed and AUTO in algorithms:
@@ -113,19 +113,19 @@ def bench_step(
 ) -> list[Measured]:
     """Time steps of ``model`` on random images: torch's ways first, then each of ``algorithms``.
 
-    All start from the same weights and take turns, so that what disturbs the machine disturbs all.
-    ``torch.compile`` gets the channels_last network. With float32 there are two ways more: torch in
-    bfloat16 by autocast, channels_last, and where ``auto`` is among ``algorithms``, it in the same.
+    All start from the same weights and take turns, so that a disturbance of the machine affects all.
+    ``torch.compile`` gets the channels_last network. With float32 there are two more ways: torch in
+    bfloat16 by autocast, channels_last; and ``auto`` in the same, if it is among ``algorithms``.
 
     Args:
         model: One of ``MODELS``.
-        batch_size: Images a step, ≥ 1.
-        algorithms: Ours; ``auto`` is one.
-        device: Where.
-        dtype: Of weights and images.
+        batch_size: Images per step, ≥ 1.
+        algorithms: Our algorithms; ``auto`` is one.
+        device: The device to compute on.
+        dtype: The dtype of weights and images.
         size: Height and width of the images; None for the model's own.
-        rounds: How often each is timed.
-        with_compile: Measure ``torch.compile``, too.
+        rounds: How often each way is timed.
+        with_compile: Whether ``torch.compile`` is measured as well.
     """
     torch.manual_seed(0)
     known = MODELS[model]

@@ -1,4 +1,4 @@
-"""``python -m cnnexp.train -m``: check every job of a sweep, then run them."""
+"""The command ``python -m cnnexp.train -m``: check every job of a sweep, then run them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cnnexp.sweeps.sweepers import known_jobs
 
 __all__ = ["run_sweep"]
 
-_MANY = 20  # jobs that take some seconds to check
+_MANY = 20  # checking this many jobs takes some seconds
 
 
 def run_sweep(
@@ -33,13 +33,13 @@ def run_sweep(
     composer: Composer,
     task: Callable[[Any], Any],
 ) -> int:
-    """Check every job that is known before the sweep starts, then hand the sweep to Hydra.
+    """Check every job that is known before the sweep starts, then pass the sweep to Hydra.
 
     Args:
-        parser: Of the command.
-        flags: What it read.
-        composer: Of the command's config.
-        task: What a launcher that is not cnnexp's calls for each job.
+        parser: The command's parser.
+        flags: The flags that it read.
+        composer: The composer of the command's config.
+        task: The function that a launcher other than cnnexp's calls for each job.
 
     Returns:
         The exit code.
@@ -57,7 +57,7 @@ def run_sweep(
     known = jobs.overrides if jobs.complete else known_jobs(whole.hydra, jobs)
     launcher = whole.hydra.runtime.choices["hydra/launcher"]
     if launcher == "local":
-        warm_up()  # imports while the jobs are checked
+        warm_up()  # the server imports while the jobs are checked
     if len(known) > _MANY:
         print(f"checking {len(known)} jobs", flush=True)
     sweep = Path(folder_of(whole, "sweep"))
@@ -83,7 +83,7 @@ def run_sweep(
     for overrides, plain, data in checksums:
         prepare([o for o in overrides if not o.startswith("hydra")], plain, data)
     Ledger(sweep).begin(sys.argv[1:])
-    flags.overrides.append(quoted("hydra.sweep.dir", sweep))  # one, whatever the jobs are called
+    flags.overrides.append(quoted("hydra.sweep.dir", sweep))  # one folder for all jobs
     hand_to_hydra(parser, flags, conf_dir(), task)
     return exit_code(list(folders.values())) if jobs.complete else 0
 

@@ -3,8 +3,8 @@
 A *candidate* (an optimiser, a regulariser, an algorithm of the backward pass) states its search space. For
 each *workload* (network, data, a target on validation data) there are several *studies*: each draws its own
 settings from the space, trains once with each, and chooses those that reach the target in the fewest
-steps. What is chosen is then trained anew with other seeds; these runs alone are counted, and they alone
-see the test images, once, at their end.
+steps. The chosen settings are then trained anew with other seeds; only these final runs are counted, and
+only they see the test images, once, at their end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from cnnexp.config.errors import ConfigError, did_you_mean
-from cnnexp.runs.comparison import Comparison, Trial
+from cnnexp.runs.comparison_plan import Comparison, Trial
 from cnnexp.sweeps.ledger import Entry, Ledger
 from cnnexp.sweeps.space import draw, parse
 
@@ -24,7 +24,7 @@ __all__ = ["CompareSettings", "compare_candidates", "tuning_jobs"]
 
 log = logging.getLogger(__name__)
 
-_FINAL_SEEDS = 1000  # after those of the trials
+_FINAL_SEEDS = 1000  # the seeds of final runs begin this far after the trials' seeds
 
 Planned = tuple[list[str], Trial]
 
@@ -34,14 +34,14 @@ class CompareSettings:
     """The part ``hydra.sweeper`` of a config with ``hydra/sweeper=compare``.
 
     Attributes:
-        candidates: By name: ``overrides`` (a list) and ``space`` (override by key).
-        workloads: By name: ``overrides`` and ``target`` (a value of ``metric``).
-        space: What is searched for every candidate.
-        metric: By which a target is reached: ``val/acc`` or ``val/loss``.
-        studies: How often the settings are chosen anew.
-        trials: Settings that each study tries.
-        seeds: Final runs of what each study chose.
-        seed: Of what is drawn; those of the runs follow from it.
+        candidates: The candidates by name: ``overrides`` (a list) and ``space`` (override by key).
+        workloads: The workloads by name: ``overrides`` and ``target`` (a value of ``metric``).
+        space: The search space that all candidates share.
+        metric: The metric of the target: ``val/acc`` or ``val/loss``.
+        studies: How many studies there are, each with its own choice of settings.
+        trials: How many settings each study tries.
+        seeds: How many final runs follow from each study's choice.
+        seed: The seed of the drawn settings; the seeds of the runs are derived from it.
     """
 
     candidates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -104,20 +104,20 @@ class CompareSettings:
                 )
 
     def space_of(self, candidate: str) -> dict[str, str]:
-        """What is searched for ``candidate``: its own space comes after the common one."""
+        """The search space of ``candidate``: the common one, overridden by its own."""
         own = self.candidates[candidate].get("space") or {}
         return {str(k): str(v) for k, v in {**self.space, **own}.items()}
 
     def overrides_of(self, candidate: str, workload: str) -> list[str]:
-        """What makes a run one of ``candidate`` on ``workload``."""
+        """The overrides that make a run one of ``candidate`` on ``workload``."""
         nodes = (self.workloads[workload], self.candidates[candidate])
         return [str(each) for node in nodes for each in node.get("overrides") or ()]
 
 
 def tuning_jobs(settings: CompareSettings, arguments: Sequence[str]) -> list[Planned]:
-    """The trials of all studies: the overrides of each, and what it is (its job still unnamed).
+    """The trials of all studies: the overrides of each, and its description (with no job id yet).
 
-    Candidates take turns, so that what else the machine does meets all alike.
+    Candidates take turns, so that other load on the machine affects all alike.
 
     Raises:
         ConfigError: The command line sets what the comparison sets, or a space cannot be read.
@@ -135,7 +135,7 @@ def tuning_jobs(settings: CompareSettings, arguments: Sequence[str]) -> list[Pla
 
 
 def _check_argument(settings: CompareSettings, key: str, argument: str) -> None:
-    """An argument that the comparison's own settings would come after says nothing."""
+    """Refuse an argument that the comparison's own settings would override."""
     if key in ("seed", "test"):
         raise ConfigError(
             f"{argument}: a comparison sets it for each of its runs; hydra.sweeper.seed=… draws others"
@@ -155,7 +155,7 @@ def _key(override: str) -> str:
 
 
 def _draw(settings: CompareSettings) -> dict[tuple[int, str, str], list[dict[str, Any]]]:
-    """The settings that each study of a workload tries with a candidate."""
+    """The settings that each study tries, by (study, workload, candidate)."""
     spaces = {
         name: parse(settings.space_of(name), f"hydra.sweeper.candidates.{name}.space")
         for name in settings.candidates
@@ -189,16 +189,16 @@ def compare_candidates(
     ledger: Ledger,
     launch: Callable[[Sequence[Sequence[str]]], Sequence[Entry]],
 ) -> None:
-    """Run the trials, choose, run what was chosen; comparison.json in the sweep's folder keeps it.
+    """Run the trials, choose settings, run the final runs, and record all in the sweep's comparison.json.
 
-    The same settings give the same jobs, so that doing it again goes on where it was stopped.
+    The same settings give the same jobs, so that a second call resumes a comparison that was stopped.
 
     Args:
-        settings: What is compared.
+        settings: The candidates, workloads and numbers of the comparison.
         arguments: Overrides that all runs share.
-        add: Overrides → the id of the job that they make.
-        ledger: Of the sweep.
-        launch: Overrides of jobs → how they ended.
+        add: Enters a job into the ledger: overrides → job id.
+        ledger: The ledger of the sweep.
+        launch: Runs jobs: their overrides → their entries at the end.
     """
     plan = Comparison(
         settings.metric,

@@ -1,4 +1,6 @@
-"""What Hydra's launchers and sweepers of cnnexp share: from overrides to jobs of the ledger, and back."""
+"""The common part of cnnexp's Hydra launchers and sweepers: from overrides to jobs of the ledger,
+and back.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ __all__ = [
     "typed",
 ]
 
-REPORT = "cnnexp.sweeps.trial:report_of"  # what a job of a sweep tells its study
+REPORT = "cnnexp.sweeps.trial:report_of"  # the function that lets a job report to its study
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -44,18 +46,18 @@ _prepared: dict[tuple[str, ...], tuple[dict[str, Any], str | None]] = {}
 
 
 def prepare(overrides: Sequence[str], config: Mapping[str, Any], data: str | None = None) -> None:
-    """Keep what was found out about a job when it was checked, so that it is composed once.
+    """Keep the config that was composed to check a job, so that it is composed once only.
 
     Args:
-        overrides: Of the job, without Hydra's own.
-        config: What they make.
-        data: Checksum of its data, if it is known.
+        overrides: The job's overrides, without Hydra's own.
+        config: The config that they make.
+        data: The checksum of its data, if it is known.
     """
     _prepared[tuple(overrides)] = dict(config), data
 
 
 def prepared(overrides: Sequence[str]) -> Mapping[str, Any] | None:
-    """What :func:`prepare` was told of a job that has not been launched yet; None if nothing."""
+    """The config kept by :func:`prepare` for a job that has not been launched yet; None if there is none."""
     found = _prepared.get(tuple(overrides))
     return found[0] if found else None
 
@@ -63,7 +65,7 @@ def prepared(overrides: Sequence[str]) -> Mapping[str, Any] | None:
 def tasks(
     context: HydraContext, sweep: DictConfig, job_overrides: Sequence[Sequence[str]]
 ) -> tuple[Ledger, list[Task]]:
-    """Enter the jobs into the ledger."""
+    """Enter the jobs into the ledger; return it and their tasks."""
     ledger = Ledger(str(sweep.hydra.sweep.dir))
     made = []
     for overrides in job_overrides:
@@ -91,9 +93,9 @@ def launch(
     job_overrides: Sequence[Sequence[str]],
     settings: Mapping[str, Any],
 ) -> list[JobReturn]:
-    """Run the jobs by the launcher ``kind``: ``LocalLauncher`` or ``SlurmLauncher``.
+    """Run the jobs with the launcher ``kind``: ``LocalLauncher`` or ``SlurmLauncher``.
 
-    Overrides that make the same job, as of ``seed=1,1``, run once.
+    Overrides that make the same job, as those of ``seed=1,1`` do, run once.
     """
 
     @in_one_line
@@ -121,10 +123,10 @@ _OURS: Mapping[str, tuple[str, type]] = {
 
 
 def check_settings(hydra: DictConfig) -> None:
-    """See whether launcher and sweeper, where they are cnnexp's, can have these settings.
+    """Check the settings of launcher and sweeper, where these are cnnexp's.
 
     Raises:
-        ConfigError: One cannot.
+        ConfigError: A setting is unknown, or has a value that is not allowed.
     """
     most = hydra.sweeper.get("max_batch_size")
     if most is not None and not (isinstance(most, int) and most >= 1):
@@ -143,7 +145,7 @@ def check_settings(hydra: DictConfig) -> None:
 
 
 def _check_jobs(job: DictConfig) -> None:
-    """Refuse what cnnexp's launchers would not do for a job."""
+    """Refuse options of ``hydra.job`` that cnnexp's launchers do not support."""
     if job.chdir:
         raise ConfigError(
             "hydra.job.chdir=true: jobs stay in the folder of the command, where paths mean the same for all"
@@ -157,10 +159,10 @@ def _check_jobs(job: DictConfig) -> None:
 
 
 def typed(kind: type[_Settings], part: str, given: Mapping[Any, Any]) -> _Settings:
-    """``part`` of a config, ``given``, as its dataclass.
+    """Turn ``given``, the ``part`` of a config, into its dataclass ``kind``.
 
     Raises:
-        ConfigError: It has no such setting, or not with this value.
+        ConfigError: There is no such setting, or it cannot have this value.
     """
     known = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
     for key in given:
@@ -173,7 +175,7 @@ def typed(kind: type[_Settings], part: str, given: Mapping[Any, Any]) -> _Settin
 
 
 def in_one_line(action: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """``action``, of which Hydra would show a traceback if it raises; the user gets a line."""
+    """Wrap ``action`` so that the user gets one line for an error, where Hydra would show a traceback."""
 
     @wraps(action)
     def called(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
@@ -191,7 +193,9 @@ def in_one_line(action: Callable[_Arguments, _Result]) -> Callable[_Arguments, _
 
 
 def _returned(entries: Sequence[Entry], job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
-    """For sweepers, which raise what a job raised: one that failed has no value, and no error."""
+    """The results of jobs for sweepers, which raise a job's error: a failed job has no value, and
+    no error.
+    """
     made = []
     for entry, overrides in zip(entries, job_overrides, strict=True):
         value = entry.folder.read_result().get("val/acc") if entry.state == "done" else None

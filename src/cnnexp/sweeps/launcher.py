@@ -30,10 +30,10 @@ __all__ = ["STOPS", "LauncherSettings", "LocalLauncher", "Task", "last_lines"]
 
 log = logging.getLogger(__name__)
 
-_POLL = 0.1  # seconds between two looks at the processes
-_LOOK_AROUND = 1.0  # seconds between two looks at what others have, and at the file that says stop
+_POLL = 0.1  # seconds between two checks of the processes
+_LOOK_AROUND = 1.0  # seconds between two checks of other launchers' jobs and of the stop file
 _PATIENCE = 60.0  # seconds for a checkpoint after a time limit, before the job is killed
-STOPS = (signal.SIGINT, signal.SIGTERM)  # what asks a launcher to stop
+STOPS = (signal.SIGINT, signal.SIGTERM)  # the signals that ask a launcher to stop
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,15 @@ class LauncherSettings:
     """The part ``hydra.launcher`` of a config.
 
     Attributes:
-        jobs: At a time; ``auto``: one a GPU slot, or without GPUs one for two processors.
-        gpus: Ids to hand out; ``auto``: all of this machine.
-        jobs_per_gpu: At a time.
+        jobs: How many jobs run at a time; ``auto``: one per GPU slot or, without GPUs, one per two
+            processors.
+        gpus: The ids of the GPUs to use; ``auto``: all of this machine.
+        jobs_per_gpu: How many jobs share a GPU at a time.
         threads: Processor threads of a job; None: the processors divided by ``jobs``.
-        time_limit: Seconds after which a job is stopped, to go on at the next launch; None for none.
-        memory_limit: GiB of memory, of a job's process alone, at which it is ended; None for none.
+        time_limit: Seconds after which a job is stopped, to be resumed by the next launch; None for no
+            limit.
+        memory_limit: GiB of memory, of a job's main process only, above which it is ended; None for no
+            limit.
     """
 
     jobs: int | str = "auto"
@@ -79,10 +82,11 @@ class Task:
     """A job to run.
 
     Attributes:
-        id: By which the ledger knows it.
-        job: What a process gets.
-        retry: When it failed, if it is to run again all the same; another failure counts.
-        data: Checksum of the data found now: a result on other data is none; None if it is not known.
+        id: The job's id in the ledger.
+        job: The record that its process gets.
+        retry: The time of a failure after which the job is to run again; another failure ends it. None for
+            no retry.
+        data: The checksum of the data as it is now: a result on other data does not count. None if unknown.
     """
 
     id: str
@@ -91,7 +95,7 @@ class Task:
     data: str | None = None
 
     def is_over(self, entry: Entry) -> bool:
-        """Whether nothing is left to run, where ``entry`` is how the job stands."""
+        """Whether nothing is left to run, ``entry`` being the job's present entry."""
         if entry.state == "failed":
             return str(entry.status.get("time")) != self.retry
         if entry.state == "pruned":
@@ -114,9 +118,9 @@ class LocalLauncher:
     """Run tasks until each is done, failed or stopped, by this launcher or by another one.
 
     Args:
-        ledger: Where the jobs are.
-        settings: How many at a time, and on what.
-        view: Shown how it goes.
+        ledger: The ledger of the jobs.
+        settings: How many jobs run at a time, and on which resources.
+        view: Displays the progress.
     """
 
     def __init__(self, ledger: Ledger, settings: LauncherSettings, view: View) -> None:
@@ -131,10 +135,10 @@ class LocalLauncher:
         self._stop: int | None = None
 
     def run(self, tasks: Sequence[Task]) -> list[Entry]:
-        """The jobs as they are at the end, in the order of ``tasks``.
+        """Run the tasks; return their entries at the end, in the order of ``tasks``.
 
         Raises:
-            ConfigError: A job needs more GPUs than there are to hand out.
+            ConfigError: A job needs more GPUs than the launcher has.
         """
         for task in tasks:
             self._gpus_for(task)
@@ -175,7 +179,7 @@ class LocalLauncher:
     def _start(
         self, task: Task, claim: Claim, gpus: tuple[str, ...], waiting: dict[str, Task]
     ) -> bool:
-        """Start what is not over yet; whether it was."""
+        """Start the task unless it is over; return whether it was started."""
         entry = self._ledger.entry(task.id)
         if task.is_over(entry):
             claim.give_back()
@@ -208,11 +212,11 @@ class LocalLauncher:
             self._view.over(self._ledger.entry(each.task.id), ran=True)
 
     def _watch(self, each: _Running) -> None:
-        """Hold a job to its limits."""
+        """Enforce a job's limits on time and memory."""
         seconds, limit = time.monotonic() - each.began, self._settings.time_limit
         if limit is not None and seconds > limit:
             if not each.reason:
-                each.reason = f"time limit of {limit:g} s; the same command goes on"
+                each.reason = f"time limit of {limit:g} s; the same command resumes it"
                 each.process.send(signal.SIGTERM)
             elif seconds > limit + _PATIENCE:
                 each.process.send(signal.SIGKILL)
@@ -222,7 +226,7 @@ class LocalLauncher:
             each.process.send(signal.SIGKILL)
 
     def _write_down(self, each: _Running, code: int) -> None:
-        """How a job ended that could not say so itself, or was ended by the launcher."""
+        """Record how a job ended that could not record it itself, or that the launcher ended."""
         folder = self._ledger.folder(each.task.id)
         state = folder.read_status().get("state", "running")
         if state == "stopped" and each.reason:
@@ -233,7 +237,7 @@ class LocalLauncher:
         folder.end_status("failed", reason, last_lines=last_lines(folder.log))
 
     def _look_around(self) -> None:
-        """Take note of what other launchers have done, and of the file that asks to stop."""
+        """Check what other launchers have done, and whether the stop file exists."""
         if self._stop is None and self._ledger.stop.exists():
             self._ask_to_stop(signal.SIGTERM)
         self._view.refresh([each.task.id for each in self._running])
@@ -253,7 +257,7 @@ class LocalLauncher:
         return need
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Stop the jobs, which write their checkpoints; when it comes again, at once."""
+        """Let the jobs write their checkpoints and stop; at a second signal, kill them."""
         again = self._stop is not None
         if not again:
             self._view.say("stopping: jobs write their checkpoints; once more stops at once")
@@ -264,7 +268,7 @@ class LocalLauncher:
 
 
 def last_lines(file: Path, count: int = 10) -> list[str]:
-    """The last lines of a log; [] if there is none."""
+    """The last lines of a log file; [] if there is none."""
     try:
         with file.open("rb") as stream:
             stream.seek(max(0, file.stat().st_size - 8192))
@@ -274,7 +278,7 @@ def last_lines(file: Path, count: int = 10) -> list[str]:
 
 
 def _memory(pid: int) -> float:
-    """GiB that process ``pid`` holds; 0 where the system does not say."""
+    """The GiB of memory that process ``pid`` holds; 0 where the system does not say."""
     try:
         text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:

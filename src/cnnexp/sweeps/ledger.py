@@ -1,16 +1,16 @@
-"""The ledger of a sweep: its folder, in which each job has one, named by the hash of its config.
+"""The ledger of a sweep: a folder with one subfolder per job, named by the hash of the job's config.
 
 ::
 
-    sweep.json               the arguments of the command that was given last, and where
-    stop                     there as long as all launchers are asked to stop
-    <job-id>/                a run folder, and beside the run's own files
-        job.json             what distinguishes the job: its overrides
-        claim                locked by the launcher that has the job: its host and process, the job's
+    sweep.json               the arguments of the last command, and the folder in which it was given
+    stop                     exists as long as all launchers are asked to stop
+    <job-id>/                a run folder; besides the run's own files it holds
+        job.json             the overrides that distinguish the job
+        claim                locked by the launcher that has the job; names its host, its process, the job's
 
-A job is claimed by a lock that the system lets go when the claimer ends, however it does: what a dead
-launcher had is free at once. Several launchers, on several machines if their file system has locks,
-share one ledger.
+A job is claimed by a lock that the operating system releases when the claimer ends, in whatever way: the
+jobs of a dead launcher are free at once. Several launchers, on several machines if their file system has
+locks, share one ledger.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ __all__ = ["Claim", "Entry", "Ledger"]
 
 
 class Claim:
-    """A job that is this process's until it is given back."""
+    """The claim of this process on a job, until it is given back."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
 
     def note(self, pid: int) -> None:
-        """Write down who has it, and the process that runs it."""
+        """Record in the claim file this host and process, and the process ``pid`` that runs the job."""
         os.truncate(self._handle, 0)
         os.pwrite(self._handle, f"{socket.gethostname()} {os.getpid()} {pid}\n".encode(), 0)
 
     def give_back(self) -> None:
-        """Let others have it."""
+        """Release the job for others."""
         os.close(self._handle)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One job as the ledger has it.
+    """The present state of one job in the ledger.
 
     Attributes:
         id: The hash of its config.
-        overrides: What distinguishes it.
-        state: ``waiting``, ``running``, ``interrupted`` (nobody runs it any more), ``done``, ``failed``,
-            ``stopped``, ``pruned`` (of a search).
+        overrides: The overrides that distinguish it.
+        state: ``waiting``, ``running``, ``interrupted`` (no process runs it any more), ``done``,
+            ``failed``, ``stopped``, or ``pruned`` (of a search).
         status: The content of status.json.
         folder: Its run folder.
     """
@@ -84,7 +84,7 @@ class Ledger:
         return str(self.path)
 
     def begin(self, arguments: Sequence[str]) -> None:
-        """Note the arguments of ``cnnexp.train``, and that nobody is to stop any more."""
+        """Record the arguments of ``cnnexp.train``, and withdraw a request to stop."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.stop.unlink(missing_ok=True)
         content = {"arguments": list(arguments), "folder": os.getcwd()}
@@ -92,16 +92,16 @@ class Ledger:
             write_json(self.sweep, content)
 
     def command(self) -> tuple[list[str], str]:
-        """The arguments of the command that was given last, and where; [] if there was none."""
+        """The arguments of the last command, and the folder in which it was given; [] if there was none."""
         content = read_json(self.sweep)
         return list(content.get("arguments", [])), str(content.get("folder", "."))
 
     def ask_to_stop(self) -> None:
-        """Let all launchers stop; they look for it every second."""
+        """Ask all launchers to stop; they check for this every second."""
         self.stop.touch()
 
     def add(self, config: Mapping[str, Any], overrides: Sequence[str]) -> str:
-        """Enter the job of ``config`` (resolved, plain types), if it is new; its id."""
+        """Enter the job of ``config`` (resolved, plain types) if it is new; return its id."""
         job = config_hash(config)
         folder = self.folder(job)
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ class Ledger:
         return RunFolder(self.path / job)
 
     def claim(self, job: str) -> Claim | None:
-        """The job, if nobody has it."""
+        """Claim the job; None if another process has it."""
         handle = os.open(self.path / job / "claim", os.O_RDWR | os.O_CREAT, 0o644)
         if not _lock(handle):
             os.close(handle)
@@ -124,7 +124,7 @@ class Ledger:
         return Claim(handle)
 
     def is_claimed(self, job: str) -> bool:
-        """Whether somebody has it."""
+        """Whether a process has claimed the job."""
         file = self.path / job / "claim"
         try:
             handle = os.open(file, os.O_RDWR)
@@ -136,7 +136,7 @@ class Ledger:
             os.close(handle)
 
     def entry(self, job: str) -> Entry:
-        """The job as it stands."""
+        """The present entry of the job."""
         folder = self.folder(job)
         try:
             status = folder.read_status()
@@ -149,7 +149,7 @@ class Ledger:
         return Entry(job, overrides, state, status, folder)
 
     def entries(self) -> Iterator[Entry]:
-        """All jobs, by their overrides."""
+        """The entries of all jobs, sorted by their overrides."""
         jobs = [file.parent.name for file in self.path.glob("*/job.json")]
         yield from sorted(map(self.entry, jobs), key=by_overrides)
 

@@ -1,7 +1,7 @@
 """Search for good settings: Optuna's samplers and pruners over Hydra's launchers, by ask and tell.
 
-The study is kept in the sweep's folder beside the jobs; the same command goes on with it. A trial is a job
-as any other; trial.json in its run folder says which trial it is, so that the training can report to the
+The study is kept in the sweep's folder beside the jobs; the same command resumes it. A trial is a job
+like any other; trial.json in its run folder says which trial it is, so that the training can report to the
 study and be pruned, in whatever process and on whatever machine it runs.
 """
 
@@ -35,7 +35,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 STUDY = "cnnexp"
-JOURNAL = "optuna.journal"  # of the study, in the sweep's folder
+JOURNAL = "optuna.journal"  # the study's file, in the sweep's folder
 _SAMPLERS = ("tpe", "cmaes", "random", "grid", "qmc")
 _PRUNERS = ("median", "hyperband")
 
@@ -47,14 +47,14 @@ class SearchSettings:
     """The part ``hydra.sweeper`` of a config with ``hydra/sweeper=optuna``.
 
     Attributes:
-        n_trials: Of the study, those of earlier commands counted.
-        at_once: Trials that are asked for and launched together.
+        n_trials: How many trials the study has in the end, including those of earlier commands.
+        at_once: How many trials are asked for and launched together.
         sampler: One of tpe, cmaes, random, grid, qmc.
         pruner: median or hyperband, which end trials that fall behind; None for none.
-        objectives: Keys of result.json, each to be made large or small.
-        directions: ``maximize`` or ``minimize``, one an objective.
-        seed: Of the sampler; None for another search each time.
-        params: The search space, as overrides by key; those of the command line come beside it.
+        objectives: Keys of result.json, each to be maximised or minimised.
+        directions: ``maximize`` or ``minimize``, one per objective.
+        seed: The seed of the sampler; None for another search each time.
+        params: The search space, as overrides by key; those of the command line are added.
     """
 
     n_trials: int = 20
@@ -142,7 +142,7 @@ def open_study(
 def _sampler(
     settings: SearchSettings, space: Mapping[str, Any], trials: int
 ) -> optuna.samplers.BaseSampler:
-    """The sampler for a study that has so many ``trials``: it shall not ask for the first ones again."""
+    """The sampler for a study that has ``trials`` trials already, so that it does not draw them again."""
     import optuna
 
     seed = None if settings.seed is None else settings.seed + trials
@@ -171,7 +171,7 @@ def _sampler(
 
 
 def note_trial(folder: RunFolder, sweep: Path, number: int, settings: SearchSettings) -> None:
-    """Write into a job's folder which trial it is."""
+    """Record in a job's folder which trial it is."""
     write_json(
         folder.trial,
         {
@@ -186,7 +186,7 @@ def note_trial(folder: RunFolder, sweep: Path, number: int, settings: SearchSett
 
 
 def make_pruner(name: str | None) -> optuna.pruners.BasePruner:
-    """``median``, ``hyperband``, or None for one that prunes nothing."""
+    """The pruner ``median`` or ``hyperband``, or for None one that prunes nothing."""
     import optuna
 
     if name == "median":
@@ -197,16 +197,16 @@ def make_pruner(name: str | None) -> optuna.pruners.BasePruner:
 
 
 class Search:
-    """Ask for trials, launch them, tell the study how good they were, until there are enough.
+    """Ask for trials, launch them, and report their results to the study, until there are enough.
 
     Args:
-        study: See :func:`open_study`.
-        settings: How many trials, and of what.
-        space: What is searched.
+        study: The study, see :func:`open_study`.
+        settings: The number of trials, and the objectives.
+        space: The search space.
         fixed: Overrides that all trials share.
         job_of: Overrides → the id of the job that they make.
-        ledger: Of the sweep.
-        launch: Overrides of trials → their jobs as they ended.
+        ledger: The ledger of the sweep.
+        launch: Runs jobs: overrides of trials → their entries at the end.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class Search:
         self._ledger, self._launch = ledger, launch
 
     def run(self) -> None:
-        """Search.
+        """Run the search.
 
         Raises:
             RuntimeError: All trials failed.
@@ -233,7 +233,7 @@ class Search:
 
         left_over = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         if left_over:
-            log.info("%d trials of an earlier command go on", len(left_over))
+            log.info("resuming %d trials of an earlier command", len(left_over))
             self._try([(trial.number, dict(trial.params)) for trial in left_over])
         while (missing := self._settings.n_trials - self._count()) > 0:
             batch = []
@@ -266,7 +266,7 @@ class Search:
                 self._study.tell(number, [float(value) for value in values if value is not None])
                 return
             log.warning("%s: result.json has no %s", entry.folder, list(self._settings.objectives))
-        if entry.state in ("stopped", "interrupted"):  # goes on with the next command
+        if entry.state in ("stopped", "interrupted"):  # the next command resumes it
             return
         state = TrialState.PRUNED if entry.state == "pruned" else TrialState.FAIL
         if state == TrialState.PRUNED and not self._study.trials[number].intermediate_values:

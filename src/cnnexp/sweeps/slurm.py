@@ -2,8 +2,8 @@
 
 Each job claims itself in the ledger once it runs, trains, and writes its folder as anywhere else. SIGUSR1,
 which SLURM sends ahead of the time limit or a preemption, lets it write a checkpoint and put itself
-back into the queue; when it runs again it goes on. A job that is gone from the queue without having said
-how it ended is lost, and failed.
+back into the queue; when it runs again it resumes. A job that left the queue without recording how it ended
+is lost and counts as failed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["InAllocation", "SlurmLauncher", "SlurmSettings"]
 
 _LONGEST_ARRAY = 1000  # SLURM's own MaxArraySize is 1001
 _PATIENCE = 60.0  # seconds for a dead job's claim to become free on other machines
-_LOST_AFTER = 2  # looks at the queue without the job
+_LOST_AFTER = 2  # a job that is missing in this many checks of the queue is lost
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class SlurmSettings:
     """The part ``hydra.launcher`` of a config with ``hydra/launcher=slurm``.
 
     Attributes:
-        partition, account, qos, constraint: As sbatch's; None leaves them to the cluster.
-        timeout_min: Minutes of a job's time slice; it goes on in another one.
-        signal_delay_s: Seconds before its end at which a job is told to write its checkpoint.
-        cpus_per_task: Processors of a process.
+        partition, account, qos, constraint: As for sbatch; None leaves them to the cluster.
+        timeout_min: Minutes of a job's time slice; the job is resumed in another one.
+        signal_delay_s: How many seconds before its end a job is told to write its checkpoint.
+        cpus_per_task: Processors of each process.
         gpus_per_node: For jobs on GPUs; ``auto``: ``accelerator.devices``.
-        mem_gb: GiB of memory a node; None leaves it to the cluster.
-        array_parallelism: Jobs at a time.
+        mem_gb: GiB of memory per node; None leaves it to the cluster.
+        array_parallelism: How many jobs run at a time.
         setup: Shell commands before each job, such as ``module load``.
         additional_parameters: Further options of sbatch.
-        poll_s: Seconds between two looks at the queue.
+        poll_s: Seconds between two checks of the queue.
     """
 
     partition: str | None = None
@@ -79,13 +79,13 @@ class SlurmSettings:
 
 @dataclass(frozen=True)
 class InAllocation:
-    """What SLURM runs, once for each process of a job."""
+    """The callable that SLURM runs, once for each process of a job."""
 
     ledger: str
     task: Task
 
     def __call__(self) -> None:
-        """Claim the job, run it; put it back into the queue if SLURM's signal stopped it."""
+        """Claim the job and run it; put it back into the queue if SLURM's signal stopped it."""
         ledger, here = Ledger(self.ledger), place()
         first = here is None or here.rank == 0
         log_to(Path(self.task.job.folder) if first else None)
@@ -104,14 +104,14 @@ class InAllocation:
                 claim.give_back()
 
     def checkpoint(self) -> Any:
-        """For submitit, which asks when the signal comes before the training has begun."""
+        """Resubmit this callable; submitit calls it when the signal comes before the training has begun."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def _claim(ledger: Ledger, task: Task) -> Claim | None:
-    """The job; None if it is over, or another launcher has it."""
+    """Claim the job; None if it is over, or another launcher has it."""
     deadline = time.monotonic() + _PATIENCE
     while (claim := ledger.claim(task.id)) is None:
         if time.monotonic() > deadline:
@@ -142,12 +142,12 @@ def _put_back() -> None:
 
 
 class SlurmLauncher:
-    """Submit tasks, and see them through to their ends.
+    """Submit tasks, and supervise them until their ends.
 
     Args:
-        ledger: Where the jobs are, in a folder that the nodes share.
-        settings: What to ask the cluster for.
-        view: Shown how it goes.
+        ledger: The ledger of the jobs, in a folder that the nodes share.
+        settings: The resources to request from the cluster.
+        view: Displays the progress.
 
     Raises:
         ConfigError: submitit is not installed, or this machine has no SLURM.
@@ -172,7 +172,7 @@ class SlurmLauncher:
         self._stop: int | None = None
 
     def run(self, tasks: Sequence[Task]) -> list[Entry]:
-        """The jobs as they are at the end, in the order of ``tasks``.
+        """Run the tasks; return their entries at the end, in the order of ``tasks``.
 
         Raises:
             ConfigError: The cluster refuses the jobs.
@@ -196,7 +196,7 @@ class SlurmLauncher:
         return entries
 
     def _submit(self, tasks: Sequence[Task]) -> None:
-        """One array for all jobs of the same shape."""
+        """Submit one array for all jobs that need the same nodes, processes and GPUs."""
         shapes: dict[tuple[int, int, int], list[Task]] = {}
         for task in tasks:
             shapes.setdefault(_shape(task.job.config, self._settings), []).append(task)
@@ -211,7 +211,7 @@ class SlurmLauncher:
                             executor.submit(InAllocation(str(self._ledger.path.resolve()), task))
                             for task in part
                         ]
-                except Exception as error:  # of submitit, which names sbatch's own message
+                except Exception as error:  # submitit's errors contain sbatch's own message
                     raise ConfigError(
                         f"SLURM refuses the jobs: {' '.join(str(error).split())}"
                     ) from error
@@ -266,7 +266,7 @@ class SlurmLauncher:
                 time.sleep(self._settings.poll_s)
 
     def _write_down(self, entry: Entry) -> Entry:
-        """How a job ended that could not say so itself."""
+        """Record how a job ended that could not record it itself; return its entry."""
         lost = entry.state in ("running", "interrupted", "waiting")
         if not lost or (self._stop is not None and entry.state == "waiting"):
             return entry
@@ -288,7 +288,7 @@ class SlurmLauncher:
                 )
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Stop the jobs, which write their checkpoints; when it comes again, at once."""
+        """Let the jobs write their checkpoints and stop; at a second signal, cancel them."""
         if self._stop is None:
             self._view.say("stopping: running jobs write their checkpoints, the others go")
             self._ask_to_stop(number)
@@ -297,7 +297,7 @@ class SlurmLauncher:
 
 
 def _shape(config: Mapping[str, Any], settings: SlurmSettings) -> tuple[int, int, int]:
-    """Nodes, processes a node, GPUs a node that a job needs."""
+    """The resources that a job needs: (nodes, processes per node, GPUs per node)."""
     accelerator = config.get("accelerator", {})
     name, devices = accelerator.get("name"), accelerator.get("devices", 1)
     gpus = settings.gpus_per_node
@@ -317,7 +317,7 @@ def _shape(config: Mapping[str, Any], settings: SlurmSettings) -> tuple[int, int
 
 
 def _queue() -> set[str] | None:
-    """Numbers of this user's jobs that SLURM still has, as 12 or 12_3; None if it does not answer."""
+    """The numbers of this user's jobs that SLURM still has, as 12 or 12_3; None if it does not answer."""
     command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -25,10 +25,10 @@ __all__ = ["draw", "parse", "search_space"]
 
 
 def parse(params: Mapping[str, object], where: str) -> list[Override]:
-    """The overrides of the search space ``params``, by key; ``where`` says of what, for messages.
+    """The overrides of the search space ``params`` (override by key); messages name it by ``where``.
 
     Raises:
-        ConfigError: One cannot be read, or leaves nothing to search.
+        ConfigError: An override cannot be read, or leaves nothing to search.
     """
     overrides = []
     for key, value in params.items():
@@ -60,10 +60,10 @@ def _check(override: Override, where: str = "") -> None:
 
 
 def search_space(overrides: Sequence[Override]) -> dict[str, optuna.distributions.BaseDistribution]:
-    """The space as Optuna has it.
+    """The space as Optuna's distributions, by key.
 
     Raises:
-        ConfigError: An override is none that can be searched.
+        ConfigError: An override cannot be searched.
     """
     import optuna
 
@@ -85,14 +85,14 @@ def search_space(overrides: Sequence[Override]) -> dict[str, optuna.distribution
 
 
 def draw(space: Sequence[Override], count: int, seed: Sequence[int]) -> list[dict[str, Any]]:
-    """So many points of ``space``, spread evenly: a scrambled Sobol' sequence (Owen, 1998).
+    """Draw ``count`` points of ``space``, spread evenly: a scrambled Sobol' sequence (Owen, 1998).
 
     The first points stay the same when ``count`` grows. Numbers are rounded to four digits.
 
     Args:
-        space: What is searched.
-        count: Of points.
-        seed: Of the scrambling.
+        space: The search space.
+        count: The number of points.
+        seed: The seed of the scrambling.
 
     Returns:
         For each point the values by key; {} where the space is empty.
@@ -111,7 +111,7 @@ def draw(space: Sequence[Override], count: int, seed: Sequence[int]) -> list[dic
 
 
 def _value(override: Override, u: float) -> Any:
-    """What lies at the share ``u``, in [0, 1), of the way through ``override``."""
+    """The value at the share ``u``, in [0, 1), of the range or list of ``override``."""
     value = override.value()
     if not isinstance(value, IntervalSweep):
         choices = _choices(override)

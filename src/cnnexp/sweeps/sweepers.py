@@ -1,4 +1,4 @@
-"""What Hydra's sweepers of cnnexp call: search, and fair comparison, over any launcher."""
+"""The functions behind cnnexp's Hydra sweepers: search, and fair comparison, with any launcher."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class SweepJobs:
     """The jobs of one sweep, given by their overrides.
 
     Args:
-        context: Of Hydra.
+        context: Hydra's context.
         sweep: The config that was composed for the sweep as a whole.
-        launcher: Runs them.
+        launcher: The launcher that runs the jobs.
     """
 
     def __init__(self, context: HydraContext, sweep: DictConfig, launcher: Launcher) -> None:
@@ -37,12 +37,12 @@ class SweepJobs:
         self.ledger = Ledger(str(sweep.hydra.sweep.dir))
 
     def parse(self, arguments: Sequence[str]) -> list[Override]:
-        """The overrides of the command line."""
+        """Parse the overrides of the command line."""
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         return parser.parse_overrides(list(arguments))
 
     def add(self, own: Sequence[str]) -> str:
-        """Enter a job into the ledger; its id."""
+        """Enter a job into the ledger; return its id."""
         config = prepared(own)
         if config is None:
             loader = self._context.config_loader
@@ -51,7 +51,7 @@ class SweepJobs:
         return self.ledger.add(config, own)
 
     def launch(self, batch: Sequence[Sequence[str]]) -> list[Entry]:
-        """Run jobs that were added; how each ended."""
+        """Run jobs that were added; return their entries at the end."""
         jobs = [config_hash(prepared(own) or {}) for own in batch]
         self._launcher.launch([list(own) for own in batch], initial_job_idx=0)
         return [self.ledger.entry(job) for job in jobs]
@@ -59,11 +59,11 @@ class SweepJobs:
 
 @in_one_line
 def search(jobs: SweepJobs, arguments: Sequence[str], given: Mapping[str, Any]) -> None:
-    """Search by Optuna for the best of what ``arguments`` leave open; see ``Search``."""
+    """Search with Optuna for the best values of what ``arguments`` leave open; see ``Search``."""
     settings = typed(SearchSettings, "hydra.sweeper", given)
     overrides = jobs.parse(arguments)
     swept = [o for o in overrides if o.is_sweep_override()]
-    own = {o.get_key_element() for o in overrides}  # what the command line says counts
+    own = {o.get_key_element() for o in overrides}  # the command line takes precedence
     params = {key: value for key, value in leaves(settings.params) if key and key not in own}
     swept += parse(params, "hydra.sweeper.params")
     if not swept:
@@ -79,23 +79,23 @@ def search(jobs: SweepJobs, arguments: Sequence[str], given: Mapping[str, Any]) 
 
 @in_one_line
 def compare(jobs: SweepJobs, arguments: Sequence[str], given: Mapping[str, Any]) -> None:
-    """Compare candidates, each tuned by as many trials; see ``compare_candidates``."""
+    """Compare candidates, each tuned by the same number of trials; see ``compare_candidates``."""
     settings = typed(CompareSettings, "hydra.sweeper", given)
     compare_candidates(settings, arguments, jobs.add, jobs.ledger, jobs.launch)
 
 
 def known_jobs(hydra: DictConfig, jobs: Jobs) -> list[list[str]]:
-    """The jobs that a sweep begins with, as far as they are known: to be checked before it starts.
+    """The jobs that are known before a sweep starts, so that they can be checked.
 
     Args:
-        hydra: That part of the config of the sweep as a whole.
-        jobs: As the command line has them.
+        hydra: The part ``hydra`` of the config of the sweep as a whole.
+        jobs: The jobs that the command line makes.
 
     Returns:
         Their overrides, Hydra's own at the end; for a search the one job that its trials share.
 
     Raises:
-        ConfigError: A comparison cannot be made of them.
+        ConfigError: The jobs cannot be made into a comparison.
     """
     if not str(hydra.sweeper._target_).endswith(".CompareSweeper"):
         return [list(overrides) for overrides in jobs.overrides]

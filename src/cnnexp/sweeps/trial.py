@@ -1,4 +1,4 @@
-"""A job that is a trial of a search: it reports to the study, and ends when it falls behind."""
+"""A job that is a trial of a search reports to the study, and ends when it falls behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Report", "report_of"]
 
 
 def report_of(folder: RunFolder, ranks: Ranks) -> list[Callback]:
-    """The callback by which the job in ``folder`` reports, if it is a trial that may be pruned."""
+    """The callback by which the job in ``folder`` reports, if it is a trial that may be pruned; else none."""
     about = ranks.from_first(read_json(folder.trial) if ranks.first else None)
     if not about or about.get("pruner") is None:
         return []
@@ -30,14 +30,14 @@ def report_of(folder: RunFolder, ranks: Ranks) -> list[Callback]:
 
 
 class Report(Callback):
-    """Tell the study how good the network is after each epoch, and end the training if it says so.
+    """Report the objective to the study after each epoch, and end the training if the study says so.
 
     Args:
         about: The content of trial.json.
-        ranks: The processes of the training, of which the first one reports.
+        ranks: The ranks of the training; the first one reports.
 
     Raises:
-        TrainingPruned: In its hook.
+        TrainingPruned: In the hook, if the trial falls behind.
     """
 
     def __init__(self, about: dict[str, Any], ranks: Ranks) -> None:
@@ -45,7 +45,7 @@ class Report(Callback):
         self._trial: optuna.trial.Trial | None = None
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report; runs after the epoch's validation."""
+        """Report the objective, after the epoch's validation."""
         key, epoch = self._about["objective"], epoch_of(trainer)
         value = float(trainer.callback_metrics.get(key, math.nan))
         behind = self._report(value, epoch) if self._ranks.first else False
@@ -55,7 +55,7 @@ class Report(Callback):
     def _report(self, value: float, epoch: int) -> bool:
         trial = self._trial = self._trial or self._open()
         reported = trial.study.trials[trial.number].intermediate_values
-        if epoch not in reported:  # of an earlier part of this run
+        if epoch not in reported:  # an earlier attempt of this run may have reported it
             trial.report(value, epoch)
         return trial.should_prune()
 

@@ -1,4 +1,4 @@
-"""How a sweep shows itself: a live table on a terminal, plain lines elsewhere."""
+"""The display of a sweep: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["View", "names_of", "table"]
 log = logging.getLogger(__name__)
 
 _STYLES = {"done": "green", "failed": "red", "running": "bold", "stopped": "yellow"}
-_SHOWN_OVER = 8  # jobs that are over, the last ones, in the live table
+_SHOWN_OVER = 8  # the live table shows this many of the last jobs that are over
 
 
 class View:
-    """Show how a launcher's jobs go.
+    """Display the progress of a launcher's jobs.
 
     Args:
-        console: Where to; None for the terminal.
+        console: The console to print to; None for the terminal.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -44,7 +44,7 @@ class View:
     def begin(
         self, ledger: Ledger, jobs: Sequence[Entry], at_once: int, threads: int, gpus: Sequence[str]
     ) -> None:
-        """Say what is about to run."""
+        """Print what is about to run."""
         self._ledger, self._count, self._began = ledger, len(jobs), time.monotonic()
         self._names = names_of(jobs)
         on = f"GPUs {', '.join(gpus)}" if gpus else f"{threads} thread{'s' * (threads > 1)} each"
@@ -62,14 +62,14 @@ class View:
             self._live = None
 
     def say(self, text: str) -> None:
-        """A line."""
+        """Print a line."""
         if self._live is not None:
             self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
             log.info(text)
 
     def started(self, entry: Entry) -> None:
-        """A job runs."""
+        """Report that a job has started."""
         if self._live is None:
             again = (
                 f" (goes on, epoch {epoch_after(entry.status['epoch'])})"
@@ -79,7 +79,7 @@ class View:
             log.info("%s  runs%s  %s", entry.id, again, self._names[entry.id])
 
     def over(self, entry: Entry, *, ran: bool) -> None:
-        """A job has ended; ``ran``: in this launcher, else it was over before, or in another."""
+        """Report that a job is over; ``ran`` says that it ran in this launcher, not before or in another."""
         self._over.append(entry)
         self._ran += ran
         state = entry.state if ran else f"is {entry.state} already"
@@ -97,7 +97,7 @@ class View:
             self._live.update(table(shown, self._names, title), refresh=True)
 
     def end(self, entries: Sequence[Entry]) -> None:
-        """Sum up."""
+        """Print a summary."""
         counts = Counter(entry.state for entry in entries)
         parts = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         self.say(f"sweep {self._ledger}: {parts}")
@@ -118,13 +118,13 @@ def table(
     title: str = "",
     numbers: Mapping[str, int] | None = None,
 ) -> Table:
-    """Jobs as a table: what distinguishes each, its state, epoch, validation and test accuracy.
+    """A table of jobs: what distinguishes each, its state, epoch, validation and test accuracy.
 
     Args:
         entries: The jobs.
-        names: By id, what distinguishes each.
-        title: Above the table.
-        numbers: By id, by which ``which=`` takes a job; None for a table without them.
+        names: By id, what distinguishes each job.
+        title: The text above the table.
+        numbers: By id, the number by which ``which=`` selects a job; None for a table without numbers.
     """
     made = Table(
         title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False
@@ -138,7 +138,7 @@ def table(
         made.add_row(
             *(() if numbers is None else (str(numbers.get(entry.id, "")),)),
             entry.id,
-            Text(names[entry.id]),  # as it is: [l2,ema] is no markup
+            Text(names[entry.id]),  # a Text, because [l2,ema] is not markup
             entry.state,
             epoch,
             _percent(result.get("val/acc", status.get("val/acc"))),
@@ -169,7 +169,7 @@ def _percent(value: Any) -> str:
 
 
 def _time_left(entry: Entry) -> str:
-    """From the time that the epochs so far have taken."""
+    """The remaining time, estimated from the epochs so far."""
     seconds, done, whole = (entry.status.get(k) for k in ("seconds", "epoch", "epochs"))
     if entry.state != "running" or not seconds or not done or not whole:
         return ""

@@ -1,6 +1,6 @@
-"""Which way of computing is the fastest: measured, remembered, and pinned to the layers of a network.
+"""Choose the fastest way of computing: measured, remembered, and pinned to the layers of a network.
 
-What is measured is kept in a file in the user's cache folder (see :mod:`cnnexp.tuning.choices`).
+The measurements are kept in a file in the user's cache folder (see :mod:`cnnexp.tuning.choices`).
 """
 
 from cnnexp.tuning.auto import recorded_choices, recorded_times

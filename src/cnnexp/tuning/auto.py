@@ -1,16 +1,16 @@
-"""``algorithm="auto"``: measure once which algorithm is the fastest, then remember.
+"""``algorithm="auto"``: measure once which algorithm is the fastest, then remember it.
 
 Each op is measured for each combination of shapes, dtype, memory layout, device and arguments that
 it meets, forward and backward, on copies of the tensors of the call. Choices are kept in memory and,
-for the next process, in a file under the user's cache folder, together with the times that led to
-them. Where nothing can be measured (in forward mode, while ``torch.jit`` traces or a CUDA graph is
-recorded, on tensors without memory) an earlier choice is used, else the op's default; under
+for the next process, in a file in the user's cache folder, together with the times that led to
+them. Where measuring is impossible (in forward mode, while ``torch.jit`` traces or a CUDA graph is
+recorded, on tensors without memory) an earlier choice is used, or else the op's default; under
 ``torch.compile`` and ``torch.func`` (vmap, grad, …) always the default.
 
 The first choice for a kind of call holds in this process, whether or not gradients are computed: a
-checkpointed region runs without them first, maybe, and again with them, and must do the same twice. So
+checkpointed region may run first without them and again with them, and must compute the same twice. So
 a call without gradients is measured with its backward, as in training; under
-``torch.inference_mode``, which no backward can follow, the forward alone counts.
+``torch.inference_mode``, which no backward can follow, only the forward counts.
 
 Algorithms round differently. A training therefore does not choose call by call: it pins one
 algorithm for each layer before it starts and writes them into its config, see
@@ -40,13 +40,14 @@ __all__ = ["forget", "recorded_choices", "recorded_times"]
 
 log = logging.getLogger(__name__)
 
-_MOST = 4096  # situations that are kept ready; each is some hundred bytes
-_DEFAULTS = {"conv_relu_pool": "fused"}  # of all other ops: direct
+_MOST = 4096  # at most this many situations are kept ready; each takes some hundred bytes
+_DEFAULTS = {"conv_relu_pool": "fused"}  # all other ops have the default "direct"
 
-Choice = tuple[str, Mapping[str, float]]  # the fastest, and the seconds of each that was measured
+# the fastest algorithm, and the seconds of each that was measured
+Choice = tuple[str, Mapping[str, float]]
 
 _chosen: dict[Any, Choice] = {}
-_ready: dict[Any, Algorithm] = {}  # the first choice, by a key that costs each call little
+_ready: dict[Any, Algorithm] = {}  # the first choice, by a key that is cheap to make in each call
 _file = ChoiceFile()
 _recorders: list[Callable[[str, str, Mapping[str, float]], None]] = []
 _one_at_a_time = threading.RLock()  # replicas of a network may run in threads
@@ -55,18 +56,17 @@ _one_at_a_time = threading.RLock()  # replicas of a network may run in threads
 def _call(op: str, *arguments: Any, **options: Any) -> Any:
     default = _DEFAULTS.get(op, "direct")
     if torch.compiler.is_compiling() or in_torch_func():
-        # a mapped tensor does not tell its layout, nor how many the others are
+        # a tensor under vmap shows neither its layout nor the size of the mapped dimension
         return get_algorithm(op, default)(*arguments, **options)
     key = _quick_key(op, arguments, options)
     algorithm = _ready.get(key)
     if algorithm is None or _recorders:
-        if len(_ready) >= _MOST:  # images of ever other sizes
+        if len(_ready) >= _MOST:  # for example when every image has another size
             _ready.clear()
         choice = _choose(op, arguments, options)
         name, seconds = choice or (default, {})
-        if (
-            _recorders
-        ):  # of whole networks: each layer by what it needs, not by the first of its kind
+        # a recording of a whole network judges each layer by its own call, not by the first of its kind
+        if _recorders:
             algorithm = get_algorithm(op, name)
         elif choice is None:
             algorithm = get_algorithm(op, default)
@@ -78,7 +78,7 @@ def _call(op: str, *arguments: Any, **options: Any) -> Any:
 
 
 def _quick_key(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """All that the first choice depends on, and more, as it is: made for every call."""
+    """A key of everything that the first choice depends on, and more; unprocessed, as every call makes it."""
     parts: list[Any] = [op, torch.is_inference_mode_enabled(), autocast_dtype(arguments[0])]
     for v in (*arguments, *options.values(), *options) if options else arguments:
         if isinstance(v, Tensor):
@@ -89,9 +89,9 @@ def _quick_key(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> 
 
 
 def _plain(value: Any) -> Any:
-    """What is no tensor, as a choice depends on it: not on the size of a slope or a momentum.
+    """The part of a non-tensor argument that a choice depends on: not the size of a slope or a momentum.
 
-    That of batch normalisation may be another at each call.
+    The momentum of batch normalisation may differ in each call.
     """
     if value.__class__ is float:
         return float if value else 0.0
@@ -99,7 +99,7 @@ def _plain(value: Any) -> Any:
 
 
 def _choose(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Choice | None:
-    """The fastest, None where it is not known and cannot be measured."""
+    """The fastest algorithm and the seconds of each; None where it is unknown and cannot be measured."""
     needs = _needs_grad(arguments)
     described = (*map(_describe, arguments), *map(_describe, sorted(options.items())))
     key = (op, any(needs), needs, *described)
@@ -118,12 +118,12 @@ def _settle(
     options: dict[str, Any],
     needs: tuple[bool, ...],
 ) -> Choice:
-    """The choice in the file, else the fastest, which is written there."""
+    """The choice in the file or else, after a measurement, the fastest, which is written there."""
     text = _text(key, arguments[0])
     known = _file.get(text)
     if known is not None and known[0] in algorithm_names(op):
         return known
-    if not _chosen:  # the kernels are compiled now: say why nothing seems to happen
+    if not _chosen:  # the kernels are compiled now: explain the delay
         log.info("backward auto: measuring (once for each layer shape and machine)")
     times = measure(op, arguments, options, needs)
     name = min(times, key=lambda each: times[each])
@@ -134,11 +134,11 @@ def _settle(
 
 
 def _needs_grad(arguments: tuple[Any, ...]) -> tuple[bool, ...]:
-    """For each argument whether its gradient is computed, in training."""
+    """The answer, for each argument, to whether its gradient is computed in training."""
     if torch.is_inference_mode_enabled():
         return (False,) * len(arguments)
     needs = [isinstance(a, Tensor) and a.requires_grad for a in arguments]
-    if not torch.is_grad_enabled():  # what comes from other layers has no mark now
+    if not torch.is_grad_enabled():  # outputs of other layers do not require gradients now
         needs[0] = arguments[0].is_floating_point()
     return tuple(needs)
 
@@ -159,7 +159,7 @@ def _layout(tensor: Tensor) -> str:
 
 
 def _text(key: Any, input: Tensor) -> str:
-    """``key`` and all else that times depend on, for the file."""
+    """``key`` and everything else that times depend on, as text for the file."""
     from cnnexp.version import __version__
 
     gpu = input.device.type == "cuda"
@@ -190,14 +190,14 @@ def forget() -> None:
 
 @contextmanager
 def recorded_choices(record: Callable[[str, str], None]) -> Iterator[None]:
-    """Call ``record(op, algorithm)`` for every call with ``algorithm="auto"``."""
+    """Call ``record(op, algorithm)`` for every call with ``algorithm="auto"`` inside the context."""
     with recorded_times(lambda op, algorithm, _seconds: record(op, algorithm)):
         yield
 
 
 @contextmanager
 def recorded_times(record: Callable[[str, str, Mapping[str, float]], None]) -> Iterator[None]:
-    """Call ``record(op, algorithm, seconds)`` for every call with ``algorithm="auto"``.
+    """Call ``record(op, algorithm, seconds)`` for every call with ``algorithm="auto"`` inside the context.
 
     ``seconds`` are those of each algorithm that takes the call, forward and backward; empty where
     they are not known.

@@ -1,4 +1,4 @@
-"""The file in which the choices of ``algorithm="auto"`` outlive a process."""
+"""The file that keeps the choices of ``algorithm="auto"`` for later processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
-    """``$CNNEXP_CACHE``, else the folder ``cnnexp`` in the user's cache folder."""
+    """The folder ``$CNNEXP_CACHE`` or, if unset, ``cnnexp`` in the user's cache folder."""
     if place := variable("CNNEXP_CACHE"):
         return Path(place)
     base = variable("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -26,10 +26,10 @@ def cache_dir() -> Path:
 
 
 class ChoiceFile:
-    """``algorithms.json``: for each situation the algorithm, and the milliseconds that led to it.
+    """``algorithms.json``: for each situation the algorithm, and the milliseconds that led to the choice.
 
-    A folder that cannot be written costs the memory of the choices, nothing else; a file that
-    cannot be read is as good as none and is replaced.
+    In a folder that cannot be written the choices are lost with the process, and nothing else; a file
+    that cannot be read is treated as missing and replaced.
     """
 
     def __init__(self) -> None:
@@ -37,11 +37,13 @@ class ChoiceFile:
 
     @property
     def path(self) -> Path:
-        """Where the file is."""
+        """The path of the file."""
         return cache_dir() / "algorithms.json"
 
     def get(self, situation: str) -> tuple[str, dict[str, float]] | None:
-        """The algorithm that was chosen on this processor and each one's seconds, None if none was."""
+        """The algorithm chosen on this processor and the seconds of each that was measured; None if
+        unknown.
+        """
         if self._entries is None:
             self._entries = self._read()
         entry = self._entries.get(f"{situation} | {processor_name()}")
@@ -54,7 +56,7 @@ class ChoiceFile:
         return name, known
 
     def put(self, situation: str, algorithm: str, seconds: dict[str, float]) -> None:
-        """Add a choice; what other processes have added meanwhile is kept."""
+        """Add a choice; choices that other processes have added since are kept."""
         times = {name: round(1e3 * each, 4) for name, each in seconds.items()}
         entry = {"algorithm": algorithm, "milliseconds": times}
         self._entries = {**self._read(), f"{situation} | {processor_name()}": entry}
@@ -69,7 +71,7 @@ class ChoiceFile:
             log.debug("the choice is not kept: %s", error)
 
     def forget(self) -> None:
-        """Read the file again at the next look."""
+        """Forget what was read, so that the next look reads the file again."""
         self._entries = None
 
     def _read(self) -> dict[str, Any]:

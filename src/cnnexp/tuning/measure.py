@@ -1,4 +1,4 @@
-"""Time the algorithms of an op on a call's arguments, unseen by all that listens to the caller."""
+"""Time the algorithms of an op on a call's arguments, hidden from the caller's hooks and modes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from cnnexp.tuning.timing import interleaved_times
 
 __all__ = ["measure"]
 
-_ORACLES = ("reference",)  # never the fastest, and too slow to find out
-_HOPELESS = 3.0  # times as slow as the best at the first look: not looked at again
-_SECONDS = 0.3  # of measuring, once the rounds that are needed are done
+_ORACLES = ("reference",)  # never the fastest, and too slow to measure
+_HOPELESS = 3.0  # an algorithm this many times slower than the best is measured once only
+_SECONDS = 0.3  # the seconds of measuring beyond the least number of rounds
 
 
 def measure(
@@ -29,8 +29,8 @@ def measure(
     """Median seconds of forward and backward of each algorithm of ``op`` that takes the arguments.
 
     Args:
-        op: Its name.
-        arguments, options: Of the call; tensors among them are copied.
+        op: The op's name.
+        arguments, options: The arguments of the call; tensors among them are copied.
         needs: For each of ``arguments`` whether its gradient is computed. Without any, only the
             forward is timed.
     """
@@ -49,7 +49,7 @@ def measure(
             except (RuntimeError, ImportError):
                 continue  # not on this device, not for this dtype, a package is missing
             ways[name] = way
-        if not ways:  # the arguments are wrong: let the op say so
+        if not ways:  # the arguments are wrong: the op itself will raise the error
             return {"native": 0.0}
         first = interleaved_times(ways, device, rounds=2)
         best = min(map(min, first.values()))
@@ -61,7 +61,7 @@ def measure(
 
 @contextmanager
 def _apart(device: torch.device) -> Iterator[None]:
-    """Within it computing is the caller's no more: the call may stand anywhere.
+    """Hide computations from the caller inside the context, as the call may stand anywhere.
 
     In a checkpointed region or under ``save_on_cpu`` hooks wait for saved tensors and count them;
     selective checkpoints and counters of FLOPs are modes that see every operation; and the caller
@@ -79,9 +79,11 @@ def _apart(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _no_saved_tensors_hooks() -> Iterator[None]:
-    """Within it no hooks of the caller's count: the innermost alone do, which are ours and do nothing."""
+    """Hide the caller's hooks for saved tensors inside the context, behind innermost hooks that do
+    nothing.
+    """
     with ExitStack() as stack:
-        with suppress(RuntimeError):  # somebody has seen to it that there are none
+        with suppress(RuntimeError):  # the caller has forbidden such hooks
             hooks = torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is)
             stack.enter_context(hooks)
         yield
@@ -92,7 +94,7 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 
 
 def _copy(value: Any, needs_grad: bool) -> Any:
-    """A tensor of its own: nothing of the caller's is touched."""
+    """A copy of a tensor, so that nothing of the caller's is changed; other values unchanged."""
     if not isinstance(value, Tensor):
         return value
     own = value.detach().clone(memory_format=torch.preserve_format)
@@ -103,7 +105,7 @@ def _writes(algorithm: Algorithm, arguments: tuple[Any, ...], options: dict[str,
     """Whether the call asks for ``inplace=True``."""
     try:
         names = list(inspect.signature(algorithm.function).parameters)
-    except ValueError:  # a built-in function: none of torch's that are used has the argument
+    except ValueError:  # a built-in function: none of torch's used here has the argument
         return False
     return bool(dict(zip(names, arguments, strict=False), **options).get("inplace"))
 
@@ -111,7 +113,8 @@ def _writes(algorithm: Algorithm, arguments: tuple[Any, ...], options: dict[str,
 def _step(
     algorithm: Algorithm, arguments: tuple[Any, ...], options: dict[str, Any], writes: bool
 ) -> None:
-    given = (arguments[0].clone(), *arguments[1:]) if writes else arguments  # not into a leaf
+    # a leaf may not be written to
+    given = (arguments[0].clone(), *arguments[1:]) if writes else arguments
     output = algorithm(*given, **options)
     output = output[0] if isinstance(output, tuple) else output
     inputs = [a for a in arguments if isinstance(a, Tensor) and a.requires_grad]

@@ -1,4 +1,4 @@
-"""Choose the fastest algorithm for every layer of a network, once and for good."""
+"""Choose the fastest algorithm for every layer of a network once, and pin it."""
 
 from __future__ import annotations
 
@@ -21,31 +21,32 @@ __all__ = ["choose_algorithms", "pin_algorithms"]
 
 log = logging.getLogger(__name__)
 
-_NATIVE = "native"  # what every op has, and torch's own backward: safe where nothing was measured
+_NATIVE = "native"  # torch's own backward, which every op has: safe where nothing was measured
 
 Run = Callable[[nn.Module, Tensor], Any]
 
 
 def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None) -> dict[str, str]:
-    """Which algorithm is the fastest for each layer of ``network`` that is set to ``auto``.
+    """The fastest algorithm for each layer of ``network`` that is set to ``auto``.
 
-    ``network`` itself is run, forward, once, in training mode, with its hooks; no backward pass is.
-    It is left as it was found (see ``cnnexp.nn.as_found``), and so are the random numbers to come;
-    nothing of it is copied but the values of its tensors. Lazy layers are initialised first, as by
-    any first pass. What is timed are calls of the ops with random tensors of the same kind.
+    ``network`` itself is run, forward, once, in training mode, with its hooks; no backward pass is run.
+    It is restored afterwards (see ``cnnexp.nn.as_found``), and so are the random states; only the values
+    of its tensors are copied. Lazy layers are initialised first, as by any first pass. The times are
+    those of calls of the ops with random tensors of the same kind.
 
     A layer that the pass does not call (unused, of another branch, of the evaluation) takes
     ``native``, torch's own backward, and a line of the log names it. A layer that it calls several
-    times takes what is the fastest for all calls together.
+    times takes the algorithm that is the fastest for all calls together.
 
     Args:
-        network: As ``replace_layers(network, "auto")`` leaves it. One that is in training mode keeps
-            the modes of its parts; one in evaluation mode is put into training mode meanwhile.
+        network: The network, as ``replace_layers(network, "auto")`` leaves it. If it is in training
+            mode, its parts keep their modes; if it is in evaluation mode, it is put into training mode
+            for the pass.
         images: A batch of the size, dtype, layout and device that the network will be trained on.
         run: Calls network and images; the place for autocast. None for a plain call.
 
     Returns:
-        Names of layers and algorithms, for :func:`pin_algorithms`.
+        The algorithm of each layer by the layer's name, for :func:`pin_algorithms`.
 
     Examples:
         >>> import torch
@@ -61,7 +62,7 @@ def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None
         True
     """
     with torch.inference_mode(False), torch.compiler.set_stance("force_eager"):
-        if images.is_inference():  # of inference mode, which autograd does not keep
+        if images.is_inference():  # autograd cannot save tensors of inference mode
             images = images.clone()
         initialise_lazy(network, images)
         with left_as_found(network), torch.enable_grad():
@@ -86,7 +87,9 @@ Call = tuple[str, Mapping[str, float]]
 
 @contextmanager
 def _calls(network: nn.Module) -> Iterator[dict[str, list[Call]]]:
-    """Within it each call of an ``auto`` layer adds the choice, and the seconds of all algorithms."""
+    """Collect, inside the context, the choice and all algorithms' seconds for each call of an
+    ``auto`` layer.
+    """
     calls: dict[str, list[Call]] = {name: [] for name in _waiting(network)}
     inside: list[str] = []
 
@@ -104,14 +107,14 @@ def _calls(network: nn.Module) -> Iterator[dict[str, list[Call]]]:
 
         return call
 
-    for name, layer in _waiting(network).items():  # not by hooks: forward may be called directly
+    for name, layer in _waiting(network).items():  # hooks would miss a direct call of forward
         vars(layer)["forward"] = named(name, layer.forward)
     with recorded_times(record):
         yield calls
 
 
 def _fastest(calls: Sequence[Call]) -> str:
-    """Of the algorithms that take every call, the one whose calls take the least time together."""
+    """The algorithm, among those that take every call, whose calls take the least time together."""
     measured = [seconds for _, seconds in calls if seconds]
     if not measured:
         return calls[0][0]
@@ -129,10 +132,10 @@ def _waiting(network: nn.Module) -> dict[str, Layer]:
 
 
 def pin_algorithms(network: nn.Module, algorithms: Mapping[str, str]) -> None:
-    """Set the layers of ``network`` that stand on ``auto`` to ``algorithms``.
+    """Set the layers of ``network`` that are set to ``auto`` to ``algorithms``.
 
     Raises:
-        ValueError: A name is none of those layers, one of them is missing, or its op does not have
+        ValueError: A name is not one of those layers, one of them is missing, or its op does not have
             the algorithm; nothing has been changed then.
 
     Examples:

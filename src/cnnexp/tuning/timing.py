@@ -18,20 +18,20 @@ def interleaved_times(
     seconds: float = 0.0,
     warm_up: int = 2,
 ) -> dict[str, list[float]]:
-    """Call every way in turn, again and again, so that what disturbs the machine disturbs all.
+    """Call every way in turn, repeatedly, so that a disturbance of the machine affects all.
 
-    Each call that counts follows one of the same way that does not: else it would pay for the
-    memory that the way before it had the allocator give back.
+    Each call that counts follows one of the same way that does not; otherwise it would pay for the
+    memory that the previous way made the allocator return.
 
     Args:
         ways: Names and functions without arguments.
-        device: Waited for before the clock is read.
-        rounds: How often each is called at least.
-        seconds: For how long to go on with further rounds, up to ten times ``rounds``.
-        warm_up: Calls of each that do not count: compilation, allocation, caches.
+        device: The device to wait for before the clock is read.
+        rounds: Each way is called at least this often.
+        seconds: Further rounds follow until this many seconds have passed, up to ten times ``rounds``.
+        warm_up: How many first calls of each way do not count: compilation, allocation, caches.
 
     Returns:
-        The times of each call in seconds, in order.
+        The seconds of each call, in order.
     """
 
     def wait() -> None:

@@ -1,6 +1,6 @@
-"""``hydra/launcher=local``: a Hydra launcher over ``cnnexp.sweeps.LocalLauncher``.
+"""``hydra/launcher=local``: a Hydra launcher that calls ``cnnexp.sweeps.LocalLauncher``.
 
-Hydra looks for launchers in this namespace package, and imports them at each start: keep it light.
+Hydra looks for launchers in this namespace package and imports them at each start: keep it light.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["LocalLauncher"]
 
 
 class LocalLauncher(Launcher):
-    """Run each job in a process of its own, several at a time; settings as in its YAML."""
+    """Run each job in a process of its own, several at a time; the settings are those of its YAML."""
 
     def __init__(self, **settings: Any) -> None:
         self._settings = settings
@@ -31,7 +31,7 @@ class LocalLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run the jobs; a job that fails gives None."""
+        """Run the jobs and return their results; the result of a job that fails is None."""
         from cnnexp.sweeps.hydra import launch
 
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)

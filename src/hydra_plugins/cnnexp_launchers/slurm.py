@@ -1,6 +1,6 @@
-"""``hydra/launcher=slurm``: a Hydra launcher over ``cnnexp.sweeps.SlurmLauncher``.
+"""``hydra/launcher=slurm``: a Hydra launcher that calls ``cnnexp.sweeps.SlurmLauncher``.
 
-Hydra looks for launchers in this namespace package, and imports them at each start: keep it light.
+Hydra looks for launchers in this namespace package and imports them at each start: keep it light.
 """
 
 from __future__ import annotations
@@ -11,4 +11,4 @@ __all__ = ["SlurmLauncher"]
 
 
 class SlurmLauncher(LocalLauncher):
-    """Submit the jobs to SLURM and wait for them; settings as in its YAML."""
+    """Submit the jobs to SLURM and wait for them; the settings are those of its YAML."""

@@ -1,7 +1,7 @@
-"""``${cnnexp.env:NAME,default}``: as ``${oc.env:…}``, but a variable that is set to nothing is unset.
+"""``${cnnexp.env:NAME,default}``: as ``${oc.env:…}``, but an empty variable counts as unset.
 
-Hydra imports this namespace package at each start, so that conf/ can be composed by whoever uses it, from
-a notebook too: keep it light.
+Hydra imports this namespace package at each start, so that anybody can compose conf/, from a notebook,
+too: keep it light.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What cnnexp's sweepers share: they run their jobs by the launcher that the command chose."""
+"""The base of cnnexp's sweepers: they run their jobs with the launcher that the command chose."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["OverLauncher"]
 
 
 class OverLauncher(Sweeper):
-    """A sweeper over any launcher.
+    """A sweeper that works with any launcher.
 
     Attributes:
-        settings: As in its YAML.
+        settings: The settings of its YAML.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -29,14 +29,14 @@ class OverLauncher(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Make the launcher."""
+        """Create the launcher."""
         self._context, self._config = hydra_context, config
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def jobs(self) -> SweepJobs:
-        """Those of this sweep, from now on told on the terminal."""
+        """The jobs of this sweep; from this call on, its progress is logged on the terminal."""
         from cnnexp.sweeps.sweepers import SweepJobs
 
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)

@@ -1,6 +1,6 @@
-"""``hydra/sweeper=compare``: a Hydra sweeper over ``cnnexp.sweeps.comparison``.
+"""``hydra/sweeper=compare``: a Hydra sweeper that calls ``cnnexp.sweeps.comparison``.
 
-Hydra looks for sweepers in this namespace package, and imports them at each start: keep it light.
+Hydra looks for sweepers in this namespace package and imports them at each start: keep it light.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ __all__ = ["CompareSweeper"]
 
 
 class CompareSweeper(OverLauncher):
-    """Compare candidates fairly, over any launcher; settings as in its YAML."""
+    """Compare candidates fairly, with any launcher; the settings are those of its YAML."""
 
     def sweep(self, arguments: list[str]) -> None:
-        """Compare."""
+        """Run the comparison."""
         from cnnexp.sweeps.sweepers import compare
 
         compare(self.jobs(), arguments, self.settings)

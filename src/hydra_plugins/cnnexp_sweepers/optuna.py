@@ -1,6 +1,6 @@
-"""``hydra/sweeper=optuna``: a Hydra sweeper over ``cnnexp.sweeps.search``.
+"""``hydra/sweeper=optuna``: a Hydra sweeper that calls ``cnnexp.sweeps.search``.
 
-Hydra looks for sweepers in this namespace package, and imports them at each start: keep it light.
+Hydra looks for sweepers in this namespace package and imports them at each start: keep it light.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ __all__ = ["OptunaSweeper"]
 
 
 class OptunaSweeper(OverLauncher):
-    """Search by Optuna, over any launcher; settings as in its YAML."""
+    """Search with Optuna, with any launcher; the settings are those of its YAML."""
 
     def sweep(self, arguments: list[str]) -> None:
-        """Search."""
+        """Run the search."""
         from cnnexp.sweeps.sweepers import search
 
         search(self.jobs(), arguments, self.settings)

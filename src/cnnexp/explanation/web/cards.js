@@ -1,4 +1,4 @@
-// One card a layer: maps of its channels, large maps to point at, and the numbers of what is chosen.
+// One card per layer: maps of its channels, large maps to point at, and the numbers of the chosen position.
 
 const FIRST_MAPS = 16;  // small maps that are shown before "all"
 
@@ -99,7 +99,7 @@ function fillCard(step, body) {
   redrawn.push(() => { for (const grid of grids) grid.repaint(); draw(); });
 }
 
-// Small maps, one a channel, all on one scale; the one chosen is marked.
+// Small maps, one per channel, all on one scale; the chosen one is marked.
 function thumbGrid(title, maps, channels, state, update, expandAll) {
   const grid = make("div", {class: "grid"}), bar = make("div", {class: "scale"}), buttons = new Map();
   const most = greatest(maps.values);

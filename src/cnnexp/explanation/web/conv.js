@@ -33,7 +33,7 @@ function convPanel(step, state, update) {
     height: conv.height, width: conv.width, marks: []}));
   const inputsAgree = make("div");
   const pick = (row, column) => update(afterWindow(row * conv.columns + column + 1)), at = () => [state.p, state.q];
-  // the window and its weight once more, beside what they bring about
+  // the window and its weight once more, beside their effect
   const windowMap = largeMap(() => ({title: `x[${state.c}] and the window`, values: conv.x.map(state.c), height: conv.height,
     width: conv.width, marks: state.done ? windowMarks(conv.window(state.p, state.q)) : []}));
   const weightMap = largeMap(() => ({title: `g[${state.o}] and the window's weight`, values: conv.grad.map(state.o), height: conv.rows,
@@ -128,7 +128,7 @@ function convPanel(step, state, update) {
       + "gradients, and all that their sums need of the others.",
     inputChannel: () => state.c,
     inputMarks: () => windowMarks(conv.window(state.p, state.q)),
-    // A channel that is among those to choose from; at first the one that adds most to the output.
+    // One of the channels to choose from; at first the one that adds most to the output.
     settle(first) {
       const choices = weight.choices(state.o);
       if (first || !choices.includes(state.c)) {

@@ -1,5 +1,5 @@
 "use strict";
-// What the page holds: the trace, its tensors decoded when they are first needed, and views of them as maps.
+// The page's data: the trace, its tensors decoded when they are first needed, and views of them as maps.
 
 const trace = JSON.parse(document.getElementById("data").textContent);
 const decoded = new Map();
@@ -43,7 +43,7 @@ class View {
 
 const view = (number, channels) => { const t = tensor(number); return t && new View(t, channels); };
 
-// The weight (C_out, C_in/groups, kernel) of a layer, of which the page may hold some channels only.
+// The weight (C_out, C_in/groups, kernel) of a layer, of which the page may hold only some channels.
 class Weight {
   constructor(step) {
     const packed = step.weight;

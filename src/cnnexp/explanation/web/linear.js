@@ -1,4 +1,4 @@
-// The linear layer: which inputs make an output, and what its gradient hands to weights and inputs.
+// The linear layer: the inputs that make an output, and the gradients that it passes to weights and inputs.
 
 const MOST_SHARES = 10;  // contributions that are listed
 

@@ -44,7 +44,7 @@ function pixels(height, width, colourOf) {
 
 const signed = (values, most) => i => colour(i < values.length ? values[i] : NaN, most);
 
-// How many screen pixels a map's pixel gets, so that the map has about this many.
+// How many screen pixels one pixel of a map gets, so that the larger side of the map gets `about` of them.
 const zoomFor = (height, width, about = 280) => Math.max(1, Math.min(40, Math.floor(about / Math.max(height, width))));
 
 // Draw pixels onto a canvas, enlarged, with rectangles {row, column, height, width, thin} on top.

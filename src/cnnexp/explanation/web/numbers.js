@@ -1,6 +1,6 @@
-// The sums of convolution and pooling, by definition, as docs/derivation.md writes them. No document here.
+// The sums of convolution and pooling, by definition, as docs/derivation.md writes them; no access to the page.
 
-// Where position i of an axis lies that a padding continues; −1 where the padding is 0.
+// The position on an axis that padded position i copies; −1 where the padding is 0.
 function continued(i, size, mode) {
   if (i >= 0 && i < size) return i;
   if (mode === "replicate") return Math.max(0, Math.min(size - 1, i));
@@ -42,7 +42,7 @@ class Convolution {
     return this.windows.get(key);
   }
 
-  // What the window reads in one input channel; 0 off the image.
+  // The values that the window reads in one input channel; 0 off the image.
   read(c, p, q) {
     const map = this.x.map(c);
     return this.window(p, q).map(({place}) => place < 0 ? 0 : map[place]);
@@ -102,7 +102,7 @@ class Pooling {
     this.positions = this.rows * this.columns;
   }
 
-  // {places, width, divisor} of the window of output (p, q); the mean is by the divisor.
+  // {places, width, divisor} of the window of output (p, q); the mean is the sum over the divisor.
   window(p, q) {
     if (this.kind === "AdaptiveAvgPool2d") return this._adaptive(p, q);
     const {kernel, stride, padding, count_padding, divisor} = this.settings;
@@ -114,7 +114,7 @@ class Pooling {
     return {places, width: kernel[1], divisor: divisor || (count_padding ? padded : inside)};
   }
 
-  // Windows that share the image out evenly.
+  // Windows that divide the image evenly.
   _adaptive(p, q) {
     const ends = (i, size, count) => [Math.floor(i * size / count), Math.ceil((i + 1) * size / count)];
     const [top, bottom] = ends(p, this.height, this.rows), [left, right] = ends(q, this.width, this.columns);

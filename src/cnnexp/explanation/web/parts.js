@@ -1,6 +1,6 @@
 // Small pieces of the page: elements, numbers as text, tables, maps that can be pointed at, a player.
 
-// An element; children are elements or text, and what is null is left out.
+// An element; children are elements or text, and null children are left out.
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -15,7 +15,7 @@ const SUPER = {"-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "�
 
 const superscript = exponent => [...String(exponent)].map(c => SUPER[c]).join("");
 
-// A number with so many digits, very small and large ones as 1.2·10⁻⁷.
+// A number with `digits` digits; very small and large ones are written as 1.2·10⁻⁷.
 function show(value, digits = 4) {
   if (value === null || value === undefined) return "–";
   if (!Number.isFinite(value)) return String(value);
@@ -33,10 +33,10 @@ function show(value, digits = 4) {
 const shape = numbers => numbers ? numbers.join("×") : "?";
 const percent = share => share >= 0.0001 || share === 0 ? `${(100 * share).toFixed(2)} %` : `${show(100 * share, 3)} %`;
 
-// A value that stands in the text, its exact number beside it for whoever reads the document.
+// A value in the text, with its exact number as an attribute for programs that read the page.
 const value = (number, name) => make("span", {class: "result", "data-name": name, "data-value": number}, show(number));
 
-// A formula in HTML that is written here, not data: letters are set in italics.
+// A formula as HTML, from trusted text and not from data: letters are set in italics.
 function formula(html) {
   const node = make("p", {class: "formula"});
   node.innerHTML = html;
@@ -53,7 +53,7 @@ function sums(rows) {
   return node;
 }
 
-// How far a sum of this page is from what the network's own backward says.
+// The difference between a sum computed on this page and the result of the network's own backward.
 function agreement(mine, theirs, name) {
   const most = mine.reduce((m, v, i) => Math.max(m, Math.abs(v - theirs[i])), 0), scale = greatest(theirs);
   const same = most <= 1e-4 * scale || most === 0;  // the network has computed in float32
@@ -133,7 +133,7 @@ function largeMap(content, pick, position) {
   return {node: make("figure", {}, caption, canvas, bar), draw};
 }
 
-// A choice out of names; `get()` is the present one.
+// A choice among names; `get()` returns the chosen one.
 function chooser(label, names, get, set) {
   const select = make("select", {"aria-label": label});
   let held = "";
@@ -147,7 +147,7 @@ function chooser(label, names, get, set) {
   return {node: make("label", {}, `${label} `, select), draw};
 }
 
-// A slider from 0 to `count` with Play, and a step each way.
+// A slider from 0 to `count` with Play and buttons for single steps.
 function player(label, count, get, set) {
   const slider = make("input", {type: "range", min: 0, max: count, step: 1, "aria-label": label});
   const button = make("button", {type: "button", class: "plain", "data-name": "play"}, "▶ Play");

@@ -1,4 +1,4 @@
-// Layers that compute each value by itself: activations, normalisation, and those that hand it on.
+// Layers that compute each value by itself: activations, normalisation, and those that pass it on.
 
 const SQRT_2 = Math.sqrt(2), SQRT_2_PI = Math.sqrt(2 / Math.PI);
 
@@ -67,7 +67,7 @@ function activationPanel(step, state) {
     make("h3", {}, "Backward"), formula(`∂L/∂<var>z</var> = ∂L/∂<var>a</var> · φ′(<var>z</var>), ${slopeFormula}`), backward], draw};
 }
 
-// Batch normalisation in evaluation mode: a straight line a channel, by running statistics.
+// Batch normalisation in evaluation mode: one straight line per channel, by running statistics.
 function batchNormPanel(step, state) {
   const {mean, variance, eps} = step.settings;
   if (!mean) return describedPanel("It normalises by the statistics of the batch; there is no formula for that on this page.")(step, state);

@@ -1,4 +1,4 @@
-"""What each op must agree with: its twin in torch."""
+"""The torch function that each op must agree with, its twin."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _ours_batch_norm(
 
 
 def called(op: str, algorithm: str | None) -> Callable[..., Any]:
-    """``op`` with ``algorithm``, or its twin if None, to be called as a case says.
+    """``op`` with ``algorithm``, or its twin if None, in a form that takes a case's arguments.
 
     Tensors among the arguments are copied, since running statistics are written to; random numbers
     are the same in every call.

@@ -1,4 +1,4 @@
-"""Tensors as text that a page can hold, each once, and as many of a layer's weights as there is room for."""
+"""Tensors encoded as text for a page, each once, and as many of a layer's weights as there is room for."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Pool", "chosen_channels", "packed_weight"]
 
 
 class Pool:
-    """Tensors by number; equal ones have the same, as a layer's output and the input of the next.
+    """Numbered tensors; equal tensors have the same number, as a layer's output and the next layer's input.
 
     Attributes:
-        tensors: Each as its shape and its values: base64 of float32, little-endian, in row-major order.
+        tensors: The shape and the values of each: base64 of float32, little-endian, in row-major order.
     """
 
     def __init__(self) -> None:
@@ -39,12 +39,12 @@ class Pool:
 
 
 def chosen_channels(grad: Tensor | None, count: int, most: int) -> list[int]:
-    """At most ``most`` of ``count`` channels, in order: the first, and those of the strongest gradient.
+    """At most ``most`` of ``count`` channels, in order: the first ones and those of the strongest gradient.
 
     Args:
-        grad: (count, …), or None to take the first ones alone.
-        count: Channels that there are.
-        most: How many to choose, ≥ 1.
+        grad: (count, …), or None to take the first channels only.
+        count: How many channels there are.
+        most: How many channels to choose at most, ≥ 1.
     """
     if count <= most:
         return list(range(count))
@@ -59,9 +59,10 @@ def chosen_channels(grad: Tensor | None, count: int, most: int) -> list[int]:
 def packed_weight(step: Step, pool: Pool, room: int) -> dict[str, Any] | None:
     """The weight (C_out, C_in/groups, …) of a convolution or linear layer, with its gradient.
 
-    Where it has more than ``room`` numbers, some output and some input channels are chosen, and of
-    these all that the sums over the other ones need: ``rows`` is w[o] for each o in ``outputs``,
-    ``columns`` is w[:, c] for each c in ``inputs``, of the outputs in its group. None without weight.
+    If it has more than ``room`` numbers, some output and some input channels are chosen, and of these
+    everything that the sums over the other axis need: ``rows`` is w[o] for each o in ``outputs``,
+    ``columns`` is w[:, c] for each c in ``inputs``, for the outputs in its group. The result is None
+    for a layer without a weight.
     """
     weight = step.parameters.get("weight")
     if weight is None or step.input is None or step.grad_output is None:
@@ -88,7 +89,7 @@ def packed_weight(step: Step, pool: Pool, room: int) -> dict[str, Any] | None:
 
 
 def _columns(weight: Tensor, inputs: Sequence[int], groups: int) -> Tensor:
-    """(inputs, C_out/groups, …): w[:, c] of each input channel's group."""
+    """The weights w[:, c] for the group of each input channel c: (inputs, C_out/groups, …)."""
     c_out, per_group = weight.size(0) // groups, weight.size(1)
     parts = []
     for c in inputs:

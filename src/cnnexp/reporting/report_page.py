@@ -1,4 +1,4 @@
-"""One page that shows it all, and needs nothing beside itself: no server, no network."""
+"""One report page that needs no other file, no server and no network."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnnexp.reporting.comparison import (
+from cnnexp.reporting.gather import Run, warnings_about
+from cnnexp.reporting.groups import Group
+from cnnexp.reporting.scores import (
     MEASURES,
     TAU,
     Compared,
     comparison_table,
     score_table,
 )
-from cnnexp.reporting.gather import Run, warnings_about
-from cnnexp.reporting.groups import Group
 from cnnexp.reporting.tables import FIGURES, by_validation, results_table, summary_table
 from cnnexp.runs.files import plain, write_text
 
@@ -37,17 +37,17 @@ def write_page(
     refresh: int | None = None,
     comparison: Compared | None = None,
 ) -> None:
-    """Write the page.
+    """Write the page to ``file``.
 
     Args:
-        runs: In the order of their folders.
-        settings: What sets them apart, see ``settings_that_differ``.
-        groups: Of these runs.
-        file: Where to.
+        runs: The runs, in the order of their folders.
+        settings: The settings in which they differ, see ``settings_that_differ``.
+        groups: The groups of these runs.
+        file: The file to write.
         board: The command that shows the runs in TensorBoard.
-        aggregate: The one that shows the means; "" for none.
-        comparison: What came of it, if the runs are of a fair comparison.
-        refresh: Seconds after which a browser loads it again; None for never.
+        aggregate: The command that shows the averaged curves there; "" for none.
+        comparison: The results of a fair comparison, if the runs are of one.
+        refresh: Seconds after which a browser loads the page again; None for never.
     """
     from plotly.offline import get_plotlyjs
 
@@ -61,7 +61,7 @@ def write_page(
     tag = "" if refresh is None else f'<meta http-equiv="refresh" content="{refresh}">'
     page = (
         template.replace("<!--REFRESH-->", tag)
-        .replace("/*DATA*/", text.replace("</", "<\\/"))  # nothing in it ends the script
+        .replace("/*DATA*/", text.replace("</", "<\\/"))  # so that nothing in it ends the script
         .replace("/*PLOTLY*/", get_plotlyjs())
     )
     write_text(file, page)

@@ -1,4 +1,4 @@
-"""The images of a run, wherever they lie now, or others that its network can take."""
+"""The images of a run, wherever they are stored now, or other images that its network can take."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["data_of_run"]
 def data_of_run(
     trained: TrainedNetwork, data: Sequence[str] = (), extra_targets: Sequence[str] = ()
 ) -> ImageDataModule:
-    """The images that ``trained`` learnt from, or others, split, and checked to be such as it takes.
+    """The images that ``trained`` was trained on, or others; split, and checked to fit the network.
 
     Args:
-        trained: Of a run folder.
+        trained: The network of a run folder.
         data: Settings that begin with ``data=`` or ``data.``, for example ``["data.root=…"]``.
         extra_targets: Prefixes of ``_target_`` allowed beyond cnnexp's own list.
 
     Raises:
-        ConfigError: They are not to be had, are others than the run's without ``data`` saying so, or do
-            not fit the network.
+        ConfigError: The images are not available, or differ from the run's though ``data`` does not say
+            so, or do not fit the network.
     """
     config = for_inference(_with_data(trained, data), "native")
     module = build_job(config, extra_targets).data
@@ -50,7 +50,7 @@ def data_of_run(
 
 
 def _with_data(trained: TrainedNetwork, data: Sequence[str]) -> Mapping[str, Any]:
-    """The run's config with the part ``data`` that is asked for."""
+    """The run's config with the part ``data`` changed as the settings ask for."""
     if any(setting.startswith("data=") for setting in data):
         composed = plain_config(Composer("train").compose(list(data)))
         return {**trained.config, "data": composed["data"]}

@@ -1,4 +1,4 @@
-"""A fair comparison: steps and seconds to the target, medians of studies, performance profiles.
+"""The scores of a fair comparison: steps and seconds to the target, medians of studies, profiles.
 
 Source: Dahl et al., "Benchmarking Neural Network Training Algorithms" (AlgoPerf, 2023), sections 4.2 and 4.5;
 performance profiles: Dolan & Moré (2002).
@@ -16,7 +16,7 @@ from typing import Any
 from cnnexp.reporting.gather import Run
 from cnnexp.reporting.groups import interval, percent, short
 from cnnexp.reporting.tables import markdown, write_csv
-from cnnexp.runs.comparison import Comparison, Outcome, Trial, outcome_of
+from cnnexp.runs.comparison_plan import Comparison, Outcome, Trial, outcome_of
 from cnnexp.runs.files import write_text
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 MEASURES = ("steps", "seconds")
-TAU = 4.0  # up to which multiple of the fastest a profile goes, as in AlgoPerf
+TAU = 4.0  # a profile ends at this multiple of the fastest, as in AlgoPerf
 _RESAMPLES = 2000
 
 Place = tuple[str, str]  # a candidate and a workload
@@ -40,17 +40,17 @@ Estimate = tuple[float, float, float]  # a value and the ends of its 95 % interv
 
 @dataclass(frozen=True)
 class Cell:
-    """How one candidate did on one workload.
+    """The results of one candidate on one workload.
 
     Attributes:
-        candidate: Its name.
-        workload: Its name.
+        candidate: The candidate's name.
+        workload: The workload's name.
         runs: The final runs that are over.
         reached: How many of them reached the target.
-        to_target: ``steps`` and ``seconds``: the median over studies of the median over seeds, infinite if
-            that did not reach the target; NaN while no study is complete.
-        settings: What each study chose.
-        failed: Trials and final runs that failed, such as by diverging.
+        to_target: For ``steps`` and ``seconds``, the median over studies of the median over seeds; infinite
+            if that did not reach the target; NaN while no study is complete.
+        settings: The settings that each study chose.
+        failed: How many trials and final runs failed, for example by diverging.
     """
 
     candidate: str
@@ -64,15 +64,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison and what came of it.
+    """A comparison and its results.
 
     Attributes:
-        plan: As it was given.
-        cells: One a workload and candidate.
-        ratios: Of ``steps`` and ``seconds``: for each candidate its multiples of the fastest, by workload.
-        scores: Likewise the area under each performance profile from 1 to ``TAU``, in [0, 1].
-        columns: What each of the runs given is in the comparison: key → values.
-        left_out: Runs in the folder that are none of this comparison's.
+        plan: The comparison as it was planned.
+        cells: The results of each candidate on each workload.
+        ratios: For ``steps`` and ``seconds``, each candidate's multiples of the fastest, by workload.
+        scores: For ``steps`` and ``seconds``, the area under each candidate's performance profile from 1 to
+            ``TAU``, in [0, 1].
+        columns: The place of each given run in the comparison: key → one value per run.
+        left_out: How many runs in the folder do not belong to this comparison.
     """
 
     plan: Comparison
@@ -84,9 +85,9 @@ class Compared:
 
 
 def compared(folder: Path, runs: Sequence[Run]) -> tuple[Compared, list[Run]] | None:
-    """What came of the comparison in ``folder``, and those of its ``runs`` that are of it.
+    """The results of the comparison in ``folder``, and those of its ``runs`` that belong to it.
 
-    None if ``folder`` holds no comparison.
+    The result is None if ``folder`` holds no comparison.
     """
     plan = Comparison.read(folder)
     if plan is None:
@@ -138,7 +139,7 @@ def _columns(trials: Sequence[Trial]) -> dict[str, list[Any]]:
 def _final_runs(
     runs: Sequence[Run], trials: Sequence[Trial]
 ) -> dict[Place, dict[int, list[tuple[Trial, Run]]]]:
-    """Those that are over, by candidate, workload and study."""
+    """The final runs that are over, by (candidate, workload) and study."""
     finals: dict[Place, dict[int, list[tuple[Trial, Run]]]] = {}
     for run, trial in zip(runs, trials, strict=True):
         if trial.final and run.state in ("done", "failed"):
@@ -150,7 +151,7 @@ def _final_runs(
 def _resampled(
     plan: Comparison, outcomes: Mapping[Place, Mapping[int, Sequence[Outcome]]], measure: str
 ) -> dict[Place, Any]:
-    """For each place the median of studies: the value itself, then that of each bootstrap sample.
+    """The median of studies for each candidate and workload: the value itself, then one per bootstrap sample.
 
     Studies are drawn with replacement, and seeds within each; on one workload the same ones for all
     candidates, whose runs share their seeds. A study that is not complete for all of them is left out.
@@ -188,7 +189,7 @@ def _estimate(resampled: Mapping[Place, Any], place: Place) -> Estimate:
 
 
 def _ends(samples: Any) -> tuple[float, float]:
-    """The percentile interval; without interpolation, as values may be infinite."""
+    """The ends of the percentile interval, without interpolation, as values may be infinite."""
     import numpy as np
 
     low, high = np.quantile(samples, [0.025, 0.975], method="inverted_cdf")
@@ -198,7 +199,7 @@ def _ends(samples: Any) -> tuple[float, float]:
 def _profiles(
     plan: Comparison, resampled: Mapping[Place, Any]
 ) -> tuple[dict[str, list[float]], dict[str, Estimate]]:
-    """Multiples of the fastest by workload, and the areas under the profiles that follow from them."""
+    """Each candidate's multiples of the fastest by workload, and the area under its performance profile."""
     import numpy as np
 
     workloads = [w for w in plan.targets if (plan.candidates[0], w) in resampled]
@@ -219,9 +220,10 @@ def _profiles(
 
 
 def comparison_table(result: Compared, *, whole: bool = True) -> list[dict[str, str]]:
-    """A row a workload and candidate, the fastest of each workload first.
+    """One row per workload and candidate, the fastest of each workload first.
 
-    ``whole`` has columns for what was chosen and how many runs failed, too wide for a terminal.
+    With ``whole`` it has columns for the chosen settings and the number of failed runs, which make it too
+    wide for a terminal.
     """
     rows = []
     order = {workload: i for i, workload in enumerate(result.plan.targets)}
@@ -260,7 +262,7 @@ def comparison_table(result: Compared, *, whole: bool = True) -> list[dict[str, 
 
 
 def score_table(result: Compared) -> list[dict[str, str]]:
-    """A row a candidate, that with the greatest score by steps first."""
+    """One row per candidate, the greatest score by steps first."""
     scores = result.scores
     order = sorted(scores["steps"], key=lambda name: -scores["steps"][name][0])
     return [
@@ -291,7 +293,7 @@ def _shown(estimate: Estimate) -> str:
 
 
 def write_comparison(result: Compared, folder: Path) -> list[Path]:
-    """Write comparison.csv and comparison.md."""
+    """Write comparison.csv and comparison.md into ``folder``; return the two files."""
     rows = comparison_table(result)
     files = [write_csv(rows, folder / "comparison.csv"), folder / "comparison.md"]
     short_rows = comparison_table(result, whole=False)

@@ -11,9 +11,9 @@ import pytest
 
 from cnnexp import report
 from cnnexp.reporting import compared, comparison_table, gather, score_table
-from cnnexp.reporting.comparison import Compared
+from cnnexp.reporting.scores import Compared
 from cnnexp.runs import RunFolder, RunFolderError
-from cnnexp.runs.comparison import Comparison, Trial, outcome_of
+from cnnexp.runs.comparison_plan import Comparison, Trial, outcome_of
 from tests.reporting.conftest import Drawn
 
 # steps to the target, by workload and candidate: a row a study, a column a seed; 0: never

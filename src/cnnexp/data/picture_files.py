@@ -1,4 +1,4 @@
-"""Pictures in files: decoded with Pillow, brought to one size and number of channels."""
+"""Picture files, decoded with Pillow and brought to one size and number of channels."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def read_picture(
 ) -> Tensor:
     """The picture in ``file`` as (channels, H, W) uint8.
 
-    It is turned as its EXIF tag says, what is transparent becomes white, and it is scaled so that
-    it covers H × W; what stands out at two sides, as much at each, is cut off.
+    It is turned as its EXIF tag says, transparent parts become white, and it is scaled so that it covers
+    H × W; what exceeds H × W is cut off, equally at two opposite sides.
 
     Args:
-        file: In any format that Pillow reads; of an animation the first picture.
+        file: A file in any format that Pillow reads; of an animation, the first picture is taken.
         channels: 1 for grey, 3 for red, green, blue.
         image_size: (H, W), each ≥ 1.
-        value_range: As :func:`open_picture`.
+        value_range: As for :func:`open_picture`.
 
     Raises:
-        DataFileError: As :func:`open_picture`.
+        DataFileError: As for :func:`open_picture`.
     """
     from PIL import Image, ImageOps
 
@@ -58,13 +58,13 @@ def open_picture(file: Path, value_range: ValueRange | None = None) -> Image:
     """The picture in ``file``, upright, as grey (mode ``L``) or colour (``RGB``) without transparency.
 
     Args:
-        file: In any format that Pillow reads; of an animation, or of many pages, the first.
-        value_range: Which numbers are black and white in pictures of more than 8 bits a channel; None
-            for what their format says. With 8 bits it is always 0 and 255.
+        file: A file in any format that Pillow reads; of an animation or several pages, the first is taken.
+        value_range: Which numbers are black and white in pictures of more than 8 bits per channel; None
+            for what their format says. With 8 bits they are always 0 and 255.
 
     Raises:
-        DataFileError: The file cannot be read, or is no picture, truncated, or too large; or it has more
-            than 8 bits a channel and nothing says what its numbers mean, see ``cnnexp.data.depth``.
+        DataFileError: The file cannot be read, is not a picture, is truncated or too large; or it has more
+            than 8 bits per channel and nothing says what its numbers mean, see ``cnnexp.data.depth``.
     """
     from PIL import Image, ImageOps
 
@@ -77,7 +77,7 @@ def open_picture(file: Path, value_range: ValueRange | None = None) -> Image:
                 picture = ImageOps.exif_transpose(opened)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataFileError(f"{file}: too large a picture: {error}") from error
-    except Exception as error:  # Pillow's formats raise what they like
+    except Exception as error:  # the exceptions that Pillow's formats raise have no common base
         raise DataFileError(f"{file}: not a picture that can be read: {_reason(error)}") from error
     if stored is not None:
         picture = to_eight_bits(file, picture, stored, value_range)
@@ -95,12 +95,13 @@ def open_picture(file: Path, value_range: ValueRange | None = None) -> Image:
 
 
 def verify_picture(file: Path, content: bytes, value_range: ValueRange | None = None) -> None:
-    """See whether ``content``, that of ``file``, begins as a picture, and a PNG's checksums are right.
+    """Check that ``content``, that of ``file``, begins as a picture, and that a PNG's checksums are right.
 
-    A picture of more than 8 bits a channel is decoded, too: what it means must be known.
+    A picture of more than 8 bits per channel is decoded as well, because the meaning of its numbers must be
+    known.
 
     Raises:
-        DataFileError: It does not, or they are not, or it is not, see :func:`open_picture`.
+        DataFileError: One of these checks fails, see :func:`open_picture`.
     """
     from PIL import Image
 
@@ -108,7 +109,7 @@ def verify_picture(file: Path, content: bytes, value_range: ValueRange | None = 
         with Image.open(io.BytesIO(content)) as opened:
             stored = stored_as(opened)
             opened.verify()
-    except Exception as error:  # Pillow's formats raise what they like
+    except Exception as error:  # the exceptions that Pillow's formats raise have no common base
         raise DataFileError(f"{file}: not a picture that can be read: {_reason(error)}") from error
     if stored is not None:
         open_picture(file, value_range)
