@@ -73,9 +73,9 @@ def code_of(name: str, action: Callable[[], int]) -> int:
 
 
 def _is_first() -> bool:
-    from cnnexp.runs.rank import place
+    from cnnexp.runs.rank import process_rank
 
-    here = place()
+    here = process_rank()
     return here is None or here.rank == 0
 
 

@@ -39,7 +39,7 @@ from cnnexp.execution import Job, log_to
 from cnnexp.execution import run_job as run
 from cnnexp.execution.checking import checked_job
 from cnnexp.execution.folders import agreed_folder, exit_code
-from cnnexp.runs import RunFolder, place
+from cnnexp.runs import RunFolder, process_rank
 
 if TYPE_CHECKING:
     from cnnexp.training import TrainingJob
@@ -97,7 +97,7 @@ def _is_for_sweeps(override: str) -> bool:
 
 def _of_a_later_rank() -> list[str]:
     """The first of the processes that torchrun started writes train.log."""
-    here = place()
+    here = process_rank()
     return [] if here is None or here.rank == 0 else ["hydra/job_logging=none"]
 
 
@@ -142,7 +142,7 @@ def run_job(cfg: DictConfig, checked: TrainingJob | None = None) -> float | None
     """
     register_resolvers()  # a launcher may have started this process
     hydra = HydraConfig.get()
-    here = place()
+    here = process_rank()
     if here is not None and here.rank > 0:
         log_to(None)
     folder = _relative(hydra.runtime.output_dir)

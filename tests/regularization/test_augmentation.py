@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnnexp.data import Draws, Share, seeded_generator
+from cnnexp.data import BatchSlice, Draws, seeded_generator
 from cnnexp.regularization import (
     RandomElastic,
     RandomErasing,
@@ -131,7 +131,7 @@ def test_what_happens_to_an_image_depends_on_no_number_of_processes(name: str, r
     images, augmentation = _images(), ALL[name]()
     whole = augmentation.images(images, _draws(images, 5))
     for rank in range(ranks):
-        share = Share.of_rank(len(images), rank, ranks)
+        share = BatchSlice.of_rank(len(images), rank, ranks)
         part = slice(share.start, share.start + share.images)
         draws = Draws(seeded_generator(5), len(images), share)
         torch.testing.assert_close(augmentation.images(images[part], draws), whole[part])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnnexp.data import Draws, Share, seeded_generator
+from cnnexp.data import BatchSlice, Draws, seeded_generator
 from cnnexp.regularization import CutMix, MixUp, mix
 
 
@@ -14,7 +14,7 @@ def _batch(n: int = 6) -> tuple[Tensor, Tensor]:
     return labels.float().view(n, 1, 1, 1).expand(n, 2, 8, 10).clone(), labels
 
 
-def _draws(seed: int, share: Share | None = None) -> Draws:
+def _draws(seed: int, share: BatchSlice | None = None) -> Draws:
     return Draws(seeded_generator(seed), 6, share)
 
 
@@ -66,7 +66,7 @@ def test_alpha_must_be_positive(kind: type[MixUp] | type[CutMix]) -> None:
 def test_processes_that_share_a_batch_mix_it_as_one(mixer: MixUp | CutMix) -> None:
     images, labels = _batch()
     expected = mix([mixer], images, labels, 3, _draws(7))
-    shares = [Share.of_rank(6, rank, 4) for rank in range(4)]
+    shares = [BatchSlice.of_rank(6, rank, 4) for rank in range(4)]
     parts = [slice(s.start, s.start + s.images) for s in shares]
     mixed = [
         mix([mixer], images[part], labels[part], 3, _draws(7, share), (images, labels))

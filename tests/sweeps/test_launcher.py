@@ -18,7 +18,7 @@ from rich.console import Console
 from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.resolvers import register_resolvers
 from cnnexp.execution import Job
-from cnnexp.sweeps import Entry, Ledger
+from cnnexp.sweeps import JobStatus, Ledger
 from cnnexp.sweeps.launcher import LauncherSettings, LocalLauncher, Task
 from cnnexp.sweeps.view import View
 from tests.sweeps.crash import compare
@@ -45,7 +45,7 @@ def _tasks(ledger: Ledger, jobs: list[list[str]], *, retry: bool = False) -> lis
 
 def _launch(
     ledger: Ledger, each: list[list[str]], *, retry: bool = False, **settings: Any
-) -> list[Entry]:
+) -> list[JobStatus]:
     view = View(Console(file=io.StringIO()))
     launcher = LocalLauncher(ledger, LauncherSettings(**settings), view)
     return launcher.run(_tasks(ledger, each, retry=retry))

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from cnnexp.config import ConfigError
-from cnnexp.sweeps import Entry, Ledger
+from cnnexp.sweeps import JobStatus, Ledger
 from cnnexp.sweeps.slurm import SlurmLauncher, SlurmSettings, _shape
 from cnnexp.sweeps.view import View
 from tests.conftest import ROOT
@@ -69,7 +69,7 @@ def test_a_sweep_survives_a_preemption_a_requeue_and_a_job_killed_hard(
         command, env=slurm, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
-    def under_way() -> list[Entry]:
+    def under_way() -> list[JobStatus]:
         """The jobs that run and have something to go on from."""
         assert launcher.poll() is None
         entries = ledger.entries()

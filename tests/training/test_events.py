@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnnexp.data import Share
+from cnnexp.data import BatchSlice
 from cnnexp.regularization import (
     EVENTS,
     Clip,
@@ -59,7 +59,7 @@ def _events(*regularizers: Regularizer) -> StepEvents:
 
 
 def _changed(*regularizers: Regularizer) -> tuple[Tensor, Tensor]:
-    whole = Share.of_rank(6, 0, 1)
+    whole = BatchSlice.of_rank(6, 0, 1)
     return _events(*regularizers).batch(*_batch(), epoch=0, batch_idx=0, share=whole)
 
 

@@ -14,7 +14,7 @@ from cnnexp.config.errors import ConfigError
 from cnnexp.config.schema import AcceleratorConfig
 from cnnexp.optim import needs_whole_weights
 from cnnexp.regularization import Regularizer, takes_part
-from cnnexp.runs import place
+from cnnexp.runs import process_rank
 from cnnexp.training import Parallelism
 
 __all__ = ["accelerator_settings", "check_batch", "check_nodes", "check_sharded", "parallelism"]
@@ -67,7 +67,7 @@ def parallelism(config: AcceleratorConfig, *, elsewhere: bool = False) -> Parall
         ConfigError: One process is all that this accelerator has, or other numbers of them were started.
     """
     devices, nodes = _devices(config), config.num_nodes
-    here = place()
+    here = process_rank()
     if config.name in _SEVERAL and here is not None:
         if config.devices == "auto":
             devices, nodes = here.local_ranks, here.nodes
@@ -94,7 +94,7 @@ def check_nodes(parallel: Parallelism | None) -> None:
     Raises:
         ConfigError: Nobody has.
     """
-    if parallel is not None and parallel.nodes > 1 and place() is None:
+    if parallel is not None and parallel.nodes > 1 and process_rank() is None:
         raise ConfigError(
             f"accelerator.num_nodes={parallel.nodes}: start one process a device on each machine, with "
             f"torchrun --nnodes={parallel.nodes} --nproc-per-node={parallel.devices} … -m cnnexp.train …, "

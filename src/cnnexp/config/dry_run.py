@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cnnexp.config.errors import ConfigError
-from cnnexp.runs import RunFolder, place
+from cnnexp.runs import RunFolder, process_rank
 
 __all__ = ["end_dry_run", "is_dry_run", "refuse_dry_run", "scratch_folder"]
 
@@ -54,7 +54,7 @@ def end_dry_run(folder: RunFolder) -> int:
     Returns:
         The exit code of the command.
     """
-    here = place()
+    here = process_rank()
     if here is not None and here.rank > 0:  # the first removes it, maybe before this one looks
         return 0 if folder.read_status().get("state", "done") == "done" else 1
     if folder.read_status().get("state") != "done":

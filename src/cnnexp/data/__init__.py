@@ -3,7 +3,7 @@
 from cnnexp.data.batches import BatchOrder, GatheredBatches, batch_loader, seeded_generator
 from cnnexp.data.depth import ValueRange, checked_range
 from cnnexp.data.digits import load_digits
-from cnnexp.data.draws import Draws, Share
+from cnnexp.data.draws import BatchSlice, Draws
 from cnnexp.data.image_folder import PictureFiles, load_image_folder
 from cnnexp.data.images import (
     DataFileError,
@@ -23,6 +23,7 @@ __all__ = [
     "PICTURE_ENDINGS",
     "TORCHVISION_SETS",
     "BatchOrder",
+    "BatchSlice",
     "DataFileError",
     "DataUnavailableError",
     "Draws",
@@ -32,7 +33,6 @@ __all__ = [
     "LabelledImages",
     "PictureFiles",
     "Samples",
-    "Share",
     "ValueRange",
     "batch_loader",
     "checked_range",

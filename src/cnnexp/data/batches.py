@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cnnexp.data.draws import Share
+from cnnexp.data.draws import BatchSlice
 from cnnexp.data.images import Samples
 
 __all__ = ["BatchOrder", "GatheredBatches", "batch_loader", "seeded_generator"]
@@ -37,7 +37,7 @@ class BatchOrder(Sampler[Tensor]):
         epoch: The epoch whose order is yielded first.
         skip: Batches left out at the beginning of that epoch, because they have been trained on already.
         same: Yield in every epoch the order of epoch 0.
-        rank, ranks: Which of how many processes that share each batch this one is; see :class:`Share`.
+        rank, ranks: Which of how many processes that share each batch this one is; see :class:`BatchSlice`.
             Without a seed, where the order is kept, a rank beyond a small batch gets none of it.
     """
 
@@ -67,7 +67,7 @@ class BatchOrder(Sampler[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         skip = self._skip if self.epoch == self._skip_in else 0
         for batch in self._order().split(self.batch_size)[skip:]:
-            share = Share.of_rank(len(batch), self._rank, self._ranks)
+            share = BatchSlice.of_rank(len(batch), self._rank, self._ranks)
             images = share.own if self.seed is None else share.images
             yield batch[share.start : share.start + images]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Draws", "Share"]
+__all__ = ["BatchSlice", "Draws"]
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchSlice:
     """The batch slice of one rank: which images of a batch this process gets.
 
     Attributes:
@@ -29,7 +29,7 @@ class Share:
     of: int
 
     @classmethod
-    def of_rank(cls, images: int, rank: int, ranks: int) -> Share:
+    def of_rank(cls, images: int, rank: int, ranks: int) -> BatchSlice:
         """The slice of ``rank`` (from 0) when ``images`` ≥ 1 are cut into ``ranks`` parts as equal
         as possible.
         """
@@ -58,7 +58,9 @@ class Draws:
         share: The slice whose images are here; None for the whole batch.
     """
 
-    def __init__(self, generator: torch.Generator, images: int, share: Share | None = None) -> None:
+    def __init__(
+        self, generator: torch.Generator, images: int, share: BatchSlice | None = None
+    ) -> None:
         self.generator, self._images = generator, images
         self._start, self._here = (share.start, share.images) if share else (0, images)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cnnexp.data.batches import BatchOrder, batch_loader
-from cnnexp.data.draws import Share
+from cnnexp.data.draws import BatchSlice
 from cnnexp.data.images import ImageSet, Samples
 
 __all__ = ["ImageDataModule"]
@@ -132,10 +132,10 @@ class ImageDataModule(L.LightningDataModule):
         """
         self._rank, self._ranks = rank, ranks
 
-    def share(self, batch: int) -> Share:
+    def share(self, batch: int) -> BatchSlice:
         """The slice of training batch ``batch``, counted from 0, that this process has."""
         images = min(self.batch_size, len(self.train) - batch * self.batch_size)
-        return Share.of_rank(images, self._rank, self._ranks)
+        return BatchSlice.of_rank(images, self._rank, self._ranks)
 
     def members(self, epoch: int, batch: int) -> Tensor:
         """The indices of the images in training batch ``batch`` of ``epoch``, each counted from 0.

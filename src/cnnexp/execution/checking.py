@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from cnnexp.config import ConfigError
 from cnnexp.config.interpolation import blamed
 from cnnexp.config.targets import allowed_prefixes
-from cnnexp.runs import place
+from cnnexp.runs import process_rank
 
 if TYPE_CHECKING:
     from cnnexp.training import TrainingJob
@@ -48,7 +48,7 @@ def checked_job(
         raise blamed(error, composed) from error
     if not elsewhere:
         check_nodes(job.parallel)
-    ranks = ALONE if place() is None else connect_ranks(job.parallel)
+    ranks = ALONE if process_rank() is None else connect_ranks(job.parallel)
     if not ranks.first:
         ranks.from_first(
             None

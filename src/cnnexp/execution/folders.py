@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from cnnexp.config import ConfigError
 from cnnexp.config.dry_run import is_dry_run, scratch_folder
 from cnnexp.config.hydra_settings import folder_of, own_run_dir
-from cnnexp.runs import RunFolder, claim_run_folder, place
+from cnnexp.runs import RunFolder, claim_run_folder, process_rank
 
 if TYPE_CHECKING:
     from cnnexp.training import TrainingJob
@@ -23,7 +23,7 @@ def agreed_folder(config: DictConfig, job: TrainingJob) -> RunFolder:
     """The run's folder, the same for all ranks that torchrun or srun started."""
     from cnnexp.training import connect_ranks
 
-    if place() is None:
+    if process_rank() is None:
         return run_folder(config)
     ranks = connect_ranks(job.parallel)
     own = str(run_folder(config)) if ranks.first else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cnnexp.config.resumption import trained_on
 from cnnexp.execution.job import Job
-from cnnexp.runs import RunFolder, place
+from cnnexp.runs import RunFolder, process_rank
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -51,7 +51,7 @@ def run_job(
     try:
         training = checked or build_job(job.config, job.allowed)
         parallel = training.parallel
-        if parallel is not None and place() is None:
+        if parallel is not None and process_rank() is None:
             if not _is_done(folder, training):
                 first = False  # the ranks write, and say, how it ends
                 run_ranks(job, parallel)

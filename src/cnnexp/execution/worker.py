@@ -22,7 +22,7 @@ from cnnexp.execution.log import log_to
 from cnnexp.execution.processes import OWN_LOG
 from cnnexp.execution.run import run_job
 from cnnexp.execution.slots import thread_caps
-from cnnexp.runs import RunFolder, place
+from cnnexp.runs import RunFolder, process_rank
 
 __all__ = ["forked"]
 
@@ -63,7 +63,7 @@ def _run(job: Job, parent_is_gone: Callable[[], object], *, terminal: bool) -> i
     threading.Thread(target=watch, daemon=True).start()
     sys.orig_argv[:] = job.command
     logging.raiseExceptions = False
-    here = place()
+    here = process_rank()
     first = here is None or here.rank == 0
     log_to(Path(job.folder) if first else None, terminal=terminal)
     run_job(job, progress_bar=terminal and sys.stderr.isatty())

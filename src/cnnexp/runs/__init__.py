@@ -6,13 +6,13 @@ from cnnexp.runs.lock import FolderInUseError, folder_lock
 from cnnexp.runs.metrics import METRIC_COLUMNS
 from cnnexp.runs.observed import ObservedRunFolder
 from cnnexp.runs.provenance import collect_provenance, git_state
-from cnnexp.runs.rank import Place, place
+from cnnexp.runs.rank import ProcessRank, process_rank
 
 __all__ = [
     "METRIC_COLUMNS",
     "FolderInUseError",
     "ObservedRunFolder",
-    "Place",
+    "ProcessRank",
     "RunFolder",
     "RunFolderError",
     "State",
@@ -21,5 +21,5 @@ __all__ = [
     "config_hash",
     "folder_lock",
     "git_state",
-    "place",
+    "process_rank",
 ]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Place", "place"]
+__all__ = ["ProcessRank", "process_rank"]
 
 # of torchrun, and of the processes that cnnexp starts itself; of SLURM's srun
 _NAMES = (
@@ -17,7 +17,7 @@ _NAMES = (
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessRank:
     """A process among those of its run.
 
     Attributes:
@@ -38,7 +38,7 @@ class Place:
         return self.ranks // self.local_ranks
 
 
-def place(environment: Mapping[str, str] = os.environ) -> Place | None:
+def process_rank(environment: Mapping[str, str] = os.environ) -> ProcessRank | None:
     """The place of this process; None if it was started alone."""
     for names in _NAMES:
         if names[0].startswith("SLURM") and environment.get("SLURM_STEP_ID", "") in ("", "batch"):
@@ -46,5 +46,9 @@ def place(environment: Mapping[str, str] = os.environ) -> Place | None:
         if all(environment.get(name, "").isdigit() for name in names[:3]):
             rank, ranks, local = (int(environment[name]) for name in names[:3])
             each = re.match(r"\d+", environment.get(names[3], ""))  # SLURM writes 2(x3)
-            return Place(rank, ranks, local, int(each[0]) if each else ranks) if ranks > 1 else None
+            return (
+                ProcessRank(rank, ranks, local, int(each[0]) if each else ranks)
+                if ranks > 1
+                else None
+            )
     return None

@@ -1,5 +1,5 @@
 """Many trainings: the ledger of their jobs, launchers, searches, comparisons."""
 
-from cnnexp.sweeps.ledger import Entry, Ledger
+from cnnexp.sweeps.ledger import JobStatus, Ledger
 
-__all__ = ["Entry", "Ledger"]
+__all__ = ["JobStatus", "Ledger"]

@@ -17,7 +17,7 @@ from zlib import crc32
 
 from cnnexp.config.errors import ConfigError, did_you_mean
 from cnnexp.runs.comparison_plan import Comparison, Trial
-from cnnexp.sweeps.ledger import Entry, Ledger
+from cnnexp.sweeps.ledger import JobStatus, Ledger
 from cnnexp.sweeps.space import draw, parse
 
 __all__ = ["CompareSettings", "compare_candidates", "tuning_jobs"]
@@ -187,7 +187,7 @@ def compare_candidates(
     arguments: Sequence[str],
     add: Callable[[Sequence[str]], str],
     ledger: Ledger,
-    launch: Callable[[Sequence[Sequence[str]]], Sequence[Entry]],
+    launch: Callable[[Sequence[Sequence[str]]], Sequence[JobStatus]],
 ) -> None:
     """Run the trials, choose settings, run the final runs, and record all in the sweep's comparison.json.
 

@@ -9,7 +9,8 @@ from dataclasses import fields
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
+from hydra.core.utils import JobStatus as HydraJobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,7 +21,7 @@ from cnnexp.config.targets import allowed_prefixes
 from cnnexp.execution.job import Job
 from cnnexp.sweeps.comparison import CompareSettings
 from cnnexp.sweeps.launcher import LauncherSettings, LocalLauncher, Task
-from cnnexp.sweeps.ledger import Entry, Ledger
+from cnnexp.sweeps.ledger import JobStatus, Ledger
 from cnnexp.sweeps.search import SearchSettings
 from cnnexp.sweeps.slurm import SlurmLauncher, SlurmSettings
 from cnnexp.sweeps.view import View
@@ -99,7 +100,7 @@ def launch(
     """
 
     @in_one_line
-    def run() -> list[Entry]:
+    def run() -> list[JobStatus]:
         own = typed(_OURS[kind][1], "hydra.launcher", settings)
         ledger, made = tasks(context, sweep, job_overrides)
         different = list({task.id: task for task in made}.values())
@@ -192,14 +193,16 @@ def in_one_line(action: Callable[_Arguments, _Result]) -> Callable[_Arguments, _
     return called
 
 
-def _returned(entries: Sequence[Entry], job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
+def _returned(
+    entries: Sequence[JobStatus], job_overrides: Sequence[Sequence[str]]
+) -> list[JobReturn]:
     """The results of jobs for sweepers, which raise a job's error: a failed job has no value, and
     no error.
     """
     made = []
     for entry, overrides in zip(entries, job_overrides, strict=True):
         value = entry.folder.read_result().get("val/acc") if entry.state == "done" else None
-        returned = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
+        returned = JobReturn(overrides=list(overrides), status=HydraJobStatus.COMPLETED)
         returned.return_value = value
         made.append(returned)
     return made

@@ -23,7 +23,7 @@ from cnnexp.execution.processes import (
 )
 from cnnexp.execution.slots import GPUPool, cores, gpus_of, visible_gpus
 from cnnexp.execution.worker import forked
-from cnnexp.sweeps.ledger import Claim, Entry, Ledger
+from cnnexp.sweeps.ledger import Claim, JobStatus, Ledger
 from cnnexp.sweeps.view import View
 
 __all__ = ["STOPS", "LauncherSettings", "LocalLauncher", "Task", "last_lines"]
@@ -94,7 +94,7 @@ class Task:
     retry: str | None = None
     data: str | None = None
 
-    def is_over(self, entry: Entry) -> bool:
+    def is_over(self, entry: JobStatus) -> bool:
         """Whether nothing is left to run, ``entry`` being the job's present entry."""
         if entry.state == "failed":
             return str(entry.status.get("time")) != self.retry
@@ -134,7 +134,7 @@ class LocalLauncher:
         self._running: list[_Running] = []
         self._stop: int | None = None
 
-    def run(self, tasks: Sequence[Task]) -> list[Entry]:
+    def run(self, tasks: Sequence[Task]) -> list[JobStatus]:
         """Run the tasks; return their entries at the end, in the order of ``tasks``.
 
         Raises:

@@ -29,7 +29,7 @@ from cnnexp.runs import RunFolder, RunFolderError, config_hash
 from cnnexp.runs.files import read_json, write_json
 from cnnexp.runs.sweep import SWEEP, by_overrides
 
-__all__ = ["Claim", "Entry", "Ledger"]
+__all__ = ["Claim", "JobStatus", "Ledger"]
 
 
 class Claim:
@@ -49,7 +49,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Entry:
+class JobStatus:
     """The present state of one job in the ledger.
 
     Attributes:
@@ -135,7 +135,7 @@ class Ledger:
         finally:
             os.close(handle)
 
-    def entry(self, job: str) -> Entry:
+    def entry(self, job: str) -> JobStatus:
         """The present entry of the job."""
         folder = self.folder(job)
         try:
@@ -146,9 +146,9 @@ class Ledger:
         if state == "running" and not self.is_claimed(job):
             state = "interrupted"
         overrides = read_json(folder.job).get("overrides", [])
-        return Entry(job, overrides, state, status, folder)
+        return JobStatus(job, overrides, state, status, folder)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[JobStatus]:
         """The entries of all jobs, sorted by their overrides."""
         jobs = [file.parent.name for file in self.path.glob("*/job.json")]
         yield from sorted(map(self.entry, jobs), key=by_overrides)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cnnexp.config.errors import ConfigError
 from cnnexp.runs import RunFolder
 from cnnexp.runs.files import write_json
-from cnnexp.sweeps.ledger import Entry, Ledger
+from cnnexp.sweeps.ledger import JobStatus, Ledger
 
 if TYPE_CHECKING:
     import optuna
@@ -39,7 +39,7 @@ JOURNAL = "optuna.journal"  # the study's file, in the sweep's folder
 _SAMPLERS = ("tpe", "cmaes", "random", "grid", "qmc")
 _PRUNERS = ("median", "hyperband")
 
-Launch = Callable[[Sequence[Sequence[str]]], Sequence[Entry]]
+Launch = Callable[[Sequence[Sequence[str]]], Sequence[JobStatus]]
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class Search:
         for (number, _), entry in zip(batch, self._launch(overrides), strict=True):
             self._tell(number, entry)
 
-    def _tell(self, number: int, entry: Entry) -> None:
+    def _tell(self, number: int, entry: JobStatus) -> None:
         from optuna.trial import TrialState
 
         if entry.state == "done":

@@ -23,9 +23,9 @@ from typing import Any
 from cnnexp.config.errors import ConfigError
 from cnnexp.execution import log_to, run_job
 from cnnexp.execution.processes import handling
-from cnnexp.runs import place
+from cnnexp.runs import process_rank
 from cnnexp.sweeps.launcher import STOPS, Task, last_lines
-from cnnexp.sweeps.ledger import Claim, Entry, Ledger
+from cnnexp.sweeps.ledger import Claim, JobStatus, Ledger
 from cnnexp.sweeps.view import View
 
 __all__ = ["InAllocation", "SlurmLauncher", "SlurmSettings"]
@@ -86,7 +86,7 @@ class InAllocation:
 
     def __call__(self) -> None:
         """Claim the job and run it; put it back into the queue if SLURM's signal stopped it."""
-        ledger, here = Ledger(self.ledger), place()
+        ledger, here = Ledger(self.ledger), process_rank()
         first = here is None or here.rank == 0
         log_to(Path(self.task.job.folder) if first else None)
         claim = _claim(ledger, self.task) if first else None
@@ -171,7 +171,7 @@ class SlurmLauncher:
         self._numbers: dict[str, str] = {}
         self._stop: int | None = None
 
-    def run(self, tasks: Sequence[Task]) -> list[Entry]:
+    def run(self, tasks: Sequence[Task]) -> list[JobStatus]:
         """Run the tasks; return their entries at the end, in the order of ``tasks``.
 
         Raises:
@@ -265,7 +265,7 @@ class SlurmLauncher:
             if waiting:
                 time.sleep(self._settings.poll_s)
 
-    def _write_down(self, entry: Entry) -> Entry:
+    def _write_down(self, entry: JobStatus) -> JobStatus:
         """Record how a job ended that could not record it itself; return its entry."""
         lost = entry.state in ("running", "interrupted", "waiting")
         if not lost or (self._stop is not None and entry.state == "waiting"):

@@ -16,7 +16,7 @@ from cnnexp.runs import config_hash
 from cnnexp.runs.files import leaves
 from cnnexp.sweeps.comparison import CompareSettings, compare_candidates, tuning_jobs
 from cnnexp.sweeps.hydra import in_one_line, prepare, prepared, typed
-from cnnexp.sweeps.ledger import Entry, Ledger
+from cnnexp.sweeps.ledger import JobStatus, Ledger
 from cnnexp.sweeps.search import Search, SearchSettings, open_study
 from cnnexp.sweeps.space import parse, search_space
 
@@ -50,7 +50,7 @@ class SweepJobs:
             prepare(own, config)
         return self.ledger.add(config, own)
 
-    def launch(self, batch: Sequence[Sequence[str]]) -> list[Entry]:
+    def launch(self, batch: Sequence[Sequence[str]]) -> list[JobStatus]:
         """Run jobs that were added; return their entries at the end."""
         jobs = [config_hash(prepared(own) or {}) for own in batch]
         self._launcher.launch([list(own) for own in batch], initial_job_idx=0)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from cnnexp.runs.epochs import epoch_after
 from cnnexp.runs.sweep import names_of
-from cnnexp.sweeps.ledger import Entry, Ledger
+from cnnexp.sweeps.ledger import JobStatus, Ledger
 
 __all__ = ["View", "names_of", "table"]
 
@@ -35,14 +35,19 @@ class View:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
         self._live: Live | None = None
-        self._over: list[Entry] = []
+        self._over: list[JobStatus] = []
         self._ran = 0
         self._count, self._began = 0, time.monotonic()
         self._ledger = Ledger("")
         self._names: Mapping[str, str] = {}
 
     def begin(
-        self, ledger: Ledger, jobs: Sequence[Entry], at_once: int, threads: int, gpus: Sequence[str]
+        self,
+        ledger: Ledger,
+        jobs: Sequence[JobStatus],
+        at_once: int,
+        threads: int,
+        gpus: Sequence[str],
     ) -> None:
         """Print what is about to run."""
         self._ledger, self._count, self._began = ledger, len(jobs), time.monotonic()
@@ -68,7 +73,7 @@ class View:
         else:
             log.info(text)
 
-    def started(self, entry: Entry) -> None:
+    def started(self, entry: JobStatus) -> None:
         """Report that a job has started."""
         if self._live is None:
             again = (
@@ -78,7 +83,7 @@ class View:
             )
             log.info("%s  runs%s  %s", entry.id, again, self._names[entry.id])
 
-    def over(self, entry: Entry, *, ran: bool) -> None:
+    def over(self, entry: JobStatus, *, ran: bool) -> None:
         """Report that a job is over; ``ran`` says that it ran in this launcher, not before or in another."""
         self._over.append(entry)
         self._ran += ran
@@ -96,7 +101,7 @@ class View:
             title = f"{self._ledger}   {len(self._over)}/{self._count} over   {self._left()}"
             self._live.update(table(shown, self._names, title), refresh=True)
 
-    def end(self, entries: Sequence[Entry]) -> None:
+    def end(self, entries: Sequence[JobStatus]) -> None:
         """Print a summary."""
         counts = Counter(entry.state for entry in entries)
         parts = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
@@ -113,7 +118,7 @@ class View:
 
 
 def table(
-    entries: Sequence[Entry],
+    entries: Sequence[JobStatus],
     names: Mapping[str, str],
     title: str = "",
     numbers: Mapping[str, int] | None = None,
@@ -149,7 +154,7 @@ def table(
     return made
 
 
-def _figures(entry: Entry) -> str:
+def _figures(entry: JobStatus) -> str:
     if entry.state == "done":
         result = _result(entry)
         return "  ".join(
@@ -160,7 +165,7 @@ def _figures(entry: Entry) -> str:
     return str(entry.status.get("error", ""))
 
 
-def _result(entry: Entry) -> dict[str, Any]:
+def _result(entry: JobStatus) -> dict[str, Any]:
     return entry.folder.read_result() if entry.state == "done" else {}
 
 
@@ -168,7 +173,7 @@ def _percent(value: Any) -> str:
     return f"{value:.2%}" if isinstance(value, (int, float)) else ""
 
 
-def _time_left(entry: Entry) -> str:
+def _time_left(entry: JobStatus) -> str:
     """The remaining time, estimated from the epochs so far."""
     seconds, done, whole = (entry.status.get(k) for k in ("seconds", "epoch", "epochs"))
     if entry.state != "running" or not seconds or not done or not whole:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from cnnexp.data import Share
+from cnnexp.data import BatchSlice
 from cnnexp.regularization import Regularizer
 from cnnexp.training.events import StepEvents
 from cnnexp.training.image_network import ImageNetwork
@@ -77,7 +77,7 @@ class Classifier(ImageNetwork):
         monitor: str = "val/acc",
         images_per_step: int | None = None,
         channels_last: bool = False,
-        share: Callable[[int], Share] | None = None,
+        share: Callable[[int], BatchSlice] | None = None,
         ranks: Ranks = ALONE,
         leave_out_non_finite: bool = False,
     ) -> None:
@@ -123,10 +123,10 @@ class Classifier(ImageNetwork):
         terms = self._events.penalties(self.network)
         return sum(terms.values(), self.train_loss(self(images), targets))
 
-    def share(self, batch_idx: int, labels: Tensor) -> Share:
+    def share(self, batch_idx: int, labels: Tensor) -> BatchSlice:
         """Which part of a training batch the images with ``labels`` are, which this rank has."""
         if self._share_of is None or self._ranks.count == 1:
-            return Share.of_rank(labels.size(0), 0, 1)
+            return BatchSlice.of_rank(labels.size(0), 0, 1)
         return self._share_of(batch_idx)
 
     def vary(self, images: Tensor, labels: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
@@ -168,7 +168,7 @@ class Classifier(ImageNetwork):
         labels: Tensor,
         loss: Tensor,
         terms: dict[str, Tensor],
-        share: Share,
+        share: BatchSlice,
     ) -> None:
         size, count = labels.size(0), self._ranks.count
         accuracy = (logits.argmax(1) == labels).float().mean()

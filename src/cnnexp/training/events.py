@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from cnnexp.data import Draws, Share, seeded_generator
+from cnnexp.data import BatchSlice, Draws, seeded_generator
 from cnnexp.regularization import EVENTS, Regularizer, mix, taking_part
 from cnnexp.training.ranks import ALONE, Ranks
 
@@ -39,7 +39,7 @@ class StepEvents:
         self._classes, self._seed, self._ranks = classes, seed, ranks
 
     def batch(
-        self, images: Tensor, labels: Tensor, *, epoch: int, batch_idx: int, share: Share
+        self, images: Tensor, labels: Tensor, *, epoch: int, batch_idx: int, share: BatchSlice
     ) -> tuple[Tensor, Tensor]:
         """A batch as it is trained on, with targets that are labels or, if mixed, distributions.
 

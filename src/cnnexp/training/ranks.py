@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
 from cnnexp.environment import variable
-from cnnexp.runs import place
+from cnnexp.runs import process_rank
 from cnnexp.training.stopping import TrainingStopped
 
 __all__ = ["ALONE", "Parallelism", "RankFailedError", "Ranks", "connect_ranks", "leave_failure"]
@@ -186,7 +186,7 @@ def connect_ranks(parallel: Parallelism | None) -> Ranks:
     """
     if parallel is None or parallel.ranks == 1:
         return Ranks()
-    here = place()
+    here = process_rank()
     assert here is not None
     assert here.ranks == parallel.ranks
     if not dist.is_initialized():

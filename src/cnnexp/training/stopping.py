@@ -8,7 +8,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from cnnexp.runs import place
+from cnnexp.runs import process_rank
 
 __all__ = ["STOPPING", "StopSignals", "TrainingPruned", "TrainingStopped"]
 
@@ -73,7 +73,7 @@ class StopSignals:
                 signal.signal(each, signal.SIG_DFL)
             raise stop
         self.request = stop
-        here = place()
+        here = process_rank()
         if here is None or here.rank == 0:
             # logging is not for signal handlers
             os.write(2, f"{name}: stopping after this step; once more stops at once\n".encode())
