@@ -21,6 +21,35 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return (os.cpu_count() or 1) + 1
 
 
+_CLUSTER = "test_slurm.py"  # its tests share one cluster, and would wait for each other
+# Files whose tests wait for processes that they start, for minutes; and those that compile for long.
+_LONGEST = (
+    *("test_launcher.py", "test_gpu.py", "test_train_ranks.py", "test_crash.py", "test_readme.py"),
+    *("test_train.py", "test_sweep.py", "test_torchvision_matrix.py", "test_package.py"),
+    *("test_faults.py", "test_extending.py", "test_report.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each of pytest-xdist's workers begins with its part of the longest tests: none is left for the end.
+
+    A worker gets a run of the list, and takes from the others' ends when it is through.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1:
+        return
+    first = [item for item in items if item.path.name == _CLUSTER]
+    long = [item for item in items if item.path.name in _LONGEST]
+    short = [item for item in items if item.path.name not in (_CLUSTER, *_LONGEST)]
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        own = [*(first if worker == 0 else []), *long[worker::workers]]
+        room = max(0, len(items) // workers - len(own))
+        ordered += own + short[:room]
+        del short[:room]
+    items[:] = ordered + short
+
+
 def _share_cores() -> None:
     """Under pytest-xdist a worker has its share of the cores, and what it starts has it, too."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

@@ -121,7 +121,7 @@ def test_an_op_in_cnnexp_itself_takes_three_files(tmp_path: Path) -> None:
         {
             '"Tanh"]\n': '"Softplus", "Tanh"]\n',
             "import replaces\n": "import replaces\nfrom cnnexp.ops.softplus import softplus\n",
-            "\n\n@replaces(nn.Dropout)": f"\n\n@replaces{layer}\n\n@replaces(nn.Dropout)",
+            "\n\n@replaces(nn.Tanh)": f"\n\n@replaces{layer}\n\n@replaces(nn.Tanh)",
         },
     )
     row = "([0.0, 30.0, -100.0], [4.0, 5.0, 6.0], [0.6931472, 30.0, 0.0], [2.0, 5.0, 0.0])"
