@@ -21,12 +21,34 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return (os.cpu_count() or 1) + 1
 
 
+_compiling: list[subprocess.Popen[bytes]] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the kernels once, while pytest-xdist's workers start, instead of once in each of them."""
+    if getattr(config.option, "tx", None) and not hasattr(config, "workerinput"):
+        threads = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "tests.compile_kernels"]
+        _compiling.append(subprocess.Popen(command, cwd=ROOT, env={**os.environ, **threads}))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Wait for what :func:`pytest_configure` started."""
+    for process in _compiling:
+        process.wait()
+
+
 _CLUSTER = "test_slurm.py"  # its tests share one cluster, and would wait for each other
-# Files whose tests wait for processes that they start, for minutes; and those that compile for long.
+# Files whose tests wait for processes that they start, for minutes; and those that run long by themselves.
 _LONGEST = (
-    *("test_launcher.py", "test_gpu.py", "test_train_ranks.py", "test_crash.py", "test_readme.py"),
-    *("test_train.py", "test_sweep.py", "test_torchvision_matrix.py", "test_package.py"),
-    *("test_faults.py", "test_extending.py", "test_report.py"),
+    *(
+        "test_launcher.py",
+        "test_train_ranks.py",
+        "test_crash.py",
+        "test_readme.py",
+        "test_train.py",
+    ),
+    *("test_sweep.py", "test_package.py", "test_faults.py", "test_extending.py", "test_report.py"),
 )
 
 
