@@ -1,23 +1,29 @@
-"""Compile the CPU kernels of the fused block, so that the workers of a test run find them in numba's cache.
+"""Compile the CPU kernels of the fused block in one dtype, so that workers find them in numba's cache.
 
-Started beside the workers by conftest.py: without it each of them would compile the same kernels.
+    python -m tests.compile_kernels float32
+
+Started by conftest.py before the workers of a test run: without it each of them would compile the same.
 """
 
 from __future__ import annotations
 
 import itertools
+import sys
 
 import torch
 
 from cnnexp import ops
 
 
-def main() -> None:
-    """Call every kernel in both dtypes, forward, backward and backward again."""
+def main(name: str) -> None:
+    """Call every kernel, forward, backward and backward again; float64 in the other order.
+
+    So two processes that compile at a time seldom write the same index of numba's cache at a time.
+    """
     torch.set_num_threads(1)
-    for dtype, kind, c_in, c_out in itertools.product(
-        (torch.float32, torch.float64), ("max", "avg"), (3, 16), (5, 16)
-    ):
+    cases = list(itertools.product(("max", "avg"), (3, 16), (5, 16)))
+    for kind, c_in, c_out in cases if name == "float32" else reversed(cases):
+        dtype = getattr(torch, name)
         image = torch.randn(2, c_in, 8, 8, dtype=dtype, requires_grad=True)
         weight = torch.randn(c_out, c_in, 3, 3, dtype=dtype, requires_grad=True)
         bias = torch.randn(c_out, dtype=dtype, requires_grad=True)
@@ -30,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -21,34 +21,25 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return (os.cpu_count() or 1) + 1
 
 
-_compiling: list[subprocess.Popen[bytes]] = []
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile the kernels once, while pytest-xdist's workers start, instead of once in each of them."""
+    """Compile the kernels once, before pytest-xdist's workers start, instead of once in each of them."""
     if getattr(config.option, "tx", None) and not hasattr(config, "workerinput"):
-        threads = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "tests.compile_kernels"]
-        _compiling.append(subprocess.Popen(command, cwd=ROOT, env={**os.environ, **threads}))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+        command = [sys.executable, "-W", "ignore", "-m", "tests.compile_kernels"]
+        compiling = [
+            subprocess.Popen([*command, dtype], cwd=ROOT, env=environment)
+            for dtype in ("float32", "float64")
+        ]
+        for process in compiling:
+            process.wait()
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Wait for what :func:`pytest_configure` started."""
-    for process in _compiling:
-        process.wait()
-
-
-_CLUSTER = "test_slurm.py"  # its tests share one cluster, and would wait for each other
+# Files whose tests stay together: they share one cluster, for which they would wait, or one trained network.
+_TOGETHER = ("test_slurm.py", "test_readme.py")
 # Files whose tests wait for processes that they start, for minutes; and those that run long by themselves.
 _LONGEST = (
-    *(
-        "test_launcher.py",
-        "test_train_ranks.py",
-        "test_crash.py",
-        "test_readme.py",
-        "test_train.py",
-    ),
-    *("test_sweep.py", "test_package.py", "test_faults.py", "test_extending.py", "test_report.py"),
+    *("test_launcher.py", "test_train_ranks.py", "test_crash.py", "test_train.py", "test_sweep.py"),
+    *("test_package.py", "test_faults.py", "test_extending.py", "test_report.py"),
 )
 
 
@@ -60,12 +51,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers == 1:
         return
-    first = [item for item in items if item.path.name == _CLUSTER]
+    blocks = [[item for item in items if item.path.name == name] for name in _TOGETHER]
     long = [item for item in items if item.path.name in _LONGEST]
-    short = [item for item in items if item.path.name not in (_CLUSTER, *_LONGEST)]
+    short = [item for item in items if item.path.name not in (*_TOGETHER, *_LONGEST)]
     ordered: list[pytest.Item] = []
     for worker in range(workers):
-        own = [*(first if worker == 0 else []), *long[worker::workers]]
+        together = [item for block in blocks[worker::workers] for item in block]
+        own = [*together, *long[worker::workers]]
         room = max(0, len(items) // workers - len(own))
         ordered += own + short[:room]
         del short[:room]
