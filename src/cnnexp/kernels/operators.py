@@ -18,7 +18,7 @@ from torch import Tensor
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
 
-__all__ = ["flat_arguments", "new_image", "operator"]
+__all__ = ["flat_arguments", "gathered_image", "new_image", "operator", "spread_image"]
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -123,3 +123,17 @@ def new_image(like: Tensor, channels: int, size: tuple[int, int], dtype: Any = N
     """An empty (N, channels, *size) in channels_last memory."""
     made = like.new_empty(like.size(0), *size, channels, dtype=dtype or like.dtype)
     return made.permute(0, 3, 1, 2)
+
+
+def spread_image(
+    grad_output: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None
+) -> Tensor:
+    """An empty result of a spread, from pooled elements to the image under the windows of ``pool``."""
+    return new_image(grad_output, grad_output.size(1), pool.input_size)
+
+
+def gathered_image(
+    image: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None
+) -> Tensor:
+    """An empty result of a gather, from an image to the windows of ``pool``."""
+    return new_image(image, image.size(1), pool.output_size)

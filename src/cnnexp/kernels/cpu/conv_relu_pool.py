@@ -17,7 +17,7 @@ from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu.tables import pool_windows, receptive_fields
 from cnnexp.kernels.limits import pool_refusal
-from cnnexp.kernels.operators import new_image, operator
+from cnnexp.kernels.operators import gathered_image, new_image, operator, spread_image
 
 __all__ = [
     "FEW_CHANNELS",
@@ -161,20 +161,14 @@ def forward_few_channels(
     return output, code
 
 
-def _spread_image(
-    grad_output: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None
-) -> Tensor:
-    return new_image(grad_output, grad_output.size(1), pool.input_size)
-
-
-@operator("conv_relu_pool_spread", _spread_image)
+@operator("conv_relu_pool_spread", spread_image)
 def pool_spread(
     grad_output: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None
 ) -> Tensor:
     """∂L/∂(pooled) (N, C_out, P, Q) → ∂L/∂(convolution's output) (N, C_out, H, W)."""
     from cnnexp.kernels.cpu import pooling
 
-    image = _spread_image(grad_output, code, pool, divisor)
+    image = spread_image(grad_output, code, pool, divisor)
     arguments = array_of(grad_output), array_of(code), pool_windows(pool)
     if divisor is None:
         pooling.max_spread(*arguments, array_of(image))
@@ -183,18 +177,14 @@ def pool_spread(
     return image
 
 
-def _gathered(image: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None) -> Tensor:
-    return new_image(image, image.size(1), pool.output_size)
-
-
-@operator("conv_relu_pool_gather", _gathered)
+@operator("conv_relu_pool_gather", gathered_image)
 def pool_gather(
     image: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None
 ) -> Tensor:
     """The transpose of ``pool_spread``: (N, C_out, H, W) → (N, C_out, P, Q)."""
     from cnnexp.kernels.cpu import pooling
 
-    output = _gathered(image, code, pool, divisor)
+    output = gathered_image(image, code, pool, divisor)
     arguments = array_of(image), array_of(code), pool_windows(pool)
     if divisor is None:
         pooling.max_gather(*arguments, array_of(output))

@@ -18,7 +18,7 @@ from torch import Tensor
 from cnnexp.environment import variable
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.limits import pool_refusal
-from cnnexp.kernels.operators import new_image, operator
+from cnnexp.kernels.operators import gathered_image, new_image, operator, spread_image
 
 __all__ = ["gpu_pool_forward", "gpu_pool_gather", "gpu_pool_spread", "has_kernels_for"]
 
@@ -58,33 +58,23 @@ def gpu_pool_forward(
     return output, code
 
 
-def _spread_image(
-    grad_output: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None
-) -> Tensor:
-    return new_image(grad_output, grad_output.size(1), pool.input_size)
-
-
-@operator("gpu_bias_relu_pool_spread", _spread_image)
+@operator("gpu_bias_relu_pool_spread", spread_image)
 def gpu_pool_spread(
     grad_output: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None
 ) -> Tensor:
     """∂L/∂(pooled) (N, C, P, Q) → ∂L/∂(convolution's output) (N, C, H, W)."""
-    image = _spread_image(grad_output, code, pool, divisor)
+    image = spread_image(grad_output, code, pool, divisor)
     tensors = _in_order(grad_output), _in_order(code)
     _launch("pool_spread", tensors, divisor, (image,), pool)
     return image
 
 
-def _gathered(image: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None) -> Tensor:
-    return new_image(image, image.size(1), pool.output_size)
-
-
-@operator("gpu_bias_relu_pool_gather", _gathered)
+@operator("gpu_bias_relu_pool_gather", gathered_image)
 def gpu_pool_gather(
     image: Tensor, code: Tensor, pool: WindowGeometry, divisor: Tensor | None
 ) -> Tensor:
     """The transpose of ``gpu_pool_spread``: (N, C, H, W) → (N, C, P, Q)."""
-    output = _gathered(image, code, pool, divisor)
+    output = gathered_image(image, code, pool, divisor)
     _launch("pool_gather", (_in_order(image), _in_order(code)), divisor, (output,), pool)
     return output
 
