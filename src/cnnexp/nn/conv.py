@@ -12,7 +12,7 @@ from cnnexp.geometry.convolution import padding_by_side
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import replaces
 
-__all__ = ["Conv2d", "ConvReLUPool"]
+__all__ = ["Conv2d", "ConvReLUPool", "padded"]
 
 
 @replaces(nn.Conv2d)
@@ -23,7 +23,7 @@ class Conv2d(Layer, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
-        input, padding = _padded(self, input)
+        input, padding = padded(self, input)
         return ops.conv2d(
             input,
             self.weight,
@@ -61,7 +61,7 @@ class ConvReLUPool(Layer, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
-        input, padding = _padded(self, input)
+        input, padding = padded(self, input)
         return ops.conv_relu_pool(
             input,
             self.weight,
@@ -79,7 +79,7 @@ class ConvReLUPool(Layer, nn.Conv2d):
         return f"{super().extra_repr()}, pool={self.pool}"
 
 
-def _padded(layer: nn.Conv2d, input: Tensor) -> tuple[Tensor, Any]:
+def padded(layer: nn.Conv2d, input: Tensor) -> tuple[Tensor, Any]:
     """Return the input, padded here in modes other than zeros, and the padding that the op has to add."""
     if layer.padding_mode == "zeros":
         return input, layer.padding

@@ -59,6 +59,7 @@ class Algorithm:
         devices: Device types that it runs on; empty means all.
         dtypes: Data types that it computes in; empty means all that torch has.
         requires: Names of the extra packages that it needs, as in ``pip install NAME``.
+        grad_weight: Its ∂L/∂w alone, from (∂L/∂y, input, geometry), for whoever weighs the samples.
     """
 
     op: str
@@ -68,6 +69,7 @@ class Algorithm:
     devices: tuple[str, ...] = ()
     dtypes: tuple[torch.dtype, ...] = FLOATING
     requires: tuple[str, ...] = ()
+    grad_weight: Callable[..., torch.Tensor] | None = None
 
     def __call__(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Compute the op on ``input``; raises :class:`UnsupportedInputError` where it cannot.

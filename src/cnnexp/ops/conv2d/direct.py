@@ -100,6 +100,7 @@ register(
         op="conv2d",
         name="direct",
         function=make_conv2d(forward, grad_input, grad_weight),
+        grad_weight=grad_weight,
         summary="gradients as convolutions: flipped kernel for the input, correlation for the weight",
     )
 )

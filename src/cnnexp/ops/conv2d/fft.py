@@ -173,6 +173,7 @@ register(
         op="conv2d",
         name="fft",
         function=make_conv2d(forward, grad_input, grad_weight),
+        grad_weight=grad_weight,
         summary="products of spectra; for large kernels",
     )
 )

@@ -122,6 +122,7 @@ register(
         op="conv2d",
         name="im2col",
         function=make_conv2d(forward, grad_input, grad_weight),
+        grad_weight=grad_weight,
         summary="windows as rows of a matrix, then one matrix product",
     )
 )

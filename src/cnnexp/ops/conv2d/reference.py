@@ -95,6 +95,7 @@ register(
         op="conv2d",
         name="reference",
         function=make_conv2d(forward, grad_input, grad_weight),
+        grad_weight=grad_weight,
         summary="by definition, one window at a time; slow, the oracle",
     )
 )

@@ -1,0 +1,278 @@
+"""What one call of a layer leaves behind: enough for each sample's gradient, its norm, and a weighted sum.
+
+For a layer's parameters w, sample n and the loss ℓ_n of that sample alone, g_n = ∂ℓ_n/∂w follows from the
+layer's input x_n and from ∂ℓ_n/∂y_n, which the backward pass computes anyway. So DP-SGD needs no gradient
+by sample:
+
+    ‖g_n‖²         from x_n and ∂ℓ_n/∂y_n                        (:meth:`Call.squared_norms`)
+    Σ_n c_n·g_n    is ∂L/∂w of x and c_n·∂ℓ_n/∂y_n               (:meth:`Call.weighted`)
+
+Source: Lee & Kifer, "Scaling up Differentially Private Deep Learning with Fast Per-Example Gradient
+Clipping" (2021); Bu et al., "Differentially Private Optimization on Large Foundation Models at Low Cost"
+(2023), for keeping x and ∂ℓ/∂y instead of a second backward pass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from cnnexp import ops
+from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
+from cnnexp.nn.conv import ConvReLUPool, padded
+from cnnexp.ops.conv2d import direct, library
+from cnnexp.ops.conv2d.function import grad_bias as conv_grad_bias
+from cnnexp.ops.conv_relu_pool import fused, parts
+from cnnexp.ops.linear import grad_bias as linear_grad_bias
+from cnnexp.ops.linear import grad_weight as linear_grad_weight
+from cnnexp.privacy.errors import PrivacyError
+
+__all__ = [
+    "BlockCall",
+    "Call",
+    "ConvCall",
+    "LinearCall",
+    "NormCall",
+    "OpaqueCall",
+    "PerSample",
+    "squared_norms",
+    "weighted_sum",
+]
+
+PerSample = dict[str, Tensor]
+
+
+class Call(ABC):
+    """One call of ``layer``, whose parameters take no part in autograd meanwhile.
+
+    Args:
+        name: Of the layer in its network.
+        layer: That is called.
+        forward: Its own ``forward``.
+
+    Attributes:
+        parameters: Those that train, by their names in the layer.
+        kept: What the gradients need of the forward pass, as the backward pass finds it.
+        grad_output: ∂L/∂y, once the backward pass has been here; None if it never comes here.
+    """
+
+    whole: ClassVar[bool] = False  # whether the parameters of the layers within are its own
+
+    def __init__(self, name: str, layer: nn.Module, forward: Callable[..., Any]) -> None:
+        self.name, self.layer, self._forward = name, layer, forward
+        own = layer.named_parameters(recurse=self.whole)
+        self.parameters = {name: p for name, p in own if p.requires_grad}
+        self.kept: Sequence[Tensor] = ()
+        self.grad_output: Tensor | None = None
+
+    def run(self, *inputs: Any, **options: Any) -> tuple[Tensor, Sequence[Tensor]]:
+        """The output of the layer, and what is to be kept."""
+        self._options = options
+        return self._forward(*inputs, **options), inputs
+
+    def after(self, output: Tensor) -> Tensor:
+        """What the layer gives, from what :meth:`run` gave and the gradient is noted of."""
+        return output
+
+    @property
+    def gradient(self) -> Tensor:
+        """∂L/∂y: (N, …)."""
+        assert self.grad_output is not None  # whoever asks leaves out what the loss does not need
+        return self.grad_output
+
+    @abstractmethod
+    def per_sample(self) -> PerSample:
+        r"""The gradient of each sample by each parameter's name: (N, \*shape)."""
+
+    def weighted(self, factors: Tensor) -> Mapping[str, Tensor]:
+        """Σ_n factors[n]·g_n by the parameters' names, from factors (N,).
+
+        Here by a second forward and backward pass of the layer alone, for those without a formula.
+        """
+        with torch.enable_grad():
+            output = self._forward(*self.kept, **self._options)
+        sums = torch.autograd.grad(output, [*self.parameters.values()], self._scaled(factors))
+        return dict(zip(self.parameters, sums, strict=True))
+
+    def squared_norms(self) -> Tensor:
+        """‖g_n‖² over the layer's parameters: (N,) float64."""
+        return squared_norms(self.per_sample())
+
+    def _scaled(self, factors: Tensor) -> Tensor:
+        g = self.gradient
+        return g * factors.to(g.dtype).view(-1, *[1] * (g.dim() - 1))
+
+    def _own(self, **gradients: Callable[[], Tensor]) -> dict[str, Tensor]:
+        """Those of ``gradients`` whose parameter trains, computed."""
+        return {name: make() for name, make in gradients.items() if name in self.parameters}
+
+
+def squared_norms(gradients: PerSample) -> Tensor:
+    """‖g_n‖² over all of ``gradients``, each (N, …): (N,) float64."""
+    parts = [g.flatten(1).double().square().sum(1) for g in gradients.values()]
+    return sum(parts[1:], parts[0])
+
+
+class LinearCall(Call):
+    """Of ``torch.nn.Linear``; see ``cnnexp.ops.linear``."""
+
+    def per_sample(self) -> PerSample:
+        g, (x,) = self.gradient, self.kept
+        return self._own(
+            weight=lambda: linear_grad_weight(g, x, per_sample=True),
+            bias=lambda: linear_grad_bias(g, per_sample=True),
+        )
+
+    def weighted(self, factors: Tensor) -> Mapping[str, Tensor]:
+        g, (x,) = self._scaled(factors), self.kept
+        return self._own(weight=lambda: linear_grad_weight(g, x), bias=lambda: linear_grad_bias(g))
+
+
+class ConvCall(Call):
+    """Of ``torch.nn.Conv2d``; see ``cnnexp.ops.conv2d.direct``."""
+
+    layer: nn.Conv2d
+
+    def _image(self) -> tuple[Tensor, Conv2dGeometry]:
+        conv = self.layer
+        image, padding = padded(conv, self.kept[0])
+        geometry = conv2d_geometry(
+            image, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups
+        )
+        return geometry.add_extra(image), geometry
+
+    def per_sample(self) -> PerSample:
+        g, (image, geometry) = self.gradient, self._image()
+        return self._own(
+            weight=lambda: direct.grad_weight(g, image, geometry, per_sample=True),
+            bias=lambda: conv_grad_bias(g, per_sample=True),
+        )
+
+    def weighted(self, factors: Tensor) -> Mapping[str, Tensor]:
+        g, (image, geometry) = self._scaled(factors), self._image()
+        grad_weight = self._grad_weight()
+        return self._own(
+            weight=lambda: grad_weight(g, image, geometry), bias=lambda: conv_grad_bias(g)
+        )
+
+    def _grad_weight(self) -> Callable[[Tensor, Tensor, Conv2dGeometry], Tensor]:
+        """∂L/∂w as the layer's own algorithm computes it, to the bit."""
+        name = getattr(self.layer, "algorithm", "native")
+        if name == "native":
+            return library.grad_weight
+        name = ops.resolve_algorithm("conv2d", name)
+        return ops.get_algorithm("conv2d", name).grad_weight or direct.grad_weight
+
+
+class BlockCall(ConvCall):
+    """Of ``cnnexp.nn.ConvReLUPool``: fused, its gradients take the winners of the windows."""
+
+    layer: ConvReLUPool
+
+    def run(self, *inputs: Any, **options: Any) -> tuple[Tensor, Sequence[Tensor]]:
+        layer, (image,) = self.layer, inputs
+        padded_image, padding = padded(layer, image)
+        window = layer.stride, padding, layer.dilation, layer.groups
+        tensors, self.plan = (padded_image, layer.weight, layer.bias), None
+        if layer.algorithm in ("fused", ops.AUTO):
+            made = fused.with_code(*tensors, *window, layer.pool)
+            if made is not None:
+                output, code, self.plan = made
+                return output, (padded_image, code)
+        name = ops.resolve_algorithm("conv2d", layer.algorithm)
+        return ops.conv2d(*tensors, *window, algorithm=name), (image,)
+
+    def after(self, output: Tensor) -> Tensor:
+        if self.plan is not None:
+            return output
+        name = self.layer.algorithm if self.layer.algorithm in parts.NAMES else "direct"
+        return parts.relu_pool(output, self.layer.pool, name)
+
+    def per_sample(self) -> PerSample:
+        if self.plan is None:
+            return super().per_sample()
+        (image, code), plan = self.kept, self.plan
+        spread, image = fused.spread(self.gradient, code, plan), plan.conv.add_extra(image)
+        return self._own(
+            weight=lambda: direct.grad_weight(spread, image, plan.conv, per_sample=True),
+            bias=lambda: conv_grad_bias(spread, per_sample=True),
+        )
+
+    def weighted(self, factors: Tensor) -> Mapping[str, Tensor]:
+        if self.plan is None:
+            return super().weighted(factors)
+        (image, code), plan, g = self.kept, self.plan, self._scaled(factors)
+        spread = fused.grad_image(g, code, plan)
+        return self._own(
+            weight=lambda: fused.grad_weight(g, spread, code, image, plan),
+            bias=lambda: fused.grad_bias(g, spread, code),
+        )
+
+
+class NormCall(Call):
+    """Of ``torch.nn.GroupNorm`` and ``LayerNorm``: y = x̂·w + b, where x̂ looks at one sample alone."""
+
+    layer: nn.GroupNorm | nn.LayerNorm
+
+    def per_sample(self) -> PerSample:
+        g, (x,), layer = self.gradient, self.kept, self.layer
+        if isinstance(layer, nn.GroupNorm):
+            normed, dims = F.group_norm(x, layer.num_groups, eps=layer.eps), range(2, x.dim())
+        else:
+            normed = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+            dims = range(1, x.dim() - len(layer.normalized_shape))
+        summed = tuple(dims)
+        return self._own(
+            weight=lambda: (g * normed).sum(summed) if summed else g * normed,
+            bias=lambda: g.sum(summed) if summed else g,
+        )
+
+
+class OpaqueCall(Call):
+    """Of any other layer with parameters of its own, the layers within it included: by ``torch.func``."""
+
+    whole = True
+
+    def run(self, *inputs: Any, **options: Any) -> tuple[Tensor, Sequence[Tensor]]:
+        if not all(isinstance(each, Tensor) for each in inputs):
+            raise PrivacyError(
+                f"{self.name} ({type(self.layer).__name__}) takes more than tensors, so that its gradients "
+                f"cannot be told apart by sample; give it tensors of one row a sample, or freeze it "
+                f"(parameters.frozen)"
+            )
+        return super().run(*inputs, **options)
+
+    def per_sample(self) -> PerSample:
+        layer, options = self.layer, self._options
+        if len(self.gradient) == 0:
+            return {name: p.new_zeros(0, *p.shape) for name, p in self.parameters.items()}
+
+        def loss(parameters: dict[str, Tensor], g: Tensor, *inputs: Tensor) -> Tensor:
+            alone = [each.unsqueeze(0) for each in inputs]
+            output = functional_call(layer, parameters, tuple(alone), options)
+            return (output * g.unsqueeze(0)).sum()
+
+        parameters = {name: p.detach() for name, p in self.parameters.items()}
+        each = vmap(grad(loss), in_dims=(None, 0, *[0] * len(self.kept)))
+        try:
+            return each(parameters, self.gradient, *self.kept)
+        except RuntimeError as error:
+            raise PrivacyError(
+                f"{self.name} ({type(layer).__name__}): torch.func cannot tell its gradients apart by "
+                f"sample ({str(error).splitlines()[0]}); build it of Linear, Conv2d, GroupNorm and LayerNorm, "
+                f"or freeze it (parameters.frozen)"
+            ) from error
+
+
+def weighted_sum(gradients: PerSample, factors: Tensor) -> PerSample:
+    r"""Σ_n factors[n]·g_n of ``gradients``, each (N, \*shape)."""
+    return {
+        name: (factors.to(g.dtype) @ g.flatten(1)).view(g.shape[1:])
+        for name, g in gradients.items()
+    }

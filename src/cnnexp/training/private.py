@@ -1,0 +1,68 @@
+"""The LightningModule of a private training: DP-SGD in the place of the plain gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnexp.privacy import PrivateGradient
+from cnnexp.training.classifier import Classifier
+
+__all__ = ["PrivateClassifier"]
+
+
+class PrivateClassifier(Classifier):
+    """A :class:`Classifier` whose gradients are clipped by sample and made noisy.
+
+    A penalty is a function of the weights alone, so its gradient is added as it is.
+
+    Args:
+        network: As of :class:`Classifier`, as are the other options.
+        gradient: Makes the gradients private.
+        spend: Called before each step gets its gradient, so that none goes uncounted.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        gradient: PrivateGradient,
+        spend: Callable[[], None],
+        **options: Any,
+    ) -> None:
+        super().__init__(network, **options)
+        self._gradient, self._spend = gradient, spend
+        self._penalty: Tensor | None = None
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The loss of one batch as DP-SGD has it: the sum over its images by how many are expected."""
+        images, labels = batch
+        images, targets = self.vary(images, labels, batch_idx)
+        count, terms = labels.size(0), self._events.penalties(self.network)
+        self._penalty = sum(terms.values()) if terms else None
+        self._gradient.begin(self.network, count)
+        if count == 0:  # Poisson sampling drew none, whose mean is no number: noise alone
+            return torch.zeros((), device=self.device, requires_grad=True)
+        try:
+            logits = self(images)
+            loss = self.train_loss(logits, targets)
+        except BaseException:
+            self._gradient.end()
+            raise
+        self._log_training(logits.detach(), labels, loss, terms, self.share(batch_idx, labels))
+        return self._gradient.scaled(loss, count)
+
+    def backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
+        """The backward pass, and from what it leaves at the layers the private gradient."""
+        try:
+            super().backward(loss, *arguments, **options)
+            self._spend()
+            self._gradient.finish(self.network, self.trainer.global_step)
+        finally:
+            self._gradient.end()
+        if self._penalty is not None and self._penalty.requires_grad:
+            self._penalty.backward()
+        self._penalty = None
