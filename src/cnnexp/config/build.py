@@ -37,6 +37,7 @@ from cnnexp.config.check import check_types
 from cnnexp.config.data import data_module
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.monitors import check_monitors, check_plateau
+from cnnexp.config.privacy import check_private, check_private_network
 from cnnexp.config.regularization import check_clipping, regularizers
 from cnnexp.config.resumption import run_identity
 from cnnexp.config.schema import TrainConfig
@@ -77,12 +78,13 @@ def build_job(
     regularizing = regularizers(typed.regularization, extra)
     optimizer = check_target("optimizer", typed.optimizer, ("params",), extra)
     _check_kind(typed, optimizer, regularizing)
+    check_private(typed, optimizer, regularizing)
     check_clipping(regularizing, typed.trainer)
     device = accelerator_settings(typed.accelerator, elsewhere=elsewhere)
     parallel = parallelism(typed.accelerator, elsewhere=elsewhere)
     check_batch(typed.data.batch_size, parallel)
     return TrainingJob(
-        data=data_module(typed.data, typed.seed, typed.accelerator, extra),
+        data=data_module(typed, extra),
         network=partial(_network, typed.model, typed.parameters.frozen, extra),
         optimizer=partial(_optimizer, typed, regularizing, extra),
         scheduler=_schedule(typed, extra),
@@ -100,6 +102,7 @@ def build_job(
         checkpoint_steps=typed.checkpoint.every_n_steps,
         channels_last=typed.accelerator.channels_last,
         on_nan=cast(OnNaN, typed.on_nan),
+        privacy=typed.privacy,
         diagnostics=typed.diagnostics,
         config=dict(config),
         identity=run_identity(config),
@@ -159,6 +162,8 @@ def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback]) -> None:
             size = (images.channels, *images.image_size)
             reason = str(error).splitlines()[0]
             raise ConfigError(f"model: the network cannot take {size} images: {reason}") from error
+        if job.privacy.private:
+            check_private_network(network)
         check_finetuning(network, callbacks)
         optimizer = job.optimizer(network)
         if asks_again(optimizer):
@@ -289,6 +294,7 @@ def _optimizer(
             raise ConfigError(str(error)) from error
     made = instance_of("optimizer", make("optimizer", config, extra, params=groups), Optimizer)
     _check_kind(typed, type(made), regularizing)
+    check_private(typed, type(made), regularizing)
     return made
 
 

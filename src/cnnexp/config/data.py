@@ -11,27 +11,24 @@ from typing import Any
 import torch
 
 from cnnexp.config.errors import ConfigError
-from cnnexp.config.schema import AcceleratorConfig, DataConfig
+from cnnexp.config.schema import DataConfig, TrainConfig
 from cnnexp.config.targets import check_target, instance_of
 from cnnexp.data import DataFileError, DataUnavailableError, ImageDataModule, ImageSet
 
 __all__ = ["data_module"]
 
 
-def data_module(
-    config: DataConfig, seed: int, accelerator: AcceleratorConfig, extra: Sequence[str] = ()
-) -> ImageDataModule:
+def data_module(typed: TrainConfig, extra: Sequence[str] = ()) -> ImageDataModule:
     """The data module; no file is read yet.
 
     Args:
-        config: The typed part ``data``.
-        seed: Of the order of the batches.
-        accelerator: Where the batches go.
+        typed: The whole config. A private training draws its batches at random, as its ε has it.
         extra: Prefixes of ``_target_`` allowed beyond cnnexp's own list.
 
     Raises:
         ConfigError: The loader is not allowed or does not take its arguments.
     """
+    config, privacy = typed.data, typed.privacy
     return ImageDataModule(
         _loader(config.load, extra),
         batch_size=config.batch_size,
@@ -40,9 +37,11 @@ def data_module(
         train_size=config.train_size,
         classes=config.classes,
         split_seed=config.split_seed,
-        shuffle_seed=seed,
+        shuffle_seed=typed.seed,
         num_workers=config.num_workers,
-        pin_memory=accelerator.name != "cpu" and torch.cuda.is_available(),
+        pin_memory=typed.accelerator.name != "cpu" and torch.cuda.is_available(),
+        sampling="poisson" if privacy.private else "shuffle",
+        secret=privacy.private and privacy.secure_noise,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from cnnexp.config.regularization import RegularizationConfig
 from cnnexp.diagnostics import DiagnosticsSettings
+from cnnexp.privacy import PrivacySettings
 
 __all__ = [
     "AcceleratorConfig",
@@ -193,6 +194,7 @@ class TrainConfig:
     logger: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
     diagnostics: DiagnosticsSettings = field(default_factory=DiagnosticsSettings)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     allow_targets: list[str] = field(default_factory=list)

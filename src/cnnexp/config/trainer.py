@@ -15,7 +15,7 @@ from cnnexp.config.schema import TrainConfig
 from cnnexp.config.targets import arguments_of, check_target, instance_of, make
 from cnnexp.training import TrainingJob
 from cnnexp.training.trainer_settings import PROFILERS as PROFILERS_BY_NAME
-from cnnexp.training.trainer_settings import validates
+from cnnexp.training.trainer_settings import epoch_batches, validates
 
 __all__ = ["check_batches", "limits_batches", "trainer_arguments"]
 
@@ -137,7 +137,7 @@ def check_batches(job: TrainingJob) -> None:
                 f"trainer.{key}={share}: is less than one of {count} batches; give a number of batches, "
                 f"such as 1"
             )
-    batches = _count(job, loaders["limit_train_batches"])
+    batches = epoch_batches(job)
     interval = job.trainer.get("val_check_interval")
     by_epoch = job.trainer.get("check_val_every_n_epoch", 1) is not None
     looked_at = by_epoch and validates(job) and not job.trainer.get("fast_dev_run")
@@ -146,11 +146,3 @@ def check_batches(job: TrainingJob) -> None:
             f"trainer.val_check_interval={interval}: an epoch has {batches} batches only; lower it, or "
             f"count over epochs with +trainer.check_val_every_n_epoch=null"
         )
-
-
-def _count(job: TrainingJob, batches: int) -> int:
-    """Batches of a training epoch."""
-    limit = job.trainer.get("overfit_batches") or job.trainer.get("limit_train_batches")
-    if limit is None:
-        return batches
-    return min(limit, batches) if isinstance(limit, int) else int(limit * batches)

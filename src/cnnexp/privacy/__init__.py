@@ -3,5 +3,6 @@
 from cnnexp.privacy.clipping import CLIPPINGS, Clipping
 from cnnexp.privacy.errors import PrivacyError
 from cnnexp.privacy.gradient import PrivateGradient
+from cnnexp.privacy.settings import PrivacySettings
 
-__all__ = ["CLIPPINGS", "Clipping", "PrivacyError", "PrivateGradient"]
+__all__ = ["CLIPPINGS", "Clipping", "PrivacyError", "PrivacySettings", "PrivateGradient"]

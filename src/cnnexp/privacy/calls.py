@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from cnnexp import ops
 from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
-from cnnexp.nn.conv import ConvReLUPool, padded
+from cnnexp.nn.conv import padded
 from cnnexp.ops.conv2d import direct, library
 from cnnexp.ops.conv2d.function import grad_bias as conv_grad_bias
 from cnnexp.ops.conv_relu_pool import fused, parts
@@ -65,7 +65,8 @@ class Call(ABC):
     whole: ClassVar[bool] = False  # whether the parameters of the layers within are its own
 
     def __init__(self, name: str, layer: nn.Module, forward: Callable[..., Any]) -> None:
-        self.name, self.layer, self._forward = name, layer, forward
+        self.name, self._forward = name, forward
+        self.layer: Any = layer  # of the kinds that the subclass is for
         own = layer.named_parameters(recurse=self.whole)
         self.parameters = {name: p for name, p in own if p.requires_grad}
         self.kept: Sequence[Tensor] = ()
@@ -123,6 +124,7 @@ class LinearCall(Call):
     """Of ``torch.nn.Linear``; see ``cnnexp.ops.linear``."""
 
     def per_sample(self) -> PerSample:
+        """See :meth:`Call.per_sample`."""
         g, (x,) = self.gradient, self.kept
         return self._own(
             weight=lambda: linear_grad_weight(g, x, per_sample=True),
@@ -130,14 +132,13 @@ class LinearCall(Call):
         )
 
     def weighted(self, factors: Tensor) -> Mapping[str, Tensor]:
+        """See :meth:`Call.weighted`."""
         g, (x,) = self._scaled(factors), self.kept
         return self._own(weight=lambda: linear_grad_weight(g, x), bias=lambda: linear_grad_bias(g))
 
 
 class ConvCall(Call):
     """Of ``torch.nn.Conv2d``; see ``cnnexp.ops.conv2d.direct``."""
-
-    layer: nn.Conv2d
 
     def _image(self) -> tuple[Tensor, Conv2dGeometry]:
         conv = self.layer
@@ -148,6 +149,7 @@ class ConvCall(Call):
         return geometry.add_extra(image), geometry
 
     def per_sample(self) -> PerSample:
+        """See :meth:`Call.per_sample`."""
         g, (image, geometry) = self.gradient, self._image()
         return self._own(
             weight=lambda: direct.grad_weight(g, image, geometry, per_sample=True),
@@ -155,6 +157,7 @@ class ConvCall(Call):
         )
 
     def weighted(self, factors: Tensor) -> Mapping[str, Tensor]:
+        """See :meth:`Call.weighted`."""
         g, (image, geometry) = self._scaled(factors), self._image()
         grad_weight = self._grad_weight()
         return self._own(
@@ -173,9 +176,8 @@ class ConvCall(Call):
 class BlockCall(ConvCall):
     """Of ``cnnexp.nn.ConvReLUPool``: fused, its gradients take the winners of the windows."""
 
-    layer: ConvReLUPool
-
-    def run(self, *inputs: Any, **options: Any) -> tuple[Tensor, Sequence[Tensor]]:
+    def run(self, *inputs: Any, **_options: Any) -> tuple[Tensor, Sequence[Tensor]]:
+        """See :meth:`Call.run`."""
         layer, (image,) = self.layer, inputs
         padded_image, padding = padded(layer, image)
         window = layer.stride, padding, layer.dilation, layer.groups
@@ -189,12 +191,14 @@ class BlockCall(ConvCall):
         return ops.conv2d(*tensors, *window, algorithm=name), (image,)
 
     def after(self, output: Tensor) -> Tensor:
+        """See :meth:`Call.after`."""
         if self.plan is not None:
             return output
         name = self.layer.algorithm if self.layer.algorithm in parts.NAMES else "direct"
         return parts.relu_pool(output, self.layer.pool, name)
 
     def per_sample(self) -> PerSample:
+        """See :meth:`Call.per_sample`."""
         if self.plan is None:
             return super().per_sample()
         (image, code), plan = self.kept, self.plan
@@ -205,6 +209,7 @@ class BlockCall(ConvCall):
         )
 
     def weighted(self, factors: Tensor) -> Mapping[str, Tensor]:
+        """See :meth:`Call.weighted`."""
         if self.plan is None:
             return super().weighted(factors)
         (image, code), plan, g = self.kept, self.plan, self._scaled(factors)
@@ -218,9 +223,8 @@ class BlockCall(ConvCall):
 class NormCall(Call):
     """Of ``torch.nn.GroupNorm`` and ``LayerNorm``: y = x̂·w + b, where x̂ looks at one sample alone."""
 
-    layer: nn.GroupNorm | nn.LayerNorm
-
     def per_sample(self) -> PerSample:
+        """See :meth:`Call.per_sample`."""
         g, (x,), layer = self.gradient, self.kept, self.layer
         if isinstance(layer, nn.GroupNorm):
             normed, dims = F.group_norm(x, layer.num_groups, eps=layer.eps), range(2, x.dim())
@@ -240,6 +244,7 @@ class OpaqueCall(Call):
     whole = True
 
     def run(self, *inputs: Any, **options: Any) -> tuple[Tensor, Sequence[Tensor]]:
+        """See :meth:`Call.run`."""
         if not all(isinstance(each, Tensor) for each in inputs):
             raise PrivacyError(
                 f"{self.name} ({type(self.layer).__name__}) takes more than tensors, so that its gradients "
@@ -249,6 +254,7 @@ class OpaqueCall(Call):
         return super().run(*inputs, **options)
 
     def per_sample(self) -> PerSample:
+        """See :meth:`Call.per_sample`."""
         layer, options = self.layer, self._options
         if len(self.gradient) == 0:
             return {name: p.new_zeros(0, *p.shape) for name, p in self.parameters.items()}
@@ -265,8 +271,8 @@ class OpaqueCall(Call):
         except RuntimeError as error:
             raise PrivacyError(
                 f"{self.name} ({type(layer).__name__}): torch.func cannot tell its gradients apart by "
-                f"sample ({str(error).splitlines()[0]}); build it of Linear, Conv2d, GroupNorm and LayerNorm, "
-                f"or freeze it (parameters.frozen)"
+                f"sample ({str(error).splitlines()[0]}); build it of Linear, Conv2d, GroupNorm and "
+                f"LayerNorm, or freeze it (parameters.frozen)"
             ) from error
 
 

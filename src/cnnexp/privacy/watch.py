@@ -71,8 +71,8 @@ def watched(network: nn.Module, samples: int) -> Iterator[list[Call]]:
     finally:
         for name, (layer, _) in layers.items():
             vars(layer).pop("forward", None)
-            if before[name] is not None:
-                layer.forward = before[name]
+            if (own := before[name]) is not None:
+                layer.forward = own
 
 
 def _call(

@@ -7,6 +7,7 @@ from cnnexp.runs.metrics import METRIC_COLUMNS
 from cnnexp.runs.observed import ObservedRunFolder
 from cnnexp.runs.provenance import collect_provenance, git_state
 from cnnexp.runs.rank import ProcessRank, process_rank
+from cnnexp.runs.spent import SpentSteps
 
 __all__ = [
     "METRIC_COLUMNS",
@@ -15,6 +16,7 @@ __all__ = [
     "ProcessRank",
     "RunFolder",
     "RunFolderError",
+    "SpentSteps",
     "State",
     "claim_run_folder",
     "collect_provenance",

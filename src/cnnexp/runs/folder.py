@@ -60,6 +60,7 @@ class RunFiles:
         self.checkpoints = self.path / "checkpoints"
         self.result = self.path / "result.json"
         self.non_finite = self.path / "nonfinite.json"
+        self.spent = self.path / "privacy.jsonl"
         self.job = self.path / "job.json"
         self.trial = self.path / "trial.json"
         self.log = self.path / "train.log"
@@ -87,10 +88,19 @@ class RunFiles:
         own = (self.config, self.provenance, self.status, self.metrics, self.result)
         folders = (self.tensorboard, self.checkpoints)
         inside = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
-        return [*own, self.non_finite, self.job, self.trial, self.log, *folders, *inside]
+        return [
+            *own,
+            self.non_finite,
+            self.spent,
+            self.job,
+            self.trial,
+            self.log,
+            *folders,
+            *inside,
+        ]
 
     def clear(self) -> None:
-        """Remove what an earlier run left, except train.log, which goes on."""
+        """Remove what an earlier attempt left, except train.log and privacy.jsonl: what is spent stays so."""
         for file in (self.config, self.provenance, self.status, self.metrics, self.result):
             file.unlink(missing_ok=True)
         for folder in (self.tensorboard, self.profile, self.checkpoints):

@@ -101,6 +101,16 @@ _ROWS = (
     Key("accelerator.bucket_mb",            YES,     NO,    YES,   NO),
     Key("on_nan",                           YES,     YES,   YES,   NO,   "stop"),
     Key("test",                             YES,     NO,    YES,   NO,   True),
+    # a run without privacy is the one that it was before there was any
+    Key("privacy",                          YES,     NO,    YES,   YES,  {"name": "none"}),
+    Key("privacy.name",                     YES,     NO,    YES,   YES),
+    Key("privacy.epsilon",                  YES,     NO,    YES,   YES),
+    Key("privacy.noise_multiplier",         YES,     NO,    YES,   YES),
+    Key("privacy.delta",                    YES,     NO,    YES,   YES),
+    Key("privacy.clip",                     YES,     NO,    YES,   YES),
+    Key("privacy.clipping",                 YES,     NO,    YES,   YES),
+    Key("privacy.accountant",               YES,     NO,    YES,   NO),
+    Key("privacy.secure_noise",             YES,     NO,    YES,   NO),
     # what is looked at changes no number, but what diagnostics=full has to tell is another result
     Key("diagnostics",                      YES,     YES,   YES,   NO,   {"name": "basic"}),
     Key("diagnostics.name",                 YES,     YES,   YES,   NO),

@@ -12,6 +12,7 @@ from torch import nn
 
 from cnnexp.data import ImageDataModule, ImageSet
 from cnnexp.diagnostics import DiagnosticsSettings
+from cnnexp.privacy import PrivacySettings
 from cnnexp.regularization import Regularizer, taking_part
 from cnnexp.runs import RunFolder
 from cnnexp.training.classifier import OptimizerFactory, SchedulerFactory
@@ -61,6 +62,7 @@ class TrainingJob:
         channels_last: Memory layout of images and kernels.
         on_nan: What to do about a loss or gradient that is infinite or NaN: ``stop`` the training,
             ``skip`` the step, or ``lower_lr``: go back to the last checkpoint with half the learning rate.
+        privacy: What is promised to those whose images are trained on; nothing by default.
         diagnostics: What the training is asked about itself; ``off`` by default.
         config: The resolved config that describes all this; kept in the run folder.
         identity: Of the run, written into its checkpoints, so that no other run goes on from them; ""
@@ -85,6 +87,7 @@ class TrainingJob:
     checkpoint_steps: int | None = None
     channels_last: bool = True
     on_nan: OnNaN = "stop"
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
     diagnostics: DiagnosticsSettings = field(
         default_factory=lambda: DiagnosticsSettings(name="off")
     )

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnexp.privacy import PrivateGradient
+from cnnexp.privacy import Clipping, GaussianNoise, PrivateGradient
 from cnnexp.training.classifier import Classifier
+from cnnexp.training.job import TrainingJob
+from cnnexp.training.privacy_account import PrivacyAccount
 
-__all__ = ["PrivateClassifier"]
+__all__ = ["PrivateClassifier", "private_gradient"]
 
 
 class PrivateClassifier(Classifier):
@@ -42,7 +44,7 @@ class PrivateClassifier(Classifier):
         images, labels = batch
         images, targets = self.vary(images, labels, batch_idx)
         count, terms = labels.size(0), self._events.penalties(self.network)
-        self._penalty = sum(terms.values()) if terms else None
+        self._penalty = torch.stack([*terms.values()]).sum() if terms else None
         self._gradient.begin(self.network, count)
         if count == 0:  # Poisson sampling drew none, whose mean is no number: noise alone
             return torch.zeros((), device=self.device, requires_grad=True)
@@ -66,3 +68,15 @@ class PrivateClassifier(Classifier):
         if self._penalty is not None and self._penalty.requires_grad:
             self._penalty.backward()
         self._penalty = None
+
+
+def private_gradient(job: TrainingJob, account: PrivacyAccount) -> PrivateGradient:
+    """What makes the gradients of ``job`` private, with the noise that ``account`` has."""
+    settings = job.privacy
+    clipping: Any = settings.clipping
+    return PrivateGradient(
+        Clipping(settings.clip, clipping),
+        noise_multiplier=account.mechanism.noise_multiplier,
+        expected=account.mechanism.sampling_rate * len(job.data.train),
+        noise=GaussianNoise(secure=settings.secure_noise, seed=job.seed),
+    )

@@ -313,6 +313,8 @@ def _train_and_test(
         result["health"] = [verdict.as_dict() for verdict in made.diagnostics.health.verdicts]
     if skipped or factor != 1.0:  # said only where it makes the run another
         result |= {"steps_skipped": skipped, "lr_factor": factor}
+    if made.account is not None:
+        result |= made.account.result()
     log_hparams_metrics(boards, result, steps)
     for logger in trainer.loggers:
         logger.finalize("success")

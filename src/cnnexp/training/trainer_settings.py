@@ -15,7 +15,7 @@ from lightning.pytorch.profilers import (
 
 from cnnexp.training.job import TrainingJob
 
-__all__ = ["PROFILERS", "lightning_settings", "overfits", "validates"]
+__all__ = ["PROFILERS", "epoch_batches", "lightning_settings", "overfits", "validates"]
 
 PROFILERS: Mapping[str, Callable[..., Profiler]] = {
     "simple": SimpleProfiler,
@@ -51,6 +51,15 @@ def lightning_settings(job: TrainingJob, profile: Path) -> dict[str, Any]:
             "use_distributed_sampler": False,  # each batch is cut, not the data set
         }
     return settings
+
+
+def epoch_batches(job: TrainingJob) -> int:
+    """How many batches a training epoch of ``job`` has; its data is loaded for this."""
+    batches = len(job.data.train_dataloader())
+    limit = job.trainer.get("overfit_batches") or job.trainer.get("limit_train_batches")
+    if limit is None:
+        return batches
+    return min(limit, batches) if isinstance(limit, int) else int(limit * batches)
 
 
 def overfits(job: TrainingJob) -> bool:
