@@ -164,6 +164,26 @@ def test_norms_and_clipped_sums_are_those_of_each_sample_alone(name: str, backwa
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_copies_of_a_sample_have_one_gradient(name: str) -> None:
+    network, (images, labels) = made(name), batch(6)
+    labels = labels // 2  # of three samples, two copies each
+    expected = {
+        n: g.unflatten(0, (3, 2)).sum(1) for n, g in per_sample(network, images, labels).items()
+    }
+    replace_layers(network, "fused")
+    with watched(network, 3, copies=2) as calls:
+        F.cross_entropy(network(images), labels, reduction="sum").backward()
+    norms = torch.stack([g.flatten(1).square().sum(1) for g in expected.values()]).sum(0).sqrt()
+    assert torch.allclose(sample_norms(calls).sum(0).sqrt(), norms, rtol=1e-10)
+    factors = (norms.median() / norms).clamp(max=1)
+    sums = clipped_sums(calls, Clipping(float(norms.median())))
+    named = dict(network.named_parameters())
+    for key, g in expected.items():
+        summed = torch.einsum("n,n...->...", factors, g)
+        assert torch.allclose(sums[named[key]], summed, rtol=1e-10, atol=1e-12), key
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_without_a_limit_the_sum_is_the_plain_gradient_to_the_bit(name: str) -> None:
     network, (images, labels) = (
         replace_layers(made(name, torch.float32), "direct"),

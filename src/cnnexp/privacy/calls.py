@@ -41,11 +41,11 @@ __all__ = [
     "NormCall",
     "OpaqueCall",
     "PerSample",
-    "squared_norms",
-    "weighted_sum",
+    "squared_norms_of",
 ]
 
 PerSample = dict[str, Tensor]
+_MOST_NUMBERS = 1 << 25
 
 
 class Call(ABC):
@@ -55,6 +55,7 @@ class Call(ABC):
         name: Of the layer in its network.
         layer: That is called.
         forward: Its own ``forward``.
+        copies: K ≥ 1: rows n·K … n·K + K − 1 of a batch are the copies of sample n, whose gradients add up.
 
     Attributes:
         parameters: Those that train, by their names in the layer.
@@ -64,8 +65,10 @@ class Call(ABC):
 
     whole: ClassVar[bool] = False  # whether the parameters of the layers within are its own
 
-    def __init__(self, name: str, layer: nn.Module, forward: Callable[..., Any]) -> None:
-        self.name, self._forward = name, forward
+    def __init__(
+        self, name: str, layer: nn.Module, forward: Callable[..., Any], copies: int = 1
+    ) -> None:
+        self.name, self._forward, self.copies = name, forward, copies
         self.layer: Any = layer  # of the kinds that the subclass is for
         own = layer.named_parameters(recurse=self.whole)
         self.parameters = {name: p for name, p in own if p.requires_grad}
@@ -83,13 +86,35 @@ class Call(ABC):
 
     @property
     def gradient(self) -> Tensor:
-        """∂L/∂y: (N, …)."""
+        """∂L/∂y: (N·K, …)."""
         assert self.grad_output is not None  # whoever asks leaves out what the loss does not need
         return self.grad_output
 
+    @property
+    def samples(self) -> int:
+        """N, how many samples the call was of."""
+        return len(self.gradient) // self.copies
+
     @abstractmethod
-    def per_sample(self) -> PerSample:
-        r"""The gradient of each sample by each parameter's name: (N, \*shape)."""
+    def rows(self, gradient: Tensor, *kept: Tensor) -> PerSample:
+        r"""The gradients of R rows by the parameters' names: (R, \*shape), from those rows of ∂L/∂y and ``kept``."""
+
+    def per_sample(self, first: int, end: int) -> PerSample:
+        r"""The gradients of the samples ``first`` … ``end`` − 1: (end − first, \*shape)."""
+        part = slice(first * self.copies, end * self.copies)
+        rows = self.rows(self.gradient[part], *[each[part] for each in self.kept])
+        if self.copies == 1:
+            return rows
+        return {name: g.unflatten(0, (-1, self.copies)).sum(1) for name, g in rows.items()}
+
+    def squared_norms(self) -> Tensor:
+        """‖g_n‖² over the layer's parameters: (N,) float64."""
+        return squared_norms_of(self.per_sample, self.samples, self.size)
+
+    @property
+    def size(self) -> int:
+        """How many numbers the gradient of one sample takes while it is computed."""
+        return self.copies * sum(p.numel() for p in self.parameters.values())
 
     def weighted(self, factors: Tensor) -> Mapping[str, Tensor]:
         """Σ_n factors[n]·g_n by the parameters' names, from factors (N,).
@@ -101,31 +126,43 @@ class Call(ABC):
         sums = torch.autograd.grad(output, [*self.parameters.values()], self._scaled(factors))
         return dict(zip(self.parameters, sums, strict=True))
 
-    def squared_norms(self) -> Tensor:
-        """‖g_n‖² over the layer's parameters: (N,) float64."""
-        return squared_norms(self.per_sample())
-
     def _scaled(self, factors: Tensor) -> Tensor:
         g = self.gradient
-        return g * factors.to(g.dtype).view(-1, *[1] * (g.dim() - 1))
+        by_row = factors.to(g.dtype).repeat_interleave(self.copies)
+        return g * by_row.view(-1, *[1] * (g.dim() - 1))
 
     def _own(self, **gradients: Callable[[], Tensor]) -> dict[str, Tensor]:
         """Those of ``gradients`` whose parameter trains, computed."""
         return {name: make() for name, make in gradients.items() if name in self.parameters}
 
 
-def squared_norms(gradients: PerSample) -> Tensor:
+def squared_norms_of(
+    per_sample: Callable[[int, int], PerSample], samples: int, size: int
+) -> Tensor:
+    """‖g_n‖² over all that ``per_sample`` gives of samples ``first`` … ``end`` − 1: (N,) float64.
+
+    So many samples at a time that their gradients, of ``size`` numbers each, take 128 MB or less in float32.
+    """
+    step = max(1, _MOST_NUMBERS // max(1, size))
+    parts = [torch.zeros(0, dtype=torch.float64)]
+    for first in range(0, samples, step):
+        gradients = per_sample(first, min(first + step, samples))
+        parts.append(sum_of_squares(gradients).cpu())
+    return torch.cat(parts)
+
+
+def sum_of_squares(gradients: PerSample) -> Tensor:
     """‖g_n‖² over all of ``gradients``, each (N, …): (N,) float64."""
     parts = [g.flatten(1).double().square().sum(1) for g in gradients.values()]
-    return sum(parts[1:], parts[0])
+    return torch.stack(parts).sum(0)
 
 
 class LinearCall(Call):
     """Of ``torch.nn.Linear``; see ``cnnexp.ops.linear``."""
 
-    def per_sample(self) -> PerSample:
-        """See :meth:`Call.per_sample`."""
-        g, (x,) = self.gradient, self.kept
+    def rows(self, gradient: Tensor, *kept: Tensor) -> PerSample:
+        """See :meth:`Call.rows`."""
+        g, (x,) = gradient, kept
         return self._own(
             weight=lambda: linear_grad_weight(g, x, per_sample=True),
             bias=lambda: linear_grad_bias(g, per_sample=True),
@@ -140,17 +177,17 @@ class LinearCall(Call):
 class ConvCall(Call):
     """Of ``torch.nn.Conv2d``; see ``cnnexp.ops.conv2d.direct``."""
 
-    def _image(self) -> tuple[Tensor, Conv2dGeometry]:
+    def _image(self, input: Tensor) -> tuple[Tensor, Conv2dGeometry]:
         conv = self.layer
-        image, padding = padded(conv, self.kept[0])
+        image, padding = padded(conv, input)
         geometry = conv2d_geometry(
             image, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups
         )
         return geometry.add_extra(image), geometry
 
-    def per_sample(self) -> PerSample:
-        """See :meth:`Call.per_sample`."""
-        g, (image, geometry) = self.gradient, self._image()
+    def rows(self, gradient: Tensor, *kept: Tensor) -> PerSample:
+        """See :meth:`Call.rows`."""
+        g, (image, geometry) = gradient, self._image(kept[0])
         return self._own(
             weight=lambda: direct.grad_weight(g, image, geometry, per_sample=True),
             bias=lambda: conv_grad_bias(g, per_sample=True),
@@ -158,7 +195,7 @@ class ConvCall(Call):
 
     def weighted(self, factors: Tensor) -> Mapping[str, Tensor]:
         """See :meth:`Call.weighted`."""
-        g, (image, geometry) = self._scaled(factors), self._image()
+        g, (image, geometry) = self._scaled(factors), self._image(self.kept[0])
         grad_weight = self._grad_weight()
         return self._own(
             weight=lambda: grad_weight(g, image, geometry), bias=lambda: conv_grad_bias(g)
@@ -197,12 +234,12 @@ class BlockCall(ConvCall):
         name = self.layer.algorithm if self.layer.algorithm in parts.NAMES else "direct"
         return parts.relu_pool(output, self.layer.pool, name)
 
-    def per_sample(self) -> PerSample:
-        """See :meth:`Call.per_sample`."""
+    def rows(self, gradient: Tensor, *kept: Tensor) -> PerSample:
+        """See :meth:`Call.rows`."""
         if self.plan is None:
-            return super().per_sample()
-        (image, code), plan = self.kept, self.plan
-        spread, image = fused.spread(self.gradient, code, plan), plan.conv.add_extra(image)
+            return super().rows(gradient, *kept)
+        (image, code), plan = kept, self.plan
+        spread, image = fused.spread(gradient, code, plan), plan.conv.add_extra(image)
         return self._own(
             weight=lambda: direct.grad_weight(spread, image, plan.conv, per_sample=True),
             bias=lambda: conv_grad_bias(spread, per_sample=True),
@@ -223,9 +260,9 @@ class BlockCall(ConvCall):
 class NormCall(Call):
     """Of ``torch.nn.GroupNorm`` and ``LayerNorm``: y = x̂·w + b, where x̂ looks at one sample alone."""
 
-    def per_sample(self) -> PerSample:
-        """See :meth:`Call.per_sample`."""
-        g, (x,), layer = self.gradient, self.kept, self.layer
+    def rows(self, gradient: Tensor, *kept: Tensor) -> PerSample:
+        """See :meth:`Call.rows`."""
+        g, (x,), layer = gradient, kept, self.layer
         if isinstance(layer, nn.GroupNorm):
             normed, dims = F.group_norm(x, layer.num_groups, eps=layer.eps), range(2, x.dim())
         else:
@@ -253,11 +290,9 @@ class OpaqueCall(Call):
             )
         return super().run(*inputs, **options)
 
-    def per_sample(self) -> PerSample:
-        """See :meth:`Call.per_sample`."""
+    def rows(self, gradient: Tensor, *kept: Tensor) -> PerSample:
+        """See :meth:`Call.rows`."""
         layer, options = self.layer, self._options
-        if len(self.gradient) == 0:
-            return {name: p.new_zeros(0, *p.shape) for name, p in self.parameters.items()}
 
         def loss(parameters: dict[str, Tensor], g: Tensor, *inputs: Tensor) -> Tensor:
             alone = [each.unsqueeze(0) for each in inputs]
@@ -265,20 +300,12 @@ class OpaqueCall(Call):
             return (output * g.unsqueeze(0)).sum()
 
         parameters = {name: p.detach() for name, p in self.parameters.items()}
-        each = vmap(grad(loss), in_dims=(None, 0, *[0] * len(self.kept)))
+        each = vmap(grad(loss), in_dims=(None, 0, *[0] * len(kept)))
         try:
-            return each(parameters, self.gradient, *self.kept)
+            return each(parameters, gradient, *kept)
         except RuntimeError as error:
             raise PrivacyError(
                 f"{self.name} ({type(layer).__name__}): torch.func cannot tell its gradients apart by "
                 f"sample ({str(error).splitlines()[0]}); build it of Linear, Conv2d, GroupNorm and "
                 f"LayerNorm, or freeze it (parameters.frozen)"
             ) from error
-
-
-def weighted_sum(gradients: PerSample, factors: Tensor) -> PerSample:
-    r"""Σ_n factors[n]·g_n of ``gradients``, each (N, \*shape)."""
-    return {
-        name: (factors.to(g.dtype) @ g.flatten(1)).view(g.shape[1:])
-        for name, g in gradients.items()
-    }

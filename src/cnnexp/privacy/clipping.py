@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cnnexp.privacy.calls import Call, PerSample, squared_norms, weighted_sum
+from cnnexp.privacy.calls import Call, PerSample, squared_norms_of
 
 __all__ = ["CLIPPINGS", "Clipping", "clipped_sums", "sample_norms"]
 
@@ -103,26 +103,25 @@ class _Unit:
     def squared_norms(self) -> Tensor:
         if len(self.calls) == 1:
             return self.calls[0].squared_norms()
-        return squared_norms(self._added())
+        first = self.calls[0]
+        return squared_norms_of(self._added, first.samples, sum(call.size for call in self.calls))
 
     def weighted(self, factors: Tensor) -> Mapping[nn.Parameter, Tensor]:
-        if len(self.calls) == 1:
-            (call,) = self.calls
-            return {call.parameters[name]: g for name, g in call.weighted(factors).items()}
-        named, added = self._parameters(), self._added()
-        return {named[key]: g for key, g in weighted_sum(added, factors).items()}
+        sums: dict[nn.Parameter, Tensor] = {}
+        for call in self.calls:
+            for name, g in call.weighted(factors).items():
+                parameter = call.parameters[name]
+                sums[parameter] = sums[parameter] + g if parameter in sums else g
+        return sums
 
-    def _added(self) -> PerSample:
+    def _added(self, first: int, end: int) -> PerSample:
         """The gradient of each sample, summed over the calls: norms of sums are no sums of norms."""
         added: PerSample = {}
         for call in self.calls:
-            for name, g in call.per_sample().items():
+            for name, g in call.per_sample(first, end).items():
                 key = str(id(call.parameters[name]))
                 added[key] = added[key] + g if key in added else g
         return added
-
-    def _parameters(self) -> dict[str, nn.Parameter]:
-        return {str(id(p)): p for call in self.calls for p in call.parameters.values()}
 
 
 def _units(calls: Iterable[Call]) -> list[_Unit]:

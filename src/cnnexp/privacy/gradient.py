@@ -52,12 +52,12 @@ class PrivateGradient:
         self._noise = noise
         self._watching, self._calls = ExitStack(), list[Call]()
 
-    def begin(self, network: nn.Module, samples: int) -> None:
-        """Watch the passes of ``network`` that follow, by ``samples`` images."""
+    def begin(self, network: nn.Module, samples: int, copies: int = 1) -> None:
+        """Watch the passes of ``network`` that follow, by ``copies`` of each of ``samples`` images."""
         self.end()
         for parameter in network.parameters():
             parameter.grad = None
-        self._calls = self._watching.enter_context(watched(network, samples))
+        self._calls = self._watching.enter_context(watched(network, samples, copies))
 
     def scaled(self, loss: Tensor, samples: int) -> Tensor:
         """The mean ``loss`` over the samples as their sum divided by the expected number of samples."""

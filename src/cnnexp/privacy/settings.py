@@ -24,6 +24,8 @@ class PrivacySettings:
         delta: δ, between 0 and 1; far below 1 by the number of training images.
         clip: C > 0, how much one image may move the sum of the gradients, as a Euclidean norm.
         clipping: ``flat``, ``per_layer`` or ``automatic``; see ``cnnexp.privacy.Clipping``.
+        augmentations: K ≥ 1: a step is by so many copies of each image, each changed anew by what
+            ``regularization`` does to images; the mean of their gradients is clipped.
         accountant: Which figure the budget is about: ``pld`` (privacy loss distributions, the tighter one)
             or ``rdp`` (Rényi divergences). Both are reported.
         secure_noise: Draw noise and batches from the operating system's entropy, so that nobody can draw them
@@ -36,6 +38,7 @@ class PrivacySettings:
     delta: float = 1e-5
     clip: float = 1.0
     clipping: str = "flat"
+    augmentations: int = 1
     accountant: str = "pld"
     secure_noise: bool = True
 
@@ -54,6 +57,8 @@ class PrivacySettings:
             )
         if not 0 < self.delta < 1:
             raise ValueError(f"privacy.delta={self.delta}: must be between 0 and 1, such as 1e-5")
+        if self.augmentations < 1:
+            raise ValueError(f"privacy.augmentations={self.augmentations}: must be at least 1")
         if not self.clip > 0:
             raise ValueError(f"privacy.clip={self.clip}: must be greater than 0")
         if self.clipping == "automatic" and math.isinf(self.clip):

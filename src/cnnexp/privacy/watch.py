@@ -51,12 +51,13 @@ def watched_layers(network: nn.Module) -> dict[str, tuple[nn.Module, type[Call]]
 
 
 @contextmanager
-def watched(network: nn.Module, samples: int) -> Iterator[list[Call]]:
+def watched(network: nn.Module, samples: int, copies: int = 1) -> Iterator[list[Call]]:
     """Within it, every call of a layer of ``network`` is noted, and no parameter gets a gradient.
 
     Args:
         network: Of which forward and backward passes are made, in training.
         samples: N, how many samples a pass is of.
+        copies: K, how many rows of the batch each sample has, one after the other.
 
     Yields:
         The calls so far, in their order.
@@ -66,7 +67,8 @@ def watched(network: nn.Module, samples: int) -> Iterator[list[Call]]:
     before = {name: vars(layer).get("forward") for name, (layer, _) in layers.items()}
     try:
         for name, (layer, kind) in layers.items():
-            layer.forward = partial(_call, name, layer, kind, layer.forward, calls, samples)
+            make = partial(kind, name, layer, layer.forward, copies)
+            layer.forward = partial(_call, make, calls, samples * copies)
         yield calls
     finally:
         for name, (layer, _) in layers.items():
@@ -76,21 +78,14 @@ def watched(network: nn.Module, samples: int) -> Iterator[list[Call]]:
 
 
 def _call(
-    name: str,
-    layer: nn.Module,
-    kind: type[Call],
-    forward: Callable[..., Any],
-    calls: list[Call],
-    samples: int,
-    *inputs: Any,
-    **options: Any,
+    make: Callable[[], Call], calls: list[Call], rows: int, *inputs: Any, **options: Any
 ) -> Tensor:
-    """Stand in for ``forward``."""
-    call = kind(name, layer, forward)
+    """Stand in for the layer's ``forward``."""
+    call = make()
     with _without_gradient(call):
         output, kept = call.run(*inputs, **options)
     for each in (*inputs, output):
-        _check_batch(call, each, samples)
+        _check_batch(call, each, rows)
     calls.append(call)
     anchor = torch.zeros((), requires_grad=True)  # the first layer's output has no gradient else
     return call.after(_Tap.apply(output, anchor, call, *[each.detach() for each in kept]))
@@ -108,17 +103,17 @@ def _without_gradient(call: Call) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _check_batch(call: Call, tensor: Any, samples: int) -> None:
+def _check_batch(call: Call, tensor: Any, rows: int) -> None:
     if not isinstance(tensor, Tensor):
         kind = type(tensor).__name__
         raise PrivacyError(
             f"{call.name} ({type(call.layer).__name__}) gives a {kind}; with privacy each layer with "
             f"parameters must give one tensor"
         )
-    if tensor.dim() == 0 or tensor.size(0) != samples:
+    if tensor.dim() == 0 or tensor.size(0) != rows:
         raise PrivacyError(
             f"{call.name} ({type(call.layer).__name__}) takes or gives a tensor {list(tensor.shape)} in a "
-            f"batch of {samples} images; with privacy its first dimension must be the images, so that the "
+            f"batch of {rows} images; with privacy its first dimension must be the images, so that the "
             f"gradient of each can be clipped"
         )
 

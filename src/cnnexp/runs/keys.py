@@ -109,6 +109,7 @@ _ROWS = (
     Key("privacy.delta",                    YES,     NO,    YES,   YES),
     Key("privacy.clip",                     YES,     NO,    YES,   YES),
     Key("privacy.clipping",                 YES,     NO,    YES,   YES),
+    Key("privacy.augmentations",            YES,     NO,    YES,   YES),
     Key("privacy.accountant",               YES,     NO,    YES,   NO),
     Key("privacy.secure_noise",             YES,     NO,    YES,   NO),
     # what is looked at changes no number, but what diagnostics=full has to tell is another result

@@ -203,4 +203,5 @@ def make_classifier(
     if account is None:
         return Classifier(network, **options)
     gradient = private_gradient(job, account)
-    return PrivateClassifier(network, gradient=gradient, spend=account.spend, **options)
+    options |= {"spend": account.spend, "copies": job.privacy.augmentations}
+    return PrivateClassifier(network, gradient=gradient, **options)

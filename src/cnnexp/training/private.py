@@ -25,6 +25,9 @@ class PrivateClassifier(Classifier):
         network: As of :class:`Classifier`, as are the other options.
         gradient: Makes the gradients private.
         spend: Called before each step gets its gradient, so that none goes uncounted.
+        copies: How many copies of each image a step is by, each varied anew; their mean gradient is
+            clipped (De et al., "Unlocking High-Accuracy Differentially Private Image Classification
+            through Scale", 2022, section 3.3).
     """
 
     def __init__(
@@ -33,19 +36,20 @@ class PrivateClassifier(Classifier):
         *,
         gradient: PrivateGradient,
         spend: Callable[[], None],
+        copies: int = 1,
         **options: Any,
     ) -> None:
         super().__init__(network, **options)
-        self._gradient, self._spend = gradient, spend
+        self._gradient, self._spend, self._copies = gradient, spend, copies
         self._penalty: Tensor | None = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of one batch as DP-SGD has it: the sum over its images by how many are expected."""
-        images, labels = batch
+        images, labels = (each.repeat_interleave(self._copies, 0) for each in batch)
         images, targets = self.vary(images, labels, batch_idx)
-        count, terms = labels.size(0), self._events.penalties(self.network)
+        count, terms = batch[1].size(0), self._events.penalties(self.network)
         self._penalty = torch.stack([*terms.values()]).sum() if terms else None
-        self._gradient.begin(self.network, count)
+        self._gradient.begin(self.network, count, self._copies)
         if count == 0:  # Poisson sampling drew none, whose mean is no number: noise alone
             return torch.zeros((), device=self.device, requires_grad=True)
         try:
