@@ -7,6 +7,7 @@ from cnnexp.models.init import initialise, lsuv
 from cnnexp.models.lenet5 import LeNet5
 from cnnexp.models.resnet import SmallResNet
 from cnnexp.models.seed_cnn import SeedCNN
+from cnnexp.models.tanh_cnn import TanhCNN
 from cnnexp.models.torchvision_models import torchvision_model
 from cnnexp.models.vgg import TinyCNN, VGGLike
 
@@ -14,6 +15,7 @@ __all__ = [
     "LeNet5",
     "SeedCNN",
     "SmallResNet",
+    "TanhCNN",
     "TinyCNN",
     "VGGLike",
     "initialise",

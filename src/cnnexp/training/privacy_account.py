@@ -124,9 +124,14 @@ def privacy_account(job: TrainingJob, folder: RunFolder) -> PrivacyAccount:
     """The account of the private ``job`` in ``folder``; its data is loaded for this.
 
     Raises:
-        PrivacyError: Nobody knows how long it trains, so that no noise can be chosen; or nothing of the
-            budget is left.
+        PrivacyError: Nobody knows how long it trains, so that no noise can be chosen; its batches are
+            shuffled; or nothing of the budget is left.
     """
+    if job.data.sampling != "poisson":
+        raise PrivacyError(
+            f"sampling={job.data.sampling}: shuffled batches are less private than the ε says, which is of "
+            f"batches into which each image comes by itself; use ImageDataModule(…, sampling='poisson')"
+        )
     rate = job.data.sampling_rate
     spent = SpentSteps(folder.spent)
     return PrivacyAccount(job.privacy, spent, sampling_rate=rate, planned=_planned(job))
