@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.build import build_job, check_job
+from cnnexp.config.resolvers import register_resolvers
 from cnnexp.runs import config_hash
 
 SMALL = [
@@ -18,7 +21,12 @@ SMALL = [
 
 
 def _config(*overrides: str) -> dict:
-    return plain_config(Composer().compose([*SMALL, *overrides]))
+    return plain_config(Composer("train").compose([*SMALL, *overrides]))
+
+
+@pytest.fixture(autouse=True)
+def _no_mnist(empty_folder: Path) -> None:
+    register_resolvers()
 
 
 REFUSED = {
@@ -74,7 +82,7 @@ def test_what_goes_well_with_privacy_is_let_through() -> None:
 
 
 def test_a_job_without_privacy_is_the_one_that_it_was() -> None:
-    config = plain_config(Composer().compose(SMALL[:-1]))
+    config = plain_config(Composer("train").compose(SMALL[:-1]))
     before = {key: value for key, value in config.items() if key != "privacy"}
     assert config_hash(config) == config_hash(before) != config_hash(_config())
     assert build_job(config).data.sampling == "shuffle"

@@ -37,7 +37,7 @@ from cnnexp.config.check import check_types
 from cnnexp.config.data import data_module
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.monitors import check_monitors, check_plateau
-from cnnexp.config.privacy import check_private, check_private_network
+from cnnexp.config.privacy import check_account, check_private, check_private_network
 from cnnexp.config.regularization import check_clipping, regularizers
 from cnnexp.config.resumption import run_identity
 from cnnexp.config.schema import TrainConfig
@@ -125,6 +125,8 @@ def check_job(job: TrainingJob, extra_targets: Sequence[str] = ()) -> None:
         if isinstance(error, ValueError):
             raise ConfigError(str(error)) from error
         raise
+    if job.privacy.private:
+        check_account(job)
     check_batches(job)
     check_callbacks(job, callbacks)
     check_monitors(job, callbacks)

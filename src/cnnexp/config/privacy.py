@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -10,9 +12,12 @@ from torch import nn
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.schema import TrainConfig
 from cnnexp.optim import asks_again, steps_by_all_images
+from cnnexp.privacy import PrivacyError, PrivacyExtraError
 from cnnexp.regularization import Regularizer, taking_part
+from cnnexp.runs import SpentSteps
+from cnnexp.training import TrainingJob, privacy_account
 
-__all__ = ["check_private", "check_private_network"]
+__all__ = ["check_account", "check_private", "check_private_network"]
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -92,6 +97,19 @@ def _refusals(
             "privacy"
         )
     return found
+
+
+def check_account(job: TrainingJob) -> None:
+    """See whether noise can be chosen, and a step made, for ``job``; loads the data.
+
+    Raises:
+        ConfigError: A package is missing, or no noise keeps the budget.
+    """
+    try:
+        job.data.train_dataloader()
+        privacy_account(job, SpentSteps(Path(os.devnull))).epsilon("rdp")
+    except (PrivacyError, PrivacyExtraError, ValueError) as error:
+        raise ConfigError(str(error)) from error
 
 
 def check_private_network(network: nn.Module) -> None:

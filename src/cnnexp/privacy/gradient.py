@@ -85,7 +85,9 @@ class PrivateGradient:
         sums = clipped_sums(calls, self.clipping, self.expected) if calls else {}
         for parameter in parameters:
             got = sums.get(parameter)
-            parameter.grad = torch.zeros_like(parameter) if got is None else got.to(parameter.dtype)
+            # a new tensor in the parameter's layout, as autograd makes it
+            grad = torch.zeros_like(parameter, requires_grad=False)
+            parameter.grad = grad if got is None else grad.copy_(got)
         if self.noise_multiplier > 0:
             std = self.noise_multiplier * self.clipping.norm / self.expected
             self._noise.add_to([p.grad for p in parameters if p.grad is not None], std, step=step)

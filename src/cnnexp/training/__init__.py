@@ -5,6 +5,7 @@ from cnnexp.training.classifier import Classifier, OptimizerFactory, SchedulerFa
 from cnnexp.training.failures import failure_reason
 from cnnexp.training.job import TrainingJob, mode_of
 from cnnexp.training.non_finite import NonFiniteError, OnNaN
+from cnnexp.training.privacy_account import PrivacyAccount, privacy_account
 from cnnexp.training.quiet import quiet_lightning
 from cnnexp.training.ranks import ALONE, Parallelism, Ranks, connect_ranks, leave_failure
 from cnnexp.training.resume import (
@@ -24,6 +25,7 @@ __all__ = [
     "OnNaN",
     "OptimizerFactory",
     "Parallelism",
+    "PrivacyAccount",
     "Ranks",
     "SchedulerFactory",
     "TrainingJob",
@@ -34,6 +36,7 @@ __all__ = [
     "leave_failure",
     "make_classifier",
     "mode_of",
+    "privacy_account",
     "quiet_lightning",
     "read_checkpoint",
     "read_own_checkpoint",

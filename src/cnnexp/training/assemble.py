@@ -14,7 +14,8 @@ from torch import Tensor
 
 from cnnexp.data import ImageSet
 from cnnexp.nn import replace_layers
-from cnnexp.runs import RunFolder
+from cnnexp.privacy import check_independence
+from cnnexp.runs import RunFolder, SpentSteps
 from cnnexp.training.backward import loss_layer
 from cnnexp.training.callbacks import (
     Diagnostics,
@@ -83,7 +84,7 @@ def assemble(
     own = at_home([*job.regularizing_callbacks(), *job.callbacks()], folder)
     if needs_plain_kernels(own):
         job = replace(job, channels_last=False)
-    account = privacy_account(job, folder) if job.privacy.private else None
+    account = privacy_account(job, SpentSteps(folder.spent)) if job.privacy.private else None
     classifier = make_classifier(job, job.data.images, ranks, account)
     members = job.data.members if account is None else _nobody
     guard = NonFiniteGuard(folder, job.on_nan, members, ranks=ranks)
@@ -203,5 +204,6 @@ def make_classifier(
     if account is None:
         return Classifier(network, **options)
     gradient = private_gradient(job, account)
+    check_independence(network.train(), torch.empty(1, *images.train.shape))
     options |= {"spend": account.spend, "copies": job.privacy.augmentations}
     return PrivateClassifier(network, gradient=gradient, **options)

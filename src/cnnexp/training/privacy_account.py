@@ -6,7 +6,7 @@ import math
 from functools import cached_property
 
 from cnnexp.privacy import ADJACENCY, Accountant, Mechanism, PrivacyError, PrivacySettings
-from cnnexp.runs import RunFolder, SpentSteps
+from cnnexp.runs import SpentSteps
 from cnnexp.training.job import TrainingJob
 from cnnexp.training.trainer_settings import epoch_batches
 
@@ -96,6 +96,15 @@ class PrivacyAccount:
         self._spent.begin({"noise_multiplier": noise, "sampling_rate": rate})
         self._spent.spend()
 
+    def __str__(self) -> str:
+        made, settings = self.mechanism, self.settings
+        budget = "no budget" if settings.epsilon is None else f"ε ≤ {settings.epsilon:g}"
+        return (
+            f"privacy {budget} at δ = {settings.delta:g} by {settings.accountant}  "
+            f"noise {made.noise_multiplier:g} × clip {settings.clip:g}  each image in a batch with {made.sampling_rate:.4g}  "
+            f"{self.steps} steps spent"
+        )
+
     def sync(self) -> None:
         """Have all that is spent on the disk."""
         self._spent.sync()
@@ -120,8 +129,8 @@ class PrivacyAccount:
         }
 
 
-def privacy_account(job: TrainingJob, folder: RunFolder) -> PrivacyAccount:
-    """The account of the private ``job`` in ``folder``; its data is loaded for this.
+def privacy_account(job: TrainingJob, spent: SpentSteps) -> PrivacyAccount:
+    """The account of the private ``job`` with what is ``spent`` already; its data is loaded for this.
 
     Raises:
         PrivacyError: Nobody knows how long it trains, so that no noise can be chosen; its batches are
@@ -133,7 +142,6 @@ def privacy_account(job: TrainingJob, folder: RunFolder) -> PrivacyAccount:
             f"batches into which each image comes by itself; use ImageDataModule(…, sampling='poisson')"
         )
     rate = job.data.sampling_rate
-    spent = SpentSteps(folder.spent)
     return PrivacyAccount(job.privacy, spent, sampling_rate=rate, planned=_planned(job))
 
 

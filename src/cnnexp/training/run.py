@@ -245,6 +245,12 @@ def _describe(
         device,
         job.seed,
     )
+    if made.account is not None:
+        log.info("%s", made.account)
+        log.info(
+            "privacy: ε is about the weights. It does not cover the curves of losses and accuracies, nor the "
+            "choice of the best epoch by validation images: keep these to yourself (docs/privacy.md)"
+        )
     folder.write_config(config)
     provenance = collect_provenance(
         seed=job.seed,
