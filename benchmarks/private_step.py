@@ -15,13 +15,13 @@ Writes benchmarks/results/private_step.csv with conditions.
 from __future__ import annotations
 
 import argparse
-import copy
 import csv
 import resource
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from cnnexp.models import SeedCNN
 from cnnexp.nn import CrossEntropyLoss, replace_layers
-from cnnexp.privacy import Clipping, GaussianNoise, PrivateGradient
+from cnnexp.privacy import Clipping, PrivateGradient, SecureNoise, SeededNoise
 from cnnexp.speed.result import conditions, spread
 from cnnexp.tuning.timing import interleaved_times
 
@@ -77,7 +77,7 @@ def ours(backward: str, *, secure: bool = True) -> Step:
         Clipping(CLIP),
         noise_multiplier=NOISE,
         expected=BATCH,
-        noise=GaussianNoise(secure=secure, seed=0),
+        noise=SecureNoise() if secure else SeededNoise(0),
     )
     count = iter(range(1 << 30))
 
@@ -92,13 +92,9 @@ def ours(backward: str, *, secure: bool = True) -> Step:
 
 def opacus(mode: str) -> Step:
     """A private step of Opacus."""
-    from opacus import GradSampleModule
-    from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import (
-        GradSampleModuleFastGradientClipping,
-    )
-    from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
-    from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
-
+    samples = import_module("opacus.grad_sample")
+    fast = import_module("opacus.utils.fast_gradient_clipping_utils")
+    optimizers = import_module("opacus.optimizers")
     network, (images, labels) = _network(), _batch()
     settings = {
         "noise_multiplier": NOISE,
@@ -106,12 +102,12 @@ def opacus(mode: str) -> Step:
         "expected_batch_size": BATCH,
     }
     if mode == "ghost":
-        watched = GradSampleModuleFastGradientClipping(
+        watched = samples.GradSampleModuleFastGradientClipping(
             network, max_grad_norm=CLIP, use_ghost_clipping=True
         )
         adam = torch.optim.Adam(watched.parameters())
-        optimizer = DPOptimizerFastGradientClipping(adam, **settings)
-        criterion = DPLossFastGradientClipping(watched, optimizer, nn.CrossEntropyLoss())
+        optimizer = optimizers.DPOptimizerFastGradientClipping(adam, **settings)
+        criterion = fast.DPLossFastGradientClipping(watched, optimizer, nn.CrossEntropyLoss())
 
         def step() -> None:
             optimizer.zero_grad()
@@ -119,13 +115,10 @@ def opacus(mode: str) -> Step:
             optimizer.step()
 
         return step
-    if mode == "ew":
-        from opacus.grad_sample import GradSampleModuleExpandedWeights as Watched
-    else:
-        Watched = GradSampleModule
     options = {"force_functorch": True} if mode == "functorch" else {}
-    watched = Watched(network, **options)
-    optimizer = DPOptimizer(torch.optim.Adam(watched.parameters()), **settings)
+    kind = "GradSampleModuleExpandedWeights" if mode == "ew" else "GradSampleModule"
+    watched = getattr(samples, kind)(network, **options)
+    optimizer = optimizers.DPOptimizer(torch.optim.Adam(watched.parameters()), **settings)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -160,7 +153,7 @@ def peak_memory(name: str) -> float:
 
 def _show_memory(name: str) -> None:
     if name.startswith("opacus"):
-        import opacus  # noqa: F401
+        import_module("opacus")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step = ways()[name]()
     for _ in range(5):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -49,13 +51,13 @@ class ScaledInput(nn.Module):
         return self.conv(x * self.scale)
 
 
-def _conv(**options: object) -> Callable[[], nn.Module]:
+def _conv(**options: Any) -> Callable[[], nn.Module]:
     return lambda: nn.Sequential(
         nn.Conv2d(3, 6, **options), nn.Tanh(), nn.Flatten(), nn.LazyLinear(CLASSES)
     )
 
 
-def _block(pool: Pool, **options: object) -> Callable[[], nn.Module]:
+def _block(pool: Pool, **options: Any) -> Callable[[], nn.Module]:
     return lambda: nn.Sequential(
         ConvReLUPool(3, 6, 3, pool=pool, **options),
         ConvReLUPool(6, 5, 3, padding=1, pool=Pool()),
@@ -192,15 +194,13 @@ def test_without_a_limit_the_sum_is_the_plain_gradient_to_the_bit(name: str) -> 
     sums = clipped_sums(passed(network, images, labels), Clipping(float("inf")))
     F.cross_entropy(network(images), labels, reduction="sum").backward()
     for key, parameter in network.named_parameters():
-        if parameter.requires_grad and name not in (
-            "unknown",
-            "parametrised",
-            "shared",
-            "instance norm",
-        ):
-            assert torch.equal(sums[parameter], parameter.grad), key
-        elif parameter.requires_grad:  # summed in another order
+        if not parameter.requires_grad:
+            continue
+        assert parameter.grad is not None
+        if name == "shared":  # summed in another order
             assert torch.allclose(sums[parameter], parameter.grad, atol=1e-5), key
+        else:
+            assert torch.equal(sums[parameter], parameter.grad), key
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_batch_of_nobody_gives_zeros(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["flat", "per_layer", "automatic"])
-def test_no_sample_moves_the_sum_by_more_than_the_limit(kind: str) -> None:
+def test_no_sample_moves_the_sum_by_more_than_the_limit(kind: Any) -> None:
     network, (images, labels) = made("group norm"), batch(6)
     images = images * torch.logspace(-3, 3, 6, dtype=torch.float64).view(-1, 1, 1, 1)
     clipping = Clipping(0.3, kind)
@@ -225,7 +225,7 @@ def test_no_sample_moves_the_sum_by_more_than_the_limit(kind: str) -> None:
     for left_out in range(6):
         kept = [n for n in range(6) if n != left_out]
         rest = clipped_sums(passed(network, images[kept], labels[kept]), clipping)
-        moved.append(sum((whole[p] - rest[p]).square().sum() for p in whole).sqrt())
+        moved.append(math.sqrt(sum(float((whole[p] - rest[p]).square().sum()) for p in whole)))
     assert max(moved) <= 0.3 * (1 + 1e-9)
     assert max(moved) > 0.1  # the limit is made use of
 

@@ -19,11 +19,11 @@ from cnnexp.nn import replace_layers
 from cnnexp.privacy import (
     Accountant,
     Clipping,
-    GaussianNoise,
     Mechanism,
     PrivacyError,
     PrivacySettings,
     PrivateGradient,
+    SeededNoise,
 )
 from cnnexp.regularization import L2, RandomShift
 from cnnexp.runs import SpentSteps
@@ -100,7 +100,7 @@ def test_without_limit_and_noise_it_is_plain_sgd_to_the_bit() -> None:
         Clipping(math.inf),
         noise_multiplier=0.0,
         expected=32.0,
-        noise=GaussianNoise(secure=False, seed=0),
+        noise=SeededNoise(0),
     )
     spent: list[int] = []
     private = partial(PrivateClassifier, gradient=gradient, spend=lambda: spent.append(1))
@@ -114,7 +114,7 @@ def test_copies_that_nothing_changes_are_one_image() -> None:
             Clipping(0.1),
             noise_multiplier=0.0,
             expected=32.0,
-            noise=GaussianNoise(secure=False, seed=0),
+            noise=SeededNoise(0),
         )
 
     one = _fit(partial(PrivateClassifier, gradient=gradient(), spend=lambda: None))

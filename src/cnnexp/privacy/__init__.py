@@ -6,7 +6,7 @@ from cnnexp.privacy.errors import PrivacyError
 from cnnexp.privacy.extra import PrivacyExtraError
 from cnnexp.privacy.gradient import PrivateGradient
 from cnnexp.privacy.independence import check_independence
-from cnnexp.privacy.noise import GaussianNoise
+from cnnexp.privacy.noise import GaussianNoise, SecureNoise, SeededNoise
 from cnnexp.privacy.settings import PrivacySettings
 
 __all__ = [
@@ -21,5 +21,7 @@ __all__ = [
     "PrivacyExtraError",
     "PrivacySettings",
     "PrivateGradient",
+    "SecureNoise",
+    "SeededNoise",
     "check_independence",
 ]

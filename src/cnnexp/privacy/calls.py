@@ -97,7 +97,7 @@ class Call(ABC):
 
     @abstractmethod
     def rows(self, gradient: Tensor, *kept: Tensor) -> PerSample:
-        r"""The gradients of R rows by the parameters' names: (R, \*shape), from those rows of ∂L/∂y and ``kept``."""
+        r"""The gradients of R rows of ∂L/∂y and ``kept`` by the parameters' names: (R, \*shape)."""
 
     def per_sample(self, first: int, end: int) -> PerSample:
         r"""The gradients of the samples ``first`` … ``end`` − 1: (end − first, \*shape)."""

@@ -10,9 +10,7 @@ Source: Abadi et al., "Deep Learning with Differential Privacy" (2016), algorith
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +18,10 @@ from torch import Tensor, nn
 from cnnexp.privacy.calls import Call
 from cnnexp.privacy.clipping import Clipping, clipped_sums
 from cnnexp.privacy.errors import PrivacyError
+from cnnexp.privacy.noise import GaussianNoise
 from cnnexp.privacy.watch import watched
 
-__all__ = ["Noise", "PrivateGradient"]
-
-
-class Noise(Protocol):
-    """Where the noise comes from, see ``cnnexp.privacy.noise``."""
-
-    def add_to(self, tensors: Sequence[Tensor], std: float, *, step: int) -> None:
-        """Add independent values of N(0, std²) to all of ``tensors``, in place; ``step`` counts from 0."""
-        ...
+__all__ = ["PrivateGradient"]
 
 
 class PrivateGradient:
@@ -46,7 +37,7 @@ class PrivateGradient:
     """
 
     def __init__(
-        self, clipping: Clipping, *, noise_multiplier: float, expected: float, noise: Noise
+        self, clipping: Clipping, *, noise_multiplier: float, expected: float, noise: GaussianNoise
     ) -> None:
         self.clipping, self.noise_multiplier, self.expected = clipping, noise_multiplier, expected
         self._noise = noise
@@ -90,7 +81,7 @@ class PrivateGradient:
             parameter.grad = grad if got is None else grad.copy_(got)
         if self.noise_multiplier > 0:
             std = self.noise_multiplier * self.clipping.norm / self.expected
-            self._noise.add_to([p.grad for p in parameters if p.grad is not None], std, step=step)
+            self._noise.add_([p.grad for p in parameters if p.grad is not None], std, step=step)
 
     def end(self) -> None:
         """Watch no longer."""

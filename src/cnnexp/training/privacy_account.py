@@ -101,8 +101,8 @@ class PrivacyAccount:
         budget = "no budget" if settings.epsilon is None else f"ε ≤ {settings.epsilon:g}"
         return (
             f"privacy {budget} at δ = {settings.delta:g} by {settings.accountant}  "
-            f"noise {made.noise_multiplier:g} × clip {settings.clip:g}  each image in a batch with {made.sampling_rate:.4g}  "
-            f"{self.steps} steps spent"
+            f"noise {made.noise_multiplier:g} × clip {settings.clip:g}  "
+            f"each image in a batch with {made.sampling_rate:.4g}  {self.steps} steps spent"
         )
 
     def sync(self) -> None:

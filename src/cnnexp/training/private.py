@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnexp.privacy import Clipping, GaussianNoise, PrivateGradient
+from cnnexp.privacy import Clipping, PrivateGradient, SecureNoise, SeededNoise
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.job import TrainingJob
 from cnnexp.training.privacy_account import PrivacyAccount
@@ -82,5 +82,5 @@ def private_gradient(job: TrainingJob, account: PrivacyAccount) -> PrivateGradie
         Clipping(settings.clip, clipping),
         noise_multiplier=account.mechanism.noise_multiplier,
         expected=account.mechanism.sampling_rate * len(job.data.train),
-        noise=GaussianNoise(secure=settings.secure_noise, seed=job.seed),
+        noise=SecureNoise() if settings.secure_noise else SeededNoise(job.seed),
     )
