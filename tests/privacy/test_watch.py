@@ -67,7 +67,7 @@ class Pair(nn.Module):
 
 
 def test_a_gradient_past_the_watch_is_found() -> None:
-    with pytest.raises(PrivacyError, match="inner.weight is used outside of the layer that it"):
+    with pytest.raises(PrivacyError, match=r"inner\.weight is used outside of the layer that it"):
         _step(Tied())
 
 

@@ -17,8 +17,8 @@ class BatchSlice:
 
     Attributes:
         start: The slice's first image, counted from 0.
-        images: How many images it has; at least one of a batch that has any, as layers need one: a rank beyond
-            a small batch gets the batch's first image.
+        images: How many images it has; at least one, as layers need one: a rank beyond a small batch gets
+            the batch's first image; none of an empty batch.
         own: The same number, but 0 for such a rank.
         of: How many images the whole batch has.
     """

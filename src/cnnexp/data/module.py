@@ -47,8 +47,9 @@ class ImageDataModule(L.LightningDataModule):
             draws anew, which changes nothing, since the draws are independent.
 
     Raises:
-        ValueError: An unknown ``sampling``, or ``secret`` without Poisson sampling; at the first use, if ``val_size`` and ``train_size`` ask for more images than
-            there are, or ``classes`` for one that does not exist.
+        ValueError: An unknown ``sampling``, or ``secret`` without Poisson sampling; at the first use, if
+            ``val_size`` and ``train_size`` ask for more images than there are, or ``classes`` for one that
+            does not exist.
     """
 
     def __init__(

@@ -153,7 +153,7 @@ class Accountant:
         if least > most:
             raise ValueError(
                 f"epsilon={epsilon} at delta={delta}: cannot be had by {self.kind} within {steps} steps, not "
-                f"even with a noise multiplier of {_MOST_NOISE:,}; raise epsilon or delta"
+                f"even with a noise multiplier of {_MOST_NOISE:,}; raise epsilon or delta, take fewer steps"
                 + (", or take the accountant pld" if self.kind != "pld" else "")
             )
         return least / _UNITS
