@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,8 +69,13 @@ class SquaredNorms(NamedTuple):
 
 
 @torch.no_grad()
-def linear_squared_norms(grad_output: Tensor, input: Tensor) -> SquaredNorms:
-    """Of the linear layer, from ∂L/∂y: (N, …, C_out) and x: (N, …, C_in).
+def linear_squared_norms(grad_output: Tensor, input: Tensor, copies: int = 1) -> SquaredNorms:
+    """Of the linear layer, from ∂L/∂y: (N·K, …, C_out) and x: (N·K, …, C_in).
+
+    Args:
+        grad_output: ∂L/∂y.
+        input: x.
+        copies: K; the gradients of each K rows are added up and are those of one sample.
 
     Examples:
         >>> import torch
@@ -78,6 +83,8 @@ def linear_squared_norms(grad_output: Tensor, input: Tensor) -> SquaredNorms:
         >>> linear_squared_norms(grad, x).weight.tolist()  # (1 + 4)·(9 + 16), and 0
         [125.0, 0.0]
     """
+    if copies > 1:
+        grad_output, input = (each.unflatten(0, (-1, copies)) for each in (grad_output, input))
     bias = _squared(linear_grad_bias(widened(grad_output), per_sample=True))
     if grad_output.dim() == 2:
         return SquaredNorms(_squared(grad_output) * _squared(input), bias)
@@ -93,43 +100,59 @@ def linear_squared_norms(grad_output: Tensor, input: Tensor) -> SquaredNorms:
 
 @torch.no_grad()
 def conv2d_squared_norms(
-    grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry
+    grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry, copies: int = 1
 ) -> SquaredNorms:
-    """Of the convolution, from ∂L/∂y: (N, C_out, P, Q) and x: (N, C_in, H, W), without extra zeros."""
-    bias = _squared(conv2d_grad_bias(widened(grad_output), per_sample=True))
+    """Of the convolution, from ∂L/∂y: (N·K, C_out, P, Q) and x: (N·K, C_in, H, W), without extra zeros.
+
+    Args:
+        grad_output: ∂L/∂y.
+        input: x.
+        geometry: Of the convolution.
+        copies: K; the gradients of each K rows are added up and are those of one sample.
+    """
+    of_bias = conv2d_grad_bias(widened(grad_output), per_sample=True)
+    bias = _squared(of_bias.unflatten(0, (-1, copies)).sum(1))
     g, c_in, c_out = geometry, input.size(1), grad_output.size(1)
-    positions, outputs = math.prod(g.output_size), c_out // g.groups
+    positions, outputs = copies * math.prod(g.output_size), c_out // g.groups
     weights = c_in // g.groups * math.prod(g.kernel_size)
     by_gram = _gram_is_cheaper(positions, outputs, weights)
 
     def norms(grad_output: Tensor, input: Tensor) -> Tensor:
         image = g.add_extra(input)
-        if outputs < _FEW_OUTPUTS and not by_gram:
+        if outputs < _FEW_OUTPUTS and not by_gram and copies == 1:
             return _squared(
                 direct.grad_weight(grad_output, image, g, per_sample=True).flatten(2)
             ).sum(1)
         patches = F.unfold(image, g.kernel_size, g.dilation, g.padding, g.stride)
-        patches = patches.reshape(-1, weights, positions)  # (N·G, D, T)
-        grads = grad_output.reshape(-1, outputs, positions)
+        patches = _together(
+            patches.view(len(image), g.groups, weights, -1), copies
+        )  # (N·G, D, K·T)
+        grads = _together(grad_output.reshape(len(image), g.groups, outputs, -1), copies)
         return _product_norms(grads, patches).view(-1, g.groups).sum(1)
 
     numbers = g.groups * _numbers(positions, outputs, weights)
-    return SquaredNorms(_by_slices(norms, numbers, grad_output, input), bias)
+    return SquaredNorms(_by_slices(norms, numbers, grad_output, input, rows=copies), bias)
+
+
+def _together(values: Tensor, copies: int) -> Tensor:
+    """(N·K, G, D, T) → (N·G, D, K·T)."""
+    split = values.unflatten(0, (-1, copies)).permute(0, 2, 3, 1, 4)
+    return split.reshape(-1, split.size(2), copies * split.size(4))
 
 
 @torch.no_grad()
 def block_squared_norms(
-    grad_output: Tensor, code: Tensor, input: Tensor, plan: Any
+    grad_output: Tensor, code: Tensor, input: Tensor, plan: fused.Plan, copies: int = 1
 ) -> SquaredNorms:
     """Of the fused block, from ∂L/∂(pooled) and its code (N, C_out, P, Q), x: (N, C_in, H, W) and its plan.
 
     Where the gradients take the winners alone, so do the norms (``kernels.cpu.norms``); else they are the
     convolution's, by ∂L/∂z.
     """
-    if plan.sparse:
+    if plan.sparse and copies == 1:
         image = plan.conv.add_extra(input)
         return SquaredNorms(*winners_squared_norms(grad_output, code, image, plan.conv, plan.pool))
-    return conv2d_squared_norms(fused.spread(grad_output, code, plan), input, plan.conv)
+    return conv2d_squared_norms(fused.spread(grad_output, code, plan), input, plan.conv, copies)
 
 
 def _gram_is_cheaper(positions: int, outputs: int, weights: int) -> bool:
@@ -151,9 +174,11 @@ def _product_norms(grads: Tensor, inputs: Tensor) -> Tensor:
     return products.double().sum(2).sum(1).clamp_(min=0)
 
 
-def _by_slices(norms: Callable[[Tensor, Tensor], Tensor], numbers: int, *tensors: Tensor) -> Tensor:
-    """``norms`` of the batch ``tensors``, as many samples at a time as ``MOST_NUMBERS`` holds."""
-    n, together = len(tensors[0]), max(1, MOST_NUMBERS // max(1, numbers))
+def _by_slices(
+    norms: Callable[[Tensor, Tensor], Tensor], numbers: int, *tensors: Tensor, rows: int = 1
+) -> Tensor:
+    """``norms`` of ``tensors``, as many samples, of ``rows`` rows each, at a time as ``MOST_NUMBERS`` holds."""
+    n, together = len(tensors[0]), rows * max(1, MOST_NUMBERS // max(1, numbers))
     parts = [slice(begin, begin + together) for begin in range(0, n, together)]
     made = [norms(*(widened(each[part]) for each in tensors)) for part in parts]
     return torch.cat(made) if made else tensors[0].new_empty(0, dtype=torch.float64)

@@ -31,6 +31,12 @@ from cnnexp.ops.conv2d.function import grad_bias as conv_grad_bias
 from cnnexp.ops.conv_relu_pool import fused, parts
 from cnnexp.ops.linear import grad_bias as linear_grad_bias
 from cnnexp.ops.linear import grad_weight as linear_grad_weight
+from cnnexp.ops.per_sample import (
+    SquaredNorms,
+    block_squared_norms,
+    conv2d_squared_norms,
+    linear_squared_norms,
+)
 from cnnexp.privacy.errors import PrivacyError
 
 __all__ = [
@@ -111,6 +117,11 @@ class Call(ABC):
         """‖g_n‖² over the layer's parameters: (N,) float64."""
         return squared_norms_of(self.per_sample, self.samples, self.size)
 
+    def _of(self, norms: SquaredNorms) -> Tensor:
+        """What of ``norms`` is of parameters that train."""
+        parts = [getattr(norms, name) for name in ("weight", "bias") if name in self.parameters]
+        return torch.stack(parts).sum(0).cpu()
+
     @property
     def size(self) -> int:
         """How many numbers the gradient of one sample takes while it is computed."""
@@ -160,6 +171,10 @@ def sum_of_squares(gradients: PerSample) -> Tensor:
 class LinearCall(Call):
     """Of ``torch.nn.Linear``; see ``cnnexp.ops.linear``."""
 
+    def squared_norms(self) -> Tensor:
+        """See :meth:`Call.squared_norms`."""
+        return self._of(linear_squared_norms(self.gradient, self.kept[0], self.copies))
+
     def rows(self, gradient: Tensor, *kept: Tensor) -> PerSample:
         """See :meth:`Call.rows`."""
         g, (x,) = gradient, kept
@@ -177,17 +192,23 @@ class LinearCall(Call):
 class ConvCall(Call):
     """Of ``torch.nn.Conv2d``; see ``cnnexp.ops.conv2d.direct``."""
 
+    def squared_norms(self) -> Tensor:
+        """See :meth:`Call.squared_norms`."""
+        image, geometry = self._image(self.kept[0])
+        return self._of(conv2d_squared_norms(self.gradient, image, geometry, self.copies))
+
     def _image(self, input: Tensor) -> tuple[Tensor, Conv2dGeometry]:
         conv = self.layer
         image, padding = padded(conv, input)
         geometry = conv2d_geometry(
             image, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups
         )
-        return geometry.add_extra(image), geometry
+        return image, geometry
 
     def rows(self, gradient: Tensor, *kept: Tensor) -> PerSample:
         """See :meth:`Call.rows`."""
         g, (image, geometry) = gradient, self._image(kept[0])
+        image = geometry.add_extra(image)
         return self._own(
             weight=lambda: direct.grad_weight(g, image, geometry, per_sample=True),
             bias=lambda: conv_grad_bias(g, per_sample=True),
@@ -196,7 +217,7 @@ class ConvCall(Call):
     def weighted(self, factors: Tensor) -> Mapping[str, Tensor]:
         """See :meth:`Call.weighted`."""
         g, (image, geometry) = self._scaled(factors), self._image(self.kept[0])
-        grad_weight = self._grad_weight()
+        image, grad_weight = geometry.add_extra(image), self._grad_weight()
         return self._own(
             weight=lambda: grad_weight(g, image, geometry), bias=lambda: conv_grad_bias(g)
         )
@@ -219,6 +240,7 @@ class BlockCall(ConvCall):
         padded_image, padding = padded(layer, image)
         window = layer.stride, padding, layer.dilation, layer.groups
         tensors, self.plan = (padded_image, layer.weight, layer.bias), None
+        self._gradients: Tensor | None = None  # of the samples, where their norms made them
         if layer.algorithm in ("fused", ops.AUTO):
             made = fused.with_code(*tensors, *window, layer.pool)
             if made is not None:
@@ -233,6 +255,15 @@ class BlockCall(ConvCall):
             return output
         name = self.layer.algorithm if self.layer.algorithm in parts.NAMES else "direct"
         return parts.relu_pool(output, self.layer.pool, name)
+
+    def squared_norms(self) -> Tensor:
+        """See :meth:`Call.squared_norms`."""
+        if self.plan is None:
+            return super().squared_norms()
+        image, code = self.kept
+        norms = block_squared_norms(self.gradient, code, image, self.plan, self.copies)
+        self._gradients = norms.gradients
+        return self._of(norms)
 
     def rows(self, gradient: Tensor, *kept: Tensor) -> PerSample:
         """See :meth:`Call.rows`."""
@@ -250,6 +281,11 @@ class BlockCall(ConvCall):
         if self.plan is None:
             return super().weighted(factors)
         (image, code), plan, g = self.kept, self.plan, self._scaled(factors)
+        if (each := self._gradients) is not None:
+            return self._own(
+                weight=lambda: torch.tensordot(factors.to(each.dtype), each, 1),
+                bias=lambda: fused.grad_bias(g, None, code),
+            )
         spread = fused.grad_image(g, code, plan)
         return self._own(
             weight=lambda: fused.grad_weight(g, spread, code, image, plan),

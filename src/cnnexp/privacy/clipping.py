@@ -54,8 +54,6 @@ class Clipping:
 
     def factors(self, squares: Tensor) -> Tensor:
         """The c by sample and layer from ‖g_n,l‖², both (L, N)."""
-        if math.isinf(self.norm):
-            return torch.ones_like(squares)
         if self.kind == "per_layer":
             return _at_most(self.norm / math.sqrt(len(squares)), squares.sqrt())
         norms = squares.sum(0).sqrt()
@@ -87,8 +85,12 @@ def clipped_sums(
             the loss divided the sum over the samples. The sums are of g_n as they are.
     """
     units = _units(calls)
-    squares = torch.stack([unit.squared_norms() for unit in units]) * scale**2
     sums: dict[nn.Parameter, Tensor] = {}
+    if math.isinf(clipping.norm):  # the plain gradient, to the bit
+        for unit in units:
+            sums.update(unit.weighted(torch.ones(unit.samples)))
+        return sums
+    squares = torch.stack([unit.squared_norms() for unit in units]) * scale**2
     for unit, factors in zip(units, clipping.factors(squares), strict=True):
         sums.update(unit.weighted(factors))
     return sums
@@ -99,6 +101,10 @@ class _Unit:
     """Calls that share parameters, mostly one alone: what a norm is of."""
 
     calls: tuple[Call, ...]
+
+    @property
+    def samples(self) -> int:
+        return self.calls[0].samples
 
     def squared_norms(self) -> Tensor:
         if len(self.calls) == 1:
