@@ -2,5 +2,15 @@
 
 from cnnexp.privacy.accounting import ADJACENCY, Accountant, History, Mechanism
 from cnnexp.privacy.extra import PrivacyExtraError
+from cnnexp.privacy.noise import GaussianNoise, SecureNoise, SeededNoise
 
-__all__ = ["ADJACENCY", "Accountant", "History", "Mechanism", "PrivacyExtraError"]
+__all__ = [
+    "ADJACENCY",
+    "Accountant",
+    "GaussianNoise",
+    "History",
+    "Mechanism",
+    "PrivacyExtraError",
+    "SecureNoise",
+    "SeededNoise",
+]
