@@ -39,6 +39,7 @@ PUBLIC = (
     "cnnexp.tuning",
     "cnnexp.optim",
     "cnnexp.regularization",
+    "cnnexp.privacy",
     "cnnexp.models",
     "cnnexp.data",
     "cnnexp.training",

@@ -177,7 +177,7 @@ def _product_norms(grads: Tensor, inputs: Tensor) -> Tensor:
 def _by_slices(
     norms: Callable[[Tensor, Tensor], Tensor], numbers: int, *tensors: Tensor, rows: int = 1
 ) -> Tensor:
-    """``norms`` of ``tensors``, as many samples, of ``rows`` rows each, at a time as ``MOST_NUMBERS`` holds."""
+    """``norms`` of ``tensors``, as many samples of ``rows`` rows at a time as ``MOST_NUMBERS`` holds."""
     n, together = len(tensors[0]), rows * max(1, MOST_NUMBERS // max(1, numbers))
     parts = [slice(begin, begin + together) for begin in range(0, n, together)]
     made = [norms(*(widened(each[part]) for each in tensors)) for part in parts]
