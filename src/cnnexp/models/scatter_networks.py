@@ -34,7 +34,8 @@ class ScatterLinear(nn.Module):
         ValueError: A range is violated, a name is unknown, or the images are too small.
 
     Source: Tramèr & Boneh, "Differentially Private Learning Needs Better Features (or Much More Data)"
-    (2021), section 3 and appendix; 27 groups as in their code.
+    (2021); 27 groups without parameters as in their code for Fashion-MNIST. For MNIST they take instead
+    the features' means and variances over the training set, with noise that costs privacy.
     """
 
     def __init__(
