@@ -28,7 +28,7 @@ are read once; between them stand, in the cache of a core, the padded image and 
 
 Processor time of one thread, halved, for the article's blocks (batch 128, float32): the second takes 2.2 ms
 by rows and 13 by Gram, the third 2.1 and 0.8, the fourth 3.3 and 0.2, and as one window 0.06; the first,
-written, 1.0. ``python benchmarks/kernels.py`` times what is chosen beside the library's gradient of the whole
+written, 1.1. ``python benchmarks/kernels.py`` times what is chosen beside the library's gradient of the whole
 batch.
 """
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
