@@ -47,6 +47,7 @@ def _compile_norms(dtype: torch.dtype) -> None:
     pooled, code = cpu.forward(image, torch.randn(5, 16, 3, 3, dtype=dtype), None, conv, pool, None)
     for way in ("window", "gram", "rows"):
         winners_squared_norms(pooled, code, image, conv, pool, way)
+    winners_squared_norms(pooled, code, image[:, :3], conv, pool, "written")
 
 
 if __name__ == "__main__":

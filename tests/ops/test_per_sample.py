@@ -266,6 +266,22 @@ def test_neither_threads_nor_neighbours_change_a_bit() -> None:
             assert torch.equal(other.weight[3:4], alone.weight)
 
 
+def test_threads_change_no_bit_of_the_dense_ways() -> None:
+    threads, results = torch.get_num_threads(), []
+    image, grads = torch.randn(1, 40_000), torch.randn(1, 5)
+    _, (_, _, batch), geometry, of_output = _convolution((8, 48, (40, 40), (3, 3), 1, 1, 1, 1), 2)
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        results.append(
+            (
+                linear_squared_norms(grads, image).weight,
+                conv2d_squared_norms(of_output.float(), batch.float(), geometry).weight,
+            )
+        )
+    torch.set_num_threads(threads)
+    assert all(map(torch.equal, *results))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_is_summed_in_single(dtype: torch.dtype) -> None:
     _, (_, _, image), geometry, grads = _convolution(CONVOLUTIONS[0], 3)

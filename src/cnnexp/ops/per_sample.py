@@ -48,9 +48,8 @@ __all__ = [
 ]
 
 MOST_NUMBERS = 1 << 22  # written at a time: 16 MiB in float32
-_FEW_OUTPUTS = (
-    8  # of a group; below, the library's convolution is faster than patches and their product
-)
+_PIECE = 4096  # numbers of a sum that no threads share
+_FEW_OUTPUTS = 8  # of a group; below, the library's convolution is faster than a product of patches
 
 
 class SquaredNorms(NamedTuple):
@@ -185,5 +184,11 @@ def _by_slices(
 
 
 def _squared(values: Tensor) -> Tensor:
-    """Sums of squares along the last dimension, in float64."""
-    return values.double().square().sum(-1)
+    """Sums of squares along the last dimension, in float64.
+
+    Long ones by pieces: where one number is the result, torch splits the sum by the number of threads.
+    """
+    squares = values.double().square()
+    whole = squares.size(-1) // _PIECE * _PIECE
+    pieces = squares[..., :whole].unflatten(-1, (whole // _PIECE, _PIECE))
+    return pieces.sum(-1).sum(-1) + squares[..., whole:].sum(-1)

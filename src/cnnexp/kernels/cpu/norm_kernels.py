@@ -13,7 +13,7 @@ products of pixels, x[a]·x[b] for each pair once, by K_h·K_w additions an elem
     K[m, m'] = Σ_{u, v} x[pixel(m, u, v)]·x[pixel(m', u, v)]
 
 No kernel writes batch × parameters. Of few input channels the gradient of an image is so small that
-``sparse.grad_weight_few_channels`` writes it, an image a task.
+``sparse.grad_weight_few_channels`` writes it, an image a task, for ``written_norms``.
 
 Loops (outermost first), and what stays in registers:
 
@@ -28,7 +28,7 @@ are read once; between them stand, in the cache of a core, the padded image and 
 
 Processor time of one thread, halved, for the article's blocks (batch 128, float32): the second takes 2.2 ms
 by rows and 13 by Gram, the third 2.1 and 0.8, the fourth 3.3 and 0.2, and as one window 0.06; the first,
-written, 1.0. ``python benchmarks/kernels.py`` times what is chosen beside the library's gradient of the whole
+written, 1.1. ``python benchmarks/kernels.py`` times what is chosen beside the library's gradient of the whole
 batch.
 """
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
@@ -42,7 +42,7 @@ from cnnexp.geometry.pooling import DEAD
 from cnnexp.kernels.cpu.sparse import pad_into
 from cnnexp.kernels.cpu.vector import COMPILE, four_weighted_sums, weighted_sum_of_rows
 
-__all__ = ["gram_norms", "one_window_norms", "row_norms"]
+__all__ = ["gram_norms", "one_window_norms", "row_norms", "written_norms"]
 
 _LANES = (
     16  # of the sums that are split, on every processor: so a vector's length changes no rounding
@@ -127,6 +127,22 @@ def row_norms(x, code, grad_output, fields, tasks, norms):
 
 
 @njit(parallel=True, **COMPILE)
+def written_norms(gradients, code, grad_output, weights, tasks, norms):
+    """Both norms, in ``norms`` (2, N), of ∂L/∂w in the first ``weights`` rows of ``gradients[n]``."""
+    n_all, _, c_out = gradients.shape
+    codes = code.reshape(n_all, -1, c_out)
+    grads = grad_output.reshape(n_all, -1, c_out)
+    for task in prange(tasks):
+        lanes, biases = np.empty(_LANES, np.float64), np.empty(c_out, gradients.dtype)
+        for n in range(n_all * task // tasks, n_all * (task + 1) // tasks):
+            biases[:] = 0
+            for position in range(codes.shape[1]):
+                _add_alive(grads[n, position], codes[n, position], biases)
+            norms[0, n] = _norm_of(gradients[n].reshape(-1)[: weights * c_out], lanes)
+            norms[1, n] = _sum_of_squares(biases)
+
+
+@njit(parallel=True, **COMPILE)
 def one_window_norms(x, code, grad_output, pixels, numbers, tasks, norms):
     """Both norms, in ``norms`` (2, N), of images that are one window of the pool."""
     n_all, height, width, _ = x.shape
@@ -135,11 +151,11 @@ def one_window_norms(x, code, grad_output, pixels, numbers, tasks, norms):
     for task in prange(tasks):
         of_pixels = np.zeros(height * width + 1, x.dtype)  # the last: padding
         of_codes = np.zeros(_CODES, x.dtype)  # ‖patch‖²; 0 for what the ReLU stopped
-        sums = np.empty((2, _LANES), x.dtype)
+        lanes, sums = np.empty(_LANES, np.float64), np.empty((2, _LANES), x.dtype)
         for n in range(n_all * task // tasks, n_all * (task + 1) // tasks):
             for i in range(height):
                 for j in range(width):
-                    of_pixels[i * width + j] = _norm_of(x[n, i, j], sums[0])
+                    of_pixels[i * width + j] = _norm_of(x[n, i, j], lanes)
             for k in range(numbers.shape[1]):
                 of_codes[k] = 0
                 if numbers[0, k] >= 0:
@@ -162,9 +178,9 @@ def _norm_of(values, lanes):
     for i in range(0, whole, _LANES):
         piece = values[i : i + _LANES]
         for j in range(_LANES):
-            lanes[j] += piece[j] * piece[j]
+            lanes[j] += np.float64(piece[j]) * piece[j]
     for j in range(whole, values.size):
-        lanes[j - whole] += values[j] * values[j]
+        lanes[j - whole] += np.float64(values[j]) * values[j]
     return _sum(lanes)
 
 
