@@ -1,4 +1,4 @@
-"""``hydra/sweeper=optuna``: what is searched, real trials in real processes, pruning, going on."""
+"""``hydra/sweeper=optuna``: what is searched, real trials in real processes, pruning, resuming."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def refuse_dry_run(config: Mapping[str, Any]) -> None:
     """
     if is_dry_run(config):
         raise ConfigError(
-            "trainer.fast_dev_run: tries one run out and keeps nothing, which a sweep cannot go on from; "
+            "trainer.fast_dev_run: tries one run out and keeps nothing, which a sweep cannot resume; "
             "leave out -m, or check all jobs with validate_only=true"
         )
 

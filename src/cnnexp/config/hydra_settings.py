@@ -94,7 +94,7 @@ def sweep_overrides(overrides: Sequence[str]) -> list[str]:
     """The overrides of a sweep, without ``hydra.mode``, which is settled.
 
     Raises:
-        ConfigError: One goes on with a single run.
+        ConfigError: A single run is resumed, not a sweep.
     """
     for override in overrides:
         if key_of(override) in ("run", "which"):

@@ -62,7 +62,7 @@ class ExponentialAverage(WeightAverage):
         self.decay, self._step = decay, 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count from the step that a resumed training goes on from."""
+        """Count from the step that a resumed training continues from."""
         self._step = trainer.global_step
 
     def share(self) -> float:

@@ -64,12 +64,15 @@ class Regularizer:
         whole_weights: Whether it looks at weights or gradients as a whole, of which each process has
             a part under ``accelerator=fsdp``. None where the events tell: penalties, gradients and
             weights do.
+        fixed_length: What it does with the number of epochs, such as ``"averages the last"``, if a run
+            can therefore not be made longer.
     """
 
     name: str = ""
     order: int = 0
     sole: str = ""
     whole_weights: bool | None = None
+    fixed_length: str = ""
 
     def images(self, images: Tensor, draws: Draws) -> Tensor:
         """Images (n, C, H, W) in 0…1 → those to train on, of the same shape; the input stays as it is."""

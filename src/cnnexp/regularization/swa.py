@@ -29,6 +29,7 @@ class SWA(Regularizer):
     name = "swa"
     sole = "replace the weights"
     whole_weights = True
+    fixed_length = "averages the last"
 
     start: float
 

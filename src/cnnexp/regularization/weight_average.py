@@ -17,7 +17,7 @@ class WeightAverage(Callback):
     """Keep an average of parameters and floating-point buffers beside the training.
 
     Validation sees the average, and so does the choice of the best epoch; a checkpoint's
-    ``state_dict`` is the average, what training goes on with stands under ``training_weights``.
+    ``state_dict`` is the average, what training continues with stands under ``training_weights``.
     Until the first update the average is the weights themselves.
     """
 
@@ -78,7 +78,7 @@ class WeightAverage(Callback):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on with the weights trained on; a test keeps the average."""
+        """Continue with the weights trained on; a test keeps the average."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
         trained = checkpoint["training_weights"]

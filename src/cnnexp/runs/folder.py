@@ -74,7 +74,7 @@ class RunFiles:
 
     @property
     def last_checkpoint(self) -> Path:
-        """The checkpoint that a training goes on from."""
+        """The checkpoint that a training is resumed from."""
         return self.checkpoints / "last.ckpt"
 
     @property
@@ -90,7 +90,7 @@ class RunFiles:
         return [*own, self.non_finite, self.job, self.trial, self.log, *folders, *inside]
 
     def clear(self) -> None:
-        """Remove what an earlier run left, except train.log, which goes on."""
+        """Remove what an earlier run left, except train.log, which is continued."""
         for file in (self.config, self.provenance, self.status, self.metrics, self.result):
             file.unlink(missing_ok=True)
         for folder in (self.tensorboard, self.profile, self.checkpoints):

@@ -77,7 +77,7 @@ class View:
         """Report that a job has started."""
         if self._live is None:
             again = (
-                f" (goes on, epoch {epoch_after(entry.status['epoch'])})"
+                f" (resumes, epoch {epoch_after(entry.status['epoch'])})"
                 if entry.status.get("epoch")
                 else ""
             )

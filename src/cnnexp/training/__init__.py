@@ -3,7 +3,6 @@
 from cnnexp.training.assemble import make_classifier
 from cnnexp.training.classifier import Classifier, OptimizerFactory, SchedulerFactory
 from cnnexp.training.failures import failure_reason
-from cnnexp.training.job import TrainingJob, mode_of
 from cnnexp.training.non_finite import NonFiniteError, OnNaN
 from cnnexp.training.quiet import quiet_lightning
 from cnnexp.training.ranks import ALONE, Parallelism, Ranks, connect_ranks, leave_failure
@@ -15,6 +14,7 @@ from cnnexp.training.resume import (
 )
 from cnnexp.training.run import run_training
 from cnnexp.training.stopping import TrainingPruned, TrainingStopped
+from cnnexp.training.training_job import TrainingJob, mode_of
 
 __all__ = [
     "ALONE",

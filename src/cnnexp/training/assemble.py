@@ -28,13 +28,13 @@ from cnnexp.training.callbacks import (
     needs_plain_kernels,
 )
 from cnnexp.training.classifier import Classifier
-from cnnexp.training.job import TrainingJob
 from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.memory_layout import takes_channels_last
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.resume import CheckpointFiles, Checkpoints, ResumePoint
 from cnnexp.training.stopping import StopSignals
 from cnnexp.training.trainer_settings import lightning_settings, overfits, validates
+from cnnexp.training.training_job import TrainingJob
 
 __all__ = ["Assembly", "assemble", "make_classifier"]
 

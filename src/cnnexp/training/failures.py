@@ -30,7 +30,7 @@ def failure_reason(error: BaseException) -> str:
     if died := _worker_that_died(error):
         return (
             f"a data worker (process {died}) was killed or ran out of memory: lower data.num_workers "
-            f"or data.batch_size; run=<folder> goes on from the last checkpoint"
+            f"or data.batch_size; run=<folder> resumes from the last checkpoint"
         )
     if _IN_WORKER.match(text):  # the traceback of the worker is in train.log
         text = text.strip().splitlines()[-1]
@@ -63,13 +63,11 @@ def _of_the_system(error: OSError) -> str:
     name = "" if error.filename is None else f" {file}"
     if error.errno in NO_ROOM:
         return (
-            f"no room left to write{name} ({error.strerror}): free some; run=<folder> goes on from the "
+            f"no room left to write{name} ({error.strerror}): free some; run=<folder> resumes from the "
             f"last checkpoint"
         )
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return (
-            f"cannot write{name} ({error.strerror}): make the folder writable; run=<folder> goes on"
-        )
+        return f"cannot write{name} ({error.strerror}): make the folder writable; run=<folder> resumes it"
     if error.errno == errno.ENOENT:
         return f"{file} is gone ({error.strerror}): was it deleted under way?"
     return _one_line(f"{type(error).__name__}: {error}")

@@ -48,7 +48,7 @@ class Parallelism:
 
 
 class RankFailedError(RuntimeError):
-    """Another process of the training failed, so that this one cannot go on."""
+    """Another process of the training failed, so that this one cannot continue."""
 
 
 @dataclass

@@ -13,7 +13,7 @@ from lightning.pytorch.profilers import (
     SimpleProfiler,
 )
 
-from cnnexp.training.job import TrainingJob
+from cnnexp.training.training_job import TrainingJob
 
 __all__ = ["PROFILERS", "lightning_settings", "overfits", "validates"]
 

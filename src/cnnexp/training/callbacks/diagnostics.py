@@ -1,4 +1,4 @@
-"""Measure gradients, updates and activations as the training goes on, and judge its health."""
+"""Measure gradients, updates and activations during the training, and judge its health."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ class Diagnostics(Callback):
                     logger.experiment.add_text("health", text, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a training needs to go on as if it had not stopped; to be asked of all ranks."""
+        """What a training needs to be resumed as if it had not stopped; to be asked of all ranks."""
         steps, batches = (
             (self._ranks.total(each) / self._ranks.count).tolist()
             for each in self._losses.tensors()

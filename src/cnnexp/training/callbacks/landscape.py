@@ -119,7 +119,7 @@ class Landscape:
         return {} if scale is None else {"noise_scale": scale}
 
     def state_dict(self) -> dict[str, Any]:
-        """To go on from."""
+        """What a resumed training continues from."""
         return {"gradient": self._before, "averages": self._averages}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

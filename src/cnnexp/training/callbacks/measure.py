@@ -57,7 +57,7 @@ class Throughput(Callback):
         return self._seconds + (0.0 if self._began is None else clock() - self._began)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock of an epoch that a resumed training goes on within."""
+        """Start the clock of an epoch that a resumed training continues within."""
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _MOST_IN_A_ROW = 10
 _ADVICE = (
     "The images and more are in {file}. Lower optimizer.lr, clip the gradients "
-    "(regularization=clip_norm), or go on all the same with on_nan=skip or on_nan=lower_lr"
+    "(regularization=clip_norm), or continue all the same with on_nan=skip or on_nan=lower_lr"
 )
 _IN_A_ROW = (
     f"{_MOST_IN_A_ROW} steps in a row were skipped; lower optimizer.lr, or try on_nan=lower_lr"
@@ -49,7 +49,7 @@ class NonFiniteGuard(Callback):
 
     Args:
         folder: The run folder; a finding is written to its nonfinite.json.
-        policy: ``stop`` and ``lower_lr`` raise; ``skip`` leaves the step out and goes on, up to ten
+        policy: ``stop`` and ``lower_lr`` raise; ``skip`` leaves the step out and continues, up to ten
             times in a row. A step left out counts as a step of the schedule.
         members: (epoch, batch) → indices of its images, both counted from 0.
         every: Steps between two looks; None for 1 where a look costs nothing, else as often as

@@ -1,4 +1,4 @@
-"""What is drawn into TensorBoard while the training goes on."""
+"""Pictures that are drawn into TensorBoard during a training."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class _PruningMasks(Callback):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take them from the checkpoint of the training that goes on."""
+        """Take them from the checkpoint of the training that is resumed."""
         self._kept = checkpoint.get("pruned", {})
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""When checkpoints are written, and what stands in them so that a training can go on exactly."""
+"""When checkpoints are written, and what stands in them so that a training can be resumed exactly."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Go on where the checkpoint was written, write one, stop: whichever is due."""
+        """Resume where the checkpoint was written, write one, stop: whichever is due."""
         if self._resume is not None:
             self._resume.take_content()  # which a sharded strategy has read by itself
             _restore_random(self._resume.position.random, self._ranks)
@@ -205,7 +205,7 @@ def _restore_random(states: Sequence[dict[str, Any]], ranks: Ranks) -> None:
         restore_random_state(states[ranks.rank])
     elif ranks.first:  # the others keep those that their seeds gave
         log.warning(
-            "the checkpoint is of %d processes: this training by %d goes on with other random numbers "
+            "the checkpoint is of %d processes: this training by %d continues with other random numbers "
             "for dropout",
             len(states),
             ranks.count,

@@ -1,4 +1,4 @@
-"""Find where a stopped run goes on, and take its folder back to there."""
+"""Find where a stopped run is resumed, and take its folder back to there."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def go_back(folder: RunFolder, point: ResumePoint | None) -> None:
     for name in folder.cut_logs(position.logs):
         log.warning("%s is shorter than when %s was written: its curve has a gap", name, point.file)
     log.info(
-        "going on from %s: epoch %d, step %d",
+        "resuming from %s: epoch %d, step %d",
         point.file,
         epoch_after(position.epoch),
         position.step,

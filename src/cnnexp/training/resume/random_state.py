@@ -26,7 +26,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Go on with the random numbers that came next when ``state`` was taken."""
+    """Continue with the random numbers that came next when ``state`` was taken."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]

@@ -56,14 +56,14 @@ class TrainingJob:
         monitor: The validation metric whose best epoch is tested: the greatest, or for a loss the
             least.
         test: Test the best epoch at the end; False leaves the test images unread.
-        checkpoint_steps: Steps of the optimiser between two checkpoints to go on from; None for one an
+        checkpoint_steps: Steps of the optimiser between two checkpoints to resume from; None for one an
             epoch.
         channels_last: Memory layout of images and kernels.
         on_nan: What to do about a loss or gradient that is infinite or NaN: ``stop`` the training,
             ``skip`` the step, or ``lower_lr``: go back to the last checkpoint with half the learning rate.
         diagnostics: What the training is asked about itself; ``off`` by default.
         config: The resolved config that describes all this; kept in the run folder.
-        identity: Of the run, written into its checkpoints, so that no other run goes on from them; ""
+        identity: Of the run, written into its checkpoints, so that no other run resumes from them; ""
             for none.
     """
 
