@@ -56,10 +56,7 @@ class L1(Regularizer):
     strength: float
 
     def __post_init__(self) -> None:
-        if self.strength < 0:
-            raise ValueError(
-                f"regularization.l1.strength must be at least 0, but got {self.strength}"
-            )
+        self.require(self.strength >= 0, "strength", "at least 0")
 
     def penalty(self, network: nn.Module) -> Tensor:
         """``strength`` · Σ |w| of ``network``, a scalar."""

@@ -57,10 +57,7 @@ class L2(Regularizer):
     strength: float
 
     def __post_init__(self) -> None:
-        if self.strength < 0:
-            raise ValueError(
-                f"regularization.l2.strength must be at least 0, but got {self.strength}"
-            )
+        self.require(self.strength >= 0, "strength", "at least 0")
 
     def penalty(self, network: nn.Module) -> Tensor:
         """``strength`` · ½ Σ w² of ``network``, a scalar."""

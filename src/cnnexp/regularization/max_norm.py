@@ -44,8 +44,7 @@ class MaxNorm(Regularizer):
     limit: float
 
     def __post_init__(self) -> None:
-        if self.limit <= 0:
-            raise ValueError(f"regularization.max_norm.limit must be above 0, but got {self.limit}")
+        self.require(self.limit > 0, "limit", "above 0")
 
     @torch.no_grad()
     def weights(self, network: nn.Module) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cnnexp.regularization.regularizer import Draws, Regularizer
 
-__all__ = ["check_alpha", "draw_beta", "mix"]
+__all__ = ["draw_beta", "mix"]
 
 
 def mix(
@@ -53,9 +53,3 @@ def draw_beta(alpha: float, generator: torch.Generator) -> float:
     """
     seed = int(torch.randint(2**31, (), generator=generator))
     return float(np.random.default_rng(seed).beta(alpha, alpha))
-
-
-def check_alpha(name: str, alpha: float) -> None:
-    """Refuse an ``alpha`` of the regulariser ``name`` that is not positive, with a ``ValueError``."""
-    if alpha <= 0:
-        raise ValueError(f"regularization.{name}.alpha must be above 0, but got {alpha}")

@@ -74,6 +74,14 @@ class Regularizer:
     whole_weights: bool | None = None
     fixed_length: str = ""
 
+    def require(self, fits: bool, knob: str, allowed: str) -> None:
+        """Raise a ``ValueError`` that says what is ``allowed`` for ``knob``, unless its value ``fits``."""
+        if not fits:
+            value = getattr(self, knob)
+            raise ValueError(
+                f"regularization.{self.name}.{knob} must be {allowed}, but got {value}"
+            )
+
     def images(self, images: Tensor, draws: Draws) -> Tensor:
         """Images (n, C, H, W) in 0…1 → those to train on, of the same shape; the input stays as it is."""
         raise NotImplementedError

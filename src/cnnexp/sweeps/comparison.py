@@ -16,6 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.ranges import check_whole
 from cnnexp.runs.comparison_plan import Comparison, Trial
 from cnnexp.sweeps.ledger import JobStatus, Ledger
 from cnnexp.sweeps.space import draw, parse
@@ -54,12 +55,7 @@ class CompareSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("studies", "trials", "seeds"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(
-                    f"hydra.sweeper.{name}={value}: must be a whole number, at least 1"
-                )
+        check_whole("hydra.sweeper", self, "studies", "trials", "seeds")
         if self.studies * self.seeds > _FINAL_SEEDS:
             raise ConfigError(
                 f"hydra.sweeper.seeds={self.seeds}: studies times seeds must be {_FINAL_SEEDS} at most"

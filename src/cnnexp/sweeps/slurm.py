@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from cnnexp.config.errors import ConfigError
+from cnnexp.config.ranges import check_whole
 from cnnexp.execution import log_to, run_job
 from cnnexp.execution.processes import handling
 from cnnexp.runs import process_rank
@@ -67,12 +68,8 @@ class SlurmSettings:
     poll_s: float = 5.0
 
     def __post_init__(self) -> None:
-        for name in ("timeout_min", "signal_delay_s", "cpus_per_task", "array_parallelism"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(
-                    f"hydra.launcher.{name}={value}: must be a whole number, at least 1"
-                )
+        whole = ("timeout_min", "signal_delay_s", "cpus_per_task", "array_parallelism")
+        check_whole("hydra.launcher", self, *whole)
         if not self.poll_s > 0:
             raise ConfigError(f"hydra.launcher.poll_s={self.poll_s}: must be above 0")
 
