@@ -131,15 +131,10 @@ def _check_output(file: Path) -> None:
 
 def _trained(request: _Request) -> tuple[TrainedNetwork, Subject, str, Settings]:
     from cnnexp.explanation import numbered_image, picture
-    from cnnexp.inference import data_of_run, load_trained, read_settings
+    from cnnexp.inference import data_of_run, read_settings
 
     settings = read_settings(request.others, {**_OF_RUN, **_OWN}, data=True)
-    trained = load_trained(
-        settings.folder,
-        settings.values["checkpoint"] or None,
-        backward="direct",
-        extra_targets=settings.extra_targets,
-    )
+    trained = settings.load("direct")
     number = _number(request.image)
     if number is None:
         subject = picture(trained, Path(request.image), request.value_range)

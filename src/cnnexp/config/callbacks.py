@@ -65,16 +65,11 @@ def make_callbacks(config: Mapping[str, Any], extra: Sequence[str] = ()) -> list
         part = f"callbacks.{name}"
         if isinstance(node, Mapping):  # whether it works comes before what it takes
             _check_kind(part, node, locate(part, node.get("_target_"), extra))
-        callback = make(part, node, extra, batch_size_fn=_images_of)
+        callback = make(part, node, extra, batch_size_fn=lambda batch: len(batch[1]))
         instance_of(part, callback, Callback)
         _check_kind(part, node, type(callback))
         made.append(callback)
     return made
-
-
-def _images_of(batch: Any) -> int:
-    """How many images a batch (images, labels) is of."""
-    return len(batch[1])
 
 
 def _check_kind(part: str, node: Mapping[str, Any], kind: Callable[..., Any]) -> None:
@@ -225,7 +220,7 @@ def check_loggers(config: Mapping[str, Any], extra: Sequence[str] = ()) -> None:
         ConfigError: It cannot.
     """
     for name, node in config.items():
-        kind = check_target(f"logger.{name}", node, ("save_dir",), extra)
+        kind = check_target(f"logger.{name}", node, ("save_dir",), extra).func
         if not inspect.isclass(kind):
             continue
         if reason := refusal(kind, LOGGERS):

@@ -48,7 +48,7 @@ def data_module(
 
 def _loader(node: Mapping[str, Any], extra: Sequence[str]) -> Callable[[], ImageSet]:
     ours = [field.name for field in fields(DataConfig) if field.name != "load"]
-    function = check_target("data", node, extra=extra, beside=ours)
+    function = check_target("data", node, extra=extra, beside=ours).func
     arguments = {key: value for key, value in node.items() if key != "_target_"}
     return partial(_once, function, json.dumps(arguments, sort_keys=True))
 

@@ -12,7 +12,7 @@ from lightning.pytorch.profilers import Profiler
 from cnnexp.config.errors import ConfigError, did_you_mean
 from cnnexp.config.lightning_options import PROFILERS, TRAINER, refusal
 from cnnexp.config.schema import TrainConfig
-from cnnexp.config.targets import arguments_of, check_target, instance_of, make
+from cnnexp.config.targets import check_target, instance_of, make
 from cnnexp.training import TrainingJob
 from cnnexp.training.trainer_settings import PROFILERS as PROFILERS_BY_NAME
 from cnnexp.training.trainer_settings import validates
@@ -46,8 +46,7 @@ def trainer_arguments(typed: TrainConfig, extra: Sequence[str] = ()) -> dict[str
             raise ConfigError(f"trainer.{key}: {TRAINER[key]}")
     profiler = config.get("profiler")
     plain = {k: v for k, v in config.items() if k != "profiler" or not isinstance(v, Mapping)}
-    function = check_target("trainer", plain)
-    arguments = arguments_of("trainer", plain, function)
+    arguments: dict[str, Any] = check_target("trainer", plain).keywords
     for key, least in _LEAST.items():
         value = arguments.get(key)
         if isinstance(value, (int, float)) and value < least:
@@ -88,7 +87,7 @@ def _check_together(typed: TrainConfig, arguments: Mapping[str, Any]) -> None:
 def _profiler(wish: Any, extra: Sequence[str]) -> str | Callable[..., Profiler]:
     """A name of Lightning's, or what makes one of ``{_target_: …}`` for a folder."""
     if isinstance(wish, Mapping):
-        kind = check_target("trainer.profiler", wish, extra=extra)
+        kind = check_target("trainer.profiler", wish, extra=extra).func
         reason = refusal(kind, PROFILERS) if isinstance(kind, type) else ""
         if reason:
             raise ConfigError(f"trainer.profiler._target_={wish['_target_']}: {reason}")

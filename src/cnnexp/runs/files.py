@@ -33,7 +33,7 @@ class RunFolderError(RuntimeError):
     """A file of a run folder is damaged."""
 
 
-def write_file(file: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_file(file: Path, write: Callable[[BinaryIO], object]) -> None:
     """Replace ``file`` in one step by what ``write`` puts into the stream that it gets.
 
     It is on the disk before it gets its name, so that neither a reader nor a crash ever meets half of
@@ -72,11 +72,7 @@ def _sync_folder(folder: Path) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Replace ``file`` by ``text`` in one step, see :func:`write_file`."""
-    write_file(file, lambda stream: _write(stream, text.encode("utf-8")))
-
-
-def _write(stream: BinaryIO, content: bytes) -> None:
-    stream.write(content)
+    write_file(file, lambda stream: stream.write(text.encode("utf-8")))
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:

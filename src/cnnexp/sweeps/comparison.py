@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
@@ -203,11 +203,13 @@ def compare_candidates(
         {name: settings.space_of(name) for name in settings.candidates},
         *(settings.studies, settings.trials, settings.seeds),
     )
-    tuning = [(own, _named(about, add(own))) for own, about in tuning_jobs(settings, arguments)]
+    tuning = [
+        (own, replace(about, job=add(own))) for own, about in tuning_jobs(settings, arguments)
+    ]
     plan = _with(plan, tuning, ledger)
     launch([own for own, _ in tuning])
     final = [
-        (own, _named(about, add(own)))
+        (own, replace(about, job=add(own)))
         for own, about in _final_jobs(settings, arguments, plan, ledger)
     ]
     plan = _with(plan, final, ledger)
@@ -236,11 +238,7 @@ def _final_jobs(
     return jobs
 
 
-def _named(about: Trial, job: str) -> Trial:
-    return Trial(**{**vars(about), "job": job})
-
-
 def _with(plan: Comparison, jobs: Sequence[Planned], ledger: Ledger) -> Comparison:
-    plan = Comparison(**{**vars(plan), "jobs": [*plan.jobs, *(about for _, about in jobs)]})
+    plan = replace(plan, jobs=[*plan.jobs, *(about for _, about in jobs)])
     plan.write(ledger.path)
     return plan

@@ -286,7 +286,9 @@ def _train_and_test(
     )
     epochs, steps, seconds = trainer.current_epoch, trainer.global_step, made.checkpoints.seconds
     best = _take_best(job, folder, made)
-    test = _test(job, made)
+    test: Mapping[str, float] = {}  # where the test images are left unread
+    if job.test:
+        test = trainer.test(classifier, datamodule=job.data, verbose=False)[0]
     last = made.history.last
     skipped, factor = made.guard.skipped, classifier.lr_factor
     rates = made.throughput.images_per_second
@@ -317,13 +319,6 @@ def _train_and_test(
     for logger in trainer.loggers:
         logger.finalize("success")
     return result
-
-
-def _test(job: TrainingJob, made: Assembly) -> Mapping[str, float]:
-    """Loss and accuracy on the test images; {} where these are left unread."""
-    if not job.test:
-        return {}
-    return made.trainer.test(made.classifier, datamodule=job.data, verbose=False)[0]
 
 
 def _take_best(job: TrainingJob, folder: RunFolder, made: Assembly) -> dict[str, float]:

@@ -21,14 +21,6 @@ from cnnexp.training.ranks import Parallelism
 __all__ = ["TrainingJob", "mode_of"]
 
 
-def _no_callbacks() -> Sequence[Callback]:
-    return ()
-
-
-def _no_loggers(_folder: RunFolder) -> Sequence[Logger]:
-    return ()
-
-
 def mode_of(monitor: str) -> Literal["max", "min"]:
     """Whether the greatest or the least of the metric ``monitor`` is the best."""
     return "min" if monitor.endswith("loss") else "max"
@@ -77,8 +69,8 @@ class TrainingJob:
     backward_layers: Mapping[str, str] | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)
     parallel: Parallelism | None = None
-    callbacks: Callable[[], Sequence[Callback]] = _no_callbacks
-    loggers: Callable[[RunFolder], Sequence[Logger]] = _no_loggers
+    callbacks: Callable[[], Sequence[Callback]] = tuple
+    loggers: Callable[[RunFolder], Sequence[Logger]] = lambda _folder: ()
     seed: int = 0
     monitor: str = "val/acc"
     test: bool = True

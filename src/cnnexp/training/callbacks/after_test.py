@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from cnnexp.training.callbacks.pictures import boards
+from cnnexp.training.loggers import event_writers
 from cnnexp.training.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class TestPictures(Callback):
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget an earlier test."""
         self._start()
-        if not (self._embedding and self._ranks.first and boards(trainer)):
+        if not (self._embedding and self._ranks.first and event_writers(trainer.loggers)):
             return
         network: nn.Module = pl_module.network  # pyright: ignore[reportAssignmentType]
         linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
@@ -100,7 +100,7 @@ class TestPictures(Callback):
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
-        drawn_into = boards(trainer)
+        drawn_into = event_writers(trainer.loggers)
         if not drawn_into:
             return
         mine = (torch.cat(self._labels), torch.cat(self._logits), self._worst)

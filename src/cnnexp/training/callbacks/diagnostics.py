@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
@@ -28,7 +27,7 @@ from cnnexp.diagnostics import (
 from cnnexp.training.callbacks.landscape import Landscape
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.epochs import epoch_of
-from cnnexp.training.loggers import MetricsFile
+from cnnexp.training.loggers import MetricsFile, event_writers
 from cnnexp.training.non_finite import NonFiniteError
 from cnnexp.training.ranks import ALONE, Ranks
 
@@ -188,9 +187,8 @@ class Diagnostics(Callback):
             if verdict.passed:
                 text = f"health: {verdict.trouble} {verdict.layer}".rstrip() + f" {verdict.passed}"
             (log.info if verdict.passed else log.warning)("%s", text)
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger) and self._ranks.first:
-                    logger.experiment.add_text("health", text, trainer.global_step)
+            for board in event_writers(trainer.loggers) if self._ranks.first else ():
+                board.add_text("health", text, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         """What a training needs to be resumed as if it had not stopped; to be asked of all ranks."""

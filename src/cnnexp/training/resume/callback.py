@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from cnnexp.kernels.compilation import clock
 from cnnexp.runs import RunFolder
@@ -22,6 +21,7 @@ from cnnexp.training.lightning_internals import (
     begin_anew,
     steps_logged,
 )
+from cnnexp.training.loggers import event_writers
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.resume.point import ResumePoint
 from cnnexp.training.resume.position import Position
@@ -148,9 +148,8 @@ class Checkpoints(Checkpoint):
 
     def _save_last(self, trainer: L.Trainer, batch_idx: int, *, finished: bool) -> None:
         self._check(trainer, trainer.lightning_module)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.flush()
+        for writer in event_writers(trainer.loggers):
+            writer.flush()
         self._saving = Position(
             epoch=trainer.current_epoch,
             batch=batch_idx,
