@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import yaml
+
 __all__ = [
     "NO_ROOM",
     "SCRATCH",
@@ -19,13 +21,14 @@ __all__ = [
     "overwrite_json",
     "plain",
     "read_json",
+    "read_yaml",
     "write_file",
     "write_json",
     "write_text",
 ]
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk, or quota, says
-_LARGEST_JSON = 1 << 24  # bytes
+_LARGEST_JSON, _LARGEST_YAML = 1 << 24, 1 << 20  # bytes
 SCRATCH = ".part"  # how the names of files end that are being written
 
 
@@ -102,17 +105,30 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: It is none, or cannot be read.
     """
+    return _mapping(file, json.loads, _LARGEST_JSON)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in ``file``, plain YAML; empty if there is no such file.
+
+    Raises:
+        RunFolderError: It is none, or cannot be read.
+    """
+    return _mapping(file, yaml.safe_load, _LARGEST_YAML)
+
+
+def _mapping(file: Path, parse: Callable[[str], Any], largest: int) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
         if not file.is_file():
             raise ValueError("it is no file")
-        if (size := file.stat().st_size) > _LARGEST_JSON:
+        if (size := file.stat().st_size) > largest:
             raise ValueError(f"it has {size} bytes, which no run's has")
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it holds no object")
-    except (OSError, ValueError, RecursionError) as error:  # bad JSON and bad UTF-8 are ValueErrors
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # bad JSON: ValueErrors
         reason = " ".join(str(error).split())
         raise RunFolderError(f"{file}: cannot be read: {reason}") from error
     return content

@@ -31,6 +31,7 @@ from cnnexp.runs.files import (
     RunFolderError,
     overwrite_json,
     read_json,
+    read_yaml,
     write_json,
     write_text,
 )
@@ -116,8 +117,8 @@ class RunFolder(RunFiles):
         write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
     def read_config(self) -> dict[str, Any]:
-        """The content of config.yaml."""
-        return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        """The content of config.yaml; empty if there is none."""
+        return read_yaml(self.config)
 
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Write provenance.json, see ``cnnexp.runs.collect_provenance``."""
