@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -84,7 +84,9 @@ def parallelism(config: AcceleratorConfig, *, elsewhere: bool = False) -> Parall
             f"accelerator={config.name}, devices={devices}: one process trains here; use "
             f"accelerator=ddp_cpu for several, or accelerator=ddp for several GPUs"
         )
-    strategy = _fsdp if config.name == "fsdp" else partial(_ddp, config, on_gpu)
+    strategy: Callable[[], Strategy] = partial(_ddp, config, on_gpu)
+    if config.name == "fsdp":  # one checkpoint, as of any other run
+        strategy = partial(FSDPStrategy, state_dict_type="full")
     return Parallelism(strategy, devices, nodes, "cpu:gloo,cuda:nccl" if on_gpu else "gloo")
 
 
@@ -126,16 +128,13 @@ def check_sharded(
     """
     if config.name != "fsdp":
         return
-    for each in regularizing:
-        if _looks_at_weights(each):
-            raise ConfigError(
-                f"accelerator=fsdp: regularization={each.name} needs each weight whole, of which every "
-                f"process has a part; use accelerator=ddp"
-            )
+    looking = [f"regularization={each.name}" for each in regularizing if _looks_at_weights(each)]
     if needs_whole_weights(optimizer):
+        looking.append(optimizer.__name__)
+    if looking:
         raise ConfigError(
-            f"accelerator=fsdp: {optimizer.__name__} needs each weight whole, of which every "
-            f"process has a part; use accelerator=ddp"
+            f"accelerator=fsdp: {looking[0]} needs each weight whole, of which every process has a part; use "
+            f"accelerator=ddp"
         )
 
 
@@ -157,10 +156,6 @@ def _ddp(config: AcceleratorConfig, on_gpu: bool) -> Strategy:
         bucket_cap_mb=config.bucket_mb,
         gradient_as_bucket_view=True,
     )
-
-
-def _fsdp() -> Strategy:
-    return FSDPStrategy(state_dict_type="full")  # one checkpoint, as of any other run
 
 
 def _on_gpu(config: AcceleratorConfig) -> bool:

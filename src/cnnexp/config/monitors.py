@@ -85,7 +85,9 @@ def _check_in_time(job: TrainingJob, name: str, callback: Callback, monitor: str
         return
     every_epoch = _validates_every_epoch(job)
     if at_end is None:
-        at_end = not validates(job) or (every_epoch and not _within_epochs(job))
+        interval = job.trainer.get("val_check_interval")  # 1.0 is a whole epoch, 1 is a batch
+        within_epochs = interval not in (None, 1.0) or isinstance(interval, int)
+        at_end = not validates(job) or (every_epoch and not within_epochs)
     if at_end and monitor in _OF_VALIDATION and not every_epoch:
         raise ConfigError(
             f"{name}.{key}=true: {monitor} is not there at the end of an epoch without validation; leave "
@@ -107,12 +109,6 @@ def _validates_every_epoch(job: TrainingJob) -> bool:
     return validates(job) and by_epoch and not isinstance(interval, timedelta)
 
 
-def _within_epochs(job: TrainingJob) -> bool:
-    return job.trainer.get("val_check_interval") not in (None, 1.0) or isinstance(
-        job.trainer.get("val_check_interval"), int
-    )
-
-
 def check_plateau(job: TrainingJob) -> None:
     """See whether a schedule that looks at validations gets one in time.
 
@@ -124,11 +120,8 @@ def check_plateau(job: TrainingJob) -> None:
             f"scheduler: looks at {job.monitor} of each validation, but the run has none; see data.val_size "
             f"and trainer.limit_val_batches, or use another scheduler"
         )
-    interval, every = (
-        job.trainer.get(key, default)
-        for key, default in (("val_check_interval", None), ("check_val_every_n_epoch", 1))
-    )
-    if every is None or isinstance(interval, timedelta):
+    by_epoch = job.trainer.get("check_val_every_n_epoch", 1) is not None
+    if not by_epoch or isinstance(job.trainer.get("val_check_interval"), timedelta):
         raise ConfigError(
             f"scheduler: looks at {job.monitor} at the end of an epoch, which may have no validation with "
             f"trainer.val_check_interval={job.config['trainer'].get('val_check_interval')}; count "

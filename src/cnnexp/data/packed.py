@@ -1,4 +1,4 @@
-"""Image sets as they are published: each file gzipped; verified and unpacked where it lies."""
+"""Image sets as they are published: downloaded, each file gzipped; verified and unpacked where it lies."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,9 +17,22 @@ from pathlib import Path
 
 from cnnexp.data.images import DataFileError
 
-__all__ = ["Official", "lacking", "named_missing", "packed_file", "unpacked"]
+__all__ = ["Official", "download_timeout", "lacking", "named_missing", "packed_file", "unpacked"]
 
 log = logging.getLogger(__name__)
+
+_TIMEOUT = 15.0  # seconds that a download may be without an answer
+
+
+@contextmanager
+def download_timeout() -> Iterator[None]:
+    """Let torchvision's download, which sets no time limit, fail instead of hang."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 @dataclass(frozen=True)

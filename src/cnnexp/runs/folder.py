@@ -59,6 +59,9 @@ class RunFiles:
         self.tensorboard = self.path / "tensorboard"
         self.profile = self.path / "profile"
         self.checkpoints = self.path / "checkpoints"
+        self.best_checkpoint = self.checkpoints / "best.ckpt"  # of the epoch best by validation
+        self.last_checkpoint = self.checkpoints / "last.ckpt"  # that a training is resumed from
+        self.previous_checkpoint = self.checkpoints / "previous.ckpt"  # the last before that
         self.result = self.path / "result.json"
         self.non_finite = self.path / "nonfinite.json"
         self.job = self.path / "job.json"
@@ -67,21 +70,6 @@ class RunFiles:
 
     def __str__(self) -> str:
         return str(self.path)
-
-    @property
-    def best_checkpoint(self) -> Path:
-        """The checkpoint of the epoch that was best on validation images."""
-        return self.checkpoints / "best.ckpt"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """The checkpoint that a training is resumed from."""
-        return self.checkpoints / "last.ckpt"
-
-    @property
-    def previous_checkpoint(self) -> Path:
-        """The last checkpoint before that one."""
-        return self.checkpoints / "previous.ckpt"
 
     def files(self) -> list[Path]:
         """All that a run folder may consist of, there or not; folders before what is in them."""

@@ -6,7 +6,7 @@ from cnnexp.training.failures import failure_reason
 from cnnexp.training.non_finite import NonFiniteError, OnNaN
 from cnnexp.training.quiet import quiet_lightning
 from cnnexp.training.ranks import ALONE, Parallelism, Ranks, connect_ranks, leave_failure
-from cnnexp.training.resume import (
+from cnnexp.training.resume.files import (
     CheckpointError,
     read_checkpoint,
     read_own_checkpoint,

@@ -31,7 +31,9 @@ from cnnexp.training.classifier import Classifier
 from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.memory_layout import takes_channels_last
 from cnnexp.training.ranks import ALONE, Ranks
-from cnnexp.training.resume import CheckpointFiles, Checkpoints, ResumePoint
+from cnnexp.training.resume.callback import Checkpoints
+from cnnexp.training.resume.plugin import CheckpointFiles
+from cnnexp.training.resume.point import ResumePoint
 from cnnexp.training.stopping import StopSignals
 from cnnexp.training.trainer_settings import lightning_settings, overfits, validates
 from cnnexp.training.training_job import TrainingJob

@@ -35,15 +35,9 @@ from cnnexp.training.hparams import log_hparams, log_hparams_metrics
 from cnnexp.training.non_finite import NonFiniteError
 from cnnexp.training.quiet import quiet_lightning
 from cnnexp.training.ranks import ALONE, Ranks
-from cnnexp.training.resume import (
-    CheckpointError,
-    Position,
-    ResumePoint,
-    go_back,
-    newest_checkpoint,
-    read_checkpoint,
-    read_own_checkpoint,
-)
+from cnnexp.training.resume.files import CheckpointError, read_checkpoint, read_own_checkpoint
+from cnnexp.training.resume.point import ResumePoint, go_back, newest_checkpoint
+from cnnexp.training.resume.position import Position
 from cnnexp.training.stopping import StopSignals, TrainingPruned, TrainingStopped
 from cnnexp.training.training_job import TrainingJob
 from cnnexp.version import __version__
