@@ -241,9 +241,8 @@ class Composer:
         key = match[1]
         parent, _, name = key.rpartition(".")
         same = [o for o in overrides if o.lstrip("+~").partition("=")[0] == key]
-        given = next(
-            iter(same), next((o for o in overrides if o.lstrip("+~").startswith(key)), key)
-        )
+        below = [o for o in overrides if o.lstrip("+~").startswith(key)]
+        given = [*same, *below, key][0]
         choices = [
             o for o in overrides if not o.startswith(("+", "~")) and "." not in o.split("=")[0]
         ]
@@ -316,19 +315,17 @@ def _of_override(error: Exception, overrides: Sequence[str]) -> str:
     if match := re.match(r"Error merging override (.+)", text):
         why = _first_line(reason) if isinstance(reason, OmegaConfBaseException) else text
         return f"{match[1]}: {why}"
-    if match := re.search(r"An item is already at '([^']+)'", text):
-        given = next(
-            (o for o in overrides if o.startswith("+") and key_of(o) == match[1]), match[1]
-        )
-        return f"{given}: the config has {match[1]} already; write {given.lstrip('+')}"
-    if match := re.match(r"Multiple values for (\S+)\.", text):
-        given = next(
-            (o for o in overrides if o.startswith("+") and key_of(o) == match[1]), match[1]
-        )
-        if given.startswith("+"):
-            return (
-                f"{given}: the config has a choice of {match[1]} already; write {given.lstrip('+')}"
-            )
+    for pattern, there in (
+        (r"An item is already at '([^']+)'", ""),
+        (r"^Multiple values for (\S+)\.", "a choice of "),
+    ):
+        if match := re.search(pattern, text):
+            added = [o for o in overrides if o.startswith("+") and key_of(o) == match[1]]
+            if added or not there:
+                given = [*added, match[1]][0]
+                return (
+                    f"{given}: the config has {there}{match[1]} already; write {given.lstrip('+')}"
+                )
     return _first_line(error)
 
 

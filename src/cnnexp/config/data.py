@@ -32,16 +32,11 @@ def data_module(
     Raises:
         ConfigError: The loader is not allowed or does not take its arguments.
     """
+    settings = {name: value for name, value in vars(config).items() if name != "load"}
     return ImageDataModule(
         _loader(config.load, extra),
-        batch_size=config.batch_size,
-        eval_batch_size=config.eval_batch_size,
-        val_size=config.val_size,
-        train_size=config.train_size,
-        classes=config.classes,
-        split_seed=config.split_seed,
+        **settings,
         shuffle_seed=seed,
-        num_workers=config.num_workers,
         pin_memory=accelerator.name != "cpu" and torch.cuda.is_available(),
     )
 
