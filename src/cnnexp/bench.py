@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from cnnexp.speed import Measured
     from cnnexp.speed.single import Situation
 
-__all__ = ["main"]
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code."""

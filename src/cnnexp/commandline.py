@@ -18,8 +18,6 @@ from cnnexp.suggestions import nearest
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Misuse", "code_of", "import_from_here", "names_among", "run_command"]
-
 
 class Misuse(Exception):
     """What a user can mend by changing the command; the message names value, what is allowed, and how."""

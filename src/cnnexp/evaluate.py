@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from cnnexp.data import ImageDataModule
     from cnnexp.inference import Evaluation, TrainedNetwork
 
-__all__ = ["main"]
 
 _DEFAULTS = {"checkpoint": "", "split": "test", "backward": "auto", "device": "cpu"}
 _WIDEST = 12  # a terminal shows confusion matrices of at most this many classes

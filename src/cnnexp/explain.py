@@ -19,15 +19,14 @@ from typing import TYPE_CHECKING
 
 from cnnexp.commandline import run_command
 from cnnexp.config import ConfigError
-from cnnexp.config.errors import did_you_mean
 from cnnexp.config.key_value import text_of
 from cnnexp.config.targets import allowed_prefixes
+from cnnexp.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from cnnexp.explanation import Subject
     from cnnexp.inference import Settings, TrainedNetwork
 
-__all__ = ["main"]
 
 _OWN = {"image": "0", "label": "", "output": "", "value_range": ""}
 _OF_RUN = {"checkpoint": ""}  # besides run= and which=

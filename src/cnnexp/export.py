@@ -13,8 +13,6 @@ from pathlib import Path
 
 from cnnexp.commandline import run_command
 
-__all__ = ["main"]
-
 _DEFAULTS = {"checkpoint": "", "format": "onnx", "output": ""}
 
 

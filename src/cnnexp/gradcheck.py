@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from cnnexp.proofs import Case, Report
     from cnnexp.proofs.battery import Row
 
-__all__ = ["check", "main"]
-
 
 def check(
     function: Callable[..., Any], cases: Iterable[Case | Sequence[Any]], **options: Any

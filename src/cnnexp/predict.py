@@ -23,7 +23,6 @@ from cnnexp.config import ConfigError
 if TYPE_CHECKING:
     from cnnexp.inference import Prediction
 
-__all__ = ["main"]
 
 _KEYS = {"checkpoint": "", "value_range": ""}
 

@@ -26,8 +26,6 @@ from cnnexp.reporting import (
 )
 from cnnexp.reporting.content import Report, report_on
 
-__all__ = ["main"]
-
 _REFRESH = 10  # seconds
 
 

@@ -44,8 +44,6 @@ from cnnexp.runs import RunFolder, process_rank
 if TYPE_CHECKING:
     from cnnexp.training import TrainingJob
 
-__all__ = ["main", "run_job"]
-
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its code."""

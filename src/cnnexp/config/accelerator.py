@@ -17,8 +17,6 @@ from cnnexp.regularization import Regularizer, takes_part
 from cnnexp.runs import process_rank
 from cnnexp.training import Parallelism
 
-__all__ = ["accelerator_settings", "check_batch", "check_nodes", "check_sharded", "parallelism"]
-
 _SEVERAL = ("ddp", "ddp_cpu", "fsdp")  # train by several processes, by name
 
 

@@ -27,23 +27,14 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.lightning_options import CALLBACKS, LOGGERS, missing_package, refusal
 from cnnexp.config.targets import check_target, instance_of, locate, make
 from cnnexp.runs import RunFolder
+from cnnexp.suggestions import did_you_mean
 from cnnexp.training import TrainingJob
 from cnnexp.training.callbacks import WeightAverage
 from cnnexp.training.lightning_internals import cpu_stats, pruning_is_permanent
-
-__all__ = [
-    "check_callbacks",
-    "check_finetuning",
-    "check_loggers",
-    "check_passes",
-    "make_callbacks",
-    "make_loggers",
-    "named_callbacks",
-]
 
 # What takes any argument, and whom it passes them on to when the training has begun.
 _PASSED_ON: Mapping[type, Callable[..., Any]] = {

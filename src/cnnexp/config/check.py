@@ -12,12 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from cnnexp.config.compose import conf_dir
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.regularization import regularization_schema, with_targets
 from cnnexp.config.schema import DataConfig, TrainConfig
 from cnnexp.runs.files import leaves
-
-__all__ = ["check_types"]
+from cnnexp.suggestions import did_you_mean
 
 # Parts of a config that have keys of their own
 _PARTS = tuple(

@@ -21,14 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from cnnexp.config.arguments import key_of
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.hydra_internals import Hydra, hydra_of, is_basic_sweeper, split_into_jobs
 from cnnexp.config.hydra_settings import check_listed, check_swept, with_params
 from cnnexp.config.interpolation import raw
 from cnnexp.config.targets import locate, under_a_name
 from cnnexp.runs.files import leaves
-
-__all__ = ["Composer", "Jobs", "conf_dir", "plain_config"]
+from cnnexp.suggestions import did_you_mean
 
 
 def conf_dir() -> Path:

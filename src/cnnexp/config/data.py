@@ -15,8 +15,6 @@ from cnnexp.config.schema import AcceleratorConfig, DataConfig
 from cnnexp.config.targets import check_target, instance_of
 from cnnexp.data import DataFileError, DataUnavailableError, ImageDataModule, ImageSet
 
-__all__ = ["data_module"]
-
 
 def data_module(
     config: DataConfig, seed: int, accelerator: AcceleratorConfig, extra: Sequence[str] = ()

@@ -10,8 +10,6 @@ from typing import Any
 from cnnexp.config.errors import ConfigError
 from cnnexp.runs import RunFolder, process_rank
 
-__all__ = ["end_dry_run", "is_dry_run", "refuse_dry_run", "scratch_folder"]
-
 
 def is_dry_run(config: Mapping[str, Any]) -> bool:
     """Whether ``config`` (plain types) asks for a few batches only, to see that they go through."""

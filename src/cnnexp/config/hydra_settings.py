@@ -13,22 +13,10 @@ from omegaconf import Container, DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp.config.arguments import key_of
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.interpolation import raw
 from cnnexp.runs.files import leaves
-
-__all__ = [
-    "check_listed",
-    "check_shown",
-    "check_swept",
-    "folder_of",
-    "for_all",
-    "for_sweep",
-    "is_param",
-    "own_run_dir",
-    "sweep_overrides",
-    "with_params",
-]
+from cnnexp.suggestions import did_you_mean
 
 _PARAMS = "hydra.sweeper.params."
 

@@ -13,13 +13,12 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.regularization import taking_part
+from cnnexp.suggestions import did_you_mean
 from cnnexp.training import TrainingJob
 from cnnexp.training.lightning_internals import looks_at_epoch_end, saves_at_epoch_end
 from cnnexp.training.trainer_settings import validates
-
-__all__ = ["check_monitors", "check_plateau", "logged_metrics"]
 
 _AT_EPOCH_END = ("train/loss", "train/acc", "perf/images_per_second")
 _OF_VALIDATION = ("val/loss", "val/acc", "perf/train_seconds")

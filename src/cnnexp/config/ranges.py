@@ -6,8 +6,6 @@ from collections.abc import Collection
 
 from cnnexp.config.errors import ConfigError
 
-__all__ = ["check_one_of", "check_whole"]
-
 
 def check_whole(part: str, settings: object, *names: str, instead: str = "") -> None:
     """See to it that each of these ``settings`` is a whole number, at least 1; one may be None.

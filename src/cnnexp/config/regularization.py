@@ -12,14 +12,6 @@ from cnnexp.config.errors import ConfigError
 from cnnexp.config.targets import instance_of, make
 from cnnexp.regularization import REGULARIZERS, Clip, Regularizer
 
-__all__ = [
-    "RegularizationConfig",
-    "check_clipping",
-    "regularization_schema",
-    "regularizers",
-    "with_targets",
-]
-
 
 @dataclass
 class RegularizationConfig:

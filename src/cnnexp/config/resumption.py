@@ -15,7 +15,6 @@ from cnnexp.runs.keys import meaning, resumable_keys
 if TYPE_CHECKING:
     from cnnexp.regularization import Regularizer
 
-__all__ = ["check_overrides", "check_resumable", "run_identity", "saved_config", "trained_on"]
 
 _LARGEST = 1 << 20  # bytes of a config.yaml; ours are of some thousand
 

@@ -14,19 +14,10 @@ from functools import partial
 from typing import Any
 
 from cnnexp.config.conversions import converted
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.key_value import value_of
 from cnnexp.environment import variable
-
-__all__ = [
-    "ALLOWED",
-    "allowed_prefixes",
-    "check_target",
-    "instance_of",
-    "locate",
-    "make",
-    "under_a_name",
-]
+from cnnexp.suggestions import did_you_mean
 
 # What each part of the config may name. Extended by the command line or CNNEXP_ALLOW_TARGETS only:
 # a config file that came from elsewhere must not be able to name what is run.

@@ -9,15 +9,14 @@ from typing import Any
 
 from lightning.pytorch.profilers import Profiler
 
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.lightning_options import PROFILERS, TRAINER, refusal
 from cnnexp.config.schema import TrainConfig
 from cnnexp.config.targets import check_target, instance_of, make
+from cnnexp.suggestions import did_you_mean
 from cnnexp.training import TrainingJob
 from cnnexp.training.trainer_settings import PROFILERS as PROFILERS_BY_NAME
 from cnnexp.training.trainer_settings import validates
-
-__all__ = ["check_batches", "limits_batches", "trainer_arguments"]
 
 # What Lightning takes and then divides by, or silently does nothing with.
 _LEAST = {

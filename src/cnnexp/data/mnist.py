@@ -26,8 +26,6 @@ from cnnexp.data.packed import (
     unpacked,
 )
 
-__all__ = ["MNIST_CHECKSUMS", "load_mnist", "load_mnist_or_digits"]
-
 MNIST_CHECKSUMS: Mapping[str, str] = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",

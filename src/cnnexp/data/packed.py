@@ -17,8 +17,6 @@ from pathlib import Path
 
 from cnnexp.data.images import DataFileError
 
-__all__ = ["Official", "download_timeout", "lacking", "named_missing", "packed_file", "unpacked"]
-
 log = logging.getLogger(__name__)
 
 _TIMEOUT = 15.0  # seconds that a download may be without an answer

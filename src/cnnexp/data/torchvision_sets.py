@@ -27,8 +27,6 @@ from cnnexp.data.images import (
 )
 from cnnexp.data.packed import Official, download_timeout, lacking, named_missing, unpacked
 
-__all__ = ["EMNIST_SPLITS", "TORCHVISION_SETS", "load_torchvision_set"]
-
 _WRONG_FORMAT = (AssertionError, ValueError, TypeError, KeyError, EOFError, pickle.PickleError)
 
 EMNIST_SPLITS = ("balanced", "byclass", "bymerge", "letters", "digits", "mnist")

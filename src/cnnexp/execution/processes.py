@@ -19,19 +19,6 @@ from typing import Any
 from cnnexp.execution.job import Job
 from cnnexp.execution.slots import thread_caps
 
-__all__ = [
-    "OWN_LOG",
-    "JobProcess",
-    "fork_warm",
-    "handling",
-    "how_it_ended",
-    "open_worker",
-    "start_anew",
-    "wait_for_any",
-    "warm_up",
-]
-
-
 # the environment variable that makes a worker print into the job's train.log, not on the terminal
 OWN_LOG = "CNNEXP_OWN_LOG"
 

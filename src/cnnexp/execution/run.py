@@ -14,7 +14,6 @@ from cnnexp.runs import RunFolder, process_rank
 if TYPE_CHECKING:
     from cnnexp.training import TrainingJob
 
-__all__ = ["run_job"]
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.key_value import text_of
 from cnnexp.config.selection import Selected, run_to_use
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.inference.network import TrainedNetwork, load_trained
 from cnnexp.runs import RunFolder
+from cnnexp.suggestions import did_you_mean
 
 __all__ = ["Settings", "read_settings"]
 

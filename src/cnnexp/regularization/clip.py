@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from cnnexp.regularization.regularizer import Regularizer
 
-__all__ = ["Clip", "clip_units"]
-
 
 @dataclass
 class Clip(Regularizer):

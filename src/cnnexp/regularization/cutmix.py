@@ -10,8 +10,6 @@ from torch import Tensor
 from cnnexp.regularization.mixing import draw_beta
 from cnnexp.regularization.regularizer import Regularizer
 
-__all__ = ["CutMix"]
-
 
 @dataclass
 class CutMix(Regularizer):

@@ -11,8 +11,6 @@ from lightning.pytorch.callbacks import Callback
 
 from cnnexp.regularization.regularizer import Regularizer
 
-__all__ = ["EarlyStopping"]
-
 
 @dataclass
 class EarlyStopping(Regularizer):

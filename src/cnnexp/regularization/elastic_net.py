@@ -11,8 +11,6 @@ from cnnexp.regularization.l2 import l2_penalty
 from cnnexp.regularization.regularizer import Regularizer
 from cnnexp.regularization.weights import penalised_weights
 
-__all__ = ["ElasticNet"]
-
 
 @dataclass
 class ElasticNet(Regularizer):

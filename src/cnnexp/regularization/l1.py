@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from cnnexp.regularization.regularizer import Regularizer
 from cnnexp.regularization.weights import penalised_weights
 
-__all__ = ["L1", "l1_penalty"]
-
 
 def l1_penalty(weights: Iterable[Tensor]) -> Tensor:
     """Σ |w| over all elements of ``weights``; its gradient is sign(w), 0 at 0. 0 for no weights.

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from cnnexp.regularization.regularizer import Regularizer
 from cnnexp.regularization.weights import penalised_weights
 
-__all__ = ["L2", "l2_penalty"]
-
 
 def l2_penalty(weights: Iterable[Tensor]) -> Tensor:
     """½ Σ w² over all elements of ``weights``; its gradient is w. 0 for no weights.

@@ -9,8 +9,6 @@ from torch import nn
 
 from cnnexp.regularization.regularizer import Regularizer
 
-__all__ = ["LabelSmoothing"]
-
 
 @dataclass
 class LabelSmoothing(Regularizer):

@@ -10,8 +10,6 @@ from torch import nn
 from cnnexp.regularization.regularizer import Regularizer
 from cnnexp.regularization.weights import penalised_weights
 
-__all__ = ["MaxNorm"]
-
 
 @dataclass
 class MaxNorm(Regularizer):

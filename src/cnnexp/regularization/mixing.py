@@ -10,8 +10,6 @@ from torch import Tensor
 
 from cnnexp.regularization.regularizer import Draws, Regularizer
 
-__all__ = ["draw_beta", "mix"]
-
 
 def mix(
     mixers: Sequence[Regularizer],

@@ -11,8 +11,6 @@ from torch.nn import functional as F
 
 from cnnexp.regularization.regularizer import Draws, Regularizer
 
-__all__ = ["RandomElastic"]
-
 
 @dataclass
 class RandomElastic(Regularizer):

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from cnnexp.regularization.regularizer import Draws, Regularizer
 
-__all__ = ["RandomErasing"]
-
 
 @dataclass
 class RandomErasing(Regularizer):

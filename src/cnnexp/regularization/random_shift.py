@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from cnnexp.regularization.regularizer import Draws, Regularizer
 
-__all__ = ["RandomShift"]
-
 
 @dataclass
 class RandomShift(Regularizer):

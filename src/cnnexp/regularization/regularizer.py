@@ -9,8 +9,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-__all__ = ["EVENTS", "Draws", "Regularizer", "takes_part", "taking_part"]
-
 EVENTS = ("images", "labels", "mix", "loss", "penalty", "gradients", "weights", "callbacks")
 
 

@@ -11,8 +11,6 @@ from lightning.pytorch.callbacks import Callback
 from cnnexp.regularization.regularizer import Regularizer
 from cnnexp.regularization.weight_average import WeightAverage
 
-__all__ = ["SWA", "StochasticWeightAverage"]
-
 
 @dataclass
 class SWA(Regularizer):

@@ -10,8 +10,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-__all__ = ["WeightAverage"]
-
 
 class WeightAverage(Callback):
     """Keep an average of parameters and floating-point buffers beside the training.

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 from torch import nn
 
-__all__ = ["penalised_weights"]
-
 
 def penalised_weights(network: nn.Module) -> Iterator[nn.Parameter]:
     """The trainable weights of convolutions and linear layers: parameters with two axes or more.

@@ -11,8 +11,6 @@ from cnnexp.reporting.gather import Run, gather, settings_that_differ, warnings_
 from cnnexp.reporting.groups import Group, group_runs
 from cnnexp.reporting.scores import Compared, compared
 
-__all__ = ["Report", "report_on"]
-
 
 @dataclass(frozen=True)
 class Report:

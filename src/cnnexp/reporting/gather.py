@@ -15,8 +15,6 @@ from cnnexp.runs import RunFolder, RunFolderError
 from cnnexp.runs.files import leaves, read_json
 from cnnexp.runs.keys import meaning
 
-__all__ = ["Run", "gather", "settings_that_differ", "warnings_about"]
-
 
 @dataclass(frozen=True)
 class Run:

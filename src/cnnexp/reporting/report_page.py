@@ -19,8 +19,6 @@ from cnnexp.reporting.scores import (
 from cnnexp.reporting.tables import FIGURES, by_validation, results_table, summary_table
 from cnnexp.runs.files import plain, write_text
 
-__all__ = ["write_page"]
-
 _FIRST = ("val/acc", "val/loss", "train/loss", "train/acc")
 
 

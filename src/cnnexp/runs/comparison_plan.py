@@ -11,8 +11,6 @@ from typing import Any
 from cnnexp.runs.files import read_json, write_json
 from cnnexp.runs.folder import RunFolder
 
-__all__ = ["COMPARISON", "Comparison", "Outcome", "Trial", "outcome_of"]
-
 COMPARISON = "comparison.json"
 
 

@@ -13,20 +13,6 @@ from typing import Any, BinaryIO
 
 import yaml
 
-__all__ = [
-    "NO_ROOM",
-    "SCRATCH",
-    "RunFolderError",
-    "leaves",
-    "overwrite_json",
-    "plain",
-    "read_json",
-    "read_yaml",
-    "write_file",
-    "write_json",
-    "write_text",
-]
-
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk, or quota, says
 _LARGEST_JSON, _LARGEST_YAML = 1 << 24, 1 << 20  # bytes
 SCRATCH = ".part"  # how the names of files end that are being written

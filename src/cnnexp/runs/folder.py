@@ -28,7 +28,6 @@ import yaml
 from cnnexp.runs.files import (
     NO_ROOM,
     SCRATCH,
-    RunFolderError,
     overwrite_json,
     read_json,
     read_yaml,
@@ -37,8 +36,6 @@ from cnnexp.runs.files import (
 )
 from cnnexp.runs.logs import cut_logs, log_sizes
 from cnnexp.runs.metrics import append_metrics, read_metrics
-
-__all__ = ["RunFiles", "RunFolder", "RunFolderError", "State", "claim_run_folder"]
 
 State = Literal["running", "done", "failed", "stopped", "pruned"]
 

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["KEYS", "Key", "identity_of", "meaning", "resumable_keys"]
-
 YES, NO = True, False
 
 

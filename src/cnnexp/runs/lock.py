@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["FolderInUseError", "folder_lock", "try_lock"]
-
 
 class FolderInUseError(RuntimeError):
     """Another process is training in the run folder."""

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["cut_logs", "log_sizes"]
-
 
 def log_sizes(metrics: Path, tensorboard: Path) -> dict[str, int]:
     """How many bytes metrics.csv and each event file hold; writers must have been flushed."""

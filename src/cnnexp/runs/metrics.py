@@ -14,8 +14,6 @@ from typing import Any
 
 from cnnexp.runs.epochs import epoch_after
 
-__all__ = ["METRIC_COLUMNS", "append_metrics", "read_metrics"]
-
 METRIC_COLUMNS = ("epoch", "step", "name", "value")
 _HEAD = 100  # rows within which one names its epoch
 

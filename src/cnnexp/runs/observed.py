@@ -7,8 +7,6 @@ from typing import Any
 
 from cnnexp.runs.folder import RunFolder
 
-__all__ = ["ObservedRunFolder"]
-
 
 class ObservedRunFolder(RunFolder):
     """Reads as any run folder, and writes nothing: the first of several processes does that."""

@@ -13,18 +13,6 @@ from cnnexp.runs.comparison_plan import Comparison
 from cnnexp.runs.files import RunFolderError, read_json
 from cnnexp.runs.folder import RunFolder
 
-__all__ = [
-    "SWEEP",
-    "Goal",
-    "SweepJob",
-    "by_overrides",
-    "goals_of",
-    "is_sweep",
-    "names_of",
-    "sweep_jobs",
-    "value_of",
-]
-
 SWEEP = "sweep.json"  # the arguments of the command that was given last, and where
 
 

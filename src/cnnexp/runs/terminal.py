@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-__all__ = ["TerminalFormatter"]
-
 
 class TerminalFormatter(logging.Formatter):
     """The message alone: tracebacks are for train.log."""

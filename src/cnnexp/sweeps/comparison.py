@@ -15,13 +15,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.ranges import check_whole
 from cnnexp.runs.comparison_plan import Comparison, Trial
+from cnnexp.suggestions import did_you_mean
 from cnnexp.sweeps.ledger import JobStatus, Ledger
 from cnnexp.sweeps.space import draw, parse
-
-__all__ = ["CompareSettings", "compare_candidates", "tuning_jobs"]
 
 log = logging.getLogger(__name__)
 

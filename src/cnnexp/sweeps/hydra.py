@@ -16,26 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.commandline import code_of
 from cnnexp.config import ConfigError, plain_config
-from cnnexp.config.errors import did_you_mean
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.execution.job import Job
+from cnnexp.suggestions import did_you_mean
 from cnnexp.sweeps.comparison import CompareSettings
 from cnnexp.sweeps.launcher import LauncherSettings, LocalLauncher, Task
 from cnnexp.sweeps.ledger import JobStatus, Ledger
 from cnnexp.sweeps.search import SearchSettings
 from cnnexp.sweeps.slurm import SlurmLauncher, SlurmSettings
 from cnnexp.sweeps.view import View
-
-__all__ = [
-    "REPORT",
-    "check_settings",
-    "in_one_line",
-    "launch",
-    "prepare",
-    "prepared",
-    "tasks",
-    "typed",
-]
 
 REPORT = "cnnexp.sweeps.trial:report_of"  # the function that lets a job report to its study
 

@@ -27,8 +27,6 @@ from cnnexp.execution.worker import forked
 from cnnexp.sweeps.ledger import Claim, JobStatus, Ledger
 from cnnexp.sweeps.view import View
 
-__all__ = ["STOPS", "LauncherSettings", "LocalLauncher", "Task", "last_lines"]
-
 log = logging.getLogger(__name__)
 
 _POLL = 0.1  # seconds between two checks of the processes

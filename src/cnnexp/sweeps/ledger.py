@@ -27,8 +27,6 @@ from cnnexp.runs.files import read_json, write_json
 from cnnexp.runs.lock import try_lock
 from cnnexp.runs.sweep import SWEEP, by_overrides
 
-__all__ = ["Claim", "JobStatus", "Ledger"]
-
 
 class Claim:
     """The claim of this process on a job, until it is given back."""

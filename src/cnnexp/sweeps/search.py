@@ -23,15 +23,6 @@ from cnnexp.sweeps.ledger import JobStatus, Ledger
 if TYPE_CHECKING:
     import optuna
 
-__all__ = [
-    "STUDY",
-    "Search",
-    "SearchSettings",
-    "make_pruner",
-    "note_trial",
-    "open_study",
-    "storage_in",
-]
 
 log = logging.getLogger(__name__)
 

@@ -29,8 +29,6 @@ from cnnexp.sweeps.launcher import STOPS, Task, last_lines
 from cnnexp.sweeps.ledger import Claim, JobStatus, Ledger
 from cnnexp.sweeps.view import View
 
-__all__ = ["InAllocation", "SlurmLauncher", "SlurmSettings"]
-
 _LONGEST_ARRAY = 1000  # SLURM's own MaxArraySize is 1001
 _PATIENCE = 60.0  # seconds for a dead job's claim to become free on other machines
 _LOST_AFTER = 2  # a job that is missing in this many checks of the queue is lost

@@ -20,8 +20,6 @@ from cnnexp.sweeps.ledger import JobStatus, Ledger
 from cnnexp.sweeps.search import Search, SearchSettings, open_study
 from cnnexp.sweeps.space import parse, search_space
 
-__all__ = ["SweepJobs", "compare", "known_jobs", "search"]
-
 
 class SweepJobs:
     """The jobs of one sweep, given by their overrides.

@@ -18,8 +18,6 @@ from cnnexp.training.epochs import epoch_of
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Report", "report_of"]
-
 
 def report_of(folder: RunFolder, ranks: Ranks) -> list[Callback]:
     """The callback by which the job in ``folder`` reports, if it is a trial that may be pruned; else none."""

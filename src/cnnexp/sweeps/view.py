@@ -17,8 +17,6 @@ from cnnexp.runs.epochs import epoch_after
 from cnnexp.runs.sweep import names_of
 from cnnexp.sweeps.ledger import JobStatus, Ledger
 
-__all__ = ["View", "names_of", "table"]
-
 log = logging.getLogger(__name__)
 
 _STYLES = {"done": "green", "failed": "red", "running": "bold", "stopped": "yellow"}

@@ -38,8 +38,6 @@ from cnnexp.training.stopping import StopSignals
 from cnnexp.training.trainer_settings import lightning_settings, overfits, validates
 from cnnexp.training.training_job import TrainingJob
 
-__all__ = ["Assembly", "assemble", "make_classifier"]
-
 
 @dataclass
 class Assembly:

@@ -17,8 +17,6 @@ from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.training_job import TrainingJob
 from cnnexp.tuning import choose_algorithms, pin_algorithms
 
-__all__ = ["loss_layer", "settle_backward"]
-
 log = logging.getLogger(__name__)
 
 

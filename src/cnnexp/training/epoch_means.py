@@ -9,8 +9,6 @@ from torch import Tensor
 
 from cnnexp.training.ranks import ALONE, Ranks
 
-__all__ = ["EpochMeans"]
-
 
 class EpochMeans:
     """Means by name over all images of an epoch, summed in float64 where the numbers come from.

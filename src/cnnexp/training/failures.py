@@ -10,8 +10,6 @@ import torch
 
 from cnnexp.runs.files import NO_ROOM
 
-__all__ = ["failure_reason"]
-
 _WORKER_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed|exited)")
 _IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.")
 _TRIED = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)

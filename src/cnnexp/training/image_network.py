@@ -12,8 +12,6 @@ from cnnexp.ops.layout import in_layout
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.schedule_free import ScheduleFreeModule
 
-__all__ = ["ImageNetwork"]
-
 
 class ImageNetwork(ScheduleFreeModule):
     """Normalise pixels, classify them by ``network``, and log ``val/…`` and ``test/…`` loss and accuracy.

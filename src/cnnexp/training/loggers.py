@@ -12,8 +12,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from cnnexp.runs import RunFolder
 from cnnexp.runs.epochs import epoch_after
 
-__all__ = ["MetricsFile", "event_writers"]
-
 
 def event_writers(loggers: Iterable[Logger]) -> list[Any]:
     """The event-file writers of those of ``loggers`` that are TensorBoard's."""

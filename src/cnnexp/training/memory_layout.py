@@ -10,8 +10,6 @@ from torch import nn
 from cnnexp.data import ImageSet
 from cnnexp.nn.as_found import left_as_found
 
-__all__ = ["takes_channels_last"]
-
 log = logging.getLogger(__name__)
 
 

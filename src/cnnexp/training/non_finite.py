@@ -12,18 +12,6 @@ from torch import Tensor, nn
 from cnnexp.diagnostics import Verdict
 from cnnexp.ops.torch_internals import norms
 
-__all__ = [
-    "Finding",
-    "NonFiniteError",
-    "OnNaN",
-    "bad_layers",
-    "finite_flags",
-    "first_bad_output",
-    "first_bad_weight",
-    "numbers",
-    "rates",
-]
-
 OnNaN = Literal["stop", "skip", "lower_lr"]
 
 

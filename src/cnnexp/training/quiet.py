@@ -8,8 +8,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["quiet_lightning"]
-
 log = logging.getLogger(__name__)
 
 # By which its callbacks speak: each by its module's, or all by one whose records say from which file.

@@ -42,8 +42,6 @@ from cnnexp.training.stopping import StopSignals, TrainingPruned, TrainingStoppe
 from cnnexp.training.training_job import TrainingJob
 from cnnexp.version import __version__
 
-__all__ = ["run_training"]
-
 log = logging.getLogger(__name__)
 
 _MOST_HALVINGS = 10  # of the learning rate, with on_nan=lower_lr

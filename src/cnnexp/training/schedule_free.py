@@ -15,8 +15,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["ScheduleFreeModule"]
-
 
 class ScheduleFreeModule(L.LightningModule):
     """Sees to it that validation, test and checkpoints get the weights that the optimiser gives."""

@@ -15,8 +15,6 @@ from lightning.pytorch.profilers import (
 
 from cnnexp.training.training_job import TrainingJob
 
-__all__ = ["PROFILERS", "lightning_settings", "overfits", "validates"]
-
 PROFILERS: Mapping[str, Callable[..., Profiler]] = {
     "simple": SimpleProfiler,
     "advanced": AdvancedProfiler,

@@ -18,8 +18,6 @@ from cnnexp.training.classifier import OptimizerFactory, SchedulerFactory
 from cnnexp.training.non_finite import OnNaN
 from cnnexp.training.ranks import Parallelism
 
-__all__ = ["TrainingJob", "mode_of"]
-
 
 def mode_of(monitor: str) -> Literal["max", "min"]:
     """Whether the greatest or the least of the metric ``monitor`` is the best."""

@@ -19,7 +19,6 @@ from cnnexp.training.ranks import ALONE, Ranks
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["TestPictures"]
 
 _MOST_CURVES = 20  # one a class
 _MOST_POINTS = 1000  # of the embedding

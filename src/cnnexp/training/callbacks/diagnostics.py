@@ -31,8 +31,6 @@ from cnnexp.training.loggers import MetricsFile, event_writers
 from cnnexp.training.non_finite import NonFiniteError
 from cnnexp.training.ranks import ALONE, Ranks
 
-__all__ = ["Diagnostics"]
-
 log = logging.getLogger(__name__)
 
 

@@ -19,8 +19,6 @@ from cnnexp.diagnostics import (
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.ranks import Ranks
 
-__all__ = ["Landscape"]
-
 log = logging.getLogger(__name__)
 
 _DECAY = 0.8  # of the averages that the noise scale is the ratio of

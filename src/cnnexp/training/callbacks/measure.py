@@ -11,8 +11,6 @@ from lightning.pytorch.callbacks import Callback
 from cnnexp.kernels.compilation import clock
 from cnnexp.optim import NO_DECAY
 
-__all__ = ["LearningRate", "Throughput"]
-
 
 class LearningRate(Callback):
     """Log the learning rate each step was made with: ``train/lr``, or ``train/lr/<layer>``.

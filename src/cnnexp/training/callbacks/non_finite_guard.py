@@ -20,8 +20,6 @@ from cnnexp.training.epochs import epoch_of
 from cnnexp.training.non_finite import Finding, NonFiniteError, OnNaN
 from cnnexp.training.ranks import ALONE, Ranks
 
-__all__ = ["NonFiniteGuard"]
-
 log = logging.getLogger(__name__)
 
 _MOST_IN_A_ROW = 10

@@ -29,8 +29,6 @@ from cnnexp.training.lightning_internals import steps_logged
 from cnnexp.training.loggers import event_writers
 from cnnexp.training.non_finite import NonFiniteError
 
-__all__ = ["FirstLayerFilters", "TrainingPictures"]
-
 log = logging.getLogger(__name__)
 
 _MOST_CHANNELS = 64  # of a layer's feature maps

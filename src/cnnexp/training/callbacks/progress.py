@@ -14,8 +14,6 @@ from cnnexp.kernels.compilation import clock
 from cnnexp.runs import RunFolder
 from cnnexp.training.epochs import epoch_of
 
-__all__ = ["EpochHistory", "RunStatus"]
-
 log = logging.getLogger(__name__)
 
 

@@ -21,9 +21,6 @@ from torch.nn.utils import prune
 from cnnexp.runs import RunFolder
 from cnnexp.training.lightning_internals import rewind_on_own_memory
 
-__all__ = ["at_home", "needs_plain_kernels"]
-
-
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 

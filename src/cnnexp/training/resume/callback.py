@@ -28,8 +28,6 @@ from cnnexp.training.resume.position import Position
 from cnnexp.training.resume.random_state import random_state, restore_random_state
 from cnnexp.training.stopping import StopSignals
 
-__all__ = ["Checkpoints"]
-
 log = logging.getLogger(__name__)
 
 

@@ -19,13 +19,6 @@ import torch
 
 from cnnexp.runs.files import write_file
 
-__all__ = [
-    "CheckpointError",
-    "read_checkpoint",
-    "read_own_checkpoint",
-    "write_checkpoint",
-]
-
 _MARK = b"cnnexp sha256 "
 _COMMENT = len(_MARK) + 64
 _END = 22  # bytes of a zip archive's end record, whose last two are the length of the comment

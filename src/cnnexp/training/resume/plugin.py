@@ -10,8 +10,6 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from cnnexp.training.resume.files import read_checkpoint, write_checkpoint
 from cnnexp.training.resume.point import ResumePoint
 
-__all__ = ["CheckpointFiles"]
-
 
 class CheckpointFiles(TorchCheckpointIO):
     """Lets Lightning write and read its checkpoints as ``cnnexp.training.resume.files`` does.

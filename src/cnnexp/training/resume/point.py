@@ -13,8 +13,6 @@ from cnnexp.training.ranks import Ranks
 from cnnexp.training.resume.files import CheckpointError, read_own_checkpoint
 from cnnexp.training.resume.position import Position
 
-__all__ = ["ResumePoint", "go_back", "newest_checkpoint"]
-
 log = logging.getLogger(__name__)
 
 
