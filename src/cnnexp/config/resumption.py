@@ -110,9 +110,10 @@ def check_resumable(
     if longer:
         _check_longer(old, new, regularizing)
     if folder.read_provenance() and not trained_on(folder, checksum):
+        data = folder.read_provenance().get("dataset", {})
         raise ConfigError(
-            f"run={folder}: began on {_data_of(folder)}, but the data found now has the checksum "
-            f"{checksum}; set data.root to where the run's data is"
+            f"run={folder}: began on {data.get('name')} with the checksum {data.get('checksum')}, but the "
+            f"data found now has the checksum {checksum}; set data.root to where the run's data is"
         )
 
 
@@ -150,8 +151,3 @@ def _check_longer(
 def trained_on(folder: RunFolder, checksum: str) -> bool:
     """Whether the run in ``folder`` began on the data with this checksum."""
     return folder.read_provenance().get("dataset", {}).get("checksum") == checksum
-
-
-def _data_of(folder: RunFolder) -> str:
-    data = folder.read_provenance().get("dataset", {})
-    return f"{data.get('name')} with the checksum {data.get('checksum')}"

@@ -125,12 +125,8 @@ def meaning(key: str) -> Key:
 
 def resumable_keys() -> list[str]:
     """What a command may change when it resumes a run; of a part that it may change, the part alone."""
-    return [key for key, row in KEYS.items() if row.resume and not _in_such_a_part(key)]
-
-
-def _in_such_a_part(key: str) -> bool:
-    part = key.rpartition(".")[0]
-    return part in KEYS and KEYS[part].resume
+    may = [key for key, row in KEYS.items() if row.resume]
+    return [key for key in may if key.rpartition(".")[0] not in may]
 
 
 def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:

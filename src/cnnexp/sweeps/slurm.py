@@ -217,25 +217,20 @@ class SlurmLauncher:
 
     def _parameters(self, nodes: int, processes: int, gpus: int) -> dict[str, Any]:
         own = self._settings
-        parameters: dict[str, Any] = {
+        same = ("partition", "account", "qos", "constraint")
+        same += ("cpus_per_task", "array_parallelism", "signal_delay_s")
+        parameters = {
+            **{name: getattr(own, name) for name in same},
             "job_name": self._ledger.path.name,
             "time": own.timeout_min,
             "nodes": nodes,
             "ntasks_per_node": processes,
-            "cpus_per_task": own.cpus_per_task,
-            "array_parallelism": own.array_parallelism,
-            "signal_delay_s": own.signal_delay_s,
             "setup": list(own.setup),
             "additional_parameters": {"requeue": True, **own.additional_parameters},
+            "mem": None if own.mem_gb is None else f"{own.mem_gb:g}GB",
+            "gpus_per_node": gpus or None,
         }
-        for name in ("partition", "account", "qos", "constraint"):
-            if (value := getattr(own, name)) is not None:
-                parameters[name] = value
-        if own.mem_gb is not None:
-            parameters["mem"] = f"{own.mem_gb:g}GB"
-        if gpus:
-            parameters["gpus_per_node"] = gpus
-        return parameters
+        return {name: value for name, value in parameters.items() if value is not None}
 
     def _see_through(self, waiting: dict[str, Task]) -> None:
         missing: dict[str, int] = {}

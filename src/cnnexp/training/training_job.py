@@ -38,7 +38,8 @@ class TrainingJob:
             in the same one.
         backward: The algorithm of all layers, see ``cnnexp.nn.replace_layers``.
         backward_layers: With ``backward="auto"``, the algorithm of each layer; None to choose them.
-        trainer: Arguments of ``lightning.Trainer``.
+        trainer: Arguments of ``lightning.Trainer``; its ``profiler`` may be a function that makes one for
+            a folder.
         parallel: How several processes train together; None for one.
         callbacks: Makes callbacks beyond cnnexp's own and the regularisers'.
         loggers: Makes loggers beyond metrics.csv.

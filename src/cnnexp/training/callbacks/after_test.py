@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MOST_CURVES = 20  # one a class
 _MOST_POINTS = 1000  # of the embedding
+_MOST_WORST = 36  # images in the grid of those misclassified worst
 
 
 class TestPictures(Callback):
@@ -29,7 +30,6 @@ class TestPictures(Callback):
 
     Args:
         classes: Name of each class.
-        most: Images in the grid of the worst ones at the most.
         ranks: The processes that share the test images.
         embedding: Write what the last linear layer gets for the first test images, for the
             projector, as ``embedding``.
@@ -40,12 +40,11 @@ class TestPictures(Callback):
     def __init__(
         self,
         classes: Sequence[str],
-        most: int = 36,
         ranks: Ranks = ALONE,
         *,
         embedding: bool = False,
     ) -> None:
-        self._classes, self._most, self._ranks = tuple(classes), most, ranks
+        self._classes, self._ranks = tuple(classes), ranks
         self._embedding = embedding
         self._hook: RemovableHandle | None = None
         self._start()
@@ -90,9 +89,7 @@ class TestPictures(Callback):
         missed = logits.argmax(1) != labels
         losses = F.cross_entropy(logits[missed], labels[missed], reduction="none").cpu()
         pairs = torch.stack((labels, logits.argmax(1)), 1)[missed].cpu()
-        kept = losses.argsort(descending=True, stable=True)[: self._most]
-        new = (losses[kept], images[missed].cpu()[kept], pairs[kept])
-        self._worst = _worst([self._worst, new], self._most)
+        self._worst = _worst([self._worst, (losses, images[missed].cpu(), pairs)])
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw."""
@@ -107,7 +104,7 @@ class TestPictures(Callback):
         if not self._ranks.first:
             return
         labels, logits = (torch.cat([part[i] for part in gathered]) for i in (0, 1))
-        losses, images, pairs = _worst([part[2] for part in gathered], self._most)
+        losses, images, pairs = _worst([part[2] for part in gathered])
         matrix = multiclass_confusion_matrix(logits.argmax(1), labels, len(self._classes))
         confusion = confusion_figure(matrix, self._classes)
         worst = worst_figure(images, pairs, losses, self._classes)
@@ -115,13 +112,10 @@ class TestPictures(Callback):
         for board in drawn_into:
             board.add_figure("test/confusion_matrix", confusion, step)
             board.add_figure("test/worst", worst, step)
-            self._add_curves(board, logits.softmax(1), labels, step)
+            for i, name in enumerate(self._classes[:_MOST_CURVES]):
+                board.add_pr_curve(f"test/pr/{name}", labels == i, logits.softmax(1)[:, i], step)
             if self._features:
                 self._add_embedding(board, step)
-
-    def _add_curves(self, board: Any, probabilities: Tensor, labels: Tensor, step: int) -> None:
-        for i, name in enumerate(self._classes[:_MOST_CURVES]):
-            board.add_pr_curve(f"test/pr/{name}", labels == i, probabilities[:, i], step)
 
     def _add_embedding(self, board: Any, step: int) -> None:
         if [len(f) for f in self._features] != [len(t) for t in self._thumbnails]:
@@ -136,11 +130,11 @@ class TestPictures(Callback):
 Worst = tuple[Tensor, Tensor, Tensor]  # losses (K,), images (K, C, H, W), (true, predicted) (K, 2)
 
 
-def _worst(parts: Sequence[Worst], most: int) -> Worst:
-    """The ``most`` with the greatest loss among all."""
+def _worst(parts: Sequence[Worst]) -> Worst:
+    """Those with the greatest loss among all."""
     parts = [part for part in parts if len(part[0])] or list(parts[-1:])
     losses, images, pairs = (torch.cat([part[i] for part in parts]) for i in range(3))
-    kept = losses.argsort(descending=True, stable=True)[:most]
+    kept = losses.argsort(descending=True, stable=True)[:_MOST_WORST]
     return losses[kept], images[kept], pairs[kept]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -179,9 +180,9 @@ class NonFiniteGuard(Callback):
             batches=[b + 1 for b in batches],
             what="gradient" if loss_fine else "loss",
             layer=layer,
-            losses=non_finite.numbers(losses.tolist()),
+            losses=[loss if math.isfinite(loss) else str(loss) for loss in losses.tolist()],
             layers=layers,
-            learning_rates=non_finite.rates(trainer.optimizers[0].param_groups),
+            learning_rates=[float(group["lr"]) for group in trainer.optimizers[0].param_groups],
             images=torch.cat([self._members(epoch, b) for b in batches]).tolist(),
         )
 
