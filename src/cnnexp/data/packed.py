@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import logging
-import os
 import shutil
 import socket
 import tempfile
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnexp.data.images import DataFileError
+from cnnexp.runs.files import write_file
 
 log = logging.getLogger(__name__)
 
@@ -133,15 +133,8 @@ def _failed_to_write(file: Path, content: bytes, like: Path) -> str:
     The reason is empty if the file was written.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-        try:
-            with os.fdopen(handle, "wb") as scratch:
-                scratch.write(content)
-            shutil.copymode(like, name)
-            os.replace(name, file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_file(file, lambda stream: stream.write(content))
+        shutil.copymode(like, file)
     except OSError as error:
         return f"{file.parent} cannot be written ({error.strerror or error})"
     log.info("unpacked %s", like)

@@ -90,7 +90,7 @@ def launch(
 
     @in_one_line
     def run() -> list[JobStatus]:
-        own = typed(_OURS[kind][1], "hydra.launcher", settings)
+        own = typed(_OURS[kind], "hydra.launcher", settings)
         ledger, made = tasks(context, sweep, job_overrides)
         different = list({task.id: task for task in made}.values())
         if isinstance(own, SlurmSettings):
@@ -104,11 +104,11 @@ def launch(
     return _returned(run(), job_overrides)
 
 
-_OURS: Mapping[str, tuple[str, type]] = {
-    "LocalLauncher": ("launcher", LauncherSettings),
-    "SlurmLauncher": ("launcher", SlurmSettings),
-    "OptunaSweeper": ("sweeper", SearchSettings),
-    "CompareSweeper": ("sweeper", CompareSettings),
+_OURS: Mapping[str, type] = {
+    "LocalLauncher": LauncherSettings,
+    "SlurmLauncher": SlurmSettings,
+    "OptunaSweeper": SearchSettings,
+    "CompareSweeper": CompareSettings,
 }
 
 
@@ -127,11 +127,8 @@ def check_settings(hydra: DictConfig) -> None:
         _check_jobs(hydra.job)
     for part in ("launcher", "sweeper"):
         node = hydra[part]
-        name = str(node._target_).rpartition(".")[2]
-        if name in _OURS and _OURS[name][0] == part:
-            typed(
-                _OURS[name][1], f"hydra.{part}", {k: v for k, v in node.items() if k != "_target_"}
-            )
+        if kind := _OURS.get(str(node._target_).rpartition(".")[2]):
+            typed(kind, f"hydra.{part}", node)
 
 
 def _check_jobs(job: DictConfig) -> None:
@@ -155,12 +152,13 @@ def typed(kind: type[_Settings], part: str, given: Mapping[Any, Any]) -> _Settin
         ConfigError: There is no such setting, or it cannot have this value.
     """
     known = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
-    for key in given:
+    plain = {}
+    for key, value in given.items():
+        if key == "_target_":
+            continue
         if key not in known:
             raise ConfigError(f"{part}.{key}: there is no such setting.{did_you_mean(key, known)}")
-    plain = {
-        k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in given.items()
-    }
+        plain[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     return kind(**plain)
 
 
