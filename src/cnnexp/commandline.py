@@ -84,7 +84,7 @@ def _is_first() -> bool:
 
 
 def check_writable(flag: str, file: Path | None) -> None:
-    """See to it that there is a folder for the ``file`` that ``flag`` names, if it names one.
+    """Make sure that there is a folder for the ``file`` that ``flag`` names, if it names one.
 
     Raises:
         Misuse: There is none.

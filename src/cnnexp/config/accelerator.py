@@ -89,7 +89,7 @@ def parallelism(config: AcceleratorConfig, *, elsewhere: bool = False) -> Parall
 
 
 def check_nodes(parallel: Parallelism | None) -> None:
-    """See to it that somebody has started the processes of a training by several machines.
+    """Make sure that somebody has started the processes of a training by several machines.
 
     Raises:
         ConfigError: Nobody has.
@@ -103,7 +103,7 @@ def check_nodes(parallel: Parallelism | None) -> None:
 
 
 def check_batch(batch_size: int, parallel: Parallelism | None) -> None:
-    """See to it that each process gets as much of a batch as the others.
+    """Make sure that each process gets as much of a batch as the others.
 
     Raises:
         ConfigError: The batch cannot be cut so.
@@ -119,7 +119,7 @@ def check_batch(batch_size: int, parallel: Parallelism | None) -> None:
 def check_sharded(
     config: AcceleratorConfig, optimizer: type, regularizing: Sequence[Regularizer]
 ) -> None:
-    """See to it that nothing looks at whole weights where each process has a part of them.
+    """Make sure that nothing looks at whole weights where each process has a part of them.
 
     Raises:
         ConfigError: Something does.

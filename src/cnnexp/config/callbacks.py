@@ -90,7 +90,7 @@ def named_callbacks(job: TrainingJob) -> dict[str, Callback]:
 
 
 def check_callbacks(job: TrainingJob, named: Mapping[str, Callback]) -> None:
-    """See whether callbacks get along with each other and with the rest of ``job``.
+    """Check whether callbacks get along with each other and with the rest of ``job``.
 
     Raises:
         ConfigError: They do not.
@@ -143,7 +143,7 @@ def _check_accumulation(job: TrainingJob, name: str) -> None:
 
 
 def check_passes(optimizer: Optimizer, named: Mapping[str, Callback]) -> None:
-    """See to it that nobody accumulates gradients for ``optimizer``, which asks for them more than once.
+    """Make sure that nobody accumulates gradients for ``optimizer``, which asks for them more than once.
 
     Raises:
         ConfigError: Somebody does.
@@ -157,7 +157,7 @@ def check_passes(optimizer: Optimizer, named: Mapping[str, Callback]) -> None:
 
 
 def check_finetuning(network: nn.Module, named: Mapping[str, Callback]) -> None:
-    """See whether there is something to freeze, and something else to train.
+    """Check whether there is something to freeze, and something else to train.
 
     Raises:
         ConfigError: There is not.
@@ -205,7 +205,7 @@ def make_loggers(
 
 
 def check_loggers(config: Mapping[str, Any], extra: Sequence[str] = ()) -> None:
-    """See whether ``logger`` can be made, without making a file.
+    """Check whether ``logger`` can be made, without making a file.
 
     Raises:
         ConfigError: It cannot.

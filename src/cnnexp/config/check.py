@@ -55,7 +55,7 @@ def check_types(config: Mapping[str, Any]) -> TrainConfig:
 
 
 def _check_finite(part: str, node: DictConfig) -> None:
-    """See to it that no number of ``part`` is infinite or NaN, whatever ranges its classes check."""
+    """Make sure that no number of ``part`` is infinite or NaN, whatever ranges its classes check."""
     for key, value in leaves(OmegaConf.to_container(node), part):
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key}={value}: must be finite")

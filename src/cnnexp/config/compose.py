@@ -215,7 +215,7 @@ class Composer:
             raise ConfigError(_unreadable(error)) from error
 
     def _compose(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
-        """As ``hydra.compose``, which cannot look where --config-dir says."""
+        """The config as ``hydra.compose`` gives it, which cannot look where --config-dir says."""
         with self._hydra() as hydra:
             return hydra.compose_config(
                 self._name,

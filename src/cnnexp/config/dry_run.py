@@ -17,7 +17,7 @@ def is_dry_run(config: Mapping[str, Any]) -> bool:
 
 
 def refuse_dry_run(config: Mapping[str, Any]) -> None:
-    """See to it that a job of a sweep is none.
+    """Make sure that a job of a sweep is no dry run.
 
     Raises:
         ConfigError: It is one.

@@ -98,7 +98,7 @@ def is_param(override: str) -> bool:
 
 
 def check_shown(config: DictConfig, flags: argparse.Namespace) -> None:
-    """See whether ``--cfg`` and ``--help`` can show what ``--package`` and ``--resolve`` ask for.
+    """Check whether ``--cfg`` and ``--help`` can show what ``--package`` and ``--resolve`` ask for.
 
     Raises:
         ConfigError: There is no such package, or an interpolation leads nowhere.
@@ -148,7 +148,7 @@ def _is_quoted(override: Override) -> bool:
 
 
 def check_swept(override: Override) -> None:
-    """See whether the values of ``override``, if it has several, can be those of jobs.
+    """Check whether the values of ``override``, if it has several, can be those of jobs.
 
     Raises:
         ConfigError: It is a setting of Hydra's own, which only the sweep as a whole has.
@@ -162,7 +162,7 @@ def check_swept(override: Override) -> None:
 
 
 def check_listed(override: Override) -> None:
-    """See whether Hydra's own sweeper can run the values of ``override``.
+    """Check whether Hydra's own sweeper can run the values of ``override``.
 
     Raises:
         ConfigError: It cannot list them, or there is none.
@@ -183,7 +183,7 @@ def check_listed(override: Override) -> None:
 
 @cache
 def _default(part: str, key: str) -> str:
-    """Of ``hydra.run`` or ``hydra.sweep``, as Hydra ships it, before it is resolved."""
+    """The value of ``key`` in ``hydra.run`` or ``hydra.sweep`` as Hydra ships it, not resolved."""
     file = resources.files("hydra.conf") / "hydra" / "output" / "default.yaml"
     return yaml.safe_load(file.read_text(encoding="utf-8"))[part][key]
 

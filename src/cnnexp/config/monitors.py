@@ -34,7 +34,7 @@ def logged_metrics(job: TrainingJob) -> list[str]:
 
 
 def check_monitors(job: TrainingJob, named: Mapping[str, Callback]) -> None:
-    """See whether each metric that a callback monitors is logged, and before it is looked at.
+    """Check whether each metric that a callback monitors is logged, and before it is looked at.
 
     Args:
         job: Its data is loaded.
@@ -109,7 +109,7 @@ def _validates_every_epoch(job: TrainingJob) -> bool:
 
 
 def check_plateau(job: TrainingJob) -> None:
-    """See whether a schedule that looks at validations gets one in time.
+    """Check whether a schedule that looks at validations gets one in time.
 
     Raises:
         ConfigError: It does not.

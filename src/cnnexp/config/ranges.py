@@ -8,7 +8,7 @@ from cnnexp.config.errors import ConfigError
 
 
 def check_whole(part: str, settings: object, *names: str, instead: str = "") -> None:
-    """See to it that each of these ``settings`` is a whole number, at least 1; one may be None.
+    """Make sure that each of these ``settings`` is a whole number, at least 1; one may be None.
 
     Args:
         part: Of the config, for messages.
@@ -27,7 +27,7 @@ def check_whole(part: str, settings: object, *names: str, instead: str = "") -> 
 
 
 def check_one_of(key: str, value: object, allowed: Collection[str]) -> None:
-    """See to it that ``value``, that of ``key``, is one of those ``allowed``.
+    """Make sure that ``value``, that of ``key``, is one of those ``allowed``.
 
     Raises:
         ConfigError: It is not.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cnnexp.regularization import Regularizer
 
 
-_LARGEST = 1 << 20  # bytes of a config.yaml; ours are of some thousand
+_LARGEST = 1 << 20  # bytes of a config.yaml; one of cnnexp's has a few thousand
 
 # Callbacks that put an average, or what is left of the weights, in the place of the weights at the end.
 _LAST_AT_THE_END = ("EMAWeightAveraging", "ModelPruning", "WeightAveraging")
@@ -58,7 +58,7 @@ def saved_config(folder: RunFolder) -> dict[str, Any]:
 
 
 def check_overrides(overrides: Sequence[str], groups: Collection[str]) -> None:
-    """See whether ``overrides`` can be of a run that is resumed, whose config has values in place of choices.
+    """Check whether ``overrides`` fit a run that is resumed, whose config has values in place of choices.
 
     Args:
         overrides: Of the command line, without ``run=``.
@@ -84,7 +84,7 @@ def check_resumable(
     checksum: str,
     regularizing: Sequence[Regularizer] = (),
 ) -> None:
-    """See whether the run in ``folder`` can be resumed.
+    """Check whether the run in ``folder`` can be resumed.
 
     Args:
         folder: The run.

@@ -202,7 +202,7 @@ def _best(sweep: Path, run: str, jobs: Sequence[SweepJob]) -> Selected:
 def _counted(
     sweep: Path, run: str, done: Sequence[SweepJob], comparison: Comparison
 ) -> list[SweepJob]:
-    """Of the jobs of a comparison the final runs, if some are done; all must learn the same."""
+    """The final runs among a comparison's jobs, if some are done; all must be of one workload."""
     if len(comparison.targets) > 1:
         raise ConfigError(
             f"run={run}: the comparison {sweep} has {len(comparison.targets)} workloads "

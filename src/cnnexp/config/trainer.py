@@ -122,7 +122,7 @@ def limits_batches(trainer: Mapping[str, Any]) -> bool:
 
 
 def check_batches(job: TrainingJob) -> None:
-    """See whether there are as many batches as the Trainer's arguments count on; loads the data.
+    """Check whether there are as many batches as the Trainer's arguments count on; loads the data.
 
     Raises:
         ConfigError: There are not.

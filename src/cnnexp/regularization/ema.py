@@ -64,11 +64,11 @@ class ExponentialAverage(WeightAverage):
         self._step = trainer.global_step
 
     def share(self) -> float:
-        """1 − d."""
+        """The share 1 − d of the present weights."""
         return 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
 
     def due(self, trainer: L.Trainer, batch_idx: int) -> bool:
-        """After each step of the optimiser."""
+        """Whether the optimiser has made a step since the last batch."""
         stepped = trainer.global_step > self._step
         self._step = trainer.global_step
         return stepped

@@ -130,5 +130,5 @@ def takes_part(regularizer: Regularizer, event: str) -> bool:
 
 
 def taking_part(regularizers: Iterable[Regularizer], event: str) -> list[Regularizer]:
-    """Those of ``regularizers`` that take part in ``event``, in their order."""
+    """The ``regularizers`` that take part in ``event``, in their order."""
     return [each for each in regularizers if takes_part(each, event)]

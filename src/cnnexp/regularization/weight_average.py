@@ -39,7 +39,7 @@ class WeightAverage(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Update, if it is time."""
+        """Take the weights into the average, if it is time."""
         if self.due(trainer, batch_idx):
             self.update(pl_module)
 
@@ -84,11 +84,11 @@ class WeightAverage(Callback):
         pl_module.load_state_dict(trained, strict=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many updates the average is of."""
+        """The number of updates that the average is of."""
         return {"updates": self.updates}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` gave."""
         self.updates = state_dict["updates"]
 
     @torch.no_grad()

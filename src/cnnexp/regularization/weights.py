@@ -1,4 +1,4 @@
-"""Which weights are regularised."""
+"""The weights that are regularised."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Comparison:
 
     @classmethod
     def read(cls, folder: Path) -> Comparison | None:
-        """That of the sweep in ``folder``; None if it is no comparison.
+        """The comparison of the sweep in ``folder``; None if it is no comparison.
 
         Raises:
             RunFolderError: The file is damaged.

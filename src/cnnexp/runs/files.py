@@ -70,7 +70,7 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def overwrite_json(file: Path, content: Mapping[str, Any]) -> None:
-    """The same within the room that ``file`` has already; a crash may leave half of it."""
+    """Write ``content`` as JSON into the room that ``file`` has already; a crash may leave half of it."""
     with file.open("r+", encoding="utf-8") as stream:
         stream.write(_json(content))
         stream.truncate()

@@ -1,4 +1,4 @@
-"""How log lines look on the terminal."""
+"""The form of log lines on the terminal."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ class TerminalFormatter(logging.Formatter):
         super().__init__("%(message)s")
 
     def formatException(self, ei: Any) -> str:
-        """Nothing; the next handler formats the exception anew."""
+        """An empty text; the next handler formats the exception anew."""
         return ""

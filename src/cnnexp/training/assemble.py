@@ -138,7 +138,7 @@ def _checkpoints(
 
 
 def _diagnostics(job: TrainingJob, ranks: Ranks) -> list[Diagnostics]:
-    """None or one, as ``job`` asks for."""
+    """The callback that measures, in a list, which is empty where ``job`` asks for none."""
     if job.diagnostics.name == "off":
         return []
     images = job.data.images

@@ -41,7 +41,7 @@ def failure_reason(error: BaseException) -> str:
 
 
 def _worker_that_died(error: BaseException | None) -> str:
-    """Its process; "" if none did. It is raised wherever the training is, and may be behind ``error``."""
+    """The number of the data worker that died; "" if none did. Its error may be behind ``error``."""
     seen = 0
     while error is not None and seen < 20:
         if died := _WORKER_DIED.search(str(error)):

@@ -53,4 +53,4 @@ class MetricsFile(Logger):
     def log_hyperparams(
         self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
     ) -> None:
-        """Nothing: the run folder holds the whole config."""
+        """Do nothing: the run folder holds the whole config."""

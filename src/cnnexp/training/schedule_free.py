@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 
 class ScheduleFreeModule(L.LightningModule):
-    """Sees to it that validation, test and checkpoints get the weights that the optimiser gives."""
+    """Makes sure that validation, test and checkpoints get the weights that the optimiser gives."""
 
     def on_train_start(self) -> None:
         """Exchange for the weights trained on."""

@@ -92,7 +92,7 @@ class TestPictures(Callback):
         self._worst = _worst([self._worst, (losses, images[missed].cpu(), pairs)])
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw."""
+        """Draw what the test has shown."""
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
@@ -131,7 +131,7 @@ Worst = tuple[Tensor, Tensor, Tensor]  # losses (K,), images (K, C, H, W), (true
 
 
 def _worst(parts: Sequence[Worst]) -> Worst:
-    """Those with the greatest loss among all."""
+    """The images with the greatest loss among all ``parts``."""
     parts = [part for part in parts if len(part[0])] or list(parts[-1:])
     losses, images, pairs = (torch.cat([part[i] for part in parts]) for i in range(3))
     kept = losses.argsort(descending=True, stable=True)[:_MOST_WORST]

@@ -151,7 +151,7 @@ class Diagnostics(Callback):
         self._tell(trainer, self.health.observe_epoch(epoch_of(trainer), metrics))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Sum up."""
+        """Log the verdicts on the training."""
         if not self.health.verdicts:
             log.info("health: nothing conspicuous in %d steps", trainer.global_step)
         for verdict in self.health.verdicts:
@@ -203,7 +203,7 @@ class Diagnostics(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` gave."""
         self.health.load_state_dict(state_dict["health"])
         self._losses.load(state_dict["losses"])
         self._landscape.load_state_dict(state_dict["landscape"])
@@ -211,6 +211,6 @@ class Diagnostics(Callback):
 
 
 def _metrics(trainer: L.Trainer, prefix: str) -> dict[str, float]:
-    """Those that were logged last, in plain numbers."""
+    """The metrics that were logged last under ``prefix``, in plain numbers."""
     found = trainer.callback_metrics.items()
     return {name: float(value) for name, value in found if name.startswith(prefix)}

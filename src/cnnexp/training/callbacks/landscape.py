@@ -121,7 +121,7 @@ class Landscape:
         return {"gradient": self._before, "averages": self._averages}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` gave."""
         self._before, self._averages = state["gradient"], state["averages"]
 
 

@@ -68,7 +68,7 @@ class Throughput(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Go on, where a validation was in the middle of an epoch."""
+        """Start the clock again after a validation in the middle of an epoch."""
         if self._began is None:
             self._began = clock()
 
@@ -118,6 +118,6 @@ class Throughput(Callback):
         return {"images_per_second": self.images_per_second, "train_seconds": self.train_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` gave."""
         self.images_per_second = list(state_dict["images_per_second"])
         self._seconds, self._began = state_dict.get("train_seconds", 0.0), None

@@ -115,7 +115,7 @@ class NonFiniteGuard(Callback):
         self._look(trainer, pl_module)
 
     def before_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The same, and at the weights: a step may have made them infinite by itself."""
+        """Look at the steps since the last look, and at the weights: a step may have made them infinite."""
         self._look(trainer, pl_module)
         assert isinstance(pl_module, Classifier)
         layer = non_finite.first_bad_weight(pl_module.network)
@@ -202,5 +202,5 @@ class NonFiniteGuard(Callback):
         return {"skipped": self.skipped, "in_a_row": self._in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` gave."""
         self.skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]

@@ -149,7 +149,7 @@ class TrainingPictures(Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """The same: it shows where the numbers ended."""
+        """Draw the gradient's way, which shows where the numbers ended, if that ended the training."""
         if isinstance(exception, NonFiniteError):
             self._draw_flow(trainer)
 
@@ -173,7 +173,7 @@ class TrainingPictures(Callback):
 
     @torch.no_grad()
     def _draw_activations(self, trainer: L.Trainer, module: Classifier) -> None:
-        """Of the first validation image; with ``full`` also their distribution over many."""
+        """Draw feature maps of the first validation image; with ``full``, also activations of many."""
         images = self._images(module, _IMAGES if self._full else 1)
         if not len(images):
             return

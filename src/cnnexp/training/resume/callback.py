@@ -193,7 +193,7 @@ class Checkpoints(Checkpoint):
         return {"best": self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` gave."""
         self._best = state_dict["best"]
 
 

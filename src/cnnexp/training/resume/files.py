@@ -50,7 +50,7 @@ def write_checkpoint(file: Path, content: dict[str, Any]) -> None:
 
 
 def _errno(error: BaseException) -> int:
-    """That of the system's error behind ``error``; the disk is full, if there is none."""
+    """The number of the system's error behind ``error``; that of a full disk, if there is none."""
     cause = error.__cause__ or error.__context__
     if isinstance(cause, OSError) and cause.errno:
         return cause.errno
