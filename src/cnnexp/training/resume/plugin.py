@@ -26,7 +26,7 @@ class CheckpointFiles(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Write ``checkpoint``, see :func:`write_checkpoint`; folders above it are made, as callbacks expect."""
+        """Write ``checkpoint`` as :func:`write_checkpoint` does; the folders above it are made."""
         file = Path(path).absolute()
         if self._run not in file.parents or self._run.is_dir():
             file.parent.mkdir(parents=True, exist_ok=True)
