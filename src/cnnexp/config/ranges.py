@@ -8,7 +8,7 @@ from cnnexp.config.errors import ConfigError
 
 
 def check_whole(part: str, settings: object, *names: str, instead: str = "") -> None:
-    """Make sure that each of these ``settings`` is a whole number, at least 1; one may be None.
+    """Make sure that each of these ``settings`` is a whole number, at least 1.
 
     Args:
         part: Of the config, for messages.
@@ -21,7 +21,7 @@ def check_whole(part: str, settings: object, *names: str, instead: str = "") -> 
     """
     for name in names:
         value = getattr(settings, name)
-        if value is not None and not (isinstance(value, int) and value >= 1):
+        if not (isinstance(value, int) and value >= 1):
             other = f"{instead} or " if instead else ""
             raise ConfigError(f"{part}.{name}={value}: must be {other}a whole number, at least 1")
 

@@ -59,8 +59,10 @@ class LauncherSettings:
     memory_limit: float | None = None
 
     def __post_init__(self) -> None:
-        check_whole("hydra.launcher", self, "jobs_per_gpu", "threads")
-        if self.jobs != "auto":
+        check_whole("hydra.launcher", self, "jobs_per_gpu")
+        if self.threads is not None:
+            check_whole("hydra.launcher", self, "threads")
+        if self.jobs not in (None, "auto"):
             check_whole("hydra.launcher", self, "jobs", instead="auto")
         if isinstance(self.gpus, str) and self.gpus != "auto":
             raise ConfigError(

@@ -108,12 +108,12 @@ class TestPictures(Callback):
         matrix = multiclass_confusion_matrix(logits.argmax(1), labels, len(self._classes))
         confusion = confusion_figure(matrix, self._classes)
         worst = worst_figure(images, pairs, losses, self._classes)
-        step = trainer.global_step
+        step, probabilities = trainer.global_step, logits.softmax(1)
         for board in drawn_into:
             board.add_figure("test/confusion_matrix", confusion, step)
             board.add_figure("test/worst", worst, step)
             for i, name in enumerate(self._classes[:_MOST_CURVES]):
-                board.add_pr_curve(f"test/pr/{name}", labels == i, logits.softmax(1)[:, i], step)
+                board.add_pr_curve(f"test/pr/{name}", labels == i, probabilities[:, i], step)
             if self._features:
                 self._add_embedding(board, step)
 
