@@ -31,7 +31,6 @@ class Run:
         dataset: The name of the data.
         checksum: The checksum of the data.
         commit: The commit of the code, with ``+`` if it had been changed since; "" if unknown.
-        version: The version of cnnexp.
         problems: Messages about files in the folder that cannot be read.
     """
 
@@ -45,7 +44,6 @@ class Run:
     dataset: str
     checksum: str
     commit: str
-    version: str
     problems: Sequence[str] = field(default_factory=tuple)
 
     @cached_property
@@ -103,7 +101,6 @@ def _read(folder: RunFolder) -> Run:
         str(data.get("name", result.get("dataset", ""))),
         str(data.get("checksum", "")),
         commit,
-        str((provenance.get("versions") or {}).get("cnnexp", "")),
         problems,
     )
 
