@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -76,7 +77,7 @@ def build_job(
     _check_backward(typed.backward.name)
     check_target("model", typed.model, _FROM_DATA, extra)
     regularizing = regularizers(typed.regularization, extra)
-    optimizer = check_target("optimizer", typed.optimizer, ("params",), extra)
+    optimizer = check_target("optimizer", typed.optimizer, ("params",), extra).func
     _check_kind(typed, optimizer, regularizing)
     check_private(typed, optimizer, regularizing)
     check_clipping(regularizing, typed.trainer)
@@ -121,7 +122,8 @@ def check_job(job: TrainingJob, extra_targets: Sequence[str] = ()) -> None:
     try:
         job.data.split()
     except Exception as error:  # without images there is no network to make the optimiser of
-        _check_optimizer_alone(job.config["optimizer"], extra_targets)
+        alone = nn.Parameter(torch.empty(2, 2, device="meta"))  # its own mistakes are said first
+        make("optimizer", job.config["optimizer"], extra_targets, params=[alone])
         if isinstance(error, ValueError):
             raise ConfigError(str(error)) from error
         raise
@@ -144,12 +146,6 @@ def check_job(job: TrainingJob, extra_targets: Sequence[str] = ()) -> None:
     _check_network(job, callbacks)
 
 
-def _check_optimizer_alone(config: Mapping[str, Any], extra: Sequence[str]) -> None:
-    """Make the optimiser of a parameter that stands in for the network's: its mistakes are said first."""
-    parameter = nn.Parameter(torch.empty(2, 2, device="meta"))
-    make("optimizer", config, extra, params=[parameter])
-
-
 def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback]) -> None:
     """Send two images without memory through the network."""
     images = job.data.images
@@ -158,12 +154,8 @@ def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback]) -> None:
         network = job.network(images)
         if not any(p.requires_grad for p in network.parameters()):
             raise ConfigError("model: the network has no parameters to train")
-        try:
+        with _refused_images(images):
             logits = network(torch.empty(2, images.channels, *images.image_size))
-        except (RuntimeError, TypeError, ValueError) as error:
-            size = (images.channels, *images.image_size)
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"model: the network cannot take {size} images: {reason}") from error
         if job.privacy.private:
             check_private_network(network)
         check_finetuning(network, callbacks)
@@ -208,12 +200,8 @@ def _network(
         image_size=images.image_size,
     )
     instance_of("model", network, nn.Module)
-    try:
+    with _refused_images(images):
         initialise_lazy(network, torch.zeros(()).expand(2, images.channels, *images.image_size))
-    except (RuntimeError, TypeError, ValueError) as error:
-        size = (images.channels, *images.image_size)
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"model: the network cannot take {size} images: {reason}") from error
     begins = len(images.train) and not next(network.parameters()).is_meta
     if config.get("init") == "lsuv" and begins:
         lsuv(network, _normalised(images, 256))
@@ -222,6 +210,17 @@ def _network(
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return network
+
+
+@contextmanager
+def _refused_images(images: ImageSet) -> Iterator[None]:
+    """Within it an error of the network is one about ``images`` of this size."""
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError) as error:
+        size = (images.channels, *images.image_size)
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"model: the network cannot take {size} images: {reason}") from error
 
 
 def _normalised(images: ImageSet, count: int) -> torch.Tensor:
@@ -275,7 +274,7 @@ def _optimizer(
     A training makes two: the check one of a network without memory, then itself one of its own.
     """
     config, parameters = typed.optimizer, typed.parameters
-    function = check_target("optimizer", config, ("params",), extra)
+    function = check_target("optimizer", config, ("params",), extra).func
     if one_group(function):
         if parameters.lr_scale:
             name = getattr(function, "__name__", "it")

@@ -15,8 +15,6 @@ from cnnexp.config.schema import DataConfig, TrainConfig
 from cnnexp.config.targets import check_target, instance_of
 from cnnexp.data import DataFileError, DataUnavailableError, ImageDataModule, ImageSet
 
-__all__ = ["data_module"]
-
 
 def data_module(typed: TrainConfig, extra: Sequence[str] = ()) -> ImageDataModule:
     """The data module; no file is read yet.
@@ -28,17 +26,12 @@ def data_module(typed: TrainConfig, extra: Sequence[str] = ()) -> ImageDataModul
     Raises:
         ConfigError: The loader is not allowed or does not take its arguments.
     """
-    config, privacy = typed.data, typed.privacy
+    settings = {name: value for name, value in vars(typed.data).items() if name != "load"}
+    privacy = typed.privacy
     return ImageDataModule(
-        _loader(config.load, extra),
-        batch_size=config.batch_size,
-        eval_batch_size=config.eval_batch_size,
-        val_size=config.val_size,
-        train_size=config.train_size,
-        classes=config.classes,
-        split_seed=config.split_seed,
+        _loader(typed.data.load, extra),
+        **settings,
         shuffle_seed=typed.seed,
-        num_workers=config.num_workers,
         pin_memory=typed.accelerator.name != "cpu" and torch.cuda.is_available(),
         sampling="poisson" if privacy.private else "shuffle",
         secret=privacy.private and privacy.secure_noise,
@@ -47,7 +40,7 @@ def data_module(typed: TrainConfig, extra: Sequence[str] = ()) -> ImageDataModul
 
 def _loader(node: Mapping[str, Any], extra: Sequence[str]) -> Callable[[], ImageSet]:
     ours = [field.name for field in fields(DataConfig) if field.name != "load"]
-    function = check_target("data", node, extra=extra, beside=ours)
+    function = check_target("data", node, extra=extra, beside=ours).func
     arguments = {key: value for key, value in node.items() if key != "_target_"}
     return partial(_once, function, json.dumps(arguments, sort_keys=True))
 

@@ -1,6 +1,7 @@
 """The run folder: the one place that knows its files, reads and writes them."""
 
-from cnnexp.runs.folder import RunFolder, RunFolderError, State, claim_run_folder
+from cnnexp.runs.files import RunFolderError
+from cnnexp.runs.folder import RunFolder, State, claim_run_folder
 from cnnexp.runs.identity import config_hash
 from cnnexp.runs.lock import FolderInUseError, folder_lock
 from cnnexp.runs.metrics import METRIC_COLUMNS

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["KEYS", "Key", "identity_of", "meaning", "resumable_keys"]
-
 YES, NO = True, False
 
 
@@ -138,12 +136,8 @@ def meaning(key: str) -> Key:
 
 def resumable_keys() -> list[str]:
     """What a command may change when it resumes a run; of a part that it may change, the part alone."""
-    return [key for key, row in KEYS.items() if row.resume and not _in_such_a_part(key)]
-
-
-def _in_such_a_part(key: str) -> bool:
-    part = key.rpartition(".")[0]
-    return part in KEYS and KEYS[part].resume
+    may = [key for key, row in KEYS.items() if row.resume]
+    return [key for key in may if key.rpartition(".")[0] not in may]
 
 
 def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,17 +33,17 @@ from cnnexp.training.callbacks import (
     needs_plain_kernels,
 )
 from cnnexp.training.classifier import Classifier
-from cnnexp.training.job import TrainingJob
 from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.memory_layout import takes_channels_last
 from cnnexp.training.privacy_account import PrivacyAccount, privacy_account
 from cnnexp.training.private import PrivateClassifier, private_gradient
 from cnnexp.training.ranks import ALONE, Ranks
-from cnnexp.training.resume import CheckpointFiles, Checkpoints, ResumePoint
+from cnnexp.training.resume.callback import Checkpoints
+from cnnexp.training.resume.plugin import CheckpointFiles
+from cnnexp.training.resume.point import ResumePoint
 from cnnexp.training.stopping import StopSignals
 from cnnexp.training.trainer_settings import lightning_settings, overfits, validates
-
-__all__ = ["Assembly", "assemble", "make_classifier"]
+from cnnexp.training.training_job import TrainingJob
 
 
 @dataclass
@@ -163,7 +163,7 @@ def _nobody(_epoch: int, _batch: int) -> Tensor:
 
 
 def _diagnostics(job: TrainingJob, ranks: Ranks) -> list[Diagnostics]:
-    """None or one, as ``job`` asks for."""
+    """The callback that measures, in a list, which is empty where ``job`` asks for none."""
     if job.diagnostics.name == "off":
         return []
     images = job.data.images

@@ -7,8 +7,8 @@ from functools import cached_property
 
 from cnnexp.privacy import ADJACENCY, Accountant, Mechanism, PrivacyError, PrivacySettings
 from cnnexp.runs import SpentSteps
-from cnnexp.training.job import TrainingJob
 from cnnexp.training.trainer_settings import epoch_batches
+from cnnexp.training.training_job import TrainingJob
 
 __all__ = ["PrivacyAccount", "privacy_account"]
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from cnnexp.privacy import Clipping, PrivateGradient, SecureNoise, SeededNoise
 from cnnexp.training.classifier import Classifier
-from cnnexp.training.job import TrainingJob
 from cnnexp.training.privacy_account import PrivacyAccount
+from cnnexp.training.training_job import TrainingJob
 
 __all__ = ["PrivateClassifier", "private_gradient"]
 
