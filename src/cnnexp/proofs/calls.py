@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,10 +73,7 @@ class Call:
         self._arguments = [
             self._argument(name, value) for name, value in zip(names, case.tensors, strict=True)
         ]
-        self._changed: list[tuple[Tensor, Tensor]] = []
-        self._flags: list[tuple[Tensor, bool]] = []
         self._buffers: list[tuple[nn.Module, str, Tensor, Tensor]] = []
-        self._attributes: list[tuple[nn.Module, dict[str, Any]]] = []
         self._placed: dict[int, Tensor] = {}
         self.settled = False
 
@@ -96,44 +93,30 @@ class Call:
         return _Place(len(self.leaves) - 1)
 
     def __enter__(self) -> Call:
-        try:
+        with ExitStack() as undo:  # the last to be entered is the first to be undone
             for tensor in _held(self.subject):
                 if tensor.is_floating_point() or tensor.is_complex():
-                    self._changed.append((tensor, tensor.data))
+                    undo.callback(setattr, tensor, "data", tensor.data)
                     tensor.data = _cast(tensor.data, self.dtype).clone()
             for _, tensor in self.subject.trained:
-                self._flags.append((tensor, tensor.requires_grad))
+                undo.callback(tensor.requires_grad_, tensor.requires_grad)
             trained = {id(held.tensor) for held in self.subject.trained}
-            for module in self._all_modules():
+            for module in self.subject.parts():
                 if not isinstance(module, torch.jit.ScriptModule):
-                    self._attributes.append((module, dict(vars(module))))
+                    undo.callback(_reset, module, dict(vars(module)))
                 for name, buffer in module.named_buffers(recurse=False):
                     if id(buffer) not in trained:
                         kept = buffer.detach().clone()
                         self._buffers.append((module, name, buffer, kept))
+            undo.callback(self._restore_buffers)
             for name, tensor in self.subject.trained:
                 if not tensor.is_complex():
                     self.leaves.append(Leaf(name, tensor.detach().clone(), tensor, False))
-        except BaseException:
-            self.__exit__()
-            raise
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._restore_buffers()
-        for module, attributes in self._attributes:
-            vars(module).clear()
-            vars(module).update(attributes)
-        for tensor, flag in self._flags:
-            tensor.requires_grad_(flag)
-        for tensor, data in self._changed:
-            tensor.data = data
-        self._changed, self._flags, self._buffers, self._attributes = [], [], [], []
-        self._placed = {}
-
-    def _all_modules(self) -> Iterator[nn.Module]:
-        for module in self.subject.modules.values():
-            yield from module.modules()
+        self._undo.close()
 
     def _restore_buffers(self) -> None:
         with torch.no_grad():
@@ -225,9 +208,7 @@ class Call:
             held.data.copy_(value)
             self._placed[i] = value
 
-    def stacked(
-        self, values: Sequence[Sequence[Tensor]], randomness: str = "error"
-    ) -> list[Tensor]:
+    def stacked(self, values: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """The outputs under ``torch.func.vmap`` over several sets of values of the arguments."""
         places = [i for i, leaf in enumerate(self.leaves) if leaf.held is None]
         self._restore_buffers()
@@ -245,7 +226,7 @@ class Call:
                 if leaf.held is not None:
                     self._place(i, leaf.value)
             stacks = [torch.stack([each[i].detach() for each in values]) for i in places]
-            return torch.func.vmap(one, randomness=randomness)(*stacks)
+            return torch.func.vmap(one)(*stacks)
 
 
 def _distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
@@ -299,21 +280,18 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     return value
 
 
-def _held(subject: Subject) -> Iterator[Tensor]:
+def _held(subject: Subject) -> list[Tensor]:
     """All tensors that the subject holds, each once, including those that are not buffers."""
-    seen: set[int] = set()
-    for module in subject.modules.values():
-        for part in module.modules():
-            loose = [value for value in vars(part).values() if isinstance(value, Tensor)]
-            own = [*part.parameters(recurse=False), *part.buffers(recurse=False), *loose]
-            for tensor in own:
-                if id(tensor) not in seen:
-                    seen.add(id(tensor))
-                    yield tensor
-    for tensor in (*subject.loose, *(held.tensor for held in subject.trained)):
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            yield tensor
+    found = [*subject.loose, *(held.tensor for held in subject.trained)]
+    for part in subject.parts():
+        found += [*part.parameters(recurse=False), *part.buffers(recurse=False)]
+        found += [value for value in vars(part).values() if isinstance(value, Tensor)]
+    return list({id(tensor): tensor for tensor in found}.values())
+
+
+def _reset(module: nn.Module, attributes: dict[str, Any]) -> None:
+    vars(module).clear()
+    vars(module).update(attributes)
 
 
 def _outputs(result: Any, name: str) -> Iterator[tuple[str, Tensor]]:

@@ -28,6 +28,17 @@ class Case(NamedTuple):
     tensors: list[Tensor]
     arguments: dict[str, Any]
 
+    def to(self, dtype: torch.dtype) -> Case:
+        """The same call with all floating-point tensors in ``dtype``."""
+
+        def cast(value: Any) -> Any:
+            floats = isinstance(value, Tensor) and value.is_floating_point()
+            return value.detach().to(dtype) if floats else value
+
+        return Case(
+            [cast(t) for t in self.tensors], {k: cast(v) for k, v in self.arguments.items()}
+        )
+
 
 def _conv2d(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
     groups = draw.choice([1, 1, 2, 3])

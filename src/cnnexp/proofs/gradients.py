@@ -37,6 +37,19 @@ class Sent:
         """The outputs of ``run`` that receive the gradient."""
         return [run.outputs[i][1] for i in self.kept]
 
+    def gradients(self, run: Run, weights: Sequence[Tensor] | None = None) -> list[Tensor | None]:
+        """∂L/∂leaf for each leaf of ``run``, as :func:`gradients`, for ``weights`` instead of ours if given."""
+        return gradients(run, self.outputs(run), self.weights if weights is None else weights)
+
+    def gradients_unless_raised(
+        self, run: Run, weights: Sequence[Tensor] | None = None
+    ) -> list[Tensor | None] | None:
+        """:meth:`gradients`; None where the backward raises, which is the first derivative's to say."""
+        try:
+            return self.gradients(run, weights)
+        except Exception:
+            return None
+
     def row(self, call: Call, values: Sequence[Tensor]) -> Tensor:
         """All elements of these outputs at ``values``, in one vector, as float64 on the CPU."""
         return vector(self.outputs(call.run(values))).cpu()
@@ -88,7 +101,7 @@ def judge_first_derivative(
     report.verdict(ASPECT)
     run = call.run()
     try:
-        found = gradients(run, sent.outputs(run), sent.weights)
+        found = sent.gradients(run)
     except Exception as error:
         report.wrong(*_raised(call, error))
         return

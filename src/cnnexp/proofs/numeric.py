@@ -71,8 +71,7 @@ class Numeric:
             return torch.full_like(self.weights, math.nan)
 
     def _step(self, place: int) -> float:
-        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), self.value.shape))
-        return self.noise.step * max(1.0, abs(self.value[index].item()))
+        return self.noise.step * max(1.0, abs(self.value.reshape(-1)[place].item()))
 
     def _difference(self, place: int) -> Tensor:
         h = self._step(place)
