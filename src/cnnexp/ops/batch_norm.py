@@ -19,6 +19,7 @@ Covariate Shift" (2015), section 3; docs/derivation.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -113,36 +114,25 @@ def _times(scale: Tensor, weight: Tensor | None) -> Tensor:
     return scale if weight is None else scale * weight
 
 
-def tangent(
-    input_tangent: Tensor | None,
-    weight_tangent: Tensor | None,
-    bias_tangent: Tensor | None,
-    centred: Tensor,
-    scale: Tensor,
-    weight: Tensor | None,
-) -> Tensor:
-    """The tangent of y in training: the Jacobian of x → y is symmetric, that of γ and β x̂ and 1."""
-    moved = torch.zeros_like(centred)
-    if input_tangent is not None:
-        moved = moved + grad_input(input_tangent, centred, scale, weight)
-    if weight_tangent is not None:
-        moved = moved + centred * _along(weight_tangent, centred)
-    return moved if bias_tangent is None else moved + _along(bias_tangent, centred)
+def _tangent(of_input: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function of y's tangent; ``of_input`` is ∂L/∂x, since the Jacobian of x → y is symmetric."""
 
+    def tangent(
+        input_tangent: Tensor | None,
+        weight_tangent: Tensor | None,
+        bias_tangent: Tensor | None,
+        centred: Tensor,
+        scale: Tensor,
+        weight: Tensor | None,
+    ) -> Tensor:
+        moved = torch.zeros_like(centred)
+        if input_tangent is not None:
+            moved = moved + of_input(input_tangent, centred, scale, weight)
+        if weight_tangent is not None:
+            moved = moved + centred * _along(weight_tangent, centred)
+        return moved if bias_tangent is None else moved + _along(bias_tangent, centred)
 
-def tangent_in_evaluation(
-    input_tangent: Tensor | None,
-    weight_tangent: Tensor | None,
-    bias_tangent: Tensor | None,
-    centred: Tensor,
-    scale: Tensor,
-    weight: Tensor | None,
-) -> Tensor:
-    """The tangent of y in evaluation."""
-    moved = tangent(None, weight_tangent, bias_tangent, centred, scale, weight)
-    if input_tangent is None:
-        return moved
-    return moved + grad_input_in_evaluation(input_tangent, scale, weight)
+    return tangent
 
 
 _in_training = differentiable(
@@ -152,7 +142,7 @@ _in_training = differentiable(
     bias=grad_bias,
     # μ and σ² are worked out again in the backward, so that it can itself be differentiated
     shared={("mean", "variance"): statistics, "scale": scale, "centred": normalised},
-    tangent=tangent,
+    tangent=_tangent(grad_input),
     widens="all",
 )
 _in_evaluation = differentiable(
@@ -161,7 +151,7 @@ _in_evaluation = differentiable(
     weight=grad_weight,
     bias=grad_bias,
     shared={"scale": scale, "centred": normalised},
-    tangent=tangent_in_evaluation,
+    tangent=_tangent(lambda tangent, _, *rest: grad_input_in_evaluation(tangent, *rest)),
     widens="all",
 )
 

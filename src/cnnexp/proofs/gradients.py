@@ -38,7 +38,7 @@ class Sent:
         return [run.outputs[i][1] for i in self.kept]
 
     def gradients(self, run: Run, weights: Sequence[Tensor] | None = None) -> list[Tensor | None]:
-        """∂L/∂leaf for each leaf of ``run``, as :func:`gradients`, for ``weights`` instead of ours if given."""
+        """∂L/∂leaf for each leaf of ``run``, as :func:`gradients`, for ``weights`` or else our own."""
         return gradients(run, self.outputs(run), self.weights if weights is None else weights)
 
     def gradients_unless_raised(

@@ -27,9 +27,8 @@ from torch.nn import functional as F
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import cut
-from cnnexp.ops.conv2d.function import make_conv2d
+from cnnexp.ops.conv2d.function import register_conv2d
 from cnnexp.ops.precision import widened
-from cnnexp.ops.registry import Algorithm, register
 
 __all__ = ["forward", "grad_input", "grad_weight"]
 
@@ -168,11 +167,6 @@ def _inverse(spectrum: Tensor, geometry: Conv2dGeometry) -> Tensor:
     return torch.fft.irfft2(spectrum.reshape(shape), (height, width))
 
 
-register(
-    Algorithm(
-        op="conv2d",
-        name="fft",
-        function=make_conv2d(forward, grad_input, grad_weight),
-        summary="products of spectra; for large kernels",
-    )
+register_conv2d(
+    "fft", forward, grad_input, grad_weight, summary="products of spectra; for large kernels"
 )

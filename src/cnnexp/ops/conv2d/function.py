@@ -12,8 +12,9 @@ from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
 from cnnexp.ops.autocast import cast_for_autocast
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.layout import laid_out
+from cnnexp.ops.registry import Algorithm, register
 
-__all__ = ["grad_bias", "make_conv2d"]
+__all__ = ["grad_bias", "make_conv2d", "register_conv2d"]
 
 
 def grad_bias(grad_output: Tensor, per_sample: bool = False) -> Tensor:
@@ -67,3 +68,8 @@ def make_conv2d(
         return output if input.dim() == 4 else output.squeeze(0)
 
     return conv2d
+
+
+def register_conv2d(name: str, *functions: Callable[..., Any], summary: str) -> None:
+    """Enter the algorithm ``name`` of ``conv2d``, of plain functions; see :func:`make_conv2d`."""
+    register(Algorithm("conv2d", name, make_conv2d(*functions), summary))

@@ -27,8 +27,7 @@ from torch.nn import functional as F
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import cut
-from cnnexp.ops.conv2d.function import make_conv2d
-from cnnexp.ops.registry import Algorithm, register
+from cnnexp.ops.conv2d.function import register_conv2d
 
 __all__ = ["col2im", "forward", "grad_input", "grad_weight", "im2col"]
 
@@ -117,11 +116,10 @@ def grad_weight(
     return grad.transpose(-1, -2).reshape(*lead, c_out, c_in // groups, *geometry.kernel_size)
 
 
-register(
-    Algorithm(
-        op="conv2d",
-        name="im2col",
-        function=make_conv2d(forward, grad_input, grad_weight),
-        summary="windows as rows of a matrix, then one matrix product",
-    )
+register_conv2d(
+    "im2col",
+    forward,
+    grad_input,
+    grad_weight,
+    summary="windows as rows of a matrix, then one matrix product",
 )
