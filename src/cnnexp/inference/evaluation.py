@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from cnnexp.training import Classifier
+from cnnexp.training.callbacks.pictures import wilson_interval
 
 __all__ = ["Evaluation", "evaluate", "with_weights"]
 
@@ -46,10 +47,7 @@ class Evaluation:
 
     def interval(self) -> tuple[float, float]:
         """The ends of the accuracy's 95 % interval for images of this kind (Wilson, 1927)."""
-        n, p, z = self.images, self.accuracy, 1.959964
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return middle - half, middle + half
+        return wilson_interval(self.accuracy, self.images)
 
     def by_class(self) -> list[dict[str, float]]:
         """The number of images, precision, recall and F1 of each class; NaN where a denominator is 0."""

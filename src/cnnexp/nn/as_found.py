@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -16,8 +17,7 @@ from torch.nn.parameter import is_lazy
 
 __all__ = ["left_as_found"]
 
-_DICTS = (dict, OrderedDict, defaultdict)
-_LISTS = (list, deque)
+_CONTAINERS = (dict, OrderedDict, defaultdict, list, deque, set)
 _Restore = Callable[[], object]
 
 
@@ -63,12 +63,8 @@ def _look(value: Any, found: dict[int, tuple[Any, _Restore]]) -> None:
     elif isinstance(value, nn.Module):
         attributes = dict(vars(value))
         restore, inside = partial(_module, value, type(value), attributes), [*attributes.values()]
-    elif type(value) in _DICTS:
-        restore, inside = partial(_dict, value, dict(value)), [*value.values()]
-    elif type(value) in _LISTS:
-        restore, inside = partial(_list, value, list(value)), list(value)
-    elif type(value) is set:
-        restore = partial(_set, value, set(value))
+    elif type(value) in _CONTAINERS:
+        restore, inside = partial(_refill, value, copy.copy(value)), _parts(value)
     elif type(value) is tuple:
         restore, inside = _nothing, list(value)
     elif isinstance(value, torch.Generator):
@@ -118,29 +114,19 @@ def _same_place(one: Tensor, other: Tensor) -> bool:
     return one.data_ptr() == other.data_ptr() and one.stride() == other.stride()
 
 
-def _same(now: list[Any], before: list[Any]) -> bool:
-    return len(now) == len(before) and all(a is b for a, b in zip(now, before, strict=True))
-
-
 def _module(module: nn.Module, kind: type[nn.Module], attributes: dict[str, Any]) -> None:
     if type(module) is not kind:
         module.__class__ = kind
-    _dict(vars(module), attributes)
+    _refill(vars(module), attributes)
 
 
-def _dict(now: dict[Any, Any], before: dict[Any, Any]) -> None:
-    if not _same([*now, *now.values()], [*before, *before.values()]):
+def _refill(now: Any, before: Any) -> None:
+    """Give the container ``now`` the contents of ``before``, unless it has them."""
+    if list(map(id, _parts(now))) != list(map(id, _parts(before))):
         now.clear()
-        now.update(before)
+        (now.extend if isinstance(now, (list, deque)) else now.update)(before)
 
 
-def _list(now: list[Any] | deque[Any], before: list[Any]) -> None:
-    if not _same(list(now), before):
-        now.clear()
-        now.extend(before)
-
-
-def _set(now: set[Any], before: set[Any]) -> None:
-    if now ^ before:
-        now.clear()
-        now.update(before)
+def _parts(container: Any) -> list[Any]:
+    """The elements of a container; of a dictionary the keys and the values."""
+    return [*container, *container.values()] if isinstance(container, dict) else list(container)

@@ -58,7 +58,6 @@ class Algorithm:
         summary: One line for help texts and tables.
         devices: Device types that it runs on; empty means all.
         dtypes: Data types that it computes in; empty means all that torch has.
-        requires: Names of the extra packages that it needs, as in ``pip install NAME``.
     """
 
     op: str
@@ -67,7 +66,6 @@ class Algorithm:
     summary: str
     devices: tuple[str, ...] = ()
     dtypes: tuple[torch.dtype, ...] = FLOATING
-    requires: tuple[str, ...] = ()
 
     def __call__(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Compute the op on ``input``; raises :class:`UnsupportedInputError` where it cannot.

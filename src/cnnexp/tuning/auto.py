@@ -23,7 +23,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -65,13 +65,10 @@ def _call(op: str, *arguments: Any, **options: Any) -> Any:
             _ready.clear()
         choice = _choose(op, arguments, options)
         name, seconds = choice or (default, {})
+        algorithm = get_algorithm(op, name)
         # a recording of a whole network judges each layer by its own call, not by the first of its kind
-        if _recorders:
-            algorithm = get_algorithm(op, name)
-        elif choice is None:
-            algorithm = get_algorithm(op, default)
-        else:
-            algorithm = _ready.setdefault(key, get_algorithm(op, name))
+        if choice is not None and not _recorders:
+            algorithm = _ready.setdefault(key, algorithm)
         for record in _recorders:
             record(op, algorithm.name, seconds)
     return algorithm(*arguments, **options)
@@ -209,13 +206,9 @@ def recorded_times(record: Callable[[str, str, Mapping[str, float]], None]) -> I
         _recorders.remove(record)
 
 
-_made: dict[str, Algorithm] = {}
-
-
+@cache
 def _auto(op: str) -> Algorithm:
-    if op not in _made:
-        _made[op] = Algorithm(op, AUTO, partial(_call, op), "the fastest, measured", dtypes=())
-    return _made[op]
+    return Algorithm(op, AUTO, partial(_call, op), "the fastest, measured", dtypes=())
 
 
 set_auto(_auto)

@@ -18,8 +18,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from cnnexp.kernels.compilation import kept_in, watch_numba
+from cnnexp.kernels.compilation import watch_numba
 from cnnexp.kernels.cpu.numba_internals import (
+    cache_folder,
     counted_loop,
     data_of,
     declared,
@@ -44,7 +45,7 @@ COMPILE: dict[str, Any] = {
 
 _INDEX = ir.IntType(64)
 
-_FOLDER = kept_in(lambda: None)
+_FOLDER = cache_folder(lambda: None)
 COMPILE["cache"] = bool(_FOLDER)
 watch_numba(_FOLDER)
 
