@@ -15,7 +15,7 @@ from cnnexp.ops import AUTO, resolve_algorithm
 from cnnexp.ops.layout import in_layout
 from cnnexp.speed.memory import saved_bytes
 from cnnexp.speed.networks import MODELS
-from cnnexp.speed.result import Measured, spread
+from cnnexp.speed.result import Measured, not_measured, spread
 from cnnexp.tuning import choose_algorithms, pin_algorithms
 from cnnexp.tuning.timing import interleaved_times
 
@@ -74,18 +74,6 @@ class _Beginning:
         batch = in_layout(self.images, layout)
         return _Way(change(own, batch), loss, batch, self.labels, bfloat16)
 
-    def ways_of_torch(self) -> dict[str, _Way]:
-        return {
-            "torch NCHW": self.way(nn.CrossEntropyLoss(), torch.contiguous_format),
-            "torch channels_last": self.way(nn.CrossEntropyLoss()),
-        }
-
-    def compiled_way(self) -> _Way:
-        """The way of the compiled network, which a first step has found to work."""
-        way = self.way(nn.CrossEntropyLoss(), change=lambda network, _: torch.compile(network))  # pyright: ignore[reportArgumentType]
-        way.step()
-        return way
-
     def ways_with(self, algorithms: Sequence[str]) -> dict[str, _Way]:
         """The way of each of ``algorithms``, and the ways in bfloat16 before and after them."""
         ways = {BFLOAT16: self.way(nn.CrossEntropyLoss(), bfloat16=True)} if self.mixed else {}
@@ -138,14 +126,19 @@ def bench_step(
     kind = str(dtype).removeprefix("torch.")
     images_are = "" if size == known.size else f", {size}×{size}"
     what = f"step {model}{images_are}, batch {batch_size}, {kind}"
-    ways = begin.ways_of_torch()
+    loss = nn.CrossEntropyLoss()
+    ways = {
+        "torch NCHW": begin.way(loss, torch.contiguous_format),
+        "torch channels_last": begin.way(loss),
+    }
     missing = []
     if with_compile:
+        compiled = begin.way(loss, change=lambda network, _: torch.compile(network))  # pyright: ignore[reportArgumentType]
         try:
-            ways["torch.compile"] = begin.compiled_way()
+            compiled.step()
+            ways["torch.compile"] = compiled
         except Exception as error:  # no compiler on this machine
-            reason = f"not measured: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
-            missing.append(Measured(what, "torch.compile", note=reason))
+            missing.append(not_measured(what, "torch.compile", error))
     ways |= begin.ways_with(algorithms)
     times = interleaved_times(
         {name: each.step for name, each in ways.items()}, device, rounds=rounds, warm_up=3
