@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -81,25 +83,18 @@ def export(trained: TrainedNetwork, form: str, file: Path | None = None) -> tupl
     model = PlainNetwork(classifier.network, classifier.mean, classifier.std).eval()
     with tempfile.TemporaryDirectory() as place:
         scratch = Path(place) / f"model.{ending}"
-        run = _written(write, model, trained, scratch)
+        try:
+            run = write(model, trained, scratch)
+        except (ConfigError, OSError):
+            raise
+        except Exception as error:  # exporters raise exceptions of any class, with long messages
+            reason = " ".join(str(error).split())[:500] or type(error).__name__
+            text = f"the network cannot be exported to {scratch.name}: {reason}"
+            raise ExportError(text) from error
         difference = _greatest_difference(model, trained.shape, run)
-        write_file(file, lambda stream: _copy(scratch, stream))
+        with scratch.open("rb") as content:
+            write_file(file, lambda stream: shutil.copyfileobj(content, stream))
     return file, difference
-
-
-def _written(
-    write: Callable[[PlainNetwork, TrainedNetwork, Path], Callable[[Tensor], Tensor]],
-    model: PlainNetwork,
-    trained: TrainedNetwork,
-    file: Path,
-) -> Callable[[Tensor], Tensor]:
-    try:
-        return write(model, trained, file)
-    except (ConfigError, OSError):
-        raise
-    except Exception as error:  # exporters raise exceptions of any class, with long messages
-        reason = " ".join(str(error).split())[:500] or type(error).__name__
-        raise ExportError(f"the network cannot be exported to {file.name}: {reason}") from error
 
 
 def _greatest_difference(
@@ -112,23 +107,15 @@ def _greatest_difference(
         with torch.inference_mode():
             ours = model(images)
         theirs = run(images)
-        if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=_RTOL, atol=_ATOL):
-            gap = (
-                float((theirs - ours).abs().max())
-                if theirs.shape == ours.shape
-                else "another shape"
-            )
+        same_shape = theirs.shape == ours.shape
+        gap = float((theirs - ours).abs().max()) if same_shape else math.inf
+        if not same_shape or not torch.allclose(theirs, ours, rtol=_RTOL, atol=_ATOL):
+            far = gap if same_shape else "another shape"
             raise ExportError(
-                f"the exported network gives other logits: {gap} apart; nothing was written"
+                f"the exported network gives other logits: {far} apart; nothing was written"
             )
-        greatest = max(greatest, float((theirs - ours).abs().max()))
+        greatest = max(greatest, gap)
     return greatest
-
-
-def _copy(source: Path, stream: Any) -> None:
-    with source.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            stream.write(block)
 
 
 def _needs(*modules: str) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ __all__ = ["Call", "Leaf", "Run", "scattered"]
 
 _PATIENCE = 1000
 _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
+_Filled = Callable[[Sequence[Tensor | None]], Any]
 _LARGE = 10_000  # copying this many elements takes longer than a small call
 
 
@@ -70,6 +71,7 @@ class Call:
         self.keywords = {key: _cast(value, dtype) for key, value in case.arguments.items()}
         names = self._names = subject.argument_names(case.tensors, case.arguments)
         self.leaves: list[Leaf] = []
+        self._constants: dict[str, Tensor] = {}  # arguments without a gradient, such as classes
         self._arguments = [
             self._argument(name, value) for name, value in zip(names, case.tensors, strict=True)
         ]
@@ -77,20 +79,24 @@ class Call:
         self._placed: dict[int, Tensor] = {}
         self.settled = False
 
-    def _argument(self, name: str, value: Any) -> Any:
-        """``value`` with each tensor that it is differentiated by replaced by the leaf's number."""
+    def _argument(self, name: str, value: Any) -> _Filled:
+        """A function of the leaves' tensors that gives ``value`` with these in their places."""
         if isinstance(value, (list, tuple)) and any(isinstance(v, Tensor) for v in value):
             parts = [self._argument(f"{name}[{i}]", part) for i, part in enumerate(value)]
-            return _Nested(parts, type(value))
+            make = type(value)._make if hasattr(value, "_fields") else type(value)  # pyright: ignore[reportAttributeAccessIssue]
+            return lambda passed: make([part(passed) for part in parts])
         if isinstance(value, dict) and any(isinstance(v, Tensor) for v in value.values()):
-            parts = {k: self._argument(f"{name}[{k!r}]", part) for k, part in value.items()}
-            return _Keyed(parts)
-        cast = _cast(value, self.dtype)
-        if not isinstance(cast, Tensor) or not (cast.is_floating_point() or cast.is_complex()):
-            return cast
+            keyed = {k: self._argument(f"{name}[{k!r}]", part) for k, part in value.items()}
+            return lambda passed: {key: part(passed) for key, part in keyed.items()}
+        cast, place = _cast(value, self.dtype), len(self.leaves)
+        if not isinstance(cast, Tensor):
+            return lambda _: cast
+        if not (cast.is_floating_point() or cast.is_complex()):
+            self._constants[name] = cast
+            return lambda _: cast.clone()
         pairs = torch.view_as_real(cast.contiguous()) if cast.is_complex() else cast
         self.leaves.append(Leaf(name, pairs, None, cast.is_complex()))
-        return _Place(len(self.leaves) - 1)
+        return lambda passed: passed[place]
 
     def __enter__(self) -> Call:
         with ExitStack() as undo:  # the last to be entered is the first to be undone
@@ -186,17 +192,18 @@ class Call:
             # a copy, because a leaf may not be changed in place, and functions may change arguments
             given = scattered(leaves[i]) if strided else leaves[i].clone()
             passed.append(torch.view_as_complex(given.contiguous()) if leaf.complex else given)
-        arguments = [_filled(argument, passed) for argument in self._arguments]
+        arguments = [fill(passed) for fill in self._arguments]
         with torch.enable_grad(), random_numbers(seed):
             result = self.subject.call(*arguments, **self.keywords)
         return Run(leaves, passed, list(_outputs(result, "the output")), arguments)
 
     def written(self, run: Run) -> list[str]:
         """The names of the arguments without a gradient, such as classes, that ``run`` changed."""
+        now = dict(zip(self._names, run.arguments, strict=True))
         return [
             name
-            for name, before, now in zip(self._names, self._arguments, run.arguments, strict=True)
-            if isinstance(before, Tensor) and not torch.equal(before, now)
+            for name, before in self._constants.items()
+            if name in now and not torch.equal(before, now[name])
         ]
 
     def _place(self, i: int, value: Tensor) -> None:
@@ -217,7 +224,7 @@ class Call:
             given: list[Tensor | None] = [None] * len(self.leaves)
             for i, tensor in zip(places, tensors, strict=True):
                 given[i] = torch.view_as_complex(tensor) if self.leaves[i].complex else tensor
-            arguments = [_filled(argument, given) for argument in self._arguments]
+            arguments = [fill(given) for fill in self._arguments]
             result = self.subject.call(*arguments, **self.keywords)
             return [t for _, t in _outputs(result, "")]
 
@@ -246,30 +253,6 @@ def scattered(tensor: Tensor) -> Tensor:
     if tensor.dim() < 2:
         return spaced[..., 0]
     return spaced.movedim(axis, -1).contiguous().movedim(-1, axis)[..., 0]
-
-
-class _Place(NamedTuple):
-    leaf: int
-
-
-class _Nested(NamedTuple):
-    parts: list[Any]
-    kind: type
-
-
-class _Keyed(NamedTuple):
-    parts: dict[Any, Any]
-
-
-def _filled(argument: Any, passed: Sequence[Tensor | None]) -> Any:
-    if isinstance(argument, _Place):
-        return passed[argument.leaf]
-    if isinstance(argument, _Nested):
-        parts = [_filled(part, passed) for part in argument.parts]
-        return argument.kind(*parts) if hasattr(argument.kind, "_fields") else argument.kind(parts)
-    if isinstance(argument, _Keyed):
-        return {key: _filled(part, passed) for key, part in argument.parts.items()}
-    return argument.clone() if isinstance(argument, Tensor) else argument
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

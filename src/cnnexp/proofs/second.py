@@ -53,34 +53,28 @@ def _say(
 ) -> None:
     what = f"the derivative of the gradients by {name}"
     if math.isnan(projection.slope):
-        report.missing(ASPECT, f"{what} has no finite differences here")
-        return
-    if call.settled:
-        report.missing(
-            ASPECT,
+        text = f"{what} has no finite differences here"
+    elif call.settled:
+        text = (
             f"{what} leaves out that forward changes buffers and uses them; where this is meant, as "
-            "in spectral_norm, nothing is to be done",
+            "in spectral_norm, nothing is to be done"
         )
-        return
-    if found is None:
-        report.missing(
-            ASPECT,
+    elif found is None:
+        text = (
             f"{what} is missing, and torch would silently leave it out: the backward is cut from {name} "
             "(numpy, .detach(), .data, no_grad, or a value that forward computed and saved); mark it "
-            "with torch.autograd.function.once_differentiable",
+            "with torch.autograd.function.once_differentiable"
         )
-        return
-    cut = cut_in(call, projection.sent)
-    if cut:
-        report.missing(
-            ASPECT,
+    elif cut := cut_in(call, projection.sent):
+        text = (
             f"{what} is incomplete, and torch would not say so: the backward uses {cut}; mark it with "
-            "torch.autograd.function.once_differentiable",
+            "torch.autograd.function.once_differentiable"
         )
+    else:
+        numbers = f"{mine:.6g} instead of {projection.slope:.6g}"
+        report.wrong(ASPECT, f"{what} is wrong: {numbers} along a direction")
         return
-    report.wrong(
-        ASPECT, f"{what} is wrong: {mine:.6g} instead of {projection.slope:.6g} along a direction"
-    )
+    report.missing(ASPECT, text)
 
 
 class _Projection:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnexp.ops.registry import Algorithm, algorithm_names, get_algorithm
+from cnnexp.ops.registry import Algorithm, algorithm_names, get_algorithm, get_op
 from cnnexp.ops.torch_internals import unseen_by_modes
 from cnnexp.tuning.timing import interleaved_times
 
@@ -43,7 +43,7 @@ def measure(
             own = tuple(_copy(a, need) for a, need in zip(arguments, needs, strict=True))
             rest = {k: _copy(v, getattr(v, "requires_grad", False)) for k, v in options.items()}
             algorithm = get_algorithm(op, name)
-            way = partial(_step, algorithm, own, rest, _writes(algorithm, own, rest))
+            way = partial(_step, algorithm, own, rest, _writes(op, own, rest))
             try:
                 way()
             except (RuntimeError, ImportError):
@@ -101,13 +101,10 @@ def _copy(value: Any, needs_grad: bool) -> Any:
     return own.requires_grad_(needs_grad)
 
 
-def _writes(algorithm: Algorithm, arguments: tuple[Any, ...], options: dict[str, Any]) -> bool:
+def _writes(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> bool:
     """Whether the call asks for ``inplace=True``."""
-    try:
-        names = list(inspect.signature(algorithm.function).parameters)
-    except ValueError:  # a built-in function: none of torch's used here has the argument
-        return False
-    return bool(dict(zip(names, arguments, strict=False), **options).get("inplace"))
+    bound = inspect.signature(get_op(op)).bind(*arguments, **options)
+    return bool(bound.arguments.get("inplace"))
 
 
 def _step(
