@@ -113,18 +113,12 @@ def _layers(calls: Sequence[_Call]) -> list[TracedLayer]:
         if not isinstance(call.given, Tensor):
             continue
         following = _chain(calls[i:])
-        squashes = [c.spot for c in following if isinstance(c.spot.module, (nn.Tanh, nn.Sigmoid))]
+        spots = [each.spot for each in following]
+        squashes = (spot for spot in spots if isinstance(spot.module, (nn.Tanh, nn.Sigmoid)))
         kind = _kind(call.spot.module)
         numbers[kind] = numbers.get(kind, 0) + 1
-        layers.append(
-            TracedLayer(
-                call.name,
-                f"{kind}{numbers[kind]}",
-                call.spot.module,
-                following[-1].spot,
-                squashes[0] if squashes else None,
-            )
-        )
+        label, squash = f"{kind}{numbers[kind]}", next(squashes, None)
+        layers.append(TracedLayer(call.name, label, call.spot.module, spots[-1], squash))
     return layers
 
 

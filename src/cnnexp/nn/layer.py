@@ -40,10 +40,7 @@ class Layer(nn.Module):
 
     def extra_repr(self) -> str:
         """Describe the layer's settings for ``repr``."""
-        settings = super().extra_repr()
-        return (
-            f"{settings}, algorithm={self.algorithm}" if settings else f"algorithm={self.algorithm}"
-        )
+        return ", ".join(filter(None, [super().extra_repr(), f"algorithm={self.algorithm}"]))
 
 
 def _traced(layer: nn.Module, tracer: Any, args: Any, kwargs: Any) -> Any:

@@ -19,8 +19,6 @@ Source: Mathieu, Henaff & LeCun, "Fast Training of Convolutional Networks throug
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -69,18 +67,11 @@ def grad_weight(
     return grads.to(grad_output.dtype)
 
 
-@lru_cache(maxsize=1024)
 def _fast(size: int) -> int:
     """The next size without a prime factor above 5, for which transforms are fast."""
-    best = 1 << (size - 1).bit_length()
-    fives = 1
-    while fives < best:
-        odd = fives
-        while odd < best:  # the least power of two that brings 3ᵃ·5ᵇ to the size
-            best = min(best, odd << (-(-size // odd) - 1).bit_length())
-            odd *= 3
-        fives *= 5
-    return best
+    from scipy.fft import next_fast_len  # it takes a while to import
+
+    return next_fast_len(size, real=True)  # pyright: ignore[reportReturnType]
 
 
 def _grid(g: Conv2dGeometry) -> tuple[int, int]:
