@@ -45,13 +45,10 @@ def _conv2d(draw: Draw) -> Case:
     groups = draw.choice([1, 1, 2, 3])
     c_in, c_out = groups * draw.randint(1, 2), groups * draw.randint(1, 2)
     kernel = (draw.randint(1, 4), draw.randint(1, 4))
-    tensors = [
-        _image(draw, c_in),
-        _normal(c_out, c_in // groups, *kernel),
-        _normal(c_out),
-    ]
+    image = _image(draw, c_in)
+    weight, bias = _normal(c_out, c_in // groups, *kernel), _normal(c_out)
     return Case(
-        tensors,
+        [image, weight, bias],
         {
             "stride": draw.choice([1, 1, 2, 3, (1, 2)]),
             "padding": draw.choice([0, 1, 2, (2, 1), "same", "valid"]),
@@ -67,11 +64,7 @@ def _everyday_block(draw: Draw) -> Case:
     """
     c_in, c_out = draw.choice([16, 20]), draw.choice([16, 18])
     image = _image(draw, c_in)
-    tensors = [
-        image,
-        _normal(c_out, c_in, 3, 3),
-        _normal(c_out),
-    ]
+    tensors = [image, _normal(c_out, c_in, 3, 3), _normal(c_out)]
     padding = draw.choice([0, 1, (2, 1), "same"])
     return Case(tensors, {"padding": padding, "pool": Pool("max", draw.choice([2, 2, 2, 3]))})
 
