@@ -30,15 +30,14 @@ class Case(NamedTuple):
     arguments: dict[str, Any]
 
     def to(self, dtype: torch.dtype) -> Case:
-        """The same call with all floating-point tensors in ``dtype``."""
+        """This call with all floating-point tensors in ``dtype``."""
+        return self.mapped(lambda t: t.detach().to(dtype) if t.is_floating_point() else t)
 
-        def cast(value: Any) -> Any:
-            floats = isinstance(value, Tensor) and value.is_floating_point()
-            return value.detach().to(dtype) if floats else value
-
-        return Case(
-            [cast(t) for t in self.tensors], {k: cast(v) for k, v in self.arguments.items()}
-        )
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Case:
+        """This call with ``change`` of each tensor in its place."""
+        values = [change(v) if isinstance(v, Tensor) else v for v in self.tensors]
+        named = self.arguments.items()
+        return Case(values, {k: change(v) if isinstance(v, Tensor) else v for k, v in named})
 
 
 def _conv2d(draw: Draw) -> Case:

@@ -35,10 +35,7 @@ def moved(case: Case, device: torch.device) -> Case | None:
         logits = case.tensors[0]
         if int(target.max()) >= logits.size(0 if logits.dim() == 1 else 1):
             return None
-    arguments = {
-        k: _to(v, device) if isinstance(v, Tensor) else v for k, v in case.arguments.items()
-    }
-    return Case([_to(t, device) for t in case.tensors], arguments)
+    return case.mapped(lambda tensor: _to(tensor, device))
 
 
 def _to(tensor: Tensor, device: torch.device) -> Tensor:

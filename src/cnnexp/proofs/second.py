@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cnnexp.proofs.calls import Call, Run
 from cnnexp.proofs.cuts import cut_in
-from cnnexp.proofs.differences import Noise, slope_at
-from cnnexp.proofs.gradients import Sent, gradients, signed
+from cnnexp.proofs.differences import Noise, slope_at, slope_near
+from cnnexp.proofs.gradients import Sent, signed
 from cnnexp.proofs.report import Report
 
 __all__ = ["judge_second_derivative"]
@@ -124,25 +124,17 @@ class _Projection:
                 values[i] = values[i] + by * direction
             else:
                 weights[i - len(values)] = weights[i - len(values)] + by * direction
-            try:
-                run = self.call.run(values)
-                each = gradients(run, self.sent.outputs(run), [w.clone() for w in weights])
-            except Exception:  # outside the function's domain
-                return math.nan
+            each = self.sent.gradients(self.call.run(values), [w.clone() for w in weights])
             return sum(
                 (f * g).sum().item()
                 for f, g in zip(self._fixed, each, strict=True)
                 if g is not None
             )
 
-        h = noise.step
         size = 0.0 if found is None else (found * direction).abs().sum().item()
-        floor = 10 * noise.relative * self._size / h
+        floor = 10 * noise.relative * self._size / noise.step
         allowed = 10 * noise.tolerance * max(size, abs(mine)) + floor
-        self.slope = (projected(h) - projected(-h)) / (2 * h)
-        if abs(self.slope - mine) <= allowed:
-            return True
-        slope = slope_at(projected, noise, size=self._size)
+        slope = slope_near(projected, mine, allowed, noise, self._size)
         if not slope.agrees(mine, 10 * noise.tolerance, allowed):
             for scale in (1e-4, 1e-8):  # for functions of numbers as small as this
                 near = slope_at(projected, noise, scale, self._size)
