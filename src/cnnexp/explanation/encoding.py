@@ -90,9 +90,5 @@ def packed_weight(step: Step, pool: Pool, room: int) -> dict[str, Any] | None:
 
 def _columns(weight: Tensor, inputs: Sequence[int], groups: int) -> Tensor:
     """The weights w[:, c] for the group of each input channel c: (inputs, C_out/groups, …)."""
-    c_out, per_group = weight.size(0) // groups, weight.size(1)
-    parts = []
-    for c in inputs:
-        first = c // per_group * c_out
-        parts.append(weight[first : first + c_out, c % per_group])
-    return torch.stack(parts)
+    by_group, per_group = weight.unflatten(0, (groups, -1)), weight.size(1)
+    return torch.stack([by_group[c // per_group, :, c % per_group] for c in inputs])

@@ -61,7 +61,7 @@ def statistics(input: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def scale(variance: Tensor, eps: float) -> Tensor:
-    """R from σ²: (C,)."""
+    """The scale r from σ²: (C,)."""
     return (variance + eps).rsqrt()
 
 
@@ -78,7 +78,7 @@ def forward(
     variance: Tensor,
     eps: float,
 ) -> Tensor:
-    """Y from x: (N, C, …), γ, β, μ and σ²: (C,)."""
+    """The output y from x: (N, C, …), γ, β, μ and σ²: (C,)."""
     factor = _times(scale(variance, eps), weight)
     shifted = (input - _along(mean, input)) * _along(factor, input)
     return shifted if bias is None else shifted + _along(bias, input)

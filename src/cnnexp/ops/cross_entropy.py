@@ -35,7 +35,7 @@ __all__ = ["cross_entropy", "forward", "grad_input", "grad_target", "tangent"]
 
 
 def forward(logits: Tensor, target: Tensor) -> Tensor:
-    """L from z and q, both (N, C, …) → (N, …)."""
+    """The losses L from z and q, both (N, C, …) → (N, …)."""
     # where q is 0 the term is 0, even if the logit is −∞
     return -(target * logits.log_softmax(1)).where(target != 0, 0).sum(1)
 
@@ -115,7 +115,7 @@ def _direct(
 
 
 def _smooth(target: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
-    """Probabilities t (N, C, …) → q."""
+    """The target q from probabilities t: (N, C, …)."""
     if smoothing:
         target = (1 - smoothing) * target + smoothing / max(target.size(1), 1)
     return target if weight is None else target * weight.reshape(-1, *[1] * (target.dim() - 2))

@@ -24,14 +24,14 @@ __all__ = ["dropout", "forward", "grad_input", "write"]
 
 
 def forward(input: Tensor, mask: Tensor, p: float) -> Tensor:
-    """Y from x and the mask, of the same shape, bool."""
+    """The output y from x and the mask, of the same shape, bool."""
     if p == 1:
         return input * 0  # as torch, a NaN stays
     return input * (mask.to(input.dtype) / (1 - p))
 
 
 def write(input: Tensor, mask: Tensor, p: float) -> Tensor:
-    """:func:`forward` in place."""
+    """Compute :func:`forward` in place."""
     return input.mul_(0 if p == 1 else mask.to(input.dtype) / (1 - p))
 
 

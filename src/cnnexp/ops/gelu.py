@@ -27,7 +27,7 @@ _CUBIC = 0.044715
 
 
 def forward(input: Tensor, approximate: str) -> Tensor:
-    """Y from x, of any shape."""
+    """The output y from x, of any shape."""
     return F.gelu(input, approximate=approximate)
 
 

@@ -26,7 +26,7 @@ __all__ = ["forward", "grad_bias", "grad_input", "grad_weight", "linear"]
 
 
 def forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Y from x: (N, …, C_in), w: (C_out, C_in), b: (C_out,) → (N, …, C_out)."""
+    """The output y from x: (N, …, C_in), w: (C_out, C_in), b: (C_out,) → (N, …, C_out)."""
     return F.linear(input, weight, bias)
 
 

@@ -25,7 +25,7 @@ def owned(output: Tensor) -> Tensor:
 
 
 def owned_gradients(gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    """The same for a Function's backward, unless its gradients are to be differentiated again."""
+    """``gradients`` of a Function's backward, each :func:`owned` unless it is to be differentiated again."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return tuple(gradients)
     return tuple(None if each is None else owned(each) for each in gradients)

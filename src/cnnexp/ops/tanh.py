@@ -19,7 +19,7 @@ __all__ = ["forward", "grad_input", "tanh"]
 
 
 def forward(input: Tensor) -> Tensor:
-    """Y from x, of any shape."""
+    """The output y from x, of any shape."""
     return input.tanh()
 
 

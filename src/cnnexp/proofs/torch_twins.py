@@ -19,22 +19,12 @@ __all__ = ["TWINS", "called"]
 def _conv_relu_pool(
     input: Tensor, weight: Tensor, bias: Tensor, *, pool: ops.Pool | None = None, **conv: Any
 ) -> Tensor:
-    pool = pool or ops.Pool()
+    p: Any = pool or ops.Pool()
     image = F.relu(F.conv2d(input, weight, bias, **conv))
-    options: dict[str, Any] = {
-        "kernel_size": pool.kernel_size,
-        "stride": pool.stride,
-        "padding": pool.padding,
-        "ceil_mode": pool.ceil_mode,
-    }
-    if pool.kind == "max":
-        options["dilation"] = pool.dilation
-        return F.max_pool2d(image, **options)
-    options |= {
-        "count_include_pad": pool.count_include_pad,
-        "divisor_override": pool.divisor_override,
-    }
-    return F.avg_pool2d(image, **options)
+    if p.kind == "max":
+        return F.max_pool2d(image, p.kernel_size, p.stride, p.padding, p.dilation, p.ceil_mode)
+    counts = p.count_include_pad, p.divisor_override
+    return F.avg_pool2d(image, p.kernel_size, p.stride, p.padding, p.ceil_mode, *counts)
 
 
 def _batch_norm_of(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -93,7 +93,7 @@ def _set_out(values: Tensor, step: tuple[int, int]) -> Tensor:
 
 
 def _read(grid: Tensor, count: tuple[int, int], step: tuple[int, int]) -> Tensor:
-    """What stands at the places of :func:`_set_out`."""
+    """The numbers at the places to which :func:`_set_out` moves them."""
     (a, b), (s_h, s_w) = count, step
     return cut(grid, slice(0, (a - 1) * s_h + 1, s_h), slice(0, (b - 1) * s_w + 1, s_w))
 

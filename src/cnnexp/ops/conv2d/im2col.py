@@ -81,7 +81,7 @@ def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2d
 def _product_for_any_size(
     input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry
 ) -> Tensor:
-    """The same product with N, P and Q left as they are, so that a graph can leave them open.
+    """Y as :func:`forward` gives it, with N, P and Q left as they are, so that a graph can leave them open.
 
     As a 1×1 convolution: a matrix over N·P·Q rows would have to be taken apart into them again.
     """
