@@ -25,6 +25,7 @@ from cnnexp.version import __version__
 
 __all__ = ["FORMATS", "MissingExtraError", "PlainNetwork", "export"]
 
+Run = Callable[[Tensor], Tensor]  # images → logits, as the file gives them
 _RTOL, _ATOL = 1e-4, 1e-5  # tolerance for logits, as other kernels sum in another order
 
 
@@ -97,9 +98,7 @@ def export(trained: TrainedNetwork, form: str, file: Path | None = None) -> tupl
     return file, difference
 
 
-def _greatest_difference(
-    model: nn.Module, shape: tuple[int, int, int], run: Callable[[Tensor], Tensor]
-) -> float:
+def _greatest_difference(model: nn.Module, shape: tuple[int, int, int], run: Run) -> float:
     generator = torch.Generator().manual_seed(0)
     greatest = 0.0
     for count in (1, 7):
@@ -142,7 +141,7 @@ def _description(trained: TrainedNetwork) -> dict[str, str]:
     }
 
 
-def _onnx(model: PlainNetwork, trained: TrainedNetwork, file: Path) -> Callable[[Tensor], Tensor]:
+def _onnx(model: PlainNetwork, trained: TrainedNetwork, file: Path) -> Run:
     onnx, _ = _needs("onnx", "onnxscript")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings about the exporter's own internals
@@ -165,7 +164,7 @@ def _onnx(model: PlainNetwork, trained: TrainedNetwork, file: Path) -> Callable[
     return _onnx_runner(file)
 
 
-def _onnx_runner(file: Path) -> Callable[[Tensor], Tensor]:
+def _onnx_runner(file: Path) -> Run:
     """Return a function that runs the file with onnxruntime or, without it, onnx's reference evaluator."""
     try:
         import onnxruntime
@@ -179,9 +178,7 @@ def _onnx_runner(file: Path) -> Callable[[Tensor], Tensor]:
     )
 
 
-def _torch_export(
-    model: PlainNetwork, trained: TrainedNetwork, file: Path
-) -> Callable[[Tensor], Tensor]:
+def _torch_export(model: PlainNetwork, trained: TrainedNetwork, file: Path) -> Run:
     program = torch.export.export(
         model, _example(trained), dynamic_shapes=({0: torch.export.Dim("N")},)
     )
@@ -190,9 +187,7 @@ def _torch_export(
     return torch.export.load(file).module()
 
 
-def _safetensors(
-    model: PlainNetwork, trained: TrainedNetwork, file: Path
-) -> Callable[[Tensor], Tensor]:
+def _safetensors(model: PlainNetwork, trained: TrainedNetwork, file: Path) -> Run:
     (safe,) = _needs("safetensors.torch")
     whole = model.state_dict()
     state = {name: v.contiguous() for name, v in whole.items() if isinstance(v, Tensor)}
@@ -209,9 +204,7 @@ def _safetensors(
     return run
 
 
-FORMATS: dict[
-    str, tuple[str, Callable[[PlainNetwork, TrainedNetwork, Path], Callable[[Tensor], Tensor]]]
-] = {
+FORMATS: dict[str, tuple[str, Callable[[PlainNetwork, TrainedNetwork, Path], Run]]] = {
     "onnx": ("onnx", _onnx),
     "torch_export": ("pt2", _torch_export),
     "safetensors": ("safetensors", _safetensors),

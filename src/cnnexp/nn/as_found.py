@@ -84,22 +84,18 @@ def _tensor(value: Tensor) -> tuple[_Restore, list[Any]]:
     # shares the memory, and writing into it does not disturb a graph that has kept the tensor
     memory = value.data
     empty = is_lazy(value) or memory.is_meta or memory.layout != torch.strided
-    copy = None if empty else memory.clone()
+    values = None if empty else memory.clone()
     grad = value.grad if value.is_leaf else None
     needs_grad, kind = value.requires_grad, type(value)
 
     def restore() -> None:
         if type(value) is not kind:  # an uninitialised parameter has been given its shape
             value.__class__ = kind  # pyright: ignore[reportAttributeAccessIssue]
-        if copy is not None and not torch.equal(memory, copy):
-            memory.copy_(copy)
+        if values is not None and not torch.equal(memory, values):
+            memory.copy_(values)
         now = value.data
-        moved = now.device != memory.device or now.dtype != memory.dtype
-        if (
-            moved
-            or now.shape != memory.shape
-            or (copy is not None and not _same_place(now, memory))
-        ):
+        form, form_before = ((t.device, t.dtype, t.shape) for t in (now, memory))
+        if form != form_before or (values is not None and not _same_place(now, memory)):
             value.data = memory
         if value.is_leaf:
             if value.requires_grad != needs_grad:

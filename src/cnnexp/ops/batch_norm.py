@@ -166,7 +166,8 @@ def _direct(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    _check(input, running_mean, running_var, weight, bias, training)
+    running = {"running_mean": running_mean, "running_var": running_var}
+    _check(input, training, **running, weight=weight, bias=bias)
     if training and eps <= 0:
         raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     if input.numel() == 0:
@@ -213,14 +214,7 @@ def _move(
         running_var.lerp_(unbiased.to(running_var.dtype), momentum)
 
 
-def _check(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-) -> None:
+def _check(input: Tensor, training: bool, **of_channels: Tensor | None) -> None:
     if input.dim() < 2:
         raise RuntimeError(f"batch_norm needs input (N, C, …), but got {list(input.shape)}")
     channels = input.size(1)
@@ -229,22 +223,17 @@ def _check(
             f"Expected more than 1 value per channel when training, got input size "
             f"{list(input.shape)}"
         )
-    named = {
-        "running_mean": running_mean,
-        "running_var": running_var,
-        "weight": weight,
-        "bias": bias,
-    }
-    for name, tensor in named.items():
+    for name, tensor in of_channels.items():
         if tensor is not None and tensor.shape != (channels,):
             raise RuntimeError(
                 f"{name} should contain {channels} elements, but got shape {list(tensor.shape)}"
             )
-    if not training and (running_mean is None or running_var is None) and input.numel():
+    missing = {of_channels[name] is None for name in ("running_mean", "running_var")}
+    if not training and True in missing and input.numel():
         raise RuntimeError(
             "Expected running_mean and running_var to be defined when training=False"
         )
-    if (running_mean is None) != (running_var is None):
+    if len(missing) > 1:
         raise ValueError("running_mean and running_var must either both be None or neither be None")
 
 

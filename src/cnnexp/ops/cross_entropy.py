@@ -126,7 +126,8 @@ def _one_hot(
 ) -> tuple[Tensor, Tensor]:
     """Classes t (N, …) → q, and what 'mean' divides by."""
     counts = target != ignore_index
-    _check_classes(target[counts] if _readable(target) else None, logits.size(1))
+    if _readable(target):
+        _check_classes(target[counts], logits.size(1))
     classes = torch.where(counts, target, 0).unsqueeze(1)
     hot = torch.zeros_like(logits).scatter(1, classes, 1.0)
     mass = _smooth(hot, weight, smoothing) * counts.unsqueeze(1)
@@ -139,13 +140,10 @@ def _readable(target: Tensor) -> bool:
     return target.device.type == "cpu" and not torch.compiler.is_compiling() and not in_torch_func()
 
 
-def _check_classes(target: Tensor | None, classes: int) -> None:
-    if target is not None and target.numel():
-        for found in (int(target.min()), int(target.max())):
-            if not 0 <= found < classes:
-                raise IndexError(
-                    f"Target {found} is out of bounds: the classes are 0…{classes - 1}"
-                )
+def _check_classes(target: Tensor, classes: int) -> None:
+    for found in map(int, target.aminmax()) if target.numel() else ():
+        if not 0 <= found < classes:
+            raise IndexError(f"Target {found} is out of bounds: the classes are 0…{classes - 1}")
 
 
 def cross_entropy(

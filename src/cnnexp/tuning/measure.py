@@ -71,21 +71,13 @@ def _apart(device: torch.device) -> Iterator[None]:
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         torch.inference_mode(False),
         torch.enable_grad(),
-        _no_saved_tensors_hooks(),
+        ExitStack() as innermost,
         unseen_by_modes(),
     ):
-        yield
-
-
-@contextmanager
-def _no_saved_tensors_hooks() -> Iterator[None]:
-    """Hide the caller's hooks for saved tensors inside the context, behind innermost hooks that do
-    nothing.
-    """
-    with ExitStack() as stack:
-        with suppress(RuntimeError):  # the caller has forbidden such hooks
+        with suppress(RuntimeError):  # the caller has forbidden hooks for saved tensors
+            # these do nothing, and hide the caller's
             hooks = torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is)
-            stack.enter_context(hooks)
+            innermost.enter_context(hooks)
         yield
 
 
