@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["gradient_flow_figure"]
 
 _MOST_COLUMNS = 400
 

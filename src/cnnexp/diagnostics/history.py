@@ -11,8 +11,6 @@ from typing import Any
 from cnnexp.diagnostics.measurement import LayerFigures, Measurement
 from cnnexp.diagnostics.thresholds import Thresholds
 
-__all__ = ["History"]
-
 _FIRST = 5  # the greatest early gradient is taken from this many measurements
 
 

@@ -60,8 +60,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["chart_layout"]
-
 
 def chart_layout(layers: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
     """The layout of TensorBoard's custom scalars: charts with one curve per layer, not one chart per curve.

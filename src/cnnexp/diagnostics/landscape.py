@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from cnnexp.diagnostics.layers import is_of
 
-__all__ = ["gradient_moments", "noise_scale", "sharpness", "undisturbed"]
-
 Loss = Callable[[Tensor, Tensor], Tensor]
 Mean = Callable[[Tensor], Tensor]
 

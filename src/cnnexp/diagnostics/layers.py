@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from cnnexp.nn import left_as_found
 
-__all__ = ["Spot", "TracedLayer", "trace_layers"]
-
 
 @dataclass(frozen=True)
 class Spot:

@@ -19,8 +19,6 @@ from cnnexp.diagnostics.layers import TracedLayer
 from cnnexp.diagnostics.reading import Reading
 from cnnexp.ops.torch_internals import norms
 
-__all__ = ["StepProbe"]
-
 
 @dataclass
 class _Seen:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from cnnexp.diagnostics.layers import TracedLayer
 from cnnexp.diagnostics.measurement import LayerFigures, Measurement, pooled
 
-__all__ = ["Reading", "measurement_of"]
-
 _LANDSCAPE = ("noise_scale", "cosine", "sharpness")
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-__all__ = ["Thresholds"]
-
-
 _RANGES = {  # all others must be at least 0
     "patience": (1.0, math.inf),
     "epochs": (1.0, math.inf),

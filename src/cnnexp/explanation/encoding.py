@@ -11,8 +11,6 @@ from torch import Tensor
 
 from cnnexp.explanation.trace import Step
 
-__all__ = ["Pool", "chosen_channels", "packed_weight"]
-
 
 class Pool:
     """Numbered tensors; equal tensors have the same number, as a layer's output and the next layer's input.

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from cnnexp.geometry.convolution import padding_by_side
 from cnnexp.geometry.windows import as_pair
 
-__all__ = ["kind_of", "settings_of"]
-
 
 def kind_of(layer: nn.Module) -> str:
     """The ``torch.nn`` class whose formula ``layer`` computes; the name of its own class if none is known."""

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from cnnexp.explanation.formulas import kind_of, settings_of
 from cnnexp.nn import CrossEntropyLoss, left_as_found
 
-__all__ = ["Step", "Trace", "trace"]
-
 
 @dataclass
 class Step:

@@ -9,8 +9,6 @@ from torch.nn import functional as F
 
 from cnnexp.geometry.windows import IntPair, WindowGeometry, as_pair, check_image
 
-__all__ = ["Conv2dGeometry", "conv2d_geometry", "padding_by_side"]
-
 
 @dataclass(frozen=True)
 class Conv2dGeometry(WindowGeometry):

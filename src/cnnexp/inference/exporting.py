@@ -23,8 +23,6 @@ from cnnexp.nn import left_as_found
 from cnnexp.runs.files import write_file
 from cnnexp.version import __version__
 
-__all__ = ["FORMATS", "MissingExtraError", "PlainNetwork", "export"]
-
 Run = Callable[[Tensor], Tensor]  # images → logits, as the file gives them
 _RTOL, _ATOL = 1e-4, 1e-5  # tolerance for logits, as other kernels sum in another order
 

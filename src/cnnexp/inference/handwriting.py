@@ -15,7 +15,6 @@ from cnnexp.data import DataFileError, ValueRange, open_picture
 
 Pixels = NDArray[np.floating[Any]]  # (H, W), 0…1
 
-__all__ = ["read_character"]
 
 _BOX = 20 / 28  # the share of the picture's side that the character takes
 _INK = (

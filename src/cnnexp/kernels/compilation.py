@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-__all__ = ["clock", "said_on", "seconds_compiling", "watch_numba", "watch_triton"]
-
 log = logging.getLogger(__name__)
 
 _seconds = 0.0

@@ -18,8 +18,6 @@ from torch import Tensor
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
 
-__all__ = ["flat_arguments", "gathered_image", "new_image", "operator", "spread_image"]
-
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["left_as_found"]
-
 _CONTAINERS = (dict, OrderedDict, defaultdict, list, deque, set)
 _Restore = Callable[[], object]
 

@@ -12,8 +12,6 @@ from cnnexp.geometry.convolution import padding_by_side
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import replaces
 
-__all__ = ["Conv2d", "ConvReLUPool"]
-
 
 @replaces(nn.Conv2d)
 class Conv2d(Layer, nn.Conv2d):

@@ -13,8 +13,6 @@ from cnnexp.nn.pool import AvgPool2d, MaxPool2d
 from cnnexp.nn.twins import become, plain_class
 from cnnexp.ops.torch_internals import has_hooks
 
-__all__ = ["fuse_blocks", "is_done", "split_blocks"]
-
 
 class _Done(nn.Identity):
     """An identity in place of a ReLU or pooling that the convolution before it now computes."""

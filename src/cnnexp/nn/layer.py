@@ -8,8 +8,6 @@ from torch import fx, nn
 
 from cnnexp import ops
 
-__all__ = ["Layer", "layer_algorithms"]
-
 
 class Layer(nn.Module):
     """A mixin for a layer of ``torch.nn``, which it precedes among the bases.

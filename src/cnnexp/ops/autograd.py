@@ -28,8 +28,6 @@ from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
 from cnnexp.ops.wiring import OF_TANGENT, Shared, Tangent, Wiring, computed, share, wire
 
-__all__ = ["differentiable", "in_place"]
-
 Widens = Literal["nothing", "gradients", "all"]
 
 

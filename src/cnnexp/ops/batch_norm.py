@@ -31,18 +31,6 @@ from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import declare, get_algorithm
 from cnnexp.ops.torch_internals import in_torch_func
 
-__all__ = [
-    "batch_norm",
-    "forward",
-    "grad_bias",
-    "grad_input",
-    "grad_input_in_evaluation",
-    "grad_weight",
-    "normalised",
-    "scale",
-    "statistics",
-]
-
 
 def _summed(input: Tensor) -> list[int]:
     """All dimensions but the channel's."""

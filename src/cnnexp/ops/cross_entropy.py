@@ -31,8 +31,6 @@ from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import declare, get_algorithm
 from cnnexp.ops.torch_internals import in_torch_func
 
-__all__ = ["cross_entropy", "forward", "grad_input", "grad_target", "tangent"]
-
 
 def forward(logits: Tensor, target: Tensor) -> Tensor:
     """The losses L from z and q, both (N, C, …) → (N, …)."""

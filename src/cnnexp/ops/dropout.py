@@ -20,8 +20,6 @@ from cnnexp.ops.autograd import differentiable, in_place
 from cnnexp.ops.registry import declare, get_algorithm
 from cnnexp.ops.torch_internals import in_torch_func
 
-__all__ = ["dropout", "forward", "grad_input", "write"]
-
 
 def forward(input: Tensor, mask: Tensor, p: float) -> Tensor:
     """The output y from x and the mask, of the same shape, bool."""

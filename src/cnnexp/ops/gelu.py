@@ -21,8 +21,6 @@ from torch.nn import functional as F
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.registry import declare, get_algorithm
 
-__all__ = ["forward", "gelu", "grad_input"]
-
 _CUBIC = 0.044715
 
 

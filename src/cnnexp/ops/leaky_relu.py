@@ -16,8 +16,6 @@ from torch.nn import functional as F
 from cnnexp.ops.autograd import differentiable, in_place
 from cnnexp.ops.registry import declare, get_algorithm
 
-__all__ = ["forward", "grad_input", "grad_input_from_output", "leaky_relu", "write"]
-
 
 def forward(input: Tensor, negative_slope: float) -> Tensor:
     """The output y from x, of any shape."""

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from cnnexp.ops.torch_internals import is_batched_by_autograd
 
-__all__ = ["owned", "owned_gradients"]
-
 
 def owned(output: Tensor) -> Tensor:
     """``output`` of a Function's forward, which must not share memory with an input, as no view."""

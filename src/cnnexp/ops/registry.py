@@ -18,22 +18,6 @@ from torch.nn import functional as F
 
 from cnnexp.suggestions import nearest
 
-__all__ = [
-    "AUTO",
-    "Algorithm",
-    "UnknownAlgorithmError",
-    "UnsupportedInputError",
-    "algorithm_names",
-    "declare",
-    "get_algorithm",
-    "get_op",
-    "is_activation",
-    "op_names",
-    "register",
-    "resolve_algorithm",
-    "set_auto",
-]
-
 
 class UnknownAlgorithmError(ValueError):
     """An op or an algorithm was asked for that nobody has registered."""

@@ -17,8 +17,6 @@ from torch.nn import functional as F
 from cnnexp.ops.autograd import differentiable, in_place
 from cnnexp.ops.registry import declare, get_algorithm
 
-__all__ = ["forward", "grad_input", "relu", "write"]
-
 
 def forward(input: Tensor) -> Tensor:
     """The output y from x, of any shape."""

@@ -15,8 +15,6 @@ from torch import Tensor
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.registry import declare, get_algorithm
 
-__all__ = ["forward", "grad_input", "tanh"]
-
 
 def forward(input: Tensor) -> Tensor:
     """The output y from x, of any shape."""

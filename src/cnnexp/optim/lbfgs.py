@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["LBFGS"]
-
 
 class LBFGS(torch.optim.LBFGS):
     """``torch.optim.LBFGS`` that also takes gradients in channels_last; torch's takes contiguous ones only.

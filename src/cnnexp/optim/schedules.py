@@ -20,17 +20,6 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
-__all__ = [
-    "cosine",
-    "linear",
-    "multistep",
-    "onecycle",
-    "plateau",
-    "step",
-    "warmup_cosine",
-    "wsd",
-]
-
 
 def cosine(optimizer: Optimizer, total_steps: int, min_lr: float = 0.0) -> CosineAnnealingLR:
     """Half a cosine from the optimiser's learning rate down to ``min_lr`` over the whole training.

@@ -12,8 +12,6 @@ from cnnexp.proofs.cases import Case
 from cnnexp.proofs.measures import largest_error, values_and_gradients
 from cnnexp.proofs.report import Report
 
-__all__ = ["check_against_twin", "compare", "low_precision_errors", "shapes"]
-
 # The greatest error in float64 that is allowed, relative to the largest magnitude.
 TWIN_TOLERANCE = 1e-10
 

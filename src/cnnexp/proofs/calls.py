@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from cnnexp.proofs.cases import Case
 from cnnexp.proofs.subject import Subject
 
-__all__ = ["Call", "Leaf", "Run", "scattered"]
-
 _PATIENCE = 1000
 _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 _Filled = Callable[[Sequence[Tensor | None]], Any]

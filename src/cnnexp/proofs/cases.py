@@ -17,8 +17,6 @@ from torch import Tensor
 from cnnexp.geometry.windows import WindowGeometry, as_pair
 from cnnexp.ops import Pool, is_activation, op_names
 
-__all__ = ["CASES", "SMOOTH_CASES", "Case"]
-
 Draw = random.Random
 _DTYPE = torch.float64
 

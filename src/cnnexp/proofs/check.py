@@ -46,8 +46,6 @@ from cnnexp.proofs.report import ASPECTS, TWIN, Report, Verdict
 from cnnexp.proofs.second import judge_second_derivative
 from cnnexp.proofs.subject import Subject
 
-__all__ = ["Options", "check", "judge"]
-
 _FLOAT32_NOISE = Noise(2.4e-7)
 
 

@@ -16,8 +16,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Noise", "Slope", "noise_of", "slope_at", "slope_near", "vector"]
-
 _ROUNDING = 2.2e-16
 _STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 

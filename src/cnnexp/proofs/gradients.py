@@ -13,8 +13,6 @@ from cnnexp.proofs.differences import Noise, vector
 from cnnexp.proofs.numeric import Numeric
 from cnnexp.proofs.report import Report
 
-__all__ = ["Sent", "gradients", "judge_first_derivative", "signed"]
-
 ASPECT = "first derivative"
 
 

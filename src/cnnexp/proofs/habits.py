@@ -14,8 +14,6 @@ from cnnexp.proofs.differences import Noise
 from cnnexp.proofs.gradients import Sent, signed
 from cnnexp.proofs.report import Report
 
-__all__ = ["judge_batched", "judge_determinism", "judge_dtypes", "judge_inputs", "judge_layouts"]
-
 
 def judge_dtypes(report: Report, call: Call, sent: Sent, noise: Noise) -> None:
     """Check that outputs and gradients have the inputs' precision."""

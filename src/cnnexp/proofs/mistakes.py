@@ -10,8 +10,6 @@ from fractions import Fraction
 import torch
 from torch import Size, Tensor
 
-__all__ = ["Evidence", "explain", "factor_text"]
-
 _CLOSE = 1e-4
 
 

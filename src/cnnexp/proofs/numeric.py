@@ -12,8 +12,6 @@ from cnnexp.proofs.calls import Call
 from cnnexp.proofs.differences import Noise, Slope, slope_at, slope_near
 from cnnexp.proofs.mistakes import Evidence, explain
 
-__all__ = ["Numeric"]
-
 _LARGEST_JACOBIAN = 4_000_000
 _CONFIRMED = 16
 _DIRECTIONS = 4

@@ -16,8 +16,6 @@ from cnnexp.proofs.differences import Noise, slope_at, slope_near
 from cnnexp.proofs.gradients import Sent, signed
 from cnnexp.proofs.report import Report
 
-__all__ = ["judge_second_derivative"]
-
 ASPECT = "second derivative"
 _DIRECTIONS = 2
 

@@ -19,8 +19,6 @@ from torch.nn.parameter import is_lazy
 
 from cnnexp.proofs.holdings import holdings
 
-__all__ = ["Held", "Subject"]
-
 
 class Held(NamedTuple):
     """A tensor that the subject holds itself: a parameter, a buffer, a tensor in its closure."""

@@ -13,8 +13,6 @@ from torch.nn import functional as F
 from cnnexp import ops
 from cnnexp.ops.registry import NATIVE
 
-__all__ = ["TWINS", "called"]
-
 
 def _conv_relu_pool(
     input: Tensor, weight: Tensor, bias: Tensor, *, pool: ops.Pool | None = None, **conv: Any

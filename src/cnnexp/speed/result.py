@@ -17,8 +17,6 @@ import torch
 from cnnexp.tuning.choices import processor_name
 from cnnexp.version import __version__
 
-__all__ = ["Measured", "conditions", "not_measured", "spread", "write_results"]
-
 
 @dataclass
 class Measured:

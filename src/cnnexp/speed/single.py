@@ -17,8 +17,6 @@ from cnnexp.speed.memory import saved_bytes
 from cnnexp.speed.result import Measured, not_measured, spread
 from cnnexp.tuning.timing import interleaved_times
 
-__all__ = ["SITUATIONS", "bench_op"]
-
 
 class Situation(NamedTuple):
     """A call that networks make: shapes of the tensors differentiated by, and other arguments.

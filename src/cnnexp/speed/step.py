@@ -19,8 +19,6 @@ from cnnexp.speed.result import Measured, not_measured, spread
 from cnnexp.tuning import choose_algorithms, pin_algorithms
 from cnnexp.tuning.timing import interleaved_times
 
-__all__ = ["bench_step"]
-
 BFLOAT16 = "torch bfloat16"
 BASELINES = ("torch NCHW", "torch channels_last", "torch.compile", BFLOAT16)
 

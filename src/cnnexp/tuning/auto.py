@@ -36,8 +36,6 @@ from cnnexp.ops.torch_internals import in_torch_func
 from cnnexp.tuning.choices import ChoiceFile
 from cnnexp.tuning.measure import measure
 
-__all__ = ["forget", "recorded_choices", "recorded_times"]
-
 log = logging.getLogger(__name__)
 
 _MOST = 4096  # at most this many situations are kept ready; each takes some hundred bytes

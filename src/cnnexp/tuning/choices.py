@@ -11,8 +11,6 @@ from typing import Any
 from cnnexp.environment import variable
 from cnnexp.runs.files import write_text
 
-__all__ = ["ChoiceFile", "cache_dir", "processor_name"]
-
 log = logging.getLogger(__name__)
 
 

@@ -16,8 +16,6 @@ from cnnexp.ops.registry import Algorithm, algorithm_names, get_algorithm, get_o
 from cnnexp.ops.torch_internals import unseen_by_modes
 from cnnexp.tuning.timing import interleaved_times
 
-__all__ = ["measure"]
-
 _ORACLES = ("reference",)  # never the fastest, and too slow to measure
 _HOPELESS = 3.0  # an algorithm this many times slower than the best is measured once only
 _SECONDS = 0.3  # the seconds of measuring beyond the least number of rounds

@@ -15,8 +15,6 @@ from cnnexp.ops.layout import laid_out
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, register
 
-__all__ = ["divisors", "make_avg_pool2d", "register_avg_pool2d"]
-
 
 def divisors(
     geometry: WindowGeometry, count_include_pad: bool, divisor_override: int | None, like: Tensor

@@ -19,8 +19,6 @@ from torch.nn import functional as F
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.ops.avg_pool2d.function import register_avg_pool2d
 
-__all__ = ["forward", "grad_input"]
-
 
 def forward(input: Tensor, geometry: WindowGeometry, divisor: Tensor) -> Tensor:
     """x: (N, C, H, W), divisor: (P, Q) → y: (N, C, P, Q)."""

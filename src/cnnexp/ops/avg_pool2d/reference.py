@@ -18,8 +18,6 @@ from torch import Tensor
 from cnnexp.geometry.windows import WindowGeometry, cut
 from cnnexp.ops.avg_pool2d.function import register_avg_pool2d
 
-__all__ = ["forward", "grad_input"]
-
 
 def forward(input: Tensor, geometry: WindowGeometry, divisor: Tensor) -> Tensor:
     """x: (N, C, H, W), divisor: (P, Q) → y: (N, C, P, Q)."""

@@ -28,8 +28,6 @@ from cnnexp.geometry.windows import cut
 from cnnexp.ops.conv2d.function import register_conv2d
 from cnnexp.ops.precision import widened
 
-__all__ = ["forward", "grad_input", "grad_weight"]
-
 
 def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
     """Y from x: (N, C_in, H, W), w: (C_out, C_in/groups, K_h, K_w), b: (C_out,) → (N, C_out, P, Q)."""

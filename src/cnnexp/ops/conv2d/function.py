@@ -14,8 +14,6 @@ from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.registry import Algorithm, register
 
-__all__ = ["grad_bias", "make_conv2d", "register_conv2d"]
-
 
 def grad_bias(grad_output: Tensor, per_sample: bool = False) -> Tensor:
     """∂L/∂b[o] = Σ_{n,p,q} grad_output[n, o, p, q]: one formula for every algorithm.

@@ -29,8 +29,6 @@ from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import cut
 from cnnexp.ops.conv2d.function import register_conv2d
 
-__all__ = ["col2im", "forward", "grad_input", "grad_weight", "im2col"]
-
 
 def im2col(input: Tensor, geometry: Conv2dGeometry) -> Tensor:
     """(N, C_in, H, W) → X, group by group: (G, N·P·Q, K_h·K_w·C_in/G)."""

@@ -25,8 +25,6 @@ from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import cut
 from cnnexp.ops.conv2d.function import register_conv2d
 
-__all__ = ["forward", "grad_input", "grad_weight"]
-
 
 def _by_group(channels: Tensor, groups: int) -> Tensor:
     """(N, C, …) → (G, N, C/G, …): the channels of each group by themselves."""

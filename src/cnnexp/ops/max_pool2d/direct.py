@@ -17,8 +17,6 @@ from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.ops.layout import is_channels_last
 from cnnexp.ops.max_pool2d.function import register_max_pool2d
 
-__all__ = ["forward", "grad_input"]
-
 
 def forward(input: Tensor, geometry: WindowGeometry) -> tuple[Tensor, Tensor]:
     """x: (N, C, H, W) → y and the winners' positions i·W + j, int64, both (N, C, P, Q)."""

@@ -12,8 +12,6 @@ from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.registry import Algorithm, register
 
-__all__ = ["make_max_pool2d", "register_max_pool2d"]
-
 
 def _of_the_winners(input_tangent: Tensor, indices: Tensor) -> Tensor:
     return input_tangent.flatten(2).gather(2, indices.flatten(2)).view_as(indices)

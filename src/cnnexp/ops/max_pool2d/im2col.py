@@ -19,8 +19,6 @@ from torch import Tensor
 from cnnexp.geometry.windows import WindowGeometry, cut
 from cnnexp.ops.max_pool2d.function import register_max_pool2d
 
-__all__ = ["forward", "grad_input"]
-
 
 def _rows(padded: Tensor, geometry: WindowGeometry) -> Tensor:
     """Padded images (…, C) in channels_last order → X (…, P, Q, K_h·K_w, C), offsets row-major."""

@@ -21,8 +21,6 @@ from torch import Tensor
 from cnnexp.geometry.windows import WindowGeometry, cut
 from cnnexp.ops.max_pool2d.function import register_max_pool2d
 
-__all__ = ["forward", "grad_input"]
-
 
 def forward(input: Tensor, geometry: WindowGeometry) -> tuple[Tensor, Tensor]:
     """x: (N, C, H, W) → y and the winners' positions i·W + j, int64, both (N, C, P, Q)."""
