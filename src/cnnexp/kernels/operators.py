@@ -98,9 +98,8 @@ def _record(kind: type[WindowGeometry], numbers: Sequence[int]) -> WindowGeometr
     return kind(*pairs, ceil_mode=bool(numbers[10]), groups=groups, extra=extra)
 
 
-_kept_record = functools.lru_cache(maxsize=256)(
-    _record
-)  # of known numbers: a graph may leave them open
+# of known numbers: a graph may leave them open
+_kept_record = functools.lru_cache(maxsize=256)(_record)
 
 
 def _one_by_one(function: Any, dims: Sequence[int | None], arguments: Sequence[Any]) -> Any:

@@ -64,7 +64,7 @@ def _look(value: Any, found: dict[int, tuple[Any, _Restore]]) -> None:
     elif type(value) in _CONTAINERS:
         restore, inside = partial(_refill, value, copy.copy(value)), _parts(value)
     elif type(value) is tuple:
-        restore, inside = _nothing, list(value)
+        restore, inside = (lambda: None), list(value)
     elif isinstance(value, torch.Generator):
         restore = partial(value.set_state, value.get_state())
     else:
@@ -72,10 +72,6 @@ def _look(value: Any, found: dict[int, tuple[Any, _Restore]]) -> None:
     found[id(value)] = (value, restore)
     for each in inside:
         _look(each, found)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _tensor(value: Tensor) -> tuple[_Restore, list[Any]]:

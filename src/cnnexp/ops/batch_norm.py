@@ -193,10 +193,8 @@ def _move(
     count = input.numel() // input.size(1)
     unbiased = variance * (count / (count - 1))  # as torch
     if not (torch.compiler.is_compiling() or in_torch_func()):
-        running_mean, running_var = (
-            running_mean.data,
-            running_var.data,
-        )  # no version of theirs counts
+        # no version of theirs counts
+        running_mean, running_var = running_mean.data, running_var.data
     with torch.no_grad():
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         running_var.lerp_(unbiased.to(running_var.dtype), momentum)
@@ -221,7 +219,7 @@ def _check(input: Tensor, training: bool, **of_channels: Tensor | None) -> None:
         raise RuntimeError(
             "Expected running_mean and running_var to be defined when training=False"
         )
-    if len(missing) > 1:
+    if len(missing) > 1:  # one of the two
         raise ValueError("running_mean and running_var must either both be None or neither be None")
 
 
