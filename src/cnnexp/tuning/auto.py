@@ -23,7 +23,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -204,9 +204,13 @@ def recorded_times(record: Callable[[str, str, Mapping[str, float]], None]) -> I
         _recorders.remove(record)
 
 
-@cache
+_made: dict[str, Algorithm] = {}  # not functools.cache, of which torch.compile warns
+
+
 def _auto(op: str) -> Algorithm:
-    return Algorithm(op, AUTO, partial(_call, op), "the fastest, measured", dtypes=())
+    if op not in _made:
+        _made[op] = Algorithm(op, AUTO, partial(_call, op), "the fastest, measured", dtypes=())
+    return _made[op]
 
 
 set_auto(_auto)
