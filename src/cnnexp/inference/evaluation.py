@@ -16,6 +16,8 @@ from torchmetrics.classification import MulticlassCalibrationError, MulticlassCo
 from cnnexp.training import Classifier
 from cnnexp.training.callbacks.pictures import wilson_interval
 
+__all__ = ["Evaluation", "evaluate", "with_weights"]
+
 _BINS = 15
 
 

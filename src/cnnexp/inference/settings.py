@@ -12,6 +12,8 @@ from cnnexp.config.selection import Selected, run_to_use
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.runs import RunFolder
 
+__all__ = ["Settings", "read_settings"]
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -1,4 +1,4 @@
-"""The kernels' compilation: reported while it runs, its results kept, its time counted apart.
+"""The kernels' compilation: reported while it lasts, its results kept, its time counted apart.
 
 numba compiles a kernel when it is called for the first time with arguments of its kind, Triton too; both
 keep the result in a cache folder, so that it happens once a machine. numba tells of it beforehand, by its
