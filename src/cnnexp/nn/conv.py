@@ -59,9 +59,14 @@ class ConvReLUPool(Layer, nn.Conv2d):
 def _arguments(
     layer: nn.Conv2d, input: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None, Any, Any, Any, int]:
-    """The arguments of the op, from the input to the groups; padded here in modes other than zeros."""
-    padding: Any = layer.padding
-    if layer.padding_mode != "zeros":
-        reach = padding_by_side(layer.kernel_size, layer.padding, layer.dilation)
-        input, padding = F.pad(input, reach, mode=layer.padding_mode), 0
+    """The arguments of the op, from the input to the groups."""
+    input, padding = padded(layer, input)
     return input, layer.weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups
+
+
+def padded(layer: nn.Conv2d, input: Tensor) -> tuple[Tensor, Any]:
+    """Return the input, padded here in modes other than zeros, and the padding that the op has to add."""
+    if layer.padding_mode == "zeros":
+        return input, layer.padding
+    reach = padding_by_side(layer.kernel_size, layer.padding, layer.dilation)
+    return F.pad(input, reach, mode=layer.padding_mode), 0

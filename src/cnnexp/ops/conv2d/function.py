@@ -68,6 +68,14 @@ def make_conv2d(
     return conv2d
 
 
-def register_conv2d(name: str, *functions: Callable[..., Any], summary: str) -> None:
+def register_conv2d(
+    name: str,
+    forward: Callable[..., Tensor],
+    grad_input: Callable[..., Tensor],
+    grad_weight: Callable[..., Tensor],
+    *,
+    summary: str,
+) -> None:
     """Enter the algorithm ``name`` of ``conv2d``, of plain functions; see :func:`make_conv2d`."""
-    register(Algorithm("conv2d", name, make_conv2d(*functions), summary))
+    function = make_conv2d(forward, grad_input, grad_weight)
+    register(Algorithm("conv2d", name, function, summary))
