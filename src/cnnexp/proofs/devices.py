@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.backends import cudnn
 from torch.nn import functional as F
 
 from cnnexp.proofs.cases import Case
@@ -53,15 +54,12 @@ def judged_on(device: torch.device) -> Iterator[None]:
         warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")
         if device.type == "cuda":
             warnings.filterwarnings("ignore", "(?s).*deterministic.*")
-            cudnn, warns = (
-                torch.backends.cudnn,
-                torch.is_deterministic_algorithms_warn_only_enabled(),
-            )
             undo.callback(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)
             undo.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
             fixed = torch.are_deterministic_algorithms_enabled()
+            warns = torch.is_deterministic_algorithms_warn_only_enabled()
             undo.callback(torch.use_deterministic_algorithms, fixed, warn_only=warns)
-            torch.backends.cudnn.allow_tf32 = False
+            cudnn.allow_tf32 = False  # pyright: ignore[reportAttributeAccessIssue]
             torch.set_float32_matmul_precision("highest")
             torch.use_deterministic_algorithms(True, warn_only=True)
         yield

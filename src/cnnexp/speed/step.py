@@ -131,8 +131,8 @@ def bench_step(
     }
     missing = []
     if with_compile:
-        compiled = begin.way(loss, change=lambda network, _: torch.compile(network))  # pyright: ignore[reportArgumentType]
         try:
+            compiled = begin.way(loss, change=lambda network, _: torch.compile(network))  # pyright: ignore[reportArgumentType]
             compiled.step()
             ways["torch.compile"] = compiled
         except Exception as error:  # no compiler on this machine
