@@ -105,8 +105,7 @@ def check(
         strict: Whether an aspect that is not offered counts as wrong, and ``torch.autograd.gradcheck``
             and ``gradgradcheck`` have to agree: this is what cnnexp demands of its own ops.
         elements: At most this many elements of a tensor, and twice as many in all, are checked one by
-            one. Of larger tensors some elements are drawn, at least 16 of each tensor, and all others
-            enter derivatives along random directions.
+            one; of larger tensors at least 16 are, drawn at random, and the rest along random directions.
         name: The name of the report; the function's or Module's own name if None.
 
     Returns:

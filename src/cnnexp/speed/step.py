@@ -72,6 +72,12 @@ class _Beginning:
         batch = in_layout(self.images, layout)
         return _Way(change(own, batch), loss, batch, self.labels, bfloat16)
 
+    def ways_of_torch(self) -> dict[str, _Way]:
+        return {
+            "torch NCHW": self.way(nn.CrossEntropyLoss(), torch.contiguous_format),
+            "torch channels_last": self.way(nn.CrossEntropyLoss()),
+        }
+
     def ways_with(self, algorithms: Sequence[str]) -> dict[str, _Way]:
         """The way of each of ``algorithms``, and the ways in bfloat16 before and after them."""
         ways = {BFLOAT16: self.way(nn.CrossEntropyLoss(), bfloat16=True)} if self.mixed else {}
@@ -124,15 +130,13 @@ def bench_step(
     kind = str(dtype).removeprefix("torch.")
     images_are = "" if size == known.size else f", {size}×{size}"
     what = f"step {model}{images_are}, batch {batch_size}, {kind}"
-    loss = nn.CrossEntropyLoss()
-    ways = {
-        "torch NCHW": begin.way(loss, torch.contiguous_format),
-        "torch channels_last": begin.way(loss),
-    }
+    ways = begin.ways_of_torch()
     missing = []
     if with_compile:
         try:
-            compiled = begin.way(loss, change=lambda network, _: torch.compile(network))  # pyright: ignore[reportArgumentType]
+            compiled = begin.way(
+                nn.CrossEntropyLoss(), change=lambda network, _: torch.compile(network)
+            )  # pyright: ignore[reportArgumentType]
             compiled.step()
             ways["torch.compile"] = compiled
         except Exception as error:  # no compiler on this machine
