@@ -134,9 +134,7 @@ def bench_step(
     missing = []
     if with_compile:
         try:
-            compiled = begin.way(
-                nn.CrossEntropyLoss(), change=lambda network, _: torch.compile(network)
-            )  # pyright: ignore[reportArgumentType]
+            compiled = begin.way(nn.CrossEntropyLoss(), change=_compiled)
             compiled.step()
             ways["torch.compile"] = compiled
         except Exception as error:  # no compiler on this machine
@@ -152,6 +150,10 @@ def bench_step(
         saved = saved_bytes(each.forward, each.network.parameters()) / 1e6
         rows.append(Measured(what, name, {"full": middle}, low, high, rounds, saved, ratios))
     return rows + missing
+
+
+def _compiled(network: nn.Module, _batch: Tensor) -> nn.Module:
+    return torch.compile(network)  # pyright: ignore[reportReturnType]
 
 
 def _changed(algorithm: str, bfloat16: bool) -> Callable[[nn.Module, Tensor], nn.Module]:
