@@ -29,7 +29,7 @@ def _no_mnist(empty_folder: Path) -> None:
     register_resolvers()
 
 
-REFUSED = {
+REFUSED: dict[tuple[str, ...], str] = {
     ("regularization=mixup",): r"regularization.mixup: it blends images",
     ("regularization=cutmix",): r"regularization.cutmix: it blends images",
     ("optimizer=sam",): r"optimizer: SAM\w* computes the gradient more than once a step",

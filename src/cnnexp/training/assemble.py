@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,16 +113,7 @@ def assemble(
         *([ProgressBar(refresh_rate=10)] if progress_bar else []),
         checkpoints,
     ]
-    loggers: list[Logger] = [MetricsFile(folder), *job.loggers(folder)]
-    trainer = L.Trainer(
-        **lightning_settings(job, folder.profile),
-        default_root_dir=folder.path,
-        callbacks=[*callbacks, *own],
-        logger=loggers,
-        plugins=[CheckpointFiles(folder.path, resume)],
-        enable_progress_bar=progress_bar or own_bar,
-        enable_model_summary=False,
-    )
+    trainer = _trainer(job, folder, resume, [*callbacks, *own], bar=progress_bar or own_bar)
     return Assembly(
         classifier,
         trainer,
@@ -131,6 +123,26 @@ def assemble(
         guard,
         diagnostics=next(iter(diagnostics), None),
         account=account,
+    )
+
+
+def _trainer(
+    job: TrainingJob,
+    folder: RunFolder,
+    resume: ResumePoint | None,
+    callbacks: Sequence[Callback],
+    *,
+    bar: bool,
+) -> L.Trainer:
+    loggers: list[Logger] = [MetricsFile(folder), *job.loggers(folder)]
+    return L.Trainer(
+        **lightning_settings(job, folder.profile),
+        default_root_dir=folder.path,
+        callbacks=[*callbacks],
+        logger=loggers,
+        plugins=[CheckpointFiles(folder.path, resume)],
+        enable_progress_bar=bar,
+        enable_model_summary=False,
     )
 
 

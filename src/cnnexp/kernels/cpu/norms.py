@@ -1,8 +1,8 @@
 """Squared norms of each image's gradients of the fused block, by the way that costs least for its shape.
 
 What a way costs is counted in products of a vectorised sum; what else an element costs was measured, in such
-products, on the article's blocks (see ``norm_kernels``). Of thirteen other shapes near the borders, images of 5
-to 12 pixels a side and 1 to 256 channels, it chose the faster way for twelve, and 1.35 × its time for one.
+products, on the article's blocks (see ``norm_kernels``). Of thirteen other shapes near the borders, images of
+5 to 12 pixels a side and 1 to 256 channels, it chose the faster way for twelve, and 1.35 × its time for one.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ Source: docs/derivation.md.
 from __future__ import annotations
 
 import math
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -200,8 +199,7 @@ def _fuses(
 ) -> bool:
     average = kind.kind == "avg"
     refusal = pool_refusal(pool, average) if on_gpu else cpu.refusal(input, conv, pool, average)
-    has_kernels = on_gpu or find_spec("numba") is not None
-    return refusal is None and has_kernels and input.size(-3) > 0 and not in_forward_mode()
+    return refusal is None and input.size(-3) > 0 and not in_forward_mode()
 
 
 def _has_many_losers(conv: Conv2dGeometry, pool: WindowGeometry) -> bool:
@@ -217,6 +215,5 @@ register(
         name="fused",
         function=conv_relu_pool,
         summary="one pass, one byte a pooled element kept, gradients from the winners alone",
-        requires=("numba",),
     )
 )
