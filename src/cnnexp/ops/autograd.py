@@ -132,7 +132,7 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
             ctx.mark_non_differentiable(*output[1:])
         stored, needs = (*inputs, *output) if several else (*inputs, output), ctx.needs_input_grad
         ctx.options = dict(zip(option_names, [stored[place] for place in options], strict=True))
-        ctx.dtypes = [getattr(each, "dtype", None) for each in inputs] if widens_gradients else ()
+        ctx.dtypes = [_dtype(each) for each in inputs] if widens_gradients else ()
         ctx.save_for_backward(
             *[stored[p] if any(needs[u] for u in users) else None for p, users in kept]
         )
@@ -209,3 +209,7 @@ def _title(forward: Callable[..., Any]) -> str:
 
 def _wide(value: Any) -> Any:
     return widened(value) if isinstance(value, Tensor) else value
+
+
+def _dtype(value: Any) -> torch.dtype | None:
+    return value.dtype if isinstance(value, Tensor) else None
