@@ -21,7 +21,7 @@ COUNT = 200_000
 
 @pytest.fixture(params=[1, 2, 4], ids="terms={}".format)
 def seeded(request: pytest.FixtureRequest) -> SeededNoise:
-    return SeededNoise(11, terms=request.param)
+    return SeededNoise(12, terms=request.param)
 
 
 def _is_standard_normal(draws: Tensor, least: float) -> None:
@@ -53,7 +53,7 @@ def test_steps_seeds_and_partners_are_independent(seeded: SeededNoise) -> None:
     half = min(_BLOCK, COUNT) // 2
     for other in (
         seeded.normal(COUNT, step=4),
-        SeededNoise(12, seeded.terms).normal(COUNT, step=3),
+        SeededNoise(13, seeded.terms).normal(COUNT, step=3),
         draws.roll(1),
     ):
         assert abs(_correlation(draws, other)) < 4
@@ -78,7 +78,7 @@ def test_seeded_bits_follow_from_seed_and_step(seeded: SeededNoise) -> None:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(3 - min(threads, 2))
-        assert torch.equal(SeededNoise(11, seeded.terms).normal(count, step=7), draws)
+        assert torch.equal(SeededNoise(12, seeded.terms).normal(count, step=7), draws)
     finally:
         torch.set_num_threads(threads)
 
@@ -114,6 +114,8 @@ def test_noise_is_added_once_in_double_precision_and_rounded(dtype: torch.dtype)
     parts = noise.split([g.numel() for g in before])
     for old, new, part, std in zip(before, after, parts, stds, strict=True):
         grid = 2.0 ** (math.floor(math.log2(std)) - 20)
+        if old.dim() == 4:  # in the order of the memory
+            part = part.view(8, 5, 5, 3).permute(0, 3, 1, 2)
         exact = old.double() + std * part.view(old.shape)
         assert torch.equal(new, ((exact / grid).round() * grid).to(dtype))
         assert new.stride() == old.stride()

@@ -2,9 +2,12 @@
 
 The stream is AES-256 in counter mode. Each standard normal number is the sum of ``terms`` independent ones,
 divided by the square root of ``terms``; each of these is made by Box and Muller's formula, in double
-precision, from two 64-bit words u, v of the stream:
+precision, from a word u of 64 bits and a word v of 32 bits of the stream:
 
-    z = √(−2 ln u) · cos(2π v),    and with sin for the partner, u and v being scaled to (0, 1] and [−½, ½]
+    z = √(−2 ln u) · cos(2π v),    and with sin for the partner, u being scaled to (0, 1], v to one turn
+
+The bits follow from the stream alone: neither threads nor the processor's vectors change one
+(``kernels.cpu.normal``).
 
 Floating-point numbers are not reals: the values that gradient + noise can take depend on the gradient, so
 that their last bits may tell it apart from another one (Mironov 2012, doi 10.1145/2382196.2382264, for
@@ -38,7 +41,7 @@ from cnnexp.privacy.extra import privacy_package
 __all__ = ["GaussianNoise", "SecureNoise", "SeededNoise"]
 
 _BLOCK = 2**17  # values made at once; an even number
-_HALF = 0.5**63  # of the range of a signed 64-bit word
+_BYTES = 8 + 4  # of the stream for a pair of terms
 _CELLS = 20  # the noise's standard deviation has between 2²⁰ and 2²¹ cells
 
 
@@ -56,10 +59,9 @@ class GaussianNoise(ABC):
         if terms < 1:
             raise ValueError(f"terms={terms}: must be ≥ 1; 2 or 4 are common")
         self.terms = terms
-        self._words = np.empty(2 * terms * (_BLOCK // 2), dtype="<i8")
-        self._zeros = bytes(self._words.nbytes)
-        self._room = torch.empty(3, terms, _BLOCK // 2, dtype=torch.float64)
-        self._made = torch.empty(0, dtype=torch.float64)
+        self._stretch = np.empty(_BYTES * terms * (_BLOCK // 2), np.uint8)  # of the stream
+        self._zeros = bytes(len(self._stretch))
+        self._made = np.empty(0)
 
     def normal(self, count: int, *, step: int) -> Tensor:
         """Independent standard normal numbers.
@@ -71,9 +73,9 @@ class GaussianNoise(ABC):
         Returns:
             (count,) float64, on the CPU.
         """
-        made = torch.empty(count, dtype=torch.float64)
+        made = np.empty(count + count % 2)
         self._fill(made, step)
-        return made
+        return torch.from_numpy(made[:count])
 
     @torch.no_grad()
     def add_(self, gradients: Sequence[Tensor], std: float | Sequence[float], *, step: int) -> None:
@@ -103,25 +105,35 @@ class GaussianNoise(ABC):
         if not any(stds):
             return
         sizes = [gradient.numel() for gradient in gradients]
-        if len(self._made) != sum(sizes):  # new memory in each step would cost as much as the noise
-            self._made = torch.empty(sum(sizes), dtype=torch.float64)
+        count = sum(sizes)
+        if (
+            len(self._made) != count + count % 2
+        ):  # new memory in each step would cost as much as noise
+            self._made = np.empty(count + count % 2)
         self._fill(self._made, step)
-        parts = self._made.split(sizes)
+        parts = torch.from_numpy(self._made[:count]).split(sizes)
         for gradient, part, each in zip(gradients, parts, stds, strict=True):
             if each > 0:
                 _add_on_grid(gradient, part, each)
 
-    def _fill(self, made: Tensor, step: int) -> None:
-        """Overwrite ``made`` (n,) float64 with standard normal numbers."""
+    def _fill(self, made: np.ndarray, step: int) -> None:
+        """Overwrite ``made`` (n,) float64, n even, with standard normal numbers."""
         if step < 0:
             raise ValueError(f"step={step}: must be ≥ 0, the number of steps taken before")
+        from cnnexp.kernels.cpu import normal
+
         stream = self._stream(step)
-        for block in made.split(_BLOCK):
-            pairs = (len(block) + 1) // 2
-            words = self._words[: 2 * self.terms * pairs]
-            stream.update_into(memoryview(self._zeros)[: words.nbytes], words.view(np.uint8))
-            signed = torch.from_numpy(words.astype(np.int64, copy=False))
-            _box_muller(signed.view(2, self.terms, pairs), self._room[:, :, :pairs], block)
+        for begin in range(0, len(made), _BLOCK):
+            block = made[begin : begin + _BLOCK].reshape(2, -1)
+            words = self.terms * block.shape[1]
+            stretch = self._stretch[: _BYTES * words]
+            stream.update_into(memoryview(self._zeros)[: len(stretch)], stretch)
+            radii, angles = stretch[: 8 * words].view("<i8"), stretch[8 * words :].view("<i4")
+            normal.box_muller(
+                radii.astype(np.int64, copy=False).reshape(self.terms, -1),
+                angles.astype(np.int32, copy=False).reshape(self.terms, -1),
+                block,
+            )
 
     @abstractmethod
     def _stream(self, step: int) -> Any:
@@ -182,25 +194,20 @@ def _encryptor(key: bytes, counter: bytes) -> Any:
     return ciphers.Cipher(ciphers.algorithms.AES(key), ciphers.modes.CTR(counter)).encryptor()
 
 
-def _box_muller(words: Tensor, room: Tensor, made: Tensor) -> None:
-    """Fill ``made`` (n,) float64 from ``words`` (2, terms, ⌈n/2⌉) int64; ``room`` is (3, terms, ⌈n/2⌉)."""
-    radius, angle, cosine = room
-    pairs = words.size(2)
-    # |word| + ½ is above 0 and, in 63 bits, at most 1
-    radius.copy_(words[0]).abs_().add_(0.5).mul_(_HALF).log_().mul_(-2 / len(radius)).sqrt_()
-    angle.copy_(words[1]).mul_(math.pi * _HALF)
-    torch.cos(angle, out=cosine).mul_(radius)
-    sine = angle.sin_().mul_(radius)
-    for half, terms in ((made[:pairs], cosine), (made[pairs:], sine[:, : len(made) - pairs])):
-        half.copy_(terms[0])
-        for term in terms[1:]:
-            half.add_(term)
-
-
 def _add_on_grid(gradient: Tensor, noise: Tensor, std: float) -> None:
-    """Add ``std`` · ``noise`` to the gradient; ``noise`` (n,) float64 is overwritten."""
-    # Apple's GPUs have no float64
-    device = torch.device("cpu") if gradient.device.type == "mps" else gradient.device
+    """Add ``std`` · ``noise`` (n,) float64 to the n numbers of the gradient, in their order in memory."""
     grid = 2.0 ** (math.floor(math.log2(std)) - _CELLS)
-    total = noise.to(device).view(gradient.shape).mul_(std).add_(gradient.to(device))
-    gradient.copy_(total.div_(grid).round_().mul_(grid))
+    dims = sorted(range(gradient.dim()), key=gradient.stride, reverse=True)
+    laid = gradient.permute(dims)
+    flat = laid.reshape(-1)  # a view, unless there are gaps in the memory
+    if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64):
+        from cnnexp.kernels.cpu import normal
+
+        normal.add_on_grid(flat.numpy(), noise.numpy(), std, grid)
+    else:
+        # Apple's GPUs have no float64
+        device = torch.device("cpu") if flat.device.type == "mps" else flat.device
+        total = (noise.to(device) * std).add_(flat.to(device))
+        flat.copy_(total.div_(grid).round_().mul_(grid))
+    if not laid.is_contiguous():
+        laid.copy_(flat.view(laid.shape))
