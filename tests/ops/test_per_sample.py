@@ -55,7 +55,14 @@ def _check(
             squared = of_one.flatten(1).square().sum(1)
             torch.testing.assert_close(norm, squared, rtol=FIT, atol=0)
     if found.gradients is not None:
-        torch.testing.assert_close(found.gradients, ones[0], rtol=FIT, atol=FIT)
+        factors = torch.rand(len(image), dtype=torch.float64)
+        for written, of_one in zip((found.gradients, found.biases), ones, strict=True):
+            assert written is not None
+            torch.testing.assert_close(written, of_one, rtol=FIT, atol=FIT)
+            weighted = norms.weighted_gradients(written, factors)
+            torch.testing.assert_close(
+                weighted, torch.tensordot(factors, of_one, 1), rtol=FIT, atol=FIT
+            )
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 2, 4), (3, 2, 3, 4), (2, 40, 4), (1, 4)], ids=str)
@@ -174,7 +181,7 @@ def test_block(case: Any, way: str) -> None:
     assert norms.cheapest_way(plan.conv, plan.pool, case[0], case[1]) == way
     found = block_squared_norms(*arguments)
     _check(found, layer, weight, bias, image, arguments[0])
-    assert (found.gradients is not None) == (way == "written")
+    assert (found.gradients is not None) == (way in ("written", "rows"))
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -190,7 +197,7 @@ def test_all_ways_of_the_block_agree(case: Any, dtype: torch.dtype) -> None:
     ways |= {"window"} if pool.output_size == (1, 1) else set()
     close = 1e-5 if dtype == torch.float32 else FIT
     for way in ways:
-        weight, bias, _ = norms.winners_squared_norms(grads, code, image, conv, pool, way)
+        weight, bias, *_ = norms.winners_squared_norms(grads, code, image, conv, pool, way)
         torch.testing.assert_close(weight, exact.weight, rtol=close, atol=0)
         torch.testing.assert_close(bias, exact.bias, rtol=close, atol=0)
 
@@ -217,7 +224,7 @@ def test_an_empty_batch_has_no_norms() -> None:
         found.append(conv2d_squared_norms(grads, image, geometry))
     for case, _ in (BLOCKS[0], BLOCKS[3], BLOCKS[6], BLOCKS[10]):
         found.append(block_squared_norms(*_block(case, 0)[2]))
-    for weight, bias, gradients in found:
+    for weight, bias, gradients, _ in found:
         assert weight.shape == bias.shape == (0,)
         assert weight.dtype == bias.dtype == torch.float64
         assert gradients is None or len(gradients) == 0
@@ -234,12 +241,20 @@ def test_what_the_relu_stopped_counts_nothing() -> None:
         assert found.weight[1] > 0
 
 
-def test_written_gradients_are_handed_out_where_they_are_few(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("case", "limit", "numbers"),
+    [
+        (BLOCKS[0][0], "MOST_NUMBERS", 12 * 5),
+        (BLOCKS[3][0], "KEPT_NUMBERS", 16 * 9 * 8),
+    ],
+    ids=["written", "rows"],
+)
+def test_gradients_are_handed_out_where_they_are_few(
+    case: Any, limit: str, numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, _, arguments = _block(BLOCKS[0][0], 3)
+    _, _, arguments = _block(case, 3)
     whole = block_squared_norms(*arguments)
-    monkeypatch.setattr(norms, "MOST_NUMBERS", 2 * 12 * 5)  # of two images
+    monkeypatch.setattr(norms, limit, 2 * numbers)  # of two images
     parts = block_squared_norms(*arguments)
     assert whole.gradients is not None
     assert parts.gradients is None
@@ -254,16 +269,21 @@ def test_neither_threads_nor_neighbours_change_a_bit() -> None:
         (BLOCKS[0], BLOCKS[3], BLOCKS[6], BLOCKS[10]), (torch.float32, torch.float64)
     ):
         _, _, (grads, code, image, plan) = _block(case, 5, dtype)
-        results = []
+        results, sums = [], []
         for count in {1, threads}:
             numba.set_num_threads(count)
-            results.append(block_squared_norms(grads, code, image, plan))
+            found = block_squared_norms(grads, code, image, plan)
+            results.append(found)
+            if found.gradients is not None:
+                factors = torch.arange(5.0)
+                sums.append(norms.weighted_gradients(found.gradients, factors))
         numba.set_num_threads(threads)
         alone = block_squared_norms(grads[3:4], code[3:4], image[3:4], plan)
         for other in results:
             assert torch.equal(other.weight, results[0].weight)
             assert torch.equal(other.bias, results[0].bias)
             assert torch.equal(other.weight[3:4], alone.weight)
+        assert all(torch.equal(each, sums[0]) for each in sums)
 
 
 def test_threads_change_no_bit_of_the_dense_ways() -> None:

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from cnnexp import ops
 from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
+from cnnexp.kernels.cpu.norms import weighted_gradients
 from cnnexp.nn.conv import padded
 from cnnexp.ops.conv2d import direct, library
 from cnnexp.ops.conv2d.function import grad_bias as conv_grad_bias
@@ -240,7 +241,7 @@ class BlockCall(ConvCall):
         padded_image, padding = padded(layer, image)
         window = layer.stride, padding, layer.dilation, layer.groups
         tensors, self.plan = (padded_image, layer.weight, layer.bias), None
-        self._gradients: Tensor | None = None  # of the samples, where their norms made them
+        self._norms: SquaredNorms | None = None  # with the gradients of the samples, if it has them
         if layer.algorithm in ("fused", ops.AUTO):
             made = fused.with_code(*tensors, *window, layer.pool)
             if made is not None:
@@ -262,7 +263,7 @@ class BlockCall(ConvCall):
             return super().squared_norms()
         image, code = self.kept
         norms = block_squared_norms(self.gradient, code, image, self.plan, self.copies)
-        self._gradients = norms.gradients
+        self._norms = norms
         return self._of(norms)
 
     def rows(self, gradient: Tensor, *kept: Tensor) -> PerSample:
@@ -280,12 +281,10 @@ class BlockCall(ConvCall):
         """See :meth:`Call.weighted`."""
         if self.plan is None:
             return super().weighted(factors)
+        if (norms := self._norms) is not None and norms.gradients is not None:
+            written = {"weight": norms.gradients, "bias": norms.biases}
+            return {name: weighted_gradients(written[name], factors) for name in self.parameters}
         (image, code), plan, g = self.kept, self.plan, self._scaled(factors)
-        if (each := self._gradients) is not None:
-            return self._own(
-                weight=lambda: torch.tensordot(factors.to(each.dtype), each, 1),
-                bias=lambda: fused.grad_bias(g, None, code),
-            )
         spread = fused.grad_image(g, code, plan)
         return self._own(
             weight=lambda: fused.grad_weight(g, spread, code, image, plan),

@@ -77,8 +77,8 @@ class PrivateGradient:
         for parameter in parameters:
             got = sums.get(parameter)
             # a new tensor in the parameter's layout, as autograd makes it
-            grad = torch.zeros_like(parameter, requires_grad=False)
-            parameter.grad = grad if got is None else grad.copy_(got)
+            grad = torch.empty_like(parameter, requires_grad=False)
+            parameter.grad = grad.zero_() if got is None else grad.copy_(got)
         if self.noise_multiplier > 0:
             std = self.noise_multiplier * self.clipping.norm / self.expected
             self._noise.add_([p.grad for p in parameters if p.grad is not None], std, step=step)

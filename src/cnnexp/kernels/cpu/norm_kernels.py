@@ -12,8 +12,10 @@ products of pixels, x[a]·x[b] for each pair once, by K_h·K_w additions an elem
 
     K[m, m'] = Σ_{u, v} x[pixel(m, u, v)]·x[pixel(m', u, v)]
 
-No kernel writes batch × parameters. Of few input channels the gradient of an image is so small that
-``sparse.grad_weight_few_channels`` writes it, an image a task, for ``written_norms``.
+No kernel needs batch × parameters. Of few input channels the gradient of an image is so small that
+``sparse.grad_weight_few_channels`` writes it, an image a task, for ``written_norms``; row_norms has it row by
+row, and keeps the rows if they are few. What was written spares the clipped sum a pass over the winners:
+``weighted_images`` reads it once.
 
 Loops (outermost first), and what stays in registers:
 
@@ -27,9 +29,9 @@ are read once; between them stand, in the cache of a core, the padded image and 
 (H·W)²/2 + M·C_out numbers. One task sums an image, in an order that is the same on every run.
 
 Processor time of one thread, halved, for the article's blocks (batch 128, float32): the second takes 2.2 ms
-by rows and 13 by Gram, the third 2.1 and 0.8, the fourth 3.3 and 0.2, and as one window 0.06; the first,
-written, 1.1. ``python benchmarks/kernels.py`` times what is chosen beside the library's gradient of the whole
-batch.
+by rows (with rows that are kept 2.5, and their weighted sum 0.4 where a pass over the winners takes 3.2) and
+13 by Gram, the third 2.1 and 0.8, the fourth 3.3 and 0.2, and as one window 0.06; the first, written, 1.1.
+``python benchmarks/kernels.py`` times what is chosen beside the library's gradient of the whole batch.
 """
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
@@ -40,9 +42,16 @@ from numba import njit, prange
 
 from cnnexp.geometry.pooling import DEAD
 from cnnexp.kernels.cpu.sparse import pad_into
-from cnnexp.kernels.cpu.vector import COMPILE, four_weighted_sums, weighted_sum_of_rows
+from cnnexp.kernels.cpu.vector import (
+    COMPILE,
+    four_weighted_sums,
+    weighted_sum,
+    weighted_sum_of_rows,
+)
 
-__all__ = ["gram_norms", "one_window_norms", "row_norms", "written_norms"]
+__all__ = ["gram_norms", "one_window_norms", "row_norms", "weighted_images", "written_norms"]
+
+_PIECE = 256  # numbers of a weighted sum that stand in registers
 
 _LANES = (
     16  # of the sums that are split, on every processor: so a vector's length changes no rounding
@@ -74,8 +83,11 @@ def _add_alive(grad, winner, sums):
 
 
 @njit(parallel=True, **COMPILE)
-def row_norms(x, code, grad_output, fields, tasks, norms):
-    """Both norms, in ``norms`` (2, N), by the row of ∂L/∂w of one image and output channel at a time."""
+def row_norms(x, code, grad_output, fields, tasks, norms, biases, gradients):
+    """Both norms, in ``norms`` (2, N), by the row of ∂L/∂w of one image and output channel at a time.
+
+    The rows stay in ``gradients`` (N, C_out, K_h·K_w·C_in), or are dropped where that has no image.
+    """
     n_all, _, _, c_in = x.shape
     places, padded = fields.places, fields.padded
     groups, rows, step, length = fields.groups, fields.rows, fields.step, fields.length
@@ -88,14 +100,13 @@ def row_norms(x, code, grad_output, fields, tasks, norms):
         offsets = np.empty(positions, np.int64)
         weights = np.empty(positions, x.dtype)
         row, squares = np.empty(size, x.dtype), np.empty(size, x.dtype)
-        biases = np.empty(c_out, x.dtype)
         for n in range(n_all * task // tasks, n_all * (task + 1) // tasks):
             pad_into(x[n], padded, image)
             winner, grad = codes[n], grads[n]
             squares[:] = 0
-            biases[:] = 0
+            biases[n] = 0
             for position in range(positions):
-                _add_alive(grad[position], winner[position], biases)
+                _add_alive(grad[position], winner[position], biases[n])
             for o in range(c_out):
                 count = 0
                 for position in range(positions):
@@ -104,6 +115,8 @@ def row_norms(x, code, grad_output, fields, tasks, norms):
                     offsets[count] = places[position, 0 if k == DEAD else k]
                     weights[count] = grad[position, o]
                     count += k != DEAD
+                if gradients.shape[0]:
+                    row = gradients[n, o]
                 row[:] = 0
                 for group in range(groups.size):
                     weighted_sum_of_rows(
@@ -123,23 +136,34 @@ def row_norms(x, code, grad_output, fields, tasks, norms):
                 for i in range(size):
                     squares[i] += row[i] * row[i]
             norms[0, n] = _sum(squares)
-            norms[1, n] = _sum_of_squares(biases)
+            norms[1, n] = _sum_of_squares(biases[n])
 
 
 @njit(parallel=True, **COMPILE)
-def written_norms(gradients, code, grad_output, weights, tasks, norms):
+def written_norms(gradients, code, grad_output, weights, tasks, norms, biases):
     """Both norms, in ``norms`` (2, N), of ∂L/∂w in the first ``weights`` rows of ``gradients[n]``."""
     n_all, _, c_out = gradients.shape
     codes = code.reshape(n_all, -1, c_out)
     grads = grad_output.reshape(n_all, -1, c_out)
     for task in prange(tasks):
-        lanes, biases = np.empty(_LANES, np.float64), np.empty(c_out, gradients.dtype)
+        lanes = np.empty(_LANES, np.float64)
         for n in range(n_all * task // tasks, n_all * (task + 1) // tasks):
-            biases[:] = 0
+            biases[n] = 0
             for position in range(codes.shape[1]):
-                _add_alive(grads[n, position], codes[n, position], biases)
+                _add_alive(grads[n, position], codes[n, position], biases[n])
             norms[0, n] = _norm_of(gradients[n].reshape(-1)[: weights * c_out], lanes)
-            norms[1, n] = _sum_of_squares(biases)
+            norms[1, n] = _sum_of_squares(biases[n])
+
+
+@njit(parallel=True, **COMPILE)
+def weighted_images(gradients, pitch, factors, total):
+    """total[i] = Σ_n factors[n]·gradients[n·pitch + i], all flat."""
+    offsets, size = np.arange(factors.size) * pitch, total.size
+    for piece in prange((size + _PIECE - 1) // _PIECE):
+        begin = piece * _PIECE
+        length = min(_PIECE, size - begin)
+        total[begin : begin + length] = 0
+        weighted_sum(total, begin, gradients, begin, offsets, factors, 0, factors.size, length)
 
 
 @njit(parallel=True, **COMPILE)

@@ -8,6 +8,7 @@ products, on the article's blocks (see ``norm_kernels``). Of thirteen other shap
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +19,17 @@ from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu.conv_relu_pool import FEW_CHANNELS, admit, array_of
 from cnnexp.kernels.cpu.tables import patch_pixels, receptive_fields
 
-__all__ = ["MOST_NUMBERS", "cheapest_way", "winners_squared_norms"]
+__all__ = [
+    "KEPT_NUMBERS",
+    "MOST_NUMBERS",
+    "WinnersNorms",
+    "cheapest_way",
+    "weighted_gradients",
+    "winners_squared_norms",
+]
 
 MOST_NUMBERS = 1 << 20  # that one step writes between: 4 MiB in float32, 8 in float64
+KEPT_NUMBERS = 1 << 22  # of a layer's gradients by image that are kept: 16 MiB in float32
 _TASKS = 32  # at most, each with buffers of its own, of which as many exist at a time as threads
 _LISTED = 100  # what the entry of a list costs
 _LOOKED_UP = 24  # what an addition costs whose place is looked up
@@ -46,6 +55,15 @@ def cheapest_way(conv: Conv2dGeometry, pool: WindowGeometry, c_in: int, c_out: i
     return "gram" if fits and gram < cost else other
 
 
+class WinnersNorms(NamedTuple):
+    """Of the gradients of N images; see :func:`winners_squared_norms`."""
+
+    weight: Tensor
+    bias: Tensor
+    gradients: Tensor | None
+    biases: Tensor | None
+
+
 def winners_squared_norms(
     grad_output: Tensor,
     code: Tensor,
@@ -53,12 +71,12 @@ def winners_squared_norms(
     conv: Conv2dGeometry,
     pool: WindowGeometry,
     way: str | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """‖∂L/∂w‖² and ‖∂L/∂b‖², (N,) in float64, of each image, and ∂L/∂w of each if they are few.
+) -> WinnersNorms:
+    """‖∂L/∂w‖² and ‖∂L/∂b‖², (N,) in float64, of each image, and the gradients themselves if they are few.
 
-    The last is (N, C_out, C_in, K_h, K_w) where the way wrote them and all together are at most
-    ``MOST_NUMBERS`` numbers; else None. Beside the results it writes at most as many, or what one image
-    needs, in each thread.
+    Those are ∂L/∂w (N, C_out, C_in, K_h, K_w) and ∂L/∂b (N, C_out) where the way came by the first and it is
+    at most ``KEPT_NUMBERS`` numbers; else None. Beside them and the norms the ways write at most
+    ``MOST_NUMBERS`` numbers, or what one image needs, in each thread.
 
     Args:
         grad_output, code: ∂L/∂(pooled) and its code, (N, C_out, P, Q).
@@ -73,26 +91,34 @@ def winners_squared_norms(
     from cnnexp.kernels.cpu import norm_kernels
 
     admit(input, pool, conv, average=False)
-    c_in, c_out = input.size(1), grad_output.size(1)
+    (n, c_in), c_out = input.shape[:2], grad_output.size(1)
     way = way or cheapest_way(conv, pool, c_in, c_out)
     if way == "written":
         return _written(grad_output, code, input, conv, pool)
     arrays = array_of(input), array_of(code), array_of(grad_output)
-    norms = np.empty((2, input.size(0)))
-    tasks = min(_TASKS, input.size(0))
+    norms, tasks = np.empty((2, n)), min(_TASKS, n)
+    gradients = biases = None
     if way == "rows":
-        norm_kernels.row_norms(*arrays, receptive_fields(conv, pool, c_in), tasks, norms)
+        weights = c_in * math.prod(conv.kernel_size)
+        kept = n * c_out * weights <= KEPT_NUMBERS
+        made = input.new_empty(n if kept else 0, c_out, weights)
+        of_bias = input.new_empty(n, c_out)
+        fields = receptive_fields(conv, pool, c_in)
+        norm_kernels.row_norms(*arrays, fields, tasks, norms, of_bias.numpy(), made.numpy())
+        if kept:
+            gradients = made.unflatten(2, (*conv.kernel_size, c_in)).permute(0, 1, 4, 2, 3)
+            biases = of_bias
     else:
         kernels = {"window": norm_kernels.one_window_norms, "gram": norm_kernels.gram_norms}
         patches = patch_pixels(conv, pool)
         kernels[way](*arrays, patches.pixels, patches.numbers, tasks, norms)
     weight, bias = torch.from_numpy(norms)
-    return weight, bias, None
+    return WinnersNorms(weight, bias, gradients, biases)
 
 
 def _written(
     grad_output: Tensor, code: Tensor, input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> WinnersNorms:
     """By each image's ∂L/∂w, as many at a time as ``MOST_NUMBERS`` holds."""
     from cnnexp.kernels.cpu import norm_kernels, sparse
 
@@ -102,17 +128,37 @@ def _written(
     together = max(1, MOST_NUMBERS // (rows * c_out))
     fields = receptive_fields(conv, pool, c_in)
     norms, made = np.empty((2, n)), input.new_empty(0, rows, c_out)
+    biases = input.new_empty(n, c_out)
     for begin in range(0, n, together):
         part = slice(begin, begin + together)
         made = input.new_empty(len(input[part]), rows, c_out)
         x, codes, grads = (array_of(each[part]) for each in (input, code, grad_output))
         sparse.grad_weight_few_channels(x, codes, grads, fields, made.numpy())
         of_part, tasks = np.empty((2, len(made))), min(_TASKS, len(made))
-        norm_kernels.written_norms(made.numpy(), codes, grads, weights, tasks, of_part)
+        norm_kernels.written_norms(
+            made.numpy(), codes, grads, weights, tasks, of_part, biases[part].numpy()
+        )
         norms[:, part] = of_part
-    gradients = None
-    if n <= together:
-        gradients = made[:, :weights].transpose(1, 2).reshape(n, c_out, *conv.kernel_size, c_in)
-        gradients = gradients.permute(0, 1, 4, 2, 3)
     weight, bias = torch.from_numpy(norms)
-    return weight, bias, gradients
+    if n > together:
+        return WinnersNorms(weight, bias, None, None)
+    gradients = made[:, :weights].unflatten(1, (*conv.kernel_size, c_in)).permute(0, 4, 3, 1, 2)
+    return WinnersNorms(weight, bias, gradients, biases)
+
+
+def weighted_gradients(gradients: Tensor, factors: Tensor) -> Tensor:
+    """Σ_n factors[n]·gradients[n], from those of :func:`winners_squared_norms`: (N, C_out, C_in, K_h, K_w).
+
+    The order of the sum is that of the images, whatever the number of threads.
+    """
+    from cnnexp.kernels.cpu import norm_kernels
+
+    dims = sorted(range(1, gradients.dim()), key=gradients.stride, reverse=True)
+    shape = [gradients.size(dim) for dim in dims]
+    total = gradients.new_zeros(math.prod(shape))
+    if len(gradients):
+        pitch = gradients.stride(0)
+        flat = gradients.as_strided(((len(gradients) - 1) * pitch + len(total),), (1,))
+        weights = factors.to(gradients.dtype).contiguous()
+        norm_kernels.weighted_images(flat.numpy(), pitch, weights.numpy(), total.numpy())
+    return total.view(shape).permute([dims.index(dim) for dim in range(1, gradients.dim())])
