@@ -7,7 +7,8 @@ Opacus is a peer, no dependency: ``pip install opacus==1.6.0`` beforehand; witho
 Every way trains the article's network (``model=seed_cnn``) on the same random batch of 128 images in
 channels_last, all in one process, in interleaved rounds: zero_grad, forward, loss, backward, clipping and
 noise, Adam. The plain step is torch's own in float32, which is the yardstick of the private ones. Memory is
-that of a process of its own, its peak above what it had after the imports.
+that of a process of its own: its resident peak in five steps, which follow one that compiles and so does not
+count, above what it had after the imports (Linux only; elsewhere it is left out).
 
 Writes benchmarks/results/private_step.csv with conditions.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import resource
+import math
 import subprocess
 import sys
 import warnings
@@ -38,6 +39,7 @@ from cnnexp.tuning.timing import interleaved_times
 
 RESULTS = Path(__file__).resolve().parent / "results" / "private_step.csv"
 BATCH, CLIP, NOISE = 128, 1.0, 1.0
+STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 OPACUS_MODES = ("hooks", "ew", "functorch", "ghost")
 Step = Callable[[], None]
 
@@ -144,21 +146,34 @@ def ways() -> dict[str, Callable[[], Step]]:
 
 
 def peak_memory(name: str) -> float:
-    """MB that five steps of the way ``name`` take above the imports, in a process of its own."""
+    """MB that five steps of the way ``name`` take above the imports, in a process of its own, or NaN."""
+    if not PEAK_RESET.exists():
+        return math.nan
     run = subprocess.run(
         [sys.executable, __file__, "--memory", name], capture_output=True, text=True, check=True
     )
     return float(run.stdout.splitlines()[-1])
 
 
+def _resident(kind: str) -> float:
+    """MB of this process now (``VmRSS``), or at its peak (``VmHWM``)."""
+    lines = dict(line.split(":", 1) for line in STATUS.read_text("utf-8").splitlines())
+    return int(lines[kind].split()[0]) / 1024
+
+
 def _show_memory(name: str) -> None:
     if name.startswith("opacus"):
         import_module("opacus")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    one = nn.Linear(1, 1)
+    one(torch.ones(1, 1)).sum().backward()
+    torch.optim.Adam(one.parameters()).step()  # the first step of an optimiser imports much
+    before = _resident("VmRSS")
     step = ways()[name]()
+    step()
+    PEAK_RESET.write_text("5", "ascii")  # ru_maxrss would begin at the peak of the parent process
     for _ in range(5):
         step()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(_resident("VmHWM") - before)
 
 
 def main() -> None:
