@@ -6,7 +6,8 @@ precision, from a word u of 64 bits and a word v of 32 bits of the stream:
 
     z = √(−2 ln u) · cos(2π v),    and with sin for the partner, u being scaled to (0, 1], v to one turn
 
-The bits follow from the stream alone: neither threads nor the processor's vectors change one
+32 bits suffice for v: there are far more pairs of scaled u and v than double-precision numbers. The bits of
+the noise follow from the stream alone, whatever the number of threads and the processor
 (``kernels.cpu.normal``).
 
 Floating-point numbers are not reals: the values that gradient + noise can take depend on the gradient, so

@@ -1,9 +1,9 @@
 """CPU kernels that make standard normal numbers from random words, and add them to a gradient.
 
 Box and Muller's formula needs log, √, sin and cos; of these only √ is an instruction. The others are the
-polynomials of FreeBSD's msun (e_log.c, k_sin.c, k_cos.c), whose errors are below one unit in the last place,
-written without a branch so that the compiler makes vectors of them. No product is fused with a sum, so that
-all processors give the same bits.
+polynomials of Sun's fdlibm (1993; e_log.c, k_sin.c, k_cos.c), whose errors are below one unit in the last
+place, written without a branch so that the compiler makes vectors of them. No product is fused with a sum, so
+that all processors give the same bits.
 
     u = (|w| + ½) / 2⁶³                   from a signed word w of 64 bits, in (0, 1]
     angle = x + q·π/2, |x| ≤ π/4          from a signed word of 32 bits: 2 for q, 30 for x
