@@ -12,7 +12,7 @@ import torch
 
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.schema import AcceleratorConfig, DataConfig
-from cnnexp.config.targets import check_target, instance_of
+from cnnexp.config.targets import arguments_of, check_target, instance_of
 from cnnexp.data import DataFileError, DataUnavailableError, ImageDataModule, ImageSet
 
 __all__ = ["data_module"]
@@ -50,14 +50,14 @@ def _loader(node: Mapping[str, Any], extra: Sequence[str]) -> Callable[[], Image
     ours = [field.name for field in fields(DataConfig) if field.name != "load"]
     function = check_target("data", node, extra=extra, beside=ours)
     arguments = {key: value for key, value in node.items() if key != "_target_"}
-    return partial(_once, function, json.dumps(arguments, sort_keys=True))
+    return partial(_once, function, json.dumps(arguments, sort_keys=True), tuple(extra))
 
 
 @lru_cache(maxsize=2)  # checked first, then run, then the next job of a sweep: read once
-def _once(load: Callable[..., ImageSet], arguments: str) -> ImageSet:
+def _once(load: Callable[..., ImageSet], arguments: str, extra: Sequence[str]) -> ImageSet:
     try:
-        images = load(**json.loads(arguments))
-    except (DataFileError, DataUnavailableError):
+        images = load(**arguments_of("data", json.loads(arguments), load, extra))
+    except (ConfigError, DataFileError, DataUnavailableError):
         raise
     except Exception as error:  # whatever a user's loader raises
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassCalibrationError, MulticlassCo
 
 from cnnexp.training import Classifier
 
-__all__ = ["Evaluation", "evaluate", "with_weights"]
+__all__ = ["Evaluation", "evaluate", "wilson_interval", "with_weights"]
 
 _BINS = 15
 
@@ -46,10 +46,7 @@ class Evaluation:
 
     def interval(self) -> tuple[float, float]:
         """The ends of the accuracy's 95 % interval for images of this kind (Wilson, 1927)."""
-        n, p, z = self.images, self.accuracy, 1.959964
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return middle - half, middle + half
+        return wilson_interval(self.accuracy, self.images)
 
     def by_class(self) -> list[dict[str, float]]:
         """The number of images, precision, recall and F1 of each class; NaN where a denominator is 0."""
@@ -75,6 +72,14 @@ class Evaluation:
             "by_class": self.by_class(),
             "confusion": [list(row) for row in self.confusion],
         }
+
+
+def wilson_interval(p: float, n: int) -> tuple[float, float]:
+    """The ends of the 95 % interval of a share ``p`` that was seen in ``n`` trials (Wilson, 1927)."""
+    z = 1.959964
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return middle - half, middle + half
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ from cnnexp.config.resumption import trained_on
 from cnnexp.data import DataUnavailableError, ImageDataModule
 from cnnexp.inference.network import TrainedNetwork, for_inference
 
-__all__ = ["data_of_run"]
+__all__ = ["data_of_run", "with_data"]
 
 
 def data_of_run(
@@ -29,7 +29,7 @@ def data_of_run(
         ConfigError: The images are not available, or differ from the run's though ``data`` does not say
             so, or do not fit the network.
     """
-    config = for_inference(_with_data(trained, data), "native")
+    config = for_inference(with_data(trained, data), "native")
     module = build_job(config, extra_targets).data
     try:
         module.split()
@@ -49,7 +49,7 @@ def data_of_run(
     return module
 
 
-def _with_data(trained: TrainedNetwork, data: Sequence[str]) -> Mapping[str, Any]:
+def with_data(trained: TrainedNetwork, data: Sequence[str]) -> Mapping[str, Any]:
     """The run's config with the part ``data`` changed as the settings ask for."""
     if any(setting.startswith("data=") for setting in data):
         composed = plain_config(Composer("train").compose(list(data)))
