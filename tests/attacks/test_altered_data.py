@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from cnnexp.attacks import canaries, shadows
-from cnnexp.attacks.altered import Joined, RunSplit, altered_config, split_as_the_run
+from cnnexp.attacks.altered import Joined, RunSplit, altered_config, join, split_as_the_run
 from cnnexp.attacks.canaries import Canaries
 from cnnexp.attacks.shadows import Shadow, design, pool_of
 from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.build import build_job
 from cnnexp.config.resolvers import register_resolvers
-from cnnexp.data import ImageDataModule, LabelledImages, load_synthetic
+from cnnexp.data import ImageDataModule, LabelledImages, load_image_folder, load_synthetic
 
 SPLIT = RunSplit(val_size=30, train_size=0.8, classes=["2", "0", "1"], split_seed=5)
 ARGUMENTS: dict[str, Any] = {"size": 200, "image_size": 6, "num_classes": 4}
@@ -101,14 +102,22 @@ def test_a_shadow_has_its_half_of_the_pool_and_all_else() -> None:
         assert [row in rows for row in scored] == inside[number].tolist()
 
 
-def test_samples_of_two_places_are_one() -> None:
-    images = LabelledImages(torch.arange(5).byte().view(5, 1, 1, 1), torch.arange(5))
-    joined = Joined(images.select(torch.tensor([3, 4])), images.select(torch.tensor([0, 1])))
-    assert (len(joined), joined.shape, joined.labels.tolist()) == (4, (1, 1, 1), [3, 4, 0, 1])
-    pixels, labels = joined.batch(torch.tensor([2, 0, 3]))
-    assert pixels.flatten().tolist() == labels.tolist() == [0, 3, 1]
-    chosen = joined.select(torch.tensor([1, 2]), torch.tensor([7, 8]))
-    assert chosen.labels.tolist() == [7, 8]
+def test_samples_of_two_places_are_one(tmp_path: Path) -> None:
+    for name, grey in (("a", 10), ("b", 20), ("c", 30), ("d", 40)):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            Image.new("L", (4, 4), grey + number).save(tmp_path / name / f"{number}.png")
+    on_disk = load_image_folder(tmp_path, image_size=4, channels=1)
+    joined = join(on_disk.train, on_disk.test)
+    assert isinstance(joined, Joined)
+    assert (len(joined), joined.shape) == (20, (1, 4, 4))
+    pixels, labels = joined.batch(torch.tensor([19, 0, 16]))
+    assert labels.tolist() == [3, 0, 0]
+    assert (pixels[:, 0, 0, 0] // 10 - 1).tolist() == labels.tolist()
+    chosen = joined.select(torch.tensor([19, 0])).select(torch.tensor([1]), torch.tensor([7]))
+    again, wrong = chosen.batch(torch.tensor([0]))
+    assert torch.equal(again[0], pixels[1])
+    assert wrong.tolist() == chosen.labels.tolist() == [7]
 
 
 def test_the_config_says_what_was_done(tmp_path: Path) -> None:

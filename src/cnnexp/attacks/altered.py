@@ -34,15 +34,18 @@ class RunSplit:
 
 @dataclass(frozen=True)
 class Joined:
-    """The samples of ``first``, then those of ``second``, wherever they are stored."""
+    """Samples of two places; none is read before it is asked for.
+
+    Attributes:
+        first, second: Where they are stored.
+        places: (N,) which they are, as indices into ``first`` followed by ``second``.
+        labels: (N,) the class of each.
+    """
 
     first: Samples
     second: Samples
-
-    @property
-    def labels(self) -> Tensor:
-        """The class of each image."""
-        return torch.cat([self.first.labels, self.second.labels])
+    places: Tensor
+    labels: Tensor
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -50,31 +53,29 @@ class Joined:
         return self.first.shape
 
     def __len__(self) -> int:
-        return len(self.first) + len(self.second)
+        return len(self.places)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) and labels (B,) for (B,) indices, in that order."""
-        later = indices >= len(self.first)
+        places, count = self.places[indices], len(self.first)
         images = torch.empty(len(indices), *self.shape, dtype=torch.uint8)
-        labels = torch.empty(len(indices), dtype=torch.int64)
-        parts = ((~later, self.first, 0), (later, self.second, len(self.first)))
-        for which, part, begin in parts:
-            images[which], labels[which] = part.batch(indices[which] - begin)
-        return images, labels
+        early = places < count
+        images[early], _ = self.first.batch(places[early])
+        images[~early], _ = self.second.batch(places[~early] - count)
+        return images, self.labels[indices]
 
-    def select(self, indices: Tensor, labels: Tensor | None = None) -> Samples:
-        """The samples at ``indices``, in that order; they are read at once."""
-        images, own = self.batch(indices)
-        return LabelledImages(images, own if labels is None else labels)
+    def select(self, indices: Tensor, labels: Tensor | None = None) -> Joined:
+        """The samples at ``indices``, in that order; ``labels`` (B,), if given, replace their labels."""
+        new = self.labels[indices] if labels is None else labels
+        return replace(self, places=self.places[indices], labels=new)
 
 
 def join(first: Samples, second: Samples) -> Samples:
-    """Both, in memory where both are."""
+    """The samples of ``first``, then those of ``second``; in memory where both are."""
+    labels = torch.cat([first.labels, second.labels])
     if isinstance(first, LabelledImages) and isinstance(second, LabelledImages):
-        return LabelledImages(
-            torch.cat([first.images, second.images]), torch.cat([first.labels, second.labels])
-        )
-    return Joined(first, second)
+        return LabelledImages(torch.cat([first.images, second.images]), labels)
+    return Joined(first, second, torch.arange(len(labels)), labels)
 
 
 def split_as_the_run(
