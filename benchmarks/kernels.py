@@ -4,7 +4,8 @@
 
 The layers are those of the article's network (3×3, padding 1, then max-pooling by 2×2), batch 128, float32,
 channels_last. For each kernel stands what it takes, what torch takes for the same numbers, both medians of
-interleaved rounds, and the floating-point operations that a dense sum would need, a second of the kernel.
+interleaved rounds (the squared norms of each image's ∂L/∂w stand beside torch's ∂L/∂w of the batch), and the
+floating-point operations that a dense sum would need, a second of the kernel.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu import conv_relu_pool as cpu
+from cnnexp.kernels.cpu.norms import winners_squared_norms
 from cnnexp.kernels.cpu.winograd import forward_winograd, has_tiles
 from cnnexp.speed.result import conditions, spread
 from cnnexp.tuning.timing import interleaved_times
@@ -75,6 +77,10 @@ def kernels(layer: Layer, batch: int) -> dict[str, tuple[Callable[[], Any], Call
     made["winners_grad_input"] = (
         lambda: cpu.winners_grad_input(grad, code, weight, conv, pool),
         library_input,
+    )
+    made["winners_squared_norms"] = (
+        lambda: winners_squared_norms(grad, code, image, conv, pool),
+        library_weight,
     )
     return made
 

@@ -1,8 +1,8 @@
-"""What it costs that runs survive: going on with a run, and a checkpoint an epoch.
+"""What it costs that runs survive: resuming a run, and a checkpoint an epoch.
 
     python benchmarks/survival.py --csv benchmarks/results/survival.csv
 
-Resume: from the call of run_training to the end of the first step, of a new run and of one that goes on
+Resume: from the call of run_training to the end of the first step, of a new run and of one that is resumed
 within its second epoch, in turn, in one process; their difference is what resuming adds to a start.
 Checkpoints: what the writing of last.ckpt and best.ckpt takes of the training, one of each an epoch. Both
 of the recipe ``experiment=article`` on real MNIST.
@@ -116,7 +116,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
         for a, b in zip(seconds("checkpoints of a run"), seconds("its training"), strict=True)
     ]
     return (
-        f"start of a new run {statistics.median(new):.2f} s, of one that goes on "
+        f"start of a new run {statistics.median(new):.2f} s, of one that is resumed "
         f"{statistics.median(resumed):.2f} s: {statistics.median(more):+.2f} s "
         f"({min(more):+.2f} to {max(more):+.2f}, n = {len(more)}); checkpoints take "
         f"{statistics.median(parts):.2f} % of the training ({min(parts):.2f} to {max(parts):.2f} %, "

@@ -39,6 +39,7 @@ PUBLIC = (
     "cnnexp.tuning",
     "cnnexp.optim",
     "cnnexp.regularization",
+    "cnnexp.privacy",
     "cnnexp.models",
     "cnnexp.data",
     "cnnexp.training",
@@ -118,9 +119,9 @@ def home_of(package: ModuleType, name: str) -> str:
         return value.__name__
     if isinstance(module, str) and module.startswith("cnnexp"):
         return f"{module}.{own}"
-    for each in sorted(sys.modules):  # a constant: the file that lists it
-        if each.startswith(f"{package.__name__}.") and name in getattr(
-            sys.modules[each], "__all__", ()
+    for each in sorted(sys.modules):  # a constant: the file that assigns it
+        if each.startswith(f"{package.__name__}.") and re.search(
+            rf"^{name}(: .*)? = ", inspect.getsource(sys.modules[each]), re.MULTILINE
         ):
             return f"{each}.{name}"
     return f"{package.__name__}.{name}"

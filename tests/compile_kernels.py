@@ -13,6 +13,10 @@ import sys
 import torch
 
 from cnnexp import ops
+from cnnexp.geometry.convolution import Conv2dGeometry
+from cnnexp.geometry.windows import WindowGeometry
+from cnnexp.kernels.cpu import conv_relu_pool as cpu
+from cnnexp.kernels.cpu.norms import winners_squared_norms
 
 
 def main(name: str) -> None:
@@ -33,6 +37,17 @@ def main(name: str) -> None:
         output = ops.conv_relu_pool(image, weight, bias, pool=ops.Pool(kind))
         (grad,) = torch.autograd.grad(output.square().sum(), image, create_graph=True)
         grad.sum().backward()
+    _compile_norms(getattr(torch, name))
+
+
+def _compile_norms(dtype: torch.dtype) -> None:
+    """Call the kernels of the squared norms, those of a block's gradients by image."""
+    conv, pool = Conv2dGeometry((4, 4), (3, 3), padding=(1, 1)), WindowGeometry((4, 4), (4, 4))
+    image = torch.randn(2, 16, 4, 4, dtype=dtype)
+    pooled, code = cpu.forward(image, torch.randn(5, 16, 3, 3, dtype=dtype), None, conv, pool, None)
+    for way in ("window", "gram", "rows"):
+        winners_squared_norms(pooled, code, image, conv, pool, way)
+    winners_squared_norms(pooled, code, image[:, :3], conv, pool, "written")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ POINTS = {
 
 
 def _in_child(folder: RunFolder, point: str = "", nth: int = 0, *, kill_after: float = 0.0) -> int:
-    """Train or go on in a forked process; its exit status as ``os.waitpid`` has it."""
+    """Train or resume in a forked process; its exit status as ``os.waitpid`` has it."""
     child = os.fork()
     if child == 0:
         try:

@@ -22,6 +22,7 @@ def test_it_times_each_kernel_beside_torch(
         "forward_winograd",
         "winners_grad_input",
         "winners_grad_weight",
+        "winners_squared_norms",
     }
     assert all(float(row["kernel_ms"]) > 0 and float(row["torch_ms"]) > 0 for row in rows)
     assert capsys.readouterr().out.count(" ms, torch ") == len(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 from pathlib import Path
 
 import pytest
@@ -36,13 +37,17 @@ def test_examples_give_what_they_say(file: Path) -> None:
     assert not runner.summarize(verbose=False).failed, "".join(said)
 
 
+def _is_own(each: object) -> bool:
+    return inspect.isfunction(each) and each.__module__ == schedules.__name__
+
+
 # Of the op, the layers and the proofs what a newcomer begins with; of what is small, all.
 WANTED = [
     *(getattr(ops, name) for name in ops.op_names()),
     *(ops.Pool, ops.algorithm_names, ops.get_algorithm, ops.resolve_algorithm),
     *(nn.replace_layers, nn.conversion, nn.layer_algorithms, proofs.check),
     *(tuning.choose_algorithms, tuning.pin_algorithms, optim.param_groups, optim.freeze),
-    *(getattr(optim, name) for name in schedules.__all__),
+    *(each for name, each in inspect.getmembers(schedules, _is_own) if not name.startswith("_")),
     *(regularization.L1, regularization.L2, regularization.ElasticNet, regularization.MaxNorm),
     *(regularization.MixUp, regularization.CutMix, regularization.LabelSmoothing),
     *(regularization.Clip, regularization.clip_units),

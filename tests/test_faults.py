@@ -97,7 +97,7 @@ def test_on_a_full_disk_it_says_so_and_keeps_what_was_whole(
     (run,) = run_folders(tmp_path / "copy")
     status = run.read_status()
     assert status["state"] == "failed"
-    assert "No space left on device): free some; run=<folder> goes on" in status["error"]
+    assert "No space left on device): free some; run=<folder> resumes" in status["error"]
     assert not list(run.path.rglob("*.part"))
     files = list(run.checkpoints.glob("*")) if run.checkpoints.exists() else []
     assert (len(files) > 0) == (size != "100k")

@@ -1,4 +1,4 @@
-"""``python -m cnnexp.train run=…``: going on with a run, one's own or a stranger's."""
+"""``python -m cnnexp.train run=…``: resuming a run, one's own or a stranger's."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _train(job: TrainingJob, folder: Path, resume: bool = False) -> dict[str, An
 
 
 def run_resume(rows: Rows) -> None:
-    """A training, and one that is stopped in its second epoch and goes on: the same bits."""
+    """A training, and one that is stopped in its second epoch and resumed: the same bits."""
     _quiet()
     for backward, *settings in _RESUMED if rows.on_gpu else _RESUMED[:1]:
         way = " ".join((backward, *settings))

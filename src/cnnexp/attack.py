@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from cnnexp.attacks.on_runs import Attack, Target
     from cnnexp.inference import Settings
 
-__all__ = ["main"]
 
 _DEFAULTS = {"method": "loss", "checkpoint": "", "shadows": "", "canaries": "", "delta": ""}
 _DEFAULTS |= {"seed": "0", "jobs": "", "threads": "", "output": ""}

@@ -17,15 +17,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnexp.commandline import Misuse, names_among, run_command
+from cnnexp.commandline import (
+    Misuse,
+    check_writable,
+    device_named,
+    names_among,
+    run_command,
+)
 
 if TYPE_CHECKING:
     import torch
 
     from cnnexp.speed import Measured
     from cnnexp.speed.single import Situation
-
-__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -61,16 +65,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    for flag, file in (("--json", options.json), ("--csv", options.csv)):
-        if file is not None and not file.resolve().parent.is_dir():
-            raise Misuse(f"{flag}={file}: there is no folder {file.resolve().parent}")
+    check_writable("--json", options.json)
+    check_writable("--csv", options.csv)
     for flag in ("rounds", "threads", "batch", "size"):
         value = getattr(options, flag, None)
         if value is not None and value < 1:
             raise Misuse(f"--{flag}={value}: must be at least 1")
     from cnnexp.kernels.compilation import said_on
 
-    device = _device(options.device)
+    device = device_named(options.device)
     if options.threads is not None:
         _use_threads(options.threads)
     with said_on(sys.stderr):
@@ -133,16 +136,6 @@ def _situations(options: argparse.Namespace) -> list[Situation]:
     known = list(dict.fromkeys(situation.op for situation in speed.SITUATIONS))
     chosen = names_among("--op", options.op, known)
     return [situation for situation in speed.SITUATIONS if situation.op in chosen]
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name not in ("cpu", "cuda"):
-        raise Misuse(f"--device={name}: must be cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise Misuse("--device=cuda: this machine has no usable GPU")
-    return torch.device(name)
 
 
 def _use_threads(count: int) -> None:

@@ -10,10 +10,13 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cnnexp.suggestions import nearest
 
-__all__ = ["Misuse", "code_of", "import_from_here", "names_among", "run_command"]
+if TYPE_CHECKING:
+    import torch
 
 
 class Misuse(Exception):
@@ -65,7 +68,8 @@ def code_of(name: str, action: Callable[[], int]) -> int:
         code = 1
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        if not _is_ours(error) and "out of memory" not in reason:
+        ours = type(error).__module__.startswith("cnnexp.")
+        if not ours and "out of memory" not in reason:
             raise
         print(f"{name}: {reason}", file=sys.stderr)
         code = 1
@@ -79,8 +83,29 @@ def _is_first() -> bool:
     return here is None or here.rank == 0
 
 
-def _is_ours(error: RuntimeError) -> bool:
-    return type(error).__module__.startswith("cnnexp.")
+def check_writable(flag: str, file: Path | None) -> None:
+    """Make sure that there is a folder for the ``file`` that ``flag`` names, if it names one.
+
+    Raises:
+        Misuse: There is none.
+    """
+    if file is not None and not file.resolve().parent.is_dir():
+        raise Misuse(f"{flag}={file}: there is no folder {file.resolve().parent}")
+
+
+def device_named(name: str) -> torch.device:
+    """The device that ``--device`` names: ``cpu`` or ``cuda``.
+
+    Raises:
+        Misuse: It names another one, or this machine has no such device.
+    """
+    import torch
+
+    if name not in ("cpu", "cuda"):
+        raise Misuse(f"--device={name}: must be cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise Misuse("--device=cuda: this machine has no usable GPU")
+    return torch.device(name)
 
 
 def names_among(

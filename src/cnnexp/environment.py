@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["variable"]
-
 
 def variable(name: str, default: str | None = None) -> str | None:
     """The value of the environment variable ``name``; ``default`` where it is unset or blank."""

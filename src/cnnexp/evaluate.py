@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from cnnexp.data import ImageDataModule
     from cnnexp.inference import Evaluation, TrainedNetwork
 
-__all__ = ["main"]
 
 _DEFAULTS = {"checkpoint": "", "split": "test", "backward": "auto", "device": "cpu"}
 _WIDEST = 12  # a terminal shows confusion matrices of at most this many classes
@@ -52,19 +51,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cnnexp.inference import data_of_run, load_trained, read_settings
+    from cnnexp.inference import data_of_run, read_settings
     from cnnexp.kernels.compilation import said_on
 
     settings = read_settings(options.settings, _DEFAULTS, data=True)
     values = settings.values
     if values["split"] not in ("test", "val", "train"):
         raise ConfigError(f"split={values['split']}: must be one of test, val, train")
-    trained = load_trained(
-        settings.folder,
-        values["checkpoint"] or None,
-        backward=values["backward"],
-        extra_targets=settings.extra_targets,
-    )
+    trained = settings.load(values["backward"])
     _to_device(trained, values["device"])
     data = data_of_run(trained, settings.data, settings.extra_targets)
     with said_on(sys.stderr):

@@ -19,15 +19,14 @@ from typing import TYPE_CHECKING
 
 from cnnexp.commandline import run_command
 from cnnexp.config import ConfigError
-from cnnexp.config.errors import did_you_mean
 from cnnexp.config.key_value import text_of
 from cnnexp.config.targets import allowed_prefixes
+from cnnexp.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from cnnexp.explanation import Subject
     from cnnexp.inference import Settings, TrainedNetwork
 
-__all__ = ["main"]
 
 _OWN = {"image": "0", "label": "", "output": "", "value_range": ""}
 _OF_RUN = {"checkpoint": ""}  # besides run= and which=
@@ -131,15 +130,10 @@ def _check_output(file: Path) -> None:
 
 def _trained(request: _Request) -> tuple[TrainedNetwork, Subject, str, Settings]:
     from cnnexp.explanation import numbered_image, picture
-    from cnnexp.inference import data_of_run, load_trained, read_settings
+    from cnnexp.inference import data_of_run, read_settings
 
     settings = read_settings(request.others, {**_OF_RUN, **_OWN}, data=True)
-    trained = load_trained(
-        settings.folder,
-        settings.values["checkpoint"] or None,
-        backward="direct",
-        extra_targets=settings.extra_targets,
-    )
+    trained = settings.load("direct")
     number = _number(request.image)
     if number is None:
         subject = picture(trained, Path(request.image), request.value_range)

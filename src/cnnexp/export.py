@@ -13,8 +13,6 @@ from pathlib import Path
 
 from cnnexp.commandline import run_command
 
-__all__ = ["main"]
-
 _DEFAULTS = {"checkpoint": "", "format": "onnx", "output": ""}
 
 
@@ -39,13 +37,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cnnexp.inference import export, load_trained, read_settings
+    from cnnexp.inference import export, read_settings
 
     settings = read_settings(options.settings, _DEFAULTS)
     values = settings.values
-    trained = load_trained(
-        settings.folder, values["checkpoint"] or None, extra_targets=settings.extra_targets
-    )
+    trained = settings.load()
     output = Path(values["output"]) if values["output"] else None
     file, difference = export(trained, values["format"], output)
     settings.say_which_run("cnnexp.export")

@@ -19,13 +19,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnexp.commandline import Misuse, names_among, run_command
+from cnnexp.commandline import check_writable, device_named, names_among, run_command
 
 if TYPE_CHECKING:
     from cnnexp.proofs import Case, Report
     from cnnexp.proofs.battery import Row
-
-__all__ = ["check", "main"]
 
 
 def check(
@@ -57,8 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.json is not None and not options.json.resolve().parent.is_dir():
-        raise Misuse(f"--json={options.json}: there is no folder {options.json.resolve().parent}")
+    check_writable("--json", options.json)
     import torch
 
     from cnnexp import ops
@@ -69,11 +66,7 @@ def _run(options: argparse.Namespace) -> int:
     chosen = names_among("--op", options.op, ops.op_names())
     known = sorted({name for op in chosen for name in ops.algorithm_names(op)})
     algorithms = names_among("--algorithm", options.algorithm, known)
-    if options.device not in ("cpu", "cuda"):
-        raise Misuse(f"--device={options.device}: must be cpu or cuda")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise Misuse("--device=cuda: this machine has no usable GPU")
-    device = torch.device(options.device)
+    device = device_named(options.device)
     battery = QUICK if options.quick else BATTERY
     start = time.perf_counter()
     rows = []

@@ -23,7 +23,6 @@ from cnnexp.config import ConfigError
 if TYPE_CHECKING:
     from cnnexp.inference import Prediction
 
-__all__ = ["main"]
 
 _KEYS = {"checkpoint": "", "value_range": ""}
 
@@ -61,12 +60,10 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigError("there are no pictures: name files or folders after run=…")
     if options.top < 1:
         raise ConfigError(f"--top={options.top}: must be at least 1")
-    from cnnexp.inference import load_trained, picture_files, predict, read_settings, stated_range
+    from cnnexp.inference import picture_files, predict, read_settings, stated_range
 
     given = read_settings(settings, _KEYS)
-    trained = load_trained(
-        given.folder, given.values["checkpoint"] or None, extra_targets=given.extra_targets
-    )
+    trained = given.load()
     files = list(picture_files(places))
     characters = None if options.form is None else options.form == "character"
     given.say_which_run("cnnexp.predict", always=True)  # no other line names the run

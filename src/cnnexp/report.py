@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -20,22 +18,13 @@ from rich.table import Table
 from cnnexp.commandline import run_command
 from cnnexp.config import ConfigError
 from cnnexp.reporting import (
-    Compared,
-    Group,
-    Run,
-    compared,
     comparison_table,
-    gather,
-    group_runs,
     score_table,
-    settings_that_differ,
     summary_table,
-    warnings_about,
     write_comparison,
     write_tables,
 )
-
-__all__ = ["main"]
+from cnnexp.reporting.content import Report, report_on
 
 _REFRESH = 10  # seconds
 
@@ -72,52 +61,31 @@ def _main(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace, output: Path) -> int:
     """Write all files; return how many runs are under way."""
-    runs = gather(arguments.paths)
-    if not runs:
+    report = report_on(arguments.paths)
+    if report is None:
         raise ConfigError(
             f"{', '.join(map(str, arguments.paths))}: holds no run (no status.json); name a folder such as "
             f"outputs/sweeps/<name>"
         )
     output.mkdir(parents=True, exist_ok=True)
-    comparison = None
-    if len(arguments.paths) == 1 and (found := compared(arguments.paths[0], runs)):
-        comparison, runs = found
-    settings, groups = _groups(runs, comparison)
-    written = write_tables(runs, settings, groups, output)
-    if comparison:
-        written += write_comparison(comparison, output)
+    written = write_tables(report.runs, report.settings, report.groups, output)
+    if report.comparison:
+        written += write_comparison(report.comparison, output)
     if not arguments.no_page:
-        written.append(_page(arguments, output, runs, settings, groups, comparison))
-    _show(runs, groups, comparison)
+        written.append(_page(arguments, output, report))
+    _show(report)
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"written: {', '.join(map(str, written))}")
-    return _running(runs)
+    return report.running
 
 
-def _running(runs: Sequence[Run]) -> int:
-    return sum(run.state == "running" for run in runs)
-
-
-def _groups(
-    runs: Sequence[Run], comparison: Compared | None
-) -> tuple[dict[str, Sequence[Any]], list[Group]]:
-    """The settings in which the runs differ, and their groups; in a comparison, groups of its final runs."""
-    settings: dict[str, Sequence[Any]] = dict(settings_that_differ(runs))
-    if comparison is None:
-        return settings, group_runs(runs, settings)
-    finals = [i for i, final in enumerate(comparison.columns["final"]) if final == "yes"]
-    of_finals = {
-        key: [comparison.columns[key][i] for i in finals] for key in ("workload", "candidate")
-    }
-    return {**comparison.columns, **settings}, group_runs([runs[i] for i in finals], of_finals)
-
-
-def _show(runs: Sequence[Run], groups: Sequence[Group], comparison: Compared | None) -> None:
+def _show(report: Report) -> None:
     """Print the tables on the terminal."""
+    comparison = report.comparison
     console = Console()
     if not console.is_terminal:
         console.width = 200
-    tables = [summary_table(groups)]
+    tables = [summary_table(report.groups)]
     if comparison:
         tables = [comparison_table(comparison, whole=False), score_table(comparison)]
     for rows in filter(None, tables):
@@ -127,7 +95,7 @@ def _show(runs: Sequence[Run], groups: Sequence[Group], comparison: Compared | N
         console.print(shown, markup=False)
         if comparison:
             console.print()
-    for text in warnings_about(runs, mixed_data=comparison is not None):
+    for text in report.warnings:
         console.print(text, style="yellow", markup=False, highlight=False)
     if comparison and comparison.left_out:
         console.print(
@@ -135,14 +103,7 @@ def _show(runs: Sequence[Run], groups: Sequence[Group], comparison: Compared | N
         )
 
 
-def _page(
-    arguments: argparse.Namespace,
-    output: Path,
-    runs: Sequence[Run],
-    settings: Mapping[str, Sequence[Any]],
-    groups: Sequence[Group],
-    comparison: Compared | None,
-) -> Path:
+def _page(arguments: argparse.Namespace, output: Path, report: Report) -> Path:
     try:
         import plotly  # noqa: F401
     except ImportError as error:
@@ -153,18 +114,15 @@ def _page(
     from cnnexp.reporting.report_page import write_page
 
     aggregate = output / "tensorboard-means"
-    write_aggregate(groups, aggregate)
+    write_aggregate(report.groups, aggregate)
     file = output / "report.html"
     where = shlex.quote(str(arguments.paths[0]))
     write_page(
-        runs,
-        settings,
-        groups,
+        report,
         file,
         board=f"tensorboard --logdir {where}",
         aggregate=f"tensorboard --logdir {shlex.quote(str(aggregate))}",
-        refresh=_REFRESH if arguments.watch and _running(runs) else None,
-        comparison=comparison,
+        refresh=_REFRESH if arguments.watch and report.running else None,
     )
     return file
 

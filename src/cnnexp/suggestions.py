@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "nearest"]
-
 
 def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str | None:
     """The known name nearest to ``name``; None if none is as alike as ``least``, in 0…1."""

@@ -21,8 +21,6 @@ from cnnexp.runs.sweep import names_of, sweep_jobs
 from cnnexp.sweeps import Ledger
 from cnnexp.sweeps.view import table
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its code."""

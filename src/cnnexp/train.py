@@ -1,6 +1,6 @@
 """``python -m cnnexp.train``: train one network, or with ``-m`` every combination of a sweep.
 
-``run=<folder>`` or ``run=latest`` goes on with a run that was stopped, or extends one that is done.
+``run=<folder>`` or ``run=latest`` resumes a run that was stopped, or extends one that is done.
 
 Everything is composed, once, and checked before anything runs, so that a mistake costs one message
 and leaves nothing behind. torch and lightning are imported only once there is something to check or to
@@ -43,8 +43,6 @@ from cnnexp.runs import RunFolder, process_rank
 
 if TYPE_CHECKING:
     from cnnexp.training import TrainingJob
-
-__all__ = ["main", "run_job"]
 
 
 def main() -> None:
@@ -114,7 +112,7 @@ def _run_one(config: DictConfig, given: Sequence[str], resumed: RunFolder | None
     plain = plain_config(config)
     job = checked_job(config, plain, given)
     if resumed is not None:
-        check_resumable(resumed, plain, job.data.images.checksum)
+        check_resumable(resumed, plain, job.data.images.checksum, job.regularizers)
     if own_run_dir(config):
         folder_of(config, "run")
     if config.get("validate_only"):

@@ -1,5 +1,3 @@
 """The version of cnnexp, which every layer may name without importing the package's public names."""
 
-__all__ = ["__version__"]
-
 __version__ = "0.2.0"

@@ -6,7 +6,7 @@ import pytest
 
 from cnnexp.config import ConfigError
 from cnnexp.config.arguments import read_arguments
-from cnnexp.config.errors import did_you_mean
+from cnnexp.suggestions import did_you_mean
 
 
 @pytest.mark.parametrize(

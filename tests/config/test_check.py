@@ -59,7 +59,7 @@ def _check(*overrides: str, extra: tuple[str, ...] = ()) -> None:
         ("+regularization.l2.strength=-1", r"regularization\.l2\.strength must be at least 0"),
         (
             "regularization=[l1,clip_norm] regularization.clip.norm=0",
-            r"clip\.norm=0\.0: must be above",
+            r"clip\.norm must be above 0, but got 0\.0",
         ),
         (
             "regularization=clip_norm +regularization.clip.value=1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cnnexp.data import ImageDataModule, load_digits
 from cnnexp.diagnostics import DiagnosticsSettings
-from cnnexp.diagnostics.keys import Key, chart_layout, known_keys
+from cnnexp.diagnostics import keys as table
+from cnnexp.diagnostics.keys import chart_layout
 from cnnexp.models import SeedCNN
 from cnnexp.optim import param_groups
 from cnnexp.runs import RunFolder
@@ -21,6 +23,27 @@ from cnnexp.training import run_training
 from tests.training.resumable import new_folder, small_job
 
 LEVELS = ("always", "basic", "full")
+
+
+@dataclass(frozen=True)
+class Key:
+    """A row of the table."""
+
+    name: str
+    kind: str
+    level: str
+    meaning: str
+
+    def fits(self, tag: str) -> bool:
+        """Whether ``tag`` is a key that this row describes."""
+        pattern = re.sub(r"<\w+>", ".+", re.sub(r"([.+?*])", r"\\\1", self.name))
+        return re.fullmatch(pattern, tag) is not None
+
+
+def known_keys() -> list[Key]:
+    assert table.__doc__ is not None
+    lines = table.__doc__.split("\n====")[2].split("\n")[1:]
+    return [Key(*re.split(r"\s{2,}", line.strip())) for line in lines if line.strip()]
 
 
 def _kinds(folder: RunFolder) -> dict[str, str]:

@@ -15,8 +15,9 @@ from numba import config, njit
 from numba.core import caching
 
 from cnnexp.kernels import compilation
-from cnnexp.kernels.compilation import clock, kept_in, said_on, seconds_compiling
+from cnnexp.kernels.compilation import clock, said_on, seconds_compiling
 from cnnexp.kernels.cpu import vector
+from cnnexp.kernels.cpu.numba_internals import cache_folder
 
 
 def _kernel(module: str) -> Any:
@@ -97,16 +98,16 @@ def _loaded_again(module: ModuleType) -> ModuleType:
 
 def test_where_results_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
-    assert Path(kept_in(_kernel)).parent == tmp_path
+    assert Path(cache_folder(_kernel)).parent == tmp_path
     monkeypatch.setattr(config, "CACHE_DIR", "")
-    assert Path(kept_in(_kernel)) == Path(__file__).parent / "__pycache__"
+    assert Path(cache_folder(_kernel)) == Path(__file__).parent / "__pycache__"
     assert _loaded_again(vector).COMPILE["cache"] is True
 
     def refuse(self: Any) -> None:
         raise PermissionError("Read-only file system")
 
     monkeypatch.setattr(caching._CacheLocator, "ensure_cache_path", refuse)
-    assert kept_in(_kernel) == ""
+    assert cache_folder(_kernel) == ""
     assert (
         _loaded_again(vector).COMPILE["cache"] is False
     )  # compiled in each process, but not refused

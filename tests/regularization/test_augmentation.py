@@ -115,7 +115,8 @@ def test_erasing_blanks_a_rectangle_within_its_bounds() -> None:
     [
         (lambda: RandomShift(0), r"random_shift\.pixels must be at least 1, but got 0"),
         (lambda: RandomRotation(200), r"random_rotation\.degrees must be above 0, at most 180"),
-        (lambda: RandomElastic(0, 1), r"random_elastic\.alpha and sigma must be above 0"),
+        (lambda: RandomElastic(0, 1), r"random_elastic\.alpha must be above 0, but got 0"),
+        (lambda: RandomElastic(1, 0), r"random_elastic\.sigma must be above 0, but got 0"),
         (lambda: RandomErasing(0), r"random_erasing\.probability must be above 0"),
         (lambda: RandomErasing(0.5, [0.3, 0.2]), r"random_erasing\.area must be two shares"),
     ],

@@ -1,7 +1,7 @@
 """``python -m tests.sweeps.crash --jobs 60 --kills 10``: kill launchers and jobs of a sweep, and compare.
 
 One sweep is left alone. Of another one of the same jobs the launcher, or one of the jobs that run, is
-killed with SIGKILL at random moments; the same command goes on until all are done. Both must have the
+killed with SIGKILL at random moments; the same command continues until all are done. Both must have the
 same jobs, each trained to its end once, with the same bits: weights, figures, curves.
 """
 

@@ -1,4 +1,4 @@
-"""``sweep=compare_…``: as many trials for each, the choice, the final runs, and going on."""
+"""``sweep=compare_…``: as many trials for each, the choice, the final runs, and resuming."""
 
 from __future__ import annotations
 

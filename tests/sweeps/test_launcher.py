@@ -142,7 +142,7 @@ def test_stopped_by_ctrl_c_or_from_elsewhere_the_same_command_goes_on(empty_fold
         ledger.begin([])
     entries = _launch(ledger, jobs, jobs=2)
     assert [e.state for e in entries] == ["done", "done"]
-    assert "going on from" in (ledger.path / entries[0].id / "train.log").read_text()
+    assert "resuming from" in (ledger.path / entries[0].id / "train.log").read_text()
 
 
 def test_a_job_that_needs_more_gpus_than_there_are(empty_folder: Path) -> None:

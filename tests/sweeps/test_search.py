@@ -1,4 +1,4 @@
-"""``hydra/sweeper=optuna``: what is searched, real trials in real processes, pruning, going on."""
+"""``hydra/sweeper=optuna``: what is searched, real trials in real processes, pruning, resuming."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def test_overrides_become_distributions() -> None:
     ("settings", "message"),
     [
         ({"n_trials": 0}, r"hydra\.sweeper\.n_trials=0: must be a whole number, at least 1"),
+        ({"at_once": None}, r"hydra\.sweeper\.at_once=None: must be a whole number, at least 1"),
         ({"sampler": "best"}, r"hydra\.sweeper\.sampler=best: must be one of tpe, cmaes, random"),
         ({"pruner": "sharp"}, r"hydra\.sweeper\.pruner=sharp: must be null or one of median"),
         ({"directions": []}, r"directions=\[\]: must be one for each of the objectives"),

@@ -70,7 +70,7 @@ def test_a_sweep_survives_a_preemption_a_requeue_and_a_job_killed_hard(
     )
 
     def under_way() -> list[JobStatus]:
-        """The jobs that run and have something to go on from."""
+        """The jobs that run and have something to resume from."""
         assert launcher.poll() is None
         entries = ledger.entries()
         return [e for e in entries if e.state == "running" and e.folder.last_checkpoint.exists()]
@@ -94,7 +94,7 @@ def test_a_sweep_survives_a_preemption_a_requeue_and_a_job_killed_hard(
     assert failed.id == killed.id
     assert "is gone from the queue: killed, out of memory, or its node" in failed.status["error"]
     logs = [e.folder.log.read_text(encoding="utf-8") for e in entries]
-    assert sum("going on from" in text for text in logs) >= 2
+    assert sum("resuming from" in text for text in logs) >= 2
     assert all(
         text.count("run folder ") == (e is not failed)
         for e, text in zip(entries, logs, strict=True)

@@ -73,7 +73,7 @@ def test_elsewhere_a_line_a_job(tmp_path: Path, caplog: pytest.LogCaptureFixture
     said = [record.getMessage() for record in caplog.records]
     assert said == [
         f"sweep {ledger}: 3 jobs, 1 at a time, 2 threads each",
-        f"{ids['running']}  runs (goes on, epoch 3)  seed=0",
+        f"{ids['running']}  runs (resumes, epoch 3)  seed=0",
         f"{ids['done']}  is done already  val/acc 95.00%  test/acc 94.00%  seed=1  (1/3)",
         f"sweep {ledger}: 1 done, 1 running, 1 waiting",
     ]

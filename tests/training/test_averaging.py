@@ -139,7 +139,7 @@ def test_schedule_free_is_validated_and_kept_in_its_averaged_weights(tmp_path: P
     names = [f"network.{name}" for name, _ in module.network.named_parameters()]
     found = torch.cat([kept["state_dict"][name].flatten() for name in names])
     torch.testing.assert_close(found, seen.validated[-1])
-    # what training goes on with is in it to the bit, and the module now holds the weights given
+    # what training continues with is in it to the bit, and the module now holds the weights given
     trained = torch.cat([kept["training_weights"][name].flatten() for name in names])
     assert torch.allclose(trained, seen.steps[-1])
     assert kept["optimizer_states"][0]["param_groups"][0]["train_mode"]

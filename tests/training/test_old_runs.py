@@ -42,7 +42,7 @@ def test_a_run_of_0_1_0_is_resumed(name: str, command: Command, empty_folder: Pa
     longer = ["trainer.max_epochs=2"] if name == "done" else []
     resumed = command("cnnexp.train", f"run={name}", *longer)
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on from" in resumed.stdout
+    assert "resuming from" in resumed.stdout
     folder = RunFolder(empty_folder / name)
     if _rounds_alike(old, whole):
         assert_same_run(folder, whole)

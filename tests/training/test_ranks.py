@@ -1,4 +1,4 @@
-"""Several processes train the network that one would, and stop and go on together."""
+"""Several processes train the network that one would, and stop and resume together."""
 
 from __future__ import annotations
 

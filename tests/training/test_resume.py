@@ -22,7 +22,8 @@ from cnnexp.training import (
     run_training,
 )
 from cnnexp.training.callbacks import ExponentialAverage
-from cnnexp.training.resume import Position, files
+from cnnexp.training.resume import files
+from cnnexp.training.resume.position import Position
 from tests.training.resumable import EPOCHS, STEPS, assert_same_run, new_folder, small_job
 
 

@@ -19,8 +19,6 @@ from cnnexp.config.errors import ConfigError
 from cnnexp.config.schema import DataConfig
 from cnnexp.data import ImageDataModule, ImageSet, LabelledImages, Samples
 
-__all__ = ["Joined", "RunSplit", "altered", "altered_config", "join", "split_as_the_run"]
-
 
 @dataclass(frozen=True)
 class RunSplit:

@@ -14,8 +14,6 @@ from typing import Any
 from cnnexp.runs.files import write_text
 from cnnexp.version import __version__
 
-__all__ = ["attack_page", "write_attack_page"]
-
 _SIZE, _MARGIN = 480, 56  # of the square of the curve, and around it, in pixels
 _MOST_DECADES = 5
 

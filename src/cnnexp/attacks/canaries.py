@@ -13,8 +13,6 @@ from cnnexp.attacks.altered import RunSplit, altered, split_as_the_run
 from cnnexp.attacks.one_run import coins, wrong_labels
 from cnnexp.data import ImageSet, Samples
 
-__all__ = ["TARGET", "Canaries", "DrawnCanaries", "draw", "load"]
-
 TARGET = "cnnexp.attacks.canaries.load"
 
 

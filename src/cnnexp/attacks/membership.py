@@ -18,8 +18,6 @@ from torch import Tensor
 
 from cnnexp.attacks.scoring import ImageScores
 
-__all__ = ["ENOUGH_FOR_OWN", "FEWEST_SHADOWS", "likelihood_ratios", "loss_scores"]
-
 FEWEST_SHADOWS = 4  # a variance needs two shadows with an image, and two without
 ENOUGH_FOR_OWN = (
     64  # with fewer, a variance of all images is more exact than one of each (section VI.B)

@@ -27,8 +27,6 @@ from cnnexp.inference.run_data import with_data
 from cnnexp.runs import RunFolder
 from cnnexp.sweeps.launcher import LauncherSettings
 
-__all__ = ["Attack", "Target", "attack_by_audit", "attack_by_loss", "attack_by_shadows"]
-
 _CLAIM = ("privacy/epsilon", "privacy/delta")  # keys of result.json
 
 

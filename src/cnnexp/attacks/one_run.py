@@ -21,19 +21,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = [
-    "SHARES",
-    "Audit",
-    "Scorer",
-    "Training",
-    "audit_scores",
-    "audit_training",
-    "coins",
-    "epsilon_bound",
-    "p_value",
-    "wrong_labels",
-]
-
 # The shares of the canaries that are guessed, each tried. They are fixed before anything is seen, and the
 # error that is allowed is divided by how many they are (Bonferroni), so that the best bound of them holds.
 SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)

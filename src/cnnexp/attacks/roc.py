@@ -15,9 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnexp.inference.evaluation import wilson_interval
-
-__all__ = ["Rate", "Roc", "roc"]
+from cnnexp.training.callbacks.pictures import wilson_interval
 
 _Z = 1.959964  # 95 % of the normal distribution, both sides
 

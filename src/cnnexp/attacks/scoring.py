@@ -10,8 +10,6 @@ from torch import Tensor
 from cnnexp.data import Samples
 from cnnexp.training import Classifier
 
-__all__ = ["ImageScores", "score_images"]
-
 
 @dataclass(frozen=True)
 class ImageScores:

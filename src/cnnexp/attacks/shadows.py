@@ -17,8 +17,6 @@ from torch import Tensor
 from cnnexp.attacks.altered import RunSplit, altered, join, split_as_the_run
 from cnnexp.data import ImageDataModule, ImageSet
 
-__all__ = ["TARGET", "Pool", "Shadow", "design", "load", "pool_of"]
-
 TARGET = "cnnexp.attacks.shadows.load"
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from cnnexp.attacks.on_runs import Attack, Target
 
-__all__ = ["content_of", "rows_of"]
-
 
 def content_of(target: Target, found: Attack, method: str, command: str) -> dict[str, Any]:
     """The content of attack.json, in JSON's types.

@@ -15,8 +15,6 @@ from cnnexp.sweeps import Ledger
 from cnnexp.sweeps.launcher import LauncherSettings, LocalLauncher, Task
 from cnnexp.sweeps.view import View
 
-__all__ = ["AttackError", "run_trainings"]
-
 
 class AttackError(RuntimeError):
     """A training that an attack needs has failed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,6 @@ from cnnexp.optim import needs_whole_weights
 from cnnexp.regularization import Regularizer, takes_part
 from cnnexp.runs import process_rank
 from cnnexp.training import Parallelism
-
-__all__ = ["accelerator_settings", "check_batch", "check_nodes", "check_sharded", "parallelism"]
 
 _SEVERAL = ("ddp", "ddp_cpu", "fsdp")  # train by several processes, by name
 
@@ -84,12 +82,14 @@ def parallelism(config: AcceleratorConfig, *, elsewhere: bool = False) -> Parall
             f"accelerator={config.name}, devices={devices}: one process trains here; use "
             f"accelerator=ddp_cpu for several, or accelerator=ddp for several GPUs"
         )
-    strategy = _fsdp if config.name == "fsdp" else partial(_ddp, config, on_gpu)
+    strategy: Callable[[], Strategy] = partial(_ddp, config, on_gpu)
+    if config.name == "fsdp":  # one checkpoint, as of any other run
+        strategy = partial(FSDPStrategy, state_dict_type="full")
     return Parallelism(strategy, devices, nodes, "cpu:gloo,cuda:nccl" if on_gpu else "gloo")
 
 
 def check_nodes(parallel: Parallelism | None) -> None:
-    """See to it that somebody has started the processes of a training by several machines.
+    """Make sure that somebody has started the processes of a training by several machines.
 
     Raises:
         ConfigError: Nobody has.
@@ -103,7 +103,7 @@ def check_nodes(parallel: Parallelism | None) -> None:
 
 
 def check_batch(batch_size: int, parallel: Parallelism | None) -> None:
-    """See to it that each process gets as much of a batch as the others.
+    """Make sure that each process gets as much of a batch as the others.
 
     Raises:
         ConfigError: The batch cannot be cut so.
@@ -119,23 +119,20 @@ def check_batch(batch_size: int, parallel: Parallelism | None) -> None:
 def check_sharded(
     config: AcceleratorConfig, optimizer: type, regularizing: Sequence[Regularizer]
 ) -> None:
-    """See to it that nothing looks at whole weights where each process has a part of them.
+    """Make sure that nothing looks at whole weights where each process has a part of them.
 
     Raises:
         ConfigError: Something does.
     """
     if config.name != "fsdp":
         return
-    for each in regularizing:
-        if _looks_at_weights(each):
-            raise ConfigError(
-                f"accelerator=fsdp: regularization={each.name} needs each weight whole, of which every "
-                f"process has a part; use accelerator=ddp"
-            )
+    looking = [f"regularization={each.name}" for each in regularizing if _looks_at_weights(each)]
     if needs_whole_weights(optimizer):
+        looking.append(optimizer.__name__)
+    if looking:
         raise ConfigError(
-            f"accelerator=fsdp: {optimizer.__name__} needs each weight whole, of which every "
-            f"process has a part; use accelerator=ddp"
+            f"accelerator=fsdp: {looking[0]} needs each weight whole, of which every process has a part; use "
+            f"accelerator=ddp"
         )
 
 
@@ -157,10 +154,6 @@ def _ddp(config: AcceleratorConfig, on_gpu: bool) -> Strategy:
         bucket_cap_mb=config.bucket_mb,
         gradient_as_bucket_view=True,
     )
-
-
-def _fsdp() -> Strategy:
-    return FSDPStrategy(state_dict_type="full")  # one checkpoint, as of any other run
 
 
 def _on_gpu(config: AcceleratorConfig) -> bool:

@@ -18,8 +18,6 @@ from cnnexp.environment import variable
 from cnnexp.suggestions import nearest
 from cnnexp.version import __version__
 
-__all__ = ["key_of", "quoted", "read_arguments"]
-
 _MODES = ("run", "multirun", "cfg", "info", "shell_completion")
 
 

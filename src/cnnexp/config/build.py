@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ from cnnexp.config.check import check_types
 from cnnexp.config.data import data_module
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.monitors import check_monitors, check_plateau
+from cnnexp.config.privacy import check_account, check_private, check_private_network
 from cnnexp.config.regularization import check_clipping, regularizers
 from cnnexp.config.resumption import run_identity
 from cnnexp.config.schema import TrainConfig
@@ -75,14 +77,15 @@ def build_job(
     _check_backward(typed.backward.name)
     check_target("model", typed.model, _FROM_DATA, extra)
     regularizing = regularizers(typed.regularization, extra)
-    optimizer = check_target("optimizer", typed.optimizer, ("params",), extra)
+    optimizer = check_target("optimizer", typed.optimizer, ("params",), extra).func
     _check_kind(typed, optimizer, regularizing)
+    check_private(typed, optimizer, regularizing)
     check_clipping(regularizing, typed.trainer)
     device = accelerator_settings(typed.accelerator, elsewhere=elsewhere)
     parallel = parallelism(typed.accelerator, elsewhere=elsewhere)
     check_batch(typed.data.batch_size, parallel)
     return TrainingJob(
-        data=data_module(typed.data, typed.seed, typed.accelerator, extra),
+        data=data_module(typed, extra),
         network=partial(_network, typed.model, typed.parameters.frozen, extra),
         optimizer=partial(_optimizer, typed, regularizing, extra),
         scheduler=_schedule(typed, extra),
@@ -100,6 +103,7 @@ def build_job(
         checkpoint_steps=typed.checkpoint.every_n_steps,
         channels_last=typed.accelerator.channels_last,
         on_nan=cast(OnNaN, typed.on_nan),
+        privacy=typed.privacy,
         diagnostics=typed.diagnostics,
         config=dict(config),
         identity=run_identity(config),
@@ -118,10 +122,13 @@ def check_job(job: TrainingJob, extra_targets: Sequence[str] = ()) -> None:
     try:
         job.data.split()
     except Exception as error:  # without images there is no network to make the optimiser of
-        _check_optimizer_alone(job.config["optimizer"], extra_targets)
+        alone = nn.Parameter(torch.empty(2, 2, device="meta"))  # its own mistakes are said first
+        make("optimizer", job.config["optimizer"], extra_targets, params=[alone])
         if isinstance(error, ValueError):
             raise ConfigError(str(error)) from error
         raise
+    if job.privacy.private:
+        check_account(job)
     check_batches(job)
     check_callbacks(job, callbacks)
     check_monitors(job, callbacks)
@@ -139,12 +146,6 @@ def check_job(job: TrainingJob, extra_targets: Sequence[str] = ()) -> None:
     _check_network(job, callbacks)
 
 
-def _check_optimizer_alone(config: Mapping[str, Any], extra: Sequence[str]) -> None:
-    """Make the optimiser of a parameter that stands in for the network's: its mistakes are said first."""
-    parameter = nn.Parameter(torch.empty(2, 2, device="meta"))
-    make("optimizer", config, extra, params=[parameter])
-
-
 def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback]) -> None:
     """Send two images without memory through the network."""
     images = job.data.images
@@ -153,12 +154,10 @@ def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback]) -> None:
         network = job.network(images)
         if not any(p.requires_grad for p in network.parameters()):
             raise ConfigError("model: the network has no parameters to train")
-        try:
+        with _refused_images(images):
             logits = network(torch.empty(2, images.channels, *images.image_size))
-        except (RuntimeError, TypeError, ValueError) as error:
-            size = (images.channels, *images.image_size)
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"model: the network cannot take {size} images: {reason}") from error
+        if job.privacy.private:
+            check_private_network(network)
         check_finetuning(network, callbacks)
         optimizer = job.optimizer(network)
         if asks_again(optimizer):
@@ -201,12 +200,8 @@ def _network(
         image_size=images.image_size,
     )
     instance_of("model", network, nn.Module)
-    try:
+    with _refused_images(images):
         initialise_lazy(network, torch.zeros(()).expand(2, images.channels, *images.image_size))
-    except (RuntimeError, TypeError, ValueError) as error:
-        size = (images.channels, *images.image_size)
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"model: the network cannot take {size} images: {reason}") from error
     begins = len(images.train) and not next(network.parameters()).is_meta
     if config.get("init") == "lsuv" and begins:
         lsuv(network, _normalised(images, 256))
@@ -215,6 +210,17 @@ def _network(
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return network
+
+
+@contextmanager
+def _refused_images(images: ImageSet) -> Iterator[None]:
+    """Within it an error of the network is one about ``images`` of this size."""
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError) as error:
+        size = (images.channels, *images.image_size)
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"model: the network cannot take {size} images: {reason}") from error
 
 
 def _normalised(images: ImageSet, count: int) -> torch.Tensor:
@@ -268,7 +274,7 @@ def _optimizer(
     A training makes two: the check one of a network without memory, then itself one of its own.
     """
     config, parameters = typed.optimizer, typed.parameters
-    function = check_target("optimizer", config, ("params",), extra)
+    function = check_target("optimizer", config, ("params",), extra).func
     if one_group(function):
         if parameters.lr_scale:
             name = getattr(function, "__name__", "it")
@@ -289,6 +295,7 @@ def _optimizer(
             raise ConfigError(str(error)) from error
     made = instance_of("optimizer", make("optimizer", config, extra, params=groups), Optimizer)
     _check_kind(typed, type(made), regularizing)
+    check_private(typed, type(made), regularizing)
     return made
 
 

@@ -27,23 +27,14 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.lightning_options import CALLBACKS, LOGGERS, missing_package, refusal
 from cnnexp.config.targets import check_target, instance_of, locate, make
 from cnnexp.runs import RunFolder
+from cnnexp.suggestions import did_you_mean
 from cnnexp.training import TrainingJob
 from cnnexp.training.callbacks import WeightAverage
 from cnnexp.training.lightning_internals import cpu_stats, pruning_is_permanent
-
-__all__ = [
-    "check_callbacks",
-    "check_finetuning",
-    "check_loggers",
-    "check_passes",
-    "make_callbacks",
-    "make_loggers",
-    "named_callbacks",
-]
 
 # What takes any argument, and whom it passes them on to when the training has begun.
 _PASSED_ON: Mapping[type, Callable[..., Any]] = {
@@ -65,16 +56,11 @@ def make_callbacks(config: Mapping[str, Any], extra: Sequence[str] = ()) -> list
         part = f"callbacks.{name}"
         if isinstance(node, Mapping):  # whether it works comes before what it takes
             _check_kind(part, node, locate(part, node.get("_target_"), extra))
-        callback = make(part, node, extra, batch_size_fn=_images_of)
+        callback = make(part, node, extra, batch_size_fn=lambda batch: len(batch[1]))
         instance_of(part, callback, Callback)
         _check_kind(part, node, type(callback))
         made.append(callback)
     return made
-
-
-def _images_of(batch: Any) -> int:
-    """How many images a batch (images, labels) is of."""
-    return len(batch[1])
 
 
 def _check_kind(part: str, node: Mapping[str, Any], kind: Callable[..., Any]) -> None:
@@ -104,7 +90,7 @@ def named_callbacks(job: TrainingJob) -> dict[str, Callback]:
 
 
 def check_callbacks(job: TrainingJob, named: Mapping[str, Callback]) -> None:
-    """See whether callbacks get along with each other and with the rest of ``job``.
+    """Check whether callbacks get along with each other and with the rest of ``job``.
 
     Raises:
         ConfigError: They do not.
@@ -157,7 +143,7 @@ def _check_accumulation(job: TrainingJob, name: str) -> None:
 
 
 def check_passes(optimizer: Optimizer, named: Mapping[str, Callback]) -> None:
-    """See to it that nobody accumulates gradients for ``optimizer``, which asks for them more than once.
+    """Make sure that nobody accumulates gradients for ``optimizer``, which asks for them more than once.
 
     Raises:
         ConfigError: Somebody does.
@@ -171,7 +157,7 @@ def check_passes(optimizer: Optimizer, named: Mapping[str, Callback]) -> None:
 
 
 def check_finetuning(network: nn.Module, named: Mapping[str, Callback]) -> None:
-    """See whether there is something to freeze, and something else to train.
+    """Check whether there is something to freeze, and something else to train.
 
     Raises:
         ConfigError: There is not.
@@ -219,13 +205,13 @@ def make_loggers(
 
 
 def check_loggers(config: Mapping[str, Any], extra: Sequence[str] = ()) -> None:
-    """See whether ``logger`` can be made, without making a file.
+    """Check whether ``logger`` can be made, without making a file.
 
     Raises:
         ConfigError: It cannot.
     """
     for name, node in config.items():
-        kind = check_target(f"logger.{name}", node, ("save_dir",), extra)
+        kind = check_target(f"logger.{name}", node, ("save_dir",), extra).func
         if not inspect.isclass(kind):
             continue
         if reason := refusal(kind, LOGGERS):

@@ -12,12 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from cnnexp.config.compose import conf_dir
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.regularization import regularization_schema, with_targets
 from cnnexp.config.schema import DataConfig, TrainConfig
 from cnnexp.runs.files import leaves
-
-__all__ = ["check_types"]
+from cnnexp.suggestions import did_you_mean
 
 # Parts of a config that have keys of their own
 _PARTS = tuple(
@@ -56,7 +55,7 @@ def check_types(config: Mapping[str, Any]) -> TrainConfig:
 
 
 def _check_finite(part: str, node: DictConfig) -> None:
-    """See to it that no number of ``part`` is infinite or NaN, whatever ranges its classes check."""
+    """Make sure that no number of ``part`` is infinite or NaN, whatever ranges its classes check."""
     for key, value in leaves(OmegaConf.to_container(node), part):
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key}={value}: must be finite")
@@ -68,12 +67,13 @@ def _explain(error: OmegaConfBaseException, config: Mapping[str, Any]) -> str:
     key = error.full_key or ""
     if "not in" in text and key:  # ConfigKeyError: Key 'x' not in 'DataConfig'
         parent, _, name = key.rpartition(".")
-        known = _known_fields(error)
+        known = getattr(error.object_type, "__dataclass_fields__", ())
         return f"{key}: there is no key '{name}' in {parent or 'the config'}.{did_you_mean(name, known)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{key} is missing from the config, and a run needs it"
     value = _at(config, key.split("."))
-    part = key or _replaced_part(config)
+    replaced = [part for part in _PARTS if not isinstance(config.get(part, {}), Mapping)]
+    part = key or next(iter(replaced), "")
     if part in _PARTS and not isinstance(_at(config, [part]), Mapping):
         return _no_choice(part, _at(config, [part]))
     if match := re.search(r"of type '(\w+)' could not be converted to (\w+)", text):
@@ -83,12 +83,6 @@ def _explain(error: OmegaConfBaseException, config: Mapping[str, Any]) -> str:
     if text.startswith("Incompatible value 'None'"):
         return f"{key}=null: must have a value"
     return f"{key}={value}: {text}" if key else text
-
-
-def _replaced_part(config: Mapping[str, Any]) -> str:
-    """The first part that a single value stands in for; "" if none."""
-    replaced = (part for part in _PARTS if not isinstance(config.get(part, {}), Mapping))
-    return next(replaced, "")
 
 
 def _no_choice(part: str, value: object) -> str:
@@ -112,11 +106,6 @@ def _no_choice(part: str, value: object) -> str:
         f"{part}={given}: there is no group '{part}' to choose from; set its values, {part}.<key>=….{hint}"
         f"{devices} The groups are {', '.join(groups)}"
     )
-
-
-def _known_fields(error: OmegaConfBaseException) -> list[str]:
-    parent = error.object_type
-    return list(getattr(parent, "__dataclass_fields__", {}))
 
 
 def _at(config: Any, keys: Sequence[str]) -> Any:

@@ -21,14 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from cnnexp.config.arguments import key_of
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.hydra_internals import Hydra, hydra_of, is_basic_sweeper, split_into_jobs
 from cnnexp.config.hydra_settings import check_listed, check_swept, with_params
 from cnnexp.config.interpolation import raw
 from cnnexp.config.targets import locate, under_a_name
 from cnnexp.runs.files import leaves
-
-__all__ = ["Composer", "Jobs", "conf_dir", "plain_config"]
+from cnnexp.suggestions import did_you_mean
 
 
 def conf_dir() -> Path:
@@ -216,7 +215,7 @@ class Composer:
             raise ConfigError(_unreadable(error)) from error
 
     def _compose(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
-        """As ``hydra.compose``, which cannot look where --config-dir says."""
+        """The config as ``hydra.compose`` gives it, which cannot look where --config-dir says."""
         with self._hydra() as hydra:
             return hydra.compose_config(
                 self._name,
@@ -241,9 +240,8 @@ class Composer:
         key = match[1]
         parent, _, name = key.rpartition(".")
         same = [o for o in overrides if o.lstrip("+~").partition("=")[0] == key]
-        given = next(
-            iter(same), next((o for o in overrides if o.lstrip("+~").startswith(key)), key)
-        )
+        below = [o for o in overrides if o.lstrip("+~").startswith(key)]
+        given = [*same, *below, key][0]
         choices = [
             o for o in overrides if not o.startswith(("+", "~")) and "." not in o.split("=")[0]
         ]
@@ -316,19 +314,17 @@ def _of_override(error: Exception, overrides: Sequence[str]) -> str:
     if match := re.match(r"Error merging override (.+)", text):
         why = _first_line(reason) if isinstance(reason, OmegaConfBaseException) else text
         return f"{match[1]}: {why}"
-    if match := re.search(r"An item is already at '([^']+)'", text):
-        given = next(
-            (o for o in overrides if o.startswith("+") and key_of(o) == match[1]), match[1]
-        )
-        return f"{given}: the config has {match[1]} already; write {given.lstrip('+')}"
-    if match := re.match(r"Multiple values for (\S+)\.", text):
-        given = next(
-            (o for o in overrides if o.startswith("+") and key_of(o) == match[1]), match[1]
-        )
-        if given.startswith("+"):
-            return (
-                f"{given}: the config has a choice of {match[1]} already; write {given.lstrip('+')}"
-            )
+    for pattern, there in (
+        (r"An item is already at '([^']+)'", ""),
+        (r"^Multiple values for (\S+)\.", "a choice of "),
+    ):
+        if match := re.search(pattern, text):
+            added = [o for o in overrides if o.startswith("+") and key_of(o) == match[1]]
+            if added or not there:
+                given = [*added, match[1]][0]
+                return (
+                    f"{given}: the config has {there}{match[1]} already; write {given.lstrip('+')}"
+                )
     return _first_line(error)
 
 

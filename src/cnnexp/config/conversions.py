@@ -13,8 +13,6 @@ from typing import Any
 
 from cnnexp.config.errors import ConfigError
 
-__all__ = ["converted"]
-
 _CLOCK = re.compile(r"(\d+):(\d\d):(\d\d):(\d\d)")
 _UNITS = ("days", "hours", "minutes", "seconds")
 

@@ -11,52 +11,44 @@ from typing import Any
 import torch
 
 from cnnexp.config.errors import ConfigError
-from cnnexp.config.schema import AcceleratorConfig, DataConfig
-from cnnexp.config.targets import arguments_of, check_target, instance_of
+from cnnexp.config.schema import DataConfig, TrainConfig
+from cnnexp.config.targets import check_target, instance_of
 from cnnexp.data import DataFileError, DataUnavailableError, ImageDataModule, ImageSet
 
-__all__ = ["data_module"]
 
-
-def data_module(
-    config: DataConfig, seed: int, accelerator: AcceleratorConfig, extra: Sequence[str] = ()
-) -> ImageDataModule:
+def data_module(typed: TrainConfig, extra: Sequence[str] = ()) -> ImageDataModule:
     """The data module; no file is read yet.
 
     Args:
-        config: The typed part ``data``.
-        seed: Of the order of the batches.
-        accelerator: Where the batches go.
+        typed: The whole config. A private training draws its batches at random, as its ε has it.
         extra: Prefixes of ``_target_`` allowed beyond cnnexp's own list.
 
     Raises:
         ConfigError: The loader is not allowed or does not take its arguments.
     """
+    settings = {name: value for name, value in vars(typed.data).items() if name != "load"}
+    privacy = typed.privacy
     return ImageDataModule(
-        _loader(config.load, extra),
-        batch_size=config.batch_size,
-        eval_batch_size=config.eval_batch_size,
-        val_size=config.val_size,
-        train_size=config.train_size,
-        classes=config.classes,
-        split_seed=config.split_seed,
-        shuffle_seed=seed,
-        num_workers=config.num_workers,
-        pin_memory=accelerator.name != "cpu" and torch.cuda.is_available(),
+        _loader(typed.data.load, extra),
+        **settings,
+        shuffle_seed=typed.seed,
+        pin_memory=typed.accelerator.name != "cpu" and torch.cuda.is_available(),
+        sampling="poisson" if privacy.private else "shuffle",
+        secret=privacy.private and privacy.secure_noise,
     )
 
 
 def _loader(node: Mapping[str, Any], extra: Sequence[str]) -> Callable[[], ImageSet]:
     ours = [field.name for field in fields(DataConfig) if field.name != "load"]
-    function = check_target("data", node, extra=extra, beside=ours)
-    arguments = {key: value for key, value in node.items() if key != "_target_"}
-    return partial(_once, function, json.dumps(arguments, sort_keys=True), tuple(extra))
+    function = check_target("data", node, extra=extra, beside=ours).func
+    return partial(_once, function, json.dumps(node, sort_keys=True), tuple(extra))
 
 
 @lru_cache(maxsize=2)  # checked first, then run, then the next job of a sweep: read once
-def _once(load: Callable[..., ImageSet], arguments: str, extra: Sequence[str]) -> ImageSet:
+def _once(load: Callable[..., ImageSet], node: str, extra: Sequence[str]) -> ImageSet:
+    arguments = check_target("data", json.loads(node), extra=extra).keywords
     try:
-        images = load(**arguments_of("data", json.loads(arguments), load, extra))
+        images = load(**arguments)
     except (ConfigError, DataFileError, DataUnavailableError):
         raise
     except Exception as error:  # whatever a user's loader raises

@@ -10,8 +10,6 @@ from typing import Any
 from cnnexp.config.errors import ConfigError
 from cnnexp.runs import RunFolder, process_rank
 
-__all__ = ["end_dry_run", "is_dry_run", "refuse_dry_run", "scratch_folder"]
-
 
 def is_dry_run(config: Mapping[str, Any]) -> bool:
     """Whether ``config`` (plain types) asks for a few batches only, to see that they go through."""
@@ -19,14 +17,14 @@ def is_dry_run(config: Mapping[str, Any]) -> bool:
 
 
 def refuse_dry_run(config: Mapping[str, Any]) -> None:
-    """See to it that a job of a sweep is none.
+    """Make sure that a job of a sweep is no dry run.
 
     Raises:
         ConfigError: It is one.
     """
     if is_dry_run(config):
         raise ConfigError(
-            "trainer.fast_dev_run: tries one run out and keeps nothing, which a sweep cannot go on from; "
+            "trainer.fast_dev_run: tries one run out and keeps nothing, which a sweep cannot resume; "
             "leave out -m, or check all jobs with validate_only=true"
         )
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from cnnexp.commandline import Misuse
-from cnnexp.suggestions import did_you_mean
-
-__all__ = ["ConfigError", "did_you_mean"]
 
 
 class ConfigError(Misuse):

@@ -13,22 +13,10 @@ from omegaconf import Container, DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp.config.arguments import key_of
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.interpolation import raw
 from cnnexp.runs.files import leaves
-
-__all__ = [
-    "check_listed",
-    "check_shown",
-    "check_swept",
-    "folder_of",
-    "for_all",
-    "for_sweep",
-    "is_param",
-    "own_run_dir",
-    "sweep_overrides",
-    "with_params",
-]
+from cnnexp.suggestions import did_you_mean
 
 _PARAMS = "hydra.sweeper.params."
 
@@ -94,7 +82,7 @@ def sweep_overrides(overrides: Sequence[str]) -> list[str]:
     """The overrides of a sweep, without ``hydra.mode``, which is settled.
 
     Raises:
-        ConfigError: One goes on with a single run.
+        ConfigError: A single run is resumed, not a sweep.
     """
     for override in overrides:
         if key_of(override) in ("run", "which"):
@@ -110,7 +98,7 @@ def is_param(override: str) -> bool:
 
 
 def check_shown(config: DictConfig, flags: argparse.Namespace) -> None:
-    """See whether ``--cfg`` and ``--help`` can show what ``--package`` and ``--resolve`` ask for.
+    """Check whether ``--cfg`` and ``--help`` can show what ``--package`` and ``--resolve`` ask for.
 
     Raises:
         ConfigError: There is no such package, or an interpolation leads nowhere.
@@ -160,7 +148,7 @@ def _is_quoted(override: Override) -> bool:
 
 
 def check_swept(override: Override) -> None:
-    """See whether the values of ``override``, if it has several, can be those of jobs.
+    """Check whether the values of ``override``, if it has several, can be those of jobs.
 
     Raises:
         ConfigError: It is a setting of Hydra's own, which only the sweep as a whole has.
@@ -174,7 +162,7 @@ def check_swept(override: Override) -> None:
 
 
 def check_listed(override: Override) -> None:
-    """See whether Hydra's own sweeper can run the values of ``override``.
+    """Check whether Hydra's own sweeper can run the values of ``override``.
 
     Raises:
         ConfigError: It cannot list them, or there is none.
@@ -195,7 +183,7 @@ def check_listed(override: Override) -> None:
 
 @cache
 def _default(part: str, key: str) -> str:
-    """Of ``hydra.run`` or ``hydra.sweep``, as Hydra ships it, before it is resolved."""
+    """The value of ``key`` in ``hydra.run`` or ``hydra.sweep`` as Hydra ships it, not resolved."""
     file = resources.files("hydra.conf") / "hydra" / "output" / "default.yaml"
     return yaml.safe_load(file.read_text(encoding="utf-8"))[part][key]
 

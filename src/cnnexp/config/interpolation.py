@@ -10,8 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.config.errors import ConfigError
 
-__all__ = ["blamed", "raw"]
-
 _OF_A_KEY = re.compile(r"\$\{([\w.]+)\}")
 _OF_THE_ENVIRONMENT = re.compile(r"\$\{oc\.env:[^{}]*\}")
 _OF_TYPES = re.compile(r"but is text|must be a (whole )?number|must be true or|of type 'str'")

@@ -7,8 +7,6 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
-__all__ = ["text_of", "value_of"]
-
 
 def value_of(argument: str) -> Any:
     """The value in ``argument``: text without its quotes, a number, a list or null.

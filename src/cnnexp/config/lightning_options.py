@@ -12,8 +12,6 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 
-__all__ = ["CALLBACKS", "LOGGERS", "PROFILERS", "TRAINER", "missing_package", "refusal"]
-
 WORKS = ""
 _BASE = "is a base class, which does nothing by itself; name a class of yours that extends it"
 _BATCH_SIZE = (

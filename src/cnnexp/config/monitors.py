@@ -13,13 +13,12 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.regularization import taking_part
+from cnnexp.suggestions import did_you_mean
 from cnnexp.training import TrainingJob
 from cnnexp.training.lightning_internals import looks_at_epoch_end, saves_at_epoch_end
 from cnnexp.training.trainer_settings import validates
-
-__all__ = ["check_monitors", "check_plateau", "logged_metrics"]
 
 _AT_EPOCH_END = ("train/loss", "train/acc", "perf/images_per_second")
 _OF_VALIDATION = ("val/loss", "val/acc", "perf/train_seconds")
@@ -35,7 +34,7 @@ def logged_metrics(job: TrainingJob) -> list[str]:
 
 
 def check_monitors(job: TrainingJob, named: Mapping[str, Callback]) -> None:
-    """See whether each metric that a callback monitors is logged, and before it is looked at.
+    """Check whether each metric that a callback monitors is logged, and before it is looked at.
 
     Args:
         job: Its data is loaded.
@@ -85,7 +84,9 @@ def _check_in_time(job: TrainingJob, name: str, callback: Callback, monitor: str
         return
     every_epoch = _validates_every_epoch(job)
     if at_end is None:
-        at_end = not validates(job) or (every_epoch and not _within_epochs(job))
+        interval = job.trainer.get("val_check_interval")  # 1.0 is a whole epoch, 1 is a batch
+        within_epochs = interval not in (None, 1.0) or isinstance(interval, int)
+        at_end = not validates(job) or (every_epoch and not within_epochs)
     if at_end and monitor in _OF_VALIDATION and not every_epoch:
         raise ConfigError(
             f"{name}.{key}=true: {monitor} is not there at the end of an epoch without validation; leave "
@@ -107,14 +108,8 @@ def _validates_every_epoch(job: TrainingJob) -> bool:
     return validates(job) and by_epoch and not isinstance(interval, timedelta)
 
 
-def _within_epochs(job: TrainingJob) -> bool:
-    return job.trainer.get("val_check_interval") not in (None, 1.0) or isinstance(
-        job.trainer.get("val_check_interval"), int
-    )
-
-
 def check_plateau(job: TrainingJob) -> None:
-    """See whether a schedule that looks at validations gets one in time.
+    """Check whether a schedule that looks at validations gets one in time.
 
     Raises:
         ConfigError: It does not.
@@ -124,11 +119,8 @@ def check_plateau(job: TrainingJob) -> None:
             f"scheduler: looks at {job.monitor} of each validation, but the run has none; see data.val_size "
             f"and trainer.limit_val_batches, or use another scheduler"
         )
-    interval, every = (
-        job.trainer.get(key, default)
-        for key, default in (("val_check_interval", None), ("check_val_every_n_epoch", 1))
-    )
-    if every is None or isinstance(interval, timedelta):
+    by_epoch = job.trainer.get("check_val_every_n_epoch", 1) is not None
+    if not by_epoch or isinstance(job.trainer.get("val_check_interval"), timedelta):
         raise ConfigError(
             f"scheduler: looks at {job.monitor} at the end of an epoch, which may have no validation with "
             f"trainer.val_check_interval={job.config['trainer'].get('val_check_interval')}; count "

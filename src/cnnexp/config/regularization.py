@@ -12,14 +12,6 @@ from cnnexp.config.errors import ConfigError
 from cnnexp.config.targets import instance_of, make
 from cnnexp.regularization import REGULARIZERS, Clip, Regularizer
 
-__all__ = [
-    "RegularizationConfig",
-    "check_clipping",
-    "regularization_schema",
-    "regularizers",
-    "with_targets",
-]
-
 
 @dataclass
 class RegularizationConfig:
@@ -45,7 +37,7 @@ def regularization_schema() -> type[RegularizationConfig]:
 
 
 def with_targets(node: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Those parts of ``node``, the group's plain values, that name a class by ``_target_``."""
+    """The parts of ``node``, the group's plain values, that name a class by ``_target_``."""
     return {
         name: part
         for name, part in node.items()
@@ -81,7 +73,7 @@ def regularizers(config: RegularizationConfig, extra: Sequence[str] = ()) -> lis
 
 
 def check_clipping(regularizing: Sequence[Regularizer], trainer: Mapping[str, Any]) -> None:
-    """See to it that gradients are clipped by ``regularization.clip`` or by Lightning's Trainer, not by both.
+    """Make sure that gradients are clipped by ``regularization.clip`` or by Lightning's Trainer, not by both.
 
     Raises:
         ConfigError: Both would.

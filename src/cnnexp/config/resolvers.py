@@ -7,8 +7,6 @@ from omegaconf import DictConfig, OmegaConf
 from cnnexp.config.compose import plain_config
 from cnnexp.runs import config_hash
 
-__all__ = ["register_resolvers"]
-
 
 def register_resolvers() -> None:
     """Register ``${job_id:}``: the hash of the job's own resolved config, see ``config_hash``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -12,9 +12,11 @@ from cnnexp.runs import RunFolder, config_hash
 from cnnexp.runs.files import leaves
 from cnnexp.runs.keys import meaning, resumable_keys
 
-__all__ = ["check_overrides", "check_resumable", "run_identity", "saved_config", "trained_on"]
+if TYPE_CHECKING:
+    from cnnexp.regularization import Regularizer
 
-_LARGEST = 1 << 20  # bytes of a config.yaml; ours are of some thousand
+
+_LARGEST = 1 << 20  # bytes of a config.yaml; one of cnnexp's has a few thousand
 
 # Callbacks that put an average, or what is left of the weights, in the place of the weights at the end.
 _LAST_AT_THE_END = ("EMAWeightAveraging", "ModelPruning", "WeightAveraging")
@@ -56,7 +58,7 @@ def saved_config(folder: RunFolder) -> dict[str, Any]:
 
 
 def check_overrides(overrides: Sequence[str], groups: Collection[str]) -> None:
-    """See whether ``overrides`` can be of a run that is resumed, whose config has values in place of choices.
+    """Check whether ``overrides`` fit a run that is resumed, whose config has values in place of choices.
 
     Args:
         overrides: Of the command line, without ``run=``.
@@ -76,8 +78,19 @@ def check_overrides(overrides: Sequence[str], groups: Collection[str]) -> None:
         )
 
 
-def check_resumable(folder: RunFolder, config: Mapping[str, Any], checksum: str) -> None:
-    """See whether the run in ``folder`` can go on with ``config`` and the data of this checksum.
+def check_resumable(
+    folder: RunFolder,
+    config: Mapping[str, Any],
+    checksum: str,
+    regularizing: Sequence[Regularizer] = (),
+) -> None:
+    """Check whether the run in ``folder`` can be resumed.
+
+    Args:
+        folder: The run.
+        config: The config to resume it with, resolved and plain.
+        checksum: Of the data that was found now.
+        regularizing: The regularisers that ``config`` asks for.
 
     Raises:
         ConfigError: It is done, began on other data, or ``config`` changes what it may not.
@@ -95,20 +108,23 @@ def check_resumable(folder: RunFolder, config: Mapping[str, Any], checksum: str)
     if state == "done" and not longer:
         raise ConfigError(f"run={folder}: is done already; trainer.max_epochs=… makes it longer")
     if longer:
-        _check_longer(old, new)
+        _check_longer(old, new, regularizing)
     if folder.read_provenance() and not trained_on(folder, checksum):
+        data = folder.read_provenance().get("dataset", {})
         raise ConfigError(
-            f"run={folder}: began on {_data_of(folder)}, but the data found now has the checksum "
-            f"{checksum}; set data.root to where the run's data is"
+            f"run={folder}: began on {data.get('name')} with the checksum {data.get('checksum')}, but the "
+            f"data found now has the checksum {checksum}; set data.root to where the run's data is"
         )
 
 
 def run_identity(config: Mapping[str, Any]) -> str:
-    """What a run's checkpoints carry: a hash of all that does not change when the run goes on."""
+    """What a run's checkpoints carry: a hash of all that does not change when the run is resumed."""
     return config_hash({key: value for key, value in leaves(config) if not meaning(key).resume})
 
 
-def _check_longer(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _check_longer(
+    old: Mapping[str, Any], new: Mapping[str, Any], regularizing: Sequence[Regularizer]
+) -> None:
     epochs, before = new["trainer.max_epochs"], old["trainer.max_epochs"]
     if not isinstance(epochs, int) or not isinstance(before, int) or epochs < before:
         raise ConfigError(f"trainer.max_epochs={epochs}: must be more than the run's {before}")
@@ -121,20 +137,17 @@ def _check_longer(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     for key, target in new.items():
         if key.startswith("callbacks.") and str(target).rpartition(".")[2] in _LAST_AT_THE_END:
             raise ConfigError(
-                f"trainer.max_epochs={epochs}: {target} ends a run with other weights than those to go on "
+                f"trainer.max_epochs={epochs}: {target} ends a run with other weights than those it trained "
                 f"with, so that it cannot be extended"
             )
-    if any(key.startswith("regularization.swa") for key in new):
-        raise ConfigError(
-            f"trainer.max_epochs={epochs}: swa averages the last of {before} epochs and cannot be extended"
-        )
+    for each in regularizing:
+        if each.fixed_length:
+            raise ConfigError(
+                f"trainer.max_epochs={epochs}: {each.name} {each.fixed_length} of {before} epochs, so that "
+                f"it cannot be extended"
+            )
 
 
 def trained_on(folder: RunFolder, checksum: str) -> bool:
     """Whether the run in ``folder`` began on the data with this checksum."""
     return folder.read_provenance().get("dataset", {}).get("checksum") == checksum
-
-
-def _data_of(folder: RunFolder) -> str:
-    data = folder.read_provenance().get("dataset", {})
-    return f"{data.get('name')} with the checksum {data.get('checksum')}"

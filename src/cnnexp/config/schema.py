@@ -8,12 +8,14 @@ users name a class of their own (``_target_``) are checked against that class in
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from cnnexp.config.ranges import check_one_of
 from cnnexp.config.regularization import RegularizationConfig
 from cnnexp.diagnostics import DiagnosticsSettings
+from cnnexp.privacy import PrivacySettings
 
 __all__ = [
     "AcceleratorConfig",
@@ -39,11 +41,6 @@ def _number_or_share(name: str, value: float, least: int) -> None:
             f"{name}={value}: must be a whole number of images, at least {least}, or a share of them "
             f"between 0 and 1"
         )
-
-
-def _one_of(part: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{part}={value}: must be one of {', '.join(allowed)}")
 
 
 def _folder_name(key: str, value: str) -> None:
@@ -125,15 +122,15 @@ class AcceleratorConfig:
 
     def __post_init__(self) -> None:
         names = ("auto", "cpu", "gpu", "mps", "ddp", "ddp_cpu", "fsdp")
-        _one_of("accelerator.name", self.name, names)
+        check_one_of("accelerator.name", self.name, names)
         if isinstance(self.devices, str) and self.devices != "auto":
             raise ValueError(f"accelerator.devices={self.devices}: must be a whole number, or auto")
         if not isinstance(self.devices, str):
             _at_least(self, "accelerator", 1, "devices")
         _at_least(self, "accelerator", 1, "num_nodes", "bucket_mb")
         allowed = ("32-true", "64-true", "bf16-mixed", "16-mixed")
-        _one_of("accelerator.precision", self.precision, allowed)
-        _one_of(
+        check_one_of("accelerator.precision", self.precision, allowed)
+        check_one_of(
             "accelerator.gradient_compression", self.gradient_compression, ("none", "bf16", "fp16")
         )
         if self.sync_batch_norm and self.name not in ("gpu", "ddp", "fsdp"):
@@ -155,7 +152,7 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, "checkpoint", 1, "every_n_steps")
-        _one_of("checkpoint.monitor", self.monitor, ("val/acc", "val/loss"))
+        check_one_of("checkpoint.monitor", self.monitor, ("val/acc", "val/loss"))
 
 
 @dataclass
@@ -168,7 +165,7 @@ class SweepConfig:
     def __post_init__(self) -> None:
         _folder_name("sweep.name", self.name or "sweep")
         if self.retry is not None:
-            _one_of("sweep.retry", self.retry, ("failed",))
+            check_one_of("sweep.retry", self.retry, ("failed",))
 
 
 @dataclass
@@ -193,6 +190,7 @@ class TrainConfig:
     logger: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
     diagnostics: DiagnosticsSettings = field(default_factory=DiagnosticsSettings)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     allow_targets: list[str] = field(default_factory=list)
@@ -200,5 +198,5 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed={self.seed}: must be between 0 and {2**32 - 1}")
-        _one_of("on_nan", self.on_nan, ("stop", "skip", "lower_lr"))
+        check_one_of("on_nan", self.on_nan, ("stop", "skip", "lower_lr"))
         _folder_name("name", self.name)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.key_value import text_of
 from cnnexp.config.resumption import saved_config
 from cnnexp.runs import RunFolder
@@ -24,8 +24,7 @@ from cnnexp.runs.sweep import (
     sweep_jobs,
     value_of,
 )
-
-__all__ = ["Selected", "run_to_resume", "run_to_use"]
+from cnnexp.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -203,7 +202,7 @@ def _best(sweep: Path, run: str, jobs: Sequence[SweepJob]) -> Selected:
 def _counted(
     sweep: Path, run: str, done: Sequence[SweepJob], comparison: Comparison
 ) -> list[SweepJob]:
-    """Of the jobs of a comparison the final runs, if some are done; all must learn the same."""
+    """The final runs among a comparison's jobs, if some are done; all must be of one workload."""
     if len(comparison.targets) > 1:
         raise ConfigError(
             f"run={run}: the comparison {sweep} has {len(comparison.targets)} workloads "

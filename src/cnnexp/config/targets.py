@@ -14,20 +14,10 @@ from functools import partial
 from typing import Any
 
 from cnnexp.config.conversions import converted
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.key_value import value_of
 from cnnexp.environment import variable
-
-__all__ = [
-    "ALLOWED",
-    "allowed_prefixes",
-    "arguments_of",
-    "check_target",
-    "instance_of",
-    "locate",
-    "make",
-    "under_a_name",
-]
+from cnnexp.suggestions import did_you_mean
 
 # What each part of the config may name. Extended by the command line or CNNEXP_ALLOW_TARGETS only:
 # a config file that came from elsewhere must not be able to name what is run.
@@ -116,7 +106,7 @@ def check_target(
     given: Sequence[str] = (),
     extra: Sequence[str] = (),
     beside: Sequence[str] = (),
-) -> Callable[..., Any]:
+) -> partial[Any]:
     """Check that ``part`` can be called with the arguments in ``node``.
 
     Args:
@@ -127,7 +117,8 @@ def check_target(
         beside: Keys of this part that are no arguments: they may have been meant.
 
     Returns:
-        The class or function.
+        The class or function as ``func``, and the arguments as it takes them (see :func:`converted`) as
+        ``keywords``.
 
     Raises:
         ConfigError: As :func:`locate`; an argument is unknown, missing or of the wrong type.
@@ -139,14 +130,17 @@ def check_target(
         raise ConfigError(f"{part}={node}: must be a class: {part}._target_=… and its arguments")
     target = node.get("_target_")
     function = locate(part, target, extra)
-    arguments = {key: value for key, value in node.items() if key != "_target_"}
     parameters = inspect.signature(function).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = {
         n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
-    hints = _type_hints(function)
-    arguments = _converted(part, arguments, hints, extra)
+    hints, find = _type_hints(function), partial(locate, extra=extra)
+    arguments = {
+        key: converted(f"{part}.{key}", hints[key], value, find) if key in hints else value
+        for key, value in node.items()
+        if key != "_target_"
+    }
     for key, value in arguments.items():
         if key not in named and not takes_any:
             hint = did_you_mean(key, [*named, *beside])
@@ -161,25 +155,7 @@ def check_target(
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in arguments and name not in given:
             raise ConfigError(f"{part}.{name} is missing: {target} needs it; add +{part}.{name}=…")
-    return function
-
-
-def arguments_of(
-    part: str, node: Mapping[str, Any], function: Callable[..., Any], extra: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The arguments in ``node``, checked before, as ``function`` takes them; see :func:`converted`."""
-    arguments = {key: value for key, value in node.items() if key != "_target_"}
-    return _converted(part, arguments, _type_hints(function), extra)
-
-
-def _converted(
-    part: str, arguments: Mapping[str, Any], hints: Mapping[str, Any], extra: Sequence[str]
-) -> dict[str, Any]:
-    find = partial(locate, extra=extra)
-    return {
-        key: converted(f"{part}.{key}", hints[key], value, find) if key in hints else value
-        for key, value in arguments.items()
-    }
+    return partial(function, **arguments)
 
 
 def make(part: str, node: Mapping[str, Any], extra: Sequence[str] = (), **given: Any) -> Any:
@@ -188,12 +164,11 @@ def make(part: str, node: Mapping[str, Any], extra: Sequence[str] = (), **given:
     Raises:
         ConfigError: As :func:`check_target`, or the target refuses a value.
     """
-    function = check_target(part, node, tuple(given), extra)
-    parameters = inspect.signature(function).parameters
-    arguments = {name: value for name, value in given.items() if name in parameters}
-    arguments |= arguments_of(part, node, function, extra)
+    checked = check_target(part, node, tuple(given), extra)
+    taken = inspect.signature(checked.func).parameters
+    added = {name: value for name, value in given.items() if name in taken}
     try:
-        return function(**arguments)
+        return checked.func(**{**added, **checked.keywords})
     except Exception as error:  # whatever a user's class raises
         reason = " ".join(f"{error}".split()) or type(error).__name__
         raise ConfigError(f"{part}: {node['_target_']} refuses its arguments: {reason}") from error
@@ -223,6 +198,12 @@ def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
+_PLAIN = (
+    *(float, int, bool, str, type(None), list, tuple, Sequence, dict, Mapping),
+    *(typing.Literal, typing.Union, types.UnionType),
+)
+
+
 def _accepts(hint: Any, value: Any) -> bool:
     """Whether ``value`` fits ``hint``; hints beyond plain types are left to the target."""
     if callable(value) or isinstance(value, timedelta) or dataclasses.is_dataclass(value):
@@ -250,21 +231,7 @@ def _accepts(hint: Any, value: Any) -> bool:
 
 
 def _is_plain(hint: Any) -> bool:
-    kind = typing.get_origin(hint) or hint
-    kinds = (
-        float,
-        int,
-        bool,
-        str,
-        type(None),
-        list,
-        tuple,
-        Sequence,
-        dict,
-        Mapping,
-        typing.Literal,
-    )
-    return kind in (*kinds, typing.Union, types.UnionType)
+    return (typing.get_origin(hint) or hint) in _PLAIN
 
 
 def _spell(hint: Any) -> str:

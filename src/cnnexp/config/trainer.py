@@ -7,17 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.profilers import Profiler
+from lightning.pytorch.profilers import (
+    AdvancedProfiler,
+    Profiler,
+    PyTorchProfiler,
+    SimpleProfiler,
+)
 
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.lightning_options import PROFILERS, TRAINER, refusal
 from cnnexp.config.schema import TrainConfig
-from cnnexp.config.targets import arguments_of, check_target, instance_of, make
+from cnnexp.config.targets import check_target, instance_of, make
+from cnnexp.suggestions import did_you_mean
 from cnnexp.training import TrainingJob
-from cnnexp.training.trainer_settings import PROFILERS as PROFILERS_BY_NAME
-from cnnexp.training.trainer_settings import validates
-
-__all__ = ["check_batches", "limits_batches", "trainer_arguments"]
+from cnnexp.training.trainer_settings import epoch_batches, validates
 
 # What Lightning takes and then divides by, or silently does nothing with.
 _LEAST = {
@@ -30,6 +33,11 @@ _LEAST = {
     "min_steps": 0,
     "num_sanity_val_steps": -1,
     "overfit_batches": 0,
+}
+_BY_NAME: Mapping[str, Callable[..., Profiler]] = {
+    "simple": SimpleProfiler,
+    "advanced": AdvancedProfiler,
+    "pytorch": PyTorchProfiler,
 }
 _LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
 
@@ -46,8 +54,7 @@ def trainer_arguments(typed: TrainConfig, extra: Sequence[str] = ()) -> dict[str
             raise ConfigError(f"trainer.{key}: {TRAINER[key]}")
     profiler = config.get("profiler")
     plain = {k: v for k, v in config.items() if k != "profiler" or not isinstance(v, Mapping)}
-    function = check_target("trainer", plain)
-    arguments = arguments_of("trainer", plain, function)
+    arguments: dict[str, Any] = check_target("trainer", plain).keywords
     for key, least in _LEAST.items():
         value = arguments.get(key)
         if isinstance(value, (int, float)) and value < least:
@@ -85,31 +92,27 @@ def _check_together(typed: TrainConfig, arguments: Mapping[str, Any]) -> None:
         )
 
 
-def _profiler(wish: Any, extra: Sequence[str]) -> str | Callable[..., Profiler]:
-    """A name of Lightning's, or what makes one of ``{_target_: …}`` for a folder."""
+def _profiler(wish: Any, extra: Sequence[str]) -> Callable[[Path], Profiler]:
+    """What makes one that writes into a folder: ``fit-<name>….txt``, ``test-<name>….txt``."""
     if isinstance(wish, Mapping):
-        kind = check_target("trainer.profiler", wish, extra=extra)
+        kind = check_target("trainer.profiler", wish, extra=extra).func
         reason = refusal(kind, PROFILERS) if isinstance(kind, type) else ""
         if reason:
             raise ConfigError(f"trainer.profiler._target_={wish['_target_']}: {reason}")
         return partial(_made_profiler, wish, extra)
     if wish == "xla":
         raise ConfigError(f"trainer.profiler=xla: XLAProfiler {PROFILERS['XLAProfiler']}")
-    if wish not in PROFILERS_BY_NAME:
-        known = ", ".join(PROFILERS_BY_NAME)
+    if wish not in _BY_NAME:
         raise ConfigError(
-            f"trainer.profiler={wish}: must be one of {known}, or a class by trainer.profiler._target_=…"
-            f"{did_you_mean(str(wish), PROFILERS_BY_NAME)}"
+            f"trainer.profiler={wish}: must be one of {', '.join(_BY_NAME)}, or a class by "
+            f"trainer.profiler._target_=…{did_you_mean(str(wish), _BY_NAME)}"
         )
-    return wish
+    return lambda folder: _BY_NAME[wish](dirpath=folder, filename=wish)
 
 
-def _made_profiler(
-    node: Mapping[str, Any], extra: Sequence[str], *, dirpath: Path, filename: str
-) -> Profiler:
-    place = {"dirpath": dirpath, "filename": filename}
-    given = {key: value for key, value in place.items() if key not in node}
-    return instance_of("trainer.profiler", make("trainer.profiler", node, extra, **given), Profiler)
+def _made_profiler(node: Mapping[str, Any], extra: Sequence[str], folder: Path) -> Profiler:
+    made = make("trainer.profiler", node, extra, dirpath=folder, filename="profile")
+    return instance_of("trainer.profiler", made, Profiler)
 
 
 def limits_batches(trainer: Mapping[str, Any]) -> bool:
@@ -119,7 +122,7 @@ def limits_batches(trainer: Mapping[str, Any]) -> bool:
 
 
 def check_batches(job: TrainingJob) -> None:
-    """See whether there are as many batches as the Trainer's arguments count on; loads the data.
+    """Check whether there are as many batches as the Trainer's arguments count on; loads the data.
 
     Raises:
         ConfigError: There are not.
@@ -137,7 +140,7 @@ def check_batches(job: TrainingJob) -> None:
                 f"trainer.{key}={share}: is less than one of {count} batches; give a number of batches, "
                 f"such as 1"
             )
-    batches = _count(job, loaders["limit_train_batches"])
+    batches = epoch_batches(job)
     interval = job.trainer.get("val_check_interval")
     by_epoch = job.trainer.get("check_val_every_n_epoch", 1) is not None
     looked_at = by_epoch and validates(job) and not job.trainer.get("fast_dev_run")
@@ -146,11 +149,3 @@ def check_batches(job: TrainingJob) -> None:
             f"trainer.val_check_interval={interval}: an epoch has {batches} batches only; lower it, or "
             f"count over epochs with +trainer.check_val_every_n_epoch=null"
         )
-
-
-def _count(job: TrainingJob, batches: int) -> int:
-    """Batches of a training epoch."""
-    limit = job.trainer.get("overfit_batches") or job.trainer.get("limit_train_batches")
-    if limit is None:
-        return batches
-    return min(limit, batches) if isinstance(limit, int) else int(limit * batches)

@@ -1,6 +1,12 @@
 """Image sets as tensors or picture files, their splits and batches."""
 
-from cnnexp.data.batches import BatchOrder, GatheredBatches, batch_loader, seeded_generator
+from cnnexp.data.batches import (
+    BatchOrder,
+    GatheredBatches,
+    batch_loader,
+    loader_of,
+    seeded_generator,
+)
 from cnnexp.data.depth import ValueRange, checked_range
 from cnnexp.data.digits import load_digits
 from cnnexp.data.draws import BatchSlice, Draws
@@ -14,13 +20,15 @@ from cnnexp.data.images import (
     image_set,
 )
 from cnnexp.data.mnist import load_mnist, load_mnist_or_digits
-from cnnexp.data.module import ImageDataModule
+from cnnexp.data.module import SAMPLING, ImageDataModule
 from cnnexp.data.picture_files import PICTURE_ENDINGS, open_picture, read_picture
+from cnnexp.data.poisson import PoissonBatches
 from cnnexp.data.synthetic import load_synthetic
 from cnnexp.data.torchvision_sets import TORCHVISION_SETS, load_torchvision_set
 
 __all__ = [
     "PICTURE_ENDINGS",
+    "SAMPLING",
     "TORCHVISION_SETS",
     "BatchOrder",
     "BatchSlice",
@@ -32,6 +40,7 @@ __all__ = [
     "ImageSet",
     "LabelledImages",
     "PictureFiles",
+    "PoissonBatches",
     "Samples",
     "ValueRange",
     "batch_loader",
@@ -43,6 +52,7 @@ __all__ = [
     "load_mnist_or_digits",
     "load_synthetic",
     "load_torchvision_set",
+    "loader_of",
     "open_picture",
     "read_picture",
     "seeded_generator",

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from cnnexp.data.draws import BatchSlice
 from cnnexp.data.images import Samples
 
-__all__ = ["BatchOrder", "GatheredBatches", "batch_loader", "seeded_generator"]
+__all__ = ["BatchOrder", "GatheredBatches", "batch_loader", "loader_of", "seeded_generator"]
 
 
 def seeded_generator(*numbers: int) -> torch.Generator:
@@ -126,10 +126,23 @@ def batch_loader(
     order = BatchOrder(
         len(data), batch_size, seed, epoch=epoch, skip=skip, same=same, rank=rank, ranks=ranks
     )
+    return loader_of(data, order, num_workers=num_workers, pin_memory=pin_memory)
+
+
+def loader_of(
+    data: Samples, batches: Sampler[Tensor], *, num_workers: int = 0, pin_memory: bool = False
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """A DataLoader over ``data`` that yields the batches whose indices ``batches`` yields.
+
+    Args:
+        data: The images and their labels.
+        batches: Yields (B,) indices for each batch, in this process.
+        num_workers, pin_memory: See :func:`batch_loader`.
+    """
     return DataLoader(
         GatheredBatches(data),
         batch_size=None,  # the sampler yields whole batches
-        sampler=order,
+        sampler=batches,
         # with None, each epoch would draw a number from torch's global generator
         generator=torch.Generator(),
         num_workers=num_workers,

@@ -22,7 +22,6 @@ from cnnexp.data.images import DataFileError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Stored", "ValueRange", "checked_range", "stored_as", "to_eight_bits"]
 
 ValueRange = tuple[float, float]
 

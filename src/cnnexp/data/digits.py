@@ -14,8 +14,6 @@ from torch.nn import functional as F
 
 from cnnexp.data.images import ImageSet, LabelledImages
 
-__all__ = ["load_digits"]
-
 _TEST_SHARE = 0.2
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["BatchSlice", "Draws"]
-
 
 @dataclass(frozen=True)
 class BatchSlice:
@@ -18,7 +16,7 @@ class BatchSlice:
     Attributes:
         start: The slice's first image, counted from 0.
         images: How many images it has; at least one, as layers need one: a rank beyond a small batch gets
-            the batch's first image.
+            the batch's first image; none of an empty batch.
         own: The same number, but 0 for such a rank.
         of: How many images the whole batch has.
     """
@@ -30,9 +28,11 @@ class BatchSlice:
 
     @classmethod
     def of_rank(cls, images: int, rank: int, ranks: int) -> BatchSlice:
-        """The slice of ``rank`` (from 0) when ``images`` ≥ 1 are cut into ``ranks`` parts as equal
-        as possible.
+        """The slice of ``rank`` (from 0) when ``images`` are cut into ``ranks`` parts as equal as
+        possible; that of an empty batch is empty.
         """
+        if images == 0:
+            return cls(0, 0, 0, 0)
         least, more = divmod(images, ranks)
         own = least + (rank < more)
         if own == 0:
@@ -41,9 +41,9 @@ class BatchSlice:
 
     def weight(self, ranks: int) -> float:
         """The weight of this rank's mean in the mean over ``ranks`` ranks: 1 if all slices are
-        equal.
+        equal, as those of an empty batch are.
         """
-        return self.own * ranks / self.of
+        return self.own * ranks / self.of if self.of else 1.0
 
 
 class Draws:

@@ -15,8 +15,6 @@ from cnnexp.data.depth import ValueRange, checked_range
 from cnnexp.data.images import DataUnavailableError, ImageSet, pixel_statistics
 from cnnexp.data.picture_files import PICTURE_ENDINGS, read_picture, verify_picture
 
-__all__ = ["PictureFiles", "load_image_folder"]
-
 _TEST_SHARE = 0.2
 _MEASURED = 1000  # mean and standard deviation are estimated from this many pictures
 

@@ -10,16 +10,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = [
-    "DataFileError",
-    "DataUnavailableError",
-    "ImageSet",
-    "LabelledImages",
-    "Samples",
-    "image_set",
-    "pixel_statistics",
-]
-
 
 class DataFileError(RuntimeError):
     """A data file is corrupt, truncated or not what its name says."""

@@ -9,17 +9,22 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
 
 from cnnexp.data.digits import load_digits
-from cnnexp.data.download import download_timeout
 from cnnexp.data.images import DataFileError, DataUnavailableError, ImageSet, LabelledImages
-from cnnexp.data.packed import Official, lacking, named_missing, packed_file, unpacked
-
-__all__ = ["MNIST_CHECKSUMS", "load_mnist", "load_mnist_or_digits"]
+from cnnexp.data.packed import (
+    Official,
+    download_timeout,
+    lacking,
+    named_missing,
+    packed_file,
+    unpacked,
+)
 
 MNIST_CHECKSUMS: Mapping[str, str] = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -100,7 +105,7 @@ def load_mnist_or_digits(
                 f"data.fallback=digits to train on the bundled digits"
             ) from error
         notice = (
-            f"NO MNIST: {error}. Going on with the bundled digits (scikit-learn's 8×8, enlarged to "
+            f"NO MNIST: {error}. Training on the bundled digits instead (scikit-learn's 8×8, enlarged to "
             f"28×28): all results say 'digits' and do not compare with MNIST's"
         )
         return replace(load_digits(), notice=notice, stands_in_for=MNIST_TRAIN_SIZE)
@@ -143,19 +148,10 @@ def _download(folder: Path, missing: Sequence[str]) -> None:
                 os.replace(raw / name, folder / name)
     except (OSError, RuntimeError, HTTPException) as error:
         reason = str(error).replace("\n", " ").strip()
-        _remove(made)
+        with suppress(OSError):  # those that hold something stay
+            for path in made:
+                path.rmdir()
         raise DataUnavailableError(
             f"MNIST is not in {folder} ({named_missing(missing, MNIST_CHECKSUMS)}) and could not be "
             f"downloaded ({reason[:300]})"
         ) from error
-
-
-def _remove(folders: Sequence[Path]) -> None:
-    """Remove the folders that a failed download created, innermost first, unless they hold
-    something.
-    """
-    for path in folders:
-        try:
-            path.rmdir()
-        except OSError:
-            return

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cnnexp.data.batches import BatchOrder, batch_loader
+from cnnexp.data.batches import BatchOrder, batch_loader, loader_of
 from cnnexp.data.draws import BatchSlice
 from cnnexp.data.images import ImageSet, Samples
+from cnnexp.data.poisson import PoissonBatches
 
-__all__ = ["ImageDataModule"]
+__all__ = ["SAMPLING", "ImageDataModule"]
+
+SAMPLING = ("shuffle", "poisson")
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -26,7 +28,7 @@ class ImageDataModule(L.LightningDataModule):
 
     Args:
         load: The function that loads the image set; called once, at the first use.
-        batch_size: Images per training batch, ≥ 1.
+        batch_size: Images per training batch, ≥ 1; with Poisson sampling their expected number.
         eval_batch_size: Images per validation or test batch, ≥ 1.
         val_size: How many training images are held out for validation, 0 for none; or, between 0 and 1,
             their share of all. A set that brings validation images of its own takes 0.
@@ -38,11 +40,16 @@ class ImageDataModule(L.LightningDataModule):
         num_workers: Processes that load the training batches, and as many again for validation;
             with 0 the training process loads them.
         pin_memory: Keep batches in page-locked memory (for a GPU).
+        sampling: ``shuffle`` gives each image to one batch of an epoch; ``poisson`` draws each image for each
+            batch independently, see :class:`~cnnexp.data.poisson.PoissonBatches`.
+        secret: Whether Poisson samples are drawn from the operating system's secure source instead of
+            ``shuffle_seed``; then nobody can tell afterwards who was in a batch, and a resumed training
+            draws anew, which changes nothing, since the draws are independent.
 
     Raises:
-        ValueError: At the first use, if ``val_size`` and ``train_size`` ask for more images than
-            there are, ``val_size`` for some where the set brings its own, or ``classes`` for one that
-            does not exist.
+        ValueError: An unknown ``sampling``, or ``secret`` without Poisson sampling; at the first use, if
+            ``val_size`` and ``train_size`` ask for more images than there are, ``val_size`` for some
+            where the set brings its own, or ``classes`` for one that does not exist.
     """
 
     def __init__(
@@ -58,8 +65,16 @@ class ImageDataModule(L.LightningDataModule):
         shuffle_seed: int = 0,
         num_workers: int = 0,
         pin_memory: bool = False,
+        sampling: str = "shuffle",
+        secret: bool = False,
     ) -> None:
         super().__init__()
+        if sampling not in SAMPLING:
+            raise ValueError(f"data.sampling={sampling!r}: must be one of {', '.join(SAMPLING)}")
+        if secret and sampling != "poisson":
+            raise ValueError(
+                f"data.secret=true: needs data.sampling=poisson, not {sampling}; no other batches are private"
+            )
         self._load = load
         self._images: ImageSet | None = None
         self._split: tuple[Samples, Samples] | None = None
@@ -69,7 +84,9 @@ class ImageDataModule(L.LightningDataModule):
         self._classes = None if classes is None else tuple(classes)
         self.split_seed, self.shuffle_seed = split_seed, shuffle_seed
         self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.sampling, self.secret = sampling, secret
         self._epoch, self._skip, self._same = 0, 0, False
+        self._sampler: BatchOrder | PoissonBatches | None = None
         self._rank, self._ranks = 0, 1
 
     @property
@@ -120,6 +137,21 @@ class ImageDataModule(L.LightningDataModule):
             )
         return self._split
 
+    @property
+    def sampling_rate(self) -> float:
+        """The probability with which each training image is in a batch: the expected batch size divided
+        by their number.
+
+        Raises:
+            ValueError: The images are shuffled, so that those of a batch are not drawn independently.
+        """
+        if self.sampling != "poisson":
+            raise ValueError(
+                f"data.sampling={self.sampling}: has no sampling rate, since what is in one batch is in no "
+                f"other; set data.sampling=poisson"
+            )
+        return PoissonBatches(len(self.train), self.batch_size, None).rate
+
     def start_at(self, epoch: int, batch: int) -> None:
         """Let the next training loader begin with batch ``batch`` of epoch ``epoch``, each counted
         from 0.
@@ -135,12 +167,29 @@ class ImageDataModule(L.LightningDataModule):
     def share_with(self, rank: int, ranks: int) -> None:
         """Let this process have slice ``rank`` (from 0) of each batch, which ``ranks`` processes
         share.
+
+        Raises:
+            ValueError: Poisson samples are to be shared.
         """
+        if ranks > 1 and self.sampling == "poisson":
+            raise ValueError(
+                f"data.sampling=poisson: cannot be shared by {ranks} processes yet; train on one device"
+            )
         self._rank, self._ranks = rank, ranks
 
     def share(self, batch: int) -> BatchSlice:
-        """The slice of training batch ``batch``, counted from 0, that this process has."""
-        images = min(self.batch_size, len(self.train) - batch * self.batch_size)
+        """The slice of training batch ``batch``, counted from 0, that this process has.
+
+        A Poisson sample is that of the epoch that the newest training loader is in.
+
+        Raises:
+            ValueError: The batch is drawn secretly.
+        """
+        if self.sampling == "poisson":
+            epoch = self._epoch if self._sampler is None else self._sampler.epoch
+            images = len(self.members(epoch, batch))
+        else:
+            images = min(self.batch_size, len(self.train) - batch * self.batch_size)
         return BatchSlice.of_rank(images, self._rank, self._ranks)
 
     def members(self, epoch: int, batch: int) -> Tensor:
@@ -149,44 +198,39 @@ class ImageDataModule(L.LightningDataModule):
         Returns:
             (B,) indices into the training images of the whole set (with ``classes``, of what these
             leave of it).
+
+        Raises:
+            ValueError: The batch is drawn secretly.
         """
-        train = self.train
-        order = BatchOrder(
-            len(train), self.batch_size, self.shuffle_seed, epoch=epoch, same=self._same
-        )
+        order = _training_batches(self, epoch=epoch, same=self._same)
         return self._chosen[order.batch(batch)]
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """A loader of shuffled batches of the training images."""
-        return self._batches(
-            self.train,
-            self.batch_size,
-            seed=self.shuffle_seed,
+        """A loader of shuffled or of Poisson-sampled batches of the training images.
+
+        Raises:
+            ValueError: Poisson samples of more images than there are, or secret ones that are to be the
+                same in each epoch.
+        """
+        self._sampler = _training_batches(
+            self,
             epoch=self._epoch,
             skip=self._skip,
             same=self._same,
+            rank=self._rank,
+            ranks=self._ranks,
+        )
+        return loader_of(
+            self.train, self._sampler, num_workers=self.num_workers, pin_memory=self.pin_memory
         )
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """A loader of the validation images in order; it has no batches with ``val_size=0``."""
-        return self._batches(self.val, self.eval_batch_size)
+        return _in_order(self, self.val, self._rank, self._ranks)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """A loader of the official test images in order."""
-        return self._batches(self.images.test, self.eval_batch_size)
-
-    def _batches(
-        self, data: Samples, batch_size: int, **order: Any
-    ) -> DataLoader[tuple[Tensor, Tensor]]:
-        return batch_loader(
-            data,
-            batch_size,
-            num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
-            rank=self._rank,
-            ranks=self._ranks,
-            **order,
-        )
+        return _in_order(self, self.images.test, self._rank, self._ranks)
 
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int
@@ -196,6 +240,39 @@ class ImageDataModule(L.LightningDataModule):
         """
         images, labels = batch
         return images.float() / 255, labels
+
+
+def _training_batches(
+    data: ImageDataModule,
+    *,
+    epoch: int,
+    same: bool,
+    skip: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+) -> BatchOrder | PoissonBatches:
+    """The sampler of the training images, from ``epoch`` on."""
+    size, begin = len(data.train), {"epoch": epoch, "skip": skip}
+    if data.sampling == "poisson":
+        seed = None if data.secret else data.shuffle_seed
+        return PoissonBatches(size, data.batch_size, seed, same=same, **begin)
+    return BatchOrder(
+        size, data.batch_size, data.shuffle_seed, same=same, rank=rank, ranks=ranks, **begin
+    )
+
+
+def _in_order(
+    data: ImageDataModule, images: Samples, rank: int, ranks: int
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """A loader of images that are not trained on."""
+    return batch_loader(
+        images,
+        data.eval_batch_size,
+        num_workers=data.num_workers,
+        pin_memory=data.pin_memory,
+        rank=rank,
+        ranks=ranks,
+    )
 
 
 def _count(size: float, of: int, scale: float) -> int:

@@ -1,12 +1,12 @@
-"""Image sets as they are published: each file gzipped; verified and unpacked where it lies."""
+"""Image sets as they are published: downloaded, each file gzipped; verified and unpacked where it lies."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import logging
-import os
 import shutil
+import socket
 import tempfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,10 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnexp.data.images import DataFileError
-
-__all__ = ["Official", "lacking", "named_missing", "packed_file", "unpacked"]
+from cnnexp.runs.files import write_file
 
 log = logging.getLogger(__name__)
+
+_TIMEOUT = 15.0  # seconds that a download may be without an answer
+
+
+@contextmanager
+def download_timeout() -> Iterator[None]:
+    """Let torchvision's download, which sets no time limit, fail instead of hang."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 @dataclass(frozen=True)
@@ -121,15 +133,8 @@ def _failed_to_write(file: Path, content: bytes, like: Path) -> str:
     The reason is empty if the file was written.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-        try:
-            with os.fdopen(handle, "wb") as scratch:
-                scratch.write(content)
-            shutil.copymode(like, name)
-            os.replace(name, file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_file(file, lambda stream: stream.write(content))
+        shutil.copymode(like, file)
     except OSError as error:
         return f"{file.parent} cannot be written ({error.strerror or error})"
     log.info("unpacked %s", like)

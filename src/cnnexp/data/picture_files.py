@@ -17,7 +17,6 @@ from cnnexp.data.images import DataFileError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PICTURE_ENDINGS", "open_picture", "read_picture", "verify_picture"]
 
 PICTURE_ENDINGS = (
     *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"),

@@ -6,8 +6,6 @@ import torch
 
 from cnnexp.data.images import ImageSet, LabelledImages, image_set
 
-__all__ = ["load_synthetic"]
-
 
 def load_synthetic(
     size: int = 10_000,

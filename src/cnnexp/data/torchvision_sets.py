@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnexp.data.download import download_timeout
 from cnnexp.data.images import (
     DataFileError,
     DataUnavailableError,
@@ -26,9 +25,7 @@ from cnnexp.data.images import (
     LabelledImages,
     image_set,
 )
-from cnnexp.data.packed import Official, lacking, named_missing, unpacked
-
-__all__ = ["EMNIST_SPLITS", "TORCHVISION_SETS", "load_torchvision_set"]
+from cnnexp.data.packed import Official, download_timeout, lacking, named_missing, unpacked
 
 _WRONG_FORMAT = (AssertionError, ValueError, TypeError, KeyError, EOFError, pickle.PickleError)
 

@@ -9,20 +9,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["gradient_flow_figure"]
 
 _MOST_COLUMNS = 400
 
 
-def gradient_flow_figure(
-    steps: Sequence[int], flow: Mapping[str, Sequence[float]], title: str = ""
-) -> Figure:
+def gradient_flow_figure(steps: Sequence[int], flow: Mapping[str, Sequence[float]]) -> Figure:
     """A heat map of log₁₀ ‖∂L/∂a‖, layers × time; values that are 0 or not finite stay grey.
 
     Args:
         steps: The steps of the measurements.
         flow: For each layer, the first layer first, ‖∂L/∂a‖ of each measurement; NaN where there is none.
-        title: The text above the figure.
     """
     from matplotlib.figure import Figure
 
@@ -34,7 +30,7 @@ def gradient_flow_figure(
     axes.set_facecolor("lightgrey")
     image = axes.pcolormesh(_edges(steps), range(len(rows) + 1), rows, cmap="viridis")
     axes.set_yticks([row + 0.5 for row in range(len(rows))], list(flow))
-    axes.set(xlabel="step", title=title or "gradient that arrives at each layer")
+    axes.set(xlabel="step", title="gradient that arrives at each layer")
     axes.invert_yaxis()
     figure.colorbar(image, label="log₁₀ ‖∂L/∂a‖")
     return figure

@@ -12,8 +12,6 @@ from cnnexp.diagnostics.measurement import Measurement
 from cnnexp.diagnostics.rules import BY_EPOCH, BY_WINDOW, CAUSES, RULES, SUGGESTIONS, Sign
 from cnnexp.diagnostics.thresholds import Thresholds
 
-__all__ = ["Health", "Verdict"]
-
 
 @dataclass(frozen=True)
 class Verdict:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from cnnexp.diagnostics.measurement import LayerFigures, Measurement
 from cnnexp.diagnostics.thresholds import Thresholds
-
-__all__ = ["History"]
 
 _FIRST = 5  # the greatest early gradient is taken from this many measurements
 
@@ -88,15 +86,8 @@ class History:
 
     def state(self) -> dict[str, Any]:
         """Everything but the last measurement, which the next one replaces, in plain types."""
-        kept = (
-            "first_gradients",
-            "early_norms",
-            "losses",
-            "windows",
-            "recent",
-            "cosines",
-            "epochs",
-        )
+        given = ("classes", "thresholds", "last", "norm_before")
+        kept = [one.name for one in fields(self) if one.name not in given]
         return {"window": self.thresholds.window, **{name: getattr(self, name) for name in kept}}
 
     def load(self, state: Mapping[str, Any]) -> None:

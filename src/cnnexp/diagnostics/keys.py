@@ -58,39 +58,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
-
-__all__ = ["Key", "chart_layout", "known_keys"]
-
-
-@dataclass(frozen=True)
-class Key:
-    """A row of the table.
-
-    Attributes:
-        name: The key, with placeholders.
-        kind: ``scalar``, ``image``, ``histogram``, ``text``, ``pr curve``, ``embedding`` or ``graph``.
-        level: ``always``, ``basic`` or ``full``.
-        meaning: What is written under the key.
-    """
-
-    name: str
-    kind: str
-    level: str
-    meaning: str
-
-    def fits(self, tag: str) -> bool:
-        """Whether ``tag`` is a key that this row describes."""
-        pattern = re.sub(r"<\w+>", ".+", re.sub(r"([.+?*])", r"\\\1", self.name))
-        return re.fullmatch(pattern, tag) is not None
-
-
-def known_keys() -> list[Key]:
-    """The rows of this module's table."""
-    assert __doc__ is not None
-    table = __doc__.split("\n====")[2].split("\n")[1:]
-    return [Key(*re.split(r"\s{2,}", line.strip())) for line in table if line.strip()]
 
 
 def chart_layout(layers: Sequence[str]) -> dict[str, dict[str, list[Any]]]:

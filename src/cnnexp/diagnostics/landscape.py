@@ -13,20 +13,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["gradient_moments", "noise_scale", "sharpness", "undisturbed"]
+from cnnexp.diagnostics.layers import is_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Mean = Callable[[Tensor], Tensor]
-
-
-_DROPOUTS = (
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
-    nn.Dropout3d,
-    nn.AlphaDropout,
-    nn.FeatureAlphaDropout,
-)
 
 
 def _alone(value: Tensor) -> Tensor:
@@ -36,7 +26,7 @@ def _alone(value: Tensor) -> Tensor:
 @contextmanager
 def undisturbed(network: nn.Module) -> Iterator[None]:
     """Switch dropout off inside the context; afterwards restore modes, buffers and random states."""
-    dropouts = [(m, m.training) for m in network.modules() if isinstance(m, _DROPOUTS)]
+    dropouts = [(m, m.training) for m in network.modules() if is_of(m, "dropout")]
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
     try:

@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnexp.diagnostics.landscape import undisturbed
-
-__all__ = ["Spot", "TracedLayer", "trace_layers"]
+from cnnexp.nn import left_as_found
 
 
 @dataclass(frozen=True)
@@ -96,17 +94,11 @@ def trace_layers(network: nn.Module, images: Tensor) -> list[TracedLayer]:
 
         return hook
 
-    modes = [(module, module.training) for module in network.modules()]
-    leaves = [(name, m) for name, m in network.named_modules() if not any(m.children())]
-    handles = [module.register_forward_hook(note(name)) for name, module in leaves]
-    try:
-        with undisturbed(network), torch.no_grad():
-            network.eval()(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, training in modes:
-            module.training = training
+    with left_as_found(network), torch.no_grad():
+        for name, module in network.named_modules():
+            if not any(module.children()):
+                module.register_forward_hook(note(name))
+        network.eval()(images)
     return _layers(calls)
 
 
@@ -119,18 +111,12 @@ def _layers(calls: Sequence[_Call]) -> list[TracedLayer]:
         if not isinstance(call.given, Tensor):
             continue
         following = _chain(calls[i:])
-        squashes = [c.spot for c in following if isinstance(c.spot.module, (nn.Tanh, nn.Sigmoid))]
+        spots = [each.spot for each in following]
+        squashes = (spot for spot in spots if isinstance(spot.module, (nn.Tanh, nn.Sigmoid)))
         kind = _kind(call.spot.module)
         numbers[kind] = numbers.get(kind, 0) + 1
-        layers.append(
-            TracedLayer(
-                call.name,
-                f"{kind}{numbers[kind]}",
-                call.spot.module,
-                following[-1].spot,
-                squashes[0] if squashes else None,
-            )
-        )
+        label, squash = f"{kind}{numbers[kind]}", next(squashes, None)
+        layers.append(TracedLayer(call.name, label, call.spot.module, spots[-1], squash))
     return layers
 
 
@@ -152,36 +138,20 @@ def _chain(calls: Sequence[_Call]) -> list[_Call]:
     return chain
 
 
-_NORMS = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
-    nn.InstanceNorm1d,
-    nn.InstanceNorm2d,
-    nn.InstanceNorm3d,
-    nn.GroupNorm,
-    nn.LayerNorm,
-)
-_CONVS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
-_FILES = ("torch.nn.modules.activation", "torch.nn.modules.pooling")
+def is_of(module: nn.Module, *files: str) -> bool:
+    """Whether the class of ``module``, or one of its bases, stands in one of these ``files`` of torch's."""
+    known = {f"torch.nn.modules.{file}" for file in files}
+    return any(base.__module__ in known for base in type(module).__mro__)
 
 
 def _belongs(module: nn.Module) -> bool:
     # an identity stands where a fused block computes the part
-    if isinstance(module, (nn.Identity, *_NORMS)):
+    if isinstance(module, (nn.Identity, nn.GroupNorm, nn.LayerNorm)):
         return True
-    return any(base.__module__ in _FILES for base in type(module).__mro__)
+    return is_of(module, "batchnorm", "instancenorm", "activation", "pooling")
 
 
 def _kind(module: nn.Module) -> str:
-    if isinstance(module, _CONVS):
+    if is_of(module, "conv"):
         return "conv"
     return "linear" if isinstance(module, nn.Linear) else type(module).__name__.lower()

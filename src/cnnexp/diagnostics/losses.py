@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["StepLosses"]
-
 
 class StepLosses:
     """Combine the losses of batches into those of steps.

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-__all__ = ["LayerFigures", "Measurement", "pooled"]
-
 
 @dataclass(frozen=True)
 class LayerFigures:

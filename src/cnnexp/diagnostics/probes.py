@@ -6,6 +6,7 @@ random number, and leaves no hook behind once the step is done.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,32 +19,19 @@ from cnnexp.diagnostics.layers import TracedLayer
 from cnnexp.diagnostics.reading import Reading
 from cnnexp.ops.torch_internals import norms
 
-__all__ = ["StepProbe"]
-
 
 @dataclass
 class _Seen:
     """The figures of one layer, by forward pass: a step may consist of several batches."""
 
     counts: list[int] = field(default_factory=list)
-    means: list[Tensor] = field(default_factory=list)
-    deviations: list[Tensor] = field(default_factory=list)  # ‖a − mean‖
-    gradients: list[Tensor] = field(default_factory=list)  # ‖∂L/∂a‖
     greatest: Tensor | None = None  # the greatest |a| of each unit
-    saturated: list[Tensor] = field(default_factory=list)
-    weights: dict[str, Tensor] = field(default_factory=dict)
+    figures: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
 
     def numbers(self) -> dict[str, list[Tensor]]:
-        """All tensors that are to be fetched from the device, by name."""
+        """All tensors that are to be fetched from the device, by name, see :class:`Reading`."""
         alive = [] if self.greatest is None else [self.greatest != 0]  # NaN is not dead
-        return {
-            "means": self.means,
-            "deviations": self.deviations,
-            "gradients": self.gradients,
-            "alive": alive,
-            "saturated": self.saturated,
-            **{name: [value] for name, value in self.weights.items()},
-        }
+        return {**self.figures, "alive": alive}
 
 
 class StepProbe:
@@ -95,7 +83,7 @@ class StepProbe:
             self._calls[module] = call + 1
             for number, seen, unit_dim in spots:
                 if number == call and unit_dim is None:
-                    seen.saturated.append(_saturated(module, output.detach().float()))
+                    seen.figures["saturated"].append(_saturated(module, output.detach().float()))
                 elif number == call and unit_dim is not None:
                     _note(seen, output, unit_dim)
 
@@ -123,10 +111,10 @@ class StepProbe:
             self._whole["scale"] = scale
         for layer, seen in zip(self._layers, self._seen, strict=True):
             weight = layer.weight.detach()
-            seen.weights["weight"] = torch.linalg.vector_norm(weight)
+            seen.figures["weight"] = [torch.linalg.vector_norm(weight)]
             trained = layer.parameter
             if id(trained) in of:
-                seen.weights["weight_gradient"] = of[id(trained)]
+                seen.figures["weight_gradient"] = [of[id(trained)]]
                 self._before.append((seen, trained, trained.detach().clone()))
         return True
 
@@ -134,7 +122,7 @@ class StepProbe:
     def after_step(self) -> None:
         """Record by how much the weights changed."""
         for seen, weight, before in self._before:
-            seen.weights["update"] = torch.linalg.vector_norm(weight.detach() - before)
+            seen.figures["update"] = [torch.linalg.vector_norm(weight.detach() - before)]
         self._before = []
 
     def read(self, losses: Sequence[Tensor], **others: Tensor) -> Reading:
@@ -176,8 +164,8 @@ def _note(seen: _Seen, output: Tensor, unit_dim: int) -> None:
         a = a.float()
     mean = a.mean()
     seen.counts.append(a.numel())
-    seen.means.append(mean)
-    seen.deviations.append(torch.linalg.vector_norm(a - mean))
+    seen.figures["means"].append(mean)
+    seen.figures["deviations"].append(torch.linalg.vector_norm(a - mean))
     others = [d for d in range(a.dim()) if d != unit_dim % a.dim()]
     greatest = a.abs().amax(others) if a.numel() else a.new_zeros(a.size(unit_dim))
     seen.greatest = greatest if seen.greatest is None else torch.maximum(seen.greatest, greatest)
@@ -188,7 +176,8 @@ def _note(seen: _Seen, output: Tensor, unit_dim: int) -> None:
 def _note_gradient(seen: _Seen, gradient: Tensor) -> None:
     low = gradient.dtype in (torch.float16, torch.bfloat16)
     dtype = torch.float32 if low else gradient.dtype
-    seen.gradients.append(torch.linalg.vector_norm(gradient.detach(), dtype=dtype))
+    norm = torch.linalg.vector_norm(gradient.detach(), dtype=dtype)
+    seen.figures["gradients"].append(norm)
 
 
 def _saturated(module: nn.Module, output: Tensor) -> Tensor:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from cnnexp.diagnostics.layers import TracedLayer
 from cnnexp.diagnostics.measurement import LayerFigures, Measurement, pooled
 
-__all__ = ["Reading", "measurement_of"]
-
 _LANDSCAPE = ("noise_scale", "cosine", "sharpness")
 
 
@@ -20,8 +18,8 @@ class Reading:
 
     Attributes:
         whole: ``losses``, ``gradient_norm``, ``scale`` and more, by name, each a list.
-        layers: For each layer, those of ``means``, ``deviations``, ``gradients``, ``alive``,
-            ``saturated``, ``weight``, ``weight_gradient``, ``update`` that were measured.
+        layers: For each layer, those of ``means``, ``deviations`` (‖a − mean‖), ``gradients`` (‖∂L/∂a‖),
+            ``alive``, ``saturated``, ``weight``, ``weight_gradient``, ``update`` that were measured.
         counts: For each layer, the number of elements of its activation in each forward pass.
     """
 
@@ -73,7 +71,7 @@ def _figures(
     """The figures of one layer, from what each rank measured of it."""
 
     def all_of(name: str) -> list[float]:
-        return [value for part in parts for value in part[name]]
+        return [value for part in parts for value in part.get(name, ())]
 
     gradients, deviations = all_of("gradients"), all_of("deviations")
     variances = [d * d / n if n else 0.0 for d, n in zip(deviations, counts, strict=True)]

@@ -44,8 +44,6 @@ from cnnexp.diagnostics.history import History
 from cnnexp.diagnostics.measurement import LayerFigures
 from cnnexp.runs.epochs import epoch_after
 
-__all__ = ["BY_EPOCH", "BY_WINDOW", "CAUSES", "RULES", "SUGGESTIONS", "Sign"]
-
 
 @dataclass(frozen=True)
 class Sign:

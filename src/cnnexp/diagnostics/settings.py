@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from cnnexp.diagnostics.thresholds import Thresholds
 
-__all__ = ["DiagnosticsSettings"]
-
 
 @dataclass
 class DiagnosticsSettings:

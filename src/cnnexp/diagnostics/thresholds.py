@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-__all__ = ["Thresholds"]
-
-
 _RANGES = {  # all others must be at least 0
+    "patience": (1.0, math.inf),
+    "epochs": (1.0, math.inf),
+    "dead_images": (1.0, math.inf),
+    "window": (2.0, math.inf),
     "dead": (0.0, 1.0),
     "gap": (0.0, 1.0),
     "oscillation": (-1.0, 1.0),
@@ -72,17 +73,12 @@ class Thresholds:
     def __post_init__(self) -> None:
         for one in fields(self):
             value = getattr(self, one.name)
-            if not math.isfinite(value):
-                raise ValueError(f"diagnostics.health.{one.name}={value}: must be finite")
-        for name, least in {"patience": 1, "epochs": 1, "dead_images": 1, "window": 2}.items():
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"diagnostics.health.{name}={getattr(self, name)}: must be at least {least}"
-                )
-        for one in fields(self):
             least, most = _RANGES.get(one.name, (0.0, math.inf))
-            if not least <= getattr(self, one.name) <= most:
-                value = getattr(self, one.name)
-                raise ValueError(
-                    f"diagnostics.health.{one.name}={value}: must be between {least:g} and {most:g}"
-                )
+            if not math.isfinite(value):
+                allowed = "finite"
+            elif most == math.inf:
+                allowed = f"at least {least:g}"
+            else:
+                allowed = f"between {least:g} and {most:g}"
+            if not (math.isfinite(value) and least <= value <= most):
+                raise ValueError(f"diagnostics.health.{one.name}={value}: must be {allowed}")

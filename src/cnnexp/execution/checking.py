@@ -15,8 +15,6 @@ from cnnexp.runs import process_rank
 if TYPE_CHECKING:
     from cnnexp.training import TrainingJob
 
-__all__ = ["checked_job"]
-
 
 def checked_job(
     composed: DictConfig,

@@ -16,8 +16,6 @@ from cnnexp.runs import RunFolder, claim_run_folder, process_rank
 if TYPE_CHECKING:
     from cnnexp.training import TrainingJob
 
-__all__ = ["agreed_folder", "exit_code", "make_folder", "run_folder"]
-
 
 def agreed_folder(config: DictConfig, job: TrainingJob) -> RunFolder:
     """The run's folder, the same for all ranks that torchrun or srun started."""

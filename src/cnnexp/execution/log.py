@@ -9,8 +9,6 @@ import yaml
 
 from cnnexp.config import conf_dir
 
-__all__ = ["log_to"]
-
 
 def log_to(folder: Path | None, *, terminal: bool = True) -> None:
     """Log as ``cnnexp.train`` does: on the ``terminal``, and to train.log in ``folder`` if there is one."""

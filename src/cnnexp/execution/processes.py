@@ -9,27 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import connection, forkserver
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from cnnexp.execution.job import Job
 from cnnexp.execution.slots import thread_caps
-
-__all__ = [
-    "OWN_LOG",
-    "JobProcess",
-    "fork_warm",
-    "handling",
-    "how_it_ended",
-    "open_worker",
-    "start_anew",
-    "wait_for_any",
-    "warm_up",
-]
-
 
 # the environment variable that makes a worker print into the job's train.log, not on the terminal
 OWN_LOG = "CNNEXP_OWN_LOG"
@@ -37,25 +25,31 @@ OWN_LOG = "CNNEXP_OWN_LOG"
 Target = Callable[[str, connection.Connection, dict[str, str], int], None]
 
 
-class JobProcess(Protocol):
-    """A process that runs a job."""
+class JobProcess(ABC):
+    """A process that runs a job.
 
-    @property
-    def pid(self) -> int:
-        """The process number."""
-        ...
+    Attributes:
+        pid: The process number.
+    """
 
+    pid: int
+
+    @abstractmethod
     def exit_code(self) -> int | None:
         """The exit code: None as long as the process runs, negative if a signal ended it."""
-        ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the resources of the process, once it has ended."""
 
     def send(self, number: int) -> None:
         """Send the signal ``number`` to the process, if it still runs."""
-        ...
-
-    def close(self) -> None:
-        """Release the resources of the process, once it has ended."""
-        ...
+        if self.exit_code() is not None:
+            return
+        # the process leads a session of its own, so that killing it includes its data workers and ranks
+        send = os.killpg if number == signal.SIGKILL else os.kill
+        with suppress(ProcessLookupError, PermissionError):
+            send(self.pid, number)
 
 
 def wait_for_any(processes: Sequence[JobProcess], seconds: float) -> None:
@@ -67,7 +61,7 @@ def wait_for_any(processes: Sequence[JobProcess], seconds: float) -> None:
         time.sleep(seconds)
 
 
-class _Forked:
+class _Forked(JobProcess):
     def __init__(
         self,
         context: multiprocessing.context.ForkServerContext,
@@ -92,17 +86,13 @@ class _Forked:
     def exit_code(self) -> int | None:
         return self._process.exitcode
 
-    def send(self, number: int) -> None:
-        if self._process.exitcode is None:
-            _send(self.pid, number)
-
     def close(self) -> None:
         self._process.join()
         self._process.close()
         self._lifeline.close()
 
 
-class _Anew:
+class _Anew(JobProcess):
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self.pid = process.pid
@@ -110,25 +100,10 @@ class _Anew:
     def exit_code(self) -> int | None:
         return self._process.poll()
 
-    def send(self, number: int) -> None:
-        if self._process.poll() is None:
-            _send(self.pid, number)
-
     def close(self) -> None:
         self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()
-
-
-def _send(pid: int, number: int) -> None:
-    try:
-        if number == signal.SIGKILL:
-            # the process leads a session of its own, so this includes its data workers and ranks
-            os.killpg(pid, number)
-        else:
-            os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def warm_up() -> multiprocessing.context.ForkServerContext:

@@ -19,8 +19,6 @@ from cnnexp.runs import RunFolder
 from cnnexp.training import Parallelism, leave_failure
 from cnnexp.training.stopping import STOPPING, TrainingStopped
 
-__all__ = ["run_ranks"]
-
 log = logging.getLogger(__name__)
 
 _POLL = 0.05  # seconds between two checks of the processes

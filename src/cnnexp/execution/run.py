@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import pkgutil
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cnnexp.config.resumption import trained_on
@@ -13,11 +12,8 @@ from cnnexp.execution.job import Job
 from cnnexp.runs import RunFolder, process_rank
 
 if TYPE_CHECKING:
-    from lightning.pytorch.callbacks import Callback
-
     from cnnexp.training import TrainingJob
 
-__all__ = ["run_job"]
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +59,8 @@ def run_job(
             return folder.read_result().get("val/acc")
         again = ranks.from_first(first and _goes_on(folder, training))
         if job.report is not None:
-            _add_callbacks(training, pkgutil.resolve_name(job.report)(folder, ranks))
+            own, more = training.callbacks, pkgutil.resolve_name(job.report)(folder, ranks)
+            training.callbacks = lambda: [*own(), *more]
         result = run_training(
             training, folder, progress_bar=progress_bar, resume=again, ranks=ranks
         )
@@ -86,11 +83,6 @@ def _say_failed(folder: RunFolder, reason: str, first: bool) -> None:
     if first and folder.path.is_dir() and not folder.status.exists():  # before the training
         folder.write_status("failed", error=reason)
     log.error("failed: %s (more in %s)", reason, folder.log, exc_info=True)
-
-
-def _add_callbacks(training: TrainingJob, more: Sequence[Callback]) -> None:
-    own = training.callbacks
-    training.callbacks = lambda: [*own(), *more]
 
 
 def _goes_on(folder: RunFolder, training: TrainingJob) -> bool:

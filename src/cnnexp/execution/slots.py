@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["GPUPool", "cores", "gpus_of", "thread_caps", "visible_gpus"]
-
 
 class GPUPool:
     """Assign GPUs to jobs, each GPU to at most ``per_gpu`` jobs at a time.

@@ -8,8 +8,6 @@ from __future__ import annotations
 import gc
 import importlib
 
-__all__: list[str] = []
-
 for _name in (
     "cnnexp.config.build",
     "cnnexp.execution.ranks",

@@ -24,8 +24,6 @@ from cnnexp.execution.run import run_job
 from cnnexp.execution.slots import thread_caps
 from cnnexp.runs import RunFolder, process_rank
 
-__all__ = ["forked"]
-
 
 def forked(line: str, lifeline: Connection, environment: Mapping[str, str], threads: int) -> None:
     """Run a job in this process, which was forked from a warm server, with a log of its own."""

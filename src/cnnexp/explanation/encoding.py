@@ -11,8 +11,6 @@ from torch import Tensor
 
 from cnnexp.explanation.trace import Step
 
-__all__ = ["Pool", "chosen_channels", "packed_weight"]
-
 
 class Pool:
     """Numbered tensors; equal tensors have the same number, as a layer's output and the next layer's input.
@@ -90,9 +88,5 @@ def packed_weight(step: Step, pool: Pool, room: int) -> dict[str, Any] | None:
 
 def _columns(weight: Tensor, inputs: Sequence[int], groups: int) -> Tensor:
     """The weights w[:, c] for the group of each input channel c: (inputs, C_out/groups, …)."""
-    c_out, per_group = weight.size(0) // groups, weight.size(1)
-    parts = []
-    for c in inputs:
-        first = c // per_group * c_out
-        parts.append(weight[first : first + c_out, c % per_group])
-    return torch.stack(parts)
+    by_group, per_group = weight.unflatten(0, (groups, -1)), weight.size(1)
+    return torch.stack([by_group[c // per_group, :, c % per_group] for c in inputs])

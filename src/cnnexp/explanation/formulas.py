@@ -10,15 +10,10 @@ from torch import Tensor, nn
 from cnnexp.geometry.convolution import padding_by_side
 from cnnexp.geometry.windows import as_pair
 
-__all__ = ["kind_of", "settings_of"]
-
 
 def kind_of(layer: nn.Module) -> str:
     """The ``torch.nn`` class whose formula ``layer`` computes; the name of its own class if none is known."""
-    for known in _SETTINGS:
-        if isinstance(layer, known):
-            return known.__name__
-    return type(layer).__name__
+    return _known(layer).__name__
 
 
 def settings_of(layer: nn.Module) -> dict[str, Any]:
@@ -26,10 +21,11 @@ def settings_of(layer: nn.Module) -> dict[str, Any]:
 
     Pairs are (vertical, horizontal); ``padding`` is [top, bottom, left, right].
     """
-    for known, read in _SETTINGS.items():
-        if isinstance(layer, known):
-            return dict(read(layer))
-    return {}
+    return dict(_SETTINGS.get(_known(layer), _nothing)(layer))
+
+
+def _known(layer: nn.Module) -> type[nn.Module]:
+    return next((known for known in _SETTINGS if isinstance(layer, known)), type(layer))
 
 
 def _nothing(_layer: Any) -> Mapping[str, Any]:

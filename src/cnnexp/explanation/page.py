@@ -18,12 +18,11 @@ from cnnexp.explanation.trace import Step, Trace
 from cnnexp.runs.files import plain, write_text
 from cnnexp.version import __version__
 
-__all__ = ["Origin", "page", "write_page"]
-
 # How many numbers a page holds in all, at five to six bytes each; beyond that, channels are chosen.
 _ROOM_FOR_MAPS = 800_000
 _ROOM_FOR_WEIGHTS = 500_000
 _MOST_WEIGHTS = 80_000  # the most weights of one layer
+_MAPS = ("input", "output", "grad_input", "grad_output")
 _FEW_MAPS, _FEW_NUMBERS = 8, 8_000  # what is kept of a layer for which there is no room
 
 _SCRIPTS = (
@@ -143,8 +142,7 @@ def _whole(steps: Sequence[Step]) -> set[int]:
 
 
 def _tensors(step: Step) -> list[Tensor]:
-    four = (step.input, step.output, step.grad_input, step.grad_output)
-    return [tensor for tensor in four if tensor is not None]
+    return [tensor for tensor in (getattr(step, name) for name in _MAPS) if tensor is not None]
 
 
 def _step(step: Step, name: str, pool: Pool, room: int | None) -> dict[str, Any]:
@@ -171,10 +169,7 @@ def _step(step: Step, name: str, pool: Pool, room: int | None) -> dict[str, Any]
         }
     bias = step.parameters.get("bias")
     content |= {
-        "input": pool.add(step.input),
-        "output": pool.add(step.output),
-        "grad_input": pool.add(step.grad_input),
-        "grad_output": pool.add(step.grad_output),
+        **{name: pool.add(getattr(step, name)) for name in _MAPS},
         "bias": pool.add(bias),
         "grad_bias": pool.add(step.gradients.get("bias")),
     }

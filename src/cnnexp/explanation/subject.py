@@ -21,8 +21,6 @@ from cnnexp.inference.prediction import read_for, stated_range
 from cnnexp.runs import RunFolder
 from cnnexp.training import make_classifier
 
-__all__ = ["Subject", "class_named", "load_untrained", "numbered_image", "picture"]
-
 _MANY = 20  # as many names fit into a message
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -11,9 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnexp.explanation.formulas import kind_of, settings_of
-from cnnexp.nn import CrossEntropyLoss
-
-__all__ = ["Step", "Trace", "trace"]
+from cnnexp.nn import CrossEntropyLoss, left_as_found
 
 
 @dataclass
@@ -94,7 +91,9 @@ def trace(network: nn.Module, image: Tensor, label: int | None = None) -> Trace:
     """
     recorder = _Recorder(network)
     x = image.detach().unsqueeze(0).clone().requires_grad_()
-    with _differentiable(network), recorder.listening(), torch.enable_grad():
+    with left_as_found(network), torch.enable_grad():
+        network.eval().requires_grad_(True)
+        recorder.listen()
         logits = network(x)
         if label is None:
             label = int(logits.argmax(1))
@@ -132,18 +131,11 @@ class _Recorder:
         self._inputs: dict[nn.Module, list[tuple[Tensor | None, dict[str, Tensor]]]] = {}
         self._steps: list[tuple[nn.Module, Step, dict[str, Tensor]]] = []
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Record what the layers compute inside the context."""
-        hooks = []
+    def listen(self) -> None:
+        """Record from now on what the layers compute."""
         for layer in self._layers:
-            hooks.append(layer.register_forward_pre_hook(self._before))
-            hooks.append(layer.register_forward_hook(self._after))
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+            layer.register_forward_pre_hook(self._before)
+            layer.register_forward_hook(self._after)
 
     def parameters(self) -> list[Tensor]:
         """The weights and biases of the layers that were called, each once."""
@@ -206,18 +198,3 @@ def _counts(value: Any) -> TypeGuard[Tensor]:
 def _parameters(layer: nn.Module) -> dict[str, Tensor]:
     named = {name: getattr(layer, name, None) for name in ("weight", "bias")}
     return {name: p for name, p in named.items() if isinstance(p, nn.Parameter)}
-
-
-@contextmanager
-def _differentiable(network: nn.Module) -> Iterator[None]:
-    """Switch ``network`` to evaluation mode and give each parameter a gradient, inside the context."""
-    modes = [(module, module.training) for module in network.modules()]
-    wanted = [(p, p.requires_grad) for p in network.parameters()]
-    network.eval().requires_grad_(True)
-    try:
-        yield
-    finally:
-        for p, before in wanted:
-            p.requires_grad_(before)
-        for module, before in modes:
-            module.training = before

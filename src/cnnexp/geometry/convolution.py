@@ -9,8 +9,6 @@ from torch.nn import functional as F
 
 from cnnexp.geometry.windows import IntPair, WindowGeometry, as_pair, check_image
 
-__all__ = ["Conv2dGeometry", "conv2d_geometry", "padding_by_side"]
-
 
 @dataclass(frozen=True)
 class Conv2dGeometry(WindowGeometry):
@@ -63,11 +61,7 @@ def conv2d_geometry(
     stride, dilation = as_pair(stride, "stride"), as_pair(dilation, "dilation")
     # convert to ints, since torch.compile would leave the sizes of the weight symbolic
     kernel_size = as_pair((weight.size(2), weight.size(3)), "kernel_size")
-    extra = (0, 0)
-    if isinstance(padding, str):
-        pads, extra = _string_padding(padding, kernel_size, stride, dilation)
-    else:
-        pads = as_pair(padding, "padding")
+    pads, extra = _pads(padding, kernel_size, stride, dilation)
     size = (input.size(-2) + extra[0], input.size(-1) + extra[1])
     return Conv2dGeometry(
         size, kernel_size, stride, pads, dilation, ceil_mode=False, groups=groups, extra=extra
@@ -82,12 +76,8 @@ def padding_by_side(
     The order is left, right, above, below. The odd one of 'same' is added on the right and below, as in
     torch.
     """
-    more = (0, 0)
-    if isinstance(padding, str):
-        size, steps = as_pair(kernel_size, "kernel_size"), as_pair(dilation, "dilation")
-        (height, width), more = _string_padding(padding, size, (1, 1), steps)
-    else:
-        height, width = as_pair(padding, "padding")
+    size, steps = as_pair(kernel_size, "kernel_size"), as_pair(dilation, "dilation")
+    (height, width), more = _pads(padding, size, (1, 1), steps)
     return width, width + more[1], height, height + more[0]
 
 
@@ -118,10 +108,15 @@ def _check_channels(input: Tensor, weight: Tensor, bias: Tensor | None, groups: 
             )
 
 
-def _string_padding(
-    padding: str, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+def _pads(
+    padding: IntPair | str,
+    kernel_size: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The padding on both sides for 'same' or 'valid', and the rest that is added below and to the right."""
+    """The padding on both sides, and what 'same' adds to it below and to the right."""
+    if not isinstance(padding, str):
+        return as_pair(padding, "padding"), (0, 0)
     if padding == "valid":
         return (0, 0), (0, 0)
     if padding != "same":

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from cnnexp.geometry.windows import IntPair, WindowGeometry, as_pair, check_image
 
-__all__ = ["DEAD", "Pool", "pool_geometry"]
-
 DEAD = 255  # the code of an element that the ReLU stopped
 
 

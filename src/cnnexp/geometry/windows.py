@@ -15,8 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["IntPair", "WindowGeometry", "as_pair", "check_image", "cut"]
-
 IntPair = int | Sequence[int]
 
 

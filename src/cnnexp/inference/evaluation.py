@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from cnnexp.training import Classifier
+from cnnexp.training.callbacks.pictures import wilson_interval
 
-__all__ = ["Evaluation", "evaluate", "wilson_interval", "with_weights"]
+__all__ = ["Evaluation", "evaluate", "with_weights"]
 
 _BINS = 15
 
@@ -72,14 +73,6 @@ class Evaluation:
             "by_class": self.by_class(),
             "confusion": [list(row) for row in self.confusion],
         }
-
-
-def wilson_interval(p: float, n: int) -> tuple[float, float]:
-    """The ends of the 95 % interval of a share ``p`` that was seen in ``n`` trials (Wilson, 1927)."""
-    z = 1.959964
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return middle - half, middle + half
 
 
 @torch.inference_mode()

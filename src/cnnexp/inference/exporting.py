@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -21,8 +23,7 @@ from cnnexp.nn import left_as_found
 from cnnexp.runs.files import write_file
 from cnnexp.version import __version__
 
-__all__ = ["FORMATS", "MissingExtraError", "PlainNetwork", "export"]
-
+Run = Callable[[Tensor], Tensor]  # images → logits, as the file gives them
 _RTOL, _ATOL = 1e-4, 1e-5  # tolerance for logits, as other kernels sum in another order
 
 
@@ -81,30 +82,21 @@ def export(trained: TrainedNetwork, form: str, file: Path | None = None) -> tupl
     model = PlainNetwork(classifier.network, classifier.mean, classifier.std).eval()
     with tempfile.TemporaryDirectory() as place:
         scratch = Path(place) / f"model.{ending}"
-        run = _written(write, model, trained, scratch)
+        try:
+            run = write(model, trained, scratch)
+        except (ConfigError, OSError):
+            raise
+        except Exception as error:  # exporters raise exceptions of any class, with long messages
+            reason = " ".join(str(error).split())[:500] or type(error).__name__
+            text = f"the network cannot be exported to {scratch.name}: {reason}"
+            raise ExportError(text) from error
         difference = _greatest_difference(model, trained.shape, run)
-        write_file(file, lambda stream: _copy(scratch, stream))
+        with scratch.open("rb") as content:
+            write_file(file, lambda stream: shutil.copyfileobj(content, stream))
     return file, difference
 
 
-def _written(
-    write: Callable[[PlainNetwork, TrainedNetwork, Path], Callable[[Tensor], Tensor]],
-    model: PlainNetwork,
-    trained: TrainedNetwork,
-    file: Path,
-) -> Callable[[Tensor], Tensor]:
-    try:
-        return write(model, trained, file)
-    except (ConfigError, OSError):
-        raise
-    except Exception as error:  # exporters raise exceptions of any class, with long messages
-        reason = " ".join(str(error).split())[:500] or type(error).__name__
-        raise ExportError(f"the network cannot be exported to {file.name}: {reason}") from error
-
-
-def _greatest_difference(
-    model: nn.Module, shape: tuple[int, int, int], run: Callable[[Tensor], Tensor]
-) -> float:
+def _greatest_difference(model: nn.Module, shape: tuple[int, int, int], run: Run) -> float:
     generator = torch.Generator().manual_seed(0)
     greatest = 0.0
     for count in (1, 7):
@@ -112,23 +104,15 @@ def _greatest_difference(
         with torch.inference_mode():
             ours = model(images)
         theirs = run(images)
-        if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=_RTOL, atol=_ATOL):
-            gap = (
-                float((theirs - ours).abs().max())
-                if theirs.shape == ours.shape
-                else "another shape"
-            )
+        same_shape = theirs.shape == ours.shape
+        gap = float((theirs - ours).abs().max()) if same_shape else math.inf
+        if not same_shape or not torch.allclose(theirs, ours, rtol=_RTOL, atol=_ATOL):
+            far = gap if same_shape else "another shape"
             raise ExportError(
-                f"the exported network gives other logits: {gap} apart; nothing was written"
+                f"the exported network gives other logits: {far} apart; nothing was written"
             )
-        greatest = max(greatest, float((theirs - ours).abs().max()))
+        greatest = max(greatest, gap)
     return greatest
-
-
-def _copy(source: Path, stream: Any) -> None:
-    with source.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            stream.write(block)
 
 
 def _needs(*modules: str) -> list[Any]:
@@ -155,7 +139,7 @@ def _description(trained: TrainedNetwork) -> dict[str, str]:
     }
 
 
-def _onnx(model: PlainNetwork, trained: TrainedNetwork, file: Path) -> Callable[[Tensor], Tensor]:
+def _onnx(model: PlainNetwork, trained: TrainedNetwork, file: Path) -> Run:
     onnx, _ = _needs("onnx", "onnxscript")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings about the exporter's own internals
@@ -178,7 +162,7 @@ def _onnx(model: PlainNetwork, trained: TrainedNetwork, file: Path) -> Callable[
     return _onnx_runner(file)
 
 
-def _onnx_runner(file: Path) -> Callable[[Tensor], Tensor]:
+def _onnx_runner(file: Path) -> Run:
     """Return a function that runs the file with onnxruntime or, without it, onnx's reference evaluator."""
     try:
         import onnxruntime
@@ -192,9 +176,7 @@ def _onnx_runner(file: Path) -> Callable[[Tensor], Tensor]:
     )
 
 
-def _torch_export(
-    model: PlainNetwork, trained: TrainedNetwork, file: Path
-) -> Callable[[Tensor], Tensor]:
+def _torch_export(model: PlainNetwork, trained: TrainedNetwork, file: Path) -> Run:
     program = torch.export.export(
         model, _example(trained), dynamic_shapes=({0: torch.export.Dim("N")},)
     )
@@ -203,9 +185,7 @@ def _torch_export(
     return torch.export.load(file).module()
 
 
-def _safetensors(
-    model: PlainNetwork, trained: TrainedNetwork, file: Path
-) -> Callable[[Tensor], Tensor]:
+def _safetensors(model: PlainNetwork, trained: TrainedNetwork, file: Path) -> Run:
     (safe,) = _needs("safetensors.torch")
     whole = model.state_dict()
     state = {name: v.contiguous() for name, v in whole.items() if isinstance(v, Tensor)}
@@ -222,9 +202,7 @@ def _safetensors(
     return run
 
 
-FORMATS: dict[
-    str, tuple[str, Callable[[PlainNetwork, TrainedNetwork, Path], Callable[[Tensor], Tensor]]]
-] = {
+FORMATS: dict[str, tuple[str, Callable[[PlainNetwork, TrainedNetwork, Path], Run]]] = {
     "onnx": ("onnx", _onnx),
     "torch_export": ("pt2", _torch_export),
     "safetensors": ("safetensors", _safetensors),

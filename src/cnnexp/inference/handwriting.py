@@ -15,12 +15,10 @@ from cnnexp.data import DataFileError, ValueRange, open_picture
 
 Pixels = NDArray[np.floating[Any]]  # (H, W), 0…1
 
-__all__ = ["read_character"]
 
 _BOX = 20 / 28  # the share of the picture's side that the character takes
-_INK = (
-    0.3  # above this share of the strongest ink a pixel belongs to the character, not to the paper
-)
+# above this share of the strongest ink a pixel belongs to the character, not to the paper
+_INK = 0.3
 _FAINTEST = 0.08  # below this contrast to the paper, in 0…1, nothing is drawn
 
 

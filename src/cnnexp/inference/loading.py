@@ -9,8 +9,6 @@ from cnnexp.config.selection import run_to_use
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.inference.network import TrainedNetwork, load_trained
 
-__all__ = ["load_run"]
-
 
 def load_run(
     run: str | Path = "latest",

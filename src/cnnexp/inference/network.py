@@ -22,8 +22,6 @@ from cnnexp.training import Classifier, make_classifier, read_own_checkpoint
 from cnnexp.training.epochs import epoch_of_weights
 from cnnexp.tuning import pin_algorithms
 
-__all__ = ["TrainedNetwork", "TrainedNetworkError", "load_trained"]
-
 _MOST_PIXELS = 1 << 26  # the most pixels of one image: 8,192 × 8,192
 _MOST_CLASSES = 1 << 20
 _NO_CLASSIFIERS = ("torchvision.models.segmentation.", "torchvision.models.detection.")

@@ -16,15 +16,6 @@ from cnnexp.data import PICTURE_ENDINGS, DataFileError, ValueRange, checked_rang
 from cnnexp.inference.handwriting import read_character
 from cnnexp.inference.network import TrainedNetwork
 
-__all__ = [
-    "Prediction",
-    "is_of_characters",
-    "picture_files",
-    "predict",
-    "read_for",
-    "stated_range",
-]
-
 _HANDWRITTEN = ("mnist", "digits", "emnist", "kmnist", "qmnist")
 _MOST_AT_ONCE = 64  # at most this many pictures form a batch
 _MOST_PIXELS = 1 << 24  # at most this many values form a batch of more than one picture

@@ -12,8 +12,6 @@ from cnnexp.config.resumption import trained_on
 from cnnexp.data import DataUnavailableError, ImageDataModule
 from cnnexp.inference.network import TrainedNetwork, for_inference
 
-__all__ = ["data_of_run", "with_data"]
-
 
 def data_of_run(
     trained: TrainedNetwork, data: Sequence[str] = (), extra_targets: Sequence[str] = ()

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
 from cnnexp.config.key_value import text_of
 from cnnexp.config.selection import Selected, run_to_use
 from cnnexp.config.targets import allowed_prefixes
+from cnnexp.inference.network import TrainedNetwork, load_trained
 from cnnexp.runs import RunFolder
+from cnnexp.suggestions import did_you_mean
 
 __all__ = ["Settings", "read_settings"]
 
@@ -35,6 +37,11 @@ class Settings:
     def folder(self) -> RunFolder:
         """The run's folder."""
         return self.run.folder
+
+    def load(self, backward: str = "native") -> TrainedNetwork:
+        """The run's network, from the checkpoint that ``checkpoint=`` names; see ``load_trained``."""
+        named, extra = self.values["checkpoint"] or None, self.extra_targets
+        return load_trained(self.folder, named, backward=backward, extra_targets=extra)
 
     def say_which_run(self, command: str, *, always: bool = False) -> None:
         """Print on stderr which run is used, if ``command`` chose it, or ``always``."""

@@ -1,4 +1,4 @@
-"""The kernels' compilation: said while it goes on, its results kept, its time counted apart.
+"""The kernels' compilation: reported while it lasts, its results kept, its time counted apart.
 
 numba compiles a kernel when it is called for the first time with arguments of its kind, Triton too; both
 keep the result in a cache folder, so that it happens once a machine. numba tells of it beforehand, by its
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
-
-__all__ = ["clock", "kept_in", "said_on", "seconds_compiling", "watch_numba", "watch_triton"]
 
 log = logging.getLogger(__name__)
 
@@ -34,22 +32,11 @@ def clock() -> float:
     return time.perf_counter() - _seconds
 
 
-def kept_in(kernel: Callable[..., Any]) -> str:
-    """The folder in which numba keeps what it compiles of ``kernel``, a function in a file; "" if none.
-
-    That is a folder in ``NUMBA_CACHE_DIR``, else ``__pycache__`` beside the file, else one in the user's
-    cache folder: the first that can be written. Where there is none, numba refuses ``cache=True``.
-    """
-    from cnnexp.kernels.cpu.numba_internals import cache_folder
-
-    return cache_folder(kernel)
-
-
 def watch_numba(folder: str) -> None:
     """Say from now on what numba compiles of cnnexp's, and count how long.
 
     Args:
-        folder: Where it keeps the results, see :func:`kept_in`.
+        folder: Where it keeps the results, see ``cnnexp.kernels.cpu.numba_internals.cache_folder``.
     """
     from cnnexp.kernels.cpu.numba_internals import tell_of_compilations
 

@@ -6,8 +6,6 @@ import math
 
 from cnnexp.geometry.windows import WindowGeometry
 
-__all__ = ["pool_refusal"]
-
 _WINNERS = 254  # a byte's values, less the one of an element that the ReLU stopped
 _BITS = 8  # of average-pooling: one for each element of the window
 

@@ -18,8 +18,6 @@ from torch import Tensor
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
 
-__all__ = ["flat_arguments", "gathered_image", "new_image", "operator", "spread_image"]
-
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -100,9 +98,8 @@ def _record(kind: type[WindowGeometry], numbers: Sequence[int]) -> WindowGeometr
     return kind(*pairs, ceil_mode=bool(numbers[10]), groups=groups, extra=extra)
 
 
-_kept_record = functools.lru_cache(maxsize=256)(
-    _record
-)  # of known numbers: a graph may leave them open
+# of known numbers: a graph may leave them open
+_kept_record = functools.lru_cache(maxsize=256)(_record)
 
 
 def _one_by_one(function: Any, dims: Sequence[int | None], arguments: Sequence[Any]) -> Any:

@@ -6,14 +6,21 @@
 from cnnexp.models.init import initialise, lsuv
 from cnnexp.models.lenet5 import LeNet5
 from cnnexp.models.resnet import SmallResNet
+from cnnexp.models.scatter_networks import ScatterCNN, ScatterLinear
+from cnnexp.models.scattering import Scattering2d
 from cnnexp.models.seed_cnn import SeedCNN
+from cnnexp.models.tanh_cnn import TanhCNN
 from cnnexp.models.torchvision_models import torchvision_model
 from cnnexp.models.vgg import TinyCNN, VGGLike
 
 __all__ = [
     "LeNet5",
+    "ScatterCNN",
+    "ScatterLinear",
+    "Scattering2d",
     "SeedCNN",
     "SmallResNet",
+    "TanhCNN",
     "TinyCNN",
     "VGGLike",
     "initialise",

@@ -6,8 +6,6 @@ from torch import nn
 
 from cnnexp.models.activation import activation_layer
 
-__all__ = ["NORMS", "check_probability", "conv_block", "norm_layer"]
-
 NORMS = ("none", "batch", "group")
 
 

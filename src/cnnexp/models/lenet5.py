@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from cnnexp.models.activation import activation_layer
 
-__all__ = ["LeNet5"]
-
 
 class LeNet5(nn.Module):
     """Two blocks conv 5×5 → activation → average-pool 2×2, then three linear layers to the logits.

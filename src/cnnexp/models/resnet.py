@@ -11,8 +11,6 @@ from cnnexp.models.activation import activation_layer
 from cnnexp.models.blocks import check_probability, conv_block, norm_layer
 from cnnexp.models.init import initialise
 
-__all__ = ["SmallResNet"]
-
 
 class ResidualBlock(nn.Module):
     """Two convolutions 3×3, added to their input: act(x' + norm(conv(act(norm(conv(x)))))).

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from cnnexp.models.blocks import check_probability, conv_block
 from cnnexp.models.init import initialise
 
-__all__ = ["SeedCNN"]
-
 
 class SeedCNN(nn.Module):
     """Blocks conv 'same' → activation → max-pool 2×2, then one linear layer to the logits.

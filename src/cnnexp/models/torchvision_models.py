@@ -6,8 +6,6 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["torchvision_model"]
-
 
 def torchvision_model(
     name: str, in_channels: int = 3, num_classes: int = 10, **arguments: Any
@@ -36,14 +34,8 @@ def torchvision_model(
     if in_channels != 3:
         path, conv = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
         parent, _, child = path.rpartition(".")
-        replaced = nn.Conv2d(
-            in_channels,
-            conv.out_channels,
-            conv.kernel_size,  # pyright: ignore[reportArgumentType]
-            conv.stride,  # pyright: ignore[reportArgumentType]
-            conv.padding,  # pyright: ignore[reportArgumentType]
-            conv.dilation,  # pyright: ignore[reportArgumentType]
-            bias=conv.bias is not None,
-        )
+        names = ("out_channels", "kernel_size", "stride", "padding", "dilation")
+        settings: dict[str, Any] = {name: getattr(conv, name) for name in names}
+        replaced = nn.Conv2d(in_channels, **settings, bias=conv.bias is not None)
         setattr(network.get_submodule(parent), child, replaced)
     return network

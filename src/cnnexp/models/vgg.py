@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from cnnexp.models.blocks import check_probability, conv_block
 from cnnexp.models.init import initialise
 
-__all__ = ["TinyCNN", "VGGLike"]
-
 
 class VGGLike(nn.Module):
     """Stages of convolutions 3×3 with a max-pool 2×2 after each, then two linear layers.

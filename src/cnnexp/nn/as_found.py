@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -14,10 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["left_as_found"]
-
-_DICTS = (dict, OrderedDict, defaultdict)
-_LISTS = (list, deque)
+_CONTAINERS = (dict, OrderedDict, defaultdict, list, deque, set)
 _Restore = Callable[[], object]
 
 
@@ -63,14 +61,10 @@ def _look(value: Any, found: dict[int, tuple[Any, _Restore]]) -> None:
     elif isinstance(value, nn.Module):
         attributes = dict(vars(value))
         restore, inside = partial(_module, value, type(value), attributes), [*attributes.values()]
-    elif type(value) in _DICTS:
-        restore, inside = partial(_dict, value, dict(value)), [*value.values()]
-    elif type(value) in _LISTS:
-        restore, inside = partial(_list, value, list(value)), list(value)
-    elif type(value) is set:
-        restore = partial(_set, value, set(value))
+    elif type(value) in _CONTAINERS:
+        restore, inside = partial(_refill, value, copy.copy(value)), _parts(value)
     elif type(value) is tuple:
-        restore, inside = _nothing, list(value)
+        restore, inside = (lambda: None), list(value)
     elif isinstance(value, torch.Generator):
         restore = partial(value.set_state, value.get_state())
     else:
@@ -80,30 +74,22 @@ def _look(value: Any, found: dict[int, tuple[Any, _Restore]]) -> None:
         _look(each, found)
 
 
-def _nothing() -> None:
-    pass
-
-
 def _tensor(value: Tensor) -> tuple[_Restore, list[Any]]:
     # shares the memory, and writing into it does not disturb a graph that has kept the tensor
     memory = value.data
     empty = is_lazy(value) or memory.is_meta or memory.layout != torch.strided
-    copy = None if empty else memory.clone()
+    values = None if empty else memory.clone()
     grad = value.grad if value.is_leaf else None
     needs_grad, kind = value.requires_grad, type(value)
 
     def restore() -> None:
         if type(value) is not kind:  # an uninitialised parameter has been given its shape
             value.__class__ = kind  # pyright: ignore[reportAttributeAccessIssue]
-        if copy is not None and not torch.equal(memory, copy):
-            memory.copy_(copy)
+        if values is not None and not torch.equal(memory, values):
+            memory.copy_(values)
         now = value.data
-        moved = now.device != memory.device or now.dtype != memory.dtype
-        if (
-            moved
-            or now.shape != memory.shape
-            or (copy is not None and not _same_place(now, memory))
-        ):
+        form, form_before = ((t.device, t.dtype, t.shape) for t in (now, memory))
+        if form != form_before or (values is not None and not _same_place(now, memory)):
             value.data = memory
         if value.is_leaf:
             if value.requires_grad != needs_grad:
@@ -118,29 +104,19 @@ def _same_place(one: Tensor, other: Tensor) -> bool:
     return one.data_ptr() == other.data_ptr() and one.stride() == other.stride()
 
 
-def _same(now: list[Any], before: list[Any]) -> bool:
-    return len(now) == len(before) and all(a is b for a, b in zip(now, before, strict=True))
-
-
 def _module(module: nn.Module, kind: type[nn.Module], attributes: dict[str, Any]) -> None:
     if type(module) is not kind:
         module.__class__ = kind
-    _dict(vars(module), attributes)
+    _refill(vars(module), attributes)
 
 
-def _dict(now: dict[Any, Any], before: dict[Any, Any]) -> None:
-    if not _same([*now, *now.values()], [*before, *before.values()]):
+def _refill(now: Any, before: Any) -> None:
+    """Give the container ``now`` the contents of ``before``, unless it has them."""
+    if list(map(id, _parts(now))) != list(map(id, _parts(before))):
         now.clear()
-        now.update(before)
+        (now.extend if isinstance(now, (list, deque)) else now.update)(before)
 
 
-def _list(now: list[Any] | deque[Any], before: list[Any]) -> None:
-    if not _same(list(now), before):
-        now.clear()
-        now.extend(before)
-
-
-def _set(now: set[Any], before: set[Any]) -> None:
-    if now ^ before:
-        now.clear()
-        now.update(before)
+def _parts(container: Any) -> list[Any]:
+    """The elements of a container; of a dictionary the keys and the values."""
+    return [*container, *container.values()] if isinstance(container, dict) else list(container)

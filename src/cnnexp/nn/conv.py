@@ -12,8 +12,6 @@ from cnnexp.geometry.convolution import padding_by_side
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import replaces
 
-__all__ = ["Conv2d", "ConvReLUPool"]
-
 
 @replaces(nn.Conv2d)
 class Conv2d(Layer, nn.Conv2d):
@@ -23,17 +21,7 @@ class Conv2d(Layer, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
-        input, padding = _padded(self, input)
-        return ops.conv2d(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            padding,
-            self.dilation,
-            self.groups,
-            algorithm=self.algorithm,
-        )
+        return ops.conv2d(*_arguments(self, input), algorithm=self.algorithm)
 
 
 class ConvReLUPool(Layer, nn.Conv2d):
@@ -61,25 +49,22 @@ class ConvReLUPool(Layer, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
-        input, padding = _padded(self, input)
-        return ops.conv_relu_pool(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            padding,
-            self.dilation,
-            self.groups,
-            self.pool,
-            algorithm=self.algorithm,
-        )
+        return ops.conv_relu_pool(*_arguments(self, input), self.pool, algorithm=self.algorithm)
 
     def extra_repr(self) -> str:
         """Describe the layer's settings for ``repr``."""
         return f"{super().extra_repr()}, pool={self.pool}"
 
 
-def _padded(layer: nn.Conv2d, input: Tensor) -> tuple[Tensor, Any]:
+def _arguments(
+    layer: nn.Conv2d, input: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None, Any, Any, Any, int]:
+    """The arguments of the op, from the input to the groups."""
+    input, padding = padded(layer, input)
+    return input, layer.weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups
+
+
+def padded(layer: nn.Conv2d, input: Tensor) -> tuple[Tensor, Any]:
     """Return the input, padded here in modes other than zeros, and the padding that the op has to add."""
     if layer.padding_mode == "zeros":
         return input, layer.padding

@@ -15,8 +15,6 @@ from cnnexp.nn.fuse import is_done
 from cnnexp.nn.layer import Layer, layer_algorithms
 from cnnexp.nn.twins import plain_class, twin_of
 
-__all__ = ["Conversion", "conversion", "listed"]
-
 log = logging.getLogger(__name__)
 
 NO_TWIN = "cnnexp.nn has no such layer"

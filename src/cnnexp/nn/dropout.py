@@ -11,8 +11,6 @@ from cnnexp import ops
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import replaces
 
-__all__ = ["Dropout"]
-
 
 @replaces(nn.Dropout)
 class Dropout(Layer, nn.Dropout):

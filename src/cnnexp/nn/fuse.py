@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from torch import nn
 
 from cnnexp import ops
@@ -10,8 +12,6 @@ from cnnexp.nn.conv import Conv2d, ConvReLUPool
 from cnnexp.nn.pool import AvgPool2d, MaxPool2d
 from cnnexp.nn.twins import become, plain_class
 from cnnexp.ops.torch_internals import has_hooks
-
-__all__ = ["fuse_blocks", "is_done", "split_blocks"]
 
 
 class _Done(nn.Identity):
@@ -91,16 +91,7 @@ def _places(module: nn.Module, layer: nn.Module) -> int:
 
 
 def _pool(layer: nn.Module) -> ops.Pool:
-    if isinstance(layer, MaxPool2d):
-        window = layer.kernel_size, layer.stride, layer.padding, layer.dilation
-        return ops.Pool("max", *window, layer.ceil_mode)
-    assert isinstance(layer, AvgPool2d)
-    return ops.Pool(
-        "avg",
-        layer.kernel_size,
-        layer.stride,
-        layer.padding,
-        ceil_mode=layer.ceil_mode,
-        count_include_pad=layer.count_include_pad,
-        divisor_override=layer.divisor_override,
-    )
+    """The pooling of ``layer``, whose attributes have the names of those of :class:`cnnexp.ops.Pool`."""
+    names = [field.name for field in fields(ops.Pool) if hasattr(layer, field.name)]
+    kind = "max" if isinstance(layer, MaxPool2d) else "avg"
+    return ops.Pool(kind, **{name: getattr(layer, name) for name in names})

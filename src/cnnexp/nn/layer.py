@@ -8,8 +8,6 @@ from torch import fx, nn
 
 from cnnexp import ops
 
-__all__ = ["Layer", "layer_algorithms"]
-
 
 class Layer(nn.Module):
     """A mixin for a layer of ``torch.nn``, which it precedes among the bases.
@@ -40,10 +38,7 @@ class Layer(nn.Module):
 
     def extra_repr(self) -> str:
         """Describe the layer's settings for ``repr``."""
-        settings = super().extra_repr()
-        return (
-            f"{settings}, algorithm={self.algorithm}" if settings else f"algorithm={self.algorithm}"
-        )
+        return ", ".join(filter(None, [super().extra_repr(), f"algorithm={self.algorithm}"]))
 
 
 def _traced(layer: nn.Module, tracer: Any, args: Any, kwargs: Any) -> Any:

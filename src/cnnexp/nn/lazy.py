@@ -13,8 +13,6 @@ from cnnexp.nn.linear import Linear
 from cnnexp.nn.norm import BatchNorm2d
 from cnnexp.nn.twins import replaces
 
-__all__ = ["LazyBatchNorm2d", "LazyConv2d", "LazyLinear", "initialise_lazy"]
-
 
 @replaces(nn.LazyConv2d)
 class LazyConv2d(Conv2d, nn.LazyConv2d):

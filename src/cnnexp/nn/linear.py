@@ -8,8 +8,6 @@ from cnnexp import ops
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import replaces
 
-__all__ = ["Linear"]
-
 
 @replaces(nn.Linear)
 class Linear(Layer, nn.Linear):

@@ -8,8 +8,6 @@ from cnnexp import ops
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import replaces
 
-__all__ = ["CrossEntropyLoss"]
-
 
 @replaces(nn.CrossEntropyLoss)
 class CrossEntropyLoss(Layer, nn.CrossEntropyLoss):

@@ -8,8 +8,6 @@ from cnnexp import ops
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import replaces
 
-__all__ = ["BatchNorm2d"]
-
 
 @replaces(nn.BatchNorm2d)
 class BatchNorm2d(Layer, nn.BatchNorm2d):

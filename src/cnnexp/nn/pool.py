@@ -8,8 +8,6 @@ from cnnexp import ops
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import replaces
 
-__all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "MaxPool2d"]
-
 
 @replaces(nn.MaxPool2d)
 class MaxPool2d(Layer, nn.MaxPool2d):

@@ -12,8 +12,6 @@ from cnnexp.nn.fuse import fuse_blocks, split_blocks
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import REPLACEMENTS, become, plain_class, twin_of
 
-__all__ = ["replace_layers"]
-
 Module = TypeVar("Module", bound=nn.Module)
 
 

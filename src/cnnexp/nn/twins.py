@@ -11,8 +11,6 @@ from torch.nn.utils import parametrize
 
 from cnnexp.nn.layer import Layer
 
-__all__ = ["REPLACEMENTS", "become", "plain_class", "replaces", "twin_of"]
-
 REPLACEMENTS: dict[type[nn.Module], type[Layer]] = {}
 _LAZY: dict[type[nn.Module], type[Layer]] = {}
 

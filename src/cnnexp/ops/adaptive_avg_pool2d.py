@@ -25,8 +25,6 @@ from cnnexp.ops.layout import laid_out
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import declare, get_algorithm
 
-__all__ = ["adaptive_avg_pool2d", "averaging_matrix", "forward", "grad_input"]
-
 OutputSize = int | None | Sequence[int | None]
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["autocast_dtype", "cast_for_autocast"]
-
 
 def cast_for_autocast(
     input: Tensor, weight: Tensor, bias: Tensor | None

@@ -28,8 +28,6 @@ from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
 from cnnexp.ops.wiring import OF_TANGENT, Shared, Tangent, Wiring, computed, share, wire
 
-__all__ = ["differentiable", "in_place"]
-
 Widens = Literal["nothing", "gradients", "all"]
 
 
@@ -108,7 +106,7 @@ def in_place(
 
 
 def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]:
-    """The Function with a backward alone."""
+    """The Function of ``wiring`` with a backward but no forward mode."""
     compute, gradients, shared = wiring.forward, wiring.gradients, wiring.shared
     names, kept = [name for name, _, _ in wiring.kept], [each[1:] for each in wiring.kept]
     option_names, options = [n for n, _ in wiring.options], [place for _, place in wiring.options]
@@ -166,7 +164,7 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
 
 
 def _with_tangents(function: type[Any], wiring: Wiring, widens: Widens) -> type[Any]:
-    """``function`` with a ``jvp``."""
+    """A subclass of ``function`` with forward mode, its ``jvp``."""
     names, places = [name for name, _, _ in wiring.kept], [place for _, place, _ in wiring.kept]
     moving, others = wiring.gradients[0][0], (None,) * (len(wiring.outputs) - 1)
     assert wiring.tangent is not None  # differentiable

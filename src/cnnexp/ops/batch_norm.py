@@ -19,6 +19,7 @@ Covariate Shift" (2015), section 3; docs/derivation.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -29,18 +30,6 @@ from cnnexp.ops.layout import laid_out
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import declare, get_algorithm
 from cnnexp.ops.torch_internals import in_torch_func
-
-__all__ = [
-    "batch_norm",
-    "forward",
-    "grad_bias",
-    "grad_input",
-    "grad_input_in_evaluation",
-    "grad_weight",
-    "normalised",
-    "scale",
-    "statistics",
-]
 
 
 def _summed(input: Tensor) -> list[int]:
@@ -60,7 +49,7 @@ def statistics(input: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def scale(variance: Tensor, eps: float) -> Tensor:
-    """R from σ²: (C,)."""
+    """The scale r from σ²: (C,)."""
     return (variance + eps).rsqrt()
 
 
@@ -77,7 +66,7 @@ def forward(
     variance: Tensor,
     eps: float,
 ) -> Tensor:
-    """Y from x: (N, C, …), γ, β, μ and σ²: (C,)."""
+    """The output y from x: (N, C, …), γ, β, μ and σ²: (C,)."""
     factor = _times(scale(variance, eps), weight)
     shifted = (input - _along(mean, input)) * _along(factor, input)
     return shifted if bias is None else shifted + _along(bias, input)
@@ -113,36 +102,25 @@ def _times(scale: Tensor, weight: Tensor | None) -> Tensor:
     return scale if weight is None else scale * weight
 
 
-def tangent(
-    input_tangent: Tensor | None,
-    weight_tangent: Tensor | None,
-    bias_tangent: Tensor | None,
-    centred: Tensor,
-    scale: Tensor,
-    weight: Tensor | None,
-) -> Tensor:
-    """The tangent of y in training: the Jacobian of x → y is symmetric, that of γ and β x̂ and 1."""
-    moved = torch.zeros_like(centred)
-    if input_tangent is not None:
-        moved = moved + grad_input(input_tangent, centred, scale, weight)
-    if weight_tangent is not None:
-        moved = moved + centred * _along(weight_tangent, centred)
-    return moved if bias_tangent is None else moved + _along(bias_tangent, centred)
+def _tangent(of_input: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function of y's tangent; ``of_input`` is ∂L/∂x, since the Jacobian of x → y is symmetric."""
 
+    def tangent(
+        input_tangent: Tensor | None,
+        weight_tangent: Tensor | None,
+        bias_tangent: Tensor | None,
+        centred: Tensor,
+        scale: Tensor,
+        weight: Tensor | None,
+    ) -> Tensor:
+        moved = torch.zeros_like(centred)
+        if input_tangent is not None:
+            moved = moved + of_input(input_tangent, centred, scale, weight)
+        if weight_tangent is not None:
+            moved = moved + centred * _along(weight_tangent, centred)
+        return moved if bias_tangent is None else moved + _along(bias_tangent, centred)
 
-def tangent_in_evaluation(
-    input_tangent: Tensor | None,
-    weight_tangent: Tensor | None,
-    bias_tangent: Tensor | None,
-    centred: Tensor,
-    scale: Tensor,
-    weight: Tensor | None,
-) -> Tensor:
-    """The tangent of y in evaluation."""
-    moved = tangent(None, weight_tangent, bias_tangent, centred, scale, weight)
-    if input_tangent is None:
-        return moved
-    return moved + grad_input_in_evaluation(input_tangent, scale, weight)
+    return tangent
 
 
 _in_training = differentiable(
@@ -152,7 +130,7 @@ _in_training = differentiable(
     bias=grad_bias,
     # μ and σ² are worked out again in the backward, so that it can itself be differentiated
     shared={("mean", "variance"): statistics, "scale": scale, "centred": normalised},
-    tangent=tangent,
+    tangent=_tangent(grad_input),
     widens="all",
 )
 _in_evaluation = differentiable(
@@ -161,7 +139,7 @@ _in_evaluation = differentiable(
     weight=grad_weight,
     bias=grad_bias,
     shared={"scale": scale, "centred": normalised},
-    tangent=tangent_in_evaluation,
+    tangent=_tangent(lambda tangent, _, *rest: grad_input_in_evaluation(tangent, *rest)),
     widens="all",
 )
 
@@ -176,7 +154,8 @@ def _direct(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    _check(input, running_mean, running_var, weight, bias, training)
+    running = {"running_mean": running_mean, "running_var": running_var}
+    _check(input, training, **running, weight=weight, bias=bias)
     if training and eps <= 0:
         raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     if input.numel() == 0:
@@ -214,23 +193,14 @@ def _move(
     count = input.numel() // input.size(1)
     unbiased = variance * (count / (count - 1))  # as torch
     if not (torch.compiler.is_compiling() or in_torch_func()):
-        running_mean, running_var = (
-            running_mean.data,
-            running_var.data,
-        )  # no version of theirs counts
+        # no version of theirs counts
+        running_mean, running_var = running_mean.data, running_var.data
     with torch.no_grad():
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         running_var.lerp_(unbiased.to(running_var.dtype), momentum)
 
 
-def _check(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-) -> None:
+def _check(input: Tensor, training: bool, **of_channels: Tensor | None) -> None:
     if input.dim() < 2:
         raise RuntimeError(f"batch_norm needs input (N, C, …), but got {list(input.shape)}")
     channels = input.size(1)
@@ -239,22 +209,17 @@ def _check(
             f"Expected more than 1 value per channel when training, got input size "
             f"{list(input.shape)}"
         )
-    named = {
-        "running_mean": running_mean,
-        "running_var": running_var,
-        "weight": weight,
-        "bias": bias,
-    }
-    for name, tensor in named.items():
+    for name, tensor in of_channels.items():
         if tensor is not None and tensor.shape != (channels,):
             raise RuntimeError(
                 f"{name} should contain {channels} elements, but got shape {list(tensor.shape)}"
             )
-    if not training and (running_mean is None or running_var is None) and input.numel():
+    missing = {of_channels[name] is None for name in ("running_mean", "running_var")}
+    if not training and True in missing and input.numel():
         raise RuntimeError(
             "Expected running_mean and running_var to be defined when training=False"
         )
-    if (running_mean is None) != (running_var is None):
+    if len(missing) > 1:  # one of the two
         raise ValueError("running_mean and running_var must either both be None or neither be None")
 
 

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from cnnexp.ops.autocast import autocast_dtype
 
-__all__ = ["check_dtypes", "check_target"]
-
 
 def check_target(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> None:
     """Raise unless shapes fit together, and probabilities are floating-point numbers.

@@ -31,11 +31,9 @@ from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import declare, get_algorithm
 from cnnexp.ops.torch_internals import in_torch_func
 
-__all__ = ["cross_entropy", "forward", "grad_input", "grad_target", "tangent"]
-
 
 def forward(logits: Tensor, target: Tensor) -> Tensor:
-    """L from z and q, both (N, C, …) → (N, …)."""
+    """The losses L from z and q, both (N, C, …) → (N, …)."""
     # where q is 0 the term is 0, even if the logit is −∞
     return -(target * logits.log_softmax(1)).where(target != 0, 0).sum(1)
 
@@ -115,7 +113,7 @@ def _direct(
 
 
 def _smooth(target: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
-    """Probabilities t (N, C, …) → q."""
+    """The target q from probabilities t: (N, C, …)."""
     if smoothing:
         target = (1 - smoothing) * target + smoothing / max(target.size(1), 1)
     return target if weight is None else target * weight.reshape(-1, *[1] * (target.dim() - 2))
@@ -126,7 +124,8 @@ def _one_hot(
 ) -> tuple[Tensor, Tensor]:
     """Classes t (N, …) → q, and what 'mean' divides by."""
     counts = target != ignore_index
-    _check_classes(target[counts] if _readable(target) else None, logits.size(1))
+    if _readable(target):
+        _check_classes(target[counts], logits.size(1))
     classes = torch.where(counts, target, 0).unsqueeze(1)
     hot = torch.zeros_like(logits).scatter(1, classes, 1.0)
     mass = _smooth(hot, weight, smoothing) * counts.unsqueeze(1)
@@ -139,13 +138,10 @@ def _readable(target: Tensor) -> bool:
     return target.device.type == "cpu" and not torch.compiler.is_compiling() and not in_torch_func()
 
 
-def _check_classes(target: Tensor | None, classes: int) -> None:
-    if target is not None and target.numel():
-        for found in (int(target.min()), int(target.max())):
-            if not 0 <= found < classes:
-                raise IndexError(
-                    f"Target {found} is out of bounds: the classes are 0…{classes - 1}"
-                )
+def _check_classes(target: Tensor, classes: int) -> None:
+    for found in map(int, target.aminmax()) if target.numel() else ():
+        if not 0 <= found < classes:
+            raise IndexError(f"Target {found} is out of bounds: the classes are 0…{classes - 1}")
 
 
 def cross_entropy(

@@ -20,18 +20,16 @@ from cnnexp.ops.autograd import differentiable, in_place
 from cnnexp.ops.registry import declare, get_algorithm
 from cnnexp.ops.torch_internals import in_torch_func
 
-__all__ = ["dropout", "forward", "grad_input", "write"]
-
 
 def forward(input: Tensor, mask: Tensor, p: float) -> Tensor:
-    """Y from x and the mask, of the same shape, bool."""
+    """The output y from x and the mask, of the same shape, bool."""
     if p == 1:
         return input * 0  # as torch, a NaN stays
     return input * (mask.to(input.dtype) / (1 - p))
 
 
 def write(input: Tensor, mask: Tensor, p: float) -> Tensor:
-    """:func:`forward` in place."""
+    """Compute :func:`forward` in place."""
     return input.mul_(0 if p == 1 else mask.to(input.dtype) / (1 - p))
 
 

@@ -10,8 +10,6 @@ import torch
 
 from cnnexp.ops.torch_internals import forward_level, in_torch_func
 
-__all__ = ["in_forward_mode", "transformed"]
-
 
 def in_forward_mode() -> bool:
     """Whether the call stands in ``torch.func.jvp`` or ``torch.autograd.forward_ad.dual_level``."""

@@ -21,13 +21,11 @@ from torch.nn import functional as F
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.registry import declare, get_algorithm
 
-__all__ = ["forward", "gelu", "grad_input"]
-
 _CUBIC = 0.044715
 
 
 def forward(input: Tensor, approximate: str) -> Tensor:
-    """Y from x, of any shape."""
+    """The output y from x, of any shape."""
     return F.gelu(input, approximate=approximate)
 
 

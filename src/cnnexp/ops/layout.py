@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["in_layout", "is_channels_last", "laid_out"]
-
 
 def laid_out(output: Tensor, *sources: Tensor) -> Tensor:
     """``output`` in plain memory, (N, C, H, W), or channels last where one of ``sources`` is.

@@ -16,16 +16,14 @@ from torch.nn import functional as F
 from cnnexp.ops.autograd import differentiable, in_place
 from cnnexp.ops.registry import declare, get_algorithm
 
-__all__ = ["forward", "grad_input", "grad_input_from_output", "leaky_relu", "write"]
-
 
 def forward(input: Tensor, negative_slope: float) -> Tensor:
-    """Y from x, of any shape."""
+    """The output y from x, of any shape."""
     return torch.where(input > 0, input, input * negative_slope)
 
 
 def write(input: Tensor, negative_slope: float) -> Tensor:
-    """:func:`forward` in place."""
+    """Compute :func:`forward` in place."""
     return F.leaky_relu_(input, negative_slope)
 
 

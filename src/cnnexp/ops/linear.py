@@ -22,11 +22,9 @@ from cnnexp.ops.autocast import cast_for_autocast
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.registry import declare, get_algorithm
 
-__all__ = ["forward", "grad_bias", "grad_input", "grad_weight", "linear"]
-
 
 def forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Y from x: (N, …, C_in), w: (C_out, C_in), b: (C_out,) → (N, …, C_out)."""
+    """The output y from x: (N, …, C_in), w: (C_out, C_in), b: (C_out,) → (N, …, C_out)."""
     return F.linear(input, weight, bias)
 
 

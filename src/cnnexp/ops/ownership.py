@@ -13,8 +13,6 @@ from torch import Tensor
 
 from cnnexp.ops.torch_internals import is_batched_by_autograd
 
-__all__ = ["owned", "owned_gradients"]
-
 
 def owned(output: Tensor) -> Tensor:
     """``output`` of a Function's forward, which must not share memory with an input, as no view."""
@@ -25,7 +23,7 @@ def owned(output: Tensor) -> Tensor:
 
 
 def owned_gradients(gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    """The same for a Function's backward, unless its gradients are to be differentiated again."""
+    """``gradients`` of a Function's backward, each :func:`owned` unless it is to be differentiated again."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return tuple(gradients)
     return tuple(None if each is None else owned(each) for each in gradients)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["widened"]
-
 
 def widened(tensor: Tensor) -> Tensor:
     """``tensor``, if of half precision as float32: sums overflow and derivatives cancel before."""

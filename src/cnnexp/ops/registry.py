@@ -18,22 +18,6 @@ from torch.nn import functional as F
 
 from cnnexp.suggestions import nearest
 
-__all__ = [
-    "AUTO",
-    "Algorithm",
-    "UnknownAlgorithmError",
-    "UnsupportedInputError",
-    "algorithm_names",
-    "declare",
-    "get_algorithm",
-    "get_op",
-    "is_activation",
-    "op_names",
-    "register",
-    "resolve_algorithm",
-    "set_auto",
-]
-
 
 class UnknownAlgorithmError(ValueError):
     """An op or an algorithm was asked for that nobody has registered."""
@@ -58,7 +42,7 @@ class Algorithm:
         summary: One line for help texts and tables.
         devices: Device types that it runs on; empty means all.
         dtypes: Data types that it computes in; empty means all that torch has.
-        requires: Names of the extra packages that it needs, as in ``pip install NAME``.
+        grad_weight: Its ∂L/∂w alone, from (∂L/∂y, input, geometry), for whoever weighs the samples.
     """
 
     op: str
@@ -67,7 +51,7 @@ class Algorithm:
     summary: str
     devices: tuple[str, ...] = ()
     dtypes: tuple[torch.dtype, ...] = FLOATING
-    requires: tuple[str, ...] = ()
+    grad_weight: Callable[..., torch.Tensor] | None = None
 
     def __call__(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Compute the op on ``input``; raises :class:`UnsupportedInputError` where it cannot.

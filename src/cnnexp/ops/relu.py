@@ -17,16 +17,14 @@ from torch.nn import functional as F
 from cnnexp.ops.autograd import differentiable, in_place
 from cnnexp.ops.registry import declare, get_algorithm
 
-__all__ = ["forward", "grad_input", "relu", "write"]
-
 
 def forward(input: Tensor) -> Tensor:
-    """Y from x, of any shape."""
+    """The output y from x, of any shape."""
     return input.clamp_min(0)
 
 
 def write(input: Tensor) -> Tensor:
-    """:func:`forward` in place."""
+    """Compute :func:`forward` in place."""
     return input.clamp_min_(0)
 
 

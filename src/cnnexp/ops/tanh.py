@@ -15,11 +15,9 @@ from torch import Tensor
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.registry import declare, get_algorithm
 
-__all__ = ["forward", "grad_input", "tanh"]
-
 
 def forward(input: Tensor) -> Tensor:
-    """Y from x, of any shape."""
+    """The output y from x, of any shape."""
     return input.tanh()
 
 

@@ -8,8 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-__all__ = ["OF_TANGENT", "Shared", "Tangent", "Wiring", "computed", "share", "wire"]
-
 Function = Callable[..., Any]
 Names = tuple[str, ...]
 Shared = Mapping[str | Names, Function]

@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["GradientDescent"]
-
 
 class GradientDescent(torch.optim.SGD):
     """``torch.optim.SGD`` by the gradient of the mean loss of all training images, one step per epoch.

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["LBFGS"]
-
 
 class LBFGS(torch.optim.LBFGS):
     """``torch.optim.LBFGS`` that also takes gradients in channels_last; torch's takes contiguous ones only.
@@ -19,25 +17,10 @@ class LBFGS(torch.optim.LBFGS):
         max_iter: Iterations per step, each with one or more evaluations of the closure.
         history_size: How many past gradients the curvature is estimated from.
         line_search_fn: ``"strong_wolfe"``, or None for steps of length ``lr``.
+        max_eval, tolerance_grad, tolerance_change: As for ``torch.optim.LBFGS``.
 
     Source: Liu & Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization" (1989).
     """
-
-    def __init__(
-        self,
-        params: Any,
-        lr: float = 1.0,
-        max_iter: int = 20,
-        history_size: int = 100,
-        line_search_fn: str | None = None,
-    ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            max_iter=max_iter,
-            history_size=history_size,
-            line_search_fn=line_search_fn,
-        )
 
     def step(self, closure: Callable[[], Any]) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Take one step; ``closure`` clears the gradients, computes the loss and its gradients."""

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["MuonWithAdamW"]
-
 
 class MuonWithAdamW(Optimizer):
     """``torch.optim.Muon`` on weights of convolutions and linear layers, ``AdamW`` on the rest.

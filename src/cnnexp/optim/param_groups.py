@@ -7,8 +7,6 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["NO_DECAY", "freeze", "param_groups"]
-
 NO_DECAY = " (no decay)"  # the end of the name of a group without weight decay
 
 

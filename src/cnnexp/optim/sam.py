@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["SAM"]
-
 
 class SAM(torch.optim.SGD):
     """SGD by the gradient not at the weights but at the worst point nearby, ``rho`` along the gradient.

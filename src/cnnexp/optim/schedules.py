@@ -9,7 +9,7 @@ a training are given as fractions of T, so that a schedule fits any length.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
@@ -19,17 +19,6 @@ from torch.optim.lr_scheduler import (
     OneCycleLR,
     ReduceLROnPlateau,
 )
-
-__all__ = [
-    "cosine",
-    "linear",
-    "multistep",
-    "onecycle",
-    "plateau",
-    "step",
-    "warmup_cosine",
-    "wsd",
-]
 
 
 def cosine(optimizer: Optimizer, total_steps: int, min_lr: float = 0.0) -> CosineAnnealingLR:
@@ -86,16 +75,12 @@ def warmup_cosine(
         >>> rates
         [0.333, 0.667, 1.0, 1.0, 0.5, 0.0]
     """
-    _fractions(warmup=warmup, min_factor=min_factor)
-    rise = _rise(total_steps, warmup)
+    _fractions(min_factor=min_factor)
 
-    def factor(t: int) -> float:
-        if t < rise:
-            return (t + 1) / rise
-        done = _share(t - rise, total_steps - rise)
-        return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * done)) / 2
+    def fall(t: int, steps: int) -> float:
+        return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * _share(t, steps))) / 2
 
-    return LambdaLR(optimizer, factor)
+    return _after_warmup(optimizer, total_steps, warmup, fall)
 
 
 def linear(
@@ -119,15 +104,10 @@ def linear(
         >>> rates
         [1.0, 0.75, 0.5, 0.25, 0.0]
     """
-    _fractions(warmup=warmup, min_factor=min_factor)
-    rise = _rise(total_steps, warmup)
-
-    def factor(t: int) -> float:
-        if t < rise:
-            return (t + 1) / rise
-        return 1 - (1 - min_factor) * _share(t - rise, total_steps - rise)
-
-    return LambdaLR(optimizer, factor)
+    _fractions(min_factor=min_factor)
+    return _after_warmup(
+        optimizer, total_steps, warmup, lambda t, steps: 1 - (1 - min_factor) * _share(t, steps)
+    )
 
 
 def wsd(
@@ -164,16 +144,13 @@ def wsd(
     _fractions(warmup=warmup, decay=decay, min_factor=min_factor)
     if warmup + decay > 1:
         raise ValueError(f"scheduler.warmup={warmup} and decay={decay} are more than the training")
-    rise, fall = _rise(total_steps, warmup), total_steps - round(decay * total_steps)
+    length = round(decay * total_steps)
 
-    def factor(t: int) -> float:
-        if t < rise:
-            return (t + 1) / rise
-        if t < fall:
-            return 1.0
-        return 1 - (1 - min_factor) * math.sqrt(_share(t - fall, total_steps - fall))
+    def fall(t: int, steps: int) -> float:
+        begin = steps - length
+        return 1 - (1 - min_factor) * math.sqrt(_share(max(t - begin, 0), length))
 
-    return LambdaLR(optimizer, factor)
+    return _after_warmup(optimizer, total_steps, warmup, fall)
 
 
 def step(
@@ -329,10 +306,17 @@ def plateau(
     return ReduceLROnPlateau(optimizer, mode, threshold_mode="abs", **arguments)  # pyright: ignore[reportArgumentType]
 
 
-def _rise(total_steps: int, warmup: float) -> int:
+def _after_warmup(
+    optimizer: Optimizer, total_steps: int, warmup: float, factor: Callable[[int, int], float]
+) -> LRScheduler:
+    """A linear rise over ``warmup``·T steps, then ``factor`` of the step and of the steps that are left."""
+    _fractions(warmup=warmup)
     if warmup == 1:
         raise ValueError("scheduler.warmup=1.0: must be below 1")
-    return round(warmup * total_steps)
+    rise = round(warmup * total_steps)
+    return LambdaLR(
+        optimizer, lambda t: (t + 1) / rise if t < rise else factor(t - rise, total_steps - rise)
+    )
 
 
 def _share(step: int, steps: int) -> float:

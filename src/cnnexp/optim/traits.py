@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["asks_again", "needs_whole_weights", "one_group", "steps_by_all_images"]
-
 
 def asks_again(optimizer: object) -> bool:
     """Whether ``optimizer`` calls its closure more than once per step, as its class says by

@@ -12,8 +12,6 @@ from cnnexp.proofs.cases import Case
 from cnnexp.proofs.measures import largest_error, values_and_gradients
 from cnnexp.proofs.report import Report
 
-__all__ = ["check_against_twin", "compare", "low_precision_errors", "shapes"]
-
 # The greatest error in float64 that is allowed, relative to the largest magnitude.
 TWIN_TOLERANCE = 1e-10
 
@@ -69,9 +67,9 @@ def low_precision_errors(
 
     The result is None if torch refuses the call, or if ``function`` fails, which the report then says.
     """
-    low = _cast(case, dtype)
+    low = case.to(dtype)
     try:
-        exact = values_and_gradients(twin, *_cast(low, torch.float64))
+        exact = values_and_gradients(twin, *low.to(torch.float64))
         theirs = values_and_gradients(twin, *low)
     except (RuntimeError, TypeError, ValueError, IndexError):
         return None
@@ -83,13 +81,6 @@ def low_precision_errors(
         return None
     true = exact[0] + exact[1]
     return largest_error(ours[0] + ours[1], true), largest_error(theirs[0] + theirs[1], true)
-
-
-def _cast(case: Case, dtype: torch.dtype) -> Case:
-    def cast(value: Any) -> Any:
-        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
-    return Case([cast(t) for t in case.tensors], {k: cast(v) for k, v in case.arguments.items()})
 
 
 def shapes(case: Case) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import statistics
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -21,8 +20,6 @@ from cnnexp.proofs.measures import values_and_gradients
 from cnnexp.proofs.report import Report
 from cnnexp.proofs.subject import Subject
 from cnnexp.proofs.torch_twins import called
-
-__all__ = ["BATTERY", "QUICK", "Battery", "Row", "negative_control", "run_battery"]
 
 
 class Battery(NamedTuple):
@@ -71,7 +68,7 @@ def _double(battery: Battery, op: str, algorithm: str, seed: int, device: torch.
     report = Report(f"{op} {algorithm}")
     ours, twin = called(op, algorithm), twin_on(device, op, algorithm, torch.float64)
     draw = _seeded(op, seed)
-    with _quiet(), judged_on(device):
+    with judged_on(device):
         while report.cases < battery.against_torch:
             check_against_twin(report, ours, twin, _drawn(op, draw, device))
         draw = _seeded(f"{op} smooth", seed)
@@ -93,7 +90,7 @@ def _low(
     ours, twin = called(op, algorithm), twin_on(device, op, algorithm, dtype)
     draw = _seeded(op, seed)
     errors = []
-    with _quiet(), judged_on(device):
+    with judged_on(device):
         while report.cases < battery.low_precision:
             case = _drawn(op, draw, device)
             found = low_precision_errors(report, ours, twin, case, dtype)
@@ -123,7 +120,7 @@ def negative_control(op: str, seed: int = 0, device: torch.device = CPU) -> Row:
 
     report = Report(f"{op} wrong by 1/1000")
     draw = _seeded(f"{op} smooth", seed)
-    with _quiet(), judged_on(device):
+    with judged_on(device):
         while report.cases < 5 and report:
             case = _accepted(op, draw, twin, device)
             report.cases += 1
@@ -173,9 +170,3 @@ def _accepted(op: str, draw: random.Random, twin: Callable[..., Any], device: to
 def _seeded(name: str, seed: int) -> random.Random:
     torch.manual_seed(seed)
     return random.Random(f"{name} {seed}")
-
-
-def _quiet() -> warnings.catch_warnings:
-    block = warnings.catch_warnings()
-    warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")
-    return block

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from cnnexp.proofs.cases import Case
 from cnnexp.proofs.subject import Subject
 
-__all__ = ["Call", "Leaf", "Run", "scattered"]
-
 _PATIENCE = 1000
 _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
+_Filled = Callable[[Sequence[Tensor | None]], Any]
 _LARGE = 10_000  # copying this many elements takes longer than a small call
 
 
@@ -70,70 +69,58 @@ class Call:
         self.keywords = {key: _cast(value, dtype) for key, value in case.arguments.items()}
         names = self._names = subject.argument_names(case.tensors, case.arguments)
         self.leaves: list[Leaf] = []
+        self._constants: dict[str, Tensor] = {}  # arguments without a gradient, such as classes
         self._arguments = [
             self._argument(name, value) for name, value in zip(names, case.tensors, strict=True)
         ]
-        self._changed: list[tuple[Tensor, Tensor]] = []
-        self._flags: list[tuple[Tensor, bool]] = []
         self._buffers: list[tuple[nn.Module, str, Tensor, Tensor]] = []
-        self._attributes: list[tuple[nn.Module, dict[str, Any]]] = []
         self._placed: dict[int, Tensor] = {}
         self.settled = False
 
-    def _argument(self, name: str, value: Any) -> Any:
-        """``value`` with each tensor that it is differentiated by replaced by the leaf's number."""
+    def _argument(self, name: str, value: Any) -> _Filled:
+        """A function of the leaves' tensors that gives ``value`` with these in their places."""
         if isinstance(value, (list, tuple)) and any(isinstance(v, Tensor) for v in value):
             parts = [self._argument(f"{name}[{i}]", part) for i, part in enumerate(value)]
-            return _Nested(parts, type(value))
+            make = type(value)._make if hasattr(value, "_fields") else type(value)  # pyright: ignore[reportAttributeAccessIssue]
+            return lambda passed: make([part(passed) for part in parts])
         if isinstance(value, dict) and any(isinstance(v, Tensor) for v in value.values()):
-            parts = {k: self._argument(f"{name}[{k!r}]", part) for k, part in value.items()}
-            return _Keyed(parts)
-        cast = _cast(value, self.dtype)
-        if not isinstance(cast, Tensor) or not (cast.is_floating_point() or cast.is_complex()):
-            return cast
+            keyed = {k: self._argument(f"{name}[{k!r}]", part) for k, part in value.items()}
+            return lambda passed: {key: part(passed) for key, part in keyed.items()}
+        cast, place = _cast(value, self.dtype), len(self.leaves)
+        if not isinstance(cast, Tensor):
+            return lambda _: cast
+        if not (cast.is_floating_point() or cast.is_complex()):
+            self._constants[name] = cast
+            return lambda _: cast.clone()
         pairs = torch.view_as_real(cast.contiguous()) if cast.is_complex() else cast
         self.leaves.append(Leaf(name, pairs, None, cast.is_complex()))
-        return _Place(len(self.leaves) - 1)
+        return lambda passed: passed[place]
 
     def __enter__(self) -> Call:
-        try:
+        with ExitStack() as undo:  # the last to be entered is the first to be undone
             for tensor in _held(self.subject):
                 if tensor.is_floating_point() or tensor.is_complex():
-                    self._changed.append((tensor, tensor.data))
+                    undo.callback(setattr, tensor, "data", tensor.data)
                     tensor.data = _cast(tensor.data, self.dtype).clone()
             for _, tensor in self.subject.trained:
-                self._flags.append((tensor, tensor.requires_grad))
+                undo.callback(tensor.requires_grad_, tensor.requires_grad)
             trained = {id(held.tensor) for held in self.subject.trained}
-            for module in self._all_modules():
+            for module in self.subject.parts():
                 if not isinstance(module, torch.jit.ScriptModule):
-                    self._attributes.append((module, dict(vars(module))))
+                    undo.callback(_reset, module, dict(vars(module)))
                 for name, buffer in module.named_buffers(recurse=False):
                     if id(buffer) not in trained:
                         kept = buffer.detach().clone()
                         self._buffers.append((module, name, buffer, kept))
+            undo.callback(self._restore_buffers)
             for name, tensor in self.subject.trained:
                 if not tensor.is_complex():
                     self.leaves.append(Leaf(name, tensor.detach().clone(), tensor, False))
-        except BaseException:
-            self.__exit__()
-            raise
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._restore_buffers()
-        for module, attributes in self._attributes:
-            vars(module).clear()
-            vars(module).update(attributes)
-        for tensor, flag in self._flags:
-            tensor.requires_grad_(flag)
-        for tensor, data in self._changed:
-            tensor.data = data
-        self._changed, self._flags, self._buffers, self._attributes = [], [], [], []
-        self._placed = {}
-
-    def _all_modules(self) -> Iterator[nn.Module]:
-        for module in self.subject.modules.values():
-            yield from module.modules()
+        self._undo.close()
 
     def _restore_buffers(self) -> None:
         with torch.no_grad():
@@ -203,17 +190,18 @@ class Call:
             # a copy, because a leaf may not be changed in place, and functions may change arguments
             given = scattered(leaves[i]) if strided else leaves[i].clone()
             passed.append(torch.view_as_complex(given.contiguous()) if leaf.complex else given)
-        arguments = [_filled(argument, passed) for argument in self._arguments]
+        arguments = [fill(passed) for fill in self._arguments]
         with torch.enable_grad(), random_numbers(seed):
             result = self.subject.call(*arguments, **self.keywords)
         return Run(leaves, passed, list(_outputs(result, "the output")), arguments)
 
     def written(self, run: Run) -> list[str]:
         """The names of the arguments without a gradient, such as classes, that ``run`` changed."""
+        now = dict(zip(self._names, run.arguments, strict=True))
         return [
             name
-            for name, before, now in zip(self._names, self._arguments, run.arguments, strict=True)
-            if isinstance(before, Tensor) and not torch.equal(before, now)
+            for name, before in self._constants.items()
+            if name in now and not torch.equal(before, now[name])
         ]
 
     def _place(self, i: int, value: Tensor) -> None:
@@ -225,9 +213,7 @@ class Call:
             held.data.copy_(value)
             self._placed[i] = value
 
-    def stacked(
-        self, values: Sequence[Sequence[Tensor]], randomness: str = "error"
-    ) -> list[Tensor]:
+    def stacked(self, values: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """The outputs under ``torch.func.vmap`` over several sets of values of the arguments."""
         places = [i for i, leaf in enumerate(self.leaves) if leaf.held is None]
         self._restore_buffers()
@@ -236,7 +222,7 @@ class Call:
             given: list[Tensor | None] = [None] * len(self.leaves)
             for i, tensor in zip(places, tensors, strict=True):
                 given[i] = torch.view_as_complex(tensor) if self.leaves[i].complex else tensor
-            arguments = [_filled(argument, given) for argument in self._arguments]
+            arguments = [fill(given) for fill in self._arguments]
             result = self.subject.call(*arguments, **self.keywords)
             return [t for _, t in _outputs(result, "")]
 
@@ -245,7 +231,7 @@ class Call:
                 if leaf.held is not None:
                     self._place(i, leaf.value)
             stacks = [torch.stack([each[i].detach() for each in values]) for i in places]
-            return torch.func.vmap(one, randomness=randomness)(*stacks)
+            return torch.func.vmap(one)(*stacks)
 
 
 def _distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
@@ -267,30 +253,6 @@ def scattered(tensor: Tensor) -> Tensor:
     return spaced.movedim(axis, -1).contiguous().movedim(-1, axis)[..., 0]
 
 
-class _Place(NamedTuple):
-    leaf: int
-
-
-class _Nested(NamedTuple):
-    parts: list[Any]
-    kind: type
-
-
-class _Keyed(NamedTuple):
-    parts: dict[Any, Any]
-
-
-def _filled(argument: Any, passed: Sequence[Tensor | None]) -> Any:
-    if isinstance(argument, _Place):
-        return passed[argument.leaf]
-    if isinstance(argument, _Nested):
-        parts = [_filled(part, passed) for part in argument.parts]
-        return argument.kind(*parts) if hasattr(argument.kind, "_fields") else argument.kind(parts)
-    if isinstance(argument, _Keyed):
-        return {key: _filled(part, passed) for key, part in argument.parts.items()}
-    return argument.clone() if isinstance(argument, Tensor) else argument
-
-
 def _cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.detach().to(dtype)
@@ -299,21 +261,18 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     return value
 
 
-def _held(subject: Subject) -> Iterator[Tensor]:
+def _held(subject: Subject) -> list[Tensor]:
     """All tensors that the subject holds, each once, including those that are not buffers."""
-    seen: set[int] = set()
-    for module in subject.modules.values():
-        for part in module.modules():
-            loose = [value for value in vars(part).values() if isinstance(value, Tensor)]
-            own = [*part.parameters(recurse=False), *part.buffers(recurse=False), *loose]
-            for tensor in own:
-                if id(tensor) not in seen:
-                    seen.add(id(tensor))
-                    yield tensor
-    for tensor in (*subject.loose, *(held.tensor for held in subject.trained)):
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            yield tensor
+    found = [*subject.loose, *(held.tensor for held in subject.trained)]
+    for part in subject.parts():
+        found += [*part.parameters(recurse=False), *part.buffers(recurse=False)]
+        found += [value for value in vars(part).values() if isinstance(value, Tensor)]
+    return list({id(tensor): tensor for tensor in found}.values())
+
+
+def _reset(module: nn.Module, attributes: dict[str, Any]) -> None:
+    vars(module).clear()
+    vars(module).update(attributes)
 
 
 def _outputs(result: Any, name: str) -> Iterator[tuple[str, Tensor]]:

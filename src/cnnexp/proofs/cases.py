@@ -17,9 +17,8 @@ from torch import Tensor
 from cnnexp.geometry.windows import WindowGeometry, as_pair
 from cnnexp.ops import Pool, is_activation, op_names
 
-__all__ = ["CASES", "SMOOTH_CASES", "Case"]
-
 Draw = random.Random
+_DTYPE = torch.float64
 
 
 class Case(NamedTuple):
@@ -28,18 +27,25 @@ class Case(NamedTuple):
     tensors: list[Tensor]
     arguments: dict[str, Any]
 
+    def to(self, dtype: torch.dtype) -> Case:
+        """This call with all floating-point tensors in ``dtype``."""
+        return self.mapped(lambda t: t.detach().to(dtype) if t.is_floating_point() else t)
 
-def _conv2d(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Case:
+        """This call with ``change`` of each tensor in its place."""
+        values = [change(v) if isinstance(v, Tensor) else v for v in self.tensors]
+        named = self.arguments.items()
+        return Case(values, {k: change(v) if isinstance(v, Tensor) else v for k, v in named})
+
+
+def _conv2d(draw: Draw) -> Case:
     groups = draw.choice([1, 1, 2, 3])
     c_in, c_out = groups * draw.randint(1, 2), groups * draw.randint(1, 2)
     kernel = (draw.randint(1, 4), draw.randint(1, 4))
-    tensors = [
-        _image(draw, c_in, dtype),
-        torch.randn(c_out, c_in // groups, *kernel, dtype=dtype),
-        torch.randn(c_out, dtype=dtype),
-    ]
+    image = _image(draw, c_in)
+    weight, bias = _normal(c_out, c_in // groups, *kernel), _normal(c_out)
     return Case(
-        tensors,
+        [image, weight, bias],
         {
             "stride": draw.choice([1, 1, 2, 3, (1, 2)]),
             "padding": draw.choice([0, 1, 2, (2, 1), "same", "valid"]),
@@ -49,26 +55,26 @@ def _conv2d(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
     )
 
 
-def _everyday_block(draw: Draw, dtype: torch.dtype) -> Case:
+def _everyday_block(draw: Draw) -> Case:
     """The block that most networks use and that has a kernel of its own, with partly filled vectors
     as well.
     """
     c_in, c_out = draw.choice([16, 20]), draw.choice([16, 18])
-    image = _image(draw, c_in, dtype)
-    tensors = [image, torch.randn(c_out, c_in, 3, 3, dtype=dtype), torch.randn(c_out, dtype=dtype)]
+    image = _image(draw, c_in)
+    tensors = [image, _normal(c_out, c_in, 3, 3), _normal(c_out)]
     padding = draw.choice([0, 1, (2, 1), "same"])
     return Case(tensors, {"padding": padding, "pool": Pool("max", draw.choice([2, 2, 2, 3]))})
 
 
-def _conv_relu_pool(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+def _conv_relu_pool(draw: Draw) -> Case:
     if draw.random() < 0.15:
-        return _everyday_block(draw, dtype)
-    tensors, arguments = _conv2d(draw, dtype)
+        return _everyday_block(draw)
+    tensors, arguments = _conv2d(draw)
     if draw.random() < 0.3:  # more channels than the kernels' vectors have lanes
         c_in, groups = draw.choice([16, 20]), 1
         c_out, _, *kernel = tensors[1].shape
-        image = _image(draw, c_in, dtype)
-        tensors = [image, torch.randn(c_out, c_in, *kernel, dtype=dtype), tensors[2]]
+        image = _image(draw, c_in)
+        tensors = [image, _normal(c_out, c_in, *kernel), tensors[2]]
         arguments["groups"] = groups
     kind = draw.choice(["max", "max", "avg"])
     window: dict[str, Any] = _window(draw) | {"padding": draw.choice([0, 0, 1, (1, 0)])}
@@ -78,9 +84,9 @@ def _conv_relu_pool(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
     return Case(tensors, arguments | {"pool": Pool(kind, **window)})
 
 
-def _max_pool2d(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+def _max_pool2d(draw: Draw) -> Case:
     while True:
-        image = torch.randint(-2, 3, _image(draw, draw.randint(1, 3), dtype).shape).to(dtype)
+        image = torch.randint(-2, 3, _image(draw, draw.randint(1, 3)).shape).to(_DTYPE)
         if draw.random() < 0.2:
             image[torch.rand(image.shape) < 0.3] = torch.nan
         if draw.random() < 0.2:
@@ -93,9 +99,9 @@ def _max_pool2d(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
             return Case([_layout(draw, image)], arguments)
 
 
-def _avg_pool2d(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+def _avg_pool2d(draw: Draw) -> Case:
     return Case(
-        [_image(draw, draw.randint(1, 3), dtype)],
+        [_image(draw, draw.randint(1, 3))],
         _window(draw)
         | {
             "count_include_pad": draw.random() < 0.5,
@@ -104,79 +110,79 @@ def _avg_pool2d(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
     )
 
 
-def _adaptive_avg_pool2d(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+def _adaptive_avg_pool2d(draw: Draw) -> Case:
     size = draw.choice([1, 3, (2, 5), (None, 1), (4, None), -1, (2, 2, 2)])
-    return Case([_image(draw, draw.randint(1, 3), dtype)], {"output_size": size})
+    return Case([_image(draw, draw.randint(1, 3))], {"output_size": size})
 
 
-def _pointwise(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+def _pointwise(draw: Draw) -> Case:
     shape = [draw.randint(0, 4) for _ in range(draw.randint(0, 4))]
-    values = 3 * torch.randn(shape, dtype=dtype)
+    values = 3 * _normal(shape)
     if draw.random() < 0.3:  # kinks, infinities and NaN
-        special = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan], dtype=dtype)
+        special = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan], dtype=_DTYPE)
         values = special[torch.randint(5, shape)]
     return Case([_layout(draw, values)], {})
 
 
-def _leaky_relu(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+def _leaky_relu(draw: Draw) -> Case:
     slope = draw.choice([0.01, 0.2, 0.0, 2.0])
-    return Case(_pointwise(draw, dtype).tensors, {"negative_slope": slope})
+    return Case(_pointwise(draw).tensors, {"negative_slope": slope})
 
 
-def _gelu(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+def _gelu(draw: Draw) -> Case:
     shape = [draw.randint(0, 4) for _ in range(draw.randint(0, 4))]
     way = draw.choice(["none", "none", "tanh", "tanh", "erf"])
-    return Case([_layout(draw, 2 * torch.randn(shape, dtype=dtype))], {"approximate": way})
+    return Case([_layout(draw, 2 * _normal(shape))], {"approximate": way})
 
 
-def _linear(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+def _linear(draw: Draw) -> Case:
     c_in, c_out = draw.randint(1, 5), draw.randint(1, 5)
     lead = [draw.randint(0, 3) for _ in range(draw.randint(0, 3))]
-    input = torch.randn(*lead, c_in + draw.choice([0] * 9 + [1]), dtype=dtype)
-    weight = torch.randn(c_out, c_in, dtype=dtype)
+    input = _normal(*lead, c_in + draw.choice([0] * 9 + [1]))
+    weight = _normal(c_out, c_in)
     if draw.random() < 0.1:
         return Case([input, weight[0]], {})
-    bias = torch.randn(c_out + draw.choice([0] * 9 + [1]), dtype=dtype)
+    bias = _normal(c_out + draw.choice([0] * 9 + [1]))
     return Case([_layout(draw, input), weight, *([bias] if draw.random() < 0.7 else [])], {})
 
 
-def _batch_norm(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+def _batch_norm(draw: Draw) -> Case:
     channels, training = draw.randint(1, 4), draw.random() < 0.6
     rest = [draw.randint(1, 4) for _ in range(draw.randint(0, 2))]
-    input = torch.randn(draw.randint(1, 4), channels, *rest, dtype=dtype) + 2
+    input = _normal(draw.randint(1, 4), channels, *rest) + 2
     arguments: dict[str, Any] = {"running_mean": None, "running_var": None}
     if not training or draw.random() < 0.7:
         size = channels + draw.choice([0] * 12 + [1])
-        arguments["running_mean"] = torch.randn(size, dtype=dtype)
-        arguments["running_var"] = torch.rand(size, dtype=dtype) + 0.5
+        arguments["running_mean"] = _normal(size)
+        arguments["running_var"] = torch.rand(size, dtype=_DTYPE) + 0.5
         if draw.random() < 0.05:
             arguments["running_var"] = None
     arguments |= {"training": training, "momentum": draw.choice([0.1, 0.0, 1.0, 0.3])}
     tensors = [_layout(draw, input)]
     if draw.random() < 0.7:
-        tensors += [torch.randn(channels, dtype=dtype), torch.randn(channels, dtype=dtype)]
+        tensors += [_normal(channels), _normal(channels)]
     return Case(tensors, arguments | {"eps": draw.choice([1e-5, 0.1])})
 
 
-def _dropout(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+def _dropout(draw: Draw) -> Case:
     p, training = draw.choice([0.0, 0.2, 0.5, 0.9, 1.0, 1.5, -0.1]), draw.random() < 0.8
     shape = [draw.randint(0, 4) for _ in range(draw.randint(1, 4))]
-    values = torch.randn(shape, dtype=dtype)
+    values = _normal(shape)
     return Case([values], {"p": p, "training": training})
 
 
-def _cross_entropy(draw: Draw, dtype: torch.dtype = torch.float64) -> Case:
+def _cross_entropy(draw: Draw) -> Case:
     classes, n = draw.randint(1, 5), draw.choice([0, 1, 2, 4])
     rest = [draw.randint(1, 3) for _ in range(draw.choice([0, 0, 1, 2]))]
     shape = [classes] if draw.random() < 0.1 else [n, classes, *rest]
-    logits = 3 * torch.randn(shape, dtype=dtype)
+    logits = 3 * _normal(shape)
     arguments: dict[str, Any] = {
-        "weight": draw.choice([None, torch.rand(classes, dtype=dtype) + 0.1]),
+        "weight": draw.choice([None, torch.rand(classes, dtype=_DTYPE) + 0.1]),
         "reduction": draw.choice(["mean", "mean", "sum", "none", "average"]),
         "label_smoothing": draw.choice([0.0, 0.0, 0.1, 1.0, 1.5]),
     }
     if draw.random() < 0.3:
-        return Case([logits, torch.rand(shape, dtype=dtype)], arguments)
+        return Case([logits, torch.rand(shape, dtype=_DTYPE)], arguments)
     size = [] if len(shape) == 1 else [n + draw.choice([0] * 12 + [1]), *rest]
     most = classes + draw.choice([0] * 12 + [2])
     target = torch.randint(most, size)
@@ -200,6 +206,11 @@ _DRAWN: dict[str, Callable[..., Case]] = {
 }
 
 
+def _normal(*shape: Any) -> Tensor:
+    """Normally distributed numbers in float64; ``shape`` as of ``torch.randn``."""
+    return torch.randn(*shape, dtype=_DTYPE)
+
+
 def _window(draw: Draw) -> dict[str, Any]:
     return {
         "kernel_size": (draw.randint(1, 4), draw.randint(1, 4)),
@@ -209,11 +220,11 @@ def _window(draw: Draw) -> dict[str, Any]:
     }
 
 
-def _image(draw: Draw, channels: int, dtype: torch.dtype) -> Tensor:
+def _image(draw: Draw, channels: int) -> Tensor:
     size = (draw.randint(1, 8), draw.randint(1, 8))
     if draw.random() < 0.1:
-        return torch.randn(channels, *size, dtype=dtype)
-    return _layout(draw, torch.randn(draw.choice([0, 1, 2, 3]), channels, *size, dtype=dtype))
+        return _normal(channels, *size)
+    return _layout(draw, _normal(draw.choice([0, 1, 2, 3]), channels, *size))
 
 
 def _layout(draw: Draw, tensor: Tensor) -> Tensor:

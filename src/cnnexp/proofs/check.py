@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from cnnexp.proofs.agreement import compare, shapes
-from cnnexp.proofs.calls import Call, Run, random_numbers
+from cnnexp.proofs.calls import Call, random_numbers
 from cnnexp.proofs.cases import Case
 from cnnexp.proofs.cuts import reached
 from cnnexp.proofs.differences import Noise, noise_of
@@ -45,8 +45,6 @@ from cnnexp.proofs.habits import (
 from cnnexp.proofs.report import ASPECTS, TWIN, Report, Verdict
 from cnnexp.proofs.second import judge_second_derivative
 from cnnexp.proofs.subject import Subject
-
-__all__ = ["Options", "check", "judge"]
 
 _FLOAT32_NOISE = Noise(2.4e-7)
 
@@ -107,8 +105,7 @@ def check(
         strict: Whether an aspect that is not offered counts as wrong, and ``torch.autograd.gradcheck``
             and ``gradgradcheck`` have to agree: this is what cnnexp demands of its own ops.
         elements: At most this many elements of a tensor, and twice as many in all, are checked one by
-            one. Of larger tensors some elements are drawn, at least 16 of each tensor, and all others
-            enter derivatives along random directions.
+            one; of larger tensors at least 16 are, drawn at random, and the rest along random directions.
         name: The name of the report; the function's or Module's own name if None.
 
     Returns:
@@ -122,15 +119,7 @@ def check(
     """
     aspects = dtype_and_shape, first_derivative, second_derivative, batched, deterministic
     options = Options(*aspects, inputs_unchanged, strict, elements)
-    return _proved(Subject(function, name), cases, options, twin)
-
-
-def _proved(
-    subject: Subject,
-    cases: Iterable[Case | Sequence[Any]],
-    options: Options,
-    twin: Callable[..., Any] | None,
-) -> Report:
+    subject = Subject(function, name)
     report = Report(subject.name)
     for given in cases:
         case = given if isinstance(given, Case) else Case(list(given), {})
@@ -158,7 +147,7 @@ def judge(
             # a warning of torch.compile, which reads the .grad of its inputs
             warnings.filterwarnings("ignore", ".*attribute of a Tensor that is not a leaf.*")
             subject = _looked_into(report, subject, case)
-            _judge_in_float64(report, subject, case, options, twin)
+            _judge_in_best_dtype(report, subject, case, options, twin)
     except Exception as error:  # any exception of a user's function is a finding
         report.fail(f"{shapes(case)}: {type(error).__name__}: {error}")
     if options.strict:
@@ -194,41 +183,37 @@ def _looked_into(report: Report, subject: Subject, case: Case) -> Subject:
     return subject
 
 
-def _judge_in_float64(
+def _judge_in_best_dtype(
     report: Report,
     subject: Subject,
     case: Case,
     options: Options,
     twin: Callable[..., Any] | None,
 ) -> None:
-    with Call(subject, case, torch.float64) as call:
-        try:
-            call.run()
-        except Exception as error:
-            refusal = error
-        else:
+    """Judge the call in float64 or, where that raises, in float32."""
+    refusals: list[Exception] = []
+    for dtype in (torch.float64, torch.float32):
+        with Call(subject, case, dtype) as call:
+            try:
+                call.run()
+            except Exception as error:
+                refusals.append(error)
+                continue
+            if refusals and options.dtype_and_shape:
+                text = f"float64: {type(refusals[0]).__name__}: {refusals[0]}"
+                report.missing("dtype and shape", text)
             call.settle()
-            _judge_call(report, call, call.run(), options, twin)
-            _agree(report, subject, case, options, twin)
+            _judge_call(report, call, options, twin)
+            if twin is not None or not refusals:
+                _agree(report, subject, case, options, twin)
             return
-    with Call(subject, case, torch.float32) as call:
-        try:
-            run = call.run()
-        except Exception:
-            raise refusal from None
-        if options.dtype_and_shape:
-            text = f"float64: {type(refusal).__name__}: {refusal}"
-            report.missing("dtype and shape", text)
-        call.settle()
-        _judge_call(report, call, run, options, twin)
-    if twin is not None:
-        _agree(report, subject, case, options, twin)
+    raise refusals[0]
 
 
 def _judge_call(
-    report: Report, call: Call, run: Run, options: Options, twin: Callable[..., Any] | None
+    report: Report, call: Call, options: Options, twin: Callable[..., Any] | None
 ) -> None:
-    subject = call.subject
+    subject, run = call.subject, call.run()
     sent = Sent(run)
     subject.named_after(sent.outputs(run))
     report.name = subject.name
@@ -272,13 +257,13 @@ def _agree(
         report.verdict(TWIN)
         before = len(report.failures)
         with Call(subject, case, torch.float64), Call(Subject(twin), case, torch.float64):
-            compare(report, subject.call, twin, _double(case))
+            compare(report, subject.call, twin, case.to(torch.float64))
         found = report.failures[before:]
         report.failures[before:] = []
         for line in found:
             report.wrong(TWIN, line)
     if options.strict:
-        _agree_with_gradcheck(subject.call, _double(case), options)
+        _agree_with_gradcheck(subject.call, case.to(torch.float64), options)
 
 
 def _agree_with_gradcheck(function: Callable[..., Any], case: Case, options: Options) -> None:
@@ -299,16 +284,3 @@ def _agree_with_gradcheck(function: Callable[..., Any], case: Case, options: Opt
         )
         if options.second_derivative:
             gradgradcheck(first, inputs)
-
-
-def _double(case: Case) -> Case:
-    def double(value: Any) -> Any:
-        return value.detach().double() if _floats(value) else value
-
-    return Case(
-        [double(t) for t in case.tensors], {k: double(v) for k, v in case.arguments.items()}
-    )
-
-
-def _floats(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()

@@ -12,8 +12,6 @@ from cnnexp.ops.torch_internals import watching
 from cnnexp.proofs.calls import Call
 from cnnexp.proofs.gradients import Sent
 
-__all__ = ["cut_in", "draws", "reached"]
-
 
 def cut_in(call: Call, sent: Sent) -> str | None:
     """The operation in the backward of ``call`` that autograd cannot follow, in words; None if

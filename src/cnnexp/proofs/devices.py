@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.backends import cudnn
 from torch.nn import functional as F
 
 from cnnexp.proofs.cases import Case
 from cnnexp.proofs.torch_twins import called
-
-__all__ = ["judged_on", "moved", "twin_on"]
 
 CPU = torch.device("cpu")
 
@@ -35,10 +34,7 @@ def moved(case: Case, device: torch.device) -> Case | None:
         logits = case.tensors[0]
         if int(target.max()) >= logits.size(0 if logits.dim() == 1 else 1):
             return None
-    arguments = {
-        k: _to(v, device) if isinstance(v, Tensor) else v for k, v in case.arguments.items()
-    }
-    return Case([_to(t, device) for t in case.tensors], arguments)
+    return case.mapped(lambda tensor: _to(tensor, device))
 
 
 def _to(tensor: Tensor, device: torch.device) -> Tensor:
@@ -51,26 +47,22 @@ def _to(tensor: Tensor, device: torch.device) -> Tensor:
 def judged_on(device: torch.device) -> Iterator[None]:
     """Let a GPU compute float32 in float32, and sum in one order where it can, inside the context.
 
-    Where it cannot, as in torch's own backward of max-pooling, no error is raised and no warning given.
+    Where it cannot, as in torch's own backward of max-pooling, no error is raised and no warning given,
+    nor is one where torch pads unevenly.
     """
-    if device.type != "cuda":
-        yield
-        return
-    convolutions = torch.backends.cudnn.allow_tf32
-    products = torch.get_float32_matmul_precision()
-    fixed = torch.are_deterministic_algorithms_enabled()
-    warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    try:
-        torch.backends.cudnn.allow_tf32 = False
-        torch.set_float32_matmul_precision("highest")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        with warnings.catch_warnings():
+    with warnings.catch_warnings(), ExitStack() as undo:
+        warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")
+        if device.type == "cuda":
             warnings.filterwarnings("ignore", "(?s).*deterministic.*")
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(products)
-        torch.use_deterministic_algorithms(fixed, warn_only=warns)
+            undo.callback(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)
+            undo.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            fixed = torch.are_deterministic_algorithms_enabled()
+            warns = torch.is_deterministic_algorithms_warn_only_enabled()
+            undo.callback(torch.use_deterministic_algorithms, fixed, warn_only=warns)
+            cudnn.allow_tf32 = False  # pyright: ignore[reportAttributeAccessIssue]
+            torch.set_float32_matmul_precision("highest")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        yield
 
 
 def twin_on(

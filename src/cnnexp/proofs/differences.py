@@ -16,8 +16,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Noise", "Slope", "noise_of", "slope_at", "vector"]
-
 _ROUNDING = 2.2e-16
 _STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 
@@ -136,13 +134,7 @@ def slope_at(
         scale: The unit of the steps; the largest step is 1e-2 of it.
         size: The size of the terms that make up the function's result, if it is a sum that cancels.
     """
-
-    def at(by: float) -> float:
-        try:
-            return function(by)
-        except Exception:  # outside the function's domain
-            return math.nan
-
+    at = _nan_if_raised(function)
     middle = at(0.0)
     rows = []
     for step in _STEPS:
@@ -171,6 +163,29 @@ def slope_at(
     # where the function is curved, the two sides converge as the step shrinks; at a kink they do not
     kink = gap > 0.5 * abs(outer[1] - outer[0]) and gap > 1e-3 * max(map(abs, inner))
     return Slope(value, abs(wide - value), (inner[0], inner[1]) if kink else (value, value))
+
+
+def slope_near(
+    function: Callable[[float], float], guess: float, allowed: float, noise: Noise, size: float
+) -> Slope:
+    """The derivative of ``function`` at 0: one central difference if it is as near as ``allowed`` to
+    ``guess``, else that of :func:`slope_at`.
+    """
+    at, h = _nan_if_raised(function), noise.step
+    slope = (at(h) - at(-h)) / (2 * h)
+    if abs(slope - guess) <= allowed:
+        return Slope(slope, 0.0, (slope, slope))
+    return slope_at(function, noise, size=size)
+
+
+def _nan_if_raised(function: Callable[[float], float]) -> Callable[[float], float]:
+    def at(by: float) -> float:
+        try:
+            return function(by)
+        except Exception:  # outside the function's domain
+            return math.nan
+
+    return at
 
 
 def _one_sided(function: Callable[[float], float], middle: float, h: float) -> float:

@@ -13,8 +13,6 @@ from cnnexp.proofs.differences import Noise, vector
 from cnnexp.proofs.numeric import Numeric
 from cnnexp.proofs.report import Report
 
-__all__ = ["Sent", "gradients", "judge_first_derivative", "signed"]
-
 ASPECT = "first derivative"
 
 
@@ -36,6 +34,19 @@ class Sent:
     def outputs(self, run: Run) -> list[Tensor]:
         """The outputs of ``run`` that receive the gradient."""
         return [run.outputs[i][1] for i in self.kept]
+
+    def gradients(self, run: Run, weights: Sequence[Tensor] | None = None) -> list[Tensor | None]:
+        """∂L/∂leaf for each leaf of ``run``, as :func:`gradients`, for ``weights`` or else our own."""
+        return gradients(run, self.outputs(run), self.weights if weights is None else weights)
+
+    def gradients_unless_raised(
+        self, run: Run, weights: Sequence[Tensor] | None = None
+    ) -> list[Tensor | None] | None:
+        """:meth:`gradients`; None where the backward raises, which is the first derivative's to say."""
+        try:
+            return self.gradients(run, weights)
+        except Exception:
+            return None
 
     def row(self, call: Call, values: Sequence[Tensor]) -> Tensor:
         """All elements of these outputs at ``values``, in one vector, as float64 on the CPU."""
@@ -88,7 +99,7 @@ def judge_first_derivative(
     report.verdict(ASPECT)
     run = call.run()
     try:
-        found = gradients(run, sent.outputs(run), sent.weights)
+        found = sent.gradients(run)
     except Exception as error:
         report.wrong(*_raised(call, error))
         return

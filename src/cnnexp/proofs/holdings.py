@@ -10,8 +10,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["holdings"]
-
 _DEEPEST = 6
 _FOREIGN = ("torch", "torchvision", "numpy", "builtins", "functools", "logging", "cnnexp")
 

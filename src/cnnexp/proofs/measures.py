@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["largest_error", "values_and_gradients"]
-
 
 def values_and_gradients(
     function: Callable[..., Any], tensors: Sequence[Tensor], arguments: dict[str, Any]

@@ -10,8 +10,6 @@ from fractions import Fraction
 import torch
 from torch import Size, Tensor
 
-__all__ = ["Evidence", "explain", "factor_text"]
-
 _CLOSE = 1e-4
 
 
@@ -45,6 +43,11 @@ class Evidence:
     others: dict[str, Tensor] = field(default_factory=dict)
     close: float = _CLOSE
     sampled: tuple[list[int], Size] | None = None
+
+    def amount(self) -> str:
+        """How many of the elements that were checked are wrong, in words."""
+        drawn = "" if self.sampled is None else " that were drawn"
+        return f"{int(self.wrong.sum())} of {self.wrong.numel()} elements{drawn}"
 
     def same(self, other: Tensor) -> bool:
         """Whether ``found`` equals ``other``."""
@@ -87,10 +90,9 @@ def _number(value: float) -> str:
 
 
 def _share(evidence: Evidence) -> str:
-    count, total = int(evidence.wrong.sum()), evidence.wrong.numel()
-    where = "in every element" if count == total else f"in {count} of {total} elements"
-    where += "" if evidence.sampled is None else " that were drawn"
-    return f"∂L/∂{evidence.name} is wrong {where}"
+    drawn = "" if evidence.sampled is None else " that were drawn"
+    where = f"every element{drawn}" if evidence.wrong.all() else evidence.amount()
+    return f"∂L/∂{evidence.name} is wrong in {where}"
 
 
 def factor_text(factor: float, close: float = _CLOSE) -> str:
@@ -334,9 +336,7 @@ def _diagonal(e: Evidence) -> Iterator[str]:
 
 def _zeros(e: Evidence) -> Iterator[str]:
     nothing, none_due = e.found.abs() < 1e-12, e.expected.abs() < 1e-12
-    total = e.wrong.numel()
-    some = f"{int(e.wrong.sum())} of {total} elements"
-    some += "" if e.sampled is None else " that were drawn"
+    some = e.amount()
     if not (e.found * e.expected).any() and (e.wrong & nothing).any():
         yield f"∂L/∂{e.name} is 0 where it should not be, and not where it should: is a mask inverted?"
     if not (e.wrong & ~nothing).any():

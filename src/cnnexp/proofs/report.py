@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["ASPECTS", "TWIN", "Report", "Verdict"]
-
 TWIN = "agreement with the twin"
 # The aspects, and the option of ``check`` that leaves each out.
 ASPECTS = {

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from cnnexp.proofs.calls import Call, Run
 from cnnexp.proofs.cuts import cut_in
-from cnnexp.proofs.differences import Noise, slope_at
-from cnnexp.proofs.gradients import Sent, gradients, signed
+from cnnexp.proofs.differences import Noise, slope_at, slope_near
+from cnnexp.proofs.gradients import Sent, signed
 from cnnexp.proofs.report import Report
-
-__all__ = ["judge_second_derivative"]
 
 ASPECT = "second derivative"
 _DIRECTIONS = 2
@@ -53,34 +51,28 @@ def _say(
 ) -> None:
     what = f"the derivative of the gradients by {name}"
     if math.isnan(projection.slope):
-        report.missing(ASPECT, f"{what} has no finite differences here")
-        return
-    if call.settled:
-        report.missing(
-            ASPECT,
+        text = f"{what} has no finite differences here"
+    elif call.settled:
+        text = (
             f"{what} leaves out that forward changes buffers and uses them; where this is meant, as "
-            "in spectral_norm, nothing is to be done",
+            "in spectral_norm, nothing is to be done"
         )
-        return
-    if found is None:
-        report.missing(
-            ASPECT,
+    elif found is None:
+        text = (
             f"{what} is missing, and torch would silently leave it out: the backward is cut from {name} "
             "(numpy, .detach(), .data, no_grad, or a value that forward computed and saved); mark it "
-            "with torch.autograd.function.once_differentiable",
+            "with torch.autograd.function.once_differentiable"
         )
-        return
-    cut = cut_in(call, projection.sent)
-    if cut:
-        report.missing(
-            ASPECT,
+    elif cut := cut_in(call, projection.sent):
+        text = (
             f"{what} is incomplete, and torch would not say so: the backward uses {cut}; mark it with "
-            "torch.autograd.function.once_differentiable",
+            "torch.autograd.function.once_differentiable"
         )
+    else:
+        numbers = f"{mine:.6g} instead of {projection.slope:.6g}"
+        report.wrong(ASPECT, f"{what} is wrong: {numbers} along a direction")
         return
-    report.wrong(
-        ASPECT, f"{what} is wrong: {mine:.6g} instead of {projection.slope:.6g} along a direction"
-    )
+    report.missing(ASPECT, text)
 
 
 class _Projection:
@@ -130,25 +122,17 @@ class _Projection:
                 values[i] = values[i] + by * direction
             else:
                 weights[i - len(values)] = weights[i - len(values)] + by * direction
-            try:
-                run = self.call.run(values)
-                each = gradients(run, self.sent.outputs(run), [w.clone() for w in weights])
-            except Exception:  # outside the function's domain
-                return math.nan
+            each = self.sent.gradients(self.call.run(values), [w.clone() for w in weights])
             return sum(
                 (f * g).sum().item()
                 for f, g in zip(self._fixed, each, strict=True)
                 if g is not None
             )
 
-        h = noise.step
         size = 0.0 if found is None else (found * direction).abs().sum().item()
-        floor = 10 * noise.relative * self._size / h
+        floor = 10 * noise.relative * self._size / noise.step
         allowed = 10 * noise.tolerance * max(size, abs(mine)) + floor
-        self.slope = (projected(h) - projected(-h)) / (2 * h)
-        if abs(self.slope - mine) <= allowed:
-            return True
-        slope = slope_at(projected, noise, size=self._size)
+        slope = slope_near(projected, mine, allowed, noise, self._size)
         if not slope.agrees(mine, 10 * noise.tolerance, allowed):
             for scale in (1e-4, 1e-8):  # for functions of numbers as small as this
                 near = slope_at(projected, noise, scale, self._size)

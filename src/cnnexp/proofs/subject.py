@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from cnnexp.proofs.holdings import holdings
-
-__all__ = ["Held", "Subject"]
 
 
 class Held(NamedTuple):
@@ -48,7 +46,6 @@ class Subject:
         self.trained: list[Held] = []
         self.loose: list[Tensor] = []
         self.look_into("", function)
-        self.given_name = name
         self.name = name or _name(function)
 
     def look_into(self, name: str, value: Any) -> None:
@@ -58,10 +55,14 @@ class Subject:
                 self._note(key, found)
             elif not any(found is module for module in self.modules.values()):
                 self.modules[key if key not in self.modules else f"{key}′"] = found
-                named = itertools.chain(found.named_parameters(key), found.named_buffers(key))
-                for full, tensor in named:
+                for full, tensor in _registered(key, found):
                     if tensor.requires_grad:
                         self._note(full, tensor)
+
+    def parts(self) -> Iterator[nn.Module]:
+        """All Modules, with their submodules."""
+        for module in self.modules.values():
+            yield from module.modules()
 
     def note_reached(self, leaves: Sequence[Tensor]) -> None:
         """Record tensors that a call was found to use although the search did not find who holds them."""
@@ -84,9 +85,7 @@ class Subject:
         return [
             name
             for prefix, module in self.modules.items()
-            for name, tensor in itertools.chain(
-                module.named_parameters(prefix), module.named_buffers(prefix)
-            )
+            for name, tensor in _registered(prefix, module)
             if is_lazy(tensor)
         ]
 
@@ -112,6 +111,11 @@ class Subject:
         if len(named) == len(arguments):
             return named
         return [f"argument {i + 1}" for i in range(len(arguments))]
+
+
+def _registered(name: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The parameters and buffers of ``module``, which is called ``name``."""
+    return itertools.chain(module.named_parameters(name), module.named_buffers(name))
 
 
 def _function_class(function: Any) -> type | None:

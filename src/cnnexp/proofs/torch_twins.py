@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,47 +13,34 @@ from torch.nn import functional as F
 from cnnexp import ops
 from cnnexp.ops.registry import NATIVE
 
-__all__ = ["TWINS", "called"]
-
 
 def _conv_relu_pool(
     input: Tensor, weight: Tensor, bias: Tensor, *, pool: ops.Pool | None = None, **conv: Any
 ) -> Tensor:
-    pool = pool or ops.Pool()
+    p: Any = pool or ops.Pool()
     image = F.relu(F.conv2d(input, weight, bias, **conv))
-    options: dict[str, Any] = {
-        "kernel_size": pool.kernel_size,
-        "stride": pool.stride,
-        "padding": pool.padding,
-        "ceil_mode": pool.ceil_mode,
-    }
-    if pool.kind == "max":
-        options["dilation"] = pool.dilation
-        return F.max_pool2d(image, **options)
-    options |= {
-        "count_include_pad": pool.count_include_pad,
-        "divisor_override": pool.divisor_override,
-    }
-    return F.avg_pool2d(image, **options)
+    if p.kind == "max":
+        return F.max_pool2d(image, p.kernel_size, p.stride, p.padding, p.dilation, p.ceil_mode)
+    counts = p.count_include_pad, p.divisor_override
+    return F.avg_pool2d(image, p.kernel_size, p.stride, p.padding, p.ceil_mode, *counts)
 
 
-def _batch_norm(
-    input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, **rest: Any
-) -> Tensor:
-    return F.batch_norm(input, weight=weight, bias=bias, **rest)
+def _batch_norm_of(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``function``, a batch normalisation, with the parameters before the running statistics."""
+
+    def batch_norm(
+        input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, **rest: Any
+    ) -> Tensor:
+        return function(input, weight=weight, bias=bias, **rest)
+
+    return batch_norm
 
 
 TWINS: dict[str, Callable[..., Any]] = {
     **{op: ops.get_algorithm(op, NATIVE).function for op in ops.op_names()},
-    "batch_norm": _batch_norm,
+    "batch_norm": _batch_norm_of(F.batch_norm),
     "conv_relu_pool": _conv_relu_pool,
 }
-
-
-def _ours_batch_norm(
-    input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, **rest: Any
-) -> Tensor:
-    return ops.batch_norm(input, weight=weight, bias=bias, **rest)
 
 
 def called(op: str, algorithm: str | None) -> Callable[..., Any]:
@@ -65,10 +53,8 @@ def called(op: str, algorithm: str | None) -> Callable[..., Any]:
         # an op declared later, by a user, is not in the table
         function = TWINS.get(op) or ops.get_algorithm(op, NATIVE).function
     else:
-        ours = _ours_batch_norm if op == "batch_norm" else ops.get_op(op)
-
-        def function(*tensors: Tensor, **arguments: Any) -> Any:
-            return ours(*tensors, **arguments, algorithm=algorithm)
+        function = functools.partial(ops.get_op(op), algorithm=algorithm)
+        function = _batch_norm_of(function) if op == "batch_norm" else function
 
     def call(*tensors: Tensor, **arguments: Any) -> Any:
         own = {k: v.clone() if isinstance(v, Tensor) else v for k, v in arguments.items()}

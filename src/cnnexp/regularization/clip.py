@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from cnnexp.regularization.regularizer import Regularizer
 
-__all__ = ["Clip", "clip_units"]
-
 
 @dataclass
 class Clip(Regularizer):
@@ -51,9 +49,7 @@ class Clip(Regularizer):
             raise ValueError(
                 f"regularization.clip: needs one of norm, value, adaptive, but got {given or 'none'}"
             )
-        if not getattr(self, given[0]) > 0:
-            value = getattr(self, given[0])
-            raise ValueError(f"regularization.clip.{given[0]}={value}: must be above 0")
+        self.require(getattr(self, given[0]) > 0, given[0], "above 0")
 
     def gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Clip the gradients of ``parameters``, in place."""

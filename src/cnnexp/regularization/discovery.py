@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 
 from cnnexp.regularization.regularizer import Regularizer
 
-__all__ = ["find_regularizers"]
-
 
 def find_regularizers(folders: Iterable[str], package: str) -> Mapping[str, type[Regularizer]]:
     """The regularisers that the modules of a package define, by their names in the config.

@@ -11,8 +11,6 @@ from lightning.pytorch.callbacks import Callback
 
 from cnnexp.regularization.regularizer import Regularizer
 
-__all__ = ["EarlyStopping"]
-
 
 @dataclass
 class EarlyStopping(Regularizer):
@@ -35,11 +33,8 @@ class EarlyStopping(Regularizer):
     min_delta: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.patience < 0 or not (self.min_delta >= 0 and math.isfinite(self.min_delta)):
-            raise ValueError(
-                f"regularization.early_stopping: patience={self.patience} and "
-                f"min_delta={self.min_delta} must be at least 0"
-            )
+        self.require(self.patience >= 0, "patience", "at least 0")
+        self.require(0 <= self.min_delta < math.inf, "min_delta", "at least 0 and finite")
 
     def callbacks(self, monitor: str, mode: str) -> Sequence[Callback]:
         """Lightning's own; what is not finite is left to ``on_nan``."""

@@ -11,8 +11,6 @@ from cnnexp.regularization.l2 import l2_penalty
 from cnnexp.regularization.regularizer import Regularizer
 from cnnexp.regularization.weights import penalised_weights
 
-__all__ = ["ElasticNet"]
-
 
 @dataclass
 class ElasticNet(Regularizer):
@@ -44,14 +42,8 @@ class ElasticNet(Regularizer):
     l1_ratio: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.strength < 0:
-            raise ValueError(
-                f"regularization.elastic_net.strength must be at least 0, but got {self.strength}"
-            )
-        if not 0 <= self.l1_ratio <= 1:
-            raise ValueError(
-                f"regularization.elastic_net.l1_ratio must be between 0 and 1, but got {self.l1_ratio}"
-            )
+        self.require(self.strength >= 0, "strength", "at least 0")
+        self.require(0 <= self.l1_ratio <= 1, "l1_ratio", "between 0 and 1")
 
     def penalty(self, network: nn.Module) -> Tensor:
         """The term for ``network``, a scalar."""

@@ -11,8 +11,6 @@ from lightning.pytorch.callbacks import Callback
 from cnnexp.regularization.regularizer import Regularizer
 from cnnexp.regularization.weight_average import WeightAverage
 
-__all__ = ["EMA", "ExponentialAverage"]
-
 
 @dataclass
 class EMA(Regularizer):
@@ -62,15 +60,15 @@ class ExponentialAverage(WeightAverage):
         self.decay, self._step = decay, 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count from the step that a resumed training goes on from."""
+        """Count from the step that a resumed training continues from."""
         self._step = trainer.global_step
 
     def share(self) -> float:
-        """1 − d."""
+        """The share 1 − d of the present weights."""
         return 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
 
     def due(self, trainer: L.Trainer, batch_idx: int) -> bool:
-        """After each step of the optimiser."""
+        """Whether the optimiser has made a step since the last batch."""
         stepped = trainer.global_step > self._step
         self._step = trainer.global_step
         return stepped

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from cnnexp.regularization.regularizer import Regularizer
 from cnnexp.regularization.weights import penalised_weights
 
-__all__ = ["L1", "l1_penalty"]
-
 
 def l1_penalty(weights: Iterable[Tensor]) -> Tensor:
     """Σ |w| over all elements of ``weights``; its gradient is sign(w), 0 at 0. 0 for no weights.
@@ -56,10 +54,7 @@ class L1(Regularizer):
     strength: float
 
     def __post_init__(self) -> None:
-        if self.strength < 0:
-            raise ValueError(
-                f"regularization.l1.strength must be at least 0, but got {self.strength}"
-            )
+        self.require(self.strength >= 0, "strength", "at least 0")
 
     def penalty(self, network: nn.Module) -> Tensor:
         """``strength`` · Σ |w| of ``network``, a scalar."""

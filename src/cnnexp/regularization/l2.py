@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from cnnexp.regularization.regularizer import Regularizer
 from cnnexp.regularization.weights import penalised_weights
 
-__all__ = ["L2", "l2_penalty"]
-
 
 def l2_penalty(weights: Iterable[Tensor]) -> Tensor:
     """½ Σ w² over all elements of ``weights``; its gradient is w. 0 for no weights.
@@ -57,10 +55,7 @@ class L2(Regularizer):
     strength: float
 
     def __post_init__(self) -> None:
-        if self.strength < 0:
-            raise ValueError(
-                f"regularization.l2.strength must be at least 0, but got {self.strength}"
-            )
+        self.require(self.strength >= 0, "strength", "at least 0")
 
     def penalty(self, network: nn.Module) -> Tensor:
         """``strength`` · ½ Σ w² of ``network``, a scalar."""

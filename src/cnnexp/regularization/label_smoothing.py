@@ -9,8 +9,6 @@ from torch import nn
 
 from cnnexp.regularization.regularizer import Regularizer
 
-__all__ = ["LabelSmoothing"]
-
 
 @dataclass
 class LabelSmoothing(Regularizer):
@@ -36,10 +34,7 @@ class LabelSmoothing(Regularizer):
     epsilon: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.epsilon <= 1:
-            raise ValueError(
-                f"regularization.label_smoothing.epsilon={self.epsilon}: must be between 0 and 1"
-            )
+        self.require(0 <= self.epsilon <= 1, "epsilon", "between 0 and 1")
 
     def loss(self, loss: nn.Module) -> nn.Module:
         """A copy of ``loss``, a cross-entropy, whose targets are smoothed.

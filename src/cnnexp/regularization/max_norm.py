@@ -10,8 +10,6 @@ from torch import nn
 from cnnexp.regularization.regularizer import Regularizer
 from cnnexp.regularization.weights import penalised_weights
 
-__all__ = ["MaxNorm"]
-
 
 @dataclass
 class MaxNorm(Regularizer):
@@ -44,8 +42,7 @@ class MaxNorm(Regularizer):
     limit: float
 
     def __post_init__(self) -> None:
-        if self.limit <= 0:
-            raise ValueError(f"regularization.max_norm.limit must be above 0, but got {self.limit}")
+        self.require(self.limit > 0, "limit", "above 0")
 
     @torch.no_grad()
     def weights(self, network: nn.Module) -> None:

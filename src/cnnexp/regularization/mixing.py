@@ -10,8 +10,6 @@ from torch import Tensor
 
 from cnnexp.regularization.regularizer import Draws, Regularizer
 
-__all__ = ["check_alpha", "draw_beta", "mix"]
-
 
 def mix(
     mixers: Sequence[Regularizer],
@@ -53,9 +51,3 @@ def draw_beta(alpha: float, generator: torch.Generator) -> float:
     """
     seed = int(torch.randint(2**31, (), generator=generator))
     return float(np.random.default_rng(seed).beta(alpha, alpha))
-
-
-def check_alpha(name: str, alpha: float) -> None:
-    """Refuse an ``alpha`` of the regulariser ``name`` that is not positive, with a ``ValueError``."""
-    if alpha <= 0:
-        raise ValueError(f"regularization.{name}.alpha must be above 0, but got {alpha}")

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cnnexp.regularization.mixing import check_alpha, draw_beta
+from cnnexp.regularization.mixing import draw_beta
 from cnnexp.regularization.regularizer import Regularizer
-
-__all__ = ["MixUp"]
 
 
 @dataclass
@@ -41,7 +39,7 @@ class MixUp(Regularizer):
     alpha: float
 
     def __post_init__(self) -> None:
-        check_alpha(self.name, self.alpha)
+        self.require(self.alpha > 0, "alpha", "above 0")
 
     def mix(
         self, images: Tensor, others: Tensor, generator: torch.Generator

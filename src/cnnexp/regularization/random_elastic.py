@@ -11,8 +11,6 @@ from torch.nn import functional as F
 
 from cnnexp.regularization.regularizer import Draws, Regularizer
 
-__all__ = ["RandomElastic"]
-
 
 @dataclass
 class RandomElastic(Regularizer):
@@ -38,11 +36,8 @@ class RandomElastic(Regularizer):
     sigma: float
 
     def __post_init__(self) -> None:
-        if self.alpha <= 0 or self.sigma <= 0:
-            raise ValueError(
-                f"regularization.random_elastic.alpha and sigma must be above 0, but got {self.alpha} and "
-                f"{self.sigma}"
-            )
+        self.require(self.alpha > 0, "alpha", "above 0")
+        self.require(self.sigma > 0, "sigma", "above 0")
 
     def images(self, images: Tensor, draws: Draws) -> Tensor:
         """Return the warped images, interpolated bilinearly: (B, C, H, W) → (B, C, H, W)."""

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from cnnexp.regularization.regularizer import Draws, Regularizer
 
-__all__ = ["RandomErasing"]
-
 
 @dataclass
 class RandomErasing(Regularizer):
@@ -37,17 +35,9 @@ class RandomErasing(Regularizer):
     area: list[float] = field(default_factory=lambda: [0.02, 0.33])
 
     def __post_init__(self) -> None:
-        if not 0 < self.probability <= 1:
-            raise ValueError(
-                f"regularization.random_erasing.probability must be above 0, at most 1, but got "
-                f"{self.probability}"
-            )
-        area = self.area
-        if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
-            raise ValueError(
-                f"regularization.random_erasing.area must be two shares, 0 < least ≤ greatest ≤ 1, but got "
-                f"{area}"
-            )
+        self.require(0 < self.probability <= 1, "probability", "above 0, at most 1")
+        fits = len(self.area) == 2 and 0 < self.area[0] <= self.area[1] <= 1
+        self.require(fits, "area", "two shares, 0 < least ≤ greatest ≤ 1")
 
     def images(self, images: Tensor, draws: Draws) -> Tensor:
         """Return the images with their rectangles erased: (B, C, H, W) → (B, C, H, W)."""

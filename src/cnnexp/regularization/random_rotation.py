@@ -11,8 +11,6 @@ from torch.nn import functional as F
 
 from cnnexp.regularization.regularizer import Draws, Regularizer
 
-__all__ = ["RandomRotation"]
-
 
 @dataclass
 class RandomRotation(Regularizer):
@@ -30,10 +28,7 @@ class RandomRotation(Regularizer):
     degrees: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.degrees <= 180:
-            raise ValueError(
-                f"regularization.random_rotation.degrees must be above 0, at most 180, but got {self.degrees}"
-            )
+        self.require(0 < self.degrees <= 180, "degrees", "above 0, at most 180")
 
     def images(self, images: Tensor, draws: Draws) -> Tensor:
         """Return the turned images, interpolated bilinearly: (B, C, H, W) → (B, C, H, W)."""

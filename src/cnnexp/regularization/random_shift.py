@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from cnnexp.regularization.regularizer import Draws, Regularizer
 
-__all__ = ["RandomShift"]
-
 
 @dataclass
 class RandomShift(Regularizer):
@@ -29,10 +27,7 @@ class RandomShift(Regularizer):
     pixels: int
 
     def __post_init__(self) -> None:
-        if self.pixels < 1:
-            raise ValueError(
-                f"regularization.random_shift.pixels must be at least 1, but got {self.pixels}"
-            )
+        self.require(self.pixels >= 1, "pixels", "at least 1")
 
     def images(self, images: Tensor, draws: Draws) -> Tensor:
         """Return the shifted images: (B, C, H, W) → (B, C, H, W)."""

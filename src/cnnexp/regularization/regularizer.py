@@ -9,8 +9,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-__all__ = ["EVENTS", "Draws", "Regularizer", "takes_part", "taking_part"]
-
 EVENTS = ("images", "labels", "mix", "loss", "penalty", "gradients", "weights", "callbacks")
 
 
@@ -64,12 +62,23 @@ class Regularizer:
         whole_weights: Whether it looks at weights or gradients as a whole, of which each process has
             a part under ``accelerator=fsdp``. None where the events tell: penalties, gradients and
             weights do.
+        fixed_length: What it does with the number of epochs, such as ``"averages the last"``, if a run
+            can therefore not be made longer.
     """
 
     name: str = ""
     order: int = 0
     sole: str = ""
     whole_weights: bool | None = None
+    fixed_length: str = ""
+
+    def require(self, fits: bool, knob: str, allowed: str) -> None:
+        """Raise a ``ValueError`` that says what is ``allowed`` for ``knob``, unless its value ``fits``."""
+        if not fits:
+            value = getattr(self, knob)
+            raise ValueError(
+                f"regularization.{self.name}.{knob} must be {allowed}, but got {value}"
+            )
 
     def images(self, images: Tensor, draws: Draws) -> Tensor:
         """Images (n, C, H, W) in 0…1 → those to train on, of the same shape; the input stays as it is."""
@@ -121,5 +130,5 @@ def takes_part(regularizer: Regularizer, event: str) -> bool:
 
 
 def taking_part(regularizers: Iterable[Regularizer], event: str) -> list[Regularizer]:
-    """Those of ``regularizers`` that take part in ``event``, in their order."""
+    """The ``regularizers`` that take part in ``event``, in their order."""
     return [each for each in regularizers if takes_part(each, event)]

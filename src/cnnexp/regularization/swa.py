@@ -11,8 +11,6 @@ from lightning.pytorch.callbacks import Callback
 from cnnexp.regularization.regularizer import Regularizer
 from cnnexp.regularization.weight_average import WeightAverage
 
-__all__ = ["SWA", "StochasticWeightAverage"]
-
 
 @dataclass
 class SWA(Regularizer):
@@ -29,6 +27,7 @@ class SWA(Regularizer):
     name = "swa"
     sole = "replace the weights"
     whole_weights = True
+    fixed_length = "averages the last"
 
     start: float
 
@@ -63,11 +62,11 @@ class StochasticWeightAverage(WeightAverage):
         self.start = start
 
     def share(self) -> float:
-        """1/n for the n-th epoch that counts: their mean."""
+        """The share 1/n of the n-th epoch that counts, which makes their mean."""
         return 1 / (self.updates + 1)
 
     def due(self, trainer: L.Trainer, batch_idx: int) -> bool:
-        """After the last step of an epoch that counts, so that its validation sees the average."""
+        """Whether this was the last step of an epoch that counts: its validation sees the average."""
         first = round(self.start * (trainer.max_epochs or 1))
         last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
         return last and trainer.current_epoch >= first

@@ -10,14 +10,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-__all__ = ["WeightAverage"]
-
 
 class WeightAverage(Callback):
     """Keep an average of parameters and floating-point buffers beside the training.
 
     Validation sees the average, and so does the choice of the best epoch; a checkpoint's
-    ``state_dict`` is the average, what training goes on with stands under ``training_weights``.
+    ``state_dict`` is the average, what training continues with stands under ``training_weights``.
     Until the first update the average is the weights themselves.
     """
 
@@ -41,7 +39,7 @@ class WeightAverage(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Update, if it is time."""
+        """Take the weights into the average, if it is time."""
         if self.due(trainer, batch_idx):
             self.update(pl_module)
 
@@ -78,7 +76,7 @@ class WeightAverage(Callback):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on with the weights trained on; a test keeps the average."""
+        """Continue with the weights trained on; a test keeps the average."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
         trained = checkpoint["training_weights"]
@@ -86,11 +84,11 @@ class WeightAverage(Callback):
         pl_module.load_state_dict(trained, strict=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many updates the average is of."""
+        """The number of updates that the average is of."""
         return {"updates": self.updates}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` gave."""
         self.updates = state_dict["updates"]
 
     @torch.no_grad()

@@ -1,12 +1,10 @@
-"""Which weights are regularised."""
+"""The weights that are regularised."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from torch import nn
-
-__all__ = ["penalised_weights"]
 
 
 def penalised_weights(network: nn.Module) -> Iterator[nn.Parameter]:

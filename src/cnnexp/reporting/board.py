@@ -9,8 +9,6 @@ from pathlib import Path
 
 from cnnexp.reporting.groups import Group
 
-__all__ = ["write_aggregate"]
-
 
 def write_aggregate(groups: Sequence[Group], folder: Path) -> None:
     """Replace ``folder`` by event files with each group's mean of each metric by epoch, and its interval.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,6 @@ import yaml
 from cnnexp.runs import RunFolder, RunFolderError
 from cnnexp.runs.files import leaves, read_json
 from cnnexp.runs.keys import meaning
-
-__all__ = ["Run", "gather", "settings_that_differ", "warnings_about"]
-
-_LARGEST = 1 << 20  # a larger config.yaml, in bytes, is not read
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,6 @@ class Run:
         dataset: The name of the data.
         checksum: The checksum of the data.
         commit: The commit of the code, with ``+`` if it had been changed since; "" if unknown.
-        version: The version of cnnexp.
         problems: Messages about files in the folder that cannot be read.
     """
 
@@ -49,7 +44,6 @@ class Run:
     dataset: str
     checksum: str
     commit: str
-    version: str
     problems: Sequence[str] = field(default_factory=tuple)
 
     @cached_property
@@ -72,15 +66,11 @@ class Run:
 
 def gather(paths: Sequence[Path]) -> list[Run]:
     """The runs in and below ``paths``, sorted by folder; damaged ones are included with their problems."""
-    folders = {file.parent for path in paths for file in _statuses(path)}
+    folders: set[Path] = set()
+    for path in paths:
+        inside = not (path / "status.json").is_file()
+        folders |= {file.parent for file in path.rglob("status.json")} if inside else {path}
     return [_read(RunFolder(folder)) for folder in sorted(folders)]
-
-
-def _statuses(path: Path) -> Iterator[Path]:
-    if (path / "status.json").is_file():
-        yield path / "status.json"
-    else:
-        yield from path.rglob("status.json")
 
 
 def _read(folder: RunFolder) -> Run:
@@ -94,7 +84,7 @@ def _read(folder: RunFolder) -> Run:
             return {}
 
     status, result = content(folder.read_status), content(folder.read_result)
-    provenance, config = content(folder.read_provenance), _config(folder, problems)
+    provenance, config = content(folder.read_provenance), content(folder.read_config)
     data, git = provenance.get("dataset") or {}, provenance.get("git") or {}
     commit = str(git.get("commit", ""))[:10] + ("+" if git.get("dirty") else "")
     flat = dict(leaves(config))
@@ -111,24 +101,8 @@ def _read(folder: RunFolder) -> Run:
         str(data.get("name", result.get("dataset", ""))),
         str(data.get("checksum", "")),
         commit,
-        str((provenance.get("versions") or {}).get("cnnexp", "")),
         problems,
     )
-
-
-def _config(folder: RunFolder, problems: list[str]) -> dict[str, Any]:
-    try:
-        if folder.config.stat().st_size > _LARGEST:
-            raise ValueError("it is too large for a run's")
-        content = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it is no mapping")
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        problems.append(f"{folder.config}: cannot be read: {' '.join(str(error).split())}")
-        return {}
-    return content
 
 
 def _choices(overrides: Sequence[Any]) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from cnnexp.reporting.gather import Run
 
-__all__ = ["Curve", "Group", "group_runs", "interval", "percent", "short"]
-
 
 @dataclass(frozen=True)
 class Curve:

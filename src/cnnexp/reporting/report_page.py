@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnnexp.reporting.gather import Run, warnings_about
-from cnnexp.reporting.groups import Group
+from cnnexp.reporting.content import Report
 from cnnexp.reporting.scores import (
     MEASURES,
     TAU,
@@ -21,42 +19,27 @@ from cnnexp.reporting.scores import (
 from cnnexp.reporting.tables import FIGURES, by_validation, results_table, summary_table
 from cnnexp.runs.files import plain, write_text
 
-__all__ = ["write_page"]
-
 _FIRST = ("val/acc", "val/loss", "train/loss", "train/acc")
 
 
 def write_page(
-    runs: Sequence[Run],
-    settings: Mapping[str, Sequence[Any]],
-    groups: Sequence[Group],
-    file: Path,
-    *,
-    board: str,
-    aggregate: str = "",
-    refresh: int | None = None,
-    comparison: Compared | None = None,
+    report: Report, file: Path, *, board: str, aggregate: str, refresh: int | None = None
 ) -> None:
     """Write the page to ``file``.
 
     Args:
-        runs: The runs, in the order of their folders.
-        settings: The settings in which they differ, see ``settings_that_differ``.
-        groups: The groups of these runs.
+        report: What it shows.
         file: The file to write.
         board: The command that shows the runs in TensorBoard.
-        aggregate: The command that shows the averaged curves there; "" for none.
-        comparison: The results of a fair comparison, if the runs are of one.
+        aggregate: The command that shows the averaged curves there.
         refresh: Seconds after which a browser loads the page again; None for never.
     """
     from plotly.offline import get_plotlyjs
 
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    content = _content(runs, settings, groups, file)
-    content["warnings"] = warnings_about(runs, mixed_data=comparison is not None)
-    content |= {"tensorboard": board, "aggregate": aggregate}
-    if comparison is not None:
-        content["comparison"] = _comparison(comparison)
+    content = {**_content(report, file), "tensorboard": board, "aggregate": aggregate}
+    if report.comparison is not None:
+        content["comparison"] = _comparison(report.comparison)
     text = json.dumps(plain(content), allow_nan=False, default=str)
     tag = "" if refresh is None else f'<meta http-equiv="refresh" content="{refresh}">'
     page = (
@@ -67,12 +50,8 @@ def write_page(
     write_text(file, page)
 
 
-def _content(
-    runs: Sequence[Run],
-    settings: Mapping[str, Sequence[Any]],
-    groups: Sequence[Group],
-    file: Path,
-) -> dict[str, Any]:
+def _content(report: Report, file: Path) -> dict[str, Any]:
+    runs = report.runs
     place = {id(run): i for i, run in enumerate(runs)}
     metrics = sorted({name for run in runs for name in run.curves})
     metrics.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
@@ -80,11 +59,12 @@ def _content(
     counts = ", ".join(f"{sum(run.state == state for run in runs)} {state}" for state in states)
     return {
         "about": f"{len(runs)} runs: {counts}. Made {time.strftime('%Y-%m-%d %H:%M')}.",
-        "settings": list(settings),
+        "settings": list(report.settings),
         "figures": list(FIGURES),
         "metrics": metrics,
-        "summary": summary_table(groups),
-        "runs": results_table(runs, settings, file.parent),
+        "summary": summary_table(report.groups),
+        "runs": results_table(runs, report.settings, file.parent),
+        "warnings": report.warnings,
         "groups": [
             {
                 "name": group.name,
@@ -92,7 +72,7 @@ def _content(
                 "members": [place[id(run)] for run in group.runs],
                 "curves": {name: vars(group.curve(name)) for name in metrics},
             }
-            for group in sorted(groups, key=by_validation)
+            for group in sorted(report.groups, key=by_validation)
         ],
     }
 

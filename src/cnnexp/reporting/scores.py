@@ -19,17 +19,6 @@ from cnnexp.reporting.tables import markdown, write_csv
 from cnnexp.runs.comparison_plan import Comparison, Outcome, Trial, outcome_of
 from cnnexp.runs.files import write_text
 
-__all__ = [
-    "MEASURES",
-    "TAU",
-    "Cell",
-    "Compared",
-    "compared",
-    "comparison_table",
-    "score_table",
-    "write_comparison",
-]
-
 MEASURES = ("steps", "seconds")
 TAU = 4.0  # a profile ends at this multiple of the fastest, as in AlgoPerf
 _RESAMPLES = 2000

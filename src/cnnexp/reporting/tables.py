@@ -13,16 +13,6 @@ from cnnexp.reporting.gather import Run
 from cnnexp.reporting.groups import Group, percent, short
 from cnnexp.runs.files import write_text
 
-__all__ = [
-    "FIGURES",
-    "by_validation",
-    "markdown",
-    "results_table",
-    "summary_table",
-    "write_csv",
-    "write_tables",
-]
-
 FIGURES = (
     *(
         "val/acc",

@@ -11,8 +11,6 @@ from typing import Any
 from cnnexp.runs.files import read_json, write_json
 from cnnexp.runs.folder import RunFolder
 
-__all__ = ["COMPARISON", "Comparison", "Outcome", "Trial", "outcome_of"]
-
 COMPARISON = "comparison.json"
 
 
@@ -72,7 +70,7 @@ class Comparison:
 
     @classmethod
     def read(cls, folder: Path) -> Comparison | None:
-        """That of the sweep in ``folder``; None if it is no comparison.
+        """The comparison of the sweep in ``folder``; None if it is no comparison.
 
         Raises:
             RunFolderError: The file is damaged.

@@ -6,8 +6,6 @@ that is under way is the next one. Here alone one becomes the other.
 
 from __future__ import annotations
 
-__all__ = ["epoch_after"]
-
 
 def epoch_after(done: int) -> int:
     """The epoch, counted from 1, that comes after ``done`` ones."""

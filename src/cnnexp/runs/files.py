@@ -11,21 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = [
-    "NO_ROOM",
-    "SCRATCH",
-    "RunFolderError",
-    "leaves",
-    "overwrite_json",
-    "plain",
-    "read_json",
-    "write_file",
-    "write_json",
-    "write_text",
-]
+import yaml
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk, or quota, says
-_LARGEST_JSON = 1 << 24  # bytes
+_LARGEST_JSON, _LARGEST_YAML = 1 << 24, 1 << 20  # bytes
 SCRATCH = ".part"  # how the names of files end that are being written
 
 
@@ -33,7 +22,7 @@ class RunFolderError(RuntimeError):
     """A file of a run folder is damaged."""
 
 
-def write_file(file: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_file(file: Path, write: Callable[[BinaryIO], object]) -> None:
     """Replace ``file`` in one step by what ``write`` puts into the stream that it gets.
 
     It is on the disk before it gets its name, so that neither a reader nor a crash ever meets half of
@@ -72,11 +61,7 @@ def _sync_folder(folder: Path) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Replace ``file`` by ``text`` in one step, see :func:`write_file`."""
-    write_file(file, lambda stream: _write(stream, text.encode("utf-8")))
-
-
-def _write(stream: BinaryIO, content: bytes) -> None:
-    stream.write(content)
+    write_file(file, lambda stream: stream.write(text.encode("utf-8")))
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
@@ -85,7 +70,7 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def overwrite_json(file: Path, content: Mapping[str, Any]) -> None:
-    """The same within the room that ``file`` has already; a crash may leave half of it."""
+    """Write ``content`` as JSON into the room that ``file`` has already; a crash may leave half of it."""
     with file.open("r+", encoding="utf-8") as stream:
         stream.write(_json(content))
         stream.truncate()
@@ -106,17 +91,30 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: It is none, or cannot be read.
     """
+    return _mapping(file, json.loads, _LARGEST_JSON)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in ``file``, plain YAML; empty if there is no such file.
+
+    Raises:
+        RunFolderError: It is none, or cannot be read.
+    """
+    return _mapping(file, yaml.safe_load, _LARGEST_YAML)
+
+
+def _mapping(file: Path, parse: Callable[[str], Any], largest: int) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
         if not file.is_file():
             raise ValueError("it is no file")
-        if (size := file.stat().st_size) > _LARGEST_JSON:
+        if (size := file.stat().st_size) > largest:
             raise ValueError(f"it has {size} bytes, which no run's has")
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it holds no object")
-    except (OSError, ValueError, RecursionError) as error:  # bad JSON and bad UTF-8 are ValueErrors
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # bad JSON: ValueErrors
         reason = " ".join(str(error).split())
         raise RunFolderError(f"{file}: cannot be read: {reason}") from error
     return content

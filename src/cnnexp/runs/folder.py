@@ -28,16 +28,14 @@ import yaml
 from cnnexp.runs.files import (
     NO_ROOM,
     SCRATCH,
-    RunFolderError,
     overwrite_json,
     read_json,
+    read_yaml,
     write_json,
     write_text,
 )
 from cnnexp.runs.logs import cut_logs, log_sizes
 from cnnexp.runs.metrics import append_metrics, read_metrics
-
-__all__ = ["RunFiles", "RunFolder", "RunFolderError", "State", "claim_run_folder"]
 
 State = Literal["running", "done", "failed", "stopped", "pruned"]
 
@@ -58,8 +56,12 @@ class RunFiles:
         self.tensorboard = self.path / "tensorboard"
         self.profile = self.path / "profile"
         self.checkpoints = self.path / "checkpoints"
+        self.best_checkpoint = self.checkpoints / "best.ckpt"  # of the epoch best by validation
+        self.last_checkpoint = self.checkpoints / "last.ckpt"  # that a training is resumed from
+        self.previous_checkpoint = self.checkpoints / "previous.ckpt"  # the last before that
         self.result = self.path / "result.json"
         self.non_finite = self.path / "nonfinite.json"
+        self.spent = self.path / "privacy.jsonl"
         self.job = self.path / "job.json"
         self.trial = self.path / "trial.json"
         self.log = self.path / "train.log"
@@ -67,30 +69,26 @@ class RunFiles:
     def __str__(self) -> str:
         return str(self.path)
 
-    @property
-    def best_checkpoint(self) -> Path:
-        """The checkpoint of the epoch that was best on validation images."""
-        return self.checkpoints / "best.ckpt"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """The checkpoint that a training goes on from."""
-        return self.checkpoints / "last.ckpt"
-
-    @property
-    def previous_checkpoint(self) -> Path:
-        """The last checkpoint before that one."""
-        return self.checkpoints / "previous.ckpt"
-
     def files(self) -> list[Path]:
         """All that a run folder may consist of, there or not; folders before what is in them."""
         own = (self.config, self.provenance, self.status, self.metrics, self.result)
         folders = (self.tensorboard, self.checkpoints)
         inside = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
-        return [*own, self.non_finite, self.job, self.trial, self.log, *folders, *inside]
+        return [
+            *own,
+            self.non_finite,
+            self.spent,
+            self.job,
+            self.trial,
+            self.log,
+            *folders,
+            *inside,
+        ]
 
     def clear(self) -> None:
-        """Remove what an earlier run left, except train.log, which goes on."""
+        """Remove what an earlier run left, except train.log, which is continued, and privacy.jsonl: what is
+        spent stays spent.
+        """
         for file in (self.config, self.provenance, self.status, self.metrics, self.result):
             file.unlink(missing_ok=True)
         for folder in (self.tensorboard, self.profile, self.checkpoints):
@@ -116,8 +114,8 @@ class RunFolder(RunFiles):
         write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
     def read_config(self) -> dict[str, Any]:
-        """The content of config.yaml."""
-        return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        """The content of config.yaml; empty if there is none."""
+        return read_yaml(self.config)
 
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Write provenance.json, see ``cnnexp.runs.collect_provenance``."""

@@ -10,8 +10,6 @@ from typing import Any
 from cnnexp.runs.files import plain
 from cnnexp.runs.keys import identity_of
 
-__all__ = ["config_hash"]
-
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that identify the job of a resolved ``config``.

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["KEYS", "Key", "identity_of", "meaning", "resumable_keys"]
-
 YES, NO = True, False
 
 
@@ -101,6 +99,17 @@ _ROWS = (
     Key("accelerator.bucket_mb",            YES,     NO,    YES,   NO),
     Key("on_nan",                           YES,     YES,   YES,   NO,   "stop"),
     Key("test",                             YES,     NO,    YES,   NO,   True),
+    # a run without privacy is the one that it was before there was any
+    Key("privacy",                          YES,     NO,    YES,   YES,  {"name": "none"}),
+    Key("privacy.name",                     YES,     NO,    YES,   YES),
+    Key("privacy.epsilon",                  YES,     NO,    YES,   YES),
+    Key("privacy.noise_multiplier",         YES,     NO,    YES,   YES),
+    Key("privacy.delta",                    YES,     NO,    YES,   YES),
+    Key("privacy.clip",                     YES,     NO,    YES,   YES),
+    Key("privacy.clipping",                 YES,     NO,    YES,   YES),
+    Key("privacy.augmentations",            YES,     NO,    YES,   YES),
+    Key("privacy.accountant",               YES,     NO,    YES,   NO),
+    Key("privacy.secure_noise",             YES,     NO,    YES,   NO),
     # what is looked at changes no number, but what diagnostics=full has to tell is another result
     Key("diagnostics",                      YES,     YES,   YES,   NO,   {"name": "basic"}),
     Key("diagnostics.name",                 YES,     YES,   YES,   NO),
@@ -127,12 +136,8 @@ def meaning(key: str) -> Key:
 
 def resumable_keys() -> list[str]:
     """What a command may change when it resumes a run; of a part that it may change, the part alone."""
-    return [key for key, row in KEYS.items() if row.resume and not _in_such_a_part(key)]
-
-
-def _in_such_a_part(key: str) -> bool:
-    part = key.rpartition(".")[0]
-    return part in KEYS and KEYS[part].resume
+    may = [key for key, row in KEYS.items() if row.resume]
+    return [key for key in may if key.rpartition(".")[0] not in may]
 
 
 def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:

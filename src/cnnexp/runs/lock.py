@@ -1,14 +1,13 @@
-"""One process a run folder."""
+"""Locks on files, by which one process at a time has a run folder or a job."""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-__all__ = ["FolderInUseError", "folder_lock"]
 
 
 class FolderInUseError(RuntimeError):
@@ -26,24 +25,34 @@ def folder_lock(folder: Path, patience: float = 10.0) -> Iterator[None]:
     Raises:
         FolderInUseError: Another process holds it.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise FolderInUseError(
-                        f"another process is training in {folder}; wait for it, or stop it"
-                    ) from None
-                time.sleep(0.1)
+        while not try_lock(handle):
+            if time.monotonic() >= deadline:
+                raise FolderInUseError(
+                    f"another process is training in {folder}; wait for it, or stop it"
+                )
+            time.sleep(0.1)
         yield
     finally:
         os.close(handle)
+
+
+def try_lock(handle: int) -> bool:
+    """Lock the open file ``handle`` for this process, and return whether that worked.
+
+    The system releases the lock when the process ends. On Windows nothing is locked.
+    """
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["cut_logs", "log_sizes"]
-
 
 def log_sizes(metrics: Path, tensorboard: Path) -> dict[str, int]:
     """How many bytes metrics.csv and each event file hold; writers must have been flushed."""
@@ -26,11 +24,12 @@ def cut_logs(metrics: Path, tensorboard: Path, sizes: Mapping[str, int]) -> list
         Names of files that are missing or shorter than they were; nothing can be done about these.
     """
     files = {_key(file): file for file in [metrics, *_event_files(tensorboard)] if file.exists()}
-    short = [key for key, size in sizes.items() if _size(files.get(key)) < size]
+    present = log_sizes(metrics, tensorboard)
+    short = [key for key, size in sizes.items() if present.get(key, -1) < size]
     for key, file in files.items():
         if key not in sizes:
             file.unlink()
-        elif sizes[key] < file.stat().st_size:
+        elif sizes[key] < present[key]:
             os.truncate(file, sizes[key])
     for file in reversed(_event_files(tensorboard)):  # the latest first: no name is taken twice
         file.rename(file.with_name(file.name.replace("tfevents.", "tfevents.0", 1)))
@@ -43,7 +42,3 @@ def _event_files(tensorboard: Path) -> list[Path]:
 
 def _key(file: Path) -> str:
     return re.sub(r"tfevents\.0+", "tfevents.", file.name)
-
-
-def _size(file: Path | None) -> int:
-    return file.stat().st_size if file is not None else -1

@@ -1,7 +1,7 @@
 """metrics.csv: every logged scalar, one a row, with its epoch and step.
 
 Epochs count from 1. Version 0.1.0 counted them from 0: a file that it began is read as if it had counted
-from 1, and goes on as it began.
+from 1, and is continued as it began.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from cnnexp.runs.epochs import epoch_after
-
-__all__ = ["METRIC_COLUMNS", "append_metrics", "read_metrics"]
 
 METRIC_COLUMNS = ("epoch", "step", "name", "value")
 _HEAD = 100  # rows within which one names its epoch

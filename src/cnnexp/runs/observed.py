@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cnnexp.runs.folder import RunFolder, State
-
-__all__ = ["ObservedRunFolder"]
+from cnnexp.runs.folder import RunFolder
 
 
 class ObservedRunFolder(RunFolder):
     """Reads as any run folder, and writes nothing: the first of several processes does that."""
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """Nothing."""
+    def _nothing(self, *_: Any, **__: Any) -> None:
+        """Leave it to the first process."""
 
-    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
-        """Nothing."""
+    write_config = write_provenance = write_status = write_result = append_metrics = _nothing
+    clear = remove_scratch = remove_if_empty = _nothing
 
-    def write_status(self, state: State, **details: Any) -> None:
-        """Nothing."""
-
-    def write_result(self, result: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-    def write_non_finite(self, finding: Mapping[str, Any]) -> Path:
-        """Nothing; the path all the same."""
+    def write_non_finite(self, *_: Any, **__: Any) -> Path:
+        """The path of nonfinite.json; nothing is written."""
         return self.non_finite
 
-    def append_metrics(self, metrics: Mapping[str, float], *, epoch: int | None, step: int) -> None:
-        """Nothing."""
-
-    def cut_logs(self, sizes: Mapping[str, int]) -> list[str]:
-        """Nothing."""
+    def cut_logs(self, *_: Any, **__: Any) -> list[str]:
+        """Cut nothing, so that no file is too short."""
         return []
-
-    def clear(self) -> None:
-        """Nothing."""
-
-    def remove_scratch(self) -> None:
-        """Nothing."""
-
-    def remove_if_empty(self) -> None:
-        """Nothing."""

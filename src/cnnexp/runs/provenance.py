@@ -11,8 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["collect_provenance", "git_state"]
-
 _PACKAGES = (
     "cnnexp",
     "torch",

@@ -5,25 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from cnnexp.runs.comparison_plan import Comparison
 from cnnexp.runs.files import RunFolderError, read_json
 from cnnexp.runs.folder import RunFolder
-
-__all__ = [
-    "SWEEP",
-    "Goal",
-    "SweepJob",
-    "by_overrides",
-    "goals_of",
-    "is_sweep",
-    "names_of",
-    "sweep_jobs",
-    "value_of",
-]
 
 SWEEP = "sweep.json"  # the arguments of the command that was given last, and where
 
@@ -101,9 +89,9 @@ def sweep_jobs(folder: Path) -> list[SweepJob]:
     found = [_read(file.parent) for file in folder.glob("*/config.yaml")]
     found.sort(key=by_overrides)
     if found and all(type(job.trial.get("number")) is int for job in found):
-        numbered = [SweepJob(**{**vars(job), "number": job.trial["number"]}) for job in found]
+        numbered = [replace(job, number=job.trial["number"]) for job in found]
         return sorted(numbered, key=lambda job: job.number)
-    return [SweepJob(**{**vars(job), "number": place}) for place, job in enumerate(found)]
+    return [replace(job, number=place) for place, job in enumerate(found)]
 
 
 def _read(path: Path) -> SweepJob:
@@ -140,12 +128,9 @@ def goals_of(jobs: Sequence[SweepJob], comparison: Comparison | None, monitor: s
             for key, direction in zip(keys, directions, strict=False)
             if not str(key).startswith("test/")
         ]
-    given = {monitor, *(o.partition("=")[2] for job in jobs for o in job.overrides if _sets_it(o))}
+    set_to = (o.lstrip("+").partition("=") for job in jobs for o in job.overrides)
+    given = {monitor, *(value for key, _, value in set_to if key == "checkpoint.monitor")}
     return [Goal.of(monitor if given == {"val/loss"} else "val/acc")]
-
-
-def _sets_it(override: str) -> bool:
-    return override.lstrip("+").startswith("checkpoint.monitor=")
 
 
 def value_of(job: SweepJob, goal: Goal) -> float | None:

@@ -1,11 +1,9 @@
-"""How log lines look on the terminal."""
+"""The form of log lines on the terminal."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
-
-__all__ = ["TerminalFormatter"]
 
 
 class TerminalFormatter(logging.Formatter):
@@ -15,5 +13,5 @@ class TerminalFormatter(logging.Formatter):
         super().__init__("%(message)s")
 
     def formatException(self, ei: Any) -> str:
-        """Nothing; the next handler formats the exception anew."""
+        """An empty text; the next handler formats the exception anew."""
         return ""

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-__all__ = ["saved_bytes"]
-
 
 def saved_bytes(forward: Callable[[], Tensor], without: Iterable[Tensor] = ()) -> int:
     """The bytes of all tensors that ``forward`` saves for the backward, each memory counted once.

@@ -10,8 +10,6 @@ from torch import nn
 
 from cnnexp.models import LeNet5, SeedCNN, VGGLike, torchvision_model
 
-__all__ = ["MODELS", "TimedNetwork"]
-
 
 @dataclass(frozen=True)
 class TimedNetwork:

@@ -17,8 +17,6 @@ import torch
 from cnnexp.tuning.choices import processor_name
 from cnnexp.version import __version__
 
-__all__ = ["Measured", "conditions", "spread", "write_results"]
-
 
 @dataclass
 class Measured:
@@ -53,6 +51,12 @@ class Measured:
         row |= {key: round(value, 4) for key, value in numbers.items() if value is not None}
         row |= {f"vs {name}": round(ratio, 3) for name, ratio in self.ratios.items()}
         return row | {"rounds": self.rounds, "note": self.note}
+
+
+def not_measured(what: str, way: str, error: Exception) -> Measured:
+    """The measurement that ``error`` prevented, with the reason as its note."""
+    reason = f"not measured: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    return Measured(what, way, note=reason)
 
 
 def spread(times: Sequence[float]) -> tuple[float, float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,10 +14,8 @@ from cnnexp.ops.torch_internals import repeatable_backward
 from cnnexp.proofs import TWINS
 from cnnexp.proofs.torch_twins import called
 from cnnexp.speed.memory import saved_bytes
-from cnnexp.speed.result import Measured, spread
+from cnnexp.speed.result import Measured, not_measured, spread
 from cnnexp.tuning.timing import interleaved_times
-
-__all__ = ["SITUATIONS", "bench_op"]
 
 
 class Situation(NamedTuple):
@@ -32,14 +31,14 @@ class Situation(NamedTuple):
     first: bool = False
 
 
-def _conv(about: str, n: int, c: int, size: int, o: int, k: int, first: bool = False, **rest: Any):
+def _convolution(
+    op: str, about: str, n: int, c: int, size: int, o: int, k: int, first: bool = False, **rest: Any
+) -> Situation:
     shapes = (n, c, size, size), (o, c // rest.get("groups", 1), k, k), (o,)
-    return Situation("conv2d", about, shapes, {"padding": k // 2, **rest}, first)
+    return Situation(op, about, shapes, {"padding": k // 2, **rest}, first)
 
 
-def _block(about: str, n: int, c: int, size: int, o: int, k: int, first: bool = False, **rest: Any):
-    shapes = (n, c, size, size), (o, c, k, k), (o,)
-    return Situation("conv_relu_pool", about, shapes, {"padding": k // 2, **rest}, first)
+_conv, _block = partial(_convolution, "conv2d"), partial(_convolution, "conv_relu_pool")
 
 
 _LISTED: tuple[Situation, ...] = (
@@ -135,8 +134,7 @@ def _bench(
             compiled.full()
             ways["torch.compile"] = compiled
         except Exception as error:  # for example without a compiler on this machine
-            reason = f"not measured: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
-            missing.append(Measured(what, "torch.compile", note=reason))
+            missing.append(not_measured(what, "torch.compile", error))
     for name in algorithms:
         ours = called(op, name)
         ways[f"cnnexp {name}"] = _Call(ours, last, arguments, situation.first)
@@ -177,26 +175,22 @@ class _Call:
         self.inputs = [t for t in self.tensors if t.requires_grad]
         self.function, self.arguments = function, arguments
         self._output: Tensor | None = None
-        self._grad: Tensor | None = None
 
     def forward(self) -> Tensor:
         return self.function(*self.tensors, **self.arguments)
 
-    def _ones(self, output: Tensor) -> Tensor:
-        if self._grad is None:
-            self._grad = torch.ones_like(output)
-        return self._grad
+    @cached_property
+    def _ones(self) -> Tensor:
+        return torch.ones_like(self.forward())
 
     def backward(self) -> None:
         if self._output is None:
             self._output = self.forward()
-        grad = self._ones(self._output)
-        torch.autograd.grad(self._output, self.inputs, grad, retain_graph=True)
+        torch.autograd.grad(self._output, self.inputs, self._ones, retain_graph=True)
 
     def full(self) -> None:
         self._output = None  # frees the graph that the backward's measurement keeps
-        output = self.forward()
-        torch.autograd.grad(output, self.inputs, self._ones(output))
+        torch.autograd.grad(self.forward(), self.inputs, self._ones)
 
 
 def _last(tensor: Tensor) -> Tensor:

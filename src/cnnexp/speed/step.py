@@ -15,11 +15,9 @@ from cnnexp.ops import AUTO, resolve_algorithm
 from cnnexp.ops.layout import in_layout
 from cnnexp.speed.memory import saved_bytes
 from cnnexp.speed.networks import MODELS
-from cnnexp.speed.result import Measured, spread
+from cnnexp.speed.result import Measured, not_measured, spread
 from cnnexp.tuning import choose_algorithms, pin_algorithms
 from cnnexp.tuning.timing import interleaved_times
-
-__all__ = ["bench_step"]
 
 BFLOAT16 = "torch bfloat16"
 BASELINES = ("torch NCHW", "torch channels_last", "torch.compile", BFLOAT16)
@@ -80,12 +78,6 @@ class _Beginning:
             "torch channels_last": self.way(nn.CrossEntropyLoss()),
         }
 
-    def compiled_way(self) -> _Way:
-        """The way of the compiled network, which a first step has found to work."""
-        way = self.way(nn.CrossEntropyLoss(), change=lambda network, _: torch.compile(network))  # pyright: ignore[reportArgumentType]
-        way.step()
-        return way
-
     def ways_with(self, algorithms: Sequence[str]) -> dict[str, _Way]:
         """The way of each of ``algorithms``, and the ways in bfloat16 before and after them."""
         ways = {BFLOAT16: self.way(nn.CrossEntropyLoss(), bfloat16=True)} if self.mixed else {}
@@ -142,10 +134,11 @@ def bench_step(
     missing = []
     if with_compile:
         try:
-            ways["torch.compile"] = begin.compiled_way()
+            compiled = begin.way(nn.CrossEntropyLoss(), change=_compiled)
+            compiled.step()
+            ways["torch.compile"] = compiled
         except Exception as error:  # no compiler on this machine
-            reason = f"not measured: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
-            missing.append(Measured(what, "torch.compile", note=reason))
+            missing.append(not_measured(what, "torch.compile", error))
     ways |= begin.ways_with(algorithms)
     times = interleaved_times(
         {name: each.step for name, each in ways.items()}, device, rounds=rounds, warm_up=3
@@ -157,6 +150,10 @@ def bench_step(
         saved = saved_bytes(each.forward, each.network.parameters()) / 1e6
         rows.append(Measured(what, name, {"full": middle}, low, high, rounds, saved, ratios))
     return rows + missing
+
+
+def _compiled(network: nn.Module, _batch: Tensor) -> nn.Module:
+    return torch.compile(network)  # pyright: ignore[reportReturnType]
 
 
 def _changed(algorithm: str, bfloat16: bool) -> Callable[[nn.Module, Tensor], nn.Module]:

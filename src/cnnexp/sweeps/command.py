@@ -22,8 +22,6 @@ from cnnexp.sweeps.hydra import check_settings, prepare
 from cnnexp.sweeps.ledger import Ledger
 from cnnexp.sweeps.sweepers import known_jobs
 
-__all__ = ["run_sweep"]
-
 _MANY = 20  # checking this many jobs takes some seconds
 
 

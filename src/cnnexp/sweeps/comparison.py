@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
-from cnnexp.config.errors import ConfigError, did_you_mean
+from cnnexp.config.errors import ConfigError
+from cnnexp.config.ranges import check_whole
 from cnnexp.runs.comparison_plan import Comparison, Trial
+from cnnexp.suggestions import did_you_mean
 from cnnexp.sweeps.ledger import JobStatus, Ledger
 from cnnexp.sweeps.space import draw, parse
-
-__all__ = ["CompareSettings", "compare_candidates", "tuning_jobs"]
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +54,7 @@ class CompareSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("studies", "trials", "seeds"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(
-                    f"hydra.sweeper.{name}={value}: must be a whole number, at least 1"
-                )
+        check_whole("hydra.sweeper", self, "studies", "trials", "seeds")
         if self.studies * self.seeds > _FINAL_SEEDS:
             raise ConfigError(
                 f"hydra.sweeper.seeds={self.seeds}: studies times seeds must be {_FINAL_SEEDS} at most"
@@ -207,11 +202,13 @@ def compare_candidates(
         {name: settings.space_of(name) for name in settings.candidates},
         *(settings.studies, settings.trials, settings.seeds),
     )
-    tuning = [(own, _named(about, add(own))) for own, about in tuning_jobs(settings, arguments)]
+    tuning = [
+        (own, replace(about, job=add(own))) for own, about in tuning_jobs(settings, arguments)
+    ]
     plan = _with(plan, tuning, ledger)
     launch([own for own, _ in tuning])
     final = [
-        (own, _named(about, add(own)))
+        (own, replace(about, job=add(own)))
         for own, about in _final_jobs(settings, arguments, plan, ledger)
     ]
     plan = _with(plan, final, ledger)
@@ -240,11 +237,7 @@ def _final_jobs(
     return jobs
 
 
-def _named(about: Trial, job: str) -> Trial:
-    return Trial(**{**vars(about), "job": job})
-
-
 def _with(plan: Comparison, jobs: Sequence[Planned], ledger: Ledger) -> Comparison:
-    plan = Comparison(**{**vars(plan), "jobs": [*plan.jobs, *(about for _, about in jobs)]})
+    plan = replace(plan, jobs=[*plan.jobs, *(about for _, about in jobs)])
     plan.write(ledger.path)
     return plan

@@ -16,26 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.commandline import code_of
 from cnnexp.config import ConfigError, plain_config
-from cnnexp.config.errors import did_you_mean
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.execution.job import Job
+from cnnexp.suggestions import did_you_mean
 from cnnexp.sweeps.comparison import CompareSettings
 from cnnexp.sweeps.launcher import LauncherSettings, LocalLauncher, Task
-from cnnexp.sweeps.ledger import JobStatus, Ledger
+from cnnexp.sweeps.ledger import Ledger
 from cnnexp.sweeps.search import SearchSettings
 from cnnexp.sweeps.slurm import SlurmLauncher, SlurmSettings
 from cnnexp.sweeps.view import View
-
-__all__ = [
-    "REPORT",
-    "check_settings",
-    "in_one_line",
-    "launch",
-    "prepare",
-    "prepared",
-    "tasks",
-    "typed",
-]
 
 REPORT = "cnnexp.sweeps.trial:report_of"  # the function that lets a job report to its study
 
@@ -87,6 +76,25 @@ def tasks(
     return ledger, made
 
 
+def in_one_line(action: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Wrap ``action`` so that the user gets one line for an error, where Hydra would show a traceback."""
+
+    @wraps(action)
+    def called(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+        results: list[_Result] = []
+
+        def run() -> int:
+            results.append(action(*arguments, **options))
+            return 0
+
+        if code := code_of("cnnexp.train", run):
+            raise SystemExit(code)
+        return results[0]
+
+    return called
+
+
+@in_one_line
 def launch(
     kind: str,
     context: HydraContext,
@@ -97,29 +105,35 @@ def launch(
     """Run the jobs with the launcher ``kind``: ``LocalLauncher`` or ``SlurmLauncher``.
 
     Overrides that make the same job, as those of ``seed=1,1`` do, run once.
+
+    Returns:
+        The results for sweepers, which raise a job's error: a failed job has no value, and no error.
     """
+    own = typed(_OURS[kind], "hydra.launcher", settings)
+    ledger, made = tasks(context, sweep, job_overrides)
+    different = list({task.id: task for task in made}.values())
+    if isinstance(own, SlurmSettings):
+        entries = SlurmLauncher(ledger, own, View()).run(different)
+    else:
+        assert isinstance(own, LauncherSettings)
+        entries = LocalLauncher(ledger, own, View()).run(different)
+    ended = {entry.id: entry for entry in entries}
+    results = []
+    for task, overrides in zip(made, job_overrides, strict=True):
+        done = ended[task.id].state == "done"
+        returned = JobReturn(overrides=list(overrides), status=HydraJobStatus.COMPLETED)
+        returned.return_value = (
+            ledger.folder(task.id).read_result().get("val/acc") if done else None
+        )
+        results.append(returned)
+    return results
 
-    @in_one_line
-    def run() -> list[JobStatus]:
-        own = typed(_OURS[kind][1], "hydra.launcher", settings)
-        ledger, made = tasks(context, sweep, job_overrides)
-        different = list({task.id: task for task in made}.values())
-        if isinstance(own, SlurmSettings):
-            entries = SlurmLauncher(ledger, own, View()).run(different)
-        else:
-            assert isinstance(own, LauncherSettings)
-            entries = LocalLauncher(ledger, own, View()).run(different)
-        ended = {entry.id: entry for entry in entries}
-        return [ended[task.id] for task in made]
 
-    return _returned(run(), job_overrides)
-
-
-_OURS: Mapping[str, tuple[str, type]] = {
-    "LocalLauncher": ("launcher", LauncherSettings),
-    "SlurmLauncher": ("launcher", SlurmSettings),
-    "OptunaSweeper": ("sweeper", SearchSettings),
-    "CompareSweeper": ("sweeper", CompareSettings),
+_OURS: Mapping[str, type] = {
+    "LocalLauncher": LauncherSettings,
+    "SlurmLauncher": SlurmSettings,
+    "OptunaSweeper": SearchSettings,
+    "CompareSweeper": CompareSettings,
 }
 
 
@@ -138,11 +152,8 @@ def check_settings(hydra: DictConfig) -> None:
         _check_jobs(hydra.job)
     for part in ("launcher", "sweeper"):
         node = hydra[part]
-        name = str(node._target_).rpartition(".")[2]
-        if name in _OURS and _OURS[name][0] == part:
-            typed(
-                _OURS[name][1], f"hydra.{part}", {k: v for k, v in node.items() if k != "_target_"}
-            )
+        if kind := _OURS.get(str(node._target_).rpartition(".")[2]):
+            typed(kind, f"hydra.{part}", node)
 
 
 def _check_jobs(job: DictConfig) -> None:
@@ -166,43 +177,11 @@ def typed(kind: type[_Settings], part: str, given: Mapping[Any, Any]) -> _Settin
         ConfigError: There is no such setting, or it cannot have this value.
     """
     known = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
-    for key in given:
+    plain = {}
+    for key, value in given.items():
+        if key == "_target_":
+            continue
         if key not in known:
             raise ConfigError(f"{part}.{key}: there is no such setting.{did_you_mean(key, known)}")
-    plain = {
-        k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in given.items()
-    }
+        plain[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     return kind(**plain)
-
-
-def in_one_line(action: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Wrap ``action`` so that the user gets one line for an error, where Hydra would show a traceback."""
-
-    @wraps(action)
-    def called(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
-        results: list[_Result] = []
-
-        def run() -> int:
-            results.append(action(*arguments, **options))
-            return 0
-
-        if code := code_of("cnnexp.train", run):
-            raise SystemExit(code)
-        return results[0]
-
-    return called
-
-
-def _returned(
-    entries: Sequence[JobStatus], job_overrides: Sequence[Sequence[str]]
-) -> list[JobReturn]:
-    """The results of jobs for sweepers, which raise a job's error: a failed job has no value, and
-    no error.
-    """
-    made = []
-    for entry, overrides in zip(entries, job_overrides, strict=True):
-        value = entry.folder.read_result().get("val/acc") if entry.state == "done" else None
-        returned = JobReturn(overrides=list(overrides), status=HydraJobStatus.COMPLETED)
-        returned.return_value = value
-        made.append(returned)
-    return made

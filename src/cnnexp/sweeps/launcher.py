@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from cnnexp.config.errors import ConfigError
+from cnnexp.config.ranges import check_whole
 from cnnexp.config.resumption import trained_on
 from cnnexp.execution.job import Job
 from cnnexp.execution.processes import (
@@ -25,8 +26,6 @@ from cnnexp.execution.slots import GPUPool, cores, gpus_of, visible_gpus
 from cnnexp.execution.worker import forked
 from cnnexp.sweeps.ledger import Claim, JobStatus, Ledger
 from cnnexp.sweeps.view import View
-
-__all__ = ["STOPS", "LauncherSettings", "LocalLauncher", "Task", "last_lines"]
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +59,11 @@ class LauncherSettings:
     memory_limit: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("jobs", "jobs_per_gpu", "threads"):
-            value = getattr(self, name)
-            if name == "jobs" and value == "auto":
-                continue
-            if value is not None and not (isinstance(value, int) and value >= 1):
-                allowed = "auto or a whole number" if name == "jobs" else "a whole number"
-                raise ConfigError(f"hydra.launcher.{name}={value}: must be {allowed}, at least 1")
+        check_whole("hydra.launcher", self, "jobs_per_gpu")
+        if self.threads is not None:
+            check_whole("hydra.launcher", self, "threads")
+        if self.jobs not in (None, "auto"):
+            check_whole("hydra.launcher", self, "jobs", instead="auto")
         if isinstance(self.gpus, str) and self.gpus != "auto":
             raise ConfigError(
                 f"hydra.launcher.gpus={self.gpus}: must be auto or a list, as in [0,1]"

@@ -17,19 +17,15 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cnnexp.runs import RunFolder, RunFolderError, config_hash
 from cnnexp.runs.files import read_json, write_json
+from cnnexp.runs.lock import try_lock
 from cnnexp.runs.sweep import SWEEP, by_overrides
-
-__all__ = ["Claim", "JobStatus", "Ledger"]
 
 
 class Claim:
@@ -118,7 +114,7 @@ class Ledger:
     def claim(self, job: str) -> Claim | None:
         """Claim the job; None if another process has it."""
         handle = os.open(self.path / job / "claim", os.O_RDWR | os.O_CREAT, 0o644)
-        if not _lock(handle):
+        if not try_lock(handle):
             os.close(handle)
             return None
         return Claim(handle)
@@ -131,7 +127,7 @@ class Ledger:
         except FileNotFoundError:
             return False
         try:
-            return not _lock(handle)
+            return not try_lock(handle)
         finally:
             os.close(handle)
 
@@ -152,19 +148,3 @@ class Ledger:
         """The entries of all jobs, sorted by their overrides."""
         jobs = [file.parent.name for file in self.path.glob("*/job.json")]
         yield from sorted(map(self.entry, jobs), key=by_overrides)
-
-    def config(self, job: str) -> dict[str, Any]:
-        """The job's config."""
-        return yaml.safe_load(self.folder(job).config.read_text(encoding="utf-8"))
-
-
-def _lock(handle: int) -> bool:
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnexp.config.errors import ConfigError
+from cnnexp.config.ranges import check_one_of, check_whole
 from cnnexp.runs import RunFolder
 from cnnexp.runs.files import write_json
 from cnnexp.sweeps.ledger import JobStatus, Ledger
@@ -22,20 +23,11 @@ from cnnexp.sweeps.ledger import JobStatus, Ledger
 if TYPE_CHECKING:
     import optuna
 
-__all__ = [
-    "JOURNAL",
-    "STUDY",
-    "Search",
-    "SearchSettings",
-    "make_pruner",
-    "note_trial",
-    "open_study",
-]
 
 log = logging.getLogger(__name__)
 
 STUDY = "cnnexp"
-JOURNAL = "optuna.journal"  # the study's file, in the sweep's folder
+_JOURNAL = "optuna.journal"  # the study's file, in the sweep's folder
 _SAMPLERS = ("tpe", "cmaes", "random", "grid", "qmc")
 _PRUNERS = ("median", "hyperband")
 
@@ -67,16 +59,8 @@ class SearchSettings:
     params: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("n_trials", "at_once"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(
-                    f"hydra.sweeper.{name}={value}: must be a whole number, at least 1"
-                )
-        if self.sampler not in _SAMPLERS:
-            raise ConfigError(
-                f"hydra.sweeper.sampler={self.sampler}: must be one of {', '.join(_SAMPLERS)}"
-            )
+        check_whole("hydra.sweeper", self, "n_trials", "at_once")
+        check_one_of("hydra.sweeper.sampler", self.sampler, _SAMPLERS)
         if self.pruner not in (None, *_PRUNERS):
             raise ConfigError(
                 f"hydra.sweeper.pruner={self.pruner}: must be null or one of {', '.join(_PRUNERS)}"
@@ -118,25 +102,31 @@ def open_study(
     """
     try:
         import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
 
         _sampler(settings, space, 0)
     except ImportError as error:
         raise ConfigError(
             f'hydra/sweeper=optuna needs {error.name}: pip install "cnnexp[search]"'
         ) from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name=STUDY,
-        storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
+        storage=storage_in(folder),
         pruner=make_pruner(settings.pruner),
         directions=[optuna.study.StudyDirection[name.upper()] for name in settings.directions],
         load_if_exists=True,
     )
     study.sampler = _sampler(settings, space, len(study.trials))
     return study
+
+
+def storage_in(folder: Path) -> optuna.storages.JournalStorage:
+    """The storage of the study in the sweep's ``folder``; Optuna says warnings alone from now on."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.storages.JournalStorage(JournalFileBackend(str(folder / _JOURNAL)))
 
 
 def _sampler(
@@ -196,10 +186,11 @@ def make_pruner(name: str | None) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
+@dataclass(frozen=True)
 class Search:
     """Ask for trials, launch them, and report their results to the study, until there are enough.
 
-    Args:
+    Attributes:
         study: The study, see :func:`open_study`.
         settings: The number of trials, and the objectives.
         space: The search space.
@@ -209,19 +200,13 @@ class Search:
         launch: Runs jobs: overrides of trials → their entries at the end.
     """
 
-    def __init__(
-        self,
-        study: optuna.study.Study,
-        settings: SearchSettings,
-        space: Mapping[str, Any],
-        fixed: Sequence[str],
-        job_of: Callable[[Sequence[str]], str],
-        ledger: Ledger,
-        launch: Launch,
-    ) -> None:
-        self._study, self._settings, self._space = study, settings, dict(space)
-        self._fixed, self._job_of = list(fixed), job_of
-        self._ledger, self._launch = ledger, launch
+    study: optuna.study.Study
+    settings: SearchSettings
+    space: dict[str, Any]
+    fixed: Sequence[str]
+    job_of: Callable[[Sequence[str]], str]
+    ledger: Ledger
+    launch: Launch
 
     def run(self) -> None:
         """Run the search.
@@ -231,29 +216,26 @@ class Search:
         """
         from optuna.trial import TrialState
 
-        left_over = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        left_over = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         if left_over:
             log.info("resuming %d trials of an earlier command", len(left_over))
             self._try([(trial.number, dict(trial.params)) for trial in left_over])
-        while (missing := self._settings.n_trials - self._count()) > 0:
+        while (missing := self.settings.n_trials - len(self.study.get_trials(deepcopy=False))) > 0:
             batch = []
-            for _ in range(min(missing, self._settings.at_once)):
-                trial = self._study.ask(self._space)
+            for _ in range(min(missing, self.settings.at_once)):
+                trial = self.study.ask(self.space)
                 batch.append((trial.number, dict(trial.params)))
             self._try(batch)
         self._sum_up()
 
-    def _count(self) -> int:
-        return len(self._study.get_trials(deepcopy=False))
-
     def _try(self, batch: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
         overrides = []
         for number, params in batch:
-            own = [*self._fixed, *(f"{key}={value}" for key, value in params.items())]
+            own = [*self.fixed, *(f"{key}={value}" for key, value in params.items())]
             overrides.append(own)
-            folder = self._ledger.folder(self._job_of(own))
-            note_trial(folder, self._ledger.path, number, self._settings)
-        for (number, _), entry in zip(batch, self._launch(overrides), strict=True):
+            folder = self.ledger.folder(self.job_of(own))
+            note_trial(folder, self.ledger.path, number, self.settings)
+        for (number, _), entry in zip(batch, self.launch(overrides), strict=True):
             self._tell(number, entry)
 
     def _tell(self, number: int, entry: JobStatus) -> None:
@@ -261,30 +243,30 @@ class Search:
 
         if entry.state == "done":
             result = entry.folder.read_result()
-            values = [result.get(key) for key in self._settings.objectives]
+            values = [result.get(key) for key in self.settings.objectives]
             if all(isinstance(value, (int, float)) for value in values):
-                self._study.tell(number, [float(value) for value in values if value is not None])
+                self.study.tell(number, [float(value) for value in values if value is not None])
                 return
-            log.warning("%s: result.json has no %s", entry.folder, list(self._settings.objectives))
+            log.warning("%s: result.json has no %s", entry.folder, list(self.settings.objectives))
         if entry.state in ("stopped", "interrupted"):  # the next command resumes it
             return
         state = TrialState.PRUNED if entry.state == "pruned" else TrialState.FAIL
-        if state == TrialState.PRUNED and not self._study.trials[number].intermediate_values:
+        if state == TrialState.PRUNED and not self.study.trials[number].intermediate_values:
             state = TrialState.FAIL
-        self._study.tell(number, state=state)
+        self.study.tell(number, state=state)
 
     def _sum_up(self) -> None:
         from optuna.trial import TrialState
 
-        trials = self._study.get_trials(deepcopy=False)
+        trials = self.study.get_trials(deepcopy=False)
         complete = [t for t in trials if t.state == TrialState.COMPLETE]
         counts = {state: sum(t.state == state for t in trials) for state in TrialState}
         said = ", ".join(f"{n} {state.name.lower()}" for state, n in counts.items() if n)
-        log.info("search %s: %d trials, %s", self._ledger, len(trials), said)
+        log.info("search %s: %d trials, %s", self.ledger, len(trials), said)
         if not complete:
-            raise RuntimeError(f"search {self._ledger}: no trial was completed")
-        for trial in self._study.best_trials[:10]:
-            figures = zip(self._settings.objectives, trial.values, strict=True)
+            raise RuntimeError(f"search {self.ledger}: no trial was completed")
+        for trial in self.study.best_trials[:10]:
+            figures = zip(self.settings.objectives, trial.values, strict=True)
             values = "  ".join(f"{key} {value:.6g}" for key, value in figures)
             params = " ".join(f"{key}={value}" for key, value in trial.params.items())
             log.info("best: trial %d  %s  %s", trial.number, values, params)

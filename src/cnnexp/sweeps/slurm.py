@@ -21,14 +21,13 @@ from types import FrameType
 from typing import Any
 
 from cnnexp.config.errors import ConfigError
+from cnnexp.config.ranges import check_whole
 from cnnexp.execution import log_to, run_job
 from cnnexp.execution.processes import handling
 from cnnexp.runs import process_rank
 from cnnexp.sweeps.launcher import STOPS, Task, last_lines
 from cnnexp.sweeps.ledger import Claim, JobStatus, Ledger
 from cnnexp.sweeps.view import View
-
-__all__ = ["InAllocation", "SlurmLauncher", "SlurmSettings"]
 
 _LONGEST_ARRAY = 1000  # SLURM's own MaxArraySize is 1001
 _PATIENCE = 60.0  # seconds for a dead job's claim to become free on other machines
@@ -67,12 +66,8 @@ class SlurmSettings:
     poll_s: float = 5.0
 
     def __post_init__(self) -> None:
-        for name in ("timeout_min", "signal_delay_s", "cpus_per_task", "array_parallelism"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(
-                    f"hydra.launcher.{name}={value}: must be a whole number, at least 1"
-                )
+        whole = ("timeout_min", "signal_delay_s", "cpus_per_task", "array_parallelism")
+        check_whole("hydra.launcher", self, *whole)
         if not self.poll_s > 0:
             raise ConfigError(f"hydra.launcher.poll_s={self.poll_s}: must be above 0")
 
@@ -222,25 +217,20 @@ class SlurmLauncher:
 
     def _parameters(self, nodes: int, processes: int, gpus: int) -> dict[str, Any]:
         own = self._settings
-        parameters: dict[str, Any] = {
+        same = ("partition", "account", "qos", "constraint")
+        same += ("cpus_per_task", "array_parallelism", "signal_delay_s")
+        parameters = {
+            **{name: getattr(own, name) for name in same},
             "job_name": self._ledger.path.name,
             "time": own.timeout_min,
             "nodes": nodes,
             "ntasks_per_node": processes,
-            "cpus_per_task": own.cpus_per_task,
-            "array_parallelism": own.array_parallelism,
-            "signal_delay_s": own.signal_delay_s,
             "setup": list(own.setup),
             "additional_parameters": {"requeue": True, **own.additional_parameters},
+            "mem": None if own.mem_gb is None else f"{own.mem_gb:g}GB",
+            "gpus_per_node": gpus or None,
         }
-        for name in ("partition", "account", "qos", "constraint"):
-            if (value := getattr(own, name)) is not None:
-                parameters[name] = value
-        if own.mem_gb is not None:
-            parameters["mem"] = f"{own.mem_gb:g}GB"
-        if gpus:
-            parameters["gpus_per_node"] = gpus
-        return parameters
+        return {name: value for name, value in parameters.items() if value is not None}
 
     def _see_through(self, waiting: dict[str, Task]) -> None:
         missing: dict[str, int] = {}

@@ -21,8 +21,6 @@ from cnnexp.config.errors import ConfigError
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["draw", "parse", "search_space"]
-
 
 def parse(params: Mapping[str, object], where: str) -> list[Override]:
     """The overrides of the search space ``params`` (override by key); messages name it by ``where``.

@@ -20,8 +20,6 @@ from cnnexp.sweeps.ledger import JobStatus, Ledger
 from cnnexp.sweeps.search import Search, SearchSettings, open_study
 from cnnexp.sweeps.space import parse, search_space
 
-__all__ = ["SweepJobs", "compare", "known_jobs", "search"]
-
 
 class SweepJobs:
     """The jobs of one sweep, given by their overrides.
@@ -104,8 +102,7 @@ def known_jobs(hydra: DictConfig, jobs: Jobs) -> list[list[str]]:
             f"{jobs.swept[0]}: a comparison tries what hydra.sweeper.candidates, workloads and space hold; "
             f"put it there"
         )
-    given = {key: value for key, value in hydra.sweeper.items() if key != "_target_"}
-    settings = typed(CompareSettings, "hydra.sweeper", given)
+    settings = typed(CompareSettings, "hydra.sweeper", hydra.sweeper)
     (overrides,) = jobs.overrides
     of_hydra = [o for o in overrides if o.lstrip("+~").startswith("hydra")]
     task = [o for o in overrides if o not in of_hydra]

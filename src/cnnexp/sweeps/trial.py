@@ -11,14 +11,12 @@ from lightning.pytorch.callbacks import Callback
 
 from cnnexp.runs import RunFolder
 from cnnexp.runs.files import read_json
-from cnnexp.sweeps.search import JOURNAL, STUDY, make_pruner
+from cnnexp.sweeps.search import STUDY, make_pruner, storage_in
 from cnnexp.training import Ranks, TrainingPruned
 from cnnexp.training.epochs import epoch_of
 
 if TYPE_CHECKING:
     import optuna
-
-__all__ = ["Report", "report_of"]
 
 
 def report_of(folder: RunFolder, ranks: Ranks) -> list[Callback]:
@@ -61,17 +59,10 @@ class Report(Callback):
 
     def _open(self) -> optuna.trial.Trial:
         import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        file = Path(self._about["sweep"]) / JOURNAL
-        storage = JournalStorage(JournalFileBackend(str(file)))
-        study = optuna.load_study(
-            study_name=STUDY, storage=storage, pruner=make_pruner(self._about["pruner"])
-        )
+        storage = storage_in(Path(self._about["sweep"]))
+        pruner = make_pruner(self._about["pruner"])
+        study = optuna.load_study(study_name=STUDY, storage=storage, pruner=pruner)
         among = storage.get_study_id_from_name(STUDY)
-        number = self._about["number"]
-        return optuna.trial.Trial(
-            study, storage.get_trial_id_from_study_id_trial_number(among, number)
-        )
+        trial = storage.get_trial_id_from_study_id_trial_number(among, self._about["number"])
+        return optuna.trial.Trial(study, trial)

@@ -17,8 +17,6 @@ from cnnexp.runs.epochs import epoch_after
 from cnnexp.runs.sweep import names_of
 from cnnexp.sweeps.ledger import JobStatus, Ledger
 
-__all__ = ["View", "names_of", "table"]
-
 log = logging.getLogger(__name__)
 
 _STYLES = {"done": "green", "failed": "red", "running": "bold", "stopped": "yellow"}
@@ -77,7 +75,7 @@ class View:
         """Report that a job has started."""
         if self._live is None:
             again = (
-                f" (goes on, epoch {epoch_after(entry.status['epoch'])})"
+                f" (resumes, epoch {epoch_after(entry.status['epoch'])})"
                 if entry.status.get("epoch")
                 else ""
             )

@@ -3,11 +3,11 @@
 from cnnexp.training.assemble import make_classifier
 from cnnexp.training.classifier import Classifier, OptimizerFactory, SchedulerFactory
 from cnnexp.training.failures import failure_reason
-from cnnexp.training.job import TrainingJob, mode_of
 from cnnexp.training.non_finite import NonFiniteError, OnNaN
+from cnnexp.training.privacy_account import PrivacyAccount, privacy_account
 from cnnexp.training.quiet import quiet_lightning
 from cnnexp.training.ranks import ALONE, Parallelism, Ranks, connect_ranks, leave_failure
-from cnnexp.training.resume import (
+from cnnexp.training.resume.files import (
     CheckpointError,
     read_checkpoint,
     read_own_checkpoint,
@@ -15,6 +15,7 @@ from cnnexp.training.resume import (
 )
 from cnnexp.training.run import run_training
 from cnnexp.training.stopping import TrainingPruned, TrainingStopped
+from cnnexp.training.training_job import TrainingJob, mode_of
 
 __all__ = [
     "ALONE",
@@ -24,6 +25,7 @@ __all__ = [
     "OnNaN",
     "OptimizerFactory",
     "Parallelism",
+    "PrivacyAccount",
     "Ranks",
     "SchedulerFactory",
     "TrainingJob",
@@ -34,6 +36,7 @@ __all__ = [
     "leave_failure",
     "make_classifier",
     "mode_of",
+    "privacy_account",
     "quiet_lightning",
     "read_checkpoint",
     "read_own_checkpoint",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.loggers import Logger
+from torch import Tensor
 
 from cnnexp.data import ImageSet
 from cnnexp.nn import replace_layers
-from cnnexp.runs import RunFolder
+from cnnexp.privacy import check_independence
+from cnnexp.runs import RunFolder, SpentSteps
 from cnnexp.training.backward import loss_layer
 from cnnexp.training.callbacks import (
     Diagnostics,
@@ -19,6 +24,7 @@ from cnnexp.training.callbacks import (
     FirstLayerFilters,
     LearningRate,
     NonFiniteGuard,
+    PrivacyLog,
     ProgressBar,
     RunStatus,
     TestPictures,
@@ -28,15 +34,17 @@ from cnnexp.training.callbacks import (
     needs_plain_kernels,
 )
 from cnnexp.training.classifier import Classifier
-from cnnexp.training.job import TrainingJob
 from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.memory_layout import takes_channels_last
+from cnnexp.training.privacy_account import PrivacyAccount, privacy_account
+from cnnexp.training.private import PrivateClassifier, private_gradient
 from cnnexp.training.ranks import ALONE, Ranks
-from cnnexp.training.resume import CheckpointFiles, Checkpoints, ResumePoint
+from cnnexp.training.resume.callback import Checkpoints
+from cnnexp.training.resume.plugin import CheckpointFiles
+from cnnexp.training.resume.point import ResumePoint
 from cnnexp.training.stopping import StopSignals
 from cnnexp.training.trainer_settings import lightning_settings, overfits, validates
-
-__all__ = ["Assembly", "assemble", "make_classifier"]
+from cnnexp.training.training_job import TrainingJob
 
 
 @dataclass
@@ -50,6 +58,7 @@ class Assembly:
     checkpoints: Checkpoints
     guard: NonFiniteGuard
     diagnostics: Diagnostics | None = None
+    account: PrivacyAccount | None = None
 
 
 def assemble(
@@ -76,8 +85,10 @@ def assemble(
     own = at_home([*job.regularizing_callbacks(), *job.callbacks()], folder)
     if needs_plain_kernels(own):
         job = replace(job, channels_last=False)
-    classifier = make_classifier(job, job.data.images, ranks)
-    guard = NonFiniteGuard(folder, job.on_nan, job.data.members, ranks=ranks)
+    account = privacy_account(job, SpentSteps(folder.spent)) if job.privacy.private else None
+    classifier = make_classifier(job, job.data.images, ranks, account)
+    members = job.data.members if account is None else _nobody
+    guard = NonFiniteGuard(folder, job.on_nan, members, ranks=ranks)
     checkpoints = _checkpoints(job, folder, signals, guard, resume, ranks)
     throughput, history = Throughput(), EpochHistory()
     diagnostics = _diagnostics(job, ranks)
@@ -88,6 +99,7 @@ def assemble(
         throughput,
         guard,
         *diagnostics,
+        *([PrivacyLog(account)] if account is not None else []),
         LearningRate(),
         FirstLayerFilters(),
         *(
@@ -101,17 +113,37 @@ def assemble(
         *([ProgressBar(refresh_rate=10)] if progress_bar else []),
         checkpoints,
     ]
+    trainer = _trainer(job, folder, resume, [*callbacks, *own], bar=progress_bar or own_bar)
+    return Assembly(
+        classifier,
+        trainer,
+        throughput,
+        history,
+        checkpoints,
+        guard,
+        diagnostics=next(iter(diagnostics), None),
+        account=account,
+    )
+
+
+def _trainer(
+    job: TrainingJob,
+    folder: RunFolder,
+    resume: ResumePoint | None,
+    callbacks: Sequence[Callback],
+    *,
+    bar: bool,
+) -> L.Trainer:
     loggers: list[Logger] = [MetricsFile(folder), *job.loggers(folder)]
-    trainer = L.Trainer(
+    return L.Trainer(
         **lightning_settings(job, folder.profile),
         default_root_dir=folder.path,
-        callbacks=[*callbacks, *own],
+        callbacks=[*callbacks],
         logger=loggers,
         plugins=[CheckpointFiles(folder.path, resume)],
-        enable_progress_bar=progress_bar or own_bar,
+        enable_progress_bar=bar,
         enable_model_summary=False,
     )
-    return Assembly(classifier, trainer, throughput, history, checkpoints, guard, *diagnostics)
 
 
 def _checkpoints(
@@ -137,32 +169,53 @@ def _checkpoints(
     )
 
 
+def _nobody(_epoch: int, _batch: int) -> Tensor:
+    """No image: a private training names none."""
+    return torch.empty(0, dtype=torch.int64)
+
+
 def _diagnostics(job: TrainingJob, ranks: Ranks) -> list[Diagnostics]:
-    """None or one, as ``job`` asks for."""
+    """The callback that measures, in a list, which is empty where ``job`` asks for none."""
     if job.diagnostics.name == "off":
         return []
     images = job.data.images
     return [Diagnostics(job.diagnostics, images.train.shape, len(images.classes), ranks)]
 
 
-def make_classifier(job: TrainingJob, images: ImageSet, ranks: Ranks = ALONE) -> Classifier:
-    """The untrained classifier of ``job`` for images such as ``images``."""
+def make_classifier(
+    job: TrainingJob,
+    images: ImageSet,
+    ranks: Ranks = ALONE,
+    account: PrivacyAccount | None = None,
+) -> Classifier:
+    """The untrained classifier of ``job`` for images such as ``images``; to train it privately, with
+    ``account``.
+    """
     network = job.network(images)
     channels_last = job.channels_last and takes_channels_last(network, images)
-    return Classifier(
-        replace_layers(network, job.backward, quiet=True),  # said before training
-        num_classes=len(images.classes),
-        mean=images.mean,
-        std=images.std,
-        optimizer=job.optimizer,
-        scheduler=job.scheduler,
-        regularizers=job.regularizers,
-        loss=loss_layer(job.backward),
-        seed=job.seed,
-        monitor=job.monitor,
-        images_per_step=len(job.data.train) if job.full_batch else None,
-        channels_last=channels_last,
-        share=job.data.share,
-        ranks=ranks,
-        leave_out_non_finite=job.on_nan == "skip",
-    )
+    # mean and standard deviation are measured on training images, and would be published with the weights
+    fixed = ((0.5,) * images.channels,) * 2
+    mean, std = fixed if job.privacy.private else (images.mean, images.std)
+    options: dict[str, Any] = {
+        "num_classes": len(images.classes),
+        "mean": mean,
+        "std": std,
+        "optimizer": job.optimizer,
+        "scheduler": job.scheduler,
+        "regularizers": job.regularizers,
+        "loss": loss_layer(job.backward),
+        "seed": job.seed,
+        "monitor": job.monitor,
+        "images_per_step": len(job.data.train) if job.full_batch else None,
+        "channels_last": channels_last,
+        "share": job.data.share,
+        "ranks": ranks,
+        "leave_out_non_finite": job.on_nan == "skip",
+    }
+    network = replace_layers(network, job.backward, quiet=True)  # said before training
+    if account is None:
+        return Classifier(network, **options)
+    gradient = private_gradient(job, account)
+    check_independence(network.train(), torch.empty(1, *images.train.shape))
+    options |= {"spend": account.spend, "copies": job.privacy.augmentations}
+    return PrivateClassifier(network, gradient=gradient, **options)

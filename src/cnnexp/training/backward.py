@@ -13,11 +13,9 @@ from torch import nn
 from cnnexp import ops
 from cnnexp.nn import CrossEntropyLoss, conversion
 from cnnexp.training.classifier import Classifier
-from cnnexp.training.job import TrainingJob
 from cnnexp.training.ranks import ALONE, Ranks
+from cnnexp.training.training_job import TrainingJob
 from cnnexp.tuning import choose_algorithms, pin_algorithms
-
-__all__ = ["loss_layer", "settle_backward"]
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cnnexp.data import BatchSlice
 from cnnexp.regularization import Regularizer
+from cnnexp.training.epoch_means import EpochMeans
 from cnnexp.training.events import StepEvents
 from cnnexp.training.image_network import ImageNetwork
 from cnnexp.training.lightning_internals import may_stop_early
-from cnnexp.training.means import EpochMeans
 from cnnexp.training.ranks import ALONE, Ranks
 
 __all__ = ["Classifier"]

@@ -9,8 +9,6 @@ import lightning as L
 
 from cnnexp.runs.epochs import epoch_after
 
-__all__ = ["epoch_of", "epoch_of_weights"]
-
 
 def epoch_of(trainer: L.Trainer) -> int:
     """The epoch that is under way, counted from 1."""

@@ -14,8 +14,6 @@ from cnnexp.data import BatchSlice, Draws, seeded_generator
 from cnnexp.regularization import EVENTS, Regularizer, mix, taking_part
 from cnnexp.training.ranks import ALONE, Ranks
 
-__all__ = ["StepEvents"]
-
 
 class StepEvents:
     """Calls, event by event, the regularisers that take part in it.

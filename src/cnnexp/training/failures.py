@@ -10,8 +10,6 @@ import torch
 
 from cnnexp.runs.files import NO_ROOM
 
-__all__ = ["failure_reason"]
-
 _WORKER_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed|exited)")
 _IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.")
 _TRIED = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
@@ -30,7 +28,7 @@ def failure_reason(error: BaseException) -> str:
     if died := _worker_that_died(error):
         return (
             f"a data worker (process {died}) was killed or ran out of memory: lower data.num_workers "
-            f"or data.batch_size; run=<folder> goes on from the last checkpoint"
+            f"or data.batch_size; run=<folder> resumes from the last checkpoint"
         )
     if _IN_WORKER.match(text):  # the traceback of the worker is in train.log
         text = text.strip().splitlines()[-1]
@@ -43,7 +41,7 @@ def failure_reason(error: BaseException) -> str:
 
 
 def _worker_that_died(error: BaseException | None) -> str:
-    """Its process; "" if none did. It is raised wherever the training is, and may be behind ``error``."""
+    """The number of the data worker that died; "" if none did. Its error may be behind ``error``."""
     seen = 0
     while error is not None and seen < 20:
         if died := _WORKER_DIED.search(str(error)):
@@ -63,13 +61,11 @@ def _of_the_system(error: OSError) -> str:
     name = "" if error.filename is None else f" {file}"
     if error.errno in NO_ROOM:
         return (
-            f"no room left to write{name} ({error.strerror}): free some; run=<folder> goes on from the "
+            f"no room left to write{name} ({error.strerror}): free some; run=<folder> resumes from the "
             f"last checkpoint"
         )
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return (
-            f"cannot write{name} ({error.strerror}): make the folder writable; run=<folder> goes on"
-        )
+        return f"cannot write{name} ({error.strerror}): make the folder writable; run=<folder> resumes it"
     if error.errno == errno.ENOENT:
         return f"{file} is gone ({error.strerror}): was it deleted under way?"
     return _one_line(f"{type(error).__name__}: {error}")

@@ -10,8 +10,6 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from cnnexp.runs.files import leaves
 from cnnexp.runs.keys import KEYS, meaning
 
-__all__ = ["HPARAMS_METRICS", "hyperparameters", "log_hparams", "log_hparams_metrics"]
-
 HPARAMS_METRICS = ("test/acc", "test/loss", "val/acc", "val/loss", "train/loss")
 
 

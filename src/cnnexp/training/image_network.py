@@ -9,13 +9,11 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from cnnexp.ops.layout import in_layout
-from cnnexp.training.averages import AveragingModule
 from cnnexp.training.ranks import ALONE, Ranks
+from cnnexp.training.schedule_free import ScheduleFreeModule
 
-__all__ = ["ImageNetwork"]
 
-
-class ImageNetwork(AveragingModule):
+class ImageNetwork(ScheduleFreeModule):
     """Normalise pixels, classify them by ``network``, and log ``val/…`` and ``test/…`` loss and accuracy.
 
     Args:

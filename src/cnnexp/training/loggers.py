@@ -1,17 +1,21 @@
-"""A Lightning logger that writes every scalar to the run folder's metrics.csv."""
+"""Where scalars go: the run folder's metrics.csv, and TensorBoard's event files."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterable
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from cnnexp.runs import RunFolder
 from cnnexp.runs.epochs import epoch_after
 
-__all__ = ["MetricsFile"]
+
+def event_writers(loggers: Iterable[Logger]) -> list[Any]:
+    """The event-file writers of those of ``loggers`` that are TensorBoard's."""
+    return [each.experiment for each in loggers if isinstance(each, TensorBoardLogger)]
 
 
 class MetricsFile(Logger):
@@ -49,4 +53,4 @@ class MetricsFile(Logger):
     def log_hyperparams(
         self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
     ) -> None:
-        """Nothing: the run folder holds the whole config."""
+        """Do nothing: the run folder holds the whole config."""

@@ -10,8 +10,6 @@ from torch import nn
 from cnnexp.data import ImageSet
 from cnnexp.nn.as_found import left_as_found
 
-__all__ = ["takes_channels_last"]
-
 log = logging.getLogger(__name__)
 
 
@@ -31,15 +29,12 @@ def takes_channels_last(network: nn.Module, images: ImageSet) -> bool:
             network.to(memory_format=torch.channels_last)(  # pyright: ignore[reportCallIssue]
                 batch.to(parameter.device).contiguous(memory_format=torch.channels_last)
             )
-        except RuntimeError as error:
-            if "view size is not compatible" not in str(error):
-                return True
-        except Exception:
-            return True
-        else:
-            return True
-    log.info(
-        "accelerator.channels_last: the network uses .view on its images, which channels_last memory does "
-        "not allow, so they lie in plain memory (NCHW); .flatten(1) or .reshape would gain its speed"
-    )
-    return False
+        except Exception as error:
+            if "view size is not compatible" in str(error):
+                log.info(
+                    "accelerator.channels_last: the network uses .view on its images, which channels_last "
+                    "memory does not allow, so they lie in plain memory (NCHW); .flatten(1) or .reshape "
+                    "would gain its speed"
+                )
+                return False
+    return True

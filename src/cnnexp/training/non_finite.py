@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,18 +11,6 @@ from torch import Tensor, nn
 
 from cnnexp.diagnostics import Verdict
 from cnnexp.ops.torch_internals import norms
-
-__all__ = [
-    "Finding",
-    "NonFiniteError",
-    "OnNaN",
-    "bad_layers",
-    "finite_flags",
-    "first_bad_output",
-    "first_bad_weight",
-    "numbers",
-    "rates",
-]
 
 OnNaN = Literal["stop", "skip", "lower_lr"]
 
@@ -160,15 +148,5 @@ def first_bad_output(network: nn.Module, images: Tensor) -> str:
     return found[0] if found else ""
 
 
-def numbers(values: Sequence[float]) -> list[float | str]:
-    """``values`` with infinities and NaN as text, as JSON has none."""
-    return [v if v - v == 0 else str(v) for v in values]
-
-
 def _gradients(network: nn.Module) -> list[tuple[str, Tensor]]:
     return [(n, p.grad) for n, p in network.named_parameters() if p.grad is not None]
-
-
-def rates(groups: Sequence[Mapping[str, Any]]) -> list[float]:
-    """The learning rate of each parameter group."""
-    return [float(group["lr"]) for group in groups]

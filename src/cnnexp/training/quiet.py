@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-
-__all__ = ["quiet_lightning"]
 
 log = logging.getLogger(__name__)
 
 # By which its callbacks speak: each by its module's, or all by one whose records say from which file.
 _OF_CALLBACKS = ("lightning.pytorch.callbacks", "lightning.pytorch.utilities.rank_zero")
+_OF_LIGHTNING = ("lightning.pytorch", "lightning.fabric")
 
 # True here by design: batches are gathered from one tensor, so loader workers would only cost.
 _EXPECTED_WARNINGS = (
@@ -26,7 +25,7 @@ _EXPECTED_WARNINGS = (
     ".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",  # diagnostics=off
     ".*The PyTorch Profiler default schedule will be overridden.*",  # a run may be that short
     ".*params to be frozen already exist within another group.*",  # norms, which train all along
-    ".*checkpoints.callbacks exists and is not empty.*",  # those of a run that goes on
+    ".*checkpoints.callbacks exists and is not empty.*",  # those of a run that is resumed
     ".*When using the `ThroughputMonitor`, you need to define a `flops_per_batch`.*",
     ".*overriding `LightningModule.optimizer_{step,zero_grad}`.*",  # max-norm is a step's affair
     ".*isinstance\\(treespec, LeafSpec\\).*",  # lightning 2.6 on torch 2.14, its own affair
@@ -44,19 +43,21 @@ class _HandOn(logging.Handler):
 
 
 @contextmanager
-def _heard(names: Sequence[str]) -> Iterator[None]:
-    """Within it, the loggers of these names hand on to cnnexp's."""
-    loggers = [logging.getLogger(name) for name in names]
-    before = [(logger.level, logger.propagate) for logger in loggers]
+def _levels() -> Iterator[None]:
+    """Within it, Lightning's loggers let warnings pass alone, and those of callbacks hand on to cnnexp's."""
     handler = _HandOn()
-    for logger in loggers:
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-        logger.addHandler(handler)
+    before = []
+    for name in (*_OF_CALLBACKS, *_OF_LIGHTNING):
+        logger, heard = logging.getLogger(name), name in _OF_CALLBACKS
+        before.append((logger, logger.level, logger.propagate))
+        logger.setLevel(logging.INFO if heard else logging.WARNING)
+        if heard:
+            logger.propagate = False
+            logger.addHandler(handler)
     try:
         yield
     finally:
-        for logger, (level, propagate) in zip(loggers, before, strict=True):
+        for logger, level, propagate in before:
             logger.removeHandler(handler)
             logger.setLevel(level)
             logger.propagate = propagate
@@ -74,19 +75,11 @@ def quiet_lightning() -> Iterator[None]:
 
     What its callbacks say is handed on: somebody has asked for them.
     """
-    loggers: Sequence[logging.Logger] = [
-        logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
     before, threading.excepthook = threading.excepthook, _one_line_of_a_thread
     try:
-        with _heard(_OF_CALLBACKS), warnings.catch_warnings():
+        with _levels(), warnings.catch_warnings():
             for message in _EXPECTED_WARNINGS:
                 warnings.filterwarnings("ignore", message)
             yield
     finally:
         threading.excepthook = before
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

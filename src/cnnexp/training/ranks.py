@@ -19,8 +19,6 @@ from cnnexp.environment import variable
 from cnnexp.runs import process_rank
 from cnnexp.training.stopping import TrainingStopped
 
-__all__ = ["ALONE", "Parallelism", "RankFailedError", "Ranks", "connect_ranks", "leave_failure"]
-
 _FAILED = "cnnexp/failed/"
 _LOST = ("gloo", "Gloo", "NCCL", "onnection", "peer")  # in the messages of collectives
 
@@ -48,7 +46,7 @@ class Parallelism:
 
 
 class RankFailedError(RuntimeError):
-    """Another process of the training failed, so that this one cannot go on."""
+    """Another process of the training failed, so that this one cannot continue."""
 
 
 @dataclass

@@ -32,23 +32,15 @@ from cnnexp.training.classifier import Classifier
 from cnnexp.training.epochs import epoch_of_weights
 from cnnexp.training.failures import failure_reason
 from cnnexp.training.hparams import log_hparams, log_hparams_metrics
-from cnnexp.training.job import TrainingJob
 from cnnexp.training.non_finite import NonFiniteError
 from cnnexp.training.quiet import quiet_lightning
 from cnnexp.training.ranks import ALONE, Ranks
-from cnnexp.training.resume import (
-    CheckpointError,
-    Position,
-    ResumePoint,
-    go_back,
-    newest_checkpoint,
-    read_checkpoint,
-    read_own_checkpoint,
-)
+from cnnexp.training.resume.files import CheckpointError, read_checkpoint, read_own_checkpoint
+from cnnexp.training.resume.point import ResumePoint, go_back, newest_checkpoint
+from cnnexp.training.resume.position import Position
 from cnnexp.training.stopping import StopSignals, TrainingPruned, TrainingStopped
+from cnnexp.training.training_job import TrainingJob
 from cnnexp.version import __version__
-
-__all__ = ["run_training"]
 
 log = logging.getLogger(__name__)
 
@@ -65,14 +57,14 @@ def run_training(
 ) -> dict[str, Any]:
     """Train, choose the best epoch by validation, test it once (``job.test``), and write the run folder.
 
-    A training that goes on where it stopped gives, on a CPU, the bits that it would have given without
+    A training that is resumed where it stopped gives, on a CPU, the bits that it would have given without
     the stop: weights, metrics, event files.
 
     Args:
         job: What to train.
         folder: An existing folder without a run in it, or with ``resume`` one with this run.
         progress_bar: Show one on the terminal.
-        resume: Go on from the newest good checkpoint; from the start where there is none yet.
+        resume: Continue from the newest good checkpoint; from the start where there is none yet.
         ranks: The processes of the training, with ``job.parallel``; see ``connect_ranks``.
 
     Returns:
@@ -80,11 +72,11 @@ def run_training(
 
     Raises:
         TrainingStopped: Interrupted by a signal; status.json says ``stopped``.
-        CheckpointError: There are checkpoints to go on from, but no good one.
+        CheckpointError: There are checkpoints to resume from, but no good one.
         FolderInUseError: Another process is training in the folder.
         TrainingPruned: A callback ended it for a search; status.json says ``pruned``.
         NonFiniteError: A loss, gradient or weight became infinite or NaN, and ``job.on_nan`` does not
-            say, or cannot, go on.
+            say, or cannot, continue.
         Exception: Whatever went wrong; status.json says ``failed`` and why.
     """
     if not ranks.first:
@@ -245,6 +237,12 @@ def _describe(
         device,
         job.seed,
     )
+    if made.account is not None:
+        log.info("%s", made.account)
+        log.info(
+            "privacy: ε is about the weights. It does not cover the curves of losses and accuracies, nor the "
+            "choice of the best epoch by validation images: keep these to yourself (docs/privacy.md)"
+        )
     folder.write_config(config)
     provenance = collect_provenance(
         seed=job.seed,
@@ -286,7 +284,9 @@ def _train_and_test(
     )
     epochs, steps, seconds = trainer.current_epoch, trainer.global_step, made.checkpoints.seconds
     best = _take_best(job, folder, made)
-    test = _test(job, made)
+    test: Mapping[str, float] = {}  # where the test images are left unread
+    if job.test:
+        test = trainer.test(classifier, datamodule=job.data, verbose=False)[0]
     last = made.history.last
     skipped, factor = made.guard.skipped, classifier.lr_factor
     rates = made.throughput.images_per_second
@@ -313,17 +313,12 @@ def _train_and_test(
         result["health"] = [verdict.as_dict() for verdict in made.diagnostics.health.verdicts]
     if skipped or factor != 1.0:  # said only where it makes the run another
         result |= {"steps_skipped": skipped, "lr_factor": factor}
+    if made.account is not None:
+        result |= made.account.result()
     log_hparams_metrics(boards, result, steps)
     for logger in trainer.loggers:
         logger.finalize("success")
     return result
-
-
-def _test(job: TrainingJob, made: Assembly) -> Mapping[str, float]:
-    """Loss and accuracy on the test images; {} where these are left unread."""
-    if not job.test:
-        return {}
-    return made.trainer.test(made.classifier, datamodule=job.data, verbose=False)[0]
 
 
 def _take_best(job: TrainingJob, folder: RunFolder, made: Assembly) -> dict[str, float]:

@@ -10,8 +10,6 @@ from typing import Any
 
 from cnnexp.runs import process_rank
 
-__all__ = ["STOPPING", "StopSignals", "TrainingPruned", "TrainingStopped"]
-
 STOPPING = tuple(
     getattr(signal, name)
     for name in ("SIGTERM", "SIGINT", "SIGUSR1")

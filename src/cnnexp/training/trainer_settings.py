@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.profilers import (
-    AdvancedProfiler,
-    Profiler,
-    PyTorchProfiler,
-    SimpleProfiler,
-)
-
-from cnnexp.training.job import TrainingJob
-
-__all__ = ["PROFILERS", "lightning_settings", "overfits", "validates"]
-
-PROFILERS: Mapping[str, Callable[..., Profiler]] = {
-    "simple": SimpleProfiler,
-    "advanced": AdvancedProfiler,
-    "pytorch": PyTorchProfiler,
-}
+from cnnexp.training.training_job import TrainingJob
 
 
 def lightning_settings(job: TrainingJob, profile: Path) -> dict[str, Any]:
@@ -41,8 +25,8 @@ def lightning_settings(job: TrainingJob, profile: Path) -> dict[str, Any]:
         settings["limit_val_batches"] = 0
     if job.full_batch:
         settings["accumulate_grad_batches"] = len(job.data.train_dataloader())
-    if "profiler" in settings:
-        settings["profiler"] = _profiler(settings["profiler"], profile)
+    if callable(settings.get("profiler")):
+        settings["profiler"] = settings["profiler"](profile)
     if job.parallel is not None:
         settings |= {
             "devices": job.parallel.devices,
@@ -51,6 +35,15 @@ def lightning_settings(job: TrainingJob, profile: Path) -> dict[str, Any]:
             "use_distributed_sampler": False,  # each batch is cut, not the data set
         }
     return settings
+
+
+def epoch_batches(job: TrainingJob) -> int:
+    """How many batches a training epoch of ``job`` has; its data is loaded for this."""
+    batches = len(job.data.train_dataloader())
+    limit = job.trainer.get("overfit_batches") or job.trainer.get("limit_train_batches")
+    if limit is None:
+        return batches
+    return min(limit, batches) if isinstance(limit, int) else int(limit * batches)
 
 
 def overfits(job: TrainingJob) -> bool:
@@ -62,12 +55,3 @@ def validates(job: TrainingJob) -> bool:
     """Whether ``job`` looks at validation images at all."""
     limit = job.trainer.get("overfit_batches") or job.trainer.get("limit_val_batches")
     return bool(len(job.data.val)) and limit != 0
-
-
-def _profiler(wish: Any, folder: Path) -> Profiler | None:
-    """A new one, which writes its reports into ``folder``: ``fit-<name>….txt``, ``test-<name>….txt``."""
-    if wish is None or isinstance(wish, Profiler):
-        return wish
-    name = wish if isinstance(wish, str) else "profile"
-    make = PROFILERS[wish] if isinstance(wish, str) else wish
-    return make(dirpath=folder, filename=name)

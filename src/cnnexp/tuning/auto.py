@@ -36,8 +36,6 @@ from cnnexp.ops.torch_internals import in_torch_func
 from cnnexp.tuning.choices import ChoiceFile
 from cnnexp.tuning.measure import measure
 
-__all__ = ["forget", "recorded_choices", "recorded_times"]
-
 log = logging.getLogger(__name__)
 
 _MOST = 4096  # at most this many situations are kept ready; each takes some hundred bytes
@@ -65,13 +63,10 @@ def _call(op: str, *arguments: Any, **options: Any) -> Any:
             _ready.clear()
         choice = _choose(op, arguments, options)
         name, seconds = choice or (default, {})
+        algorithm = get_algorithm(op, name)
         # a recording of a whole network judges each layer by its own call, not by the first of its kind
-        if _recorders:
-            algorithm = get_algorithm(op, name)
-        elif choice is None:
-            algorithm = get_algorithm(op, default)
-        else:
-            algorithm = _ready.setdefault(key, get_algorithm(op, name))
+        if choice is not None and not _recorders:
+            algorithm = _ready.setdefault(key, algorithm)
         for record in _recorders:
             record(op, algorithm.name, seconds)
     return algorithm(*arguments, **options)
@@ -209,7 +204,7 @@ def recorded_times(record: Callable[[str, str, Mapping[str, float]], None]) -> I
         _recorders.remove(record)
 
 
-_made: dict[str, Algorithm] = {}
+_made: dict[str, Algorithm] = {}  # not functools.cache, of which torch.compile warns
 
 
 def _auto(op: str) -> Algorithm:

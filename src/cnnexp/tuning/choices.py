@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from cnnexp.environment import variable
-
-__all__ = ["ChoiceFile", "cache_dir", "processor_name"]
+from cnnexp.runs.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +59,7 @@ class ChoiceFile:
         self._entries = {**self._read(), f"{situation} | {processor_name()}": entry}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", dir=self.path.parent, delete=False, encoding="utf-8"
-            ) as file:
-                json.dump(self._entries, file, indent=1)
-            os.replace(file.name, self.path)
+            write_text(self.path, json.dumps(self._entries, indent=1))
         except OSError as error:
             log.debug("the choice is not kept: %s", error)
 

@@ -12,11 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnexp.ops.registry import Algorithm, algorithm_names, get_algorithm
+from cnnexp.ops.registry import Algorithm, algorithm_names, get_algorithm, get_op
 from cnnexp.ops.torch_internals import unseen_by_modes
 from cnnexp.tuning.timing import interleaved_times
-
-__all__ = ["measure"]
 
 _ORACLES = ("reference",)  # never the fastest, and too slow to measure
 _HOPELESS = 3.0  # an algorithm this many times slower than the best is measured once only
@@ -43,7 +41,7 @@ def measure(
             own = tuple(_copy(a, need) for a, need in zip(arguments, needs, strict=True))
             rest = {k: _copy(v, getattr(v, "requires_grad", False)) for k, v in options.items()}
             algorithm = get_algorithm(op, name)
-            way = partial(_step, algorithm, own, rest, _writes(algorithm, own, rest))
+            way = partial(_step, algorithm, own, rest, _writes(op, own, rest))
             try:
                 way()
             except (RuntimeError, ImportError):
@@ -71,21 +69,13 @@ def _apart(device: torch.device) -> Iterator[None]:
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         torch.inference_mode(False),
         torch.enable_grad(),
-        _no_saved_tensors_hooks(),
+        ExitStack() as innermost,
         unseen_by_modes(),
     ):
-        yield
-
-
-@contextmanager
-def _no_saved_tensors_hooks() -> Iterator[None]:
-    """Hide the caller's hooks for saved tensors inside the context, behind innermost hooks that do
-    nothing.
-    """
-    with ExitStack() as stack:
-        with suppress(RuntimeError):  # the caller has forbidden such hooks
+        with suppress(RuntimeError):  # the caller has forbidden hooks for saved tensors
+            # these do nothing, and hide the caller's
             hooks = torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is)
-            stack.enter_context(hooks)
+            innermost.enter_context(hooks)
         yield
 
 
@@ -101,13 +91,10 @@ def _copy(value: Any, needs_grad: bool) -> Any:
     return own.requires_grad_(needs_grad)
 
 
-def _writes(algorithm: Algorithm, arguments: tuple[Any, ...], options: dict[str, Any]) -> bool:
+def _writes(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> bool:
     """Whether the call asks for ``inplace=True``."""
-    try:
-        names = list(inspect.signature(algorithm.function).parameters)
-    except ValueError:  # a built-in function: none of torch's used here has the argument
-        return False
-    return bool(dict(zip(names, arguments, strict=False), **options).get("inplace"))
+    bound = inspect.signature(get_op(op)).bind(*arguments, **options)
+    return bool(bound.arguments.get("inplace"))
 
 
 def _step(

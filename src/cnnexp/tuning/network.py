@@ -17,8 +17,6 @@ from cnnexp.nn.layer import Layer
 from cnnexp.nn.lazy import initialise_lazy
 from cnnexp.tuning.auto import recorded_times
 
-__all__ = ["choose_algorithms", "pin_algorithms"]
-
 log = logging.getLogger(__name__)
 
 _NATIVE = "native"  # torch's own backward, which every op has: safe where nothing was measured

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-__all__ = ["interleaved_times"]
-
 
 def interleaved_times(
     ways: Mapping[str, Callable[[], object]],

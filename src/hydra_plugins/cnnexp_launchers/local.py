@@ -13,8 +13,6 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-__all__ = ["LocalLauncher"]
-
 
 class LocalLauncher(Launcher):
     """Run each job in a process of its own, several at a time; the settings are those of its YAML."""

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from hydra_plugins.cnnexp_launchers.local import LocalLauncher
 
-__all__ = ["SlurmLauncher"]
-
 
 class SlurmLauncher(LocalLauncher):
     """Submit the jobs to SLURM and wait for them; the settings are those of its YAML."""

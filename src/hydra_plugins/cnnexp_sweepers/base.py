@@ -13,8 +13,6 @@ from omegaconf import DictConfig
 if TYPE_CHECKING:
     from cnnexp.sweeps.sweepers import SweepJobs
 
-__all__ = ["OverLauncher"]
-
 
 class OverLauncher(Sweeper):
     """A sweeper that works with any launcher.

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from hydra_plugins.cnnexp_sweepers.base import OverLauncher
 
-__all__ = ["OptunaSweeper"]
-
 
 class OptunaSweeper(OverLauncher):
     """Search with Optuna, with any launcher; the settings are those of its YAML."""

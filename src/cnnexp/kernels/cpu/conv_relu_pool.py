@@ -21,6 +21,7 @@ from cnnexp.kernels.operators import gathered_image, new_image, operator, spread
 
 __all__ = [
     "FEW_CHANNELS",
+    "admit",
     "array_of",
     "bias_of",
     "forward",
@@ -50,7 +51,8 @@ def refusal(input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry, average: 
     return pool_refusal(pool, average)
 
 
-def _admit(image: Tensor, pool: WindowGeometry, conv: Conv2dGeometry, average: bool) -> None:
+def admit(image: Tensor, pool: WindowGeometry, conv: Conv2dGeometry, average: bool) -> None:
+    """Raise ``RuntimeError`` unless these kernels take such a block."""
     if reason := refusal(image, conv, pool, average):
         raise RuntimeError(
             f"the CPU kernels of conv_relu_pool take {reason}; use algorithm='direct'"
@@ -76,7 +78,7 @@ def pooled_and_code(
     divisor: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Empty results of a forward: (N, C_out, P, Q) in the dtype of ``input``, and in uint8."""
-    _admit(input, pool, conv, average=divisor is not None)
+    admit(input, pool, conv, average=divisor is not None)
     c_out, size = weight.size(0), pool.output_size
     return new_image(input, c_out, size), new_image(input, c_out, size, torch.uint8)
 
@@ -196,7 +198,7 @@ def pool_gather(
 def _kernel_of(
     grad_output: Tensor, code: Tensor, input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
 ) -> Tensor:
-    _admit(input, pool, conv, average=False)
+    admit(input, pool, conv, average=False)
     made = input.new_empty(grad_output.size(1), *conv.kernel_size, input.size(1))
     return made.permute(0, 3, 1, 2)
 
@@ -208,7 +210,7 @@ def winners_grad_weight(
     """∂L/∂w (C_out, C_in, K_h, K_w) from ∂L/∂(pooled), its code and x: (N, C_in, H, W)."""
     from cnnexp.kernels.cpu import sparse
 
-    _admit(input, pool, conv, average=False)
+    admit(input, pool, conv, average=False)
     c_out, c_in = grad_output.size(1), input.size(1)
     fields = receptive_fields(conv, pool, c_in)
     row = c_in * conv.kernel_size[0] * conv.kernel_size[1]
@@ -231,7 +233,7 @@ def winners_grad_weight(
 def _image_of(
     grad_output: Tensor, code: Tensor, weight: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
 ) -> Tensor:
-    _admit(grad_output, pool, conv, average=False)
+    admit(grad_output, pool, conv, average=False)
     return new_image(grad_output, weight.size(1), conv.input_size)
 
 

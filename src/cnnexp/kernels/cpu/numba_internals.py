@@ -30,6 +30,9 @@ __all__ = [
 def cache_folder(kernel: Callable[..., Any]) -> str:
     """The folder in which numba keeps what it compiles of ``kernel``, a function in a file; "" if none.
 
+    That is a folder in ``NUMBA_CACHE_DIR``, else ``__pycache__`` beside the file, else one in the user's
+    cache folder: the first that can be written. Where there is none, numba refuses ``cache=True``.
+
     ``numba.config.CACHE_DIR`` was looked at: it is one of the places that numba may choose.
     """
     try:

@@ -22,15 +22,6 @@ from numba import njit, prange
 from cnnexp.geometry.pooling import DEAD
 from cnnexp.kernels.cpu.vector import COMPILE
 
-__all__ = [
-    "avg_forward",
-    "avg_gather",
-    "avg_spread",
-    "max_forward",
-    "max_gather",
-    "max_spread",
-]
-
 
 @njit(parallel=True, **COMPILE)
 def max_forward(image, bias, windows, output, code):

@@ -45,13 +45,14 @@ __all__ = [
     "grad_input",
     "grad_weight",
     "grad_weight_few_channels",
+    "pad_into",
 ]
 
 _BLOCK = 16  # output channels looked at together: one cache line of float32
 
 
 @njit(**COMPILE)
-def _pad_into(image, padded, buffer):
+def pad_into(image, padded, buffer):
     """Copy (H, W, C) into the middle of a flat padded image whose border is 0 already."""
     height, width, channels = image.shape
     for i in range(height):
@@ -84,7 +85,7 @@ def forward_few_channels(x, kernels, bias, fields, output, code):
     flat = kernels.reshape(-1)
     for n in prange(n_all):
         image = np.zeros(padded[0] * padded[1] * c_in, x.dtype)
-        _pad_into(x[n], padded, image)
+        pad_into(x[n], padded, image)
         reads, offsets = _reads(fields), np.arange(size) * c_out
         patches = np.zeros(4 * size, x.dtype)
         sums = np.empty((4, c_out), x.dtype)
@@ -147,7 +148,7 @@ def grad_weight(x, code, grad_output, fields, together, parts):
             counts[:] = 0
             for n in range(start, min(start + together, last)):
                 base = (n - start) * size
-                _pad_into(x[n], padded, images[base : base + size])
+                pad_into(x[n], padded, images[base : base + size])
                 for position in range(positions):
                     for o in range(begin, end):
                         k = codes[n, position, o]
@@ -198,7 +199,7 @@ def grad_weight_few_channels(x, code, grad_output, fields, parts):
         starts = np.empty(most, np.int64)
         pixels = np.zeros(4 * most, x.dtype)
         for n in range(n_all * part // parts.shape[0], n_all * (part + 1) // parts.shape[0]):
-            _pad_into(x[n], padded, image)
+            pad_into(x[n], padded, image)
             for begin in range(0, positions, _BLOCK):
                 count = 0
                 for position in range(begin, min(begin + _BLOCK, positions)):

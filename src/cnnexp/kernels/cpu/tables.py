@@ -13,16 +13,18 @@ from cnnexp.geometry.windows import WindowGeometry
 
 __all__ = [
     "MOST_BYTES",
+    "PatchPixels",
     "ReceptiveFields",
     "forget",
     "kept_bytes",
+    "patch_pixels",
     "pool_windows",
     "receptive_fields",
 ]
 
 MOST_BYTES = 1 << 26  # of tables that are kept: those of large images are large
 _Given = ParamSpec("_Given")
-_Made = TypeVar("_Made", np.ndarray, "ReceptiveFields")
+_Made = TypeVar("_Made", np.ndarray, "ReceptiveFields", "PatchPixels")
 _kept: dict[Any, tuple[Any, int]] = {}  # by arguments, and the bytes of each
 
 
@@ -114,4 +116,34 @@ def receptive_fields(
         step=down if side_by_side else right,
         length=k_w * channels if side_by_side else channels,
         padded=np.array([height, width, *geometry.padding]),
+    )
+
+
+class PatchPixels(NamedTuple):
+    """Which pixels the elements of pooling windows were computed from, each element numbered once.
+
+    Attributes:
+        pixels: (M, K_h·K_w) the pixel i·W + j that each element m reads, H·W where that is padding;
+            m runs in row-major order.
+        numbers: (P·Q, K) the m at each offset of each window, −1 where off the image.
+    """
+
+    pixels: np.ndarray
+    numbers: np.ndarray
+
+
+@_remembered
+def patch_pixels(geometry: Conv2dGeometry, pool: WindowGeometry) -> PatchPixels:
+    """The pixels behind each element that a window of ``pool`` reads."""
+    windows = pool_windows(pool).reshape(-1, math.prod(pool.kernel_size))
+    read = np.unique(windows[windows >= 0])
+    row, column = np.divmod(read, geometry.output_size[1])
+    u, v = np.divmod(np.arange(math.prod(geometry.kernel_size)), geometry.kernel_size[1])
+    (s_h, s_w), (d_h, d_w), (p_h, p_w) = geometry.stride, geometry.dilation, geometry.padding
+    i, j = row[:, None] * s_h + u * d_h - p_h, column[:, None] * s_w + v * d_w - p_w
+    height, width = geometry.input_size
+    on_image = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+    return PatchPixels(
+        pixels=np.where(on_image, i * width + j, height * width),
+        numbers=np.where(windows < 0, -1, np.searchsorted(read, windows)),
     )

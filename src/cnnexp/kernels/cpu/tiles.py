@@ -19,8 +19,6 @@ from cnnexp.geometry.pooling import DEAD
 from cnnexp.kernels.cpu.numba_internals import data_of, size_in_bytes, void
 from cnnexp.kernels.cpu.vector import fused_multiply_add, lanes_at, splat, vector_type
 
-__all__ = ["input_channel", "input_tile", "output_channel", "output_tile"]
-
 _Matrix = list[list[Any]]
 
 

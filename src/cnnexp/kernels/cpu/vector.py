@@ -18,8 +18,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from cnnexp.kernels.compilation import kept_in, watch_numba
+from cnnexp.kernels.compilation import watch_numba
 from cnnexp.kernels.cpu.numba_internals import (
+    cache_folder,
     counted_loop,
     data_of,
     declared,
@@ -27,8 +28,6 @@ from cnnexp.kernels.cpu.numba_internals import (
     size_in_bytes,
     void,
 )
-
-__all__ = ["COMPILE", "VECTOR_BYTES", "four_weighted_sums", "weighted_sum", "weighted_sum_of_rows"]
 
 _FEATURES = llvm.get_host_cpu_features()
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
@@ -44,12 +43,13 @@ COMPILE: dict[str, Any] = {
 
 _INDEX = ir.IntType(64)
 
-_FOLDER = kept_in(lambda: None)
+_FOLDER = cache_folder(lambda: None)
 COMPILE["cache"] = bool(_FOLDER)
 watch_numba(_FOLDER)
 
 
 def vector_type(array: types.Array) -> ir.VectorType:
+    """The LLVM type of as many elements of ``array`` as fit into a vector register."""
     element = ir.FloatType() if array.dtype == types.float32 else ir.DoubleType()
     return ir.VectorType(element, VECTOR_BYTES // (4 if array.dtype == types.float32 else 8))
 
@@ -63,6 +63,7 @@ def splat(builder: ir.IRBuilder, scalar: Any, kind: ir.VectorType) -> Any:
 
 
 def fused_multiply_add(builder: ir.IRBuilder, kind: ir.VectorType) -> Any:
+    """The LLVM function that computes a·b + c of vectors of the type ``kind``, rounded once."""
     name = f"llvm.fma.v{kind.count}f{32 if isinstance(kind.element, ir.FloatType) else 64}"
     return declared(builder, name, ir.FunctionType(kind, [kind, kind, kind]))
 

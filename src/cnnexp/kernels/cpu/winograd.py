@@ -30,8 +30,6 @@ from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu import conv_relu_pool as cpu
 from cnnexp.kernels.operators import operator
 
-__all__ = ["forward_winograd", "has_tiles"]
-
 _FEWEST_CHANNELS = 16  # in and out: below, vectors are not filled
 _TILES_TOGETHER = 64  # that are multiplied at once; a constant, whatever the number of threads
 _LANES = 16  # of the widest vectors

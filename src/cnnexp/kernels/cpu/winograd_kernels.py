@@ -18,8 +18,6 @@ from numba import njit, prange
 from cnnexp.kernels.cpu.tiles import input_channel, input_tile, output_channel, output_tile
 from cnnexp.kernels.cpu.vector import COMPILE, VECTOR_BYTES, four_weighted_sums
 
-__all__ = ["max_forward"]
-
 
 @njit(**COMPILE)
 def _cut_out(image, top, left, height, width, field):

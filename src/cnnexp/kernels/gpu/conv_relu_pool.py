@@ -20,8 +20,6 @@ from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.limits import pool_refusal
 from cnnexp.kernels.operators import gathered_image, new_image, operator, spread_image
 
-__all__ = ["gpu_pool_forward", "gpu_pool_gather", "gpu_pool_spread", "has_kernels_for"]
-
 _BLOCK = 1024  # elements of a program
 _INTERPRETED_BLOCK = 1 << 16  # an interpreted program costs milliseconds, whatever its size
 

@@ -21,8 +21,6 @@ import triton.language as tl
 
 from cnnexp.kernels.compilation import watch_triton
 
-__all__ = ["pool_forward", "pool_gather", "pool_spread"]
-
 watch_triton()
 
 

@@ -14,10 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.geometry.windows import WindowGeometry
-from cnnexp.ops.avg_pool2d.function import make_avg_pool2d
-from cnnexp.ops.registry import Algorithm, register
-
-__all__ = ["forward", "grad_input"]
+from cnnexp.ops.avg_pool2d.function import register_avg_pool2d
 
 
 def forward(input: Tensor, geometry: WindowGeometry, divisor: Tensor) -> Tensor:
@@ -43,11 +40,6 @@ def grad_input(grad_output: Tensor, geometry: WindowGeometry, divisor: Tensor) -
     return g.crop(F.pad(spread, (0, missing[1], 0, missing[0])))
 
 
-register(
-    Algorithm(
-        op="avg_pool2d",
-        name="direct",
-        function=make_avg_pool2d(forward, grad_input),
-        summary="torch's forward, a convolution with ones as backward",
-    )
+register_avg_pool2d(
+    "direct", forward, grad_input, summary="torch's forward, a convolution with ones as backward"
 )

@@ -13,8 +13,7 @@ from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.precision import widened
-
-__all__ = ["divisors", "make_avg_pool2d"]
+from cnnexp.ops.registry import Algorithm, register
 
 
 def divisors(
@@ -60,3 +59,8 @@ def make_avg_pool2d(
         return output if input.dim() == 4 else output.squeeze(0)
 
     return avg_pool2d
+
+
+def register_avg_pool2d(name: str, *functions: Callable[..., Any], summary: str) -> None:
+    """Enter the algorithm ``name`` of ``avg_pool2d``, of plain functions; see :func:`make_avg_pool2d`."""
+    register(Algorithm("avg_pool2d", name, make_avg_pool2d(*functions), summary))

@@ -17,10 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.geometry.windows import WindowGeometry
-from cnnexp.ops.avg_pool2d.function import make_avg_pool2d
-from cnnexp.ops.registry import Algorithm, register
-
-__all__ = ["forward", "grad_input"]
+from cnnexp.ops.avg_pool2d.function import register_avg_pool2d
 
 
 def forward(input: Tensor, geometry: WindowGeometry, divisor: Tensor) -> Tensor:
@@ -44,11 +41,6 @@ def grad_input(grad_output: Tensor, geometry: WindowGeometry, divisor: Tensor) -
     return geometry.crop(folded)
 
 
-register(
-    Algorithm(
-        op="avg_pool2d",
-        name="im2col",
-        function=make_avg_pool2d(forward, grad_input),
-        summary="windows as columns, the sum as one reduction over them",
-    )
+register_avg_pool2d(
+    "im2col", forward, grad_input, summary="windows as columns, the sum as one reduction over them"
 )

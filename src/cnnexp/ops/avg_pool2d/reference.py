@@ -16,10 +16,7 @@ import torch
 from torch import Tensor
 
 from cnnexp.geometry.windows import WindowGeometry, cut
-from cnnexp.ops.avg_pool2d.function import make_avg_pool2d
-from cnnexp.ops.registry import Algorithm, register
-
-__all__ = ["forward", "grad_input"]
+from cnnexp.ops.avg_pool2d.function import register_avg_pool2d
 
 
 def forward(input: Tensor, geometry: WindowGeometry, divisor: Tensor) -> Tensor:
@@ -39,11 +36,9 @@ def grad_input(grad_output: Tensor, geometry: WindowGeometry, divisor: Tensor) -
     return geometry.crop(padded)
 
 
-register(
-    Algorithm(
-        op="avg_pool2d",
-        name="reference",
-        function=make_avg_pool2d(forward, grad_input),
-        summary="by definition, one window at a time; slow, the oracle",
-    )
+register_avg_pool2d(
+    "reference",
+    forward,
+    grad_input,
+    summary="by definition, one window at a time; slow, the oracle",
 )

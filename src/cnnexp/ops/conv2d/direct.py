@@ -29,10 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.geometry.convolution import Conv2dGeometry
-from cnnexp.ops.conv2d.function import make_conv2d
-from cnnexp.ops.registry import Algorithm, register
-
-__all__ = ["forward", "grad_input", "grad_weight"]
+from cnnexp.ops.conv2d.function import register_conv2d
 
 
 def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
@@ -95,11 +92,10 @@ def _swap_channels(weight: Tensor, groups: int) -> Tensor:
     return grouped.reshape(groups * channels, c_out // groups, *kernel)
 
 
-register(
-    Algorithm(
-        op="conv2d",
-        name="direct",
-        function=make_conv2d(forward, grad_input, grad_weight),
-        summary="gradients as convolutions: flipped kernel for the input, correlation for the weight",
-    )
+register_conv2d(
+    "direct",
+    forward,
+    grad_input,
+    grad_weight,
+    summary="gradients as convolutions: flipped kernel for the input, correlation for the weight",
 )

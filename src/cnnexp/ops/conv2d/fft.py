@@ -19,19 +19,14 @@ Source: Mathieu, Henaff & LeCun, "Fast Training of Convolutional Networks throug
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import cut
-from cnnexp.ops.conv2d.function import make_conv2d
+from cnnexp.ops.conv2d.function import register_conv2d
 from cnnexp.ops.precision import widened
-from cnnexp.ops.registry import Algorithm, register
-
-__all__ = ["forward", "grad_input", "grad_weight"]
 
 
 def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
@@ -70,18 +65,11 @@ def grad_weight(
     return grads.to(grad_output.dtype)
 
 
-@lru_cache(maxsize=1024)
 def _fast(size: int) -> int:
     """The next size without a prime factor above 5, for which transforms are fast."""
-    best = 1 << (size - 1).bit_length()
-    fives = 1
-    while fives < best:
-        odd = fives
-        while odd < best:  # the least power of two that brings 3ᵃ·5ᵇ to the size
-            best = min(best, odd << (-(-size // odd) - 1).bit_length())
-            odd *= 3
-        fives *= 5
-    return best
+    from scipy.fft import next_fast_len  # it takes a while to import
+
+    return next_fast_len(size, real=True)  # pyright: ignore[reportReturnType]
 
 
 def _grid(g: Conv2dGeometry) -> tuple[int, int]:
@@ -103,7 +91,7 @@ def _set_out(values: Tensor, step: tuple[int, int]) -> Tensor:
 
 
 def _read(grid: Tensor, count: tuple[int, int], step: tuple[int, int]) -> Tensor:
-    """What stands at the places of :func:`_set_out`."""
+    """The numbers at the places to which :func:`_set_out` moves them."""
     (a, b), (s_h, s_w) = count, step
     return cut(grid, slice(0, (a - 1) * s_h + 1, s_h), slice(0, (b - 1) * s_w + 1, s_w))
 
@@ -168,11 +156,6 @@ def _inverse(spectrum: Tensor, geometry: Conv2dGeometry) -> Tensor:
     return torch.fft.irfft2(spectrum.reshape(shape), (height, width))
 
 
-register(
-    Algorithm(
-        op="conv2d",
-        name="fft",
-        function=make_conv2d(forward, grad_input, grad_weight),
-        summary="products of spectra; for large kernels",
-    )
+register_conv2d(
+    "fft", forward, grad_input, grad_weight, summary="products of spectra; for large kernels"
 )

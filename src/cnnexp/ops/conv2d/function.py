@@ -12,8 +12,7 @@ from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
 from cnnexp.ops.autocast import cast_for_autocast
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.layout import laid_out
-
-__all__ = ["grad_bias", "make_conv2d"]
+from cnnexp.ops.registry import Algorithm, register
 
 
 def grad_bias(grad_output: Tensor, per_sample: bool = False) -> Tensor:
@@ -67,3 +66,16 @@ def make_conv2d(
         return output if input.dim() == 4 else output.squeeze(0)
 
     return conv2d
+
+
+def register_conv2d(
+    name: str,
+    forward: Callable[..., Tensor],
+    grad_input: Callable[..., Tensor],
+    grad_weight: Callable[..., Tensor],
+    *,
+    summary: str,
+) -> None:
+    """Enter the algorithm ``name`` of ``conv2d``, of plain functions; see :func:`make_conv2d`."""
+    function = make_conv2d(forward, grad_input, grad_weight)
+    register(Algorithm("conv2d", name, function, summary, grad_weight=grad_weight))

@@ -27,10 +27,7 @@ from torch.nn import functional as F
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import cut
-from cnnexp.ops.conv2d.function import make_conv2d
-from cnnexp.ops.registry import Algorithm, register
-
-__all__ = ["col2im", "forward", "grad_input", "grad_weight", "im2col"]
+from cnnexp.ops.conv2d.function import register_conv2d
 
 
 def im2col(input: Tensor, geometry: Conv2dGeometry) -> Tensor:
@@ -82,7 +79,7 @@ def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2d
 def _product_for_any_size(
     input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry
 ) -> Tensor:
-    """The same product with N, P and Q left as they are, so that a graph can leave them open.
+    """Y as :func:`forward` gives it, with N, P and Q left as they are, so that a graph can leave them open.
 
     As a 1×1 convolution: a matrix over N·P·Q rows would have to be taken apart into them again.
     """
@@ -117,11 +114,10 @@ def grad_weight(
     return grad.transpose(-1, -2).reshape(*lead, c_out, c_in // groups, *geometry.kernel_size)
 
 
-register(
-    Algorithm(
-        op="conv2d",
-        name="im2col",
-        function=make_conv2d(forward, grad_input, grad_weight),
-        summary="windows as rows of a matrix, then one matrix product",
-    )
+register_conv2d(
+    "im2col",
+    forward,
+    grad_input,
+    grad_weight,
+    summary="windows as rows of a matrix, then one matrix product",
 )

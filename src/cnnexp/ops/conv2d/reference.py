@@ -23,10 +23,7 @@ from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import cut
-from cnnexp.ops.conv2d.function import make_conv2d
-from cnnexp.ops.registry import Algorithm, register
-
-__all__ = ["forward", "grad_input", "grad_weight"]
+from cnnexp.ops.conv2d.function import register_conv2d
 
 
 def _by_group(channels: Tensor, groups: int) -> Tensor:
@@ -90,11 +87,10 @@ def grad_weight(
     return total.reshape(*lead, grad_output.size(1), c_in, *geometry.kernel_size)
 
 
-register(
-    Algorithm(
-        op="conv2d",
-        name="reference",
-        function=make_conv2d(forward, grad_input, grad_weight),
-        summary="by definition, one window at a time; slow, the oracle",
-    )
+register_conv2d(
+    "reference",
+    forward,
+    grad_input,
+    grad_weight,
+    summary="by definition, one window at a time; slow, the oracle",
 )

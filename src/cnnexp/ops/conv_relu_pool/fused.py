@@ -22,12 +22,10 @@ Source: docs/derivation.md.
 from __future__ import annotations
 
 import math
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
 from cnnexp.geometry.pooling import Pool
@@ -39,7 +37,7 @@ from cnnexp.kernels.limits import pool_refusal
 from cnnexp.ops.autocast import cast_for_autocast
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.avg_pool2d.function import divisors
-from cnnexp.ops.conv2d import direct
+from cnnexp.ops.conv2d import direct, library
 from cnnexp.ops.conv2d.function import grad_bias as dense_grad_bias
 from cnnexp.ops.conv_relu_pool.parts import compose
 from cnnexp.ops.forward_mode import in_forward_mode
@@ -47,10 +45,10 @@ from cnnexp.ops.layout import laid_out
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, register
 
-__all__ = ["conv_relu_pool"]
+__all__ = ["Plan", "conv_relu_pool", "grad_bias", "grad_image", "grad_weight", "with_code"]
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """What the Function knows of its arguments beside the tensors."""
 
     conv: Conv2dGeometry
@@ -61,7 +59,7 @@ class _Plan(NamedTuple):
 
 
 def forward(
-    input: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan
+    input: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan
 ) -> tuple[Tensor, Tensor]:
     """Y and the code from x: (N, C_in, H, W), w and b."""
     conv, pool, image = plan.conv, plan.pool, plan.conv.add_extra(input)
@@ -76,22 +74,22 @@ def forward(
     return cpu.forward(image, weight, bias, conv, pool, plan.divisor)
 
 
-def _spread_pooled(pooled: Tensor, code: Tensor, plan: _Plan) -> Tensor:
+def _spread_pooled(pooled: Tensor, code: Tensor, plan: Plan) -> Tensor:
     spread = gpu.gpu_pool_spread if plan.on_gpu else cpu.pool_spread
     return spread(pooled, code, plan.pool, plan.divisor)
 
 
-def _gather_image(image: Tensor, code: Tensor, plan: _Plan) -> Tensor:
+def _gather_image(image: Tensor, code: Tensor, plan: Plan) -> Tensor:
     gather = gpu.gpu_pool_gather if plan.on_gpu else cpu.pool_gather
     return gather(image, code, plan.pool, plan.divisor)
 
 
-def spread(grad_output: Tensor, code: Tensor, plan: _Plan) -> Tensor:
+def spread(grad_output: Tensor, code: Tensor, plan: Plan) -> Tensor:
     """∂L/∂z from ∂L/∂y: (N, C_out, P, Q) and the code; linear, with :func:`gather` as gradient."""
     return _spread(grad_output, code, plan)
 
 
-def gather(grad_output: Tensor, code: Tensor, plan: _Plan) -> Tensor:
+def gather(grad_output: Tensor, code: Tensor, plan: Plan) -> Tensor:
     """The transpose of :func:`spread`, whose gradient that is: so both can be differentiated again."""
     return _gather(grad_output, code, plan)
 
@@ -100,7 +98,7 @@ _spread = differentiable(_spread_pooled, pooled=gather)
 _gather = differentiable(_gather_image, image=spread)
 
 
-def grad_image(grad_output: Tensor, code: Tensor, plan: _Plan) -> Tensor | None:
+def grad_image(grad_output: Tensor, code: Tensor, plan: Plan) -> Tensor | None:
     """∂L/∂z, or None where the gradients take the winners alone.
 
     With ``create_graph`` they do not: only the dense way can be differentiated again.
@@ -111,25 +109,25 @@ def grad_image(grad_output: Tensor, code: Tensor, plan: _Plan) -> Tensor | None:
 
 
 def grad_input(
-    grad_output: Tensor, grad_image: Tensor | None, code: Tensor, weight: Tensor, plan: _Plan
+    grad_output: Tensor, grad_image: Tensor | None, code: Tensor, weight: Tensor, plan: Plan
 ) -> Tensor:
     """∂L/∂x from ∂L/∂z, else from ∂L/∂y and its winners, and w → (N, C_in, H, W)."""
     if grad_image is None:
         grad = cpu.winners_grad_input(grad_output, code, weight, plan.conv, plan.pool)
     else:
-        function = _library_grad_input if _by_library(plan) else direct.grad_input
+        function = library.grad_input if _by_library(plan) else direct.grad_input
         grad = function(grad_image, weight, plan.conv)
     return plan.conv.drop_extra(grad)
 
 
 def grad_weight(
-    grad_output: Tensor, grad_image: Tensor | None, code: Tensor, input: Tensor, plan: _Plan
+    grad_output: Tensor, grad_image: Tensor | None, code: Tensor, input: Tensor, plan: Plan
 ) -> Tensor:
     """∂L/∂w from ∂L/∂z, else from ∂L/∂y and its winners, and x → (C_out, C_in/groups, K_h, K_w)."""
     image = plan.conv.add_extra(input)
     if grad_image is None:
         return cpu.winners_grad_weight(grad_output, code, image, plan.conv, plan.pool)
-    function = _library_grad_weight if _by_library(plan) else direct.grad_weight
+    function = library.grad_weight if _by_library(plan) else direct.grad_weight
     return function(grad_image, image, plan.conv)
 
 
@@ -150,7 +148,7 @@ _block = differentiable(
 )
 
 
-def _by_library(plan: _Plan) -> bool:
+def _by_library(plan: Plan) -> bool:
     """Whether the dense gradients are those of the library's kernels for just these two.
 
     On the GPU: the formulas cannot be told to use them, and there is no other public way to cuDNN's
@@ -159,20 +157,25 @@ def _by_library(plan: _Plan) -> bool:
     return plan.on_gpu and not torch.is_grad_enabled()
 
 
-def _library_grad_input(spread: Tensor, weight: Tensor, g: Conv2dGeometry) -> Tensor:
-    size = (spread.size(0), weight.size(1) * g.groups, *g.input_size)
-    arguments: tuple[Any, ...] = g.stride, g.padding, g.dilation, g.groups  # annotated as int
-    return conv2d_input(size, weight, spread, *arguments)
-
-
-def _library_grad_weight(spread: Tensor, input: Tensor, g: Conv2dGeometry) -> Tensor:
-    size = (spread.size(1), input.size(1) // g.groups, *g.kernel_size)
-    arguments: tuple[Any, ...] = g.stride, g.padding, g.dilation, g.groups  # annotated as int
-    return conv2d_weight(input, size, spread, *arguments)
-
-
 def conv_relu_pool(input: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
     """The fused block where there are kernels for it and it pays, else its parts one by one."""
+    alone = input.dim() == 3
+    fused = with_code(input.unsqueeze(0) if alone else input, weight, bias, *arguments)
+    if fused is None:
+        return compose("direct")(input, weight, bias, *arguments)
+    output, _, _ = fused
+    return output.squeeze(0) if alone else output
+
+
+def with_code(
+    input: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any
+) -> tuple[Tensor, Tensor, Plan] | None:
+    """The block, its code, and the plan that its gradients take with them; None where it is not fused.
+
+    Args:
+        input: (N, C_in, H, W).
+        weight, bias, *arguments: As of ``cnnexp.ops.conv_relu_pool``, by position.
+    """
     *window, pool = arguments
     cast = cast_for_autocast(input, weight, bias)
     geometry = conv2d_geometry(*cast, *window)
@@ -181,16 +184,14 @@ def conv_relu_pool(input: Tensor, weight: Tensor, bias: Tensor | None, *argument
     )
     on_gpu = gpu.has_kernels_for(input)
     if not _fuses(cast[0], geometry, windows, pool, on_gpu):
-        return compose("direct")(input, weight, bias, *arguments)
+        return None
     divisor = None
     if pool.kind == "avg":
         divisor = divisors(windows, pool.count_include_pad, pool.divisor_override, widened(cast[0]))
-    batch = cast[0] if input.dim() == 4 else cast[0].unsqueeze(0)
     sparse = not on_gpu and pool.kind == "max" and _has_many_losers(geometry, windows)
-    plan = _Plan(geometry, windows, on_gpu, sparse, divisor)
-    output, _ = _block(batch, *cast[1:], plan)
-    output = laid_out(output, batch, cast[1])
-    return output if input.dim() == 4 else output.squeeze(0)
+    plan = Plan(geometry, windows, on_gpu, sparse, divisor)
+    output, code = _block(*cast, plan)
+    return laid_out(output, cast[0], cast[1]), code, plan
 
 
 def _fuses(
@@ -198,8 +199,7 @@ def _fuses(
 ) -> bool:
     average = kind.kind == "avg"
     refusal = pool_refusal(pool, average) if on_gpu else cpu.refusal(input, conv, pool, average)
-    has_kernels = on_gpu or find_spec("numba") is not None
-    return refusal is None and has_kernels and input.size(-3) > 0 and not in_forward_mode()
+    return refusal is None and input.size(-3) > 0 and not in_forward_mode()
 
 
 def _has_many_losers(conv: Conv2dGeometry, pool: WindowGeometry) -> bool:
@@ -215,6 +215,5 @@ register(
         name="fused",
         function=conv_relu_pool,
         summary="one pass, one byte a pooled element kept, gradients from the winners alone",
-        requires=("numba",),
     )
 )

@@ -7,13 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
+from cnnexp.geometry.pooling import Pool
 from cnnexp.ops.avg_pool2d import avg_pool2d
 from cnnexp.ops.conv2d import conv2d
 from cnnexp.ops.max_pool2d import max_pool2d
 from cnnexp.ops.registry import Algorithm, register, resolve_algorithm
 from cnnexp.ops.relu import relu
 
-__all__ = ["compose"]
+__all__ = ["NAMES", "compose", "relu_pool"]
+
+NAMES = ("native", "reference", "im2col", "direct")
 
 
 def compose(algorithm: str) -> Callable[..., Tensor]:
@@ -24,19 +27,24 @@ def compose(algorithm: str) -> Callable[..., Tensor]:
     ) -> Tensor:
         *convolution, pool = arguments
         image = conv2d(input, weight, bias, *convolution, algorithm=algorithm)
-        image = relu(image, algorithm=resolve_algorithm("relu", algorithm))
-        window = pool.kernel_size, pool.stride, pool.padding
-        if pool.kind == "avg":
-            counts = pool.count_include_pad, pool.divisor_override
-            return avg_pool2d(image, *window, pool.ceil_mode, *counts, algorithm=algorithm)
-        pooled = max_pool2d(image, *window, pool.dilation, pool.ceil_mode, algorithm=algorithm)
-        assert isinstance(pooled, Tensor)  # no indices were asked for
-        return pooled
+        return relu_pool(image, pool, algorithm)
 
     return conv_relu_pool
 
 
-for _name in ("native", "reference", "im2col", "direct"):
+def relu_pool(image: Tensor, pool: Pool, algorithm: str = "direct") -> Tensor:
+    """The block without its convolution, computed with ``algorithm``."""
+    image = relu(image, algorithm=resolve_algorithm("relu", algorithm))
+    window = pool.kernel_size, pool.stride, pool.padding
+    if pool.kind == "avg":
+        counts = pool.count_include_pad, pool.divisor_override
+        return avg_pool2d(image, *window, pool.ceil_mode, *counts, algorithm=algorithm)
+    pooled = max_pool2d(image, *window, pool.dilation, pool.ceil_mode, algorithm=algorithm)
+    assert isinstance(pooled, Tensor)  # no indices were asked for
+    return pooled
+
+
+for _name in NAMES:
     register(
         Algorithm(
             op="conv_relu_pool",

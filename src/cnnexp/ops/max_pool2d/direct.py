@@ -15,10 +15,7 @@ from torch.nn import functional as F
 
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.ops.layout import is_channels_last
-from cnnexp.ops.max_pool2d.function import make_max_pool2d
-from cnnexp.ops.registry import Algorithm, register
-
-__all__ = ["forward", "grad_input"]
+from cnnexp.ops.max_pool2d.function import register_max_pool2d
 
 
 def forward(input: Tensor, geometry: WindowGeometry) -> tuple[Tensor, Tensor]:
@@ -50,11 +47,6 @@ def grad_input(grad_output: Tensor, indices: Tensor, geometry: WindowGeometry) -
     return spread.reshape(n, h, w, c).permute(0, 3, 1, 2) if last else spread.reshape(n, c, h, w)
 
 
-register(
-    Algorithm(
-        op="max_pool2d",
-        name="direct",
-        function=make_max_pool2d(forward, grad_input),
-        summary="torch's forward, one scatter to the winners as backward",
-    )
+register_max_pool2d(
+    "direct", forward, grad_input, summary="torch's forward, one scatter to the winners as backward"
 )

@@ -10,8 +10,7 @@ from torch import Tensor
 from cnnexp.geometry.pooling import pool_geometry
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.layout import laid_out
-
-__all__ = ["make_max_pool2d"]
+from cnnexp.ops.registry import Algorithm, register
 
 
 def _of_the_winners(input_tangent: Tensor, indices: Tensor) -> Tensor:
@@ -48,3 +47,8 @@ def make_max_pool2d(
         return (output, indices) if return_indices else output
 
     return max_pool2d
+
+
+def register_max_pool2d(name: str, *functions: Callable[..., Any], summary: str) -> None:
+    """Enter the algorithm ``name`` of ``max_pool2d``, of plain functions; see :func:`make_max_pool2d`."""
+    register(Algorithm("max_pool2d", name, make_max_pool2d(*functions), summary))

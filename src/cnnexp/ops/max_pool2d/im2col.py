@@ -17,10 +17,7 @@ import torch
 from torch import Tensor
 
 from cnnexp.geometry.windows import WindowGeometry, cut
-from cnnexp.ops.max_pool2d.function import make_max_pool2d
-from cnnexp.ops.registry import Algorithm, register
-
-__all__ = ["forward", "grad_input"]
+from cnnexp.ops.max_pool2d.function import register_max_pool2d
 
 
 def _rows(padded: Tensor, geometry: WindowGeometry) -> Tensor:
@@ -61,11 +58,6 @@ def grad_input(grad_output: Tensor, indices: Tensor, geometry: WindowGeometry) -
     return geometry.crop(padded.permute(0, 3, 1, 2))
 
 
-register(
-    Algorithm(
-        op="max_pool2d",
-        name="im2col",
-        function=make_max_pool2d(forward, grad_input),
-        summary="windows as rows, the maximum as one reduction over them",
-    )
+register_max_pool2d(
+    "im2col", forward, grad_input, summary="windows as rows, the maximum as one reduction over them"
 )

@@ -19,10 +19,7 @@ import torch
 from torch import Tensor
 
 from cnnexp.geometry.windows import WindowGeometry, cut
-from cnnexp.ops.max_pool2d.function import make_max_pool2d
-from cnnexp.ops.registry import Algorithm, register
-
-__all__ = ["forward", "grad_input"]
+from cnnexp.ops.max_pool2d.function import register_max_pool2d
 
 
 def forward(input: Tensor, geometry: WindowGeometry) -> tuple[Tensor, Tensor]:
@@ -54,11 +51,9 @@ def grad_input(grad_output: Tensor, indices: Tensor, geometry: WindowGeometry) -
     return total.reshape(*grad_output.shape[:2], *geometry.input_size)
 
 
-register(
-    Algorithm(
-        op="max_pool2d",
-        name="reference",
-        function=make_max_pool2d(forward, grad_input),
-        summary="by definition, one offset at a time; slow, the oracle",
-    )
+register_max_pool2d(
+    "reference",
+    forward,
+    grad_input,
+    summary="by definition, one offset at a time; slow, the oracle",
 )

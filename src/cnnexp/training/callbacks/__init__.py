@@ -6,6 +6,7 @@ from cnnexp.training.callbacks.diagnostics import Diagnostics
 from cnnexp.training.callbacks.measure import LearningRate, Throughput
 from cnnexp.training.callbacks.non_finite_guard import NonFiniteGuard
 from cnnexp.training.callbacks.pictures import FirstLayerFilters, TrainingPictures
+from cnnexp.training.callbacks.privacy import PrivacyLog
 from cnnexp.training.callbacks.progress import (
     EpochHistory,
     ProgressBar,
@@ -23,6 +24,7 @@ __all__ = [
     "FirstLayerFilters",
     "LearningRate",
     "NonFiniteGuard",
+    "PrivacyLog",
     "ProgressBar",
     "RunStatus",
     "StochasticWeightAverage",

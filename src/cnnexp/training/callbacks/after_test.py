@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from cnnexp.training.callbacks.pictures import boards
+from cnnexp.training.loggers import event_writers
 from cnnexp.training.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["TestPictures"]
 
 _MOST_CURVES = 20  # one a class
 _MOST_POINTS = 1000  # of the embedding
+_MOST_WORST = 36  # images in the grid of those misclassified worst
 
 
 class TestPictures(Callback):
@@ -30,7 +30,6 @@ class TestPictures(Callback):
 
     Args:
         classes: Name of each class.
-        most: Images in the grid of the worst ones at the most.
         ranks: The processes that share the test images.
         embedding: Write what the last linear layer gets for the first test images, for the
             projector, as ``embedding``.
@@ -41,12 +40,11 @@ class TestPictures(Callback):
     def __init__(
         self,
         classes: Sequence[str],
-        most: int = 36,
         ranks: Ranks = ALONE,
         *,
         embedding: bool = False,
     ) -> None:
-        self._classes, self._most, self._ranks = tuple(classes), most, ranks
+        self._classes, self._ranks = tuple(classes), ranks
         self._embedding = embedding
         self._hook: RemovableHandle | None = None
         self._start()
@@ -61,7 +59,7 @@ class TestPictures(Callback):
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget an earlier test."""
         self._start()
-        if not (self._embedding and self._ranks.first and boards(trainer)):
+        if not (self._embedding and self._ranks.first and event_writers(trainer.loggers)):
             return
         network: nn.Module = pl_module.network  # pyright: ignore[reportAssignmentType]
         linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
@@ -91,16 +89,14 @@ class TestPictures(Callback):
         missed = logits.argmax(1) != labels
         losses = F.cross_entropy(logits[missed], labels[missed], reduction="none").cpu()
         pairs = torch.stack((labels, logits.argmax(1)), 1)[missed].cpu()
-        kept = losses.argsort(descending=True, stable=True)[: self._most]
-        new = (losses[kept], images[missed].cpu()[kept], pairs[kept])
-        self._worst = _worst([self._worst, new], self._most)
+        self._worst = _worst([self._worst, (losses, images[missed].cpu(), pairs)])
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw."""
+        """Draw what the test has shown."""
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
-        drawn_into = boards(trainer)
+        drawn_into = event_writers(trainer.loggers)
         if not drawn_into:
             return
         mine = (torch.cat(self._labels), torch.cat(self._logits), self._worst)
@@ -108,21 +104,18 @@ class TestPictures(Callback):
         if not self._ranks.first:
             return
         labels, logits = (torch.cat([part[i] for part in gathered]) for i in (0, 1))
-        losses, images, pairs = _worst([part[2] for part in gathered], self._most)
+        losses, images, pairs = _worst([part[2] for part in gathered])
         matrix = multiclass_confusion_matrix(logits.argmax(1), labels, len(self._classes))
         confusion = confusion_figure(matrix, self._classes)
         worst = worst_figure(images, pairs, losses, self._classes)
-        step = trainer.global_step
+        step, probabilities = trainer.global_step, logits.softmax(1)
         for board in drawn_into:
             board.add_figure("test/confusion_matrix", confusion, step)
             board.add_figure("test/worst", worst, step)
-            self._add_curves(board, logits.softmax(1), labels, step)
+            for i, name in enumerate(self._classes[:_MOST_CURVES]):
+                board.add_pr_curve(f"test/pr/{name}", labels == i, probabilities[:, i], step)
             if self._features:
                 self._add_embedding(board, step)
-
-    def _add_curves(self, board: Any, probabilities: Tensor, labels: Tensor, step: int) -> None:
-        for i, name in enumerate(self._classes[:_MOST_CURVES]):
-            board.add_pr_curve(f"test/pr/{name}", labels == i, probabilities[:, i], step)
 
     def _add_embedding(self, board: Any, step: int) -> None:
         if [len(f) for f in self._features] != [len(t) for t in self._thumbnails]:
@@ -137,11 +130,11 @@ class TestPictures(Callback):
 Worst = tuple[Tensor, Tensor, Tensor]  # losses (K,), images (K, C, H, W), (true, predicted) (K, 2)
 
 
-def _worst(parts: Sequence[Worst], most: int) -> Worst:
-    """The ``most`` with the greatest loss among all."""
+def _worst(parts: Sequence[Worst]) -> Worst:
+    """The images with the greatest loss among all ``parts``."""
     parts = [part for part in parts if len(part[0])] or list(parts[-1:])
     losses, images, pairs = (torch.cat([part[i] for part in parts]) for i in range(3))
-    kept = losses.argsort(descending=True, stable=True)[:most]
+    kept = losses.argsort(descending=True, stable=True)[:_MOST_WORST]
     return losses[kept], images[kept], pairs[kept]
 
 

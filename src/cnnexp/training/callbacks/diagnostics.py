@@ -1,4 +1,4 @@
-"""Measure gradients, updates and activations as the training goes on, and judge its health."""
+"""Measure gradients, updates and activations during the training, and judge its health."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
@@ -28,11 +27,9 @@ from cnnexp.diagnostics import (
 from cnnexp.training.callbacks.landscape import Landscape
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.epochs import epoch_of
-from cnnexp.training.loggers import MetricsFile
+from cnnexp.training.loggers import MetricsFile, event_writers
 from cnnexp.training.non_finite import NonFiniteError
 from cnnexp.training.ranks import ALONE, Ranks
-
-__all__ = ["Diagnostics"]
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +151,7 @@ class Diagnostics(Callback):
         self._tell(trainer, self.health.observe_epoch(epoch_of(trainer), metrics))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Sum up."""
+        """Log the verdicts on the training."""
         if not self.health.verdicts:
             log.info("health: nothing conspicuous in %d steps", trainer.global_step)
         for verdict in self.health.verdicts:
@@ -188,12 +185,11 @@ class Diagnostics(Callback):
             if verdict.passed:
                 text = f"health: {verdict.trouble} {verdict.layer}".rstrip() + f" {verdict.passed}"
             (log.info if verdict.passed else log.warning)("%s", text)
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger) and self._ranks.first:
-                    logger.experiment.add_text("health", text, trainer.global_step)
+            for board in event_writers(trainer.loggers) if self._ranks.first else ():
+                board.add_text("health", text, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a training needs to go on as if it had not stopped; to be asked of all ranks."""
+        """What a training needs to be resumed as if it had not stopped; to be asked of all ranks."""
         steps, batches = (
             (self._ranks.total(each) / self._ranks.count).tolist()
             for each in self._losses.tensors()
@@ -207,7 +203,7 @@ class Diagnostics(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` gave."""
         self.health.load_state_dict(state_dict["health"])
         self._losses.load(state_dict["losses"])
         self._landscape.load_state_dict(state_dict["landscape"])
@@ -215,6 +211,6 @@ class Diagnostics(Callback):
 
 
 def _metrics(trainer: L.Trainer, prefix: str) -> dict[str, float]:
-    """Those that were logged last, in plain numbers."""
+    """The metrics that were logged last under ``prefix``, in plain numbers."""
     found = trainer.callback_metrics.items()
     return {name: float(value) for name, value in found if name.startswith(prefix)}

@@ -19,8 +19,6 @@ from cnnexp.diagnostics import (
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.ranks import Ranks
 
-__all__ = ["Landscape"]
-
 log = logging.getLogger(__name__)
 
 _DECAY = 0.8  # of the averages that the noise scale is the ratio of
@@ -119,11 +117,11 @@ class Landscape:
         return {} if scale is None else {"noise_scale": scale}
 
     def state_dict(self) -> dict[str, Any]:
-        """To go on from."""
+        """What a resumed training continues from."""
         return {"gradient": self._before, "averages": self._averages}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` gave."""
         self._before, self._averages = state["gradient"], state["averages"]
 
 

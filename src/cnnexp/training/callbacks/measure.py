@@ -11,8 +11,6 @@ from lightning.pytorch.callbacks import Callback
 from cnnexp.kernels.compilation import clock
 from cnnexp.optim import NO_DECAY
 
-__all__ = ["LearningRate", "Throughput"]
-
 
 class LearningRate(Callback):
     """Log the learning rate each step was made with: ``train/lr``, or ``train/lr/<layer>``.
@@ -57,7 +55,7 @@ class Throughput(Callback):
         return self._seconds + (0.0 if self._began is None else clock() - self._began)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock of an epoch that a resumed training goes on within."""
+        """Start the clock of an epoch that a resumed training continues within."""
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -70,7 +68,7 @@ class Throughput(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Go on, where a validation was in the middle of an epoch."""
+        """Start the clock again after a validation in the middle of an epoch."""
         if self._began is None:
             self._began = clock()
 
@@ -120,6 +118,6 @@ class Throughput(Callback):
         return {"images_per_second": self.images_per_second, "train_seconds": self.train_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` gave."""
         self.images_per_second = list(state_dict["images_per_second"])
         self._seconds, self._began = state_dict.get("train_seconds", 0.0), None

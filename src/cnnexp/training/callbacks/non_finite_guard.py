@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,14 +21,12 @@ from cnnexp.training.epochs import epoch_of
 from cnnexp.training.non_finite import Finding, NonFiniteError, OnNaN
 from cnnexp.training.ranks import ALONE, Ranks
 
-__all__ = ["NonFiniteGuard"]
-
 log = logging.getLogger(__name__)
 
 _MOST_IN_A_ROW = 10
 _ADVICE = (
     "The images and more are in {file}. Lower optimizer.lr, clip the gradients "
-    "(regularization=clip_norm), or go on all the same with on_nan=skip or on_nan=lower_lr"
+    "(regularization=clip_norm), or continue all the same with on_nan=skip or on_nan=lower_lr"
 )
 _IN_A_ROW = (
     f"{_MOST_IN_A_ROW} steps in a row were skipped; lower optimizer.lr, or try on_nan=lower_lr"
@@ -49,7 +48,7 @@ class NonFiniteGuard(Callback):
 
     Args:
         folder: The run folder; a finding is written to its nonfinite.json.
-        policy: ``stop`` and ``lower_lr`` raise; ``skip`` leaves the step out and goes on, up to ten
+        policy: ``stop`` and ``lower_lr`` raise; ``skip`` leaves the step out and continues, up to ten
             times in a row. A step left out counts as a step of the schedule.
         members: (epoch, batch) → indices of its images, both counted from 0.
         every: Steps between two looks; None for 1 where a look costs nothing, else as often as
@@ -116,7 +115,7 @@ class NonFiniteGuard(Callback):
         self._look(trainer, pl_module)
 
     def before_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The same, and at the weights: a step may have made them infinite by itself."""
+        """Look at the steps since the last look, and at the weights: a step may have made them infinite."""
         self._look(trainer, pl_module)
         assert isinstance(pl_module, Classifier)
         layer = non_finite.first_bad_weight(pl_module.network)
@@ -181,9 +180,9 @@ class NonFiniteGuard(Callback):
             batches=[b + 1 for b in batches],
             what="gradient" if loss_fine else "loss",
             layer=layer,
-            losses=non_finite.numbers(losses.tolist()),
+            losses=[loss if math.isfinite(loss) else str(loss) for loss in losses.tolist()],
             layers=layers,
-            learning_rates=non_finite.rates(trainer.optimizers[0].param_groups),
+            learning_rates=[float(group["lr"]) for group in trainer.optimizers[0].param_groups],
             images=torch.cat([self._members(epoch, b) for b in batches]).tolist(),
         )
 
@@ -203,5 +202,5 @@ class NonFiniteGuard(Callback):
         return {"skipped": self.skipped, "in_a_row": self._in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` gave."""
         self.skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]

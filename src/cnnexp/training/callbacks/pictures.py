@@ -1,4 +1,4 @@
-"""What is drawn into TensorBoard while the training goes on."""
+"""Pictures that are drawn into TensorBoard during a training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -27,9 +26,8 @@ from cnnexp.training.callbacks.diagnostics import Diagnostics
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.epochs import epoch_of
 from cnnexp.training.lightning_internals import steps_logged
+from cnnexp.training.loggers import event_writers
 from cnnexp.training.non_finite import NonFiniteError
-
-__all__ = ["FirstLayerFilters", "TrainingPictures", "boards"]
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +56,7 @@ class FirstLayerFilters(Callback):
                 if kernels.size(1) not in (1, 3):  # not an image: one row of channels a kernel
                     kernels = kernels.flatten(0, 1).unsqueeze(1)
                 grid = _grid(kernels, 12)
-                for board in boards(trainer):
+                for board in event_writers(trainer.loggers):
                     board.add_image(f"filters/{name}", grid, trainer.global_step)
                 return
 
@@ -89,10 +87,10 @@ class TrainingPictures(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lay the charts out, draw the graph and what the untrained network sees."""
         assert isinstance(pl_module, Classifier)
-        if trainer.global_step or not self._layers or not boards(trainer):
+        if trainer.global_step or not self._layers or not event_writers(trainer.loggers):
             return
         names = [layer.name for layer in self._layers]
-        for board in boards(trainer):
+        for board in event_writers(trainer.loggers):
             board.add_custom_scalars(chart_layout(names))
             if self._full:
                 _add_graph(board, pl_module, self._images(pl_module, 1))
@@ -108,7 +106,7 @@ class TrainingPictures(Callback):
         if not last or self._drawn == trainer.global_step or not _worth_drawing(trainer, step):
             return
         self._drawn = trainer.global_step
-        for board in boards(trainer):
+        for board in event_writers(trainer.loggers):
             for layer in self._layers:
                 tag = f"histogram/grad/{layer.name}"
                 _add_histogram(board, tag, layer.parameter.grad, step)
@@ -116,12 +114,12 @@ class TrainingPictures(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw what an epoch has made of the layers."""
         assert isinstance(pl_module, Classifier)
-        if not self._layers or not boards(trainer):
+        if not self._layers or not event_writers(trainer.loggers):
             return
         step = trainer.global_step
         if _worth_drawing(trainer, step):
             self._draw_activations(trainer, pl_module)
-            for board in boards(trainer):
+            for board in event_writers(trainer.loggers):
                 for layer in self._layers:
                     _add_histogram(board, f"histogram/weight/{layer.name}", layer.weight, step)
         seen = int(trainer.num_training_batches) * self._data.batch_size
@@ -140,7 +138,7 @@ class TrainingPictures(Callback):
         if name not in trainer.callback_metrics or not self._layers:
             return
         low, high = wilson_interval(float(trainer.callback_metrics[name]), count)
-        for board in boards(trainer):
+        for board in event_writers(trainer.loggers):
             board.add_scalar(f"margin/{name}/low", low, step)
             board.add_scalar(f"margin/{name}/high", high, step)
 
@@ -151,12 +149,12 @@ class TrainingPictures(Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """The same: it shows where the numbers ended."""
+        """Draw the gradient's way, which shows where the numbers ended, if that ended the training."""
         if isinstance(exception, NonFiniteError):
             self._draw_flow(trainer)
 
     def _draw_flow(self, trainer: L.Trainer) -> None:
-        if not boards(trainer) or not self._layers:
+        if not event_writers(trainer.loggers) or not self._layers:
             return
         names = {f"grad/{layer.name}/activation": str(layer) for layer in self._layers}
         steps: dict[int, dict[str, float]] = {}
@@ -170,12 +168,12 @@ class TrainingPictures(Callback):
             for name, label in names.items()
         }
         figure = gradient_flow_figure(list(steps), flow)
-        for board in boards(trainer):
+        for board in event_writers(trainer.loggers):
             board.add_figure("gradient_flow", figure, trainer.global_step)
 
     @torch.no_grad()
     def _draw_activations(self, trainer: L.Trainer, module: Classifier) -> None:
-        """Of the first validation image; with ``full`` also their distribution over many."""
+        """Draw feature maps of the first validation image; with ``full``, also activations of many."""
         images = self._images(module, _IMAGES if self._full else 1)
         if not len(images):
             return
@@ -198,7 +196,7 @@ class TrainingPictures(Callback):
                 handle.remove()
             for each, training in modes:
                 each.training = training
-        for board in boards(trainer):
+        for board in event_writers(trainer.loggers):
             for name, output in found.items():
                 if output.dim() == 4 and min(output.shape[2:]) > 1:
                     maps = output[0, :_MOST_CHANNELS].unsqueeze(1)
@@ -213,11 +211,6 @@ class TrainingPictures(Callback):
         part = self._data.val if len(self._data.val) else self._data.train
         pixels, _ = part.batch(torch.arange(min(count, len(part))))
         return pixels.to(module.device).float() / 255
-
-
-def boards(trainer: L.Trainer) -> list[Any]:
-    """The event-file writers of the trainer's TensorBoard loggers."""
-    return [x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
 
 
 def _worth_drawing(trainer: L.Trainer, step: int) -> bool:

@@ -14,8 +14,6 @@ from cnnexp.kernels.compilation import clock
 from cnnexp.runs import RunFolder
 from cnnexp.training.epochs import epoch_of
 
-__all__ = ["EpochHistory", "RunStatus"]
-
 log = logging.getLogger(__name__)
 
 
@@ -51,7 +49,7 @@ class EpochHistory(Callback):
         return {"validations": self.validations, "last": self.last}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` gave."""
         self.validations, self.last = list(state_dict["validations"]), state_dict["last"]
 
     def best(self, monitor: str, mode: str) -> dict[str, float]:

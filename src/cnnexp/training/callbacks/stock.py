@@ -21,9 +21,6 @@ from torch.nn.utils import prune
 from cnnexp.runs import RunFolder
 from cnnexp.training.lightning_internals import rewind_on_own_memory
 
-__all__ = ["at_home", "needs_plain_kernels"]
-
-
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -111,7 +108,7 @@ class _PruningMasks(Callback):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take them from the checkpoint of the training that goes on."""
+        """Take them from the checkpoint of the training that is resumed."""
         self._kept = checkpoint.get("pruned", {})
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""When checkpoints are written, and what stands in them so that a training can go on exactly."""
+"""When checkpoints are written, and what stands in them so that a training can be resumed exactly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from cnnexp.kernels.compilation import clock
 from cnnexp.runs import RunFolder
@@ -22,13 +21,12 @@ from cnnexp.training.lightning_internals import (
     begin_anew,
     steps_logged,
 )
+from cnnexp.training.loggers import event_writers
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.resume.point import ResumePoint
 from cnnexp.training.resume.position import Position
 from cnnexp.training.resume.random_state import random_state, restore_random_state
 from cnnexp.training.stopping import StopSignals
-
-__all__ = ["Checkpoints"]
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +107,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Go on where the checkpoint was written, write one, stop: whichever is due."""
+        """Resume where the checkpoint was written, write one, stop: whichever is due."""
         if self._resume is not None:
             self._resume.take_content()  # which a sharded strategy has read by itself
             _restore_random(self._resume.position.random, self._ranks)
@@ -148,9 +146,8 @@ class Checkpoints(Checkpoint):
 
     def _save_last(self, trainer: L.Trainer, batch_idx: int, *, finished: bool) -> None:
         self._check(trainer, trainer.lightning_module)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.flush()
+        for writer in event_writers(trainer.loggers):
+            writer.flush()
         self._saving = Position(
             epoch=trainer.current_epoch,
             batch=batch_idx,
@@ -196,7 +193,7 @@ class Checkpoints(Checkpoint):
         return {"best": self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` gave."""
         self._best = state_dict["best"]
 
 
@@ -205,7 +202,7 @@ def _restore_random(states: Sequence[dict[str, Any]], ranks: Ranks) -> None:
         restore_random_state(states[ranks.rank])
     elif ranks.first:  # the others keep those that their seeds gave
         log.warning(
-            "the checkpoint is of %d processes: this training by %d goes on with other random numbers "
+            "the checkpoint is of %d processes: this training by %d continues with other random numbers "
             "for dropout",
             len(states),
             ranks.count,

@@ -19,13 +19,6 @@ import torch
 
 from cnnexp.runs.files import write_file
 
-__all__ = [
-    "CheckpointError",
-    "read_checkpoint",
-    "read_own_checkpoint",
-    "write_checkpoint",
-]
-
 _MARK = b"cnnexp sha256 "
 _COMMENT = len(_MARK) + 64
 _END = 22  # bytes of a zip archive's end record, whose last two are the length of the comment
@@ -57,7 +50,7 @@ def write_checkpoint(file: Path, content: dict[str, Any]) -> None:
 
 
 def _errno(error: BaseException) -> int:
-    """That of the system's error behind ``error``; the disk is full, if there is none."""
+    """The number of the system's error behind ``error``; that of a full disk, if there is none."""
     cause = error.__cause__ or error.__context__
     if isinstance(cause, OSError) and cause.errno:
         return cause.errno

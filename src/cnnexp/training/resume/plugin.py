@@ -10,8 +10,6 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from cnnexp.training.resume.files import read_checkpoint, write_checkpoint
 from cnnexp.training.resume.point import ResumePoint
 
-__all__ = ["CheckpointFiles"]
-
 
 class CheckpointFiles(TorchCheckpointIO):
     """Lets Lightning write and read its checkpoints as ``cnnexp.training.resume.files`` does.
@@ -28,7 +26,7 @@ class CheckpointFiles(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """See :func:`write_checkpoint`; folders above the file are made, as callbacks expect."""
+        """Write ``checkpoint`` as :func:`write_checkpoint` does; the folders above it are made."""
         file = Path(path).absolute()
         if self._run not in file.parents or self._run.is_dir():
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +35,7 @@ class CheckpointFiles(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """See :func:`read_checkpoint`; what was read already is given once."""
+        """The content of the file, see :func:`read_checkpoint`; what was read already is given once."""
         point = self._point
         content = point.take_content() if point and point.file == Path(path) else None
         return read_checkpoint(Path(path)) if content is None else content

@@ -1,4 +1,4 @@
-"""Find where a stopped run goes on, and take its folder back to there."""
+"""Find where a stopped run is resumed, and take its folder back to there."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from cnnexp.runs.epochs import epoch_after
 from cnnexp.training.ranks import Ranks
 from cnnexp.training.resume.files import CheckpointError, read_own_checkpoint
 from cnnexp.training.resume.position import Position
-
-__all__ = ["ResumePoint", "go_back", "newest_checkpoint"]
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +90,7 @@ def go_back(folder: RunFolder, point: ResumePoint | None) -> None:
     for name in folder.cut_logs(position.logs):
         log.warning("%s is shorter than when %s was written: its curve has a gap", name, point.file)
     log.info(
-        "going on from %s: epoch %d, step %d",
+        "resuming from %s: epoch %d, step %d",
         point.file,
         epoch_after(position.epoch),
         position.step,

@@ -9,8 +9,6 @@ from typing import Any
 
 from cnnexp.training.resume.files import CheckpointError
 
-__all__ = ["Position"]
-
 _KEY = "cnnexp"  # of the part of a checkpoint that is a position
 
 

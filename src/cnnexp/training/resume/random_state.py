@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["random_state", "restore_random_state"]
-
 
 def random_state() -> dict[str, Any]:
     """The states of python's, numpy's and torch's generators, CUDA's among them."""
@@ -26,7 +24,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Go on with the random numbers that came next when ``state`` was taken."""
+    """Continue with the random numbers that came next when ``state`` was taken."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]

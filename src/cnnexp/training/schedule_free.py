@@ -15,11 +15,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["AveragingModule"]
 
-
-class AveragingModule(L.LightningModule):
-    """Sees to it that validation, test and checkpoints get the weights that the optimiser gives."""
+class ScheduleFreeModule(L.LightningModule):
+    """Makes sure that validation, test and checkpoints get the weights that the optimiser gives."""
 
     def on_train_start(self) -> None:
         """Exchange for the weights trained on."""
@@ -31,7 +29,7 @@ class AveragingModule(L.LightningModule):
         _exchange(self._averaging(), "eval")
 
     def on_validation_model_train(self) -> None:
-        """And back."""
+        """Exchange for the weights trained on again, after validation."""
         super().on_validation_model_train()
         if self.trainer.training or self.trainer.validating:
             _exchange(self._averaging(), "train")
@@ -48,7 +46,7 @@ class AveragingModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the weights given into a checkpoint made in the middle of training.
 
-        What training goes on with stands under ``training_weights``; it stays as it is to the bit,
+        What training continues with stands under ``training_weights``; it stays as it is to the bit,
         which exchanging there and back would not leave it.
         """
         optimizers = self._averaging()
@@ -67,7 +65,7 @@ class AveragingModule(L.LightningModule):
                 group["train_mode"] = True
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the weights trained on; a test keeps those given."""
+        """Continue with the weights trained on; a test keeps those given."""
         try:
             fitting = self.trainer.state.fn == TrainerFn.FITTING
         except RuntimeError:  # it has no trainer

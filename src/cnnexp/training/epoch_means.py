@@ -9,8 +9,6 @@ from torch import Tensor
 
 from cnnexp.training.ranks import ALONE, Ranks
 
-__all__ = ["EpochMeans"]
-
 
 class EpochMeans:
     """Means by name over all images of an epoch, summed in float64 where the numbers come from.
@@ -46,7 +44,7 @@ class EpochMeans:
         return {"images": self._images, **{n: float(total) for n, total in self._sums.items()}}
 
     def load_state_dict(self, states: Sequence[Mapping[str, float]], device: torch.device) -> None:
-        """See :meth:`state_dict`; of several, which were other processes', the sum."""
+        """Restore what :meth:`state_dict` gave; the sum of several, which were other processes'."""
         state = {name: sum(each[name] for each in states) for name in states[0]}
         kind = torch.float64 if device.type != "mps" else torch.float32
         self._images = int(state["images"])

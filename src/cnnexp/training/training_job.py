@@ -12,21 +12,12 @@ from torch import nn
 
 from cnnexp.data import ImageDataModule, ImageSet
 from cnnexp.diagnostics import DiagnosticsSettings
+from cnnexp.privacy import PrivacySettings
 from cnnexp.regularization import Regularizer, taking_part
 from cnnexp.runs import RunFolder
 from cnnexp.training.classifier import OptimizerFactory, SchedulerFactory
 from cnnexp.training.non_finite import OnNaN
 from cnnexp.training.ranks import Parallelism
-
-__all__ = ["TrainingJob", "mode_of"]
-
-
-def _no_callbacks() -> Sequence[Callback]:
-    return ()
-
-
-def _no_loggers(_folder: RunFolder) -> Sequence[Logger]:
-    return ()
 
 
 def mode_of(monitor: str) -> Literal["max", "min"]:
@@ -48,7 +39,8 @@ class TrainingJob:
             in the same one.
         backward: The algorithm of all layers, see ``cnnexp.nn.replace_layers``.
         backward_layers: With ``backward="auto"``, the algorithm of each layer; None to choose them.
-        trainer: Arguments of ``lightning.Trainer``.
+        trainer: Arguments of ``lightning.Trainer``; its ``profiler`` may be a function that makes one for
+            a folder.
         parallel: How several processes train together; None for one.
         callbacks: Makes callbacks beyond cnnexp's own and the regularisers'.
         loggers: Makes loggers beyond metrics.csv.
@@ -56,14 +48,15 @@ class TrainingJob:
         monitor: The validation metric whose best epoch is tested: the greatest, or for a loss the
             least.
         test: Test the best epoch at the end; False leaves the test images unread.
-        checkpoint_steps: Steps of the optimiser between two checkpoints to go on from; None for one an
+        checkpoint_steps: Steps of the optimiser between two checkpoints to resume from; None for one an
             epoch.
         channels_last: Memory layout of images and kernels.
         on_nan: What to do about a loss or gradient that is infinite or NaN: ``stop`` the training,
             ``skip`` the step, or ``lower_lr``: go back to the last checkpoint with half the learning rate.
+        privacy: What is promised to those whose images are trained on; nothing by default.
         diagnostics: What the training is asked about itself; ``off`` by default.
         config: The resolved config that describes all this; kept in the run folder.
-        identity: Of the run, written into its checkpoints, so that no other run goes on from them; ""
+        identity: Of the run, written into its checkpoints, so that no other run resumes from them; ""
             for none.
     """
 
@@ -77,14 +70,15 @@ class TrainingJob:
     backward_layers: Mapping[str, str] | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)
     parallel: Parallelism | None = None
-    callbacks: Callable[[], Sequence[Callback]] = _no_callbacks
-    loggers: Callable[[RunFolder], Sequence[Logger]] = _no_loggers
+    callbacks: Callable[[], Sequence[Callback]] = tuple
+    loggers: Callable[[RunFolder], Sequence[Logger]] = lambda _folder: ()
     seed: int = 0
     monitor: str = "val/acc"
     test: bool = True
     checkpoint_steps: int | None = None
     channels_last: bool = True
     on_nan: OnNaN = "stop"
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
     diagnostics: DiagnosticsSettings = field(
         default_factory=lambda: DiagnosticsSettings(name="off")
     )

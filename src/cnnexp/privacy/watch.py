@@ -1,0 +1,135 @@
+"""Watch the layers of a network while it learns from a batch, so that each sample's gradient is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnexp.nn import Conv2d, ConvReLUPool, Linear
+from cnnexp.ops.ownership import owned
+from cnnexp.privacy.calls import BlockCall, Call, ConvCall, LinearCall, NormCall, OpaqueCall
+from cnnexp.privacy.errors import PrivacyError
+
+__all__ = ["watched", "watched_layers"]
+
+_KINDS: dict[type[nn.Module], type[Call]] = {
+    nn.Linear: LinearCall,
+    Linear: LinearCall,
+    nn.Conv2d: ConvCall,
+    Conv2d: ConvCall,
+    ConvReLUPool: BlockCall,
+    nn.GroupNorm: NormCall,
+    nn.LayerNorm: NormCall,
+}
+
+
+def watched_layers(network: nn.Module) -> dict[str, tuple[nn.Module, type[Call]]]:
+    """The layers of ``network`` that have parameters which train, and how their gradients are told apart.
+
+    A layer whose class is none of those with a formula is one piece, together with all within it.
+    """
+    found: dict[str, tuple[nn.Module, type[Call]]] = {}
+
+    def look(name: str, module: nn.Module) -> None:
+        kind = _KINDS.get(type(module))
+        own = any(p.requires_grad for p in module.parameters(recurse=False))
+        if kind is None and own:
+            kind = OpaqueCall
+        if kind is None:
+            for child_name, child in module.named_children():
+                look(f"{name}.{child_name}" if name else child_name, child)
+        elif any(p.requires_grad for p in module.parameters()):
+            found.setdefault(name, (module, kind))
+
+    look("", network)
+    return found
+
+
+@contextmanager
+def watched(network: nn.Module, samples: int, copies: int = 1) -> Iterator[list[Call]]:
+    """Within it, every call of a layer of ``network`` is noted, and no parameter gets a gradient.
+
+    Args:
+        network: Of which forward and backward passes are made, in training.
+        samples: N, how many samples a pass is of.
+        copies: K, how many rows of the batch each sample has, one after the other.
+
+    Yields:
+        The calls so far, in their order.
+    """
+    calls: list[Call] = []
+    layers = watched_layers(network)
+    before = {name: vars(layer).get("forward") for name, (layer, _) in layers.items()}
+    try:
+        for name, (layer, kind) in layers.items():
+            make = partial(kind, name, layer, layer.forward, copies)
+            layer.forward = partial(_call, make, calls, samples * copies)
+        yield calls
+    finally:
+        for name, (layer, _) in layers.items():
+            vars(layer).pop("forward", None)
+            if (own := before[name]) is not None:
+                layer.forward = own
+
+
+def _call(
+    make: Callable[[], Call], calls: list[Call], rows: int, *inputs: Any, **options: Any
+) -> Tensor:
+    """Stand in for the layer's ``forward``."""
+    call = make()
+    with _without_gradient(call):
+        output, kept = call.run(*inputs, **options)
+    for each in (*inputs, output):
+        _check_batch(call, each, rows)
+    calls.append(call)
+    anchor = torch.zeros((), requires_grad=True)  # the first layer's output has no gradient else
+    return call.after(_Tap.apply(output, anchor, call, *[each.detach() for each in kept]))
+
+
+@contextmanager
+def _without_gradient(call: Call) -> Iterator[None]:
+    """Within it the parameters of ``call`` are constants to autograd."""
+    for parameter in call.parameters.values():
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in call.parameters.values():
+            parameter.requires_grad_(True)
+
+
+def _check_batch(call: Call, tensor: Any, rows: int) -> None:
+    if not isinstance(tensor, Tensor):
+        kind = type(tensor).__name__
+        raise PrivacyError(
+            f"{call.name} ({type(call.layer).__name__}) gives a {kind}; with privacy each layer with "
+            f"parameters must give one tensor"
+        )
+    if tensor.dim() == 0 or tensor.size(0) != rows:
+        raise PrivacyError(
+            f"{call.name} ({type(call.layer).__name__}) takes or gives a tensor {list(tensor.shape)} in a "
+            f"batch of {rows} images; with privacy its first dimension must be the images, so that the "
+            f"gradient of each can be clipped"
+        )
+
+
+class _Tap(torch.autograd.Function):
+    """The output of a call, through which the backward pass leaves ∂L/∂y at the call."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, _anchor: Tensor, call: Call, *kept: Tensor) -> Tensor:
+        ctx.call = call
+        ctx.save_for_backward(*kept)  # so that autograd notices if they are changed in place
+        return owned(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+        (grad_output,) = grad_outputs
+        ctx.call.kept, ctx.call.grad_output = ctx.saved_tensors, grad_output
+        grad = grad_output if ctx.needs_input_grad[0] else None
+        return (grad, *[None] * (2 + len(ctx.call.kept)))
