@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 
 _DEFAULTS = {"method": "loss", "checkpoint": "", "shadows": "", "canaries": "", "delta": ""}
-_DEFAULTS |= {"seed": "0", "jobs": "", "threads": "", "output": ""}
+_DEFAULTS |= {"canary": "", "seed": "0", "jobs": "", "threads": "", "output": ""}
 _GO_WITH = {  # the settings that go with some methods alone
     "shadows": ("lira",),
     "jobs": ("lira",),
     "canaries": ("audit",),
+    "canary": ("audit",),
     "delta": ("audit",),
     "threads": ("lira", "audit"),
 }
@@ -53,7 +54,8 @@ def _parser() -> argparse.ArgumentParser:
             "method=loss (membership by a threshold on the loss; the default), method=lira (by the "
             f"likelihood ratio with shadows=<number of trainings>, default {_SHADOWS}, jobs=<how many at a "
             f"time>), method=audit (a lower bound on ε by one training with canaries=<number>, default "
-            f"{_CANARIES:,} or half the training images, and delta=, default the run's, or {_DELTA:g}), "
+            f"{_CANARIES:,} or half the training images, canary=pattern|label (random patterns, or training "
+            f"images with wrong labels), and delta=, default the run's, or {_DELTA:g}), "
             "threads=<processor threads of a training>, "
             "checkpoint=best|last (default: best; of an audit last), seed=0, data.root=… where the run's "
             "images lie, output=<folder> (default: outputs/attacks/<name>/<time>/<method>), "
@@ -132,6 +134,7 @@ def _place(settings: Settings, arguments: Sequence[str]) -> Path:
 def _attack(
     target: Target, values: Mapping[str, str], numbers: Mapping[str, int | None], place: Path
 ) -> Attack:
+    from cnnexp.attacks.canaries import Canaries
     from cnnexp.attacks.on_runs import attack_by_audit, attack_by_loss, attack_by_shadows
     from cnnexp.sweeps.launcher import LauncherSettings
 
@@ -151,9 +154,8 @@ def _attack(
         canaries = min(_CANARIES, len(target.data.train) // 2)
     delta = _delta(values["delta"], target.claim())
     launcher = LauncherSettings(jobs=1, threads=threads)
-    return attack_by_audit(
-        target, place, canaries=canaries, delta=delta, seed=seed, settings=launcher
-    )
+    asked = Canaries(canaries, values["canary"] or "pattern", seed)
+    return attack_by_audit(target, place, canaries=asked, delta=delta, settings=launcher)
 
 
 def _delta(given: str, claim: Mapping[str, float]) -> float:

@@ -17,7 +17,7 @@ from cnnexp.attacks.shadows import Shadow, design, pool_of
 from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.build import build_job
 from cnnexp.config.resolvers import register_resolvers
-from cnnexp.data import ImageDataModule, LabelledImages, load_image_folder, load_synthetic
+from cnnexp.data import ImageDataModule, Samples, load_image_folder, load_synthetic
 
 SPLIT = RunSplit(val_size=30, train_size=0.8, classes=["2", "0", "1"], split_seed=5)
 ARGUMENTS: dict[str, Any] = {"size": 200, "image_size": 6, "num_classes": 4}
@@ -27,32 +27,48 @@ def _run() -> ImageDataModule:
     return split_as_the_run(load_synthetic, ARGUMENTS, SPLIT)
 
 
-def _as_rows(images: LabelledImages) -> list[tuple[int, ...]]:
-    pixels = images.images.flatten(1)
-    return [
-        (*row, label) for row, label in zip(pixels.tolist(), images.labels.tolist(), strict=True)
-    ]
+def _as_rows(samples: Samples) -> list[tuple[int, ...]]:
+    images, labels = samples.batch(torch.arange(len(samples)))
+    pairs = zip(images.flatten(1).tolist(), labels.tolist(), strict=True)
+    return [(*row, label) for row, label in pairs]
 
 
 def test_canaries_are_in_or_out_as_their_coins_say() -> None:
-    run, asked = _run(), Canaries(count=60, seed=7)
+    run, asked = _run(), Canaries(60, "label", 7)
     drawn = canaries.draw(run.train, 3, asked)
-    assert not bool((run.train.labels[drawn.indices] == drawn.labels).any())
     assert 15 < drawn.included.sum() < 45
     images = canaries.load(load_synthetic, SPLIT, asked, **ARGUMENTS)
     assert len(images.train) == len(run.train) - int((~drawn.included).sum())
-    rows, own = _as_rows(images.train), _as_rows(run.train)  # pyright: ignore[reportArgumentType]
-    wrong = _as_rows(run.train.select(drawn.indices, drawn.labels))  # pyright: ignore[reportArgumentType]
-    for place, included, row in zip(drawn.indices, drawn.included, wrong, strict=True):
-        assert (row in rows) == bool(included)
-        assert own[place] not in rows  # never with its true label
-    others = set(range(len(own))) - set(drawn.indices.tolist())
-    assert all(own[place] in rows for place in others)
+    rows, own, wrong = _as_rows(images.train), _as_rows(run.train), _as_rows(drawn.samples)
+    assert [row in rows for row in wrong] == drawn.included.tolist()
+    pixels = {row[:-1]: row for row in own}
+    for row in wrong:
+        assert pixels[row[:-1]][-1] != row[-1]
+        assert pixels[row[:-1]] not in rows  # never with its true label
+    assert all(own[place] in rows for place in drawn.others)
+
+
+def test_patterns_are_beside_the_images_of_the_run() -> None:
+    run, asked = _run(), Canaries(80, "pattern", 7)
+    drawn = canaries.draw(run.train, 3, asked)
+    pixels, labels = drawn.samples.batch(torch.arange(80))
+    assert pixels.unique().tolist() == [0, 255]
+    assert labels.unique().tolist() == [0, 1, 2]
+    images = canaries.load(load_synthetic, SPLIT, asked, **ARGUMENTS)
+    rows = _as_rows(images.train)
+    assert rows[: len(run.train)] == _as_rows(run.train)
+    assert rows[len(run.train) :] == [
+        row
+        for row, included in zip(_as_rows(drawn.samples), drawn.included, strict=True)
+        if included
+    ]
+    with pytest.raises(ValueError, match="canary=bird: must be one of pattern, label"):
+        canaries.draw(run.train, 3, Canaries(80, "bird", 7))
 
 
 def test_validation_and_statistics_stay_those_of_the_run() -> None:
     run = _run()
-    images = canaries.load(load_synthetic, SPLIT, Canaries(20, 0), **ARGUMENTS)
+    images = canaries.load(load_synthetic, SPLIT, Canaries(20, "label", 0), **ARGUMENTS)
     assert images.checksum != run.images.checksum
     assert (images.mean, images.std, images.classes) == (
         run.images.mean,
@@ -75,12 +91,12 @@ def test_validation_and_statistics_stay_those_of_the_run() -> None:
 
 def test_another_seed_is_another_set() -> None:
     found = {
-        canaries.load(load_synthetic, SPLIT, Canaries(20, seed), **ARGUMENTS).checksum
+        canaries.load(load_synthetic, SPLIT, Canaries(20, "pattern", seed), **ARGUMENTS).checksum
         for seed in (0, 0, 1)
     }
     assert len(found) == 2
     with pytest.raises(ValueError, match="canaries=500: must be at least 2 and at most the"):
-        canaries.load(load_synthetic, SPLIT, Canaries(500, 0), **ARGUMENTS)
+        canaries.load(load_synthetic, SPLIT, Canaries(500, "label", 0), **ARGUMENTS)
 
 
 def test_a_shadow_has_its_half_of_the_pool_and_all_else() -> None:
@@ -91,14 +107,10 @@ def test_a_shadow_has_its_half_of_the_pool_and_all_else() -> None:
     inside = design(2 * count, 4, seed=3)
     for number in range(4):
         shadow = shadows.load(load_synthetic, SPLIT, Shadow(number, 4, 3), **ARGUMENTS)
-        rows = _as_rows(shadow.train)  # pyright: ignore[reportArgumentType]
+        rows = _as_rows(shadow.train)
         assert len(rows) == len(run.train) - count + int(inside[number].sum())
         parts = ((run.train, pool.members), (run.images.test, pool.others))
-        scored = [
-            row
-            for part, places in parts
-            for row in _as_rows(part.select(places))  # pyright: ignore[reportArgumentType]
-        ]
+        scored = [row for part, places in parts for row in _as_rows(part.select(places))]
         assert [row in rows for row in scored] == inside[number].tolist()
 
 
@@ -124,7 +136,7 @@ def test_the_config_says_what_was_done(tmp_path: Path) -> None:
     register_resolvers()
     given = ["data=mnist", f"data.root={tmp_path}", "data.train_size=0.5", "accelerator=cpu"]
     config = plain_config(Composer("train").compose(given))
-    more = {"canaries": {"count": 10, "seed": 1}}
+    more = {"canaries": {"count": 10, "kind": "label", "seed": 1}}
     changed = altered_config(config, canaries.TARGET, more)
     assert changed["data"] == {
         "_target_": "cnnexp.attacks.canaries.load",
@@ -152,7 +164,9 @@ def test_the_config_says_what_was_done(tmp_path: Path) -> None:
 def test_a_config_may_not_name_any_function_as_loader(name: str) -> None:
     register_resolvers()
     config = plain_config(Composer("train").compose(["data=digits", "accelerator=cpu"]))
-    changed = altered_config(config, canaries.TARGET, {"canaries": {"count": 10, "seed": 1}})
+    changed = altered_config(
+        config, canaries.TARGET, {"canaries": {"count": 10, "kind": "label", "seed": 1}}
+    )
     changed["data"] = {**changed["data"], "loader": name}
     with pytest.raises(ConfigError, match=f"data.loader._target_={name} is not allowed"):
         build_job(changed)
@@ -163,6 +177,6 @@ def test_a_stand_in_is_split_in_its_proportion() -> None:
     split = RunSplit(300, None, None, 0)
     run = split_as_the_run(lambda: instead, {}, split)
     assert (len(run.train), len(run.val)) == (170, 30)
-    images = canaries.load(lambda: instead, split, Canaries(2, 0))
+    images = canaries.load(lambda: instead, split, Canaries(2, "label", 0))
     module = ImageDataModule(lambda: images, val_size=0)
     assert (len(module.val), images.stands_in_for) == (30, 0)

@@ -128,6 +128,7 @@ def test_an_audit_of_a_run_that_promises_too_much(typed: Run) -> None:
     bound = re.search(r"ε ≥ (\d\.\d\d) with 95% confidence; the training claims no ε\.", out)
     assert bound is not None
     assert float(bound[1]) > 1  # wrong labels are learnt by heart
+    assert "100 canaries (random patterns and labels): " in out
     # the same with a claim, which a private training writes into result.json
     audit = _content("audit")["audit"]
     training = RunFolder(audit["training"])  # pyright: ignore[reportIndexIssue]
@@ -159,6 +160,7 @@ def test_an_audit_of_a_run_that_promises_too_much(typed: Run) -> None:
         (["method=lira", "shadows=many"], "shadows=many: must be a whole number, at least 0"),
         (["method=lira", "jobs=0"], "hydra.launcher.jobs=0: must be auto or a whole number"),
         (["method=audit", "canaries=400"], "canaries=400: must be at least 2 and at most the 150"),
+        (["method=audit", "canary=bird"], "canary=bird: must be one of pattern, label"),
         (["method=audit", "delta=2"], "delta=2: must be a number from 0 to below 1, such as 1e-5"),
         (
             ["data=synthetic", "data.image_size=8"],

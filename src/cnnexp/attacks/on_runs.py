@@ -76,7 +76,7 @@ class Attack:
     Attributes:
         curve: The receiver operating characteristic.
         accuracy: The shares of members and of non-members that the attacked network classifies correctly;
-            of canaries by their wrong labels.
+            of canaries by the labels that they have.
         details: What the method adds, in JSON's types.
         audit: The bound on ε, of an audit.
     """
@@ -163,9 +163,8 @@ def attack_by_audit(
     target: Target,
     place: Path,
     *,
-    canaries: int,
+    canaries: Canaries,
     delta: float,
-    seed: int = 0,
     settings: LauncherSettings | None = None,
 ) -> Attack:
     """Train the run's config once more, with canaries, and bound its ε from below.
@@ -174,21 +173,20 @@ def attack_by_audit(
         AttackError: The training has failed.
         ConfigError: There are too many canaries, or the training cannot start.
     """
-    asked = Canaries(canaries, seed)
     train, classes = target.data.train, len(target.data.images.classes)
     try:
-        drawn = of_canaries.draw(train, classes, asked)
+        drawn = of_canaries.draw(train, classes, canaries)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    config = altered_config(target.config, of_canaries.TARGET, {"canaries": asdict(asked)})
+    config = altered_config(target.config, of_canaries.TARGET, {"canaries": asdict(canaries)})
     (folder,) = run_trainings(
         place / "training",
-        {f"canaries={canaries}": config},
+        {f"canaries={canaries.count} canary={canaries.kind}": config},
         settings or LauncherSettings(jobs=1),
         target.extra_targets,
     )
     network = _network_of(target, folder, target.trained.checkpoint)
-    scores = score_images(network.classifier, train.select(drawn.indices, drawn.labels))
+    scores = score_images(network.classifier, drawn.samples)
     found = audit_scores(loss_scores(scores), drawn.included, delta=delta)
     claim = claim_of(folder)
     refuted = found.refutes(claim["epsilon"]) if claim else None
@@ -196,7 +194,15 @@ def attack_by_audit(
     return Attack(
         roc(loss_scores(inside), loss_scores(outside)),
         (inside.accuracy, outside.accuracy),
-        {"audit": {**asdict(found), "claim": claim, "refuted": refuted, "training": str(folder)}},
+        {
+            "audit": {
+                **asdict(found),
+                "kind": canaries.kind,
+                "claim": claim,
+                "refuted": refuted,
+                "training": str(folder),
+            }
+        },
         found,
     )
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from cnnexp.attacks.on_runs import Attack, Target
 
+_KINDS = {"pattern": "random patterns and labels", "label": "training images, wrong labels"}
+
 
 def content_of(target: Target, found: Attack, method: str, command: str) -> dict[str, Any]:
     """The content of attack.json, in JSON's types.
@@ -77,7 +79,7 @@ def _images(content: Mapping[str, Any]) -> str:
     together = curve["members"] + curve["non_members"]
     if content["method"] == "audit":
         return (
-            f"{together:,} canaries of {content['dataset']} with wrong labels: "
+            f"{together:,} canaries ({_KINDS[content['audit']['kind']]}): "
             f"{curve['members']:,} trained on, {curve['non_members']:,} left out"
         )
     return f"{curve['members']:,} of {content['dataset']} that it was trained on, and as many test images"
