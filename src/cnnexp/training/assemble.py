@@ -114,16 +114,8 @@ def assemble(
         checkpoints,
     ]
     trainer = _trainer(job, folder, resume, [*callbacks, *own], bar=progress_bar or own_bar)
-    return Assembly(
-        classifier,
-        trainer,
-        throughput,
-        history,
-        checkpoints,
-        guard,
-        diagnostics=next(iter(diagnostics), None),
-        account=account,
-    )
+    kept = (throughput, history, checkpoints, guard, next(iter(diagnostics), None), account)
+    return Assembly(classifier, trainer, *kept)
 
 
 def _trainer(
