@@ -12,6 +12,8 @@ from torch import Tensor
 
 from cnnexp.attacks import audit_scores, audit_training, epsilon_bound, p_value, wrong_labels
 from cnnexp.attacks.one_run import SHARES, Scorer, Training
+from cnnexp.data import BatchOrder, PoissonBatches
+from cnnexp.privacy import Accountant, Mechanism, SeededNoise
 
 
 def _tail(trials: int, q: float, least: int) -> float:
@@ -142,17 +144,22 @@ def _private_descent(bug: str) -> Training:
         generator = torch.Generator().manual_seed(seed)
         weight = torch.zeros(2, images.size(1))
         wanted = torch.nn.functional.one_hot(labels, 2)
-        for step in range(STEPS):
+        steps = 20 * STEPS if bug == "resumed steps not counted" else STEPS
+        for step in range(steps):
             errors = (images @ weight.T).softmax(1) - wanted
             norms = errors.norm(dim=1) * images.norm(dim=1)  # of each image's errorsᵀ · pixels
-            if bug != "clip after the mean":
+            if bug not in ("clip after the mean", "clip per batch"):
                 errors = errors * (CLIP / norms).clamp(max=1).unsqueeze(1)
             total = errors.T @ images
+            if bug == "clip per batch":  # of 50 images, by its mean
+                parts = zip(errors.split(50), images.split(50), strict=True)
+                means = [e.T @ x / len(x) for e, x in parts]
+                total = 50 * torch.stack([m * (CLIP / m.norm()).clamp(max=1) for m in means]).sum(0)
             if bug == "clip after the mean":
                 total *= (CLIP * len(images) / total.norm()).clamp(max=1)
             if bug != "no noise" and (bug != "noise once a run" or step == 0):
                 total += sigma * CLIP * torch.randn(total.shape, generator=generator)
-            weight -= LR * total / len(images)
+            weight -= LR * STEPS / steps * total / len(images)
 
         def score(pixels: Tensor, classes: Tensor) -> Tensor:
             return -torch.nn.functional.cross_entropy(pixels @ weight.T, classes, reduction="none")
@@ -162,7 +169,16 @@ def _private_descent(bug: str) -> Training:
     return train
 
 
-@pytest.mark.parametrize("bug", ["", "no noise", "noise once a run", "clip after the mean"])
+BUGS = (
+    "no noise",
+    "noise once a run",
+    "clip after the mean",
+    "clip per batch",
+    "resumed steps not counted",
+)
+
+
+@pytest.mark.parametrize("bug", ["", *BUGS])
 def test_a_training_is_audited_in_one_run(bug: str) -> None:
     count = 1000
     kept = torch.randn(100, count) * 0.1, torch.arange(100) % 2
@@ -171,6 +187,65 @@ def test_a_training_is_audited_in_one_run(bug: str) -> None:
     found = audit_training(_private_descent(bug), kept, canaries, delta=1e-5)
     assert found.refutes(CLAIMED) == bool(bug)
     assert found.epsilon > (0.3 if not bug else CLAIMED)
+
+
+RATE, NOISE, EPOCHS = 0.01, 3.0, 20
+
+
+def _sampled_descent(sampling: str) -> Training:
+    """Descent by batches, where image i has the gradient e_i; who attacks sees each step's update.
+
+    Shuffled batches follow from the run's seed, so that it is known in which steps an image was.
+    """
+
+    def train(images: Tensor, labels: Tensor, seed: int) -> Scorer:
+        del labels
+        size, pixels = len(images), images.argmax(1)
+        expected = round(RATE * size)
+        batches = (
+            PoissonBatches(size, expected, None)
+            if sampling == "poisson"
+            else BatchOrder(size, expected, seed)
+        )
+        noise, seen = SeededNoise(seed), torch.zeros(images.size(1), dtype=torch.float64)
+        for step in range(EPOCHS * len(batches)):
+            if step % len(batches) == 0:
+                batches.set_epoch(step // len(batches))
+                each = iter(batches)
+            members = pixels[next(each)]
+            update = NOISE * noise.normal(images.size(1), step=step)
+            update[members] += 1.0
+            if sampling == "poisson":
+                seen += update
+            else:
+                seen[members] += update[members]  # the others' steps tell nothing of them
+        known = torch.zeros_like(seen, dtype=torch.bool)
+        known[pixels] = True
+        left_out = math.sqrt(EPOCHS) * NOISE * noise.normal(images.size(1), step=1 << 30)
+        seen = seen if sampling == "poisson" else torch.where(known, seen, left_out)
+
+        def score(pixels: Tensor, classes: Tensor) -> Tensor:
+            del classes
+            return seen[pixels.argmax(1)]
+
+        return score
+
+    return train
+
+
+@pytest.mark.parametrize("sampling", ["poisson", "without replacement"])
+def test_batches_without_replacement_are_caught_if_accounted_as_poisson(sampling: str) -> None:
+    pytest.importorskip("dp_accounting", reason='needs pip install "cnnexp[privacy]"')
+    steps = round(EPOCHS / RATE)
+    claimed = Accountant().epsilon([(Mechanism(NOISE, RATE), steps)], 1e-5)
+    count = 1000
+    everyone = torch.eye(2 * count)
+    kept, canaries = everyone[:count], everyone[count:]
+    labels = torch.zeros(count, dtype=torch.int64)
+    found = audit_training(
+        _sampled_descent(sampling), (kept, labels), (canaries, labels), delta=1e-5
+    )
+    assert found.refutes(claimed) == (sampling != "poisson")
 
 
 def test_wrong_labels_are_wrong_and_even() -> None:
