@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import pytest
@@ -192,6 +192,12 @@ def test_a_training_is_audited_in_one_run(bug: str) -> None:
 RATE, NOISE, EPOCHS = 0.01, 3.0, 20
 
 
+def _epochs(batches: BatchOrder | PoissonBatches) -> Iterator[Tensor]:
+    for epoch in range(EPOCHS):
+        batches.set_epoch(epoch)
+        yield from batches
+
+
 def _sampled_descent(sampling: str) -> Training:
     """Descent by batches, where image i has the gradient e_i; who attacks sees each step's update.
 
@@ -208,11 +214,8 @@ def _sampled_descent(sampling: str) -> Training:
             else BatchOrder(size, expected, seed)
         )
         noise, seen = SeededNoise(seed), torch.zeros(images.size(1), dtype=torch.float64)
-        for step in range(EPOCHS * len(batches)):
-            if step % len(batches) == 0:
-                batches.set_epoch(step // len(batches))
-                each = iter(batches)
-            members = pixels[next(each)]
+        for step, indices in enumerate(_epochs(batches)):
+            members = pixels[indices]
             update = NOISE * noise.normal(images.size(1), step=step)
             update[members] += 1.0
             if sampling == "poisson":
@@ -235,7 +238,6 @@ def _sampled_descent(sampling: str) -> Training:
 
 @pytest.mark.parametrize("sampling", ["poisson", "without replacement"])
 def test_batches_without_replacement_are_caught_if_accounted_as_poisson(sampling: str) -> None:
-    pytest.importorskip("dp_accounting", reason='needs pip install "cnnexp[privacy]"')
     steps = round(EPOCHS / RATE)
     claimed = Accountant().epsilon([(Mechanism(NOISE, RATE), steps)], 1e-5)
     count = 1000
