@@ -22,6 +22,7 @@ from tests.test_house import PROJECT
 COMMANDS = {target.partition(":")[0] for target in PROJECT["project"]["scripts"].values()}
 # For each command arguments that nothing can come of, said before anything heavy is imported
 REFUSED = {
+    "cnnexp.attack": ["method=loss"],
     "cnnexp.bench": ["ops", "--rounds=0"],
     "cnnexp.evaluate": ["split=val"],
     "cnnexp.explain": ["image="],

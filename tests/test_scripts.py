@@ -15,6 +15,7 @@ from tests.test_house import PROJECT
 
 # For each script arguments that get as far as its own checks, and what these say
 REFUSED = {
+    "cnnexp-attack": (["run=nowhere"], "run=nowhere: holds no run"),
     "cnnexp-bench": (["ops", "--op", "nowhere"], "--op=nowhere: unknown"),
     "cnnexp-evaluate": (["run=nowhere"], "run=nowhere: holds no run"),
     "cnnexp-explain": (["run=nowhere"], "run=nowhere: holds no run"),

@@ -69,7 +69,6 @@ def test_it_is_refused_with_the_reason(overrides: tuple[str, ...]) -> None:
 
 
 def test_what_goes_well_with_privacy_is_let_through() -> None:
-    pytest.importorskip("dp_accounting")
     fine = [
         "model.norm=group",
         "optimizer=adam",

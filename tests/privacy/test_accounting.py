@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import io
 import math
 import sys
 from collections.abc import Callable
 from typing import Any
 
-import dp_accounting
 import pytest
-from dp_accounting.pld import PLDAccountant
-from dp_accounting.rdp import RdpAccountant
 from scipy.optimize import brentq
 from scipy.stats import norm
 
 from cnnexp.privacy import Accountant, Mechanism, PrivacyExtraError
 from cnnexp.privacy.accounting import KINDS, _least
+from cnnexp.privacy.extra import privacy_package
+
+dp_accounting: Any = privacy_package("dp_accounting")
+PLDAccountant: Any = privacy_package("dp_accounting.pld").PLDAccountant
+RdpAccountant: Any = privacy_package("dp_accounting.rdp").RdpAccountant
 
 DELTA = 1e-5
 MNIST = Mechanism(1.1, 512 / 55_000)
@@ -216,3 +219,17 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
     with pytest.raises(PrivacyExtraError, match=r'pip install "cnnexp\[privacy\]"'):
         RDP.epsilon([(MNIST, 123_456)], DELTA)
+
+
+def test_the_library_closes_no_stream_and_warns_of_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    Accountant("rdp").epsilon([(Mechanism(0.31, 0.05), 20)], 1e-5)  # of which the library warns
+    assert not caplog.records
+    absl = sys.modules["absl.logging"]
+    monkeypatch.undo()
+    absl.get_absl_handler().close()  # what configuring logging anew does to all handlers
+    assert not stream.closed
+    assert not sys.stderr.closed

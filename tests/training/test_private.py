@@ -31,8 +31,6 @@ from cnnexp.training import Classifier, TrainingJob, quiet_lightning, run_traini
 from cnnexp.training.private import PrivateClassifier
 from tests.training.resumable import new_folder, same
 
-pytest.importorskip("dp_accounting", reason='needs pip install "cnnexp[privacy]"')
-
 TRAINED, BATCH = 192, 48
 EPOCH = TRAINED // BATCH  # steps
 

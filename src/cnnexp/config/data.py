@@ -41,15 +41,15 @@ def data_module(typed: TrainConfig, extra: Sequence[str] = ()) -> ImageDataModul
 def _loader(node: Mapping[str, Any], extra: Sequence[str]) -> Callable[[], ImageSet]:
     ours = [field.name for field in fields(DataConfig) if field.name != "load"]
     function = check_target("data", node, extra=extra, beside=ours).func
-    arguments = {key: value for key, value in node.items() if key != "_target_"}
-    return partial(_once, function, json.dumps(arguments, sort_keys=True))
+    return partial(_once, function, json.dumps(node, sort_keys=True), tuple(extra))
 
 
 @lru_cache(maxsize=2)  # checked first, then run, then the next job of a sweep: read once
-def _once(load: Callable[..., ImageSet], arguments: str) -> ImageSet:
+def _once(load: Callable[..., ImageSet], node: str, extra: Sequence[str]) -> ImageSet:
+    arguments = check_target("data", json.loads(node), extra=extra).keywords
     try:
-        images = load(**json.loads(arguments))
-    except (DataFileError, DataUnavailableError):
+        images = load(**arguments)
+    except (ConfigError, DataFileError, DataUnavailableError):
         raise
     except Exception as error:  # whatever a user's loader raises
         reason = " ".join(str(error).split()) or type(error).__name__

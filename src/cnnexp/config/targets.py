@@ -22,7 +22,7 @@ from cnnexp.suggestions import did_you_mean
 # What each part of the config may name. Extended by the command line or CNNEXP_ALLOW_TARGETS only:
 # a config file that came from elsewhere must not be able to name what is run.
 ALLOWED: Mapping[str, tuple[str, ...]] = {
-    "data": ("cnnexp.data.",),
+    "data": ("cnnexp.data.", "cnnexp.attacks.canaries.load", "cnnexp.attacks.shadows.load"),
     "model": ("cnnexp.models.", "cnnexp.nn.", "torch.nn.", "torchvision.models."),
     "optimizer": ("torch.optim.", "cnnexp.optim.", "pytorch_optimizer.", "schedulefree."),
     "scheduler": ("torch.optim.lr_scheduler.", "cnnexp.optim."),

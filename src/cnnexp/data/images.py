@@ -102,6 +102,7 @@ class ImageSet:
         checksum: An md5 of the data, or of its files' md5s, which identifies it.
         notice: What every run on this set must say first; empty if nothing.
         stands_in_for: How many training images the set has that this one replaces; 0 if it replaces none.
+        val: The validation images of a set that brings its own; None to take them from ``train``.
     """
 
     name: str
@@ -113,6 +114,7 @@ class ImageSet:
     checksum: str
     notice: str = ""
     stands_in_for: int = 0
+    val: Samples | None = None
 
     @property
     def channels(self) -> int:
@@ -142,8 +144,8 @@ class ImageSet:
         new_label = torch.full((len(self.classes),), -1).index_copy(
             0, chosen, torch.arange(len(chosen))
         )
-        parts = []
-        for part in (self.train, self.test):
+        parts: list[Samples] = []
+        for part in (self.train, self.test, *(() if self.val is None else (self.val,))):
             labels = new_label[part.labels]
             (kept,) = (labels >= 0).nonzero(as_tuple=True)
             parts.append(part.select(kept, labels[kept]))
@@ -154,6 +156,7 @@ class ImageSet:
             test=parts[1],
             classes=tuple(names),
             stands_in_for=round(self.stands_in_for * share),
+            val=None if self.val is None else parts[2],
         )
 
 

@@ -31,7 +31,7 @@ class ImageDataModule(L.LightningDataModule):
         batch_size: Images per training batch, ≥ 1; with Poisson sampling their expected number.
         eval_batch_size: Images per validation or test batch, ≥ 1.
         val_size: How many training images are held out for validation, 0 for none; or, between 0 and 1,
-            their share of all.
+            their share of all. A set that brings validation images of its own takes 0.
         train_size: How many images are trained on, drawn by ``split_seed``; or, between 0 and 1, their
             share of those that remain; None for all of these.
         classes: Names of the classes to keep, see ``ImageSet.keep_classes``; None for all.
@@ -48,8 +48,8 @@ class ImageDataModule(L.LightningDataModule):
 
     Raises:
         ValueError: An unknown ``sampling``, or ``secret`` without Poisson sampling; at the first use, if
-            ``val_size`` and ``train_size`` ask for more images than there are, or ``classes`` for one that
-            does not exist.
+            ``val_size`` and ``train_size`` ask for more images than there are, ``val_size`` for some
+            where the set brings its own, or ``classes`` for one that does not exist.
     """
 
     def __init__(
@@ -112,7 +112,12 @@ class ImageDataModule(L.LightningDataModule):
         if self._split is None:
             whole, instead_of = self.images.train, self.images.stands_in_for
             scale = len(whole) / instead_of if instead_of else 1.0
-            val_size = _count(self.val_size, len(whole), scale)
+            val_size, own = _count(self.val_size, len(whole), scale), self.images.val
+            if own is not None and val_size:
+                raise ValueError(
+                    f"data.val_size={self.val_size}: {self.images.name} brings {len(own)} validation "
+                    f"images of its own; set data.val_size=0"
+                )
             room = len(whole) - val_size
             wanted = room
             if self.train_size is not None:
@@ -128,7 +133,7 @@ class ImageDataModule(L.LightningDataModule):
             self._chosen = rest[:wanted].sort().values
             self._split = (
                 whole.select(self._chosen),
-                whole.select(held_out.sort().values),
+                whole.select(held_out.sort().values) if own is None else own,
             )
         return self._split
 

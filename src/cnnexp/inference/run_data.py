@@ -27,7 +27,7 @@ def data_of_run(
         ConfigError: The images are not available, or differ from the run's though ``data`` does not say
             so, or do not fit the network.
     """
-    config = for_inference(_with_data(trained, data), "native")
+    config = for_inference(with_data(trained, data), "native")
     module = build_job(config, extra_targets).data
     try:
         module.split()
@@ -47,7 +47,7 @@ def data_of_run(
     return module
 
 
-def _with_data(trained: TrainedNetwork, data: Sequence[str]) -> Mapping[str, Any]:
+def with_data(trained: TrainedNetwork, data: Sequence[str]) -> Mapping[str, Any]:
     """The run's config with the part ``data`` changed as the settings ask for."""
     if any(setting.startswith("data=") for setting in data):
         composed = plain_config(Composer("train").compose(list(data)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from types import ModuleType
 
 __all__ = ["PrivacyExtraError", "privacy_package"]
@@ -19,9 +20,23 @@ def privacy_package(name: str) -> ModuleType:
         PrivacyExtraError: The package, or one that it needs, is missing.
     """
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ImportError as error:
         missing = error.name or name
         raise PrivacyExtraError(
             f'private training needs {missing}: pip install "cnnexp[privacy]"', name=missing
         ) from error
+    _tame_absl()
+    return module
+
+
+def _tame_absl() -> None:
+    """Let absl, which dp-accounting logs with, warn of nothing and close no stream of anybody else.
+
+    Its handler closes the stream that was ``sys.stderr`` when it was imported, once logging is configured
+    anew (as Hydra does) while ``sys.stderr`` is another one (as in a notebook, or under pytest).
+    """
+    absl = sys.modules.get("absl.logging")
+    if absl is not None:
+        absl.set_verbosity(absl.ERROR)
+        absl.get_absl_handler().python_handler.setStream(sys.__stderr__)
