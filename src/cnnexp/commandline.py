@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from cnnexp.suggestions import nearest
 
 if TYPE_CHECKING:
     import torch
+
+_GRACE = 5.0  # seconds that the other processes of a training wait for the first to speak
 
 
 class Misuse(Exception):
@@ -56,6 +59,8 @@ def code_of(name: str, action: Callable[[], int]) -> int:
     except Misuse as error:
         if _is_first():  # once, not by each of the processes that torchrun started
             print(f"{name}: {error}", file=sys.stderr)
+        else:  # torchrun ends all processes once one has ended: the first is to have said why
+            time.sleep(_GRACE)
         code = 2
     except KeyboardInterrupt:
         print(f"{name}: stopped by Ctrl-C", file=sys.stderr)
