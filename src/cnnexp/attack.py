@@ -5,7 +5,7 @@ shadow trainings; ``method=audit`` trains once more, with canaries, and bounds t
 below. Each writes attack.json and attack.html.
 
 Exit codes: 0 done, 1 a file is damaged or a training has failed, 2 the command cannot work, 130 stopped by
-Ctrl-C; the same command then goes on.
+Ctrl-C; the same command then resumes.
 """
 
 from __future__ import annotations

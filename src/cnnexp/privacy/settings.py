@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from cnnexp.privacy.accounting import KINDS
-from cnnexp.privacy.clipping import CLIPPINGS
+from cnnexp.privacy.clipping import Clipping
 
 __all__ = ["PrivacySettings"]
 
@@ -44,7 +45,6 @@ class PrivacySettings:
 
     def __post_init__(self) -> None:
         _one_of("name", self.name, ("none", "dp_sgd"))
-        _one_of("clipping", self.clipping, CLIPPINGS)
         _one_of("accountant", self.accountant, KINDS)
         if self.epsilon is not None and not 0 < self.epsilon < math.inf:
             raise ValueError(
@@ -59,17 +59,21 @@ class PrivacySettings:
             raise ValueError(f"privacy.delta={self.delta}: must be between 0 and 1, such as 1e-5")
         if self.augmentations < 1:
             raise ValueError(f"privacy.augmentations={self.augmentations}: must be at least 1")
-        if not self.clip > 0:
-            raise ValueError(f"privacy.clip={self.clip}: must be greater than 0")
-        if self.clipping == "automatic" and math.isinf(self.clip):
-            raise ValueError(
-                f"privacy.clip={self.clip}: clipping=automatic scales each gradient to it"
-            )
+        try:
+            _ = self.limit
+        except ValueError as error:
+            raise ValueError(f"privacy.{error}") from error
         if self.private and self.epsilon is None and self.noise_multiplier is None:
             raise ValueError(
                 "privacy.epsilon=null, privacy.noise_multiplier=null: give the budget or the noise, for "
                 "example privacy.epsilon=3"
             )
+
+    @property
+    def limit(self) -> Clipping:
+        """How gradients are clipped; raises ``ValueError`` if a setting of it is out of range."""
+        kind: Any = self.clipping
+        return Clipping(self.clip, kind)
 
     @property
     def private(self) -> bool:

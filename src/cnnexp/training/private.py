@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnexp.privacy import Clipping, PrivateGradient, SecureNoise, SeededNoise
+from cnnexp.privacy import PrivateGradient, SecureNoise, SeededNoise
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.privacy_account import PrivacyAccount
 from cnnexp.training.training_job import TrainingJob
@@ -77,9 +77,8 @@ class PrivateClassifier(Classifier):
 def private_gradient(job: TrainingJob, account: PrivacyAccount) -> PrivateGradient:
     """What makes the gradients of ``job`` private, with the noise that ``account`` has."""
     settings = job.privacy
-    clipping: Any = settings.clipping
     return PrivateGradient(
-        Clipping(settings.clip, clipping),
+        settings.limit,
         noise_multiplier=account.mechanism.noise_multiplier,
         expected=account.mechanism.sampling_rate * len(job.data.train),
         noise=SecureNoise() if settings.secure_noise else SeededNoise(job.seed),
