@@ -20,6 +20,60 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
         "(2 / math.prod(pool.output_size))",
         "which of two exact kernels computes: a matter of speed",
     ),
+    (
+        "ops/adaptive_avg_pool2d.py",
+        "if size == [1, 1] and min(input.shape[-2:]) < 1:",
+        "(2)",
+        "an image one pixel high or wide: its mean is what the pool to 1×1 is",
+    ),
+    (
+        "ops/autograd.py",
+        "moving = wiring.gradients[0][0], (None,) * (len(wiring.outputs) - 1)",
+        "(-1)",
+        "a tangent that reads grad_output belongs to an op of one gradient",
+    ),
+    (
+        "ops/avg_pool2d/reference.py",
+        "sums = [cut(padded, rows, columns).sum((-2, -1)) for _, _, rows, columns in geometry.windows()]",
+        "(2)",
+        "x has four dimensions: the last but one is the third",
+    ),
+    (
+        "ops/conv_relu_pool/fused.py",
+        "return plan.on_gpu and not torch.is_grad_enabled()",
+        "(torch.is_grad_enabled())",
+        "on a GPU alone, which of two exact kernels computes",
+    ),
+    (
+        "ops/conv_relu_pool/fused.py",
+        "return refusal is None and input.size(-3) > 0 and not in_forward_mode()",
+        "(2)",
+        "the CPU's kernels compute the same without channels",
+    ),
+    (
+        "ops/conv_relu_pool/fused.py",
+        "if torch.compiler.is_compiling():  # a graph for all sizes",
+        "(not torch.compiler.is_compiling())",
+        "which of two exact kernels computes: a matter of speed",
+    ),
+    (
+        "ops/conv_relu_pool/fused.py",
+        "return math.prod(pool.stride) >= 2",
+        "(math.prod(pool.stride) < 2)",
+        "which of two exact kernels computes: a matter of speed",
+    ),
+    (
+        "ops/cross_entropy.py",
+        "summed = torch.where(total == 0, torch.nan, summed / torch.where(total == 0, 1, total))",
+        "(2)",
+        "what is divided by where nothing counts: NaN is taken there, with a gradient of 0",
+    ),
+    (
+        "ops/per_sample.py",
+        "product = 3 * positions**2 if gram else outputs * weights",
+        "(3)",
+        "how large the slices of a batch are: a matter of memory",
+    ),
 )
 
 

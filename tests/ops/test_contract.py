@@ -11,8 +11,7 @@ from torch import Tensor
 
 from cnnexp import ops
 from cnnexp.geometry.convolution import conv2d_geometry
-from cnnexp.ops.batch_norm import grad_weight as batch_norm_grad_weight
-from cnnexp.ops.conv2d import direct, im2col, reference
+from cnnexp.ops.conv2d import direct
 from cnnexp.ops.conv2d.function import grad_bias, make_conv2d
 from cnnexp.ops.linear import grad_bias as linear_grad_bias
 from cnnexp.ops.linear import grad_weight as linear_grad_weight
@@ -236,19 +235,18 @@ def test_no_work_and_no_memory_for_gradients_that_nobody_needs(needed: tuple[int
     assert ((4, 3, 3, 3) in kept) == (0 in needed)
 
 
-@pytest.mark.parametrize("module", [reference, im2col, direct], ids=lambda m: m.__name__[-9:])
 @pytest.mark.parametrize("arguments", [(1, 1, 1, 1), (2, 0, 1, 2), (1, 2, 2, 1)], ids=str)
-def test_per_sample_gradients_equal_batches_of_one(module: Any, arguments: Any) -> None:
+def test_per_sample_gradients_equal_batches_of_one(arguments: Any) -> None:
     groups = arguments[3]
     image, weight = torch.randn(3, 4, 6, 5).double(), torch.randn(6, 4 // groups, 3, 2).double()
     geometry = conv2d_geometry(image, weight, None, *arguments)
     grad = torch.randn(3, 6, *geometry.output_size).double()
-    each = module.grad_weight(grad, image, geometry, per_sample=True)
+    each = direct.grad_weight(grad, image, geometry, per_sample=True)
     ones = [
-        module.grad_weight(grad[n : n + 1], image[n : n + 1], geometry) for n in range(len(image))
+        direct.grad_weight(grad[n : n + 1], image[n : n + 1], geometry) for n in range(len(image))
     ]
     torch.testing.assert_close(each, torch.stack(ones))
-    torch.testing.assert_close(each.sum(0), module.grad_weight(grad, image, geometry))
+    torch.testing.assert_close(each.sum(0), direct.grad_weight(grad, image, geometry))
     torch.testing.assert_close(grad_bias(grad, per_sample=True).sum(0), grad_bias(grad))
 
 
@@ -262,11 +260,3 @@ def test_per_sample_gradients_of_linear_equal_batches_of_one(shape: tuple[int, .
     each = linear_grad_bias(grad, per_sample=True)
     assert each.shape == (3, 5)
     torch.testing.assert_close(each.sum(0), linear_grad_bias(grad))
-
-
-@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 2, 2)], ids=str)
-def test_per_sample_gradients_of_batch_norm_add_up(shape: tuple[int, ...]) -> None:
-    grad, centred = torch.randn(shape).double(), torch.randn(shape).double()
-    each = batch_norm_grad_weight(grad, centred, per_sample=True)
-    assert each.shape == (3, 4)
-    torch.testing.assert_close(each.sum(0), batch_norm_grad_weight(grad, centred))

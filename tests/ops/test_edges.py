@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -84,3 +85,25 @@ def test_dropout_takes_both_ends_of_its_range(p: float, kept: float) -> None:
     assert torch.equal(y, kept * x)
     (grad,) = torch.autograd.grad(y, x, torch.ones_like(y))
     assert torch.equal(grad, torch.full_like(x, kept))
+
+
+@pytest.mark.parametrize("size", [(-1, 3), (3, -1), (-1, -1)], ids=str)
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("adaptive_avg_pool2d"))
+def test_an_output_of_negative_size_is_refused(algorithm: str, size: tuple[int, int]) -> None:
+    with pytest.raises(RuntimeError):
+        ops.adaptive_avg_pool2d(torch.ones(1, 1, 4, 5), size, algorithm=algorithm)
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("cross_entropy"))
+@pytest.mark.parametrize("reduce", [None, False, True])
+@pytest.mark.parametrize("size_average", [None, False, True])
+def test_the_old_names_of_a_reduction_are_torchs(
+    size_average: bool | None, reduce: bool | None, algorithm: str
+) -> None:
+    logits, target = torch.randn(4, 3, dtype=torch.float64), torch.tensor([0, 2, 1, 1])
+    old: dict[str, Any] = {"size_average": size_average, "reduce": reduce}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, that the names are old
+        wanted = F.cross_entropy(logits, target, **old)
+        found = ops.cross_entropy(logits, target, **old, algorithm=algorithm)
+    torch.testing.assert_close(found, wanted)

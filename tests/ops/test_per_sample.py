@@ -72,6 +72,20 @@ def test_linear(shape: tuple[int, ...]) -> None:
     _check(linear_squared_norms(grads, image), F.linear, weight, bias.double(), image, grads)
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (6, 3, 4)], ids=str)
+def test_copies_of_an_image_are_one_sample(shape: tuple[int, ...]) -> None:
+    image, grads = torch.randn(shape).double(), torch.randn(*shape[:-1], 5).double()
+    norms = linear_squared_norms(grads, image, copies=2)
+    weights = torch.stack([g.flatten(0, -2).T @ x.flatten(0, -2) for g, x in _pairs(grads, image)])
+    biases = torch.stack([g.flatten(0, -2).sum(0) for g, _ in _pairs(grads, image)])
+    torch.testing.assert_close(norms.weight, weights.flatten(1).square().sum(1), rtol=FIT, atol=0)
+    torch.testing.assert_close(norms.bias, biases.square().sum(1), rtol=FIT, atol=0)
+
+
+def _pairs(grads: Tensor, image: Tensor) -> zip[tuple[Tensor, Tensor]]:
+    return zip(grads.split(2), image.split(2), strict=True)
+
+
 # C_in, C_out, size, kernel, stride, padding, dilation, groups
 CONVOLUTIONS = [
     (4, 6, (7, 6), (3, 2), 1, 0, 1, 1),

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import torch
 
 from cnnexp import ops
+
+
+@pytest.mark.parametrize("op", sorted(set(ops.op_names()) - {"conv_relu_pool"}))
+def test_native_is_the_function_that_its_summary_names(op: str) -> None:
+    name = ops.get_algorithm(op, "native").summary.split(" and ")[0].removeprefix("torch.")
+    function = functools.reduce(getattr, name.split("."), torch)
+    wrapped = {"gelu"}  # which takes `approximate` by keyword alone
+    assert op in wrapped or ops.get_algorithm(op, "native").function is function
 
 
 def test_records_are_frozen() -> None:

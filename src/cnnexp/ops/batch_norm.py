@@ -87,15 +87,14 @@ def grad_input_in_evaluation(grad_output: Tensor, scale: Tensor, weight: Tensor 
     return grad_output * _along(_times(scale, weight), grad_output)
 
 
-def grad_weight(grad_output: Tensor, centred: Tensor, per_sample: bool = False) -> Tensor:
-    """∂L/∂γ from ∂L/∂y and x̂: (N, C, …) → (C,), with ``per_sample`` (N, C)."""
-    return grad_bias(grad_output * centred, per_sample)
+def grad_weight(grad_output: Tensor, centred: Tensor) -> Tensor:
+    """∂L/∂γ from ∂L/∂y and x̂: (N, C, …) → (C,)."""
+    return grad_bias(grad_output * centred)
 
 
-def grad_bias(grad_output: Tensor, per_sample: bool = False) -> Tensor:
-    """∂L/∂β from ∂L/∂y: (N, C, …) → (C,), with ``per_sample`` (N, C)."""
-    dims = _summed(grad_output)[1 if per_sample else 0 :]
-    return grad_output.sum(dims) if dims else grad_output
+def grad_bias(grad_output: Tensor) -> Tensor:
+    """∂L/∂β from ∂L/∂y: (N, C, …) → (C,)."""
+    return grad_output.sum(_summed(grad_output))
 
 
 def _times(scale: Tensor, weight: Tensor | None) -> Tensor:

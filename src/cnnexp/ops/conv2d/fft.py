@@ -46,23 +46,11 @@ def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) ->
     return image.to(grad_output.dtype)
 
 
-def grad_weight(
-    grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry, per_sample: bool = False
-) -> Tensor:
-    """∂L/∂w from ∂L/∂y: (N, C_out, P, Q) and x → (C_out, C_in/groups, K_h, K_w).
-
-    With ``per_sample`` the sum over n is kept out: (N, C_out, C_in/groups, K_h, K_w).
-    """
+def grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) -> Tensor:
+    """∂L/∂w from ∂L/∂y: (N, C_out, P, Q) and x → (C_out, C_in/groups, K_h, K_w)."""
     g = geometry
     x, grad = _image_spectrum(input, g), _output_spectrum(grad_output, g)
-    if per_sample:
-        each = grad.conj().unsqueeze(-1) * x.unsqueeze(-2)  # (groups, f, N, C_out/groups, …)
-        (n, c_out), channels = grad_output.shape[:2], each.size(-1)
-        spectrum = each.permute(2, 0, 3, 4, 1).reshape(n * c_out, channels, 1, x.size(1))
-        grads = _weight(spectrum.permute(2, 3, 0, 1), g).reshape(n, c_out, channels, *g.kernel_size)
-    else:
-        grads = _weight(_adjoint(grad) @ x, g)
-    return grads.to(grad_output.dtype)
+    return _weight(_adjoint(grad) @ x, g).to(grad_output.dtype)
 
 
 def _fast(size: int) -> int:

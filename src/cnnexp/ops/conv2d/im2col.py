@@ -94,24 +94,13 @@ def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) ->
     return col2im(grad_matrix, grad_output.size(0), geometry)
 
 
-def grad_weight(
-    grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry, per_sample: bool = False
-) -> Tensor:
-    """∂L/∂w from ∂L/∂y: (N, C_out, P, Q) and x → (C_out, C_in/groups, K_h, K_w).
-
-    With ``per_sample`` the sum over n is kept out: (N, C_out, C_in/groups, K_h, K_w).
-    """
+def grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) -> Tensor:
+    """∂L/∂w from ∂L/∂y: (N, C_out, P, Q) and x → (C_out, C_in/groups, K_h, K_w)."""
     grads, matrix = _by_group(grad_output, geometry.groups), im2col(input, geometry)
     groups, c_out, c_in = geometry.groups, grad_output.size(1), input.size(1)
-    lead = (input.size(0),) if per_sample else ()
-    if per_sample:  # one product an image instead of one for all
-        grads, matrix = (
-            m.reshape(groups, *lead, math.prod(geometry.output_size), m.size(2)).transpose(0, 1)
-            for m in (grads, matrix)
-        )
-    grad = grads.transpose(-1, -2) @ matrix  # (…, G, C_out/G, K_h·K_w·C_in/G)
-    grad = grad.reshape(*lead, c_out, math.prod(geometry.kernel_size), c_in // groups)
-    return grad.transpose(-1, -2).reshape(*lead, c_out, c_in // groups, *geometry.kernel_size)
+    grad = grads.transpose(-1, -2) @ matrix  # (G, C_out/G, K_h·K_w·C_in/G)
+    grad = grad.reshape(c_out, math.prod(geometry.kernel_size), c_in // groups)
+    return grad.transpose(-1, -2).reshape(c_out, c_in // groups, *geometry.kernel_size)
 
 
 register_conv2d(

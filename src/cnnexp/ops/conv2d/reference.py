@@ -64,27 +64,17 @@ def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) ->
     return geometry.crop(padded)
 
 
-def grad_weight(
-    grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry, per_sample: bool = False
-) -> Tensor:
-    """∂L/∂w from ∂L/∂y: (N, C_out, P, Q) and x → (C_out, C_in/groups, K_h, K_w).
-
-    With ``per_sample`` the sum over n is kept out: (N, C_out, C_in/groups, K_h, K_w).
-    """
+def grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) -> Tensor:
+    """∂L/∂w from ∂L/∂y: (N, C_out, P, Q) and x → (C_out, C_in/groups, K_h, K_w)."""
     padded = _by_group(geometry.pad(input), geometry.groups)
     grads = _by_group(grad_output, geometry.groups)
     groups, n, c_in = padded.shape[:3]
     size = c_in * math.prod(geometry.kernel_size)
-    lead = (n,) if per_sample else ()
-    total = grad_output.new_zeros(*lead, groups, grads.size(2), size)
+    total = grad_output.new_zeros(groups, grads.size(2), size)
     for p, q, rows, columns in geometry.windows():
         window, grad = cut(padded, rows, columns).reshape(groups, n, size), grads[..., p, q]
-        if per_sample:
-            products = grad.unsqueeze(-1) * window.unsqueeze(-2)  # (G, N, C_out/G, size)
-            total = total + products.transpose(0, 1)
-        else:
-            total = total + grad.transpose(1, 2) @ window  # the product sums over n
-    return total.reshape(*lead, grad_output.size(1), c_in, *geometry.kernel_size)
+        total = total + grad.transpose(1, 2) @ window  # the product sums over n
+    return total.reshape(grad_output.size(1), c_in, *geometry.kernel_size)
 
 
 register_conv2d(
