@@ -5,6 +5,7 @@
 
 from cnnexp.models.init import initialise, lsuv
 from cnnexp.models.lenet5 import LeNet5
+from cnnexp.models.remembered import Remembered
 from cnnexp.models.resnet import SmallResNet
 from cnnexp.models.scatter_networks import ScatterCNN, ScatterLinear
 from cnnexp.models.scattering import Scattering2d
@@ -15,6 +16,7 @@ from cnnexp.models.vgg import TinyCNN, VGGLike
 
 __all__ = [
     "LeNet5",
+    "Remembered",
     "ScatterCNN",
     "ScatterLinear",
     "Scattering2d",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cnnexp.models.activation import activation_layer
 from cnnexp.models.init import initialise
+from cnnexp.models.remembered import Remembered
 from cnnexp.models.scattering import Scattering2d
 
 __all__ = ["ScatterCNN", "ScatterLinear"]
@@ -29,6 +30,8 @@ class ScatterLinear(nn.Module):
         groups: How many groups of neighbouring features are normalised together, a divisor of their
             number (81 · C_in with two scales).
         init: The initialisation, see ``cnnexp.models.initialise``.
+        remember: How many megabytes of features are kept of images that were seen, so that they are
+            computed once and not in each epoch; see :class:`cnnexp.models.Remembered`.
 
     Raises:
         ValueError: A range is violated, a name is unknown, or the images are too small.
@@ -46,12 +49,14 @@ class ScatterLinear(nn.Module):
         scales: int = 2,
         groups: int = 27,
         init: str = "default",
+        remember: float = 1200,
     ) -> None:
         super().__init__()
-        self.scattering = Scattering2d(image_size, scales)
-        channels = in_channels * self.scattering.features
+        scattering = Scattering2d(image_size, scales)
+        self.scattering = Remembered(scattering, remember)
+        channels = in_channels * scattering.features
         self.norm = _group_norm(groups, channels)
-        h, w = self.scattering.out_size
+        h, w = scattering.out_size
         self.classifier = nn.Linear(channels * h * w, num_classes)
         initialise(self, init)
 
@@ -77,6 +82,8 @@ class ScatterCNN(nn.Module):
         hidden: Outputs of the first linear layer, ≥ 1.
         activation: Name of an activation, see ``cnnexp.models.activation``.
         init: The initialisation, see ``cnnexp.models.initialise``.
+        remember: How many megabytes of features are kept of images that were seen, so that they are
+            computed once and not in each epoch; see :class:`cnnexp.models.Remembered`.
 
     Raises:
         ValueError: A range is violated, a name is unknown, or the images are too small.
@@ -95,6 +102,7 @@ class ScatterCNN(nn.Module):
         hidden: int = 32,
         activation: str = "tanh",
         init: str = "default",
+        remember: float = 1200,
     ) -> None:
         super().__init__()
         if len(channels) != 2 or min(*channels, hidden) < 1:
@@ -102,8 +110,9 @@ class ScatterCNN(nn.Module):
                 f"channels must be two positive numbers and hidden at least 1, but got "
                 f"{list(channels)} and {hidden}"
             )
-        self.scattering = Scattering2d(image_size, scales)
-        c_in, (first, second) = in_channels * self.scattering.features, channels
+        scattering = Scattering2d(image_size, scales)
+        self.scattering = Remembered(scattering, remember)
+        c_in, (first, second) = in_channels * scattering.features, channels
         self.norm = _group_norm(groups, c_in)
         self.features = nn.Sequential(
             nn.Conv2d(c_in, first, 3, stride=2, padding=1),  # 7×7 features of MNIST → (16, 4, 4)
@@ -111,7 +120,7 @@ class ScatterCNN(nn.Module):
             nn.Conv2d(first, second, 3, padding=1),  # (32, 4, 4)
             activation_layer(activation),
         )
-        h, w = ((length + 1) // 2 for length in self.scattering.out_size)
+        h, w = ((length + 1) // 2 for length in scattering.out_size)
         self.classifier = nn.Sequential(
             nn.Linear(second * h * w, hidden),
             activation_layer(activation),

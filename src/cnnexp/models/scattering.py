@@ -35,7 +35,7 @@ class Scattering2d(nn.Module):
     The transform is linear in the contrast of an image, orders 1 and 2 of a constant image are 0, and a
     shift by less than 2^J pixels changes little. It has no parameters; its filters are in no state
     dict. The result has no graph: gradients with respect to the images are not computed. No image's
-    features depend on another image.
+    features depend on another image, to the last bit.
 
     Args:
         size: (H, W) of the images, or one number for both; at least 2^J + 1.
@@ -138,7 +138,9 @@ class Scattering2d(nn.Module):
             return self._transform(x)
         if x.size(0) == 0:  # which the Fourier transform does not take
             return x.new_empty(0, self.features, *self.out_size)
-        return torch.cat([self._transform(chunk) for chunk in x.split(_CHUNK)])
+        # one alone is transformed twice: the products of matrices would round it otherwise than among others
+        chunks = [chunk if len(chunk) > 1 else chunk.expand(2, -1, -1) for chunk in x.split(_CHUNK)]
+        return torch.cat([self._transform(chunk) for chunk in chunks])[: len(x)]
 
     def _transform(self, x: Tensor) -> Tensor:
         """(B, H', W') → (B, features, ⌊H / 2^J⌋, ⌊W / 2^J⌋)."""

@@ -1,0 +1,131 @@
+"""A map without parameters that remembers what it made of each image."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Remembered"]
+
+_BLOCK = 1024  # images for which memory is taken at a time
+
+
+class Remembered(nn.Module):
+    """``fixed``, computed once for each image: what it made of an image is found again by the image's bytes.
+
+    In a training on features that nobody learns, the second epoch then costs a look-up. What is found is
+    what would have been computed, to the bit, if ``fixed`` treats each image by itself. When the memory is
+    full, images that are not in it are computed each time. Nothing is remembered on a GPU, in a graph
+    (compiled, exported, traced) or under autocast. Copies and pickles begin with an empty memory, and so
+    does a module that has been moved or converted.
+
+    Args:
+        fixed: Maps (N, …) images to (N, …) features, without parameters and without a graph.
+        megabytes: How large the memory may become (10⁶ bytes of features), ≥ 0; 0 for none.
+
+    Raises:
+        ValueError: ``megabytes`` is negative, or ``fixed`` has parameters, which may change.
+
+    Examples:
+        >>> pool = Remembered(nn.AvgPool2d(2), megabytes=1)
+        >>> images = torch.rand(5, 1, 28, 28)
+        >>> torch.equal(pool(images), pool(images)), pool.images
+        (True, 5)
+    """
+
+    def __init__(self, fixed: nn.Module, megabytes: float) -> None:
+        super().__init__()
+        if megabytes < 0:
+            raise ValueError(f"megabytes must be at least 0, but got {megabytes}")
+        if any(True for _ in fixed.parameters()):
+            raise ValueError(f"{type(fixed).__name__} has parameters, which training may change")
+        self.fixed, self.megabytes = fixed, megabytes
+        self._forget()
+
+    def _forget(self) -> None:
+        self._places: dict[bytes, int] = {}
+        self._blocks: list[Tensor] = []
+
+    @property
+    def images(self) -> int:
+        """How many images' features are remembered."""
+        return len(self._places)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ``fixed(images)``."""
+        if not self.megabytes or not _by_value(images):
+            return self.fixed(images)
+        keys = _keys(images)
+        if keys is None:
+            return self.fixed(images)
+        rows = {key: row for row, key in enumerate(keys) if key not in self._places}
+        if not rows:
+            return self._found(keys, {})
+        made = self.fixed(images[list(rows.values())])
+        new = dict(zip(rows, made, strict=True))
+        if not self._blocks or _alike(made, self._blocks[0]):
+            self._keep(new)
+        return self._found(keys, new)
+
+    def _keep(self, new: dict[bytes, Tensor]) -> None:
+        """Remember as many of the features ``new`` as there is room for."""
+        for key, features in new.items():
+            if (len(self._places) + 1) * features.nbytes > self.megabytes * 1e6:
+                return
+            block, place = divmod(len(self._places), _BLOCK)
+            if block == len(self._blocks):
+                self._blocks.append(features.new_empty(_BLOCK, *features.shape))
+            self._blocks[block][place] = features
+            self._places[key] = len(self._places)
+
+    def _found(self, keys: list[bytes], new: dict[bytes, Tensor]) -> Tensor:
+        """The features of ``keys``, which are remembered or ``new``."""
+        return torch.stack([new[key] if key in new else self._place(key) for key in keys])
+
+    def _place(self, key: bytes) -> Tensor:
+        block, place = divmod(self._places[key], _BLOCK)
+        return self._blocks[block][place]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Remembered:
+        self._forget()
+        super()._apply(*args, **kwargs)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_places": {}, "_blocks": []}
+
+    def extra_repr(self) -> str:
+        """The size of the memory, for ``print(network)``."""
+        return f"megabytes={self.megabytes:g}"
+
+
+def _alike(made: Tensor, kept: Tensor) -> bool:
+    return made.shape[1:] == kept.shape[1:] and made.dtype == kept.dtype
+
+
+def _by_value(images: Tensor) -> bool:
+    """Whether the bytes of ``images`` can be read here, and say all that the features depend on."""
+    return (
+        type(images) is Tensor
+        and images.device.type == "cpu"
+        and images.ndim > 0
+        and len(images) > 0
+        and not images.requires_grad
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not torch.onnx.is_in_onnx_export()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _keys(images: Tensor) -> list[bytes] | None:
+    """A name for each image, made of its bytes; None where they cannot be read, as under ``vmap``."""
+    kind = blake2b(f"{images.dtype} {images.shape[1:]}".encode(), digest_size=16).digest()
+    try:
+        rows = images.contiguous().flatten(1).view(torch.uint8).numpy()
+    except RuntimeError:
+        return None
+    return [blake2b(row, digest_size=16, salt=kind).digest() for row in rows]
