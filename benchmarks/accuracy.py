@@ -3,6 +3,7 @@
     python benchmarks/accuracy.py experiments     the recipes of conf/experiment, three seeds each
     python benchmarks/accuracy.py optimizers      every optimiser with its defaults, on 10,000 images
     python benchmarks/accuracy.py backwards       the article's settings by several algorithms
+    python benchmarks/accuracy.py private_scatter     ε against accuracy, on wavelet features
     python benchmarks/accuracy.py … --table       train nothing: from the runs that are done
     python benchmarks/accuracy.py … --csv         only the table, from the committed file
 
@@ -71,6 +72,7 @@ STUDIES = {
         # one step an epoch, and some eight passes a step: see docs/results.md
         own={"gd": ("trainer.max_epochs=150",), "lbfgs": ("trainer.max_epochs=4",)},
     ),
+    "private_scatter": Study("privacy.epsilon", ("1", "2", "3"), ("experiment=private_scatter",)),
     "backwards": Study("backward", ("direct", "im2col", "native"), ("experiment=article",)),
 }
 

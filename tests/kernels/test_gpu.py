@@ -34,6 +34,7 @@ def test_interpreted_kernels_pass_their_tests() -> None:
     assert "skipped" not in done.stdout
 
 
+@pytest.mark.long
 def test_interpreted_kernels_are_proved() -> None:
     done = _python("cnnexp.gradcheck", "--op", "conv_relu_pool", "--algorithm", "fused", "--quick")
     assert done.returncode == 0, done.stdout + done.stderr

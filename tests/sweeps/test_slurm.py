@@ -60,6 +60,7 @@ def _ask(env: dict[str, str], *command: str) -> str:
     return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.long
 def test_a_sweep_survives_a_preemption_a_requeue_and_a_job_killed_hard(
     slurm: dict[str, str], empty_folder: Path
 ) -> None:

@@ -51,6 +51,7 @@ def _tensorboard(folder: RunFolder) -> list[TensorBoardLogger]:
     return [TensorBoardLogger(folder.path, "tensorboard", "", default_hp_metric=False)]
 
 
+@pytest.mark.long
 def test_ten_thousand_mnist_images_reach_95_percent_in_two_epochs(
     mnist_root: Path, tmp_path: Path
 ) -> None:
