@@ -72,7 +72,13 @@ STUDIES = {
         # one step an epoch, and some eight passes a step: see docs/results.md
         own={"gd": ("trainer.max_epochs=150",), "lbfgs": ("trainer.max_epochs=4",)},
     ),
-    "private_scatter": Study("privacy.epsilon", ("1", "2", "3"), ("experiment=private_scatter",)),
+    "private_scatter": Study(
+        "privacy.epsilon",
+        ("1", "2", "3"),
+        ("experiment=private_scatter", "data.batch_size=4096"),
+        # chosen among 4 and 8 on the validation images
+        own={"1": ("optimizer.lr=4",), "2": ("optimizer.lr=8",), "3": ("optimizer.lr=8",)},
+    ),
     "backwards": Study("backward", ("direct", "im2col", "native"), ("experiment=article",)),
 }
 

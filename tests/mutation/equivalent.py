@@ -28,6 +28,12 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "ops/autograd.py",
+        "saved = dict(zip(names, ctx.saved_tensors, strict=True))",
+        "(False)",
+        "a guard for who changes the factory: as many names as tensors are kept",
+    ),
+    (
+        "ops/autograd.py",
         "moving = wiring.gradients[0][0], (None,) * (len(wiring.outputs) - 1)",
         "(-1)",
         "a tangent that reads grad_output belongs to an op of one gradient",
