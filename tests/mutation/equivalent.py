@@ -39,6 +39,12 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
         "a tangent that reads grad_output belongs to an op of one gradient",
     ),
     (
+        "ops/avg_pool2d/direct.py",
+        "missing = [n - m for n, m in zip(g.padded_size(), spread.shape[2:], strict=True)]",
+        "(n + m)",
+        "more zeros at the far side, which the crop cuts off",
+    ),
+    (
         "ops/avg_pool2d/reference.py",
         "sums = [cut(padded, rows, columns).sum((-2, -1)) for _, _, rows, columns in geometry.windows()]",
         "(2)",
