@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 __all__ = ["Remembered"]
 
-_BLOCK = 1024  # images for which memory is taken at a time
-
 
 class Remembered(nn.Module):
     """``fixed``, computed once for each image: what it made of an image is found again by the image's bytes.
@@ -39,20 +37,20 @@ class Remembered(nn.Module):
     def __init__(self, fixed: nn.Module, megabytes: float) -> None:
         super().__init__()
         if megabytes < 0:
-            raise ValueError(f"megabytes must be at least 0, but got {megabytes}")
+            raise ValueError(f"megabytes to remember must be at least 0, but got {megabytes}")
         if any(True for _ in fixed.parameters()):
             raise ValueError(f"{type(fixed).__name__} has parameters, which training may change")
         self.fixed, self.megabytes = fixed, megabytes
         self._forget()
 
     def _forget(self) -> None:
-        self._places: dict[bytes, int] = {}
-        self._blocks: list[Tensor] = []
+        self._features: dict[bytes, Tensor] = {}  # by the name of the image
+        self._bytes = 0
 
     @property
     def images(self) -> int:
         """How many images' features are remembered."""
-        return len(self._places)
+        return len(self._features)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return ``fixed(images)``."""
@@ -61,33 +59,21 @@ class Remembered(nn.Module):
         keys = _keys(images)
         if keys is None:
             return self.fixed(images)
-        rows = {key: row for row, key in enumerate(keys) if key not in self._places}
-        if not rows:
-            return self._found(keys, {})
-        made = self.fixed(images[list(rows.values())])
-        new = dict(zip(rows, made, strict=True))
-        if not self._blocks or _alike(made, self._blocks[0]):
-            self._keep(new)
-        return self._found(keys, new)
+        rows = {key: row for row, key in enumerate(keys) if key not in self._features}
+        new: dict[bytes, Tensor] = {}
+        if rows:
+            new = dict(zip(rows, self.fixed(images[list(rows.values())]), strict=True))
+        found = torch.stack([new[k] if k in new else self._features[k] for k in keys])
+        self._keep(new)
+        return found
 
     def _keep(self, new: dict[bytes, Tensor]) -> None:
         """Remember as many of the features ``new`` as there is room for."""
         for key, features in new.items():
-            if (len(self._places) + 1) * features.nbytes > self.megabytes * 1e6:
+            if self._bytes + features.nbytes > self.megabytes * 1e6:
                 return
-            block, place = divmod(len(self._places), _BLOCK)
-            if block == len(self._blocks):
-                self._blocks.append(features.new_empty(_BLOCK, *features.shape))
-            self._blocks[block][place] = features
-            self._places[key] = len(self._places)
-
-    def _found(self, keys: list[bytes], new: dict[bytes, Tensor]) -> Tensor:
-        """The features of ``keys``, which are remembered or ``new``."""
-        return torch.stack([new[key] if key in new else self._place(key) for key in keys])
-
-    def _place(self, key: bytes) -> Tensor:
-        block, place = divmod(self._places[key], _BLOCK)
-        return self._blocks[block][place]
+            self._features[key] = features
+            self._bytes += features.nbytes
 
     def _apply(self, *args: Any, **kwargs: Any) -> Remembered:
         self._forget()
@@ -95,15 +81,11 @@ class Remembered(nn.Module):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_places": {}, "_blocks": []}
+        return {**self.__dict__, "_features": {}, "_bytes": 0}
 
     def extra_repr(self) -> str:
         """The size of the memory, for ``print(network)``."""
         return f"megabytes={self.megabytes:g}"
-
-
-def _alike(made: Tensor, kept: Tensor) -> bool:
-    return made.shape[1:] == kept.shape[1:] and made.dtype == kept.dtype
 
 
 def _by_value(images: Tensor) -> bool:
@@ -111,7 +93,7 @@ def _by_value(images: Tensor) -> bool:
     return (
         type(images) is Tensor
         and images.device.type == "cpu"
-        and images.ndim > 0
+        and images.ndim > 1
         and len(images) > 0
         and not images.requires_grad
         and not torch.compiler.is_compiling()
