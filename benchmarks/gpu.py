@@ -53,8 +53,8 @@ class Part:
 # Stage after stage, in the order of their worth; the parts of a stage run at the same time, so what is
 # timed has a stage of its own. The last stage gets what time is left.
 STAGES: tuple[tuple[Part, ...], ...] = (
-    (Part("facts", 60, "facts"),),
-    (Part("steps", 90, "steps"),),
+    (Part("facts", 45, "facts"),),
+    (Part("steps", 130, "steps"),),
     (
         Part("proofs", 120, "proofs"),
         Part("resume", 120, "trainings", "run_resume", needs_hydra=True),
@@ -62,8 +62,9 @@ STAGES: tuple[tuple[Part, ...], ...] = (
         Part("fsdp", 90, "trainings", "run_fsdp", needs_hydra=True),
         Part("sweep", 120, "sweep", needs_hydra=True),
     ),
-    (Part("accuracy", 80, "accuracy"),),
-    (Part("compile", 100, "steps", "run_compiled"),),
+    (Part("accuracy", 50, "accuracy"),),
+    (Part("private", 20, "private"),),
+    (Part("compile", 90, "steps", "run_compiled"),),
     (Part("choices", 120, "choices", needs_hydra=True),),
 )
 PARTS = {part.name: part for stage in STAGES for part in stage}

@@ -1,8 +1,7 @@
 """Every op and algorithm on the calls that networks make: its error, its time and its memory.
 
 The error of output and gradients is taken against float64 on the same, rounded numbers, as the length
-of the difference divided by the length of the truth, and compared with the error of torch's own. (The
-greatest error of one element says little here: a rounding decides which element of a window wins.)
+of the difference divided by the length of the truth, and compared with the error of torch's own.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from cnnexp import ops, speed
 from cnnexp.proofs.devices import twin_on
 from cnnexp.proofs.torch_twins import called
 from cnnexp.tuning.timing import interleaved_times
+from gpu_parts.decided import decided
 from gpu_parts.rows import Rows, peak_of
 
 __all__ = ["run"]
@@ -51,12 +51,13 @@ def _situation(rows: Rows, situation: Any, dtype: torch.dtype) -> None:
     }
     ways: dict[str, Callable[[], list[Tensor]]] = {}
     errors: dict[str, float] = {}
+    results = partial(_results, sure=_sure(op, tensors, arguments, dtype))
     with rows.trying(what, "torch") as row:
         wide = [t.double() for t in tensors]
         # the twin of ours in ``dtype``: on a GPU the masks of dropout are our own draw
-        exact = _results(twin_on(device, op, "direct", dtype), wide, arguments)
-        theirs = partial(_results, called(op, None), tensors, arguments)
-        judge = partial(_results, twin_on(device, op, "direct", dtype), tensors, arguments)
+        exact = results(twin_on(device, op, "direct"), wide, arguments)
+        theirs = partial(results, called(op, None), tensors, arguments)
+        judge = partial(results, twin_on(device, op, "direct"), tensors, arguments)
         errors["torch"] = _error(judge(), exact)
         ways["torch"] = theirs
         row |= {"value": errors["torch"], "unit": "relative error"}
@@ -64,7 +65,7 @@ def _situation(rows: Rows, situation: Any, dtype: torch.dtype) -> None:
         return
     for name in ops.algorithm_names(op):
         with rows.trying(what, name) as row:
-            ours = partial(_results, called(op, name), tensors, arguments)
+            ours = partial(results, called(op, name), tensors, arguments)
             with peak_of(device) as peak:
                 found = ours()
                 row["peak_mb"] = peak()
@@ -91,16 +92,29 @@ def _time(rows: Rows, what: str, ways: dict[str, Callable[[], Any]]) -> None:
 
 
 def _results(
-    function: Callable[..., Any], tensors: Sequence[Tensor], arguments: dict[str, Any]
+    function: Callable[..., Any],
+    tensors: Sequence[Tensor],
+    arguments: dict[str, Any],
+    sure: Tensor | None,
 ) -> list[Tensor]:
-    """Output and gradients."""
+    """Output and gradients, of the elements of the output that are ``sure``."""
     inputs = [t.detach().requires_grad_() for t in tensors]
     output = function(*inputs, **arguments)
     output = output[0] if isinstance(output, tuple) else output
     with torch.no_grad():  # the same in every dtype: numbers that each of them holds
         weights = (torch.arange(output.numel(), device=output.device) % 7 - 3).view(output.shape)
+        weights = weights if sure is None else weights * sure
     grads = torch.autograd.grad(output, inputs, weights.to(output.dtype))
     return [output.detach(), *grads]
+
+
+def _sure(
+    op: str, tensors: Sequence[Tensor], arguments: dict[str, Any], dtype: torch.dtype
+) -> Tensor | None:
+    """Which elements of the output are judged by their gradients; None for all."""
+    if op != "conv_relu_pool":
+        return None
+    return decided([t.double() for t in tensors], arguments, dtype)
 
 
 def _error(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:

@@ -7,16 +7,17 @@ import math
 import tempfile
 from pathlib import Path
 
-from cnnexp.config import Composer, conf_dir, plain_config
+from cnnexp.config import Composer, ConfigError, conf_dir, plain_config
 from cnnexp.config.build import build_job
 from cnnexp.runs import RunFolder
 from cnnexp.training import run_training
-from gpu_parts.rows import Rows
+from gpu_parts.rows import NeedsPackageError, Rows
 from gpu_parts.trainings import overrides_for
 
 __all__ = ["run"]
 
-_GROUPS = ("backward", "regularization", "optimizer", "scheduler", "model", "diagnostics", "logger")
+_GROUPS = ("backward", "regularization", "optimizer", "scheduler", "model", "diagnostics", "logger",
+           "privacy")  # fmt: skip
 _ELSE = ("accelerator.precision=bf16-mixed", "accelerator.precision=16-mixed",
          "accelerator.precision=64-true", "accelerator.channels_last=false")  # fmt: skip
 _ON_CPU = ("accelerator.channels_last=false",)
@@ -40,7 +41,12 @@ def run(rows: Rows) -> None:
             if group == "model":
                 given = [o for o in given if not o.startswith("model.")]
             settings = [*given, *(f"{key}={value}" for key, value in short.items()), choice]
-            job = build_job(plain_config(Composer("train").compose(settings)))
+            try:
+                job = build_job(plain_config(Composer("train").compose(settings)))
+            except ConfigError as error:
+                if 'pip install "cnnexp[' in str(error):  # an extra
+                    raise NeedsPackageError(str(error)) from error
+                raise
             result = run_training(job, RunFolder(Path(place)))
             row |= {"value": result["train/loss"], "unit": "train/loss"}
             if not math.isfinite(result["test/loss"]):

@@ -17,7 +17,7 @@ import torch
 
 from gpu_parts.columns import COLUMNS
 
-__all__ = ["NeedsCudaError", "Rows", "peak_of", "whole_device"]
+__all__ = ["NeedsCudaError", "NeedsPackageError", "Rows", "peak_of", "whole_device"]
 
 # After one of these a process can compute no more on the GPU.
 _LOST = ("device-side assert", "illegal memory access", "misaligned address", "unspecified launch")
@@ -25,6 +25,10 @@ _LOST = ("device-side assert", "illegal memory access", "misaligned address", "u
 
 class NeedsCudaError(RuntimeError):
     """What was to be tried exists on a GPU only."""
+
+
+class NeedsPackageError(RuntimeError):
+    """What was to be tried needs a package that is not here."""
 
 
 class Rows:
@@ -79,6 +83,8 @@ class Rows:
                 columns.setdefault("state", "ok")
             except NeedsCudaError as error:
                 columns |= {"state": "skipped", "note": f"needs cuda: {error}"}
+            except NeedsPackageError as error:
+                columns |= {"state": "skipped", "note": f"needs a package: {error}"}
             except Exception as error:
                 traceback.print_exc(file=sys.stderr)
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -13,7 +13,8 @@ from cnnexp import ops
 def test_native_is_the_function_that_its_summary_names(op: str) -> None:
     name = ops.get_algorithm(op, "native").summary.split(" and ")[0].removeprefix("torch.")
     function = functools.reduce(getattr, name.split("."), torch)
-    wrapped = {"gelu"}  # which takes `approximate` by keyword alone
+    # which takes `approximate` by keyword alone; whose gradient is wrong on some GPUs
+    wrapped = {"gelu", "avg_pool2d"}
     assert op in wrapped or ops.get_algorithm(op, "native").function is function
 
 

@@ -51,7 +51,7 @@ def test_the_formula_of_dropout_has_the_mask_of_ours(
     dtype: torch.dtype, arguments: tuple[float, bool]
 ) -> None:
     p, training = arguments
-    twin, ours = twin_on(CUDA, "dropout", "direct", dtype), called("dropout", "direct")
+    twin, ours = twin_on(CUDA, "dropout", "direct"), called("dropout", "direct")
     options = {"p": p, "training": training}
     tensors = [torch.randn(3, 5).to(dtype)]
     one, other = (values_and_gradients(each, tensors, options) for each in (twin, ours))

@@ -11,9 +11,9 @@ With g_n[t, o] = ∂L/∂y and what it is multiplied with, x_n[t, d], at the T p
 
 For the linear layer x is the input; for the convolution it is the patch at each position, and the norms of
 the groups are added. The cheaper count is taken, and the batch goes through in slices: beside the results, at
-most ``MOST_NUMBERS`` numbers are written, or what one sample needs. A fused block whose ∂L/∂w_n are few, at
-most ``kernels.cpu.norms.KEPT_NUMBERS`` numbers in the whole batch, hands them out as well: in the article's
-network its first two blocks, which have 4.8 % of batch × parameters.
+most ``MOST_NUMBERS`` numbers are written (16 times as many on a GPU), or what one sample needs. A fused block
+whose ∂L/∂w_n are few, at most ``kernels.cpu.norms.KEPT_NUMBERS`` numbers in the whole batch, hands them out
+as well: in the article's network its first two blocks, which have 4.8 % of batch × parameters.
 
 Where the positions' gradients cancel each other, the Gram way subtracts large numbers: in float32 the squared
 norm is exact to some 1e-7 of (Σ_t ‖g_n[t]‖·‖x_n[t]‖)², not of itself.
@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 MOST_NUMBERS = 1 << 22  # written at a time: 16 MiB in float32
+_MOST_ON_GPU = 1 << 26  # where few large products are faster than many small ones
 _PIECE = 4096  # numbers of a sum that no threads share
 _FEW_OUTPUTS = 8  # of a group; below, the library's convolution is faster than a product of patches
 
@@ -181,7 +182,8 @@ def _by_slices(
     norms: Callable[[Tensor, Tensor], Tensor], numbers: int, *tensors: Tensor, rows: int = 1
 ) -> Tensor:
     """``norms`` of ``tensors``, as many samples of ``rows`` rows at a time as ``MOST_NUMBERS`` holds."""
-    n, together = len(tensors[0]), rows * max(1, MOST_NUMBERS // max(1, numbers))
+    most = _MOST_ON_GPU if tensors[0].is_cuda else MOST_NUMBERS
+    n, together = len(tensors[0]), rows * max(1, most // max(1, numbers))
     parts = [slice(begin, begin + together) for begin in range(0, n, together)]
     made = [norms(*(widened(each[part]) for each in tensors)) for part in parts]
     return torch.cat(made) if made else tensors[0].new_empty(0, dtype=torch.float64)

@@ -121,7 +121,7 @@ class Call(ABC):
     def _of(self, norms: SquaredNorms) -> Tensor:
         """What of ``norms`` is of parameters that train."""
         parts = [getattr(norms, name) for name in ("weight", "bias") if name in self.parameters]
-        return torch.stack(parts).sum(0).cpu()
+        return torch.stack(parts).sum(0)
 
     @property
     def size(self) -> int:
@@ -140,7 +140,7 @@ class Call(ABC):
 
     def _scaled(self, factors: Tensor) -> Tensor:
         g = self.gradient
-        by_row = factors.to(g.dtype).repeat_interleave(self.copies)
+        by_row = factors.to(g).repeat_interleave(self.copies)
         return g * by_row.view(-1, *[1] * (g.dim() - 1))
 
     def _own(self, **gradients: Callable[[], Tensor]) -> dict[str, Tensor]:
@@ -156,11 +156,11 @@ def squared_norms_of(
     So many samples at a time that their gradients, of ``size`` numbers each, take 128 MB or less in float32.
     """
     step = max(1, _MOST_NUMBERS // max(1, size))
-    parts = [torch.zeros(0, dtype=torch.float64)]
-    for first in range(0, samples, step):
-        gradients = per_sample(first, min(first + step, samples))
-        parts.append(sum_of_squares(gradients).cpu())
-    return torch.cat(parts)
+    parts = [
+        sum_of_squares(per_sample(first, min(first + step, samples)))
+        for first in range(0, samples, step)
+    ]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
 
 def sum_of_squares(gradients: PerSample) -> Tensor:

@@ -21,6 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from cnnexp.ops.precision import whole_float32
 from cnnexp.privacy.calls import Call, PerSample, squared_norms_of
 
 __all__ = ["CLIPPINGS", "Clipping", "clipped_sums", "sample_norms"]
@@ -69,7 +70,8 @@ def _at_most(limit: float, norms: Tensor) -> Tensor:
 @torch.no_grad()
 def sample_norms(calls: Sequence[Call], scale: float = 1.0) -> Tensor:
     """‖g_n‖² by layer: (L, N) float64, for gradients that are ``scale`` times those in ``calls``."""
-    return torch.stack([unit.squared_norms() for unit in _units(calls)]) * scale**2
+    with whole_float32():
+        return torch.stack([unit.squared_norms() for unit in _units(calls)]) * scale**2
 
 
 @torch.no_grad()
@@ -90,9 +92,10 @@ def clipped_sums(
         for unit in units:
             sums.update(unit.weighted(torch.ones(unit.samples)))
         return sums
-    squares = torch.stack([unit.squared_norms() for unit in units]) * scale**2
-    for unit, factors in zip(units, clipping.factors(squares), strict=True):
-        sums.update(unit.weighted(factors))
+    with whole_float32():  # a norm that is too small by rounding clips too little
+        squares = torch.stack([unit.squared_norms() for unit in units]) * scale**2
+        for unit, factors in zip(units, clipping.factors(squares), strict=True):
+            sums.update(unit.weighted(factors))
     return sums
 
 

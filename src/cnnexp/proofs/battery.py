@@ -66,7 +66,7 @@ def run_battery(
 
 def _double(battery: Battery, op: str, algorithm: str, seed: int, device: torch.device) -> Row:
     report = Report(f"{op} {algorithm}")
-    ours, twin = called(op, algorithm), twin_on(device, op, algorithm, torch.float64)
+    ours, twin = called(op, algorithm), twin_on(device, op, algorithm)
     draw = _seeded(op, seed)
     with judged_on(device):
         while report.cases < battery.against_torch:
@@ -87,7 +87,7 @@ def _low(
     device: torch.device,
 ) -> Row:
     report = Report(f"{op} {algorithm} {dtype}")
-    ours, twin = called(op, algorithm), twin_on(device, op, algorithm, dtype)
+    ours, twin = called(op, algorithm), twin_on(device, op, algorithm)
     draw = _seeded(op, seed)
     errors = []
     with judged_on(device):
@@ -113,7 +113,7 @@ def _low(
 
 def negative_control(op: str, seed: int = 0, device: torch.device = CPU) -> Row:
     """Check ``op`` with gradients that are wrong by one per mille: the report must be false."""
-    ours, twin = called(op, "direct"), twin_on(device, op, "direct", torch.float64)
+    ours, twin = called(op, "direct"), twin_on(device, op, "direct")
 
     def wrong(*tensors: Tensor, **arguments: Any) -> Any:
         return ours(_SlightlyWrong.apply(tensors[0]), *tensors[1:], **arguments)

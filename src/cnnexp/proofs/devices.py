@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.backends import cudnn
 from torch.nn import functional as F
 
+from cnnexp.ops.precision import whole_float32
 from cnnexp.proofs.cases import Case
 from cnnexp.proofs.torch_twins import called
 
@@ -54,35 +54,29 @@ def judged_on(device: torch.device) -> Iterator[None]:
         warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")
         if device.type == "cuda":
             warnings.filterwarnings("ignore", "(?s).*deterministic.*")
-            undo.callback(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)
-            undo.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            undo.enter_context(whole_float32())
             fixed = torch.are_deterministic_algorithms_enabled()
             warns = torch.is_deterministic_algorithms_warn_only_enabled()
             undo.callback(torch.use_deterministic_algorithms, fixed, warn_only=warns)
-            cudnn.allow_tf32 = False  # pyright: ignore[reportAttributeAccessIssue]
-            torch.set_float32_matmul_precision("highest")
             torch.use_deterministic_algorithms(True, warn_only=True)
         yield
 
 
-def twin_on(
-    device: torch.device, op: str, algorithm: str, dtype: torch.dtype
-) -> Callable[..., Any]:
-    """The torch function that ``algorithm`` of ``op`` in ``dtype`` must agree with on ``device``.
+def twin_on(device: torch.device, op: str, algorithm: str) -> Callable[..., Any]:
+    """The torch function that ``algorithm`` of ``op`` must agree with on ``device``.
 
     On a GPU torch draws the mask of its dropout inside its kernel, so ours has another mask: there
-    the twin is the formula, with the mask that ours draws, which differs between float64 and other dtypes.
+    the twin is the formula, with the mask that ours draws.
     """
     if device.type == "cpu" or op != "dropout" or algorithm == "native":
         return called(op, None)
-    drawn = torch.float64 if dtype == torch.float64 else torch.float32
+    return _dropout
 
-    def dropout(input: Tensor, p: float, training: bool) -> Tensor:
-        if not 0 < p < 1 or not training:
-            return F.dropout(input, p, training)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            mask = torch.empty_like(input, dtype=drawn).bernoulli_(1 - p)
-        return input * (mask.to(input.dtype) / (1 - p))
 
-    return dropout
+def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    if not 0 < p < 1 or not training:
+        return F.dropout(input, p, training, inplace)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        mask = torch.empty_like(input, dtype=torch.bool).bernoulli_(1 - p)
+    return input * (mask.to(input.dtype) / (1 - p))

@@ -22,7 +22,10 @@ def _conv_relu_pool(
     if p.kind == "max":
         return F.max_pool2d(image, p.kernel_size, p.stride, p.padding, p.dilation, p.ceil_mode)
     counts = p.count_include_pad, p.divisor_override
-    return F.avg_pool2d(image, p.kernel_size, p.stride, p.padding, p.ceil_mode, *counts)
+    # not F.avg_pool2d, whose gradient is not right on every GPU
+    return ops.avg_pool2d(
+        image, p.kernel_size, p.stride, p.padding, p.ceil_mode, *counts, algorithm=NATIVE
+    )
 
 
 def _batch_norm_of(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

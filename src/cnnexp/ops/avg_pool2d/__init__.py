@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -60,4 +62,23 @@ def avg_pool2d(
     )
 
 
-declare(avg_pool2d, native=F.avg_pool2d)
+def _native(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """torch's, which on a GPU gives a wrong ∂L/∂x of padded channels_last images, but a right one of others.
+
+    Source: pytorch/pytorch#188344, seen with torch 2.11.
+    """
+    if input.is_cuda and padding not in (0, (0, 0)):
+        input = input.contiguous()
+    counts = count_include_pad, divisor_override
+    return F.avg_pool2d(input, kernel_size, stride, padding, ceil_mode, *counts)
+
+
+declare(avg_pool2d, native=_native)
