@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnnexp.geometry.described import Described, described, remembered
 from cnnexp.geometry.windows import IntPair, WindowGeometry, as_pair, check_image
 
 
@@ -47,22 +48,36 @@ def conv2d_geometry(
     Arguments and errors are those of ``torch.nn.functional.conv2d``: ``RuntimeError`` for shapes, ranges
     and dtypes that do not fit together, ``TypeError`` for values of the wrong type.
     """
-    check_image(input, "conv2d")
-    if weight.dim() != 4:
+    tensors = described(input), described(weight), None if bias is None else described(bias)
+    return remembered(conv2d_geometry_of, tensors, stride, padding, dilation, groups)
+
+
+def conv2d_geometry_of(
+    input: Described,
+    weight: Described,
+    bias: Described | None,
+    stride: IntPair,
+    padding: IntPair | str,
+    dilation: IntPair,
+    groups: int,
+) -> Conv2dGeometry:
+    """:func:`conv2d_geometry` of tensors that are described, computed anew."""
+    check_image(input.shape, "conv2d")
+    if len(weight.shape) != 4:
         raise RuntimeError(
             f"weight must be (C_out, C_in/groups, K_h, K_w), got {list(weight.shape)}"
         )
     _check_channels(input, weight, bias, groups)
-    if input.size(-2) == 0 or input.size(-1) == 0:
+    if input.shape[-2] == 0 or input.shape[-1] == 0:
         raise RuntimeError(
             f"conv2d takes an empty batch, but no empty images, and got input of size "
             f"{list(input.shape)}"
         )
     stride, dilation = as_pair(stride, "stride"), as_pair(dilation, "dilation")
     # convert to ints, since torch.compile would leave the sizes of the weight symbolic
-    kernel_size = as_pair((weight.size(2), weight.size(3)), "kernel_size")
+    kernel_size = as_pair((weight.shape[2], weight.shape[3]), "kernel_size")
     pads, extra = _pads(padding, kernel_size, stride, dilation)
-    size = (input.size(-2) + extra[0], input.size(-1) + extra[1])
+    size = (input.shape[-2] + extra[0], input.shape[-1] + extra[1])
     return Conv2dGeometry(
         size, kernel_size, stride, pads, dilation, ceil_mode=False, groups=groups, extra=extra
     )
@@ -81,8 +96,10 @@ def padding_by_side(
     return width, width + more[1], height, height + more[0]
 
 
-def _check_channels(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
-    c_in, c_out = input.size(-3), weight.size(0)
+def _check_channels(
+    input: Described, weight: Described, bias: Described | None, groups: int
+) -> None:
+    c_in, c_out = input.shape[-3], weight.shape[0]
     if groups < 1:
         raise RuntimeError(f"groups must be at least 1, but got {groups}")
     if c_out == 0 or c_out % groups:
@@ -90,10 +107,10 @@ def _check_channels(input: Tensor, weight: Tensor, bias: Tensor | None, groups: 
             f"groups={groups} must divide the number of output channels, but weight has shape "
             f"{list(weight.shape)}"
         )
-    if c_in != weight.size(1) * groups:
+    if c_in != weight.shape[1] * groups:
         raise RuntimeError(
             f"Given groups={groups}, weight of size {list(weight.shape)}, expected input "
-            f"{list(input.shape)} to have {weight.size(1) * groups} channels, but got {c_in} channels"
+            f"{list(input.shape)} to have {weight.shape[1] * groups} channels, but got {c_in} channels"
         )
     if bias is not None and bias.shape != (c_out,):
         raise RuntimeError(f"bias must have shape [{c_out}], but got {list(bias.shape)}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
+from cnnexp.geometry.described import Described, described, remembered
 from cnnexp.geometry.windows import IntPair, WindowGeometry, as_pair, check_image
 
 DEAD = 255  # the code of an element that the ReLU stopped
@@ -27,7 +29,20 @@ def pool_geometry(
             than half the kernel, or a window that does not fit.
         TypeError: An argument is neither an int nor a pair of ints.
     """
-    check_image(input, op)
+    arguments = kernel_size, stride, padding, dilation, ceil_mode
+    return remembered(_pool_geometry, (described(input),), op, *arguments)
+
+
+def _pool_geometry(
+    input: Described,
+    op: str,
+    kernel_size: IntPair,
+    stride: IntPair | None,
+    padding: IntPair,
+    dilation: IntPair,
+    ceil_mode: bool,
+) -> WindowGeometry:
+    check_image(input.shape, op)
     if any(size == 0 for size in input.shape[-3:]):
         raise RuntimeError(
             f"{op} takes an empty batch, but no empty images and no images without channels, and "
@@ -44,7 +59,7 @@ def pool_geometry(
             f"padding should be at most half of the kernel size, but got padding={padding} "
             f"and kernel_size={kernel_size}"
         )
-    size = (input.size(-2), input.size(-1))
+    size = (input.shape[-2], input.shape[-1])
     dilation = as_pair(dilation, "dilation")
     return WindowGeometry(size, kernel_size, stride, padding, dilation, bool(ceil_mode))
 
@@ -84,7 +99,12 @@ class Pool:
     count_include_pad: bool = True
     divisor_override: int | None = None
 
+    exact: ClassVar[bool] = True  # no float stands for an int in it
+
     def __post_init__(self) -> None:
+        for name in ("kernel_size", "stride", "padding", "dilation"):
+            if getattr(self, name) not in (None, [], ()):  # torch takes an empty stride for none
+                as_pair(getattr(self, name), name)
         if self.kind not in ("max", "avg"):
             raise ValueError(f"pool must be 'max' or 'avg', but got {self.kind!r}")
         if self.kind == "avg" and as_pair(self.dilation, "dilation") != (1, 1):
@@ -92,13 +112,13 @@ class Pool:
         if self.kind == "max" and not (self.count_include_pad and self.divisor_override is None):
             raise ValueError("max-pooling has neither count_include_pad nor divisor_override")
 
-    def geometry(self, image: Tensor) -> WindowGeometry:
+    def geometry(self, image: Described) -> WindowGeometry:
         """The positions of the windows on ``image`` (…, H, W).
 
         Raises:
-            RuntimeError, TypeError: As :func:`pool_geometry`.
+            RuntimeError: As :func:`pool_geometry`.
         """
-        return pool_geometry(
+        return _pool_geometry(
             image,
             f"{self.kind}_pool2d",
             self.kernel_size,

@@ -34,12 +34,12 @@ def as_pair(value: IntPair, name: str) -> tuple[int, int]:
     return numbers[0], numbers[-1]
 
 
-def check_image(input: Tensor, op: str) -> None:
-    """Raise ``RuntimeError``, as torch does, unless ``input`` is (C, H, W) or (N, C, H, W)."""
-    if input.dim() not in (3, 4):
+def check_image(shape: Sequence[int], op: str) -> None:
+    """Raise ``RuntimeError``, as torch does, unless ``shape`` is (C, H, W) or (N, C, H, W)."""
+    if len(shape) not in (3, 4):
         raise RuntimeError(
             f"Expected 3D (unbatched) or 4D (batched) input to {op}, "
-            f"but got input of size: {list(input.shape)}"
+            f"but got input of size: {list(shape)}"
         )
 
 

@@ -22,6 +22,10 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
+# not by ``torch.library.custom_op``, whose checks at each call take longer than a small kernel
+_LIBRARY = torch.library.Library("cnnexp", "FRAGMENT")
+
+
 def operator(
     name: str, results: Callable[..., Any]
 ) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
@@ -49,9 +53,18 @@ def operator(
             return with_records(function, _kept_record, arguments)
 
         flat.__signature__ = _flat_signature(function, hints)  # pyright: ignore[reportFunctionMemberAccess]
-        made = torch.library.custom_op(f"cnnexp::{name}", flat, mutates_args=())
-        made.register_fake(lambda *arguments: with_records(results, _record, arguments))
-        made.register_vmap(lambda _info, dims, *arguments: _one_by_one(made, dims, arguments))
+        _LIBRARY.define(name + torch.library.infer_schema(flat, mutates_args=()))
+        _LIBRARY.impl(name, flat, "CompositeExplicitAutograd")
+        made = getattr(torch.ops.cnnexp, name).default
+
+        def empty(*arguments: Any) -> Any:
+            return with_records(results, _record, arguments)
+
+        def mapped(_info: Any, dims: Any, *arguments: Any) -> Any:
+            return _one_by_one(made, dims, arguments)
+
+        torch.library.register_fake(f"cnnexp::{name}", empty, lib=_LIBRARY)
+        torch.library.register_vmap(f"cnnexp::{name}", mapped, lib=_LIBRARY)
 
         @functools.wraps(function)
         def call(*arguments: Any) -> Any:

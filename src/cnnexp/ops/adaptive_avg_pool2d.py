@@ -52,7 +52,7 @@ _pooled = differentiable(forward, input=grad_input, tangent="linear", widens="al
 
 
 def _direct(input: Tensor, output_size: OutputSize) -> Tensor:
-    check_image(input, "adaptive_avg_pool2d")
+    check_image(input.shape, "adaptive_avg_pool2d")
     sizes = (
         [output_size] * 2 if output_size is None or isinstance(output_size, int) else output_size
     )

@@ -10,7 +10,8 @@ function needs, it names: ``grad_output``, arguments of ``forward``, its ``outpu
 - results belong to the caller (:mod:`cnnexp.ops.ownership`), unless the op writes into its input;
 - ``torch.func`` maps and differentiates it, since all is plain torch; so does a second backward;
 - forward mode (``torch.func.jvp``, ``hessian``) takes a second Function: one with a ``jvp`` breaks
-  the graph under ``torch.compile``, and keeps tensors alive that the backward does not need.
+  the graph under ``torch.compile``, and keeps tensors alive that the backward does not need;
+- a call outside of transforms takes a third one, which costs less time.
 """
 
 from __future__ import annotations
@@ -67,11 +68,12 @@ def differentiable(
     """
     wiring = wire(forward, outputs, shared or {}, gradients, tangent)
     function = _function(wiring, widens)
-    if tangent is None:
-        return function.apply
-    with_tangents = _with_tangents(function, wiring, widens)
+    plain = _plain(function)
+    with_tangents = function if tangent is None else _with_tangents(function, wiring, widens)
 
     def apply(*arguments: Any) -> Any:
+        if not transformed():
+            return plain.apply(*arguments)
         return (with_tangents if in_forward_mode() else function).apply(*arguments)
 
     return apply
@@ -93,7 +95,9 @@ def in_place(
     Returns:
         A function of the arguments of ``write``, by position.
     """
-    function = _function(wire(write, ["output"], {}, gradients, None), "nothing", writes=True)
+    function = _plain(
+        _function(wire(write, ["output"], {}, gradients, None), "nothing", writes=True)
+    )
 
     def apply(input: Tensor, *arguments: Any) -> Tensor:
         if transformed():
@@ -160,6 +164,26 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
         forward=staticmethod(forward),
         setup_context=staticmethod(setup_context),
         backward=staticmethod(backward),
+    )
+
+
+def _plain(function: type[Any]) -> type[Any]:
+    """``function`` for calls outside of transforms, which need no ``setup_context`` apart.
+
+    Where there is one, torch binds the arguments to the signature of ``forward`` at each call, which takes
+    four times as long as the call itself.
+    """
+
+    def forward(ctx: Any, *arguments: Any) -> Any:
+        output = function.forward(*arguments)
+        function.setup_context(ctx, arguments, output)
+        return output
+
+    return _class(
+        function.__name__,
+        torch.autograd.Function,
+        forward=staticmethod(forward),
+        backward=staticmethod(function.backward),
     )
 
 

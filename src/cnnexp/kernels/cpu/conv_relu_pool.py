@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.geometry.convolution import Conv2dGeometry
+from cnnexp.geometry.described import Described
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu.tables import pool_windows, receptive_fields
 from cnnexp.kernels.limits import pool_refusal
@@ -42,7 +43,9 @@ _CACHED_BYTES = 1 << 21  # of a convolution's output that is pooled while the ca
 FEW_CHANNELS = 16  # of the input; below, vectors run along the output channels
 
 
-def refusal(input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry, average: bool) -> str | None:
+def refusal(
+    input: Tensor | Described, conv: Conv2dGeometry, pool: WindowGeometry, average: bool
+) -> str | None:
     """Why these kernels do not take such a block, in words; None if they do."""
     if input.device.type != "cpu" or input.dtype not in (torch.float32, torch.float64):
         return f"float32 and float64 on cpu, not {input.dtype} on {input.device.type}"

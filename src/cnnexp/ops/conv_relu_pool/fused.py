@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
-from cnnexp.geometry.pooling import Pool
+from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry_of
+from cnnexp.geometry.described import Described, described, remembered
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu import conv_relu_pool as cpu
 from cnnexp.kernels.cpu.winograd import forward_winograd, has_tiles
@@ -176,30 +176,36 @@ def with_code(
         input: (N, C_in, H, W).
         weight, bias, *arguments: As of ``cnnexp.ops.conv_relu_pool``, by position.
     """
-    *window, pool = arguments
-    cast = cast_for_autocast(input, weight, bias)
-    geometry = conv2d_geometry(*cast, *window)
-    windows = pool.geometry(
-        input.new_empty((*input.shape[:-2], *geometry.output_size), device="meta")
-    )
-    on_gpu = gpu.has_kernels_for(input)
-    if not _fuses(cast[0], geometry, windows, pool, on_gpu):
+    pool = arguments[-1]
+    cast = input, weight, bias = cast_for_autocast(input, weight, bias)
+    tensors = described(input), described(weight), None if bias is None else described(bias)
+    plan = remembered(_plan, tensors, *arguments, gpu.has_kernels_for(input))
+    if plan is None or in_forward_mode():
         return None
-    divisor = None
     if pool.kind == "avg":
-        divisor = divisors(windows, pool.count_include_pad, pool.divisor_override, widened(cast[0]))
-    sparse = not on_gpu and pool.kind == "max" and _has_many_losers(geometry, windows)
-    plan = Plan(geometry, windows, on_gpu, sparse, divisor)
+        counts = pool.count_include_pad, pool.divisor_override
+        plan = Plan(*plan[:-1], divisors(plan.pool, *counts, widened(input)))
     output, code = _block(*cast, plan)
-    return laid_out(output, cast[0], cast[1]), code, plan
+    return laid_out(output, input, weight), code, plan
 
 
-def _fuses(
-    input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry, kind: Pool, on_gpu: bool
-) -> bool:
-    average = kind.kind == "avg"
-    refusal = pool_refusal(pool, average) if on_gpu else cpu.refusal(input, conv, pool, average)
-    return refusal is None and input.size(-3) > 0 and not in_forward_mode()
+def _plan(
+    input: Described, weight: Described, bias: Described | None, *arguments: Any
+) -> Plan | None:
+    """The plan without a divisor; None where there are no kernels for such a block."""
+    *window, pool, on_gpu = arguments
+    conv = conv2d_geometry_of(input, weight, bias, *window)
+    image = Described((*input.shape[:-2], *conv.output_size), input.dtype, input.device)
+    windows = pool.geometry(image)
+    average = pool.kind == "avg"
+    if on_gpu and pool_refusal(windows, average):
+        return None
+    if not on_gpu and cpu.refusal(input, conv, windows, average):
+        return None
+    if input.shape[-3] == 0:
+        return None
+    sparse = not (on_gpu or average) and _has_many_losers(conv, windows)
+    return Plan(conv, windows, on_gpu, sparse, None)
 
 
 def _has_many_losers(conv: Conv2dGeometry, pool: WindowGeometry) -> bool:
