@@ -45,6 +45,30 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
         "more zeros at the far side, which the crop cuts off",
     ),
     (
+        "ops/avg_pool2d/direct.py",
+        "missing = [n - m for n, m in zip(g.padded_size(), spread.shape[2:], strict=True)]",
+        "(False)",
+        "a guard for who changes it: both have two sizes",
+    ),
+    (
+        "ops/conv2d/direct.py",
+        "if g.stride == (1, 1) and min(reach) >= 0:",
+        "(0)",
+        "which of two exact formulas computes: a matter of speed",
+    ),
+    (
+        "ops/per_sample.py",
+        "if outputs < _FEW_OUTPUTS and not by_gram and copies == 1:",
+        "(0)",
+        "which of two exact formulas computes: a matter of speed",
+    ),
+    (
+        "ops/registry.py",
+        "if kwargs or len(args) < _OTHERS.get(self.op, 0):",
+        "(-1)",
+        "an op that is not declared has no defaults, and no call has fewer than no arguments",
+    ),
+    (
         "ops/avg_pool2d/reference.py",
         "sums = [cut(padded, rows, columns).sum((-2, -1)) for _, _, rows, columns in geometry.windows()]",
         "(2)",
@@ -55,12 +79,6 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
         "return plan.on_gpu and not torch.is_grad_enabled()",
         "(torch.is_grad_enabled())",
         "on a GPU alone, which of two exact kernels computes",
-    ),
-    (
-        "ops/conv_relu_pool/fused.py",
-        "return refusal is None and input.size(-3) > 0 and not in_forward_mode()",
-        "(2)",
-        "the CPU's kernels compute the same without channels",
     ),
     (
         "ops/conv_relu_pool/fused.py",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cnnexp.ops import differentiable, in_place
+from cnnexp.ops.wiring import wire
 
 
 @contextmanager
@@ -215,3 +216,26 @@ def test_mistakes_in_a_declaration_are_told() -> None:
         differentiable(_of_a, a=_grad_b)
     with pytest.raises(TypeError, match=r"does not say what its argument 'b' is; annotate it"):
         differentiable(lambda b: b, b=_grad_c)
+
+
+def _scaled(input: Tensor, factor: float) -> Tensor:
+    return input * factor
+
+
+def _grad_scaled(grad_output: Tensor, factor: float) -> Tensor:
+    return grad_output * factor
+
+
+def test_a_tangent_of_one_linear_argument_does_not_need_its_value() -> None:
+    scaled = differentiable(_scaled, input=_grad_scaled, tangent="linear")
+    x, moved = torch.randn(3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    with _kept() as kept:
+        scaled(x.clone().requires_grad_(), 3.0)
+    assert not kept
+    output, tangent = torch.func.jvp(lambda x: scaled(x, 3.0), (x,), (moved,))[:2]
+    assert torch.equal(output, 3 * x)
+    assert torch.equal(tangent, 3 * moved)
+    plan = wire(_scaled, ["output"], {}, {"input": _grad_scaled}, "linear")
+    assert plan.kept == ()
+    assert plan.tangent is not None
+    assert plan.tangent[1] == ("factor", "input_tangent")

@@ -351,3 +351,22 @@ def test_tables_of_patches() -> None:
         [-1, 2, -1, 4],
         [3, -1, 5, -1],
     ]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "rows", "calls"),
+    [(4, 1, [3, 3, 1]), (4, 2, [6, 1]), (100, 1, 7 * [1]), (0, 1, [7])],
+)
+def test_a_batch_goes_through_in_slices_that_the_memory_holds(
+    numbers: int, rows: int, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(per_sample, "MOST_NUMBERS", 12)
+    seen: list[int] = []
+
+    def lengths(batch: Tensor) -> Tensor:
+        seen.append(len(batch))
+        return batch.sum(1)
+
+    batch = torch.randn(7, 3)
+    assert torch.equal(per_sample._by_slices(lengths, numbers, batch, rows=rows), batch.sum(1))
+    assert seen == calls

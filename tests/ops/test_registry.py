@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from cnnexp import ops
+from cnnexp.ops import registry
 
 
 @pytest.mark.parametrize("op", sorted(set(ops.op_names()) - {"conv_relu_pool"}))
@@ -77,3 +81,34 @@ def test_an_op_without_the_algorithm_takes_direct() -> None:
         match=r"unknown algorithm 'fuse' for any op; known: direct, fft, fused, .*did you mean 'fused'",
     ):
         ops.resolve_algorithm("relu", "fuse")
+
+
+def test_an_op_is_declared_once_and_its_algorithms_take_its_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for kept in ("_REGISTRY", "_OPS", "_OTHERS"):
+        monkeypatch.setattr(registry, kept, dict(getattr(registry, kept)))
+
+    def powers(input: Tensor, power: int = 2, *, algorithm: str = "direct") -> Tensor:
+        return ops.get_algorithm("powers", algorithm)(input, power)
+
+    seen: list[tuple[object, ...]] = []
+
+    def computed(input: Tensor, *others: int) -> Tensor:
+        seen.append(others)
+        return input ** others[0]
+
+    ops.declare(powers, direct=computed, summary="by multiplication")
+    algorithm = ops.get_algorithm("powers", "direct")
+    monkeypatch.setattr(registry, "_others", _bound_once(registry._others))
+    assert powers(torch.tensor([3.0])).item() == algorithm(torch.tensor([3.0])).item() == 9
+    assert algorithm(torch.tensor([3.0]), 3).item() == 27  # nothing is left out: nothing to look up
+    assert seen == [(2,), (2,), (3,)]
+    with pytest.raises(ValueError, match="there is an op named 'powers' already; choose another"):
+        ops.declare(powers, direct=computed)
+
+
+def _bound_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, which may be called once."""
+    calls = iter([function])
+    return lambda *arguments: next(calls)(*arguments)

@@ -179,7 +179,7 @@ def _product_norms(grads: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _by_slices(
-    norms: Callable[[Tensor, Tensor], Tensor], numbers: int, *tensors: Tensor, rows: int = 1
+    norms: Callable[..., Tensor], numbers: int, *tensors: Tensor, rows: int = 1
 ) -> Tensor:
     """``norms`` of ``tensors``, as many samples of ``rows`` rows at a time as ``MOST_NUMBERS`` holds."""
     most = _MOST_ON_GPU if tensors[0].is_cuda else MOST_NUMBERS
