@@ -56,7 +56,9 @@ def test_triton_compiles_the_kernels(
     from cnnexp.kernels.gpu import pooling as triton_pooling
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    window = gpu._window(WindowGeometry((8, 8), (3, 2), (2, 2), (1, 1), (1, 1), ceil_mode=False))
+    _, window = gpu._numbers(
+        WindowGeometry((8, 8), (3, 2), (2, 2), (1, 1), (1, 1), ceil_mode=False)
+    )
     flags = {"AVERAGE": average, "SUM": gpu._sum_type(dtype), "BLOCK": gpu._BLOCK, **window}
     for name in ("pool_forward", "pool_gather", "pool_spread"):
         kernel = getattr(triton_pooling, name)

@@ -34,7 +34,7 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "ops/autograd.py",
-        "moving = wiring.gradients[0][0], (None,) * (len(wiring.outputs) - 1)",
+        "moving, others = wiring.gradients[0][0], (None,) * (len(wiring.outputs) - 1)",
         "(-1)",
         "a tangent that reads grad_output belongs to an op of one gradient",
     ),

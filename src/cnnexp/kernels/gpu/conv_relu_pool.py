@@ -8,6 +8,7 @@ first call and is imported only then.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -95,33 +96,42 @@ def _launch(
     count = first.numel()
     if count == 0:
         return
-    block = _INTERPRETED_BLOCK if _interpreted() else _BLOCK
+    block = _BLOCK if first.is_cuda else _INTERPRETED_BLOCK
     block = min(block, 1 << (count - 1).bit_length())
-    on_its_device = torch.cuda.device(first.device) if first.is_cuda else contextlib.nullcontext()
-    with on_its_device:
+    sizes, window = _numbers(g)
+    with _on_device_of(first):
         getattr(pooling, kernel)[(-(-count // block),)](
             *tensors,
             tensors[0] if divisor is None else divisor,  # without one it is never read
             *results,
             count,
             first.size(1),
-            *g.input_size,
-            *g.output_size,
+            *sizes,
             AVERAGE=divisor is not None,
             **flags,
-            **_window(g),
+            **window,
             SUM=_sum_type(first.dtype),
             BLOCK=block,
         )
 
 
-def _window(g: WindowGeometry) -> dict[str, int]:
+def _on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """A context in which the GPU of ``tensor`` is the current one, as Triton wants it."""
+    if not tensor.is_cuda or tensor.device.index == torch.cuda.current_device():
+        return contextlib.nullcontext()
+    return torch.cuda.device(tensor.device)
+
+
+@functools.lru_cache(maxsize=256)
+def _numbers(g: WindowGeometry) -> tuple[tuple[int, ...], dict[str, int]]:
+    """The sizes of image and result, and the window as the kernels name its numbers."""
     pairs = {"K": g.kernel_size, "S": g.stride, "P": g.padding, "D": g.dilation}
-    return {
+    window = {
         f"{name}_{axis}": value
         for name, pair in pairs.items()
         for axis, value in zip("HW", pair, strict=True)
     }
+    return (*g.input_size, *g.output_size), window
 
 
 def _sum_type(dtype: torch.dtype) -> Any:
