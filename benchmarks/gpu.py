@@ -8,6 +8,10 @@ omegaconf and the antlr4 runtime, which such a machine may lack, are taken from 
 its time limit, and hands over a row as soon as it is known: FOLDER/gpu.csv has all that was found,
 what failed or had no time among it, and FOLDER/gpu.log what the parts printed.
 
+    python benchmarks/gpu.py --table
+
+measures nothing: it puts the table of the steps in benchmarks/results/gpu.csv into docs/results.md.
+
 Exit codes: 0 every row is ok or needs what is not here, 1 a row is not, 2 the command cannot work.
 """
 
@@ -76,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.part is not None:
         _be(PARTS[options.part], Path(options.rows), options.device)
         return 0
+    if options.table:
+        _publish()
+        return 0
     chosen = list(PARTS) if options.parts is None else options.parts.split(",")
     for name in chosen:
         if name not in PARTS:
@@ -106,9 +113,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=WHOLE, help=f"for all (default: {WHOLE})")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
                         help="auto (default): cuda where it is, else cpu with tiny sizes")  # fmt: skip
+    parser.add_argument(
+        "--table", action="store_true", help="of benchmarks/results/gpu.csv, into docs/"
+    )
     parser.add_argument("--part", help=argparse.SUPPRESS)  # be this part
     parser.add_argument("--rows", help=argparse.SUPPRESS)  # and append its rows to this file
     return parser
+
+
+def _publish() -> None:
+    from accuracy import RESULTS, place
+    from gpu_parts.table import table
+
+    with (RESULTS / "gpu.csv").open(newline="", encoding="utf-8") as stream:
+        place("gpu", table(list(csv.DictReader(stream))))
 
 
 class Table:

@@ -144,7 +144,6 @@ def _step_table(runs: Sequence[Sequence[Row]]) -> list[str]:
             ratios = [row.get(f"vs {other}") or "" for row in rows]
             cells.append(_span(map(float, ratios), 2) if all(ratios) else "")
         lines.append(_line([called, *cells]))
-    lines.append(_line(["any of these on a GPU", "not measured", *[""] * (len(head) - 2)]))
     return lines
 
 

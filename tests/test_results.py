@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import sys
@@ -37,6 +38,12 @@ def test_every_table_of_accuracies_is_that_of_its_file(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS.STUDIES)
 def test_every_table_of_times_is_that_of_its_files(name: str) -> None:
     _is_in_the_documents(name, NETWORKS.table(name, NETWORKS.read(name)))
+
+
+def test_the_table_of_the_gpu_is_that_of_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    table = importlib.import_module("gpu_parts.table").table
+    _is_in_the_documents("gpu", table(ACCURACY.read("gpu")))
 
 
 def _is_in_the_documents(name: str, made: str) -> None:

@@ -156,10 +156,10 @@ def run_compiled(rows: Rows) -> None:
         given = _batch(rows, size)
         plain = _try(rows, given, None, "torch", "float32", "channels_last", graph=False)
         truth = float(plain.loss) if plain is not None else None
-        for precision, backward in itertools.product(reversed(PRECISIONS), ("torch", "fused")):
+        for precision in reversed(PRECISIONS):
             made = [] if plain is None else [plain]
             torch.compiler.reset()  # each network that was compiled counts towards a limit
-            for graph in (False, True):
+            for graph, backward in itertools.product((False, True), ("torch", "fused")):
                 kind = backward, precision, "channels_last", graph
                 way = _try(rows, given, truth, *kind, compiled=True)
                 made += [] if way is None else [way]
