@@ -107,3 +107,18 @@ def test_the_old_names_of_a_reduction_are_torchs(
         wanted = F.cross_entropy(logits, target, **old)
         found = ops.cross_entropy(logits, target, **old, algorithm=algorithm)
     torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_image_that_does_not_count_may_have_any_logits(reduction: str, smoothing: float) -> None:
+    far = -torch.inf
+    logits = torch.tensor([[0, 1, 2], [far, 0, 0], [torch.nan, 1, 1], [1, 2, 3]]).double()
+    target = torch.tensor([1, -100, -100, 2])
+    found = []
+    for function in (F.cross_entropy, ops.cross_entropy):
+        x = logits.clone().requires_grad_()
+        loss = function(x, target, reduction=reduction, label_smoothing=smoothing)
+        found.append((loss.detach(), *torch.autograd.grad(loss.sum(), x)))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=0, atol=1e-12, equal_nan=True)

@@ -19,6 +19,7 @@ Architecture for Computer Vision" (2016), section 7, for label smoothing.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 from cnnexp.ops.autocast import autocast_dtype
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.classes import check_dtypes, check_target
+from cnnexp.ops.forward_mode import transformed
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import declare, get_algorithm
 from cnnexp.ops.torch_internals import in_torch_func
@@ -65,6 +67,46 @@ def tangent(
 _losses = differentiable(forward, logits=grad_input, target=grad_target, tangent=tangent)
 
 
+def forward_of_classes(
+    logits: Tensor, target: Tensor, counts: Tensor | None, reduction: str
+) -> Tensor:
+    """The reduced loss, where q is 1 at the class t and 0 elsewhere.
+
+    Args:
+        logits: z, (N, C, …).
+        target: t, (N, …).
+        counts: (N, …) bool, which t count; None for all.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+    """
+    losses = logits.log_softmax(1).gather(1, target.unsqueeze(1)).squeeze(1).neg()
+    if counts is not None:  # by no product: an infinite loss that does not count is 0
+        losses = losses.where(counts, 0)
+    if reduction == "none":
+        return losses
+    return losses.sum() / _total(target, counts) if reduction == "mean" else losses.sum()
+
+
+def grad_logits(
+    grad_output: Tensor, logits: Tensor, target: Tensor, counts: Tensor | None, reduction: str
+) -> Tensor:
+    """∂L/∂z from that of the reduced loss: softmax(z) − 1 at t, by what the loss is a mean of."""
+    if reduction == "mean":  # where nothing counts, the loss is NaN and its gradient 0 (as torch)
+        total = _total(target, counts)
+        grad_output = grad_output / (max(total, 1) if counts is None else total.clamp_min(1))
+    if counts is not None:
+        grad_output = grad_output * counts
+    likely, classes = logits.softmax(1), target.unsqueeze(1)
+    difference = likely.scatter(1, classes, likely.gather(1, classes) - 1)
+    return difference * (grad_output.unsqueeze(1) if grad_output.dim() else grad_output)
+
+
+def _total(target: Tensor, counts: Tensor | None) -> Any:
+    return target.numel() if counts is None else counts.sum()
+
+
+_loss_of_classes = differentiable(forward_of_classes, logits=grad_logits)
+
+
 def _direct(
     input: Tensor,
     target: Tensor,
@@ -75,9 +117,7 @@ def _direct(
     reduction: str,
     label_smoothing: float,
 ) -> Tensor:
-    if size_average is not None or reduce is not None:  # the old names, as torch translates them
-        kept = reduce is False
-        reduction = "none" if kept else "sum" if size_average is False else "mean"
+    reduction = _reduction(size_average, reduce, reduction)
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction: none, mean, sum")
     if not 0 <= label_smoothing <= 1:
@@ -99,7 +139,11 @@ def _direct(
     if target.dim() == logits.dim():
         mass, total = _smooth(target.to(logits.dtype), weight, label_smoothing), None
     else:
-        mass, total = _one_hot(logits, target.long(), weight, ignore_index, label_smoothing)
+        target = target.long()
+        if weight is None and not label_smoothing and not transformed() and logits.size(1):
+            loss = _of_classes(logits, target, ignore_index, reduction).to(dtype)
+            return loss.squeeze(0) if loss.dim() and input.dim() == 1 else loss
+        mass, total = _one_hot(logits, target, weight, ignore_index, label_smoothing)
     losses = _losses(logits, mass)
     if reduction == "none":
         return (losses.squeeze(0) if input.dim() == 1 else losses).to(dtype)
@@ -110,6 +154,22 @@ def _direct(
         # nothing counts: NaN, but with a gradient of 0 (as torch)
         summed = torch.where(total == 0, torch.nan, summed / torch.where(total == 0, 1, total))
     return summed.to(dtype)
+
+
+def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+    if size_average is None and reduce is None:
+        return reduction
+    # the old names, as torch translates them
+    return "none" if reduce is False else "sum" if size_average is False else "mean"
+
+
+def _of_classes(logits: Tensor, target: Tensor, ignore_index: int, reduction: str) -> Tensor:
+    """What most trainings ask for, in less time than the general way."""
+    all_count = _readable(target) and _check_classes(target, logits.size(1), ignore_index)
+    if all_count:
+        return _loss_of_classes(logits, target, None, reduction)
+    counts = target != ignore_index
+    return _loss_of_classes(logits, target * counts, counts, reduction)
 
 
 def _smooth(target: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
@@ -125,7 +185,7 @@ def _one_hot(
     """Classes t (N, …) → q, and what 'mean' divides by."""
     counts = target != ignore_index
     if _readable(target):
-        _check_classes(target[counts], logits.size(1))
+        _check_classes(target, logits.size(1), ignore_index)
     classes = torch.where(counts, target, 0).unsqueeze(1)
     hot = torch.zeros_like(logits).scatter(1, classes, 1.0)
     mass = _smooth(hot, weight, smoothing) * counts.unsqueeze(1)
@@ -138,10 +198,17 @@ def _readable(target: Tensor) -> bool:
     return target.device.type == "cpu" and not torch.compiler.is_compiling() and not in_torch_func()
 
 
-def _check_classes(target: Tensor, classes: int) -> None:
-    for found in map(int, target.aminmax()) if target.numel() else ():
+def _check_classes(target: Tensor, classes: int, ignore_index: int) -> bool:
+    """Raise ``IndexError`` for a class that is none; whether every target is known to count."""
+    if not target.numel():
+        return False
+    least, greatest = map(int, target.aminmax())
+    if least >= 0 and greatest < classes:
+        return not least <= ignore_index <= greatest
+    for found in target[target != ignore_index].tolist():
         if not 0 <= found < classes:
             raise IndexError(f"Target {found} is out of bounds: the classes are 0…{classes - 1}")
+    return False
 
 
 def cross_entropy(
