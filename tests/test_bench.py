@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cnnexp import ops
-from cnnexp.speed import MODELS, SITUATIONS
+from cnnexp.speed import MODELS, SITUATIONS, Measured, compare
 from tests.conftest import Command
 
 
@@ -41,6 +41,42 @@ def test_a_step(command: Command, empty_folder: Path) -> None:
     assert float(low["vs torch bfloat16"]) == pytest.approx(ratio, rel=0.01)
 
 
+def test_networks_by_name(command: Command, empty_folder: Path) -> None:
+    done = command(
+        "cnnexp.bench", "net", "lenet5", "squeezenet1_1", "--batch", "2", "--size", "32",
+        "--rounds", "2", "--no-compile", "--csv", "net.csv",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with (empty_folder / "net.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("lenet5, 32×32, batch 2", "squeezenet1_1, 32×32, batch 2"):
+        own = {row["way"]: float(row["full_ms"]) for row in rows if name in row["what"]}
+        assert set(own) == {
+            *("torch NCHW", "torch channels_last", "torch bfloat16"),
+            *("cnnexp auto", "cnnexp auto, bfloat16"),
+        }
+        theirs = min(ms for way, ms in own.items() if way.startswith("torch"))
+        ours = min(ms for way, ms in own.items() if way.startswith("cnnexp"))
+        (line,) = (line for line in done.stdout.splitlines() if name in line)
+        assert f"{ours / theirs:8.2f}" in line
+        assert line.endswith("faster" if ours < 0.98 * theirs else ("the same", "slower"))
+    assert "of 2: " in done.stdout
+
+
+def test_the_best_of_each_side_is_compared() -> None:
+    def row(way: str, ms: float, saved: float) -> Measured:
+        return Measured("step net", way, {"full": ms}, saved_megabytes=saved)
+
+    rows = [row("torch NCHW", 4, 8), row("torch bfloat16", 2, 4), row("cnnexp auto", 3, 2)]
+    found = compare([*rows, Measured("step net", "torch.compile", note="not measured")])
+    assert (found.torch.way, found.ours.way) == ("torch bfloat16", "cnnexp auto")
+    assert (found.ratio, found.saved_ratio, found.verdict) == (1.5, 0.5, "slower")
+    assert compare([*rows, row("cnnexp fused", 2.03, 1)]).verdict == "the same"
+    assert compare([*rows, row("cnnexp fused", 1.0, 1)]).verdict == "faster"
+    with pytest.raises(ValueError, match="step net: needs a way of torch and one of ours"):
+        compare(rows[:2])
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_takes_its_sizes(name: str) -> None:
     known = MODELS[name]
@@ -67,6 +103,11 @@ def test_an_op(command: Command) -> None:
         (
             ["step", "--model", "vgg11", "--size", "8"],
             "--size=8: vgg11 takes images of at least 32",
+        ),
+        (["net", "resnet1"], "name=resnet1: unknown; known: seed_cnn, lenet5, vgg, resnet18"),
+        (
+            ["net", "inception_v3", "--size", "32", "--batch", "2", "--no-compile"],
+            "inception_v3 does not train on 2 images of 3×32×32: ",
         ),
         (["step", "--algorithm", "fusd"], "did you mean 'fused'?"),
         (["step", "--batch", "0"], "--batch=0: must be at least 1"),

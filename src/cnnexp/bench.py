@@ -1,9 +1,11 @@
-"""``python -m cnnexp.bench step`` and ``ops``: time and memory of our backward beside torch's.
+"""``python -m cnnexp.bench step``, ``net`` and ``ops``: time and memory of our backward beside torch's.
 
-``step`` times whole training steps of a network: zero_grad, forward, loss, backward, Adam. ``ops``
-times the forward and the backward of single ops. torch in its own layout (NCHW), in channels_last
-and with torch.compile, and every algorithm of ours take turns in one process; figures are medians,
-with quartiles, and ratios of medians. Compare ratios, not milliseconds of different days.
+``step`` times whole training steps of a network: zero_grad, forward, loss, backward, Adam. ``net``
+times those of several networks, ours or torchvision's, by ``auto`` and by every way of torch, and says
+for each how it stands to torch's best. ``ops`` times the forward and the backward of single ops. torch
+in its own layout (NCHW), in channels_last and with torch.compile, and every algorithm of ours take
+turns in one process; figures are medians, with quartiles, and ratios of medians. Compare ratios, not
+milliseconds of different days.
 
 Exit codes: 0 done, 2 the command cannot work.
 """
@@ -28,7 +30,7 @@ from cnnexp.commandline import (
 if TYPE_CHECKING:
     import torch
 
-    from cnnexp.speed import Measured
+    from cnnexp.speed import Comparison, Measured
     from cnnexp.speed.single import Situation
 
 
@@ -41,20 +43,31 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cnnexp.bench", description="Time our backward beside torch's."
     )
-    parts = parser.add_subparsers(dest="part", required=True, metavar="{step,ops}")
+    parts = parser.add_subparsers(dest="part", required=True, metavar="{step,net,ops}")
     step = parts.add_parser("step", help="whole training steps of a network")
     step.add_argument(
         "--model",
         default="seed_cnn",
-        help="seed_cnn (default), lenet5, vgg, resnet18, mobilenet_v3_small, vgg11 or vgg11_bn",
+        help="seed_cnn (default), lenet5, vgg, or any of torchvision's: resnet18, vgg11, …",
     )
-    step.add_argument("--size", type=int, metavar="N", help="height and width of the images")
-    step.add_argument("--batch", type=int, default=128, metavar="N", help="images (default: 128)")
+    net = parts.add_parser("net", help="whole networks: auto beside torch's best way")
+    net.add_argument(
+        "names",
+        nargs="*",
+        metavar="name",
+        help="seed_cnn, lenet5, vgg, or any of torchvision's (default: seven of them)",
+    )
+    for part, batch in ((step, 128), (net, 32)):
+        part.add_argument("--size", type=int, metavar="N", help="height and width of the images")
+        part.add_argument(
+            "--batch", type=int, default=batch, metavar="N", help=f"images (default: {batch})"
+        )
     step.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float64")
     single = parts.add_parser("ops", help="forward and backward of single ops")
     single.add_argument("--op", help="only these, comma-separated")
-    for part, rounds in ((step, 40), (single, 15)):
+    for part in (step, single):
         part.add_argument("--algorithm", help="only these, comma-separated; auto is one")
+    for part, rounds in ((step, 40), (net, 15), (single, 15)):
         part.add_argument("--rounds", type=int, default=rounds, help=f"default: {rounds}")
         part.add_argument("--threads", type=int, help="of torch and numba (default: theirs)")
         part.add_argument("--device", default="cpu", help="cpu (default) or cuda")
@@ -89,27 +102,28 @@ def _measure(options: argparse.Namespace, device: torch.device) -> None:
     about = speed.conditions(device)
     print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
     rows: list[Measured] = []
-    compiles = not options.no_compile
     if options.part == "step":
-        model = names_among("--model", options.model, list(speed.MODELS))[0]
         names = {name for op in ops.op_names() for name in ops.algorithm_names(op)} - {"reference"}
         algorithms = names_among("--algorithm", options.algorithm, [*sorted(names), ops.AUTO])
         dtype = getattr(torch, names_among("--dtype", options.dtype, _DTYPES)[0])
-        least = speed.MODELS[model].least
-        if options.size is not None and options.size < least:
-            raise Misuse(f"--size={options.size}: {model} takes images of at least {least}")
-        rows = speed.bench_step(
-            model,
-            options.batch,
-            algorithms,
-            device=device,
-            dtype=dtype,
-            size=options.size,
-            rounds=options.rounds,
-            with_compile=compiles,
-        )
+        model = names_among("--model", options.model, speed.known_networks())[0]
+        _check_size(options.size, model)
+        rows = _steps(options, model, algorithms, device, dtype)
         _print(rows)
         speed.write_results(rows, about, options.json, options.csv)
+    elif options.part == "net":
+        chosen = names_among("name", ",".join(options.names) or None, speed.known_networks())
+        chosen = chosen if options.names else list(speed.MODELS)
+        for model in chosen:
+            _check_size(options.size, model)
+        comparisons = []
+        for model in chosen:
+            measured = _steps(options, model, [ops.AUTO], device, torch.float32)
+            comparisons.append(speed.compare(measured))
+            rows += measured
+            _print_comparison(comparisons[-1], with_head=len(comparisons) == 1)
+            speed.write_results(rows, about, options.json, options.csv)
+        _print_verdicts(comparisons)
     else:
         for situation in _situations(options):
             known = [
@@ -119,12 +133,48 @@ def _measure(options: argparse.Namespace, device: torch.device) -> None:
                 "--algorithm", options.algorithm, [*known, "native", ops.AUTO], some_are_enough=True
             )
             measured = speed.bench_op(
-                situation, chosen, device=device, rounds=options.rounds, with_compile=compiles
+                situation,
+                chosen,
+                device=device,
+                rounds=options.rounds,
+                with_compile=not options.no_compile,
             )
             _print(measured)
             rows += measured
             # written after each op, so that results are kept if a later one fails
             speed.write_results(rows, about, options.json, options.csv)
+
+
+def _check_size(size: int | None, model: str) -> None:
+    from cnnexp import speed
+
+    least = speed.network_named(model).least
+    if size is not None and size < least:
+        raise Misuse(f"--size={size}: {model} takes images of at least {least}")
+
+
+def _steps(
+    options: argparse.Namespace,
+    model: str,
+    algorithms: Sequence[str],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> list[Measured]:
+    from cnnexp import speed
+
+    try:
+        return speed.bench_step(
+            model,
+            options.batch,
+            algorithms,
+            device=device,
+            dtype=dtype,
+            size=options.size,
+            rounds=options.rounds,
+            with_compile=not options.no_compile,
+        )
+    except ValueError as error:
+        raise Misuse(str(error)) from error
 
 
 _DTYPES = ("float32", "bfloat16", "float64")
@@ -168,6 +218,39 @@ def _print(rows: Sequence[Measured]) -> None:
         print(
             f"  {row.way:22}{figures}{quartiles:>16}{row.saved_megabytes:10.2f}{ratios}", flush=True
         )
+
+
+def _print_comparison(found: Comparison, with_head: bool) -> None:
+    if with_head:
+        names = (
+            ("", 44),
+            ("torch's best", 26),
+            ("ms", -8),
+            ("  ours", 20),
+            ("ms", -8),
+            ("ratio", -8),
+        )
+        cells = [name.ljust(w) if w > 0 else name.rjust(-w) for name, w in (*names, ("saved", -8))]
+        print("\n  " + "".join(cells))
+    theirs, ours = found
+    what = theirs.what.removeprefix("step ").removesuffix(", float32")
+    print(
+        f"  {what:44}{theirs.way.removeprefix('torch '):26}{theirs.milliseconds['full']:8.1f}  "
+        f"{ours.way.removeprefix('cnnexp '):18}{ours.milliseconds['full']:8.1f}{found.ratio:8.2f}"
+        f"{found.saved_ratio:8.2f}  {found.verdict}",
+        flush=True,
+    )
+
+
+def _print_verdicts(comparisons: Sequence[Comparison]) -> None:
+    from cnnexp.speed.best import EQUAL
+
+    verdicts = [each.verdict for each in comparisons]
+    counts = (f"{verdicts.count(v)} {v}" for v in ("faster", "the same", "slower"))
+    print(f"\nof {len(verdicts)}: {', '.join(counts)} (within {EQUAL:.0%})")
+    print(
+        "ratio: our time by torch's; saved: our bytes kept for the backward by torch's, in these ways"
+    )
 
 
 if __name__ == "__main__":

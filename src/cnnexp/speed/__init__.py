@@ -1,6 +1,7 @@
 """Measure speed and memory of training steps and single ops, ours and torch's side by side in one process."""
 
-from cnnexp.speed.networks import MODELS
+from cnnexp.speed.best import Comparison, compare
+from cnnexp.speed.networks import MODELS, known_networks, network_named
 from cnnexp.speed.result import Measured, conditions, write_results
 from cnnexp.speed.single import SITUATIONS, bench_op
 from cnnexp.speed.step import bench_step
@@ -8,9 +9,13 @@ from cnnexp.speed.step import bench_step
 __all__ = [
     "MODELS",
     "SITUATIONS",
+    "Comparison",
     "Measured",
     "bench_op",
     "bench_step",
+    "compare",
     "conditions",
+    "known_networks",
+    "network_named",
     "write_results",
 ]

@@ -37,6 +37,18 @@ def _ours(kind: Callable[..., nn.Module], least: int) -> TimedNetwork:
     return TimedNetwork(lambda size: make(image_size=(size, size)), 1, 28, least)
 
 
+def network_named(name: str) -> TimedNetwork:
+    """One of ``MODELS``, or any classifier of torchvision; see ``cnnexp.models.torchvision_model``."""
+    return MODELS.get(name) or _torchvision(name)
+
+
+def known_networks() -> list[str]:
+    """The names that :func:`network_named` takes."""
+    import torchvision.models
+
+    return list(dict.fromkeys([*MODELS, *torchvision.models.list_models(torchvision.models)]))
+
+
 MODELS: Mapping[str, TimedNetwork] = {
     "seed_cnn": _ours(SeedCNN, 16),
     "lenet5": _ours(LeNet5, 16),

@@ -14,7 +14,7 @@ from cnnexp.nn import CrossEntropyLoss, replace_layers
 from cnnexp.ops import AUTO, resolve_algorithm
 from cnnexp.ops.layout import in_layout
 from cnnexp.speed.memory import saved_bytes
-from cnnexp.speed.networks import MODELS
+from cnnexp.speed.networks import network_named
 from cnnexp.speed.result import Measured, not_measured, spread
 from cnnexp.tuning import choose_algorithms, pin_algorithms
 from cnnexp.tuning.timing import interleaved_times
@@ -110,7 +110,7 @@ def bench_step(
     bfloat16 by autocast, channels_last; and ``auto`` in the same, if it is among ``algorithms``.
 
     Args:
-        model: One of ``MODELS``.
+        model: A name that ``known_networks`` gives.
         batch_size: Images per step, ≥ 1.
         algorithms: Our algorithms; ``auto`` is one.
         device: The device to compute on.
@@ -118,15 +118,19 @@ def bench_step(
         size: Height and width of the images; None for the model's own.
         rounds: How often each way is timed.
         with_compile: Whether ``torch.compile`` is measured as well.
+
+    Raises:
+        ValueError: The network does not take such a batch.
     """
     torch.manual_seed(0)
-    known = MODELS[model]
+    known = network_named(model)
     size = size or known.size
     begin = _Beginning(
         known.make(size),
         torch.rand(batch_size, known.channels, size, size, device=device, dtype=dtype),
         torch.randint(10, (batch_size,), device=device),
     )
+    _see_that_it_runs(begin, model)
     kind = str(dtype).removeprefix("torch.")
     images_are = "" if size == known.size else f", {size}×{size}"
     what = f"step {model}{images_are}, batch {batch_size}, {kind}"
@@ -150,6 +154,16 @@ def bench_step(
         saved = saved_bytes(each.forward, each.network.parameters()) / 1e6
         rows.append(Measured(what, name, {"full": middle}, low, high, rounds, saved, ratios))
     return rows + missing
+
+
+def _see_that_it_runs(begin: _Beginning, model: str) -> None:
+    try:
+        begin.ways_of_torch()["torch NCHW"].forward()
+    except (RuntimeError, ValueError) as error:
+        n, channels, *size = begin.images.shape
+        raise ValueError(
+            f"{model} does not train on {n} images of {channels}×{size[0]}×{size[1]}: {error}"
+        ) from error
 
 
 def _compiled(network: nn.Module, _batch: Tensor) -> nn.Module:
