@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from llvmlite import ir
-from numba import njit, types
+from numba import get_num_threads, njit, types
 from numba.core import caching
 from numba.extending import intrinsic
 
@@ -20,6 +23,7 @@ from cnnexp.kernels.cpu.numba_internals import (
     declared,
     register_of,
     size_in_bytes,
+    start_threads,
     tell_of_compilations,
     void,
 )
@@ -81,3 +85,23 @@ def test_an_intrinsic_made_of_the_helpers_computes() -> None:
     to = np.array([0.5])
     kernel(np.array([1.0, 2.0, 3.0]), to)
     assert to[0] == 0.5 + 1 + 4 + 9
+
+
+def test_threads_are_started_once() -> None:
+    start_threads()
+    start_threads()
+    assert get_num_threads() >= 1
+
+
+def test_numbas_threads_leave_the_number_of_torchs_alone() -> None:
+    """Sums of torch's depend on it: a resumed run would have other bits than one that was not stopped."""
+    program = (
+        "import torch; from cnnexp import ops; before = torch.get_num_threads();"
+        "ops.conv_relu_pool(torch.rand(2, 3, 8, 8), torch.rand(4, 3, 3, 3));"
+        "print(before, torch.get_num_threads())"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["1", "1"]

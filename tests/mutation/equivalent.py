@@ -51,6 +51,12 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
         "a guard for who changes it: both have two sizes",
     ),
     (
+        "ops/avg_pool2d/__init__.py",
+        "if input.is_cuda and padding not in (0, (0, 0)):",
+        "(-1)",
+        "on a GPU alone, whether images are copied: a matter of speed",
+    ),
+    (
         "ops/conv2d/direct.py",
         "if g.stride == (1, 1) and min(reach) >= 0:",
         "(0)",

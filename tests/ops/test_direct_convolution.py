@@ -37,7 +37,7 @@ class _OnGPU(torch.Tensor):
     ("n", "size", "parts"),
     [(128, 28, 32), (128, 14, 8), (128, 7, 2), (128, 3, 1), (127, 28, 1), (6, 28, 1), (96, 28, 24)],
 )
-def test_a_gpu_sums_some_thousand_terms_at_a_time(n: int, size: int, parts: int) -> None:
+def test_each_sum_has_some_thousand_terms(n: int, size: int, parts: int) -> None:
     grad_output = torch.empty(n, 2, size, size, device="meta")
     assert direct._parts(grad_output) == 1
     assert direct._parts(grad_output.as_subclass(_OnGPU)) == parts

@@ -122,3 +122,31 @@ def test_an_image_that_does_not_count_may_have_any_logits(reduction: str, smooth
         found.append((loss.detach(), *torch.autograd.grad(loss.sum(), x)))
     for one, other in zip(*found, strict=True):
         assert torch.allclose(one, other, rtol=0, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize("size", [(-1, 3), (3, -1)])
+def test_adaptive_pooling_to_less_than_nothing_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(RuntimeError):
+        F.adaptive_avg_pool2d(torch.zeros(1, 1, 4, 4), size)
+    with pytest.raises(RuntimeError, match="-1"):
+        ops.adaptive_avg_pool2d(torch.zeros(1, 1, 4, 4), size)
+
+
+@pytest.mark.parametrize("ignored", [-1, -100])
+def test_probabilities_may_come_with_a_class_to_ignore_that_none_is(ignored: int) -> None:
+    logits, target = torch.randn(3, 4), torch.full((3, 4), 0.25)
+    expected = F.cross_entropy(logits, target, ignore_index=ignored)
+    assert torch.allclose(ops.cross_entropy(logits, target, ignore_index=ignored), expected)
+    with pytest.raises(RuntimeError, match="ignore_index"):
+        ops.cross_entropy(logits, target, ignore_index=0)
+
+
+def test_dropout_of_all_in_place_leaves_zeros() -> None:
+    images = torch.randn(3, 4)
+    kept = images.clone().requires_grad_()
+    changed = kept * 1
+    assert ops.dropout(changed, 1.0, inplace=True) is changed
+    assert torch.equal(changed, torch.zeros_like(images))
+    changed.sum().backward()
+    assert kept.grad is not None
+    assert torch.equal(kept.grad, torch.zeros_like(images))

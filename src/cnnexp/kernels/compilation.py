@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+import torch
+
 log = logging.getLogger(__name__)
 
 _seconds = 0.0
@@ -33,14 +35,18 @@ def clock() -> float:
 
 
 def watch_numba(folder: str) -> None:
-    """Say from now on what numba compiles of cnnexp's, and count how long.
+    """Say from now on what numba compiles of cnnexp's, and count how long; start its threads.
 
     Args:
         folder: Where it keeps the results, see ``cnnexp.kernels.cpu.numba_internals.cache_folder``.
     """
-    from cnnexp.kernels.cpu.numba_internals import tell_of_compilations
+    from cnnexp.kernels.cpu.numba_internals import start_threads, tell_of_compilations
 
     if not _watching:
+        # numba's OpenMP threads set the number of torch's, and sums of torch's depend on that number
+        threads = torch.get_num_threads()
+        start_threads()
+        torch.set_num_threads(threads)
         _watching.append(_Watch(folder))
         tell_of_compilations(_watching[0].begin, _watching[0].end)
 

@@ -14,6 +14,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, event
 from numba.core.caching import FunctionCache
+from numba.np.ufunc.parallel import _launch_threads
 
 __all__ = [
     "cache_folder",
@@ -22,6 +23,7 @@ __all__ = [
     "declared",
     "register_of",
     "size_in_bytes",
+    "start_threads",
     "tell_of_compilations",
     "void",
 ]
@@ -39,6 +41,14 @@ def cache_folder(kernel: Callable[..., Any]) -> str:
         return FunctionCache(kernel).cache_path
     except RuntimeError:
         return ""
+
+
+def start_threads() -> None:
+    """Start numba's threads now, which the first parallel kernel would do.
+
+    ``numba.set_num_threads`` was looked at: it starts them, too, but only for another number than there are.
+    """
+    _launch_threads()
 
 
 def tell_of_compilations(
