@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -187,6 +188,25 @@ def test_other_precisions(precision: str, backward: str, tmp_path: Path) -> None
     trainer = {"max_epochs": 1, "accelerator": "cpu", "precision": precision}
     _, result = _run(tmp_path / "run", trainer=trainer, backward=backward)
     assert result["train/loss"] < 2.3  # better than guessing: ln 10 = 2.303
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("backward", ["auto", "fused"])
+def test_a_named_way_that_has_no_kernels_is_said(
+    precision: str, backward: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = {"max_epochs": 1, "accelerator": "cpu", "precision": precision}
+    blocks = {"network": lambda images: SeedCNN(channels=[4, 8], image_size=images.image_size)}
+    _run(tmp_path / "run", trainer=trainer, backward=backward, **blocks)
+    said = [r.getMessage() for r in caplog.records if "computed by their parts" in r.getMessage()]
+    if (precision, backward) == ("bf16-mixed", "fused"):
+        (line,) = said
+        assert re.match(
+            r"backward=fused: \d blocks are computed by their parts, which is slower", line
+        )
+        assert "not accelerator.precision=bf16-mixed; backward=auto takes the fastest" in line
+    else:
+        assert not said
 
 
 def test_validation_in_the_middle_of_an_epoch_and_not_in_every_one(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cnnexp import ops
-from cnnexp.nn import CrossEntropyLoss, conversion
+from cnnexp.nn import ConvReLUPool, CrossEntropyLoss, conversion
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.training_job import TrainingJob
@@ -40,6 +40,7 @@ def settle_backward(
     """
     if ranks.first and job.backward != "native":
         conversion(classifier.network).log()
+        _say_what_has_no_kernels(classifier.network, trainer)
     if job.backward != ops.AUTO:
         return dict(job.config)
     layers = job.backward_layers
@@ -52,6 +53,23 @@ def settle_backward(
     pin_algorithms(classifier.network, layers)
     node = {**job.config.get("backward", {"name": ops.AUTO}), "layers": dict(layers)}
     return {**job.config, "backward": node}
+
+
+def _say_what_has_no_kernels(network: nn.Module, trainer: L.Trainer) -> None:
+    """Warn of fused blocks that are asked for by name, and computed by their parts in this precision."""
+    blocks = [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, ConvReLUPool) and layer.algorithm == "fused"
+    ]
+    on_cpu = trainer.strategy.root_device.type == "cpu"
+    if blocks and on_cpu and trainer.precision not in ("32-true", "64-true"):
+        log.warning(
+            "backward=fused: %d blocks are computed by their parts, which is slower, since the kernels on "
+            "cpu take float32 and float64, not accelerator.precision=%s; backward=auto takes the fastest",
+            len(blocks),
+            trainer.precision,
+        )
 
 
 def _measure(
