@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -144,6 +144,13 @@ def bench_step(
         except Exception as error:  # no compiler on this machine
             missing.append(not_measured(what, "torch.compile", error))
     ways |= begin.ways_with(algorithms)
+    return _timed(what, ways, device, rounds) + missing
+
+
+def _timed(
+    what: str, ways: Mapping[str, _Way], device: torch.device, rounds: int
+) -> list[Measured]:
+    """A row for each of ``ways``, which take turns."""
     times = interleaved_times(
         {name: each.step for name, each in ways.items()}, device, rounds=rounds, warm_up=3
     )
@@ -153,7 +160,7 @@ def bench_step(
         ratios = {other: middle / spread(times[other])[0] for other in BASELINES if other in ways}
         saved = saved_bytes(each.forward, each.network.parameters()) / 1e6
         rows.append(Measured(what, name, {"full": middle}, low, high, rounds, saved, ratios))
-    return rows + missing
+    return rows
 
 
 def _see_that_it_runs(begin: _Beginning, model: str) -> None:
