@@ -150,3 +150,15 @@ def test_dropout_of_all_in_place_leaves_zeros() -> None:
     changed.sum().backward()
     assert kept.grad is not None
     assert torch.equal(kept.grad, torch.zeros_like(images))
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("conv2d"))
+def test_a_call_that_fails_spoils_none_that_follows(algorithm: str) -> None:
+    """True is 1 as a key, but no number of groups."""
+    image, weight = torch.randn(1, 2, 7, 5), torch.randn(3, 2, 3, 3)
+    wrongs: list[dict[str, Any]] = [{"groups": True}, {"stride": 1.0}, {"padding": 0.0}]
+    for wrong in wrongs:
+        with pytest.raises(TypeError):
+            ops.conv2d(image, weight, **wrong, algorithm=algorithm)
+    found = ops.conv2d(image, weight, algorithm=algorithm)
+    assert torch.allclose(found, F.conv2d(image, weight), atol=1e-5)

@@ -49,7 +49,9 @@ def remembered(
     if torch.compiler.is_compiling() or not all(map(_is_exact, others)):
         return make(*tensors, *others)
     try:
-        return _kept(make, tensors, others)
+        return _kept(
+            make, tensors, others, tuple(map(type, others))
+        )  # True is 1, but no number of groups
     except TypeError:  # something cannot be a key; or ``make`` raised it, and will again
         return make(*tensors, *others)
 
@@ -63,6 +65,9 @@ def _is_exact(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _kept(
-    make: Callable[..., Any], tensors: tuple[Described | None, ...], others: tuple[Any, ...]
+    make: Callable[..., Any],
+    tensors: tuple[Described | None, ...],
+    others: tuple[Any, ...],
+    _kinds: tuple[type, ...],
 ) -> Any:
     return make(*tensors, *others)
