@@ -1,11 +1,12 @@
 """How well the choices train: sweeps on real MNIST, their figures with conditions, the tables in the docs.
 
-    python benchmarks/accuracy.py experiments     the recipes of conf/experiment, three seeds each
-    python benchmarks/accuracy.py optimizers      every optimiser with its defaults, on 10,000 images
-    python benchmarks/accuracy.py backwards       the article's settings by several algorithms
+    python benchmarks/accuracy.py experiments         the recipes of conf/experiment, three seeds each
+    python benchmarks/accuracy.py optimizers          every optimiser with its defaults, on 10,000 images
+    python benchmarks/accuracy.py backwards           the article's settings by several algorithms
+    python benchmarks/accuracy.py private             ε against accuracy, a small network from end to end
     python benchmarks/accuracy.py private_scatter     ε against accuracy, on wavelet features
-    python benchmarks/accuracy.py … --table       train nothing: from the runs that are done
-    python benchmarks/accuracy.py … --csv         only the table, from the committed file
+    python benchmarks/accuracy.py … --table           train nothing: from the runs that are done
+    python benchmarks/accuracy.py … --csv             only the table, from the committed file
 
 Each trains by ``python -m cnnexp.train -m …`` what is not done yet, writes
 benchmarks/results/<study>.csv, and the table between ``<!-- <study> -->`` and ``<!-- end -->`` of
@@ -79,6 +80,17 @@ STUDIES = {
         ("data.train_size=10000", "trainer.max_epochs=10"),
         # one step an epoch, and some eight passes a step: see docs/results.md
         own={"gd": ("trainer.max_epochs=150",), "lbfgs": ("trainer.max_epochs=4",)},
+    ),
+    "private": Study(
+        "privacy.epsilon",
+        ("1", "2", "3"),
+        ("experiment=private", "data.batch_size=2048"),
+        # chosen by the accuracy on held-out training images: docs/privacy.md
+        own={
+            "1": ("optimizer.lr=10", "trainer.max_epochs=40"),
+            "2": ("optimizer.lr=14", "trainer.max_epochs=60"),
+            "3": ("optimizer.lr=20", "trainer.max_epochs=60"),
+        },
     ),
     "private_scatter": Study(
         "privacy.epsilon",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,15 @@ def test_a_job_without_privacy_is_the_one_that_it_was() -> None:
     before = {key: value for key, value in config.items() if key != "privacy"}
     assert config_hash(config) == config_hash(before) != config_hash(_config())
     assert build_job(config).data.sampling == "shuffle"
+
+
+@pytest.mark.parametrize("package", ["dp_accounting", "cryptography.hazmat.primitives.ciphers"])
+def test_a_package_of_the_extra_is_missed_before_a_folder_is_made(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (package, "dp_accounting.pld.privacy_loss_distribution"):
+        if name.startswith(package):
+            monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r'needs \S+: pip install "cnnexp\[privacy\]"'):
+        # a noise multiplier that no other test has: what was accounted is remembered
+        check_job(build_job(_config("privacy.epsilon=null", "privacy.noise_multiplier=7.654")))

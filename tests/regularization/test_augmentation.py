@@ -58,6 +58,15 @@ def test_an_empty_batch_stays_one(name: str) -> None:
     assert ALL[name]().images(_images(0), Draws(seeded_generator(0), 0)).shape == (0, 2, 12, 17)
 
 
+@pytest.mark.parametrize("name", sorted(set(ALL) - {"erasing"}))
+@pytest.mark.parametrize("value", [-1.0, 0.0, 0.7])
+def test_no_frame_appears_around_an_image_that_is_moved(name: str, value: float) -> None:
+    # a normalised image's background is any number, and 0 the mean grey
+    images = torch.full((40, 1, 9, 12), value)
+    moved = ALL[name]().images(images, _draws(images, 1))
+    torch.testing.assert_close(moved, images, rtol=1e-5, atol=1e-6)
+
+
 def test_shift_moves_by_whole_pixels_each_as_often() -> None:
     images = torch.zeros(900, 1, 5, 5)
     images[:, :, 2, 2] = 1

@@ -16,6 +16,7 @@ from cnnexp.privacy import PrivacyError, PrivacyExtraError
 from cnnexp.regularization import Regularizer, taking_part
 from cnnexp.runs import SpentSteps
 from cnnexp.training import TrainingJob, privacy_account
+from cnnexp.training.private import private_gradient
 
 __all__ = ["check_account", "check_private", "check_private_network"]
 
@@ -107,7 +108,9 @@ def check_account(job: TrainingJob) -> None:
     """
     try:
         job.data.train_dataloader()
-        privacy_account(job, SpentSteps(Path(os.devnull))).epsilon("rdp")
+        account = privacy_account(job, SpentSteps(Path(os.devnull)))
+        account.epsilon("rdp")
+        private_gradient(job, account)  # the noise has packages of its own
     except (PrivacyError, PrivacyExtraError, ValueError) as error:
         raise ConfigError(str(error)) from error
 

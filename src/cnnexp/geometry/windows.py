@@ -167,6 +167,16 @@ class WindowGeometry:
                 top, left = p * self.stride[0], q * self.stride[1]
                 yield p, q, slice(top, top + e_h, d_h), slice(left, left + e_w, d_w)
 
+    def as_view(self, padded: Tensor) -> Tensor:
+        """All windows of the padded image, without a copy: (N, C, H, W) → (N, C, P, Q, K_h, K_w).
+
+        What is made of the view takes one pass; ``functional.unfold`` takes one call of a kernel for each
+        image, which on a GPU costs more than the copy.
+        """
+        (rows, columns), (e_h, e_w), (d_h, d_w) = self.output_size, self.extent, self.dilation
+        windows = padded.unfold(2, e_h, self.stride[0]).unfold(3, e_w, self.stride[1])
+        return windows[:, :, :rows, :columns, ::d_h, ::d_w]
+
     def pieces(self, padded: Tensor, height: int = -2) -> Iterator[Tensor]:
         """Yield for each offset (u, v), row-major, the elements that all windows read there: (…, P, Q, …).
 

@@ -31,7 +31,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.kernels.cpu.norms import winners_squared_norms
@@ -127,15 +126,23 @@ def conv2d_squared_norms(
             return _squared(
                 direct.grad_weight(grad_output, image, g, per_sample=True).flatten(2)
             ).sum(1)
-        patches = F.unfold(image, g.kernel_size, g.dilation, g.padding, g.stride)
-        patches = _together(
-            patches.view(len(image), g.groups, weights, -1), copies
-        )  # (N·G, D, K·T)
+        patches = _patches(image, g, copies)
         grads = _together(grad_output.reshape(len(image), g.groups, outputs, -1), copies)
         return _product_norms(grads, patches).view(-1, g.groups).sum(1)
 
     numbers = g.groups * _numbers(positions, outputs, weights)
     return SquaredNorms(_by_slices(norms, numbers, grad_output, input, rows=copies), bias)
+
+
+def _patches(image: Tensor, geometry: Conv2dGeometry, copies: int) -> Tensor:
+    """What each position of each sample is multiplied with: (N·K, C_in, H, W) → (N·G, D, K·T)."""
+    groups, weights = geometry.groups, image.size(1) // geometry.groups
+    weights *= math.prod(geometry.kernel_size)
+    windows = geometry.as_view(geometry.pad(image)).unflatten(0, (-1, copies))
+    by_sample = windows.permute(0, 2, 5, 6, 1, 3, 4)  # (N, C_in, K_h, K_w, K, P, Q)
+    return by_sample.reshape(
+        len(by_sample) * groups, weights, copies * math.prod(geometry.output_size)
+    )
 
 
 def _together(values: Tensor, copies: int) -> Tensor:

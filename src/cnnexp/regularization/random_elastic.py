@@ -14,7 +14,7 @@ from cnnexp.regularization.regularizer import Draws, Regularizer
 
 @dataclass
 class RandomElastic(Regularizer):
-    """Warp each image by a smooth random field of displacements.
+    """Warp each image by a smooth random field of displacements; beyond the edge is what is at the edge.
 
     The field is uniform noise in −1…1, smoothed by a Gaussian of ``sigma`` pixels and multiplied by
     ``alpha`` pixels.
@@ -50,7 +50,7 @@ class RandomElastic(Regularizer):
         still = torch.eye(2, 3, device=images.device, dtype=images.dtype).expand(n, 2, 3)
         grid = F.affine_grid(still, list(images.shape), align_corners=False)
         moved = grid + self.alpha * pixels * field.permute(0, 2, 3, 1)
-        return F.grid_sample(images, moved, align_corners=False)
+        return F.grid_sample(images, moved, padding_mode="border", align_corners=False)
 
     def _smooth(self, noise: Tensor) -> Tensor:
         reach = math.ceil(3 * self.sigma)

@@ -17,7 +17,7 @@ class RandomRotation(Regularizer):
     """Turn each image about its centre by an angle between −``degrees`` and ``degrees``.
 
     Args:
-        degrees: In (0, 180]; pixels that come in from beyond the edge are 0.
+        degrees: In (0, 180]; pixels that come in from beyond the edge repeat the edge's.
 
     Raises:
         ValueError: ``degrees`` is not between 0 and 180.
@@ -41,4 +41,4 @@ class RandomRotation(Regularizer):
         # in units of half the height and half the width, which differ
         turn = torch.stack([cos, -sin * height / width, zero, sin * width / height, cos, zero], 1)
         grid = F.affine_grid(turn.view(n, 2, 3), list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, align_corners=False)
+        return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

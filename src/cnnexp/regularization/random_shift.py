@@ -16,7 +16,8 @@ class RandomShift(Regularizer):
     """Move each image by whole pixels, in both directions between −``pixels`` and ``pixels``.
 
     Args:
-        pixels: At least 1; pixels that come in from beyond the edge are 0.
+        pixels: At least 1. Pixels that come in from beyond the edge repeat the edge's; zeros would be the
+            mean of all images, a grey frame that no image has.
 
     Raises:
         ValueError: ``pixels`` is below 1.
@@ -36,6 +37,6 @@ class RandomShift(Regularizer):
         corner = draws.integers(2 * p + 1, 1, before=(2,)).to(images.device)
         rows = corner[0] + torch.arange(height, device=images.device)
         columns = corner[1] + torch.arange(width, device=images.device)
-        padded = F.pad(images, (p, p, p, p))
+        padded = F.pad(images, (p, p, p, p), mode="replicate")
         each = torch.arange(n, device=images.device).view(n, 1, 1)
         return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

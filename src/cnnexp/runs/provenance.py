@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cnnexp.version import __version__
+
 _PACKAGES = (
     "cnnexp",
     "torch",
@@ -21,6 +23,7 @@ _PACKAGES = (
     "omegaconf",
     "numpy",
     "scikit-learn",
+    "dp-accounting",
 )
 
 
@@ -68,8 +71,8 @@ def git_state(source: Path = Path(__file__)) -> dict[str, Any] | None:
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    except metadata.PackageNotFoundError:  # cnnexp itself may run from a checkout, not installed
+        return __version__ if package == "cnnexp" else None
 
 
 def _processor() -> str:

@@ -25,10 +25,7 @@ def forward(input: Tensor, geometry: WindowGeometry, divisor: Tensor) -> Tensor:
     padded = geometry.pad(input)
     if torch.compiler.is_compiling():  # whose sizes may be unknown: not to be multiplied to P·Q
         return sum(geometry.pieces(padded)) / divisor
-    matrix = F.unfold(padded, geometry.kernel_size, stride=geometry.stride)
-    n, c, (rows, columns) = *input.shape[:2], geometry.output_size
-    matrix = matrix.reshape(n, c, math.prod(geometry.kernel_size), rows * columns)
-    return matrix.sum(2).reshape(n, c, rows, columns) / divisor
+    return geometry.as_view(padded).flatten(-2).sum(-1) / divisor
 
 
 def grad_input(grad_output: Tensor, geometry: WindowGeometry, divisor: Tensor) -> Tensor:
