@@ -252,6 +252,7 @@ def _merged(history: History) -> tuple[tuple[Mechanism, int], ...]:
 def _epsilon(
     accountant: Accountant, history: tuple[tuple[Mechanism, int], ...], delta: float
 ) -> float:
+    privacy_package("dp_accounting")  # missed before the first step, not after it
     if not history:
         return 0.0
     least_noise = min(mechanism.noise_multiplier for mechanism, _ in history)
