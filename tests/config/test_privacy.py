@@ -96,5 +96,6 @@ def test_a_package_of_the_extra_is_missed_before_a_folder_is_made(
         if name.startswith(package):
             monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match=r'needs \S+: pip install "cnnexp\[privacy\]"'):
-        # a noise multiplier that no other test has: what was accounted is remembered
-        check_job(build_job(_config("privacy.epsilon=null", "privacy.noise_multiplier=7.654")))
+        # a δ that no other test has: what was accounted is remembered
+        noise = "privacy.epsilon=null", "privacy.noise_multiplier=7.654", "privacy.delta=1.2345e-6"
+        check_job(build_job(_config(*noise)))
