@@ -126,7 +126,7 @@ def collect(name: str, root: Path) -> list[dict[str, str]]:
             row |= {figure: result[figure] for figure in FIGURES}
             row["config_hash"] = config_hash(run.read_config())
             row |= {"date": origin["time"][:10], "commit": (origin["git"] or {}).get("commit", "")}
-            row |= {key: origin[key] for key in ("processor", "threads", "python")}
+            row |= {key: origin.get(key) for key in ("device", "processor", "threads", "python")}
             row |= {key: origin["versions"][key] for key in ("cnnexp", "torch", "lightning")}
             rows.append({key: str(cell) for key, cell in row.items()})
     return sorted(rows, key=lambda row: (row[STUDIES[name].group], int(row["seed"])))

@@ -60,6 +60,7 @@ def _conditions(rows: Sequence[Mapping[str, str]]) -> str:
     return (
         f"Made by `python benchmarks/gpu.py`, whose {len(rows):,} rows are in benchmarks/results/gpu.csv "
         f"({states.count('ok'):,} ok, {len(rows) - states.count('ok'):,} not): one {one['device']}, one run, "
-        f"the compiled steps another, medians of 8 rounds of 10 steps; {one['date']}; Python {of['python']}, torch {one['torch']}, "
-        f"Triton {of['triton']}, cuDNN {of['cuDNN']}."
+        f"the compiled steps another, medians of 8 rounds of 10 steps; {one['date']}; "
+        f"Python {of['python']}, torch {one['torch']}, Triton {of['triton']}, "
+        f"cuDNN {of['cuDNN']}."
     )

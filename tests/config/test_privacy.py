@@ -95,7 +95,8 @@ def test_a_package_of_the_extra_is_missed_before_a_folder_is_made(
     for name in (package, "dp_accounting.pld.privacy_loss_distribution"):
         if name.startswith(package):
             monkeypatch.setitem(sys.modules, name, None)
+    # a δ that no other test has: what was accounted is remembered
+    noise = "privacy.epsilon=null", "privacy.noise_multiplier=7.654", "privacy.delta=1.2345e-6"
+    job = build_job(_config(*noise))
     with pytest.raises(ConfigError, match=r'needs \S+: pip install "cnnexp\[privacy\]"'):
-        # a δ that no other test has: what was accounted is remembered
-        noise = "privacy.epsilon=null", "privacy.noise_multiplier=7.654", "privacy.delta=1.2345e-6"
-        check_job(build_job(_config(*noise)))
+        check_job(job)
