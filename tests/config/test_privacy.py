@@ -38,7 +38,7 @@ REFUSED: dict[tuple[str, ...], str] = {
     ("optimizer=gd",): "optimizer: full-batch gradient descent takes all images for each step",
     ("+trainer.accumulate_grad_batches=2",): "noise would be added to each part of a step",
     ("+trainer.overfit_batches=1",): "the same batches would come again",
-    ("accelerator=ddp_cpu",): "accelerator=ddp_cpu: noise and clipping are proved for one process",
+    ("accelerator=fsdp",): "accelerator=fsdp: no process has all of a layer's weights",
     ("accelerator.precision=bf16-mixed",): "norms of gradients in half precision can be too small",
     ("diagnostics=full",): "it publishes values of single training images",
     ("on_nan=skip",): "whether a step is left out or made again would depend on single images",

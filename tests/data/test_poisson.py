@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from cnnexp.data import (
     load_digits,
     loader_of,
 )
+from cnnexp.data.poisson import SharedSecret
 
 
 def _batches(size: int, batch_size: int, seed: int | None, epoch: int = 0) -> list[Tensor]:
@@ -176,10 +177,37 @@ def test_secret_draws_are_of_nobodys_knowledge() -> None:
         module.train_dataloader()
 
 
+@pytest.mark.parametrize("secret", [False, True])
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+def test_processes_have_each_batch_together(secret: bool, ranks: int) -> None:
+    def batches(rank: int, of: int, key: bytes = b"k" * 32) -> PoissonBatches:
+        seed = None if secret else 7
+        shared = SharedSecret(key) if secret else None
+        return PoissonBatches(40, 3, seed, rank=rank, ranks=of, secret=shared)
+
+    one = batches(0, 1)
+    whole = [batch.tolist() for _ in range(3) for batch in one]
+    samplers = [batches(rank, ranks) for rank in range(ranks)]
+    parts = [[batch.tolist() for _ in range(3) for batch in each] for each in samplers]
+    for number, batch in enumerate(whole):
+        assert [*chain.from_iterable(part[number] for part in parts)] == batch
+    assert ranks < 5 or any([] in part for part in parts)
+    last = len(samplers[0]) - 1
+    shares = [each.share(last) for each in samplers]
+    assert [share.own for share in shares] == [len(part[-1]) for part in parts]
+    assert {share.of for share in shares} == {len(whole[-1])}
+    if secret:
+        assert len(set(map(tuple, whole))) > len(samplers[0])  # each epoch has other batches
+        assert whole != [
+            b.tolist() for e in [batches(0, 1, b"l" * 32)] for _ in range(3) for b in e
+        ]
+
+
 def test_what_poisson_sampling_cannot_do() -> None:
-    with pytest.raises(ValueError, match=r"data\.sampling=poisson: cannot be shared by 2 proc"):
-        _module().share_with(0, 2)
-    _module().share_with(0, 1)
+    with pytest.raises(ValueError, match=r"data\.secret=true: 2 processes need one key"):
+        _module(secret=True).share_with(0, 2)
+    with pytest.raises(ValueError, match="2 processes cannot share batches that each draws"):
+        PoissonBatches(20, 5, None, ranks=2)
     with pytest.raises(ValueError, match=r"data\.batch_size=1301: Poisson .* 1 … 1300, the"):
         _module(batch_size=1301).train_dataloader()
     with pytest.raises(ValueError, match=r"data\.sampling='all': must be one of shuffle, poisson"):

@@ -116,6 +116,12 @@ WAYS: dict[str, dict[str, Any]] = {
     "not validated": {
         "data": ImageDataModule(load_digits, batch_size=32, val_size=0, train_size=170)
     },
+    **{
+        f"in {precision}": {
+            "trainer": {"max_epochs": 3, "precision": precision, "accelerator": "cpu"}
+        }
+        for precision in ("64-true", "bf16-mixed")
+    },
 }
 
 

@@ -72,10 +72,10 @@ def _refusals(
             "trainer.overfit_batches: the same batches would come again, and ε is counted for batches "
             "drawn anew; leave it out with privacy"
         )
-    if typed.accelerator.name in ("ddp", "ddp_cpu", "fsdp"):
+    if typed.accelerator.name == "fsdp":
         found.append(
-            f"accelerator={typed.accelerator.name}: noise and clipping are proved for one process; use "
-            f"accelerator=auto with privacy"
+            "accelerator=fsdp: no process has all of a layer's weights, by which each image's gradient is "
+            "clipped; use accelerator=ddp with privacy"
         )
     if typed.accelerator.precision not in ("32-true", "64-true"):
         found.append(

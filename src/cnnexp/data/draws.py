@@ -39,6 +39,10 @@ class BatchSlice:
             return cls(0, 1, 0, images)
         return cls(rank * least + min(rank, more), own, own, images)
 
+    def times(self, copies: int) -> BatchSlice:
+        """The slice of a batch in which each image is followed by its ``copies``, itself among them."""
+        return BatchSlice(*(copies * each for each in (self.start, self.images, self.own, self.of)))
+
     def weight(self, ranks: int) -> float:
         """The weight of this rank's mean in the mean over ``ranks`` ranks: 1 if all slices are
         equal, as those of an empty batch are.

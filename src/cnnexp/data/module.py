@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from cnnexp.data.batches import BatchOrder, batch_loader, loader_of
 from cnnexp.data.draws import BatchSlice
 from cnnexp.data.images import ImageSet, Samples
-from cnnexp.data.poisson import PoissonBatches
+from cnnexp.data.poisson import PoissonBatches, SharedSecret
 
 __all__ = ["SAMPLING", "ImageDataModule"]
 
@@ -88,6 +88,7 @@ class ImageDataModule(L.LightningDataModule):
         self._epoch, self._skip, self._same = 0, 0, False
         self._sampler: BatchOrder | PoissonBatches | None = None
         self._rank, self._ranks = 0, 1
+        self._shared: SharedSecret | None = None
 
     @property
     def images(self) -> ImageSet:
@@ -164,18 +165,23 @@ class ImageDataModule(L.LightningDataModule):
         """
         self._same = same
 
-    def share_with(self, rank: int, ranks: int) -> None:
+    def share_with(self, rank: int, ranks: int, key: bytes | None = None) -> None:
         """Let this process have slice ``rank`` (from 0) of each batch, which ``ranks`` processes
         share.
 
+        Args:
+            rank, ranks: Which of how many.
+            key: 32 random bytes, the same for all, that they draw from where draws are secret.
+
         Raises:
-            ValueError: Poisson samples are to be shared.
+            ValueError: Secret samples are to be shared without a key.
         """
-        if ranks > 1 and self.sampling == "poisson":
+        if ranks > 1 and self.secret and key is None:
             raise ValueError(
-                f"data.sampling=poisson: cannot be shared by {ranks} processes yet; train on one device"
+                f"data.secret=true: {ranks} processes need one key to draw the same batches from"
             )
         self._rank, self._ranks = rank, ranks
+        self._shared = SharedSecret(key) if ranks > 1 and self.secret and key is not None else None
 
     def share(self, batch: int) -> BatchSlice:
         """The slice of training batch ``batch``, counted from 0, that this process has.
@@ -185,9 +191,10 @@ class ImageDataModule(L.LightningDataModule):
         Raises:
             ValueError: The batch is drawn secretly.
         """
+        if isinstance(self._sampler, PoissonBatches):
+            return self._sampler.share(batch)
         if self.sampling == "poisson":
-            epoch = self._epoch if self._sampler is None else self._sampler.epoch
-            images = len(self.members(epoch, batch))
+            images = len(self.members(self._epoch, batch))
         else:
             images = min(self.batch_size, len(self.train) - batch * self.batch_size)
         return BatchSlice.of_rank(images, self._rank, self._ranks)
@@ -255,7 +262,10 @@ def _training_batches(
     size, begin = len(data.train), {"epoch": epoch, "skip": skip}
     if data.sampling == "poisson":
         seed = None if data.secret else data.shuffle_seed
-        return PoissonBatches(size, data.batch_size, seed, same=same, **begin)
+        secret = data._shared  # noqa: SLF001
+        return PoissonBatches(
+            size, data.batch_size, seed, same=same, rank=rank, ranks=ranks, secret=secret, **begin
+        )
     return BatchOrder(
         size, data.batch_size, data.shuffle_seed, same=same, rank=rank, ranks=ranks, **begin
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from hashlib import shake_256
 
 import numpy as np
@@ -11,7 +13,27 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-__all__ = ["PoissonBatches"]
+from cnnexp.data.draws import BatchSlice
+
+__all__ = ["PoissonBatches", "SharedSecret"]
+
+
+class SharedSecret:
+    """Secret draws that the processes of a training have in common, from a key that they were given.
+
+    The key is in memory alone, and each process advances in step with the others: batch after batch.
+
+    Args:
+        key: 32 bytes of the first process's operating system.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key, self._draw = key, itertools.count()
+
+    def words(self, count: int) -> np.ndarray:
+        """So many random 64-bit words, new ones at each call."""
+        text = self._key + next(self._draw).to_bytes(8, "little")
+        return np.frombuffer(shake_256(text).digest(8 * count), dtype="<u8")
 
 
 class PoissonBatches(Sampler[Tensor]):
@@ -24,13 +46,18 @@ class PoissonBatches(Sampler[Tensor]):
         size: Number of samples, ≥ 1.
         batch_size: Samples per batch on average, 1 … ``size``.
         seed: Seed of the draws, which follow from (seed, epoch, number of the batch) alone; None takes each
-            draw afresh from the operating system's secure source and keeps nothing that could repeat it.
+            draw afresh from the operating system's secure source and keeps nothing that could repeat it, or
+            from ``secret``.
         epoch: The epoch whose batches are yielded first.
         skip: Batches left out at the beginning of that epoch, because they have been trained on already.
         same: Yield in every epoch the batches of epoch 0.
+        rank, ranks: Which of how many processes that share each batch this one is; it gets its slice of the
+            batch, which may be empty.
+        secret: Where several processes draw in secret, what they draw from.
 
     Raises:
-        ValueError: ``batch_size`` is out of range, or secret draws are to be the ``same`` in every epoch.
+        ValueError: ``batch_size`` is out of range, secret draws are to be the ``same`` in every epoch, or
+            several processes would each draw a secret of its own.
     """
 
     def __init__(
@@ -42,6 +69,9 @@ class PoissonBatches(Sampler[Tensor]):
         epoch: int = 0,
         skip: int = 0,
         same: bool = False,
+        rank: int = 0,
+        ranks: int = 1,
+        secret: SharedSecret | None = None,
     ) -> None:
         if not 1 <= batch_size <= size:
             raise ValueError(
@@ -53,8 +83,15 @@ class PoissonBatches(Sampler[Tensor]):
                 "secret draws cannot be the same in every epoch; set data.secret=false, or train on new "
                 "batches in each epoch"
             )
+        if ranks > 1 and seed is None and secret is None:
+            raise ValueError(
+                f"{ranks} processes cannot share batches that each draws in secret for itself; give them one "
+                f"SharedSecret"
+            )
         self.size, self.batch_size, self.seed, self._same = size, batch_size, seed, same
         self.epoch, self._skip_in, self._skip = epoch, epoch, skip
+        self._rank, self._ranks, self._secret = rank, ranks, secret
+        self._sizes: dict[int, int] = {}
 
     @property
     def rate(self) -> float:
@@ -70,8 +107,25 @@ class PoissonBatches(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         skip = self._skip if self.epoch == self._skip_in else 0
+        self._sizes = {}
         for number in range(skip, len(self)):
-            yield self._drawn(number)
+            drawn = self._drawn(number)
+            self._sizes[number] = len(drawn)
+            share = self._slice(len(drawn))
+            yield drawn[share.start : share.start + share.own]
+
+    def share(self, number: int) -> BatchSlice:
+        """The slice of batch ``number`` of this epoch that this process has; it may be of no image.
+
+        Raises:
+            ValueError: The batch is secret, and not drawn yet.
+        """
+        size = self._sizes.get(number)
+        return self._slice(len(self.batch(number)) if size is None else size)
+
+    def _slice(self, size: int) -> BatchSlice:
+        share = BatchSlice.of_rank(size, self._rank, self._ranks)
+        return replace(share, images=share.own)
 
     def batch(self, number: int) -> Tensor:
         """The indices of batch ``number`` of the epoch, counted from 0, whether or not it is skipped.
@@ -101,7 +155,7 @@ class PoissonBatches(Sampler[Tensor]):
     def _words(self, number: int) -> Callable[[int], np.ndarray]:
         """A function that gives as many new random 64-bit words as it is asked for."""
         if self.seed is None:
-            return _secret_words
+            return _secret_words if self._secret is None else self._secret.words
         epoch = 0 if self._same else self.epoch
         # the raw words of Philox are the same on each machine and in each version of NumPy
         return np.random.Philox(np.random.SeedSequence((self.seed, epoch, number))).random_raw

@@ -25,17 +25,18 @@ class SpentSteps:
 
     Args:
         file: It need not exist yet.
+        writes: Whether this process writes it; of several that train together, one does, and all count.
 
     Raises:
         RunFolderError: The file is damaged.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, file: Path, *, writes: bool = True) -> None:
+        self._file, self._writes = file, writes
         self._segments: list[tuple[dict[str, float], int]] = []
         text = file.read_text(encoding="utf-8") if file.exists() else ""
         whole, _, begun = text.rpartition("\n")
-        if begun:  # a kill came while it was written, and no step after it
+        if begun and writes:  # a kill came while it was written, and no step after it
             os.truncate(file, len(text.encode()) - len(begun.encode()))
         for line in whole.splitlines():
             if line == "." and self._segments:
@@ -73,6 +74,8 @@ class SpentSteps:
                 os.fsync(stream.fileno())
 
     def _append(self, line: str) -> None:
+        if not self._writes:
+            return
         with self._file.open("ab") as stream:
             stream.write(f"{line}\n".encode())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,12 +81,16 @@ def assemble(
         resume: The checkpoint to resume from.
         ranks: The processes of the training.
     """
-    job.data.share_with(ranks.rank, ranks.count)
+    # each process draws the same batches, and none of them can be drawn again once all are gone
+    key = ranks.from_first(os.urandom(32)) if job.data.secret else None
+    job.data.share_with(ranks.rank, ranks.count, key)
     job.data.repeat_first_epoch(overfits(job))
     own = at_home([*job.regularizing_callbacks(), *job.callbacks()], folder)
     if needs_plain_kernels(own):
         job = replace(job, channels_last=False)
-    account = privacy_account(job, SpentSteps(folder.spent)) if job.privacy.private else None
+    account = None
+    if job.privacy.private:
+        account = privacy_account(job, SpentSteps(folder.spent, writes=ranks.first))
     classifier = make_classifier(job, job.data.images, ranks, account)
     members = job.data.members if account is None else _nobody
     guard = NonFiniteGuard(folder, job.on_nan, members, ranks=ranks)
@@ -114,6 +119,8 @@ def assemble(
         checkpoints,
     ]
     trainer = _trainer(job, folder, resume, [*callbacks, *own], bar=progress_bar or own_bar)
+    # before a checkpoint is read: Lightning converts afterwards, and float64 would go through float32
+    trainer.precision_plugin.convert_module(classifier)
     kept = (throughput, history, checkpoints, guard, next(iter(diagnostics), None), account)
     return Assembly(classifier, trainer, *kept)
 
@@ -207,7 +214,7 @@ def make_classifier(
     network = replace_layers(network, job.backward, quiet=True)  # said before training
     if account is None:
         return Classifier(network, **options)
-    gradient = private_gradient(job, account)
+    gradient = private_gradient(job, account, ranks)
     check_independence(network.train(), torch.empty(1, *images.train.shape))
     options |= {"spend": account.spend, "copies": job.privacy.augmentations}
     return PrivateClassifier(network, gradient=gradient, **options)

@@ -104,6 +104,12 @@ class Ranks:
         dist.all_reduce(value)
         return value
 
+    def of_first(self, value: Tensor) -> Tensor:
+        """The first rank's ``value``, whose shape and dtype are the same on all."""
+        if self.count > 1:
+            dist.broadcast(value, src=0)
+        return value
+
     def whole(self, part: Tensor, start: int, size: int) -> Tensor:
         """(n, …) of each rank, at ``start`` of the whole → (``size``, …) of all."""
         if self.count == 1:

@@ -45,10 +45,10 @@ class PrivacyLog(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log both figures of ε so far."""
-        pl_module.log(
-            "privacy/epsilon", float(self._account.epsilon()), prog_bar=True, batch_size=1
-        )
-        pl_module.log("privacy/epsilon_rdp", float(self._account.epsilon("rdp")), batch_size=1)
+        # every rank counts the same
+        known: dict[str, Any] = {"batch_size": 1, "rank_zero_only": True}
+        pl_module.log("privacy/epsilon", float(self._account.epsilon()), prog_bar=True, **known)
+        pl_module.log("privacy/epsilon_rdp", float(self._account.epsilon("rdp")), **known)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
