@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from cnnexp.models import ScatterCNN, Scattering2d, ScatterLinear
+from cnnexp.nn import conversion, replace_layers
 
 
 def _periodic(height: int, width: int, formula: Any) -> np.ndarray:
@@ -221,3 +222,10 @@ def test_the_networks(kind: type[nn.Module], parameters: int) -> None:
 def test_scatter_cnn_says_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="channels must be two positive numbers and hidden at"):
         ScatterCNN(channels=(8,))
+
+
+def test_it_is_not_counted_among_the_layers_whose_backward_is_torchs() -> None:
+    network = replace_layers(nn.Sequential(Scattering2d(28), nn.Flatten(), nn.Linear(81 * 49, 10)))
+    found = conversion(network)
+    assert found.kept == {}
+    assert list(found.algorithms) == ["2"]

@@ -59,6 +59,10 @@ class Scattering2d(nn.Module):
         torch.Size([2, 243, 7, 7])
     """
 
+    differentiable = (
+        False  # for cnnexp.nn.conversion: no backward is torch's here, as there is none
+    )
+
     def __init__(
         self,
         size: int | Sequence[int],

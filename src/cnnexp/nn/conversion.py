@@ -76,7 +76,8 @@ def conversion(module: nn.Module) -> Conversion:
     """The result of ``replace_layers`` on ``module``; it changes nothing and may be called at any time.
 
     Functions called in a module's ``forward``, such as ``torch.relu``, are not layers and are not
-    listed: they keep torch's backward.
+    listed: they keep torch's backward. Nor is a layer whose class says ``differentiable = False``, through
+    which no gradient passes.
 
     Examples:
         >>> from torch import nn
@@ -105,6 +106,8 @@ def _computing(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     }
     for name, layer in module.named_modules():
         if layer in weights or isinstance(layer, (Layer, *_PASSIVE)) or is_done(layer):
+            continue
+        if not getattr(layer, "differentiable", True):
             continue
         parts = [part for part, _ in layer.named_children() if part != "parametrizations"]
         if not parts or base_of(layer) is not None or isinstance(layer, nn.MultiheadAttention):
