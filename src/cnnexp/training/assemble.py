@@ -81,10 +81,7 @@ def assemble(
         resume: The checkpoint to resume from.
         ranks: The processes of the training.
     """
-    # each process draws the same batches, and none of them can be drawn again once all are gone
-    key = ranks.from_first(os.urandom(32)) if job.data.secret else None
-    job.data.share_with(ranks.rank, ranks.count, key)
-    job.data.repeat_first_epoch(overfits(job))
+    _share_batches(job, ranks)
     own = at_home([*job.regularizing_callbacks(), *job.callbacks()], folder)
     if needs_plain_kernels(own):
         job = replace(job, channels_last=False)
@@ -123,6 +120,14 @@ def assemble(
     trainer.precision_plugin.convert_module(classifier)
     kept = (throughput, history, checkpoints, guard, next(iter(diagnostics), None), account)
     return Assembly(classifier, trainer, *kept)
+
+
+def _share_batches(job: TrainingJob, ranks: Ranks) -> None:
+    """Let each process have its part of each batch, and every epoch its order."""
+    # where batches are secret, all draw the same ones, and nobody can draw them again once they are gone
+    key = ranks.from_first(os.urandom(32)) if job.data.secret else None
+    job.data.share_with(ranks.rank, ranks.count, key)
+    job.data.repeat_first_epoch(overfits(job))
 
 
 def _trainer(
