@@ -92,7 +92,6 @@ def choose_step(network: nn.Module, images: Tensor, run: Run | None = None) -> S
         forward = partial(network, images) if run is None else partial(run, network, images)
         with left_as_found(network) as restore, torch.enable_grad():
 
-
             def renew() -> None:
                 restore()
                 network.to(images.device)
