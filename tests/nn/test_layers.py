@@ -97,7 +97,7 @@ def test_a_native_block_is_three_calls_of_torchs(inplace: bool, pool: nn.Module)
     parts = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(inplace), pool)
     block = cnnexp.nn.replace_layers(copy.deepcopy(parts), "fused")
     assert isinstance(block[0], cnnexp.nn.ConvReLUPool)
-    block[0].algorithm = "native"
+    block[0].algorithm = "native"  # pyright: ignore[reportArgumentType]
     image, called = torch.randn(2, 2, 9, 9), []
     for network in (parts, block):
         operations: list[str] = []

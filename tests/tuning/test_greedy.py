@@ -17,10 +17,12 @@ BASE = {"a": "native", "b": "native", "c": "native"}
 
 def test_promises_are_grouped_by_op_algorithm_and_clearness_the_best_first() -> None:
     ops = {"a": "conv2d", "b": "conv2d", "c": "relu", "d": "conv2d", "e": "linear", "f": "linear"}
+    ops["g"] = "relu"
     times = {
         "a": {"native": 4.0, "im2col": 2.0, "direct": 3.0},
         "b": {"native": 2.0, "im2col": 1.9},  # a promise, but no clear one
         "c": {"native": 1.0, "direct": 0.99},  # none
+        "g": {"native": 1.0, "direct": 1.3},  # nothing to be hoped for
         "d": {"native": 9.0, "im2col": 6.0},
         "e": {"native": 1.0, "direct": 0.5},
         "f": {"direct": 1.0},  # torch's own does not take it
@@ -29,6 +31,7 @@ def test_promises_are_grouped_by_op_algorithm_and_clearness_the_best_first() -> 
         Group("conv2d", "im2col", ("a", "d"), 5.0),
         Group("linear", "direct", ("e",), 0.5),
         Group("conv2d", "im2col", ("b",), pytest.approx(0.1)),  # pyright: ignore[reportArgumentType]
+        Group("relu", "direct", ("c",), pytest.approx(0.01), doubtful=True),  # pyright: ignore[reportArgumentType]
     ]
 
 
@@ -56,6 +59,24 @@ def test_a_group_counts_beside_what_is_taken_already() -> None:
     chosen, ratio = choose(BASE, [_group("a"), _group("b"), _group("c")], seconds, FOREVER)
     assert list(chosen.values()).count("fast") == 1
     assert ratio == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_doubtful_are_tried_where_others_have_kept_their_promise(kept: bool) -> None:
+    tried: list[Mapping[str, str]] = []
+
+    def seconds(way: Mapping[str, str]) -> float:
+        tried.append(way)
+        fast = {name for name, each in way.items() if each == "fast"}
+        return 10.0 - (4.0 if kept else -1.0) * ("a" in fast) - 1.0 * ("b" in fast)
+
+    groups = [_group("a"), Group("conv2d", "fast", ("b",), -0.1, doubtful=True)]
+    other = Group("conv2d", "other", ("c",), 0.0, doubtful=True)
+    chosen, ratio = choose(BASE, [*groups, other], seconds, FOREVER)
+    expected = {"a": "fast", "b": "fast", "c": "native"} if kept else BASE
+    assert (chosen, ratio) == (expected, pytest.approx(0.5 if kept else 1.0))
+    assert all(way["b"] == "native" or kept for way in tried)
+    assert all(way["c"] == "native" for way in tried)
 
 
 def test_without_a_promise_no_step_is_run() -> None:

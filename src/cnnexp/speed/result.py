@@ -80,7 +80,7 @@ def spread(times: Sequence[float]) -> tuple[float, float, float]:
 
 
 def paired(ratios: Sequence[float]) -> tuple[float, float, float] | None:
-    """Median of ``ratios`` and the interval that holds the true one with 90 % probability; None if too few."""
+    """Median of ``ratios`` and the interval that holds the true one with 90 %; None if they are too few."""
     low, high = interval(ratios)
     return None if math.isinf(high) else (statistics.median(ratios), low, high)
 

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 CLEAR = 0.85  # a promise of less of torch's time is clear, and is tried before others
 PROMISE = 0.97  # of more it is none
+DOUBT = 1.25  # but up to this it is tried where others of the op have kept theirs: a call alone tells so much
 _LEAST = 0.003  # nor where all that it promises is less of the step
 _SURE = 0.95  # a gain that is this sure needs no second look
 
@@ -36,35 +37,38 @@ class Group:
         algorithm: The algorithm.
         layers: Their names.
         gain: The seconds of a step that it promises to save.
+        doubtful: Whether nothing is promised, and it is tried only beside others of the op and algorithm.
     """
 
     op: str
     algorithm: str
     layers: tuple[str, ...]
     gain: float
+    doubtful: bool = False
 
 
 def promises(ops: Mapping[str, str], times: Mapping[str, Times]) -> list[Group]:
-    """The groups that are worth a try, best promise first.
+    """The groups that are worth a try, best promise first and the doubtful last.
 
     Args:
         ops: The op of each layer.
         times: For each layer the seconds of its calls by each algorithm that takes them.
     """
-    found: dict[tuple[str, str, bool], list[tuple[str, float]]] = {}
+    found: dict[tuple[str, str, int], list[tuple[str, float]]] = {}
     for name, seconds in times.items():
-        if NATIVE not in seconds:
+        others = sorted(set(seconds) - {NATIVE})
+        if not others or not seconds.get(NATIVE):
             continue
-        best = min(sorted(seconds), key=seconds.__getitem__)
-        ratio = seconds[best] / seconds[NATIVE] if seconds[NATIVE] else 1.0
-        if best != NATIVE and ratio < PROMISE:
-            key = ops[name], best, ratio < CLEAR
+        best = min(others, key=seconds.__getitem__)
+        ratio = seconds[best] / seconds[NATIVE]
+        if ratio < DOUBT:
+            key = ops[name], best, (ratio >= CLEAR) + (ratio >= PROMISE)
             found.setdefault(key, []).append((name, seconds[NATIVE] - seconds[best]))
     groups = [
-        Group(op, algorithm, tuple(name for name, _ in each), sum(gain for _, gain in each))
-        for (op, algorithm, _), each in found.items()
+        Group(op, algorithm, tuple(n for n, _ in each), sum(gain for _, gain in each), kind == 2)
+        for (op, algorithm, kind), each in found.items()
     ]
-    return sorted(groups, key=lambda group: -group.gain)
+    return sorted(groups, key=lambda group: (group.doubtful, -group.gain))
 
 
 def choose(
@@ -79,11 +83,13 @@ def choose(
         budget: The seconds after which no further group is tried.
     """
     begin = time.perf_counter()
-    step = min(seconds(base), seconds(base)) if groups else 0.0
-    chosen, taken, found = dict(base), 0, Paired(1.0, 1.0, 1.0, 0)
+    promised = [group for group in groups if not group.doubtful]
+    step = min(seconds(base), seconds(base)) if promised else 0.0
+    chosen, found = dict(base), Paired(1.0, 1.0, 1.0, 0)
+    taken: list[Group] = []
     for group in groups:
         left = budget - (time.perf_counter() - begin)
-        if left < 0 or group.gain < _LEAST * step:
+        if left < 0 or not _worth_a_try(group, step, taken):
             continue
         trial = {**chosen, **dict.fromkeys(group.layers, group.algorithm)}
         tried = _tried(seconds, trial, chosen, left / 2)
@@ -92,13 +98,20 @@ def choose(
             *(group.op, group.algorithm, len(group.layers), *tried),
         )
         if tried.faster:
-            chosen, taken, found = trial, taken + 1, tried
-    if taken > 1 or found.high > _SURE:
+            chosen, found = trial, tried
+            taken.append(group)
+    if len(taken) > 1 or found.high > _SURE:
         if taken:
             found = _tried(seconds, chosen, base, budget / 2)
         if not found.faster:
             return dict(base), 1.0
     return chosen, found.ratio
+
+
+def _worth_a_try(group: Group, step: float, taken: Sequence[Group]) -> bool:
+    if group.doubtful:
+        return any((group.op, group.algorithm) == (each.op, each.algorithm) for each in taken)
+    return group.gain >= _LEAST * step
 
 
 def _tried(
