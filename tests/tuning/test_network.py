@@ -168,6 +168,34 @@ def test_what_is_known_of_a_network_is_not_measured_again(
         choose()  # what it names is not there any more
 
 
+def test_where_time_is_up_no_further_call_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def times(op: str, *_: Any) -> dict[str, float]:
+        looked.append(op)
+        return {"native": 1.0, "direct": 0.5 if op == "conv2d" else 2.0}
+
+    def choose(budget: float) -> dict[str, str]:
+        monkeypatch.setattr(network_choice, "_BUDGET", budget)
+        looked.clear()
+        layers = (nn.Conv2d(1, 1, 2), nn.Tanh(), nn.Conv2d(1, 1, 1), nn.Tanh(), nn.Conv2d(1, 1, 1))
+        network = cnnexp.nn.replace_layers(nn.Sequential(*layers), "auto")
+        return cnnexp.tuning.choose_algorithms(network, torch.randn(round(9 + budget), 1, 8, 8))
+
+    monkeypatch.setattr(network_choice, "measure", times)
+    monkeypatch.setattr(
+        Step, "seconds", lambda _, way: 2.0 - list(way.values()).count("direct") / 9
+    )
+    assert set(choose(-1.0).values()) == {"native"}
+    assert looked == []
+    assert list(choose(60.0).values()) == ["direct", "native", "direct", "native", "direct"]
+    assert looked == ["conv2d", "tanh", "conv2d"]  # once for each kind of call
+    clock = iter([0.0, 1.0, 11.0, 12.0, 13.0, 14.0])
+    monkeypatch.setattr(network_choice.time, "perf_counter", lambda: next(clock, 15.0))
+    choose(20.0)  # after half of the time only what has promised something
+    assert looked == ["conv2d", "conv2d"]
+
+
 def test_a_promise_that_the_step_does_not_keep_leaves_torchs_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -22,13 +22,16 @@ from cnnexp.nn.layer import Layer
 from cnnexp.nn.lazy import initialise_lazy
 from cnnexp.tuning.auto import Heard, heard_calls, situation
 from cnnexp.tuning.choices import ChoiceFile
-from cnnexp.tuning.greedy import Times, choose, promises
+from cnnexp.tuning.greedy import PROMISE, Times, choose, promises
 from cnnexp.tuning.measure import QUICK, measure
 from cnnexp.tuning.step import Step
 
 log = logging.getLogger(__name__)
 
-_BUDGET = 9.0  # seconds: for the calls alone and, of what is left, for the steps
+_BUDGET = (
+    9.0  # seconds: for the calls alone and, of what is left, for the steps; of the calls, in the
+)
+# second half for those of ops that have promised something
 
 Run = Callable[[nn.Module, Tensor], Any]
 Calls = dict[str, list[Heard]]
@@ -66,11 +69,11 @@ def choose_step(network: nn.Module, images: Tensor, run: Run | None = None) -> S
     step gains by it, in pairs of steps one after the other; and what is chosen in the end must beat
     torch's own, else that is kept.
 
-    It takes some ten seconds, once for each network, size of the batch and machine: the choice is kept in
-    the user's cache. ``network`` itself is run, in training mode, with its hooks, on ``images``: once,
-    forward, where the choice is known. It is restored after each step (see ``cnnexp.nn.as_found``), and so
-    are the random states; only the values of its tensors are copied. Lazy layers are initialised
-    first, as by any first pass.
+    It takes at most some ten seconds, or one look more where a step takes seconds, once for each network,
+    size of the batch and machine: the choice is kept in the user's cache. ``network`` itself is run, in
+    training mode, with its hooks, on ``images``: once, forward, where the choice is known. It is restored
+    after each step (see ``cnnexp.nn.as_found``), and so are the random states in the end; only the values
+    of its tensors are copied. Lazy layers are initialised first, as by any first pass.
 
     A layer that the pass does not call (unused, of another branch, of the evaluation) takes
     ``native``, and a line of the log names it.
@@ -195,12 +198,23 @@ def _measured(
 def _times(
     layers: Mapping[str, Layer], calls: Calls, forward: Callable[[], Any]
 ) -> dict[str, Times]:
-    """For each layer that is called, the seconds of all its calls by each algorithm that takes them."""
+    """For each layer that is called, the seconds of all its calls by each algorithm that takes them.
+
+    As far as there is time for it: layers whose calls are not looked at are left out.
+    """
     known: dict[Any, Times] = {}
+    promising: set[str] = set()  # ops
+    begin = time.perf_counter()
 
     def look(_name: str, call: Heard) -> None:
-        if call.measurable and call.key not in known:
-            known[call.key] = measure(*call[:4], QUICK)
+        if not call.measurable or call.key in known:
+            return
+        spent = time.perf_counter() - begin
+        if spent > _BUDGET or (spent > _BUDGET / 2 and call.op not in promising):
+            return
+        known[call.key] = times = measure(*call[:4], QUICK)
+        if min(times.values()) < PROMISE * times.get(ops.NATIVE, 0.0):
+            promising.add(call.op)
 
     with _listening(layers, look):
         forward()
