@@ -18,10 +18,9 @@ from cnnexp.ops.torch_internals import unseen_by_modes
 from cnnexp.tuning.timing import interleaved_times
 
 _ORACLES = ("reference",)  # never the fastest, and too slow to measure
-_FAR_BEHIND = (
-    10.0  # whose first call takes this many times torch's, and _FIRST more, is not called again
-)
-_FIRST = 5e-3  # the seconds that a first call may take for itself: plans and primitives are made
+# with QUICK: how many times torch's, and the seconds that a first call may take for itself, making plans;
+# what takes more in its first call is not called again
+_FAR_BEHIND, _FIRST = 10.0, 5e-3
 
 
 class Effort(NamedTuple):
