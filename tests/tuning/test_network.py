@@ -27,6 +27,7 @@ def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("CNNEXP_CACHE", str(tmp_path))
     monkeypatch.setattr(measure, "interleaved_times", fake_times())
     monkeypatch.setattr(paired, "LOOKS", (5,))
+    monkeypatch.setattr(network_choice, "BUSY", 0.0)  # whatever else the machine does
     auto.forget()
     yield
     auto.forget()
@@ -168,6 +169,20 @@ def test_what_is_known_of_a_network_is_not_measured_again(
         choose()  # what it names is not there any more
 
 
+def test_what_is_measured_on_a_busy_machine_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(network_choice, "measure", lambda op, *_: looked.append(op) or {})
+    for busy, times in ((2.0, 1), (0.0, 2), (2.0, 2)):  # more than all of the time, and none
+        monkeypatch.setattr(network_choice, "BUSY", busy)
+        network = cnnexp.nn.replace_layers(Twice(), "auto", quiet=True)
+        with caplog.at_level(logging.INFO):
+            cnnexp.tuning.choose_algorithms(network, torch.randn(1, 1, 7, 7))
+        assert looked == ["conv2d", "conv2d"] * times  # of two sizes
+    assert caplog.text.count("so what was measured is not kept: the next run measures again") == 1
+
+
 def test_where_time_is_up_no_further_call_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
 
@@ -190,7 +205,7 @@ def test_where_time_is_up_no_further_call_is_looked_at(monkeypatch: pytest.Monke
     assert looked == []
     assert list(choose(60.0).values()) == ["direct", "native", "direct", "native", "direct"]
     assert looked == ["conv2d", "tanh", "conv2d"]  # once for each kind of call
-    clock = iter([0.0, 1.0, 11.0, 12.0, 13.0, 14.0])
+    clock = iter([0.0, 0.0, 1.0, 11.0, 12.0, 13.0, 14.0])
     monkeypatch.setattr(network_choice.time, "perf_counter", lambda: next(clock, 15.0))
     choose(20.0)  # after half of the time only what has promised something
     assert looked == ["conv2d", "conv2d"]

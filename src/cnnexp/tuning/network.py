@@ -33,6 +33,8 @@ _BUDGET = (
 )
 # second half for those of ops that have promised something
 
+BUSY = 0.8  # the share of the time that must have been this thread's for a choice to be kept
+
 Run = Callable[[nn.Module, Tensor], Any]
 Calls = dict[str, list[Heard]]
 
@@ -70,7 +72,8 @@ def choose_step(network: nn.Module, images: Tensor, run: Run | None = None) -> S
     torch's own, else that is kept.
 
     It takes at most some ten seconds, or one look more where a step takes seconds, once for each network,
-    size of the batch and machine: the choice is kept in the user's cache. ``network`` itself is run, in
+    size of the batch and machine: the choice is kept in the user's cache, unless other programs disturbed the
+    measurement. ``network`` itself is run, in
     training mode, with its hooks, on ``images``: once, forward, where the choice is known. It is restored
     after each step (see ``cnnexp.nn.as_found``), and so are the random states in the end; only the values
     of its tensors are copied. Lazy layers are initialised first, as by any first pass.
@@ -155,8 +158,17 @@ def _known_or_measured(
     if known is not None and _fits(known[0], layers):
         return StepChoice(*known)
     renew()
+    begin, computing = time.perf_counter(), time.thread_time()
     found = _measured(network, layers, calls, forward, renew, images.device)
-    file.put_step(text, found.layers, found.ratio)
+    share = (time.thread_time() - computing) / max(time.perf_counter() - begin, 1e-9)
+    if share < BUSY:  # else this thread computes all the time, or waits busily for others that do
+        log.info(
+            "backward auto: other programs took the processor for %.0f %% of that time, so what was "
+            "measured is not kept: the next run measures again",
+            100 * (1 - share),
+        )
+    else:
+        file.put_step(text, found.layers, found.ratio)
     return found
 
 
@@ -213,7 +225,7 @@ def _times(
         if spent > _BUDGET or (spent > _BUDGET / 2 and call.op not in promising):
             return
         known[call.key] = times = measure(*call[:4], QUICK)
-        if min(times.values()) < PROMISE * times.get(ops.NATIVE, 0.0):
+        if min(times.values(), default=1.0) < PROMISE * times.get(ops.NATIVE, 0.0):
             promising.add(call.op)
 
     with _listening(layers, look):
