@@ -9,8 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnnexp import ops
-from cnnexp.speed import MODELS, SITUATIONS, Measured, compare
+from cnnexp import bench, ops
+from cnnexp.speed import (
+    MODELS,
+    SITUATIONS,
+    Measured,
+    broken_promises,
+    compare,
+    compare_by_precision,
+)
+from cnnexp.speed import step as step_module
+from cnnexp.speed.memory import peak_bytes
 from tests.conftest import Command
 
 
@@ -36,6 +45,11 @@ def test_a_step(command: Command, empty_folder: Path) -> None:
     written = json.loads((empty_folder / "step.json").read_text(encoding="utf-8"))
     assert written["conditions"]["torch"] == fused["torch"]
     assert len(written["rows"]) == 6
+    if Path("/proc/self/clear_refs").exists():
+        assert all(0 < float(row["peak_mb"]) < 1000 for row in rows.values())
+    assert [row["beside"] for row in written["rows"][3:]] == ["torch channels_last"] * 2 + [
+        "torch bfloat16"
+    ]
     low, bfloat16 = rows["cnnexp auto, bfloat16"], rows["torch bfloat16"]
     ratio = float(low["full_ms"]) / float(bfloat16["full_ms"])
     assert float(low["vs torch bfloat16"]) == pytest.approx(ratio, rel=0.01)
@@ -61,6 +75,7 @@ def test_networks_by_name(command: Command, empty_folder: Path) -> None:
         assert f"{ours / theirs:8.2f}" in line
         assert line.endswith("faster" if ours < 0.98 * theirs else ("the same", "slower"))
     assert "of 2: " in done.stdout
+    assert "in the same precision and layout): kept\n" in done.stdout  # two rounds break none
 
 
 def test_the_best_of_each_side_is_compared() -> None:
@@ -75,6 +90,61 @@ def test_the_best_of_each_side_is_compared() -> None:
     assert compare([*rows, row("cnnexp fused", 1.0, 1)]).verdict == "faster"
     with pytest.raises(ValueError, match="step net: needs a way of torch and one of ours"):
         compare(rows[:2])
+
+
+def _row(way: str, ms: float, low: float | None = None) -> Measured:
+    paired = None if low is None else (low + 0.01, low, low + 0.02)
+    return Measured("step net", way, {"full": ms}, saved_megabytes=1.0, paired=paired)
+
+
+def test_each_precision_has_a_comparison_of_its_own() -> None:
+    rows = [_row("torch NCHW", 4), _row("torch bfloat16", 2), _row("cnnexp auto", 3)]
+    found = compare_by_precision([*rows, _row("cnnexp auto, bfloat16", 2.2)])
+    assert {name: round(each.ratio, 9) for name, each in found.items()} == {
+        "full": 0.75,
+        "bfloat16": 1.1,
+    }
+    assert list(compare_by_precision(rows)) == ["full"]
+
+
+def test_the_promise_of_auto_is_broken_beyond_chance_only() -> None:
+    """Figures that are given, no clock: 1.03 that may be 1.015 is no proof, 1.031 at the least is."""
+    kept = [_row("cnnexp auto", 3, 1.015), _row("cnnexp auto, bfloat16", 2), _row("torch NCHW", 1)]
+    other = _row("cnnexp direct", 9, 2.0)  # of which nothing is promised
+    assert broken_promises([*kept, other]) == []
+    broken = _row("cnnexp auto, bfloat16", 3, 1.031)
+    assert broken_promises([*kept, other, broken]) == [broken]
+
+
+@pytest.mark.parametrize(("slow", "code"), [(1.0, 0), (1.5, 1)])
+def test_the_command_says_whether_auto_keeps_its_promise(
+    slow: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def times(ways: dict[str, object], *_: object, rounds: int, **__: object) -> dict[str, object]:
+        return {name: [slow if name == "cnnexp auto" else 1.0] * rounds for name in ways}
+
+    monkeypatch.setattr(step_module, "interleaved_times", times)
+    arguments = ["net", "lenet5", "--batch", "2", "--size", "16", "--rounds", "5", "--no-compile"]
+    with pytest.raises(SystemExit) as ended:
+        bench.main(arguments)
+    said = capsys.readouterr().out
+    assert ended.value.code == code
+    assert f"layout): {'broken' if code else 'kept'}\n" in said
+    line = "  step lenet5, 16×16, batch 2, float32: cnnexp auto 1.500 (1.500 to 1.500) × torch channels_last"
+    assert (line in said) == bool(code)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts it")
+def test_the_peak_is_what_a_work_holds_at_most() -> None:
+    def work() -> None:
+        first = torch.ones(10_000_000)
+        del first
+        torch.ones(15_000_000)  # 60 MB
+
+    for _ in range(2):  # the second time as the first
+        peak = peak_bytes(work, torch.device("cpu"))
+        assert peak is not None
+        assert 59e6 <= peak <= 65e6
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -191,7 +191,7 @@ def test_a_run_prints_lines_and_writes_the_run_folder(command: Command, empty_fo
     assert done.stderr == ""  # no warnings, no progress bar where there is no terminal
     lines = done.stdout.splitlines()
     about = [line for line in lines if line.startswith("backward auto: ")]
-    assert about[-1].startswith("backward auto: chose ")
+    assert about[-1].startswith("backward auto: the step ")
     first, epoch, health, test, where = [line for line in lines if line not in about]
     assert first.startswith("cnnexp 0.2.0  LeNet5, 61,706 parameters  backward auto  digits")
     assert epoch.startswith("epoch 1/1  train/loss ")

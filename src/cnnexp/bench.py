@@ -2,12 +2,17 @@
 
 ``step`` times whole training steps of a network: zero_grad, forward, loss, backward, Adam. ``net``
 times those of several networks, ours or torchvision's, by ``auto`` and by every way of torch, and says
-for each how it stands to torch's best. ``ops`` times the forward and the backward of single ops. torch
-in its own layout (NCHW), in channels_last and with torch.compile, and every algorithm of ours take
-turns in one process; figures are medians, with quartiles, and ratios of medians. Compare ratios, not
-milliseconds of different days.
+for each how it stands to torch's best, at all and in each precision. ``ops`` times the forward and the
+backward of single ops. torch in its own layout (NCHW), in channels_last and with torch.compile, and every
+algorithm of ours take turns in one process; figures are medians, with quartiles, and ratios of medians.
+Compare ratios, not milliseconds of different days. Of a step there is also the memory: what the forward
+saves for the backward, and the peak, which is how far one step raises the process's resident memory (on a
+GPU that of torch's tensors) above what it holds between steps.
 
-Exit codes: 0 done, 2 the command cannot work.
+``net`` checks the promise of ``auto``: nowhere more than 2 % slower than torch in the same precision and
+layout, which it must be beyond what chance may do to count as broken.
+
+Exit codes: 0 done, 1 the promise is broken, 2 the command cannot work.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,11 +95,12 @@ def _run(options: argparse.Namespace) -> int:
     if options.threads is not None:
         _use_threads(options.threads)
     with said_on(sys.stderr):
-        _measure(options, device)
-    return 0
+        kept = _measure(options, device)
+    return 0 if kept else 1
 
 
-def _measure(options: argparse.Namespace, device: torch.device) -> None:
+def _measure(options: argparse.Namespace, device: torch.device) -> bool:
+    """Measure, print and write; whether what is promised was kept."""
     import torch
 
     from cnnexp import ops, speed
@@ -116,14 +122,16 @@ def _measure(options: argparse.Namespace, device: torch.device) -> None:
         chosen = chosen if options.names else list(speed.MODELS)
         for model in chosen:
             _check_size(options.size, model)
-        comparisons = []
+        comparisons: list[Comparison] = []
         for model in chosen:
             measured = _steps(options, model, [ops.AUTO], device, torch.float32)
             comparisons.append(speed.compare(measured))
             rows += measured
-            _print_comparison(comparisons[-1], with_head=len(comparisons) == 1)
+            precisions = speed.compare_by_precision(measured)
+            _print_comparison(comparisons[-1], precisions, with_head=len(comparisons) == 1)
             speed.write_results(rows, about, options.json, options.csv)
         _print_verdicts(comparisons)
+        return _print_promise(speed.broken_promises(rows))
     else:
         for situation in _situations(options):
             known = [
@@ -143,6 +151,7 @@ def _measure(options: argparse.Namespace, device: torch.device) -> None:
             rows += measured
             # written after each op, so that results are kept if a later one fails
             speed.write_results(rows, about, options.json, options.csv)
+    return True
 
 
 def _check_size(size: int | None, model: str) -> None:
@@ -204,7 +213,9 @@ def _print(rows: Sequence[Measured]) -> None:
     parts = list(rows[0].milliseconds)
     others = list(dict.fromkeys(name for row in rows for name in row.ratios))
     head = "".join(f"{part + ' ms':>13}" for part in parts)
-    print(f"  {'':22}{head}{'quartiles':>16}{'saved MB':>10}", end="")
+    with_peak = any(row.peak_megabytes is not None for row in rows)
+    peaks = f"{'peak MB':>10}" if with_peak else ""
+    print(f"  {'':22}{head}{'quartiles':>16}{'saved MB':>10}{peaks}", end="")
     print("".join(f"{'/ ' + name:>22}" for name in others))
     for row in rows:
         if row.note:
@@ -215,12 +226,15 @@ def _print(rows: Sequence[Measured]) -> None:
         ratios = "".join(
             f"{row.ratios[name]:22.2f}" if name in row.ratios else f"{'':22}" for name in others
         )
-        print(
-            f"  {row.way:22}{figures}{quartiles:>16}{row.saved_megabytes:10.2f}{ratios}", flush=True
-        )
+        memory = f"{row.saved_megabytes:10.2f}"
+        if with_peak:
+            memory += "         –" if row.peak_megabytes is None else f"{row.peak_megabytes:10.1f}"
+        print(f"  {row.way:22}{figures}{quartiles:>16}{memory}{ratios}", flush=True)
 
 
-def _print_comparison(found: Comparison, with_head: bool) -> None:
+def _print_comparison(
+    found: Comparison, precisions: Mapping[str, Comparison], with_head: bool
+) -> None:
     if with_head:
         names = (
             ("", 44),
@@ -229,15 +243,23 @@ def _print_comparison(found: Comparison, with_head: bool) -> None:
             ("  ours", 20),
             ("ms", -8),
             ("ratio", -8),
+            ("float32", -10),
+            ("bfloat16", -10),
+            ("saved", -8),
+            ("peak", -8),
         )
-        cells = [name.ljust(w) if w > 0 else name.rjust(-w) for name, w in (*names, ("saved", -8))]
+        cells = [name.ljust(w) if w > 0 else name.rjust(-w) for name, w in names]
         print("\n  " + "".join(cells))
     theirs, ours = found
+    each = [precisions.get(name) for name in ("full", "bfloat16")]
+    ratios = [None if one is None else one.ratio for one in each]
+    cells = [f"{'–' if ratio is None else f'{ratio:.2f}':>10}" for ratio in ratios]
+    peak = "–" if found.peak_ratio is None else f"{found.peak_ratio:.2f}"
     what = theirs.what.removeprefix("step ").removesuffix(", float32")
     print(
         f"  {what:44}{theirs.way.removeprefix('torch '):26}{theirs.milliseconds['full']:8.1f}  "
         f"{ours.way.removeprefix('cnnexp '):18}{ours.milliseconds['full']:8.1f}{found.ratio:8.2f}"
-        f"{found.saved_ratio:8.2f}  {found.verdict}",
+        f"{''.join(cells)}{found.saved_ratio:8.2f}{peak:>8}  {found.verdict}",
         flush=True,
     )
 
@@ -249,8 +271,24 @@ def _print_verdicts(comparisons: Sequence[Comparison]) -> None:
     counts = (f"{verdicts.count(v)} {v}" for v in ("faster", "the same", "slower"))
     print(f"\nof {len(verdicts)}: {', '.join(counts)} (within {EQUAL:.0%})")
     print(
-        "ratio: our time by torch's; saved: our bytes kept for the backward by torch's, in these ways"
+        "ratio: our time by torch's; float32, bfloat16: that of the best ways in it; saved: our bytes kept "
+        "for the backward by torch's, peak: how far a step raises the memory, in these ways"
     )
+
+
+def _print_promise(broken: Sequence[Measured]) -> bool:
+    """Say where ``auto`` is slower than it promises; whether it is nowhere."""
+    from cnnexp.speed.best import PROMISE
+
+    print(
+        f"\npromise of auto (at most {PROMISE:.2f} × torch in the same precision and layout): "
+        f"{'broken' if broken else 'kept'}"
+    )
+    for row in broken:
+        assert row.paired is not None
+        ratio, low, high = row.paired
+        print(f"  {row.what}: {row.way} {ratio:.3f} ({low:.3f} to {high:.3f}) × {row.beside}")
+    return not broken
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from torch.utils.checkpoint import checkpoint
 import cnnexp.nn
 import cnnexp.tuning
 from cnnexp.nn import left_as_found
-from cnnexp.tuning import auto, measure
+from cnnexp.tuning import auto, measure, paired
+from cnnexp.tuning import network as network_choice
 from tests.nn.test_checkpoint import fake_times
 
 
@@ -29,6 +30,8 @@ from tests.nn.test_checkpoint import fake_times
 def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("CNNEXP_CACHE", str(tmp_path))
     monkeypatch.setattr(measure, "interleaved_times", fake_times())
+    monkeypatch.setattr(paired, "LOOKS", (5,))
+    monkeypatch.setattr(network_choice, "BUSY", 0.0)  # whatever else the machine does
     auto.forget()
     yield
     auto.forget()
@@ -237,12 +240,18 @@ def test_images_of_inference_mode_and_a_caller_in_it() -> None:
     network(torch.randn(2, 1, 6, 6)).sum().backward()
 
 
-def test_the_network_is_run_once_forward_in_training() -> None:
+def test_a_network_that_is_known_is_run_once_forward_in_training() -> None:
     network = cnnexp.nn.replace_layers(Net(), "auto").eval()
+    images = torch.randn(2, 1, 6, 6)
     seen: list[bool] = []
     network.register_forward_hook(lambda module, *_: seen.append(module.training))
+    chosen = cnnexp.tuning.choose_algorithms(network, images)
+    assert len(seen) > 1
+    assert all(seen)
+    assert not network.training
+    seen.clear()
     network.register_full_backward_hook(lambda *_: pytest.fail("a backward pass"))
-    cnnexp.tuning.choose_algorithms(network, torch.randn(2, 1, 6, 6))
+    assert cnnexp.tuning.choose_algorithms(network, images) == chosen
     assert seen == [True]
     assert not network.training
 

@@ -11,6 +11,7 @@ from torch import nn
 import cnnexp.nn
 from cnnexp import ops
 from cnnexp.models import LeNet5, SeedCNN
+from cnnexp.ops.torch_internals import watching
 
 PAIRS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("Conv2d", (2, 4, 3), {"padding": "same"}),
@@ -67,6 +68,46 @@ def test_a_layer_is_its_torch_twin(
             results.append(layer(image))
         torch.testing.assert_close(*results)
     torch.testing.assert_close(dict(ours.state_dict()), dict(theirs.state_dict()))
+
+
+@pytest.mark.parametrize("name", sorted({pair[0] for pair in PAIRS}))
+def test_a_native_layer_runs_the_very_forward_of_its_twin(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, options = next(pair[1:] for pair in PAIRS if pair[0] == name)
+    layer = getattr(cnnexp.nn, name)(*arguments, **options, algorithm="native")
+    image, result = torch.randn(2, 2, 7, 8), object()
+    seen: list[Any] = []
+    twin = getattr(nn, name)
+    owner = next(base for base in twin.__mro__ if "forward" in vars(base))
+    monkeypatch.setattr(owner, "forward", lambda *given: (seen.append(given), result)[1])
+    assert layer(image) is result
+    ((given, *inputs),) = seen
+    assert given is layer
+    assert len(inputs) == 1
+    assert inputs[0] is image
+    for algorithm in set(ops.algorithm_names(layer.op)) - {"native"}:
+        layer.algorithm = algorithm
+        assert layer(image) is not result
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.AvgPool2d(2)])
+def test_a_native_block_is_three_calls_of_torchs(inplace: bool, pool: nn.Module) -> None:
+    parts = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(inplace), pool)
+    block = cnnexp.nn.replace_layers(copy.deepcopy(parts), "fused")
+    assert isinstance(block[0], cnnexp.nn.ConvReLUPool)
+    block[0].algorithm = "native"  # pyright: ignore[reportArgumentType]
+    image, called = torch.randn(2, 2, 9, 9), []
+    for network in (parts, block):
+        operations: list[str] = []
+        with watching(lambda operation, into=operations: into.append(str(operation))):
+            network(image)
+        called.append(operations)
+    assert called[0] == called[1]
+    assert torch.equal(block(image), parts(image))
+    cnnexp.nn.replace_layers(block, "direct")
+    assert vars(block[0]).keys() == vars(parts[0]).keys() | {"algorithm"}
 
 
 @pytest.mark.parametrize("algorithm", ops.algorithm_names("cross_entropy"))

@@ -322,6 +322,9 @@ def test_auto_writes_its_choice_and_a_rerun_takes_the_same(tmp_path: Path) -> No
     assert "auto" not in layers.values()
     written = yaml.safe_load(folder.config.read_text(encoding="utf-8"))["backward"]
     assert written == {"name": "auto", "layers": layers}
+    ratio = folder.read_provenance()["step_ratio"]
+    assert 0 < ratio < 1 or (ratio == 1 and set(layers.values()) == {"native"})
     other = dict.fromkeys(layers, "im2col") | {"classifier": "direct"}
-    _, again = _run(tmp_path / "again", **images, backward_layers=other)
+    folder, again = _run(tmp_path / "again", **images, backward_layers=other)
     assert again["backward/layers"] == other
+    assert "step_ratio" not in folder.read_provenance()  # nothing was measured

@@ -12,6 +12,7 @@ import torch
 
 from cnnexp import ops
 from cnnexp.tuning import auto, recorded_choices
+from cnnexp.tuning import measure as measuring
 
 MEASURED = set(ops.algorithm_names("conv2d")) - {"reference"}  # the oracle is not the fastest
 
@@ -123,3 +124,51 @@ def test_where_nothing_can_be_measured_the_default_computes(cache: Path) -> None
 def test_wrong_arguments_are_refused_as_ever() -> None:
     with pytest.raises(RuntimeError, match="channels"):
         ops.conv2d(torch.randn(1, 2, 5, 5), torch.randn(3, 4, 3, 3), algorithm="auto")
+
+
+def test_calls_are_heard_and_computed_by_torch_without_measuring(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "measure", lambda *_: pytest.fail("measured"))
+    image, weight = _tensors()
+    heard: list[auto.Heard] = []
+    with auto.heard_calls(heard.append):
+        output = ops.conv2d(image, weight, algorithm="auto")
+        with torch.no_grad():
+            ops.conv2d(image, weight, algorithm="auto")
+        ops.conv2d(image[:2], weight, algorithm="auto")
+        ops.conv2d(image, weight, algorithm="direct")  # nobody is asked
+    assert torch.equal(output, torch.nn.functional.conv2d(image, weight))
+    assert [call.op for call in heard] == ["conv2d"] * 3
+    assert heard[0].arguments[1] is weight
+    assert heard[0].needs[:2] == (False, True)
+    assert heard[1].needs[:2] == (True, True)  # outputs of other layers require none there
+    assert len({call.key for call in heard}) == 3
+    assert all(call.measurable for call in heard)
+    assert not cache.exists()
+
+
+def test_a_quick_measurement_calls_what_is_far_behind_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: dict[str, int] = {}
+    seconds = {"native": 1.0, "direct": 5.0, "im2col": 11.0, "fft": 1.2}
+    spent = [0.0]
+
+    def step(algorithm: ops.Algorithm, *_: object) -> None:
+        calls[algorithm.name] = calls.get(algorithm.name, 0) + 1
+        spent[0] += seconds[algorithm.name]
+
+    monkeypatch.setattr(measuring, "_step", step)
+    monkeypatch.setattr(measuring, "clock", lambda: spent[0])
+    monkeypatch.setattr("time.perf_counter", lambda: spent[0])
+    image, weight = _tensors()
+    arguments = (image, weight, None, 1, 0, 1, 1)
+    needs = (True, True, False, False, False, False, False)
+    times = measuring.measure("conv2d", arguments, {}, needs, measuring.QUICK)
+    assert times == pytest.approx({"native": 1.0, "direct": 5.0, "fft": 1.2})
+    assert calls["im2col"] == 1
+    assert calls["direct"] == 1 + 2  # one look
+    assert calls["native"] - 1 == calls["fft"] == 1 + 2 + 2 * measuring.QUICK.rounds
+    calls.clear()
+    times = measuring.measure("conv2d", arguments, {}, needs)
+    assert set(times) == {"native", "direct", "fft", "im2col"}
+    assert min(calls.values()) > 5

@@ -15,7 +15,9 @@ from torch.utils.checkpoint import checkpoint
 import cnnexp.nn
 import cnnexp.tuning
 from cnnexp import ops
-from cnnexp.tuning import auto, measure
+from cnnexp.tuning import auto, measure, paired
+from cnnexp.tuning import network as network_choice
+from cnnexp.tuning.step import Step
 from tests.nn.test_checkpoint import fake_times
 from tests.nn.test_layers import PAIRS
 
@@ -24,6 +26,8 @@ from tests.nn.test_layers import PAIRS
 def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("CNNEXP_CACHE", str(tmp_path))
     monkeypatch.setattr(measure, "interleaved_times", fake_times())
+    monkeypatch.setattr(paired, "LOOKS", (5,))
+    monkeypatch.setattr(network_choice, "BUSY", 0.0)  # whatever else the machine does
     auto.forget()
     yield
     auto.forget()
@@ -102,29 +106,136 @@ def test_many_unused_layers_are_said_in_one_line(caplog: pytest.LogCaptureFixtur
     assert "extra.0, extra.1, extra.2, extra.3, extra.4 and 4 more: native" in line
 
 
-def test_a_layer_of_several_calls_takes_what_is_the_fastest_for_all_together(
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).mean() + self.conv(x[..., ::2, ::2]).mean()
+
+
+def _step_times(monkeypatch: pytest.MonkeyPatch, costs: dict[str, float]) -> None:
+    """Run every step, and say of it what the algorithm of the layer ``conv`` costs."""
+
+    def seconds(step: Step, algorithms: dict[str, str]) -> float:
+        run(step, algorithms)
+        return costs[algorithms["conv"]]
+
+    run = Step.seconds
+    monkeypatch.setattr(Step, "seconds", seconds)
+
+
+def test_a_layer_of_several_calls_is_promised_what_is_the_fastest_for_all_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seconds = {8: {"direct": 1.0, "im2col": 2.0}, 4: {"direct": 5.0, "im2col": 3.0, "native": 1.0}}
+    native = {"native": 4.0}
+    seconds = {8: {"direct": 0.5, "im2col": 2.0, "fft": 0.1, **native}}
+    seconds[4] = {"direct": 5.0, "im2col": 3.0, **native}  # which fft does not take
 
     def times(op: str, arguments: Any, *_: Any) -> dict[str, float]:
-        return seconds[arguments[0].size(-1)] if op == "conv2d" else {"native": 1.0}
+        return seconds[arguments[0].size(-1)]
 
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(1, 1, 3, padding=1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.conv(x).mean() + self.conv(x[..., ::2, ::2]).mean()
-
-    monkeypatch.setattr(auto, "measure", times)
+    monkeypatch.setattr(network_choice, "measure", times)
+    _step_times(monkeypatch, {"native": 10.0, "im2col": 8.0})
     network = cnnexp.nn.replace_layers(Twice(), "auto")
+    found = cnnexp.tuning.choose_step(network, torch.randn(1, 1, 8, 8))
+    assert found == cnnexp.tuning.StepChoice({"conv": "im2col"}, 0.8)
+    assert str(found) == "the step takes 0.80 × torch's own: im2col ×1"
+
+
+def test_what_is_known_of_a_network_is_not_measured_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(network_choice, "measure", lambda *_: {"native": 1.0, "direct": 0.5})
+    _step_times(monkeypatch, {"native": 10.0, "direct": 7.0})
+
+    def choose(size: int = 8) -> cnnexp.tuning.StepChoice:
+        network = cnnexp.nn.replace_layers(Twice(), "auto", quiet=True)
+        return cnnexp.tuning.choose_step(network, torch.randn(1, 1, size, size))
+
+    with caplog.at_level(logging.INFO):
+        first = choose()
+        assert caplog.text.count("measuring the network's step") == 1
+        monkeypatch.setattr(network_choice, "measure", lambda *_: pytest.fail("measured"))
+        monkeypatch.setattr(Step, "seconds", lambda *_: pytest.fail("run"))
+        assert choose() == first == cnnexp.tuning.StepChoice({"conv": "direct"}, 0.7)
+    assert caplog.text.count("measuring the network's step") == 1
+    with pytest.raises(pytest.fail.Exception, match="measured"):
+        choose(10)  # another batch
+    file = tmp_path / "algorithms.json"
+    file.write_text(file.read_text(encoding="utf-8").replace('"direct"', '"gone"'))
+    with pytest.raises(pytest.fail.Exception, match="measured"):
+        choose()  # what it names is not there any more
+
+
+def test_what_is_measured_on_a_busy_machine_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(network_choice, "measure", lambda op, *_: looked.append(op) or {})
+    for busy, times in ((2.0, 1), (0.0, 2), (2.0, 2)):  # more than all of the time, and none
+        monkeypatch.setattr(network_choice, "BUSY", busy)
+        network = cnnexp.nn.replace_layers(Twice(), "auto", quiet=True)
+        with caplog.at_level(logging.INFO):
+            cnnexp.tuning.choose_algorithms(network, torch.randn(1, 1, 7, 7))
+        assert looked == ["conv2d", "conv2d"] * times  # of two sizes
+    assert caplog.text.count("so what was measured is not kept: the next run measures again") == 1
+
+
+def test_where_time_is_up_no_further_call_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def times(op: str, *_: Any) -> dict[str, float]:
+        looked.append(op)
+        return {"native": 1.0, "direct": 0.5 if op == "conv2d" else 2.0}
+
+    def choose(budget: float) -> dict[str, str]:
+        monkeypatch.setattr(network_choice, "_BUDGET", budget)
+        looked.clear()
+        layers = (nn.Conv2d(1, 1, 2), nn.Tanh(), nn.Conv2d(1, 1, 1), nn.Tanh(), nn.Conv2d(1, 1, 1))
+        network = cnnexp.nn.replace_layers(nn.Sequential(*layers), "auto")
+        return cnnexp.tuning.choose_algorithms(network, torch.randn(round(9 + budget), 1, 8, 8))
+
+    monkeypatch.setattr(network_choice, "measure", times)
+    monkeypatch.setattr(
+        Step, "seconds", lambda _, way: 2.0 - list(way.values()).count("direct") / 9
+    )
+    assert set(choose(-1.0).values()) == {"native"}
+    assert looked == []
+    assert list(choose(60.0).values()) == ["direct", "native", "direct", "native", "direct"]
+    assert looked == ["conv2d", "tanh", "conv2d"]  # once for each kind of call
+    clock = iter([0.0, 0.0, 1.0, 11.0, 12.0, 13.0, 14.0])
+    monkeypatch.setattr(network_choice.time, "perf_counter", lambda: next(clock, 15.0))
+    choose(20.0)  # after half of the time only what has promised something
+    assert looked == ["conv2d", "conv2d"]
+
+
+def test_a_promise_that_the_step_does_not_keep_leaves_torchs_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(network_choice, "measure", lambda *_: {"native": 1.0, "direct": 0.5})
+    _step_times(monkeypatch, {"native": 10.0, "direct": 10.1})
+    network = cnnexp.nn.replace_layers(Twice(), "auto")
+    found = cnnexp.tuning.choose_step(network, torch.randn(1, 1, 8, 8))
+    assert found == cnnexp.tuning.StepChoice({"conv": "native"}, 1.0)
+    assert str(found) == "the step is torch's own: native ×1"
+    assert str(cnnexp.tuning.choose_step(nn.ReLU(), torch.ones(1))) == "nothing to choose"
+
+
+def test_a_step_that_cannot_be_run_leaves_torchs_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(network_choice, "measure", lambda *_: {"native": 1.0, "direct": 0.5})
+    network = cnnexp.nn.replace_layers(Twice(), "auto")
+
+    def refuse(*_: Any) -> None:
+        raise ValueError("no loss of mine")
+
+    network.conv.register_full_backward_pre_hook(refuse)
     chosen = cnnexp.tuning.choose_algorithms(network, torch.randn(1, 1, 8, 8))
-    assert chosen == {"conv": "im2col"}  # native does not take the first call
-    auto.forget()
-    chosen = cnnexp.tuning.choose_algorithms(network, torch.randn(1, 1, 8, 8))
-    assert chosen == {"conv": "im2col"}  # the seconds come from the file
+    assert chosen == {"conv": "native"}
+    assert "the step cannot be measured here, native is kept: no loss of mine" in caplog.text
 
 
 def test_a_compiled_network_is_measured_as_it_is_without_compiling() -> None:

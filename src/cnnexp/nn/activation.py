@@ -22,6 +22,8 @@ class ReLU(Layer, nn.ReLU):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the result in the shape of ``input``, which may be any."""
+        if self.algorithm == ops.NATIVE:
+            return super().forward(input)
         return ops.relu(input, self.inplace, algorithm=self.algorithm)
 
 
@@ -33,6 +35,8 @@ class LeakyReLU(Layer, nn.LeakyReLU):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the result in the shape of ``input``, which may be any."""
+        if self.algorithm == ops.NATIVE:
+            return super().forward(input)
         return ops.leaky_relu(input, self.negative_slope, self.inplace, algorithm=self.algorithm)
 
 
@@ -44,6 +48,8 @@ class GELU(Layer, nn.GELU):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the result in the shape of ``input``, which may be any."""
+        if self.algorithm == ops.NATIVE:
+            return super().forward(input)
         return ops.gelu(input, self.approximate, algorithm=self.algorithm)
 
 
@@ -55,4 +61,6 @@ class Tanh(Layer, nn.Tanh):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the result in the shape of ``input``, which may be any."""
+        if self.algorithm == ops.NATIVE:
+            return super().forward(input)
         return ops.tanh(input, algorithm=self.algorithm)

@@ -20,8 +20,11 @@ _Restore = Callable[[], object]
 
 
 @contextmanager
-def left_as_found(network: nn.Module) -> Iterator[None]:
+def left_as_found(network: nn.Module) -> Iterator[Callable[[], None]]:
     """Restore ``network`` after the context, inside which it may be run, moved and converted.
+
+    The context's value is a function that restores it at once, except for the random states, so that it can
+    be run again as if for the first time.
 
     For every module these are restored: its class and its attributes (parameters, buffers, submodules,
     hooks, training flags, counters), and the contents of lists, dictionaries and sets among them. For
@@ -37,18 +40,22 @@ def left_as_found(network: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in network.modules()]
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+
+    def restore_all() -> None:
         with torch.no_grad():
             for _, restore in found.values():
                 restore()
             for module, training in modes:
                 if module.training != training:
                     module.training = training
+
+    try:
+        with torch.random.fork_rng(devices):
+            yield restore_all
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        restore_all()
 
 
 def _look(value: Any, found: dict[int, tuple[Any, _Restore]]) -> None:

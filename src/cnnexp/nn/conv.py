@@ -21,6 +21,8 @@ class Conv2d(Layer, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
+        if self.algorithm == ops.NATIVE:
+            return super().forward(input)
         return ops.conv2d(*_arguments(self, input), algorithm=self.algorithm)
 
 
@@ -40,6 +42,9 @@ class ConvReLUPool(Layer, nn.Conv2d):
 
     op = "conv_relu_pool"
     pool: ops.Pool
+    inplace = (
+        False  # whether the ReLU of ``native`` writes into its input, as the one that was fused did
+    )
 
     def __init__(
         self, *args: Any, pool: ops.Pool | None = None, algorithm: str = "fused", **kwargs: Any
@@ -49,11 +54,23 @@ class ConvReLUPool(Layer, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
+        if self.algorithm == ops.NATIVE:
+            return _pooled(F.relu(super().forward(input), self.inplace), self.pool)
         return ops.conv_relu_pool(*_arguments(self, input), self.pool, algorithm=self.algorithm)
 
     def extra_repr(self) -> str:
         """Describe the layer's settings for ``repr``."""
         return f"{super().extra_repr()}, pool={self.pool}"
+
+
+def _pooled(image: Tensor, pool: ops.Pool) -> Tensor:
+    """The pooling as torch's own layer computes it."""
+    window: tuple[Any, Any, Any] = pool.kernel_size, pool.stride, pool.padding
+    if pool.kind == "avg":
+        counts = pool.count_include_pad, pool.divisor_override
+        return F.avg_pool2d(image, *window, pool.ceil_mode, *counts)
+    dilation: Any = pool.dilation
+    return F.max_pool2d(image, *window, dilation, pool.ceil_mode)
 
 
 def _arguments(

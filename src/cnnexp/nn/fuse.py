@@ -48,7 +48,7 @@ def fuse_blocks(module: nn.Module) -> None:
             if _is_block(conv, relu, pool) and _places(module, conv) == 1:
                 assert isinstance(conv, Conv2d)
                 become(conv, ConvReLUPool)
-                conv.pool = _pool(pool)  # pyright: ignore[reportArgumentType]
+                conv.pool, conv.inplace = _pool(pool), relu.inplace  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
                 setattr(sequence, relu_name, _Done(relu))
                 setattr(sequence, pool_name, _Done(pool))
 
@@ -63,6 +63,7 @@ def split_blocks(module: nn.Module) -> None:
                     setattr(sequence, name, layer.part)
                     if isinstance(last, ConvReLUPool):
                         del last.pool
+                        vars(last).pop("inplace", None)
                         become(last, Conv2d)
                 else:
                     last = layer

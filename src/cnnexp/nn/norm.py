@@ -17,6 +17,8 @@ class BatchNorm2d(Layer, nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``input`` (N, C, H, W) normalised, in the same shape."""
+        if self.algorithm == ops.NATIVE:
+            return super().forward(input)
         if input.dim() != 4:
             raise ValueError(f"expected 4D input (got {input.dim()}D input)")  # as torch
         momentum = 0.0 if self.momentum is None else self.momentum

@@ -24,6 +24,7 @@ from cnnexp.ops.linear import linear
 from cnnexp.ops.max_pool2d import max_pool2d
 from cnnexp.ops.registry import (
     AUTO,
+    NATIVE,
     Algorithm,
     UnknownAlgorithmError,
     UnsupportedInputError,
@@ -41,6 +42,7 @@ from cnnexp.ops.tanh import tanh
 
 __all__ = [
     "AUTO",
+    "NATIVE",
     "Algorithm",
     "Pool",
     "UnknownAlgorithmError",

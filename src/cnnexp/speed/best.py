@@ -1,4 +1,4 @@
-"""Whether a network trains faster with ours than in torch's best way."""
+"""Whether a network trains faster with ours than in torch's best way; whether ``auto`` keeps its promise."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import NamedTuple
 
 from cnnexp.speed.result import Measured
 
-__all__ = ["EQUAL", "Comparison", "compare"]
+__all__ = ["EQUAL", "PROMISE", "Comparison", "broken_promises", "compare", "compare_by_precision"]
 
 EQUAL = 0.02  # a ratio that is nearer to 1 is no difference
+PROMISE = (
+    1.02  # auto takes at most this share of the time of torch in the same precision and layout
+)
+_LOW = "bfloat16"  # in the name of a way that computes in it
 
 
 class Comparison(NamedTuple):
@@ -36,6 +40,13 @@ class Comparison(NamedTuple):
         return self.ours.saved_megabytes / max(self.torch.saved_megabytes, 1e-9)
 
     @property
+    def peak_ratio(self) -> float | None:
+        """Our peak memory divided by torch's, each in its way; None if unknown."""
+        if self.ours.peak_megabytes is None or not self.torch.peak_megabytes:
+            return None
+        return self.ours.peak_megabytes / self.torch.peak_megabytes
+
+    @property
     def verdict(self) -> str:
         """``faster``, ``slower``, or ``the same``."""
         if abs(self.ratio - 1) <= EQUAL:
@@ -59,3 +70,32 @@ def compare(rows: Sequence[Measured]) -> Comparison:
     return Comparison(
         *(min(each, key=lambda row: row.milliseconds["full"]) for each in (theirs, ours))
     )
+
+
+def compare_by_precision(rows: Sequence[Measured]) -> dict[str, Comparison]:
+    """The comparison in each precision in which there is a way of torch and one of ours.
+
+    ``rows`` are of the same thing; those with "bfloat16" in the name of their way are in it, the others in
+    the precision of the network.
+    """
+    found = {}
+    low = [row for row in rows if _LOW in row.way]
+    for name, each in {"full": [row for row in rows if row not in low], _LOW: low}.items():
+        try:
+            found[name] = compare(each)
+        except ValueError:
+            continue
+    return found
+
+
+def broken_promises(rows: Sequence[Measured]) -> list[Measured]:
+    """Those of ``rows`` that are ways of ``auto`` slower than the promise, beyond what chance may do.
+
+    The promise is :data:`PROMISE` times the step of torch in the same precision and layout, at most; it is
+    broken where the interval of the rounds' ratios lies above that. Less than 5 rounds break none.
+    """
+    return [
+        row
+        for row in rows
+        if row.way.startswith("cnnexp auto") and row.paired is not None and row.paired[1] > PROMISE
+    ]

@@ -1,11 +1,16 @@
-"""Measure how much memory a forward pass keeps for its backward."""
+"""Measure how much memory a forward pass keeps for its backward, and how much a step takes at its most."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+_PROCESS = Path("/proc/self")
+_FORGET_PEAK = "5"  # what proc(5) has to be told, so that VmHWM begins anew
 
 
 def saved_bytes(forward: Callable[[], Tensor], without: Iterable[Tensor] = ()) -> int:
@@ -28,3 +33,33 @@ def saved_bytes(forward: Callable[[], Tensor], without: Iterable[Tensor] = ()) -
         output = forward()
     del output
     return sum(kept.values())
+
+
+def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
+    """How far ``work`` raises the memory that is held, at its most, above what was held before it.
+
+    On CUDA devices the memory is that of torch's tensors. Elsewhere it is the process's resident memory, as
+    Linux counts it (VmHWM); what earlier work has freed is returned to the system first. None on other
+    systems.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        (_PROCESS / "clear_refs").write_text(_FORGET_PEAK)
+        before = _resident("VmRSS")
+        work()
+        return _resident("VmHWM") - before
+    except (OSError, AttributeError, KeyError):  # no Linux, no glibc, no right to it
+        return None
+
+
+def _resident(name: str) -> int:
+    lines = (_PROCESS / "status").read_text(encoding="ascii").splitlines()
+    values = dict(line.split(":", 1) for line in lines)
+    return 1024 * int(values[name].split()[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import platform
 import statistics
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from cnnexp.tuning.choices import processor_name
+from cnnexp.tuning.paired import interval
 from cnnexp.version import __version__
 
 
@@ -29,7 +31,12 @@ class Measured:
         low, high: First and third quartile of the full time, in milliseconds.
         rounds: How many times each part was measured.
         saved_megabytes: The memory that is kept for the backward besides the parameters; None if unknown.
+        peak_megabytes: How far one step raises the memory that is held above what is held between steps
+            without gradients; None if unknown. See ``cnnexp.speed.memory.peak_bytes``.
         ratios: The full time divided by that of each way named, measured in the same rounds.
+        beside: Of a way of ours: the name of torch's way with the same precision and layout.
+        paired: The time by that of ``beside`` as the median of the rounds' ratios, and an interval that
+            holds the true one with 90 % probability; None with less than 5 rounds.
         note: Why there is no figure.
     """
 
@@ -42,12 +49,19 @@ class Measured:
     saved_megabytes: float | None = None
     ratios: dict[str, float] = field(default_factory=dict)
     note: str = ""
+    peak_megabytes: float | None = None
+    beside: str = ""
+    paired: tuple[float, float, float] | None = None
 
     def flat(self) -> dict[str, Any]:
         """One row for a CSV file: a flat dictionary with rounded numbers."""
         row = {"what": self.what, "way": self.way}
         row |= {f"{part}_ms": round(ms, 4) for part, ms in self.milliseconds.items()}
         numbers = {"low_ms": self.low, "high_ms": self.high, "saved_mb": self.saved_megabytes}
+        numbers["peak_mb"] = self.peak_megabytes
+        if self.paired is not None:
+            names = ("paired", "paired_low", "paired_high")
+            numbers |= dict(zip(names, self.paired, strict=True))
         row |= {key: round(value, 4) for key, value in numbers.items() if value is not None}
         row |= {f"vs {name}": round(ratio, 3) for name, ratio in self.ratios.items()}
         return row | {"rounds": self.rounds, "note": self.note}
@@ -63,6 +77,12 @@ def spread(times: Sequence[float]) -> tuple[float, float, float]:
     """Median, first and third quartile of ``times``: in milliseconds, from seconds."""
     low, middle, high = statistics.quantiles(times, n=4) if len(times) > 1 else [times[0]] * 3
     return 1e3 * middle, 1e3 * low, 1e3 * high
+
+
+def paired(ratios: Sequence[float]) -> tuple[float, float, float] | None:
+    """Median of ``ratios`` and the interval that holds the true one with 90 %; None if they are too few."""
+    low, high = interval(ratios)
+    return None if math.isinf(high) else (statistics.median(ratios), low, high)
 
 
 def conditions(device: torch.device) -> dict[str, Any]:

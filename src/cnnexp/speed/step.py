@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from cnnexp.nn import CrossEntropyLoss, replace_layers
-from cnnexp.ops import AUTO, resolve_algorithm
+from cnnexp.ops import AUTO, NATIVE, resolve_algorithm
 from cnnexp.ops.layout import in_layout
-from cnnexp.speed.memory import saved_bytes
+from cnnexp.speed.memory import peak_bytes, saved_bytes
 from cnnexp.speed.networks import network_named
-from cnnexp.speed.result import Measured, not_measured, spread
+from cnnexp.speed.result import Measured, not_measured, paired, spread
 from cnnexp.tuning import choose_algorithms, pin_algorithms
 from cnnexp.tuning.timing import interleaved_times
 
 BFLOAT16 = "torch bfloat16"
-BASELINES = ("torch NCHW", "torch channels_last", "torch.compile", BFLOAT16)
+LAST = "torch channels_last"
+BASELINES = ("torch NCHW", LAST, "torch.compile", BFLOAT16)
 
 
 @dataclass
@@ -75,7 +76,7 @@ class _Beginning:
     def ways_of_torch(self) -> dict[str, _Way]:
         return {
             "torch NCHW": self.way(nn.CrossEntropyLoss(), torch.contiguous_format),
-            "torch channels_last": self.way(nn.CrossEntropyLoss()),
+            LAST: self.way(nn.CrossEntropyLoss()),
         }
 
     def ways_with(self, algorithms: Sequence[str]) -> dict[str, _Way]:
@@ -87,7 +88,7 @@ class _Beginning:
         return ways
 
     def _ours(self, algorithm: str, bfloat16: bool = False) -> _Way:
-        name = "direct" if algorithm == AUTO else resolve_algorithm("cross_entropy", algorithm)
+        name = NATIVE if algorithm == AUTO else resolve_algorithm("cross_entropy", algorithm)
         change = _changed(algorithm, bfloat16)
         return self.way(CrossEntropyLoss(algorithm=name), change=change, bfloat16=bfloat16)
 
@@ -159,8 +160,27 @@ def _timed(
         middle, low, high = spread(times[name])
         ratios = {other: middle / spread(times[other])[0] for other in BASELINES if other in ways}
         saved = saved_bytes(each.forward, each.network.parameters()) / 1e6
-        rows.append(Measured(what, name, {"full": middle}, low, high, rounds, saved, ratios))
+        row = Measured(what, name, {"full": middle}, low, high, rounds, saved, ratios)
+        row.peak_megabytes = _peak(each, device)
+        row.beside = _beside(name, each)
+        if row.beside in ways:
+            pairs = zip(times[name], times[row.beside], strict=True)
+            row.paired = paired([ours / theirs for ours, theirs in pairs])
+        rows.append(row)
     return rows
+
+
+def _peak(way: _Way, device: torch.device) -> float | None:
+    way.optimizer.zero_grad()
+    peak = peak_bytes(way.step, device)
+    return None if peak is None else peak / 1e6
+
+
+def _beside(name: str, way: _Way) -> str:
+    """Torch's way with the precision and the layout of ours; of torch's own none."""
+    if name in BASELINES:
+        return ""
+    return BFLOAT16 if way.bfloat16 else LAST
 
 
 def _see_that_it_runs(begin: _Beginning, model: str) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -15,44 +14,57 @@ from cnnexp.nn import ConvReLUPool, CrossEntropyLoss, conversion
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.training_job import TrainingJob
-from cnnexp.tuning import choose_algorithms, pin_algorithms
+from cnnexp.tuning import StepChoice, choose_step, pin_algorithms
 
 log = logging.getLogger(__name__)
 
 
+class Settled(NamedTuple):
+    """What has been settled.
+
+    Attributes:
+        config: The config of the run, with the algorithm of each layer.
+        step_ratio: The time of a step (forward and backward) by that of torch's own; None if it was not
+            measured, since the layers were given.
+    """
+
+    config: dict[str, Any]
+    step_ratio: float | None
+
+
 def loss_layer(backward: str) -> nn.Module:
-    """The softmax cross-entropy, by ``backward``; by our own formula with ``auto``."""
-    name = "direct" if backward == ops.AUTO else ops.resolve_algorithm("cross_entropy", backward)
+    """The softmax cross-entropy, by ``backward``; by torch's own, which is the faster, with ``auto``."""
+    name = ops.NATIVE if backward == ops.AUTO else ops.resolve_algorithm("cross_entropy", backward)
     return CrossEntropyLoss(algorithm=name)
 
 
 def settle_backward(
     job: TrainingJob, classifier: Classifier, trainer: L.Trainer, ranks: Ranks = ALONE
-) -> dict[str, Any]:
+) -> Settled:
     """Pin an algorithm for each layer if ``job`` leaves them to ``auto``.
 
-    They are those of ``job.backward_layers``, else the fastest on the trainer's device, dtype and
-    layout for a batch of the training's size. The choice does not depend on the data and draws no
-    random number; the network is left as it was. The log says which layers stay torch's, and why.
+    They are those of ``job.backward_layers``, else those that make the step of the network the fastest on
+    the trainer's device, in its dtype and layout, for a batch of the training's size. The choice does not
+    depend on the data and draws no random number; the network is left as it was. The log says which layers
+    stay torch's, and why, and what the choice gains.
 
     Returns:
-        The config of the run, with the choice in it.
+        The config of the run, with the choice in it, and what it gains.
     """
     if ranks.first and job.backward != "native":
         conversion(classifier.network).log()
         _say_what_has_no_kernels(classifier.network, trainer)
     if job.backward != ops.AUTO:
-        return dict(job.config)
-    layers = job.backward_layers
+        return Settled(dict(job.config), None)
+    layers, ratio = job.backward_layers, None
     if layers is None:
-        measured = _measure(job, classifier, trainer, ranks.count) if ranks.first else {}
-        layers = ranks.from_first(measured)
-        counts = Counter(layers.values())
-        chosen = ", ".join(f"{name} ×{count}" for name, count in counts.most_common())
-        log.info("backward auto: chose %s (each layer's is in config.yaml)", chosen or "nothing")
+        measured = _measure(job, classifier, trainer, ranks.count) if ranks.first else None
+        choice = ranks.from_first(measured)
+        layers, ratio = choice.layers, choice.ratio
+        log.info("backward auto: %s (each layer's is in config.yaml)", choice)
     pin_algorithms(classifier.network, layers)
     node = {**job.config.get("backward", {"name": ops.AUTO}), "layers": dict(layers)}
-    return {**job.config, "backward": node}
+    return Settled({**job.config, "backward": node}, ratio)
 
 
 def _say_what_has_no_kernels(network: nn.Module, trainer: L.Trainer) -> None:
@@ -74,7 +86,7 @@ def _say_what_has_no_kernels(network: nn.Module, trainer: L.Trainer) -> None:
 
 def _measure(
     job: TrainingJob, classifier: Classifier, trainer: L.Trainer, ranks: int
-) -> dict[str, str]:
+) -> StepChoice:
     images = job.data.images
     size = (job.data.batch_size // ranks, images.channels, *images.image_size)
     precision = trainer.precision_plugin
@@ -86,4 +98,4 @@ def _measure(
         with precision.forward_context():
             return precision.convert_module(network)(batch)
 
-    return choose_algorithms(classifier.network, batch, run)
+    return choose_step(classifier.network, batch, run)

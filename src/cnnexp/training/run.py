@@ -26,7 +26,7 @@ from cnnexp.runs import (
 )
 from cnnexp.runs.epochs import epoch_after
 from cnnexp.training.assemble import Assembly, assemble
-from cnnexp.training.backward import settle_backward
+from cnnexp.training.backward import Settled, settle_backward
 from cnnexp.training.callbacks import lines_above_bar
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.epochs import epoch_of_weights
@@ -152,10 +152,10 @@ def _run(
             made.classifier.lr_factor = lr_factor
             if made.diagnostics is not None:
                 made.diagnostics.health.keep(verdicts)
-            config = settle_backward(job, made.classifier, made.trainer, ranks)
+            settled = settle_backward(job, made.classifier, made.trainer, ranks)
             if not ranks.first:  # the same weights, but masks of its own for dropout
                 torch.manual_seed(seeded_generator(job.seed, ranks.rank).initial_seed())
-            _describe(job, folder, made, config, at)
+            _describe(job, folder, made, settled, at)
             result = _train_and_test(job, folder, made, point)
     except BaseException as error:
         if isinstance(error, NonFiniteError) and made is not None:
@@ -216,7 +216,7 @@ def _describe(
     job: TrainingJob,
     folder: RunFolder,
     made: Assembly,
-    config: Mapping[str, Any],
+    settled: Settled,
     position: Position | None,
 ) -> None:
     """Say what is about to run, on the terminal and in the run folder."""
@@ -243,12 +243,13 @@ def _describe(
             "privacy: ε is about the weights. It does not cover the curves of losses and accuracies, nor the "
             "choice of the best epoch by validation images: keep these to yourself (docs/privacy.md)"
         )
-    folder.write_config(config)
+    folder.write_config(settled.config)
     provenance = collect_provenance(
         seed=job.seed,
         device=device,
         threads=torch.get_num_threads(),
         ranks=job.parallel.ranks if job.parallel is not None else 1,
+        **({} if settled.step_ratio is None else {"step_ratio": settled.step_ratio}),
         dataset={
             "name": images.name,
             "checksum": images.checksum,

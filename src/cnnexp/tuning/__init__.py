@@ -4,6 +4,13 @@ The measurements are kept in a file in the user's cache folder (see :mod:`cnnexp
 """
 
 from cnnexp.tuning.auto import recorded_choices, recorded_times
-from cnnexp.tuning.network import choose_algorithms, pin_algorithms
+from cnnexp.tuning.network import StepChoice, choose_algorithms, choose_step, pin_algorithms
 
-__all__ = ["choose_algorithms", "pin_algorithms", "recorded_choices", "recorded_times"]
+__all__ = [
+    "StepChoice",
+    "choose_algorithms",
+    "choose_step",
+    "pin_algorithms",
+    "recorded_choices",
+    "recorded_times",
+]

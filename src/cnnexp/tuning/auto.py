@@ -24,14 +24,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cnnexp.ops.autocast import autocast_dtype
 from cnnexp.ops.forward_mode import in_forward_mode
-from cnnexp.ops.registry import AUTO, Algorithm, algorithm_names, get_algorithm, set_auto
+from cnnexp.ops.registry import AUTO, NATIVE, Algorithm, algorithm_names, get_algorithm, set_auto
 from cnnexp.ops.torch_internals import in_torch_func
 from cnnexp.tuning.choices import ChoiceFile
 from cnnexp.tuning.measure import measure
@@ -43,11 +43,33 @@ _DEFAULTS = {"conv_relu_pool": "fused"}  # all other ops have the default "direc
 
 # the fastest algorithm, and the seconds of each that was measured
 Choice = tuple[str, Mapping[str, float]]
+Listener = Callable[["Heard"], None]
+
+
+class Heard(NamedTuple):
+    """A call of an op with ``algorithm="auto"``.
+
+    Attributes:
+        op: The op's name.
+        arguments, options: Of the call.
+        needs: For each of ``arguments`` whether its gradient is computed in training.
+        key: What the times of the algorithms depend on, besides the machine: equal for calls of one kind.
+        measurable: Whether its tensors can be copied and timed.
+    """
+
+    op: str
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+    needs: tuple[bool, ...]
+    key: Any
+    measurable: bool
+
 
 _chosen: dict[Any, Choice] = {}
 _ready: dict[Any, Algorithm] = {}  # the first choice, by a key that is cheap to make in each call
 _file = ChoiceFile()
 _recorders: list[Callable[[str, str, Mapping[str, float]], None]] = []
+_listeners: list[Listener] = []
 _one_at_a_time = threading.RLock()  # replicas of a network may run in threads
 
 
@@ -56,6 +78,8 @@ def _call(op: str, *arguments: Any, **options: Any) -> Any:
     if torch.compiler.is_compiling() or in_torch_func():
         # a tensor under vmap shows neither its layout nor the size of the mapped dimension
         return get_algorithm(op, default)(*arguments, **options)
+    if _listeners:
+        return _heard(op, arguments, options)
     key = _quick_key(op, arguments, options)
     algorithm = _ready.get(key)
     if algorithm is None or _recorders:
@@ -95,15 +119,31 @@ def _plain(value: Any) -> Any:
 
 def _choose(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Choice | None:
     """The fastest algorithm and the seconds of each; None where it is unknown and cannot be measured."""
-    needs = _needs_grad(arguments)
-    described = (*map(_describe, arguments), *map(_describe, sorted(options.items())))
-    key = (op, any(needs), needs, *described)
+    key, needs = _key(op, arguments, options)
     with _one_at_a_time:
         if key not in _chosen:
             if not _measurable(arguments):
                 return None
             _chosen[key] = _settle(op, key, arguments, options, needs)
         return _chosen[key]
+
+
+def _key(
+    op: str, arguments: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[Any, tuple[bool, ...]]:
+    """What the times of a call depend on, and which of ``arguments`` have gradients."""
+    needs = _needs_grad(arguments)
+    described = (*map(_describe, arguments), *map(_describe, sorted(options.items())))
+    return (op, any(needs), needs, *described), needs
+
+
+def _heard(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """The result of torch's own op, once all listeners have heard of the call."""
+    key, needs = _key(op, arguments, options)
+    call = Heard(op, arguments, options, needs, key, _measurable(arguments))
+    for listen in _listeners:
+        listen(call)
+    return get_algorithm(op, NATIVE)(*arguments, **options)
 
 
 def _settle(
@@ -114,7 +154,7 @@ def _settle(
     needs: tuple[bool, ...],
 ) -> Choice:
     """The choice in the file or else, after a measurement, the fastest, which is written there."""
-    text = _text(key, arguments[0])
+    text = situation(key, arguments[0].device)
     known = _file.get(text)
     if known is not None and known[0] in algorithm_names(op):
         return known
@@ -153,15 +193,13 @@ def _layout(tensor: Tensor) -> str:
     return "contiguous" if tensor.is_contiguous() else "strided"
 
 
-def _text(key: Any, input: Tensor) -> str:
+def situation(key: Any, device: torch.device) -> str:
     """``key`` and everything else that times depend on, as text for the file."""
     from cnnexp.version import __version__
 
-    gpu = input.device.type == "cuda"
-    device = (
-        torch.cuda.get_device_name(input.device) if gpu else f"{torch.get_num_threads()} threads"
-    )
-    return f"{key} | {device} | torch {torch.__version__}, cnnexp {__version__}"
+    gpu = device.type == "cuda"
+    where = torch.cuda.get_device_name(device) if gpu else f"{torch.get_num_threads()} threads"
+    return f"{key} | {where} | torch {torch.__version__}, cnnexp {__version__}"
 
 
 def _measurable(arguments: tuple[Any, ...]) -> bool:
@@ -202,6 +240,19 @@ def recorded_times(record: Callable[[str, str, Mapping[str, float]], None]) -> I
         yield
     finally:
         _recorders.remove(record)
+
+
+@contextmanager
+def heard_calls(listen: Listener) -> Iterator[None]:
+    """Call ``listen`` with every call with ``algorithm="auto"`` inside the context, which torch computes.
+
+    Nothing is chosen or measured.
+    """
+    _listeners.append(listen)
+    try:
+        yield
+    finally:
+        _listeners.remove(listen)
 
 
 _made: dict[str, Algorithm] = {}  # not functools.cache, of which torch.compile warns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ def cache_dir() -> Path:
 class ChoiceFile:
     """``algorithms.json``: for each situation the algorithm, and the milliseconds that led to the choice.
 
+    For each network that was measured as a whole it has the algorithm of each layer.
+
     In a folder that cannot be written the choices are lost with the process, and nothing else; a file
     that cannot be read is treated as missing and replaced.
     """
@@ -41,11 +44,9 @@ class ChoiceFile:
         """The algorithm chosen on this processor and the seconds of each that was measured; None if
         unknown.
         """
-        if self._entries is None:
-            self._entries = self._read()
-        entry = self._entries.get(f"{situation} | {processor_name()}")
-        name = entry.get("algorithm") if isinstance(entry, dict) else None
-        if not isinstance(entry, dict) or not isinstance(name, str):
+        entry = self._entry(situation)
+        name = entry.get("algorithm")
+        if not isinstance(name, str):
             return None
         times = entry.get("milliseconds")
         times = times if isinstance(times, dict) else {}
@@ -55,7 +56,29 @@ class ChoiceFile:
     def put(self, situation: str, algorithm: str, seconds: dict[str, float]) -> None:
         """Add a choice; choices that other processes have added since are kept."""
         times = {name: round(1e3 * each, 4) for name, each in seconds.items()}
-        entry = {"algorithm": algorithm, "milliseconds": times}
+        self._add(situation, {"algorithm": algorithm, "milliseconds": times})
+
+    def get_step(self, situation: str) -> tuple[dict[str, str], float] | None:
+        """The algorithm of each layer of a network, and the time of its step by that of torch's own; None
+        if unknown.
+        """
+        entry = self._entry(situation)
+        layers, ratio = entry.get("layers"), entry.get("ratio")
+        if not isinstance(layers, dict) or not isinstance(ratio, int | float):
+            return None
+        return {str(name): str(each) for name, each in layers.items()}, float(ratio)
+
+    def put_step(self, situation: str, layers: Mapping[str, str], ratio: float) -> None:
+        """Add the choice for a network, as :meth:`put` does."""
+        self._add(situation, {"layers": dict(layers), "ratio": round(ratio, 4)})
+
+    def _entry(self, situation: str) -> dict[str, Any]:
+        if self._entries is None:
+            self._entries = self._read()
+        entry = self._entries.get(f"{situation} | {processor_name()}")
+        return entry if isinstance(entry, dict) else {}
+
+    def _add(self, situation: str, entry: dict[str, Any]) -> None:
         self._entries = {**self._read(), f"{situation} | {processor_name()}": entry}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,25 +4,51 @@ from __future__ import annotations
 
 import inspect
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cnnexp.ops.registry import Algorithm, algorithm_names, get_algorithm, get_op
+from cnnexp.kernels.compilation import clock
+from cnnexp.ops.registry import NATIVE, Algorithm, algorithm_names, get_algorithm, get_op
 from cnnexp.ops.torch_internals import unseen_by_modes
 from cnnexp.tuning.timing import interleaved_times
 
 _ORACLES = ("reference",)  # never the fastest, and too slow to measure
-_HOPELESS = 3.0  # an algorithm this many times slower than the best is measured once only
-_SECONDS = 0.3  # the seconds of measuring beyond the least number of rounds
+# with QUICK: how many times torch's, and the seconds that a first call may take for itself, making plans;
+# what takes more in its first call is not called again
+_FAR_BEHIND, _FIRST = 10.0, 5e-3
+
+
+class Effort(NamedTuple):
+    """How long algorithms are measured.
+
+    Attributes:
+        hopeless: An algorithm this many times slower than the best is looked at once only.
+        looks: The rounds of that first look.
+        rounds: The least number of rounds of the others.
+        seconds: Of measuring beyond those.
+    """
+
+    hopeless: float
+    looks: int
+    rounds: int
+    seconds: float
+
+
+THOROUGH = Effort(hopeless=3.0, looks=2, rounds=7, seconds=0.3)
+QUICK = Effort(hopeless=1.5, looks=1, rounds=5, seconds=0.0)  # what is promised, to be looked into
 
 
 def measure(
-    op: str, arguments: tuple[Any, ...], options: dict[str, Any], needs: Sequence[bool]
+    op: str,
+    arguments: tuple[Any, ...],
+    options: dict[str, Any],
+    needs: Sequence[bool],
+    effort: Effort = THOROUGH,
 ) -> dict[str, float]:
     """Median seconds of forward and backward of each algorithm of ``op`` that takes the arguments.
 
@@ -31,30 +57,47 @@ def measure(
         arguments, options: The arguments of the call; tensors among them are copied.
         needs: For each of ``arguments`` whether its gradient is computed. Without any, only the
             forward is timed.
+        effort: How long to measure.
     """
     device = arguments[0].device
     ways = {}
     with _apart(device):
-        for name in algorithm_names(op):
-            if name in _ORACLES:
-                continue
+        first_call = 0.0
+        names = set(algorithm_names(op)) - {NATIVE, *_ORACLES}
+        for name in (NATIVE, *sorted(names)):
             own = tuple(_copy(a, need) for a, need in zip(arguments, needs, strict=True))
             rest = {k: _copy(v, getattr(v, "requires_grad", False)) for k, v in options.items()}
             algorithm = get_algorithm(op, name)
             way = partial(_step, algorithm, own, rest, _writes(op, own, rest))
             try:
-                way()
+                seconds = _seconds(way, device)
             except (RuntimeError, ImportError):
                 continue  # not on this device, not for this dtype, a package is missing
+            if name == NATIVE:  # whose second call is without what a first one takes for itself
+                first_call = _seconds(way, device)
+            elif effort is QUICK and seconds > _FAR_BEHIND * first_call + _FIRST:
+                continue
             ways[name] = way
         if not ways:  # the arguments are wrong: the op itself will raise the error
-            return {"native": 0.0}
-        first = interleaved_times(ways, device, rounds=2)
+            return {NATIVE: 0.0}
+        warm_up = 2 if effort is THOROUGH else 0
+        first = interleaved_times(ways, device, rounds=effort.looks, warm_up=warm_up)
         best = min(map(min, first.values()))
-        ways = {name: way for name, way in ways.items() if min(first[name]) <= _HOPELESS * best}
-        times = interleaved_times(ways, device, rounds=7, seconds=_SECONDS, warm_up=0)
+        ways = {n: way for n, way in ways.items() if min(first[n]) <= effort.hopeless * best}
+        times = interleaved_times(
+            ways, device, rounds=effort.rounds, seconds=effort.seconds, warm_up=0
+        )
         times = {name: times.get(name, first[name]) for name in first}
     return {name: statistics.median(each) for name, each in times.items()}
+
+
+def _seconds(way: Callable[[], object], device: torch.device) -> float:
+    """How long one call takes, without what is compiled for it."""
+    start = clock()
+    way()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock() - start
 
 
 @contextmanager

@@ -1,10 +1,15 @@
-"""Choose the fastest algorithm for every layer of a network once, and pin it."""
+"""Choose the algorithm of every layer of a network by what it does to the whole step, and pin it."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,26 +20,66 @@ from cnnexp.nn.as_found import left_as_found
 from cnnexp.nn.conversion import listed
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.lazy import initialise_lazy
-from cnnexp.tuning.auto import recorded_times
+from cnnexp.tuning.auto import Heard, heard_calls, situation
+from cnnexp.tuning.choices import ChoiceFile
+from cnnexp.tuning.greedy import PROMISE, Times, choose, promises
+from cnnexp.tuning.measure import QUICK, measure
+from cnnexp.tuning.step import Step
 
 log = logging.getLogger(__name__)
 
-_NATIVE = "native"  # torch's own backward, which every op has: safe where nothing was measured
+_BUDGET = (
+    9.0  # seconds: for the calls alone and, of what is left, for the steps; of the calls, in the
+)
+# second half for those of ops that have promised something
+
+BUSY = 0.8  # the share of the time that must have been this thread's for a choice to be kept
 
 Run = Callable[[nn.Module, Tensor], Any]
+Calls = dict[str, list[Heard]]
 
 
-def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None) -> dict[str, str]:
-    """The fastest algorithm for each layer of ``network`` that is set to ``auto``.
+@dataclass(frozen=True)
+class StepChoice:
+    """The choice for a network.
 
-    ``network`` itself is run, forward, once, in training mode, with its hooks; no backward pass is run.
-    It is restored afterwards (see ``cnnexp.nn.as_found``), and so are the random states; only the values
-    of its tensors are copied. Lazy layers are initialised first, as by any first pass. The times are
-    those of calls of the ops with random tensors of the same kind.
+    Attributes:
+        layers: The algorithm of each layer by the layer's name, for :func:`pin_algorithms`.
+        ratio: The time of a step (forward and backward) by that of torch's own for every layer; 1.0
+            where that is the choice.
+    """
+
+    layers: Mapping[str, str]
+    ratio: float
+
+    def __str__(self) -> str:
+        """Return what was chosen and what it gains, in a line."""
+        if not self.layers:
+            return "nothing to choose"
+        counts = Counter(self.layers.values()).most_common()
+        chosen = ", ".join(f"{name} ×{count}" for name, count in counts)
+        takes = "is torch's own" if self.ratio == 1.0 else f"takes {self.ratio:.2f} × torch's own"
+        return f"the step {takes}: {chosen}"
+
+
+def choose_step(network: nn.Module, images: Tensor, run: Run | None = None) -> StepChoice:
+    """The algorithm for each layer of ``network`` set to ``auto`` that makes its training step the fastest.
+
+    The unit is the step of the network itself: forward in training mode, a scalar like a loss, backward.
+    The choice begins with ``native``, torch's own, for every layer. Layers are grouped by op and by the
+    algorithm that is promised to be the fastest by the times of their calls alone; a group is taken if the
+    step gains by it, in pairs of steps one after the other; and what is chosen in the end must beat
+    torch's own, else that is kept.
+
+    It takes at most some ten seconds, or one look more where a step takes seconds, once for each network,
+    size of the batch and machine: the choice is kept in the user's cache, unless other programs disturbed the
+    measurement. ``network`` itself is run, in
+    training mode, with its hooks, on ``images``: once, forward, where the choice is known. It is restored
+    after each step (see ``cnnexp.nn.as_found``), and so are the random states in the end; only the values
+    of its tensors are copied. Lazy layers are initialised first, as by any first pass.
 
     A layer that the pass does not call (unused, of another branch, of the evaluation) takes
-    ``native``, torch's own backward, and a line of the log names it. A layer that it calls several
-    times takes the algorithm that is the fastest for all calls together.
+    ``native``, and a line of the log names it.
 
     Args:
         network: The network, as ``replace_layers(network, "auto")`` leaves it. If it is in training
@@ -42,9 +87,28 @@ def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None
             for the pass.
         images: A batch of the size, dtype, layout and device that the network will be trained on.
         run: Calls network and images; the place for autocast. None for a plain call.
+    """
+    with torch.inference_mode(False), torch.compiler.set_stance("force_eager"):
+        if images.is_inference():  # autograd cannot save tensors of inference mode
+            images = images.clone()
+        initialise_lazy(network, images)
+        layers = _waiting(network)
+        if not layers:
+            return StepChoice({}, 1.0)
+        forward = partial(network, images) if run is None else partial(run, network, images)
+        with left_as_found(network) as restore, torch.enable_grad():
 
-    Returns:
-        The algorithm of each layer by the layer's name, for :func:`pin_algorithms`.
+            def renew() -> None:
+                restore()
+                network.to(images.device)
+                if not network.training:
+                    network.train()
+
+            return _known_or_measured(network, layers, forward, renew, images)
+
+
+def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None) -> dict[str, str]:
+    """The algorithms of :func:`choose_step`, whose arguments these are, by the layers' names.
 
     Examples:
         >>> import torch
@@ -59,17 +123,24 @@ def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None
         >>> layer_algorithms(network) == chosen
         True
     """
-    with torch.inference_mode(False), torch.compiler.set_stance("force_eager"):
-        if images.is_inference():  # autograd cannot save tensors of inference mode
-            images = images.clone()
-        initialise_lazy(network, images)
-        with left_as_found(network), torch.enable_grad():
-            network.to(images.device)
-            if not network.training:
-                network.train()
-            with _calls(network) as calls:
-                network(images) if run is None else run(network, images)
-    chosen = {name: _fastest(each) for name, each in calls.items() if each}
+    return dict(choose_step(network, images, run).layers)
+
+
+def _known_or_measured(
+    network: nn.Module,
+    layers: Mapping[str, Layer],
+    forward: Callable[[], Any],
+    renew: Callable[[], None],
+    images: Tensor,
+) -> StepChoice:
+    calls: Calls = {name: [] for name in layers}
+
+    def keep(name: str, call: Heard) -> None:  # without the tensors
+        calls[name].append(call._replace(arguments=(), options={}))
+
+    renew()
+    with _listening(layers, keep):
+        forward()
     unused = [name for name, each in calls.items() if not each]
     if unused:
         log.info(
@@ -77,23 +148,105 @@ def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None
             "backward, is kept there",
             listed(unused),
         )
-    return {name: chosen.get(name, _NATIVE) for name in calls}
+    kinds = [(name, [call.key for call in each]) for name, each in calls.items()]
+    about = hashlib.sha256(f"{type(network).__qualname__} {kinds}".encode()).hexdigest()
+    text, file = (
+        situation(f"the step of {type(network).__name__} {about}", images.device),
+        ChoiceFile(),
+    )
+    known = file.get_step(text)
+    if known is not None and _fits(known[0], layers):
+        return StepChoice(*known)
+    renew()
+    begin, computing = time.perf_counter(), time.thread_time()
+    found = _measured(network, layers, calls, forward, renew, images.device)
+    share = (time.thread_time() - computing) / max(time.perf_counter() - begin, 1e-9)
+    if share < BUSY:  # else this thread computes all the time, or waits busily for others that do
+        log.info(
+            "backward auto: other programs took the processor for %.0f %% of that time, so what was "
+            "measured is not kept: the next run measures again",
+            100 * (1 - share),
+        )
+    else:
+        file.put_step(text, found.layers, found.ratio)
+    return found
 
 
-Call = tuple[str, Mapping[str, float]]
+def _fits(algorithms: Mapping[str, str], layers: Mapping[str, Layer]) -> bool:
+    return algorithms.keys() == layers.keys() and all(
+        algorithms[name] in ops.algorithm_names(layer.op) for name, layer in layers.items()
+    )
+
+
+def _measured(
+    network: nn.Module,
+    layers: Mapping[str, Layer],
+    calls: Calls,
+    forward: Callable[[], Any],
+    renew: Callable[[], None],
+    device: torch.device,
+) -> StepChoice:
+    """The choice by the clock, as far as the budget goes."""
+    begin = time.perf_counter()
+    log.info(
+        "backward auto: measuring the network's step (once for each network, batch and machine)"
+    )
+    base = dict.fromkeys(layers, ops.NATIVE)
+    times = _times(layers, calls, forward)
+    groups = promises({name: layer.op for name, layer in layers.items()}, times)
+    left = max(1.0, _BUDGET - (time.perf_counter() - begin))
+    step = Step(network, layers, forward, renew, device)
+    try:
+        chosen, ratio = choose(base, groups, step.seconds, left)
+    except (
+        Exception
+    ) as error:  # whatever other people's networks do in a backward pass of no loss of theirs
+        log.warning("backward auto: the step cannot be measured here, native is kept: %s", error)
+        chosen, ratio = base, 1.0
+    log.debug("backward auto: measured in %.1f s", time.perf_counter() - begin)
+    return StepChoice(chosen, round(ratio, 4))
+
+
+def _times(
+    layers: Mapping[str, Layer], calls: Calls, forward: Callable[[], Any]
+) -> dict[str, Times]:
+    """For each layer that is called, the seconds of all its calls by each algorithm that takes them.
+
+    As far as there is time for it: layers whose calls are not looked at are left out.
+    """
+    known: dict[Any, Times] = {}
+    promising: set[str] = set()  # ops
+    begin = time.perf_counter()
+
+    def look(_name: str, call: Heard) -> None:
+        if not call.measurable or call.key in known:
+            return
+        spent = time.perf_counter() - begin
+        if spent > _BUDGET or (spent > _BUDGET / 2 and call.op not in promising):
+            return
+        known[call.key] = times = measure(*call[:4], QUICK)
+        if min(times.values(), default=1.0) < PROMISE * times.get(ops.NATIVE, 0.0):
+            promising.add(call.op)
+
+    with _listening(layers, look):
+        forward()
+    found = {}
+    for name, each in calls.items():
+        seconds = [known[call.key] for call in each if call.key in known]
+        if seconds and len(seconds) == len(each):
+            able = set.intersection(*map(set, seconds))
+            found[name] = {way: sum(times[way] for times in seconds) for way in able}
+    return found
 
 
 @contextmanager
-def _calls(network: nn.Module) -> Iterator[dict[str, list[Call]]]:
-    """Collect, inside the context, the choice and all algorithms' seconds for each call of an
-    ``auto`` layer.
-    """
-    calls: dict[str, list[Call]] = {name: [] for name in _waiting(network)}
+def _listening(layers: Mapping[str, Layer], listen: Callable[[str, Heard], None]) -> Iterator[None]:
+    """Call ``listen`` with each call of an op inside the context, and the name of the layer that makes it."""
     inside: list[str] = []
 
-    def record(_op: str, algorithm: str, seconds: Mapping[str, float]) -> None:
+    def hear(call: Heard) -> None:
         if inside:
-            calls[inside[-1]].append((algorithm, seconds))
+            listen(inside[-1], call)
 
     def named(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
@@ -105,20 +258,10 @@ def _calls(network: nn.Module) -> Iterator[dict[str, list[Call]]]:
 
         return call
 
-    for name, layer in _waiting(network).items():  # hooks would miss a direct call of forward
+    for name, layer in layers.items():  # hooks would miss a direct call of forward
         vars(layer)["forward"] = named(name, layer.forward)
-    with recorded_times(record):
-        yield calls
-
-
-def _fastest(calls: Sequence[Call]) -> str:
-    """The algorithm, among those that take every call, whose calls take the least time together."""
-    measured = [seconds for _, seconds in calls if seconds]
-    if not measured:
-        return calls[0][0]
-    able = set.intersection(*map(set, measured))
-    total = {name: sum(seconds[name] for seconds in measured) for name in sorted(able)}
-    return min(total, key=total.__getitem__, default=_NATIVE)
+    with heard_calls(hear):
+        yield
 
 
 def _waiting(network: nn.Module) -> dict[str, Layer]:
