@@ -32,6 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
         ]
         for process in compiling:
             process.wait()
+        # of the same kernels as float32, and of more: after it, so that no two write an index at a time
+        subprocess.run([*command, "bfloat16"], cwd=ROOT, env=environment, check=False)
 
 
 # Files whose tests stay together: they share one cluster, for which they would wait, or one trained network.

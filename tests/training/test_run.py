@@ -19,7 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cnnexp import ops
 from cnnexp.data import ImageDataModule, load_digits, load_mnist
 from cnnexp.kernels import compilation
+from cnnexp.kernels.cpu import bfloat16
 from cnnexp.models import LeNet5, SeedCNN
+from cnnexp.ops.conv_relu_pool import fused
 from cnnexp.optim import cosine
 from cnnexp.regularization import L2
 from cnnexp.runs import RunFolder
@@ -190,21 +192,33 @@ def test_other_precisions(precision: str, backward: str, tmp_path: Path) -> None
     assert result["train/loss"] < 2.3  # better than guessing: ln 10 = 2.303
 
 
+@pytest.mark.parametrize("able", [True, False])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("backward", ["auto", "fused"])
 def test_a_named_way_that_has_no_kernels_is_said(
-    precision: str, backward: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    precision: str,
+    backward: str,
+    able: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if able and not bfloat16.AVAILABLE:
+        pytest.skip("a processor without AVX512_BF16")
+    monkeypatch.setattr(bfloat16, "AVAILABLE", able)
+    # a plan may be kept from before
+    monkeypatch.setattr(fused, "remembered", lambda make, tensors, *rest: make(*tensors, *rest))
     trainer = {"max_epochs": 1, "accelerator": "cpu", "precision": precision}
     blocks = {"network": lambda images: SeedCNN(channels=[4, 8], image_size=images.image_size)}
     _run(tmp_path / "run", trainer=trainer, backward=backward, **blocks)
     said = [r.getMessage() for r in caplog.records if "computed by their parts" in r.getMessage()]
-    if (precision, backward) == ("bf16-mixed", "fused"):
+    if (precision, backward, able) == ("bf16-mixed", "fused", False):
         (line,) = said
         assert re.match(
             r"backward=fused: \d blocks are computed by their parts, which is slower", line
         )
-        assert "not accelerator.precision=bf16-mixed; backward=auto takes the fastest" in line
+        assert "take float32 and float64, not accelerator.precision=bf16-mixed; " in line
+        assert line.endswith("backward=auto takes the fastest")
     else:
         assert not said
 

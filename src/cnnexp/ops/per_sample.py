@@ -162,7 +162,8 @@ def block_squared_norms(
     """
     if plan.sparse and copies == 1:
         image = plan.conv.add_extra(input)
-        return SquaredNorms(*winners_squared_norms(grad_output, code, image, plan.conv, plan.pool))
+        arguments = widened(grad_output), code, widened(image), plan.conv, plan.pool
+        return SquaredNorms(*winners_squared_norms(*arguments))
     return conv2d_squared_norms(fused.spread(grad_output, code, plan), input, plan.conv, copies)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cnnexp import ops
+from cnnexp.kernels.cpu import conv_relu_pool as cpu_kernels
 from cnnexp.nn import ConvReLUPool, CrossEntropyLoss, conversion
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.ranks import ALONE, Ranks
@@ -17,6 +18,14 @@ from cnnexp.training.training_job import TrainingJob
 from cnnexp.tuning import StepChoice, choose_step, pin_algorithms
 
 log = logging.getLogger(__name__)
+
+# what the fused blocks compute in, by Lightning's name of a precision
+_DTYPES = {
+    "32-true": torch.float32,
+    "64-true": torch.float64,
+    "bf16-mixed": torch.bfloat16,
+    "bf16-true": torch.bfloat16,
+}
 
 
 class Settled(NamedTuple):
@@ -75,11 +84,12 @@ def _say_what_has_no_kernels(network: nn.Module, trainer: L.Trainer) -> None:
         if isinstance(layer, ConvReLUPool) and layer.algorithm == "fused"
     ]
     on_cpu = trainer.strategy.root_device.type == "cpu"
-    if blocks and on_cpu and trainer.precision not in ("32-true", "64-true"):
+    if blocks and on_cpu and _DTYPES.get(trainer.precision) not in cpu_kernels.dtypes():
         log.warning(
             "backward=fused: %d blocks are computed by their parts, which is slower, since the kernels on "
-            "cpu take float32 and float64, not accelerator.precision=%s; backward=auto takes the fastest",
+            "this cpu take %s, not accelerator.precision=%s; backward=auto takes the fastest",
             len(blocks),
+            cpu_kernels.dtypes_in_words(),
             trainer.precision,
         )
 

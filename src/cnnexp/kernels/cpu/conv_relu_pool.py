@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.described import Described
 from cnnexp.geometry.windows import WindowGeometry
+from cnnexp.kernels.cpu import bfloat16
 from cnnexp.kernels.cpu.tables import pool_windows, receptive_fields
 from cnnexp.kernels.limits import pool_refusal
 from cnnexp.kernels.operators import gathered_image, new_image, operator, spread_image
@@ -25,6 +26,8 @@ __all__ = [
     "admit",
     "array_of",
     "bias_of",
+    "dtypes",
+    "dtypes_in_words",
     "forward",
     "forward_few_channels",
     "pool_gather",
@@ -43,12 +46,24 @@ _CACHED_BYTES = 1 << 21  # of a convolution's output that is pooled while the ca
 FEW_CHANNELS = 16  # of the input; below, vectors run along the output channels
 
 
+def dtypes() -> tuple[torch.dtype, ...]:
+    """What these kernels compute in, on this processor."""
+    wide = (torch.float32, torch.float64)
+    return (*wide, torch.bfloat16) if bfloat16.AVAILABLE else wide
+
+
+def dtypes_in_words() -> str:
+    """The names of :func:`dtypes`: ``"float32 and float64"``, or one more."""
+    *names, last = (str(dtype).removeprefix("torch.") for dtype in dtypes())
+    return f"{', '.join(names)} and {last}"
+
+
 def refusal(
     input: Tensor | Described, conv: Conv2dGeometry, pool: WindowGeometry, average: bool
 ) -> str | None:
     """Why these kernels do not take such a block, in words; None if they do."""
-    if input.device.type != "cpu" or input.dtype not in (torch.float32, torch.float64):
-        return f"float32 and float64 on cpu, not {input.dtype} on {input.device.type}"
+    if input.device.type != "cpu" or input.dtype not in dtypes():
+        return f"{dtypes_in_words()} on cpu, not {input.dtype} on {input.device.type}"
     if conv.groups != 1:
         return f"groups=1, not {conv.groups}"
     return pool_refusal(pool, average)
@@ -62,14 +77,25 @@ def admit(image: Tensor, pool: WindowGeometry, conv: Conv2dGeometry, average: bo
         )
 
 
+def widened(image: Tensor) -> Tensor:
+    """``image``, if of bfloat16 as float32, in the same layout."""
+    return image.float() if image.dtype == torch.bfloat16 else image
+
+
 def array_of(image: Tensor) -> np.ndarray:
-    """(N, C, H, W) → the same memory as (N, H, W, C), copied only if it is in another layout."""
+    """(N, C, H, W) → the same memory as (N, H, W, C), copied only if it is in another layout.
+
+    Of bfloat16, which numpy does not have, the bit patterns.
+    """
+    if image.dtype == torch.bfloat16:
+        return bfloat16.bits_of(image)
     return image.detach().permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def bias_of(bias: Tensor | None, image: Tensor) -> np.ndarray:
-    """``bias``, or zeros for the channels of ``image``."""
-    return (image.new_zeros(image.size(1)) if bias is None else bias.detach().contiguous()).numpy()
+    """``bias``, or zeros for the channels of ``image``; of bfloat16 as float32."""
+    made = image.new_zeros(image.size(1)) if bias is None else bias.detach().contiguous()
+    return widened(made).numpy()
 
 
 def pooled_and_code(
@@ -108,16 +134,24 @@ def forward(
     input, padding, windows = _without_unread(input, conv, pool)
     rows, columns = windows.input_size
     together = max(1, _CACHED_BYTES // (c_out * rows * columns * input.element_size()))
-    biases, table = bias_of(bias, output), pool_windows(windows)
+    half = input.dtype == torch.bfloat16
+    window = conv.stride, padding, conv.dilation
+    biases, table = bias_of(None if half else bias, output), pool_windows(windows)
     for begin in range(0, n, together):
         part = slice(begin, begin + together)
-        z = F.conv2d(input[part], weight, None, conv.stride, padding, conv.dilation)
-        arguments = array_of(z), biases, table
+        # what is of half precision is rounded here, so its bias comes before
+        z = F.conv2d(input[part], weight, bias if half else None, *window)
+        if half and divisor is None:
+            bfloat16.max_pooled(z, windows, output[part], code[part])
+            continue
+        pooled, codes = widened(output[part]), array_of(code[part])
+        arguments = array_of(widened(z)), biases, table
         if divisor is None:
-            pooling.max_forward(*arguments, array_of(output[part]), array_of(code[part]))
+            pooling.max_forward(*arguments, array_of(pooled), codes)
         else:
-            sizes = divisor.numpy()
-            pooling.avg_forward(*arguments, sizes, array_of(output[part]), array_of(code[part]))
+            pooling.avg_forward(*arguments, divisor.numpy(), array_of(pooled), codes)
+        if half:
+            output[part] = pooled
     return output, code
 
 
@@ -153,14 +187,15 @@ def forward_few_channels(
     pool: WindowGeometry,
 ) -> tuple[Tensor, Tensor]:
     """X (N, C_in, H, W) → max-pooled ReLU of its convolution (N, C_out, P, Q) and its code, uint8."""
-    from cnnexp.kernels.cpu import sparse
+    from cnnexp.kernels.cpu import few_channels
 
     output, code = pooled_and_code(input, weight, bias, conv, pool)
     c_out, c_in = weight.size(0), weight.size(1)
-    kernels = weight.detach().permute(2, 3, 1, 0).reshape(-1, c_out).contiguous().numpy()
+    wide = widened(weight.detach())
+    kernels = wide.permute(2, 3, 1, 0).reshape(-1, c_out).contiguous().numpy()
     biases = bias_of(bias, output)
     fields = receptive_fields(conv, pool, c_in)
-    sparse.forward_few_channels(
+    few_channels.forward_few_channels(
         array_of(input), kernels, biases, fields, array_of(output), array_of(code)
     )
     return output, code
@@ -173,6 +208,8 @@ def pool_spread(
     """∂L/∂(pooled) (N, C_out, P, Q) → ∂L/∂(convolution's output) (N, C_out, H, W)."""
     from cnnexp.kernels.cpu import pooling
 
+    if grad_output.dtype == torch.bfloat16:
+        return pool_spread(grad_output.float(), code, pool, divisor).bfloat16()
     image = spread_image(grad_output, code, pool, divisor)
     arguments = array_of(grad_output), array_of(code), pool_windows(pool)
     if divisor is None:
@@ -189,6 +226,8 @@ def pool_gather(
     """The transpose of ``pool_spread``: (N, C_out, H, W) → (N, C_out, P, Q)."""
     from cnnexp.kernels.cpu import pooling
 
+    if image.dtype == torch.bfloat16:
+        return pool_gather(image.float(), code, pool, divisor).bfloat16()
     output = gathered_image(image, code, pool, divisor)
     arguments = array_of(image), array_of(code), pool_windows(pool)
     if divisor is None:
@@ -211,18 +250,24 @@ def winners_grad_weight(
     grad_output: Tensor, code: Tensor, input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
 ) -> Tensor:
     """∂L/∂w (C_out, C_in, K_h, K_w) from ∂L/∂(pooled), its code and x: (N, C_in, H, W)."""
-    from cnnexp.kernels.cpu import sparse
+    from cnnexp.kernels.cpu import few_channels, sparse
 
     admit(input, pool, conv, average=False)
     c_out, c_in = grad_output.size(1), input.size(1)
+    half = input.dtype == torch.bfloat16
+    if half and bfloat16.has_pairs(conv, pool, c_in, c_out):
+        return bfloat16.grad_weight(grad_output, code, input, conv, pool)
     fields = receptive_fields(conv, pool, c_in)
     row = c_in * conv.kernel_size[0] * conv.kernel_size[1]
-    arrays = array_of(input), array_of(code), array_of(grad_output)
     if c_in < FEW_CHANNELS:
-        parts = input.new_empty(_PARTS, -(-row // 4) * 4, c_out)
-        sparse.grad_weight_few_channels(*arrays, fields, parts.numpy())
+        arrays = array_of(input), array_of(code), array_of(grad_output)
+        rows = -(-row // 4) * 4  # torch's order of a sum depends on its shape: no bit is to change
+        parts = widened(input.new_empty(0)).new_empty(_PARTS, rows, c_out)
+        few_channels.grad_weight_few_channels(*arrays, fields, parts.numpy())
         weight = parts.sum(0)[:row].t().contiguous()
     else:
+        input, grad_output = widened(input), widened(grad_output)
+        arrays = array_of(input), array_of(code), array_of(grad_output)
         positions = len(fields.places)
         together = -(-16 // positions)
         blocks = -(-c_out // 16)
@@ -230,6 +275,7 @@ def winners_grad_weight(
         parts = input.new_empty(tasks, c_out, row)
         sparse.grad_weight(*arrays, fields, together, parts.numpy())
         weight = parts.sum(0) if tasks > 1 else parts[0]
+    weight = weight.bfloat16() if half else weight
     return weight.reshape(c_out, *conv.kernel_size, c_in).permute(0, 3, 1, 2)
 
 
@@ -248,6 +294,12 @@ def winners_grad_input(
     from cnnexp.kernels.cpu import sparse
 
     grad = _image_of(grad_output, code, weight, conv, pool)
+    if weight.dtype == torch.bfloat16:
+        if bfloat16.has_pairs(conv, pool, weight.size(1), weight.size(0)):
+            bfloat16.grad_input(grad_output, code, weight, conv, pool, grad)
+            return grad
+        wide = grad_output.float(), code, weight.float()
+        return winners_grad_input(*wide, conv, pool).bfloat16()
     fields = receptive_fields(conv, pool, weight.size(1))
     arrays = array_of(weight), array_of(code), array_of(grad_output)
     sparse.grad_input(*arrays, fields, array_of(grad))
@@ -263,6 +315,6 @@ def winners_grad_bias(grad_output: Tensor, code: Tensor) -> Tensor:
     """∂L/∂b (C_out,) from ∂L/∂(pooled) and its code."""
     from cnnexp.kernels.cpu import sparse
 
-    parts = grad_output.new_empty(_PARTS, grad_output.size(1))
+    parts = widened(grad_output.new_empty(0)).new_empty(_PARTS, grad_output.size(1))
     sparse.grad_bias(array_of(code), array_of(grad_output), parts.numpy())
-    return parts.sum(0)
+    return parts.sum(0).to(grad_output.dtype)

@@ -13,9 +13,9 @@ products of pixels, x[a]·x[b] for each pair once, by K_h·K_w additions an elem
     K[m, m'] = Σ_{u, v} x[pixel(m, u, v)]·x[pixel(m', u, v)]
 
 No kernel needs batch × parameters. Of few input channels the gradient of an image is so small that
-``sparse.grad_weight_few_channels`` writes it, an image a task, for ``written_norms``; row_norms has it row by
-row, and keeps the rows if they are few. What was written spares the clipped sum a pass over the winners:
-``weighted_images`` reads it once.
+``few_channels.grad_weight_few_channels`` writes it, an image a task, for ``written_norms``; row_norms has it
+row by row, and keeps the rows if they are few. What was written spares the clipped sum a pass over the
+winners: ``weighted_images`` reads it once.
 
 Loops (outermost first), and what stays in registers:
 

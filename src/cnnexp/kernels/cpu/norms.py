@@ -120,7 +120,7 @@ def _written(
     grad_output: Tensor, code: Tensor, input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
 ) -> WinnersNorms:
     """By each image's ∂L/∂w, as many at a time as ``MOST_NUMBERS`` holds."""
-    from cnnexp.kernels.cpu import norm_kernels, sparse
+    from cnnexp.kernels.cpu import few_channels, norm_kernels
 
     (n, c_in), c_out = input.shape[:2], grad_output.size(1)
     weights = c_in * math.prod(conv.kernel_size)
@@ -133,7 +133,7 @@ def _written(
         part = slice(begin, begin + together)
         made = input.new_empty(len(input[part]), rows, c_out)
         x, codes, grads = (array_of(each[part]) for each in (input, code, grad_output))
-        sparse.grad_weight_few_channels(x, codes, grads, fields, made.numpy())
+        few_channels.grad_weight_few_channels(x, codes, grads, fields, made.numpy())
         of_part, tasks = np.empty((2, len(made))), min(_TASKS, len(made))
         norm_kernels.written_norms(
             made.numpy(), codes, grads, weights, tasks, of_part, biases[part].numpy()

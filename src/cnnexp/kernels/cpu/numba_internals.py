@@ -17,6 +17,7 @@ from numba.core.caching import FunctionCache
 from numba.np.ufunc.parallel import _launch_threads
 
 __all__ = [
+    "BFloatType",
     "cache_folder",
     "counted_loop",
     "data_of",
@@ -101,3 +102,16 @@ def counted_loop(builder: ir.IRBuilder, count: Any) -> AbstractContextManager[An
 def declared(builder: ir.IRBuilder, name: str, kind: ir.FunctionType) -> Any:
     """The LLVM function ``name``, declared once in the module that is built."""
     return cgutils.get_or_insert_function(builder.module, kind, name)
+
+
+class BFloatType(ir.Type):
+    """LLVM's ``bfloat``, which ``llvmlite.ir`` does not have; nothing but bit patterns is cast to it."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloatType)
+
+    def __hash__(self) -> int:
+        return hash(BFloatType)

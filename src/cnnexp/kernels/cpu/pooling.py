@@ -50,6 +50,33 @@ def max_forward(image, bias, windows, output, code):
 
 
 @njit(parallel=True, **COMPILE)
+def max_forward_half(image, windows, output, code):
+    """``max_forward`` of bfloat16, the bias added before; bit patterns as int16.
+
+    Of two numbers that are not negative, the larger one is the larger int16, and a negative one is a
+    negative int16.
+    """
+    n_all, rows, columns, channels = output.shape
+    pixels = image.reshape(n_all, -1, channels)
+    absolute, infinity = np.int16(0x7FFF), np.int16(0x7F80)
+    for task in prange(n_all * rows):
+        n, p = task // rows, task % rows
+        for q in range(columns):
+            best, winner = output[n, p, q], code[n, p, q]
+            for c in range(channels):
+                best[c] = 0
+                winner[c] = DEAD
+            for k in range(windows.shape[2]):
+                if windows[p, q, k] >= 0:
+                    values = pixels[n, windows[p, q, k]]
+                    for c in range(channels):
+                        value = values[c]
+                        wins = value > best[c] or (value & absolute) > infinity
+                        best[c] = value if wins else best[c]
+                        winner[c] = np.uint8(k) if wins else winner[c]
+
+
+@njit(parallel=True, **COMPILE)
 def avg_forward(image, bias, windows, divisors, output, code):
     """Output = Σ over the window of relu(image + bias) / divisor; bit k of code: element k is alive."""
     n_all, rows, columns, channels = output.shape

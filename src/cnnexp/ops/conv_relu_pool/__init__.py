@@ -33,9 +33,9 @@ def conv_relu_pool(
         stride, padding, dilation, groups: Of the convolution, see ``cnnexp.ops.conv2d``.
         pool: The pooling; max-pooling 2×2 if None.
         algorithm: A name from ``cnnexp.ops.algorithm_names("conv_relu_pool")``. ``fused`` computes
-            by its parts what it has no kernels for: on CPU groups and half precision, anywhere
-            windows of more than 254 elements (8 for average-pooling) and forward mode. On CPU the
-            kernels are numba's, on CUDA devices Triton's.
+            by its parts what it has no kernels for: on CPU groups, float16, and bfloat16 where the
+            processor has no AVX512_BF16, anywhere windows of more than 254 elements (8 for
+            average-pooling) and forward mode. On CPU the kernels are numba's, on CUDA devices Triton's.
 
     Returns:
         (N, C_out, P, Q) or (C_out, P, Q), P and Q those of the pooling.

@@ -69,7 +69,8 @@ def forward(
         )
     if plan.sparse and image.size(1) < cpu.FEW_CHANNELS:
         return cpu.forward_few_channels(image, weight, bias, conv, pool)
-    if plan.sparse and has_tiles(conv, pool, image.size(1), weight.size(0)):
+    half = image.dtype == torch.bfloat16  # whose tiles would have to be rounded
+    if plan.sparse and not half and has_tiles(conv, pool, image.size(1), weight.size(0)):
         return forward_winograd(image, weight, bias, conv, pool)
     return cpu.forward(image, weight, bias, conv, pool, plan.divisor)
 

@@ -1,0 +1,236 @@
+"""The sparse gradients of ``sparse`` in bfloat16: products of pairs of winners, sums in float32.
+
+Arrays as there, bfloat16 as uint16, and channels of x and w filled up with zeros to a multiple of 32, which
+leaves no rest in any loop. Lists of winners are written by vectors: the codes and gradients of 32 positions
+and 16 channels are transposed in registers, then what is alive is pressed together. A list of odd length
+gets one more entry, which reads zeros.
+
+Loops (outermost first), and what stays in registers:
+
+    grad_weight    part of the batch × 32 o, images, o, piece of the kernel        288 sums
+    grad_input     image, position, element of its window, piece of the field      288 sums
+"""
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from cnnexp.kernels.cpu.numbers import aligned, put
+from cnnexp.kernels.cpu.pairs import pair_sums_of_rows, winners_by_channel, winners_by_offset
+from cnnexp.kernels.cpu.vector import COMPILE
+
+__all__ = ["BLOCK", "collect", "grad_input", "grad_weight", "spread_kernels"]
+
+BLOCK = 32  # output channels a task
+PIECE = 96  # numbers of a row that are summed in registers, in three rows together
+
+
+@njit(**COMPILE)
+def _pad_into(image, padded, channels, buffer):
+    """Copy (H, W, C) into the middle of a flat padded image of ``channels`` ≥ C whose rest is 0 already."""
+    height, width, c_in = image.shape
+    length, numbers = width * c_in, image.reshape(-1)
+    for i in range(height):
+        start = ((i + padded[2]) * padded[1] + padded[3]) * channels
+        if c_in == channels:
+            put(numbers[i * length : (i + 1) * length], buffer[start : start + length])
+        else:
+            for j in range(width):
+                at = start + j * channels
+                put(image[i, j], buffer[at : at + c_in])
+
+
+@njit(**COMPILE)
+def _table_of(places, size, together):
+    """Where entry n·P·Q·K + l·K + k begins: image n, position l, offset k; the last: the image after all."""
+    starts = places.reshape(-1)
+    table = np.empty(together * starts.size + 1, np.int64)
+    for n in range(together):
+        part = table[n * starts.size : (n + 1) * starts.size]
+        for i in range(part.size):
+            part[i] = n * size + starts[i]
+    table[-1] = together * size
+    return table
+
+
+@njit(**COMPILE)
+def _list_winners(codes, grads, channels, rows, window, nothing, entries, weights, apart, counts):
+    """The lists of ``counts.size`` channels, all of even length.
+
+    Args: codes and grads, flat, of ``rows`` positions of ``channels`` each, from the first that is listed on;
+    nothing: the entry of a zero; entries, weights: room for lists ``apart`` from each other; counts: becomes
+    their lengths.
+    """
+    for o in range(counts.size):
+        counts[o] = 0
+    for first in range(0, rows, 32):
+        valid, base = min(32, rows - first), first * window
+        for o in range(0, counts.size, 16):
+            at, to = first * channels + o, o * apart
+            of_block = counts[o:]
+            winners_by_channel(
+                codes,
+                grads,
+                at,
+                channels,
+                valid,
+                window,
+                base,
+                entries,
+                weights,
+                to,
+                apart,
+                of_block,
+            )
+    for o in range(counts.size):
+        if counts[o] % 2:
+            end = o * apart + counts[o]
+            entries[end], weights[end] = nothing, 0
+            counts[o] += 1
+
+
+@njit(parallel=True, **COMPILE)
+def grad_weight(x, code, grad_output, fields, channels, together, parts):
+    """∂L/∂w in ``parts`` (tasks, C_out, K_h·K_w·channels), for ``collect``.
+
+    C_out is a multiple of 16. ``together``: how many images share one list of gradients,
+    P·Q·K·together < 2¹⁶.
+    """
+    n_all = x.shape[0]
+    places, padded = fields.places, fields.padded
+    groups, rows, step, length = fields.groups, fields.rows, fields.step, fields.length
+    positions, window = places.shape
+    c_out = code.shape[-1]
+    codes, grads = code.reshape(-1), grad_output.reshape(-1)
+    blocks = (c_out + BLOCK - 1) // BLOCK
+    size = padded[0] * padded[1] * channels
+    size_of_kernel = parts.shape[2]
+    apart = positions * together + 64
+    for task in prange(parts.shape[0] * blocks):
+        part, begin = task // blocks, task % blocks * BLOCK
+        end = min(begin + BLOCK, c_out)
+        parts[part, begin:end] = 0
+        total = parts[part].reshape(-1)
+        images = aligned((together + 1) * size, x)  # the last remains 0
+        table = _table_of(places, size, together)
+        entries = np.empty(BLOCK * apart, np.uint16)
+        weights = np.empty(BLOCK * apart, np.uint16)
+        counts = np.empty(end - begin, np.int64)
+        last = n_all * (part + 1) // parts.shape[0]
+        for start in range(n_all * part // parts.shape[0], last, together):
+            stop = min(start + together, last)
+            for n in range(start, stop):
+                base = (n - start) * size
+                _pad_into(x[n], padded, channels, images[base : base + size])
+            at, listed = start * positions * c_out + begin, (stop - start) * positions
+            lists = entries, weights, apart, counts
+            _list_winners(codes[at:], grads[at:], c_out, listed, window, table.size - 1, *lists)
+            for group in range(groups.size):
+                for piece in range(0, length, PIECE):  # that the first cache holds of all images
+                    for o in range(end - begin):
+                        to = (begin + o) * size_of_kernel + group * rows * length
+                        of = total, to, length, images, groups[group], step, rows, table
+                        ends = piece, min(piece + PIECE, length)
+                        pair_sums_of_rows(*of, entries, weights, o * apart, counts[o] // 2, *ends)
+
+
+@njit(parallel=True, **COMPILE)
+def collect(parts, order, weight):
+    """∂L/∂w in ``weight`` (C_out, K_h·K_w, C_in), rounded, from the ``parts`` that ``grad_weight`` made.
+
+    ``order``: ``pairs.INTERLEAVED``.
+    """
+    taps, c_in = weight.shape[1:]
+    channels = parts.shape[2] // taps
+    for o in prange(weight.shape[0]):
+        total = np.zeros(parts.shape[2], parts.dtype)
+        for part in range(parts.shape[0]):
+            row = parts[part, o]
+            for i in range(row.size):
+                total[i] += row[i]
+        numbers = np.empty(total.size, weight.dtype)
+        put(total, numbers)
+        for tap in range(taps):
+            to = weight[o, tap]
+            for start in range(0, c_in, 32):
+                of = numbers[tap * channels + start : tap * channels + start + 32]
+                for i in range(min(32, c_in - start)):
+                    to[start + i] = of[order[32 + i]]
+
+
+@njit(parallel=True, **COMPILE)
+def spread_kernels(weight, order, kernels):
+    """``weight`` (C_out, K_h·K_w, C_in) → ``kernels`` (C_out + 1, K_h·K_w·channels) for ``grad_input``.
+
+    Each 32 channels are put into the order that the sums of pairs bring back to the usual one; the channels
+    that fill up, and the last kernel, are 0. ``order``: ``pairs.INTERLEAVED``.
+    """
+    c_out, taps, c_in = weight.shape
+    channels = kernels.shape[1] // taps
+    for o in prange(c_out + 1):
+        if o == c_out or c_in != channels:
+            kernels[o] = 0
+        for tap in range(taps if o < c_out else 0):
+            of = weight[o, tap]
+            for start in range(0, c_in, 32):
+                to = kernels[o, tap * channels + start : tap * channels + start + 32]
+                for i in range(min(32, c_in - start)):
+                    to[order[i]] = of[start + i]
+
+
+@njit(**COMPILE)
+def _list_by_offset(codes, grads, at, channels, entries, weights, apart, counts):
+    """The lists of the offsets of a window, of the ``channels`` of the position that begins at ``at``."""
+    for k in range(counts.size):
+        counts[k] = 0
+    for o in range(0, channels, 16):
+        winners_by_offset(codes, grads, at + o, o, counts.size, entries, weights, apart, counts)
+
+
+@njit(**COMPILE)
+def _cut_out(image, padded, channels, grad):
+    """Round the middle of a flat padded image of ``channels`` ≥ C into ``grad`` (H, W, C)."""
+    height, width, c_in = grad.shape
+    length, numbers = width * c_in, grad.reshape(-1)
+    for i in range(height):
+        start = ((i + padded[2]) * padded[1] + padded[3]) * channels
+        if c_in == channels:
+            put(image[start : start + length], numbers[i * length : (i + 1) * length])
+        else:
+            for j in range(width):
+                at = start + j * channels
+                put(image[at : at + c_in], grad[i, j])
+
+
+@njit(parallel=True, **COMPILE)
+def grad_input(kernels, code, grad_output, fields, channels, like, grad):
+    """∂L/∂x in ``grad`` (N, H, W, C_in).
+
+    ``kernels``: see ``spread_kernels``; ``like``: an array of float32.
+    """
+    places, padded = fields.places, fields.padded
+    groups, rows, step, length = fields.groups, fields.rows, fields.step, fields.length
+    positions, window = places.shape
+    c_out = code.shape[-1]
+    codes, grads = code.reshape(-1), grad_output.reshape(-1)
+    source = kernels.reshape(-1)
+    apart = c_out + 32
+    for n in prange(grad.shape[0]):
+        image = aligned(padded[0] * padded[1] * channels, like)
+        table = np.arange(c_out + 1) * kernels.shape[1]
+        entries = np.empty(window * apart, np.uint16)
+        weights = np.empty(window * apart, np.uint16)
+        counts = np.empty(window, np.int64)
+        for position in range(positions):
+            at = (n * positions + position) * c_out
+            _list_by_offset(codes, grads, at, c_out, entries, weights, apart, counts)
+            for k in range(window):
+                first, count = k * apart, counts[k]
+                entries[first + count], weights[first + count] = c_out, 0
+                for group in range(groups.size if count else 0):
+                    to = image, places[position, k] + groups[group], step
+                    of = source, group * rows * length, length, rows, table, entries, weights
+                    pair_sums_of_rows(*to, *of, first, (count + 1) // 2, 0, length)
+        _cut_out(image, padded, channels, grad[n])
