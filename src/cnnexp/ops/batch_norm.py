@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnnexp.kernels.cpu import batch_norm as cpu
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.precision import widened
@@ -220,10 +221,12 @@ def _move(
     formula saves the running statistics, although it does not need them in training.
     """
     count = input.numel() // input.size(1)
-    unbiased = variance * (count / (count - 1))  # as torch
     if not (torch.compiler.is_compiling() or in_torch_func()):
+        if cpu.move(running_mean, running_var, mean, variance, count, momentum):
+            return
         # no version of theirs counts
         running_mean, running_var = running_mean.data, running_var.data
+    unbiased = variance * (count / (count - 1))  # as torch
     with torch.no_grad():
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         running_var.lerp_(unbiased.to(running_var.dtype), momentum)

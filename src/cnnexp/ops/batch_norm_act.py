@@ -26,10 +26,11 @@ DNNs" (2018), which inverts the activation where this one computes it again; doc
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn import functional as F
 
 from cnnexp.kernels.cpu import batch_norm as cpu
@@ -48,12 +49,17 @@ from cnnexp.ops.batch_norm import grad_input as grad_norm
 from cnnexp.ops.batch_norm import grad_input_in_evaluation as grad_norm_in_evaluation
 from cnnexp.ops.batch_norm import scale as scale_of
 from cnnexp.ops.batch_norm import statistics as batch_mean_and_variance
-from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.kernels.operators import undispatched
+from cnnexp.ops.forward_mode import in_forward_mode, transformed
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, declare, get_algorithm, register
+from cnnexp.ops.torch_internals import is_batched_by_autograd
 
 ACTIVATIONS = tuple(cpu.ACTIVATIONS)
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 def activated(value: Tensor, activation: str) -> Tensor:
@@ -168,7 +174,14 @@ def _forward(
     training: bool,
     activation: str,
 ) -> Tensor:
-    return cpu.forward(input, weight, bias, mean, variance, eps, activation)
+    call = _way_to(cpu.forward, input)
+    return call(input, weight, bias, mean, variance, eps, activation)
+
+
+def _way_to(operator: Callable[_Arguments, _Result], tensor: Tensor) -> Callable[_Arguments, _Result]:
+    """``operator``, without torch's dispatcher where ``tensor`` is as all that a step computes with."""
+    seen = transformed() or type(tensor) not in (Tensor, Parameter) or is_batched_by_autograd(tensor)
+    return operator if seen else undispatched(operator)
 
 
 class _Dense(NamedTuple):
@@ -201,69 +214,39 @@ def _densely(
     return _Dense(found, centred, scale)
 
 
-def _sums(
-    dense: _Dense | None,
-    grad_output: Tensor,
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
-    eps: float,
-    activation: str,
-) -> tuple[Tensor, Tensor]:
-    """∂L/∂β and ∂L/∂γ, (C,)."""
-    if dense is not None:
-        return grad_bias(dense.grad_value), grad_weight(dense.grad_value, dense.centred)
-    return cpu.sums(grad_output, input, weight, bias, mean, variance, eps, activation)
+def _joint(training: bool) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    def gradients(
+        dense: _Dense | None,
+        grad_output: Tensor,
+        input: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        eps: float,
+        activation: str,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """∂L/∂x, ∂L/∂γ and ∂L/∂β."""
+        if dense is None:
+            known = weight, bias, mean, variance, eps, activation
+            call = _way_to(cpu.gradients, grad_output)
+            return call(grad_output, input, *known, not training)
+        of_weight = grad_weight(dense.grad_value, dense.centred)
+        of_input = grad_input(*dense, weight, training).to(input.dtype)
+        return of_input, of_weight, grad_bias(dense.grad_value)
 
-
-def _grad_input(
-    dense: _Dense | None,
-    grad_output: Tensor,
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
-    eps: float,
-    activation: str,
-    total: Tensor,
-    moment: Tensor,
-) -> Tensor:
-    """∂L/∂x in training."""
-    if dense is not None:
-        return grad_input(*dense, weight, True).to(input.dtype)
-    known = weight, bias, mean, variance, eps, activation
-    return cpu.backward(grad_output, input, *known, total, moment)
-
-
-def _grad_input_in_evaluation(
-    dense: _Dense | None,
-    grad_output: Tensor,
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
-    eps: float,
-    activation: str,
-) -> Tensor:
-    if dense is not None:
-        return grad_input(*dense, weight, False).to(input.dtype)
-    known = weight, bias, mean, variance, eps, activation
-    return cpu.backward(grad_output, input, *known, None, None)
+    return gradients
 
 
 _in_training, _in_evaluation = (
     differentiable(
         _forward,
-        input=of_input,
-        weight=lambda moment, weight: moment.to(weight.dtype),
-        bias=lambda total, bias: total.to(bias.dtype),
-        shared={"dense": _densely, ("total", "moment"): _sums},
+        input=lambda of_input: of_input,
+        weight=lambda of_weight, weight: of_weight.to(weight.dtype),
+        bias=lambda of_bias, bias: of_bias.to(bias.dtype),
+        shared={"dense": _densely, ("of_input", "of_weight", "of_bias"): _joint(training)},
     )
-    for of_input in (_grad_input, _grad_input_in_evaluation)
+    for training in (True, False)
 )
 
 
@@ -285,7 +268,7 @@ def _by(kernels: bool) -> Callable[..., Tensor]:
         running = running_mean, running_var
         by_batch = by_its_own(input, *running, weight, bias, training, eps)
         fused = kernels and cpu.takes(input, weight, bias) and not in_forward_mode()
-        of = cpu.statistics if fused else batch_statistics
+        of = _way_to(cpu.statistics, input) if fused else batch_statistics
         mean, variance = statistics_of(input, *running, training, momentum, of)
         arguments = input, weight, bias, mean, variance, eps, by_batch, activation
         if fused:

@@ -12,10 +12,9 @@ call it (see ``vector``).
 
 from __future__ import annotations
 
-import numpy as np
 from numba import njit
 
-from cnnexp.kernels.cpu.precision import of_kind, power_of_two
+from cnnexp.kernels.cpu.precision import floor, is_double, of_kind, power_of_two
 from cnnexp.kernels.cpu.vector import COMPILE
 
 CLAMP, HARDSWISH, SILU = 0, 1, 2
@@ -55,14 +54,16 @@ def logistic(u):
     """σ(u) = 1/(1 + exp(−u)), by eˣ = 2ⁿ·eʳ and the series of eʳ, |r| ≤ ln 2/2."""
     one = of_kind(1.0, u)
     x = clamped(-u, of_kind(-87.0, u), of_kind(87.0, u))
-    n = np.floor(x * of_kind(1.4426950408889634, u) + of_kind(0.5, u))
+    n = floor(x * of_kind(1.4426950408889634, u) + of_kind(0.5, u))
     r = (x - n * of_kind(0.693145751953125, u)) - n * of_kind(1.4286068203094172e-06, u)
-    s = one + r * of_kind(1 / 14, u)
-    s = one + r * of_kind(1 / 13, u) * s
-    s = one + r * of_kind(1 / 12, u) * s
-    s = one + r * of_kind(1 / 11, u) * s
-    s = one + r * of_kind(1 / 10, u) * s
-    s = one + r * of_kind(1 / 9, u) * s
+    s = one
+    if is_double(u):  # whose digits need twice as many terms
+        s = one + r * of_kind(1 / 14, u)
+        s = one + r * of_kind(1 / 13, u) * s
+        s = one + r * of_kind(1 / 12, u) * s
+        s = one + r * of_kind(1 / 11, u) * s
+        s = one + r * of_kind(1 / 10, u) * s
+        s = one + r * of_kind(1 / 9, u) * s
     s = one + r * of_kind(1 / 8, u) * s
     s = one + r * of_kind(1 / 7, u) * s
     s = one + r * of_kind(1 / 6, u) * s

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import functools
 import math
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import Buffer, Parameter
 
 from cnnexp.kernels.operators import operator
 
-__all__ = ["ACTIVATIONS", "backward", "forward", "statistics", "sums", "takes"]
+__all__ = ["ACTIVATIONS", "forward", "gradients", "move", "statistics", "takes"]
 
 _WIDTH = 256  # of a row of numbers at least
 _NUMBERS = 1 << 16  # in a part of the rows, about
@@ -49,26 +49,53 @@ def precision(input: Tensor) -> torch.dtype:
     return torch.float64 if input.dtype == torch.float64 else torch.float32
 
 
-def _of_channels(input: Tensor) -> Tensor:
-    return input.new_empty(input.size(1), dtype=precision(input))
-
-
-def _pair(input: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return _of_channels(input), _of_channels(input)
-
-
-def _like(input: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(_in_order(input))
+def _pair(input: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = precision(input)
+    return input.new_empty(input.size(1), dtype=dtype), input.new_empty(input.size(1), dtype=dtype)
 
 
 @operator("batch_norm_statistics", _pair)
 def statistics(input: Tensor) -> tuple[Tensor, Tensor]:
     """μ and σ² of each channel of (N, C, …): (C,), (C,)."""
+    from cnnexp.kernels.cpu import batch_norm_kernels as kernels
+
     input = _in_order(input)
     mean, variance = _pair(input)
-    kernels, cut = _kernels_for(input)
-    kernels.statistics(_array(input), *cut, mean.numpy(), variance.numpy())
+    of_kind = _ONES[mean.dtype]
+    kernels.statistics(*_image(input), mean.data_ptr(), variance.data_ptr(), of_kind)
     return mean, variance
+
+
+def move(
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, count: int, momentum: float
+) -> bool:
+    """Whether the kernel moved the running statistics, which autograd does not see.
+
+    ``count`` numbers a channel have these ``mean`` and ``variance``.
+    """
+    from cnnexp.kernels.cpu import batch_norm_kernels as kernels
+
+    four = mean, variance, running_mean, running_var
+    for tensor in four:
+        if type(tensor) not in (Tensor, Buffer, Parameter) or tensor.dtype != mean.dtype:
+            return False
+        if tensor.device.type != "cpu" or not tensor.is_contiguous():
+            return False
+    numbers = _ONES[mean.dtype], count, momentum, mean.numel()
+    kernels.move(mean.data_ptr(), variance.data_ptr(), *numbers, *[t.data_ptr() for t in four[2:]])
+    return True
+
+
+def _like(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
+    activation: str,
+) -> Tensor:
+    return torch.empty_like(_in_order(input))
 
 
 @operator("batch_norm_forward", _like)
@@ -82,20 +109,21 @@ def forward(
     activation: str,
 ) -> Tensor:
     """act(γ·(x − μ)/√(σ² + ε) + β) of (N, C, …), where it lies as ``input`` does."""
+    from cnnexp.kernels.cpu import batch_norm_kernels as kernels
+
     input = _in_order(input)
     output = torch.empty_like(input)
-    kernels, cut = _kernels_for(input)
-    known = _known(input, weight, bias, mean, variance, eps)
-    kernels.forward(_array(input), *known, *cut, *_kind(activation, input), _array(output))
+    known = _known(mean.dtype, mean, variance, weight, bias)
+    kernels.forward(
+        *_image(input),
+        *map(_address, known),
+        *_numbers(mean.dtype, eps, activation),
+        output.data_ptr(),
+    )
     return output
 
 
-def _two(grad_output: Tensor, input: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return _pair(input)
-
-
-@operator("batch_norm_sums", _two)
-def sums(
+def _gradients_like(
     grad_output: Tensor,
     input: Tensor,
     weight: Tensor | None,
@@ -104,24 +132,13 @@ def sums(
     variance: Tensor,
     eps: float,
     activation: str,
-) -> tuple[Tensor, Tensor]:
-    """∂L/∂β and ∂L/∂γ, (C,), in the precision of the statistics."""
-    input = _in_order(input)
-    total, moment = _pair(input)
-    kernels, cut = _kernels_for(input)
-    known = _known(input, weight, bias, mean, variance, eps)
-    arrays = _array(_as(input, grad_output)), _array(input)
-    kind = _kind(activation, input)
-    kernels.sums(*arrays, *known, *cut, *kind, total.numpy(), moment.numpy())
-    return total, moment
+    fixed: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(_in_order(input)), *_pair(input)
 
 
-def _second(grad_output: Tensor, input: Tensor, *_: Any) -> Tensor:
-    return _like(input)
-
-
-@operator("batch_norm_backward", _second)
-def backward(
+@operator("batch_norm_gradients", _gradients_like)
+def gradients(
     grad_output: Tensor,
     input: Tensor,
     weight: Tensor | None,
@@ -130,19 +147,30 @@ def backward(
     variance: Tensor,
     eps: float,
     activation: str,
-    total: Tensor | None,
-    moment: Tensor | None,
-) -> Tensor:
-    """∂L/∂x (N, C, …) from the two results of ``sums``; None where the statistics are constants."""
+    fixed: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """∂L/∂x (N, C, …), ∂L/∂γ and ∂L/∂β (C,), the latter two in the precision of the statistics.
+
+    ``fixed`` says that the statistics do not depend on x.
+    """
+    from cnnexp.kernels.cpu import batch_norm_kernels as kernels
+
     input = _in_order(input)
+    grad_output = _as(input, grad_output)
     output = torch.empty_like(input)
-    kernels, cut = _kernels_for(input)
-    known = _known(input, weight, bias, mean, variance, eps)
-    nothing = np.zeros(input.size(1), known[0].dtype)
-    summed = [nothing if each is None else each.detach().numpy() for each in (total, moment)]
-    arrays = _array(_as(input, grad_output)), _array(input)
-    kernels.backward(*arrays, *known, *cut, *_kind(activation, input), *summed, _array(output))
-    return output
+    of_weight, of_bias = _pair(input)
+    known = _known(mean.dtype, mean, variance, weight, bias)
+    kernels.gradients(
+        *_image(input),
+        *map(_address, known),
+        *_numbers(mean.dtype, eps, activation),
+        grad_output.data_ptr(),
+        output.data_ptr(),
+        of_weight.data_ptr(),
+        of_bias.data_ptr(),
+        fixed,
+    )
+    return output, of_weight, of_bias
 
 
 def _channels_last(image: Tensor) -> bool:
@@ -153,69 +181,45 @@ def _channels_last(image: Tensor) -> bool:
 
 def _in_order(image: Tensor) -> Tensor:
     """``image`` without gaps in memory, channels last or plain, as it lies already."""
-    image = image.detach()
-    if image.dim() != 4:
-        return image.contiguous()
+    if image.is_contiguous() and image.dim() != 4:
+        return image
     layout = torch.channels_last if _channels_last(image) else torch.contiguous_format
     return image.contiguous(memory_format=layout)
 
 
 def _as(input: Tensor, image: Tensor) -> Tensor:
     """``image`` in the layout and dtype of ``input``."""
-    image = image.detach()
     if image.dtype == input.dtype and image.stride() == input.stride():
         return image
     return torch.empty_like(input).copy_(image)
 
 
-def _array(image: Tensor) -> np.ndarray:
-    """The numbers as the kernels take them: flat in channels_last memory, else (N, C, pixels)."""
-    if image.dtype == torch.bfloat16:
-        image = image.view(torch.uint16)
-    if _channels_last(image):
-        image = image.permute(0, 2, 3, 1) if image.dim() == 4 else image
-        return image.numpy().reshape(-1)
-    return image.numpy().reshape(image.size(0), image.size(1), -1)
+def _image(image: Tensor) -> tuple[Any, ...]:
+    """Address, N, C, pixels, layout and kind of number."""
+    n, channels, *sizes = image.shape
+    one = _ONES[image.dtype]
+    return image.data_ptr(), n, channels, math.prod(sizes), _channels_last(image), one
 
 
-def _kernels_for(image: Tensor) -> tuple[ModuleType, tuple[int, ...]]:
-    """The kernels for such memory, and the cut that they need."""
-    from cnnexp.kernels.cpu import batch_norm_kernels, batch_norm_planes
+def _known(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
+    """``tensors`` (C,) without gaps in memory, in ``dtype``."""
+    return [
+        t if t is None or (t.dtype == dtype and t.is_contiguous()) else t.to(dtype).contiguous()
+        for t in tensors
+    ]
 
-    if _channels_last(image):
-        return batch_norm_kernels, _cut(image.size(1))
-    return batch_norm_planes, ()
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 @functools.lru_cache(maxsize=256)
-def _cut(channels: int) -> tuple[int, int]:
-    """The width of a row and how many rows a part has."""
-    least = math.lcm(channels, _VECTOR)
-    width = -(-_WIDTH // least) * least
-    return width, max(4, _NUMBERS // width)
-
-
-def _known(
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
-    eps: float,
-) -> tuple[Any, ...]:
-    """μ, σ², γ, β and ε, as arrays of one dtype."""
-    dtype = precision(input)
-    found = [mean, variance, weight, bias]
-    arrays = [
-        np.full(input.size(1), default, str(dtype).removeprefix("torch."))
-        if each is None
-        else each.detach().to(dtype).contiguous().numpy()
-        for each, default in zip(found, (0.0, 1.0, 1.0, 0.0), strict=True)
-    ]
-    return *arrays, arrays[0].dtype.type(eps)
-
-
-def _kind(activation: str, input: Tensor) -> tuple[Any, ...]:
+def _numbers(dtype: torch.dtype, eps: float, activation: str) -> tuple[Any, ...]:
+    """ε, the kind of activation and its bounds."""
     kind, low, high = ACTIVATIONS[activation]
-    number = np.float64 if input.dtype == torch.float64 else np.float32
-    return kind, number(low), number(high)
+    number = type(_ONES[dtype])
+    return number(eps), kind, number(low), number(high)
+
+
+# a number of each kind, by which numba tells what stands at an address
+_ONES = {torch.float32: np.float32(1), torch.float64: np.float64(1), torch.bfloat16: np.uint16(1)}

@@ -1,222 +1,314 @@
 """CPU kernels of batch normalisation and an activation after it: two passes forward, two backward.
 
-    d = x − μ        u = d·s + β        z = act(u)        s = γ·r
-    g' = ∂L/∂z · act'(u)        ∂L/∂x = s·g' + b·d + a
+They are handed addresses: to make arrays of tensors takes longer than to normalise a small image. ``last``
+says that the channels lie last in memory (``batch_norm_rows``), else in planes (``batch_norm_planes``);
+an address 0 stands for what is not there.
 
-Images in channels_last memory are one run of numbers, cut into rows of some pixels each: so vectors are full
-whatever the number of channels is, and what stands once a channel (μ, s, …) is repeated to the width of a
-row. The last row may be shorter. Plain memory is cut into planes of one channel each, see
-``batch_norm_planes``.
-
-Sums run in the precision of the numbers (float32 for bfloat16) over the rows of a part, each column by
-itself, four rows at a time; the parts are added in float64. How large a part is depends on the shape alone:
-neither the number of threads nor the instruction set changes a bit. The variance of a part is taken around
-its first row, which is one of its own numbers: Σ(x−k)² − (Σ(x−k))²/n then loses at most a factor n of its
-precision, whatever the mean is. The parts are put together as in Chan, Golub & LeVeque, "Updating Formulae
-and a Pairwise Algorithm for Computing Sample Variances" (1979).
+The sums of the parts are added in float64, as in Chan, Golub & LeVeque, "Updating Formulae and a Pairwise
+Algorithm for Computing Sample Variances" (1979). How large a part is depends on the shape alone: neither the
+number of threads nor the instruction set changes a bit. One part is not worth waking a second thread.
 """
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+# pyright: reportCallIssue=false
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit, prange
+import math
 
-from cnnexp.kernels.cpu.activation_kernels import (
-    CLAMP,
-    HARDSWISH,
-    clamped,
-    hardswish,
-    hardswish_slope,
-    logistic,
-    passed,
-    silu_slope,
-)
-from cnnexp.kernels.cpu.precision import narrow, wide
+import numpy as np
+from numba import carray, njit, prange
+
+from cnnexp.kernels.cpu import batch_norm_planes as planes
+from cnnexp.kernels.cpu import batch_norm_rows as rows
+from cnnexp.kernels.cpu.precision import numbers_at
 from cnnexp.kernels.cpu.vector import COMPILE
 
-
-@njit(**COMPILE)
-def repeated(of_channels, width, like):
-    """What stands once a channel, repeated to the ``width`` of a row."""
-    row = np.empty(width, like.dtype)
-    for at in range(0, width, of_channels.size):
-        for c in range(of_channels.size):
-            row[at + c] = of_channels[c]
-    return row
+_WIDTH = 256  # of a row at least
+_VECTOR = 32  # of which it is a multiple
+_NUMBERS = 1 << 16  # in a part, about
 
 
 @njit(**COMPILE)
-def scale_of(variance, weight, eps):
-    """The scale s of each channel."""
-    scale = np.empty_like(variance)
-    for c in range(scale.size):
-        scale[c] = weight[c] / np.sqrt(variance[c] + eps)
-    return scale
+def _cut(images, channels, pixels, last):
+    """How the numbers are cut: the width of a row, the numbers of a part, and how many parts there are.
+
+    In plain memory: of a part whose sums are one, which is an image of planes.
+    """
+    if not last:
+        return channels, channels * pixels, images
+    least = channels * _VECTOR // math.gcd(channels, _VECTOR)
+    width = -(-_WIDTH // least) * least
+    step = max(4, _NUMBERS // width) * width
+    return width, step, -(-images * channels * pixels // step)
 
 
 @njit(**COMPILE)
-def put_together(parts, size, rows, mean, variance):
-    """μ and σ² of each channel, in float64, from k and the sums of the parts of ``size`` numbers."""
+def _tasks(images, channels, pixels, last, parts):
+    """How many tasks there are, and how many planes each has, or parts of rows."""
+    if last:
+        return parts, 1
+    together = max(1, _NUMBERS // pixels)
+    return -(-images * channels // together), together
+
+
+@njit(**COMPILE)
+def _together(parts, size, step, mean, variance):
+    """μ and σ² of each channel of ``size`` numbers from k and the sums of the ``parts``, each of ``step``.
+
+    parts[p, :, i] are those of column i, whose channel is i modulo C.
+    """
     channels, width = mean.size, parts.shape[2]
-    step, count = rows * width, size // channels
     centre, spread = np.zeros(width), np.zeros(width)
     for p in range(parts.shape[0]):
         n, rest = divmod(min(step, size - p * step), width)
-        for c in range(width):
-            centre[c] += (n + (c < rest)) * float(parts[p, 0, c]) + parts[p, 1, c]
+        for i in range(width):
+            centre[i] += (n + (i < rest)) * float(parts[p, 0, i]) + parts[p, 1, i]
     for c in range(channels):
         for i in range(c + channels, width, channels):
             centre[c] += centre[i]
-        mean[c] = centre[c] / count
-        for i in range(c, width, channels):
-            centre[i] = mean[c]
+        centre[c] /= size // channels
+        for i in range(c + channels, width, channels):
+            centre[i] = centre[c]
     for p in range(parts.shape[0]):
         n, rest = divmod(min(step, size - p * step), width)
-        for c in range(width):
-            m = max(n + (c < rest), 1)  # a column without numbers adds nothing
-            off = parts[p, 1, c] / float(m)
-            apart = (parts[p, 0, c] + off - centre[c]) * (n > 0 or c < rest)
-            spread[c] += parts[p, 2, c] - m * off * off + m * apart * apart
+        for i in range(width):
+            m = n + (i < rest)
+            off = parts[p, 1, i] / float(max(m, 1))  # a column without numbers adds nothing
+            apart = parts[p, 0, i] + off - centre[i]
+            spread[i] += parts[p, 2, i] - m * off * off + m * apart * apart
     for c in range(channels):
         for i in range(c + channels, width, channels):
             spread[c] += spread[i]
-        variance[c] = max(spread[c] / count, 0.0) if spread[c] == spread[c] else spread[c]
+        mean[c] = centre[c]
+        # rounding may leave less than nothing, and a NaN stays one
+        variance[c] = 0.0 if spread[c] < 0 else spread[c] / (size // channels)
 
 
 @njit(parallel=True, **COMPILE)
-def statistics(x, width, rows, mean, variance):
-    """μ and σ² of each channel of ``x``, which is flat, with parts of ``rows`` rows."""
-    step = rows * width
-    # of each part and column k, Σ(x−k) and Σ(x−k)²
-    parts = np.empty((-(-x.size // step), 3, width), mean.dtype)
-    for p in prange(parts.shape[0]):
-        first, last = p * step, min((p + 1) * step, x.size)
-        around, total, square = parts[p, 0], parts[p, 1], parts[p, 2]
-        for c in range(width):
-            around[c] = wide(x[first + c]) if first + c < last else 0
-            total[c] = 0
-            square[c] = 0
-        at = first
-        while at + 4 * width <= last:
-            one, two = x[at : at + width], x[at + width : at + 2 * width]
-            three, four = x[at + 2 * width : at + 3 * width], x[at + 3 * width : at + 4 * width]
-            for c in range(width):
-                d, e = wide(one[c]) - around[c], wide(two[c]) - around[c]
-                f, g = wide(three[c]) - around[c], wide(four[c]) - around[c]
-                total[c] += (d + e) + (f + g)
-                square[c] += (d * d + e * e) + (f * f + g * g)
-            at += 4 * width
-        while at < last:
-            one = x[at : min(at + width, last)]
-            for c in range(one.size):
-                d = wide(one[c]) - around[c]
-                total[c] += d
-                square[c] += d * d
-            at += width
-    put_together(parts, x.size, rows, mean, variance)
+def _statistics(x, images, channels, pixels, last, mean, variance):
+    width, step, count = _cut(images, channels, pixels, last)
+    tasks, together = _tasks(images, channels, pixels, last, count)
+    parts = np.empty((count, 3, width), mean.dtype)
+    if last and tasks == 1:
+        rows.moments(x, 0, x.size, parts[0])
+    elif last:
+        for t in prange(tasks):
+            rows.moments(x, t * step, min((t + 1) * step, x.size), parts[t])
+    else:
+        image = x.reshape(images * channels, pixels)
+        if tasks == 1:
+            planes.moments(image, 0, images * channels, parts)
+        else:
+            for t in prange(tasks):
+                end = min((t + 1) * together, images * channels)
+                planes.moments(image, t * together, end, parts)
+    _together(parts, x.size, step, mean, variance)
+
+
+@njit(**COMPILE)
+def _filled(address, channels, like, default):
+    """The (C,) numbers at ``address``, or ``default`` for each channel."""
+    made = np.empty(channels, like.dtype)
+    given = carray(numbers_at(address, made[0]), channels)
+    for c in range(channels):
+        made[c] = default if address == 0 else given[c]
+    return made
+
+
+@njit(**COMPILE)
+def _table(mean, variance, weight_at, bias_at, eps, width, height):
+    """The rows μ, s, β and others, each repeated to the ``width``."""
+    channels = mean.size
+    table = np.empty((height, width), mean.dtype)
+    weight = _filled(weight_at, channels, mean, 1.0)
+    bias = _filled(bias_at, channels, mean, 0.0)
+    for c in range(channels):
+        scale = weight[c] / np.sqrt(variance[c] + eps)
+        for i in range(c, width, channels):
+            table[0, i] = mean[c]
+            table[1, i] = scale
+            table[2, i] = bias[c]
+    return table
 
 
 @njit(parallel=True, **COMPILE)
-def forward(x, mean, variance, weight, bias, eps, width, rows, kind, low, high, output):
-    """The output of ``x``, both flat."""
-    step = rows * width
-    scale = repeated(scale_of(variance, weight, eps), width, mean)
-    mean, shift = repeated(mean, width, mean), repeated(bias, width, mean)
-    for p in prange(-(-x.size // step)):
-        for at in range(p * step, min((p + 1) * step, x.size), width):
-            to = min(at + width, x.size)
-            values, out = x[at:to], output[at:to]
-            if kind == CLAMP:
-                for c in range(values.size):
-                    u = (wide(values[c]) - mean[c]) * scale[c] + shift[c]
-                    out[c] = narrow(clamped(u, low, high), out)
-            elif kind == HARDSWISH:
-                for c in range(values.size):
-                    u = (wide(values[c]) - mean[c]) * scale[c] + shift[c]
-                    out[c] = narrow(hardswish(u), out)
-            else:
-                for c in range(values.size):
-                    u = (wide(values[c]) - mean[c]) * scale[c] + shift[c]
-                    out[c] = narrow(u * logistic(u), out)
+def _forward(x, output, images, channels, pixels, last, table, kind, low, high):
+    _, step, count = _cut(images, channels, pixels, last)
+    tasks, together = _tasks(images, channels, pixels, last, count)
+    if last and tasks == 1:
+        rows.forward(x, output, 0, x.size, table, kind, low, high)
+    elif last:
+        for t in prange(tasks):
+            end = min((t + 1) * step, x.size)
+            rows.forward(x, output, t * step, end, table, kind, low, high)
+    else:
+        image = x.reshape(images * channels, pixels)
+        out = output.reshape(images * channels, pixels)
+        if tasks == 1:
+            planes.forward(image, out, 0, images * channels, table, kind, low, high)
+        else:
+            for t in prange(tasks):
+                end = min((t + 1) * together, images * channels)
+                planes.forward(image, out, t * together, end, table, kind, low, high)
 
 
-@njit(parallel=True, **COMPILE)
-def sums(grad, x, mean, variance, weight, bias, eps, width, rows, kind, low, high, total, moment):
-    """Σ g' = ∂L/∂β and Σ g'·d·r = ∂L/∂γ of each channel."""
-    channels, step = mean.size, rows * width
-    scale = repeated(scale_of(variance, weight, eps), width, mean)
-    mean, shift = repeated(mean, width, mean), repeated(bias, width, mean)
-    parts = np.empty((-(-x.size // step), 2, width), mean.dtype)
-    for p in prange(parts.shape[0]):
-        added, weighted = parts[p, 0], parts[p, 1]
-        for c in range(width):
-            added[c] = 0
-            weighted[c] = 0
-        for at in range(p * step, min((p + 1) * step, x.size), width):
-            to = min(at + width, x.size)
-            values, grads = x[at:to], grad[at:to]
-            if kind == CLAMP:
-                for c in range(values.size):
-                    d = wide(values[c]) - mean[c]
-                    g = passed(wide(grads[c]), d * scale[c] + shift[c], low, high)
-                    added[c] += g
-                    weighted[c] += g * d
-            elif kind == HARDSWISH:
-                for c in range(values.size):
-                    d = wide(values[c]) - mean[c]
-                    g = wide(grads[c]) * hardswish_slope(d * scale[c] + shift[c])
-                    added[c] += g
-                    weighted[c] += g * d
-            else:
-                for c in range(values.size):
-                    d = wide(values[c]) - mean[c]
-                    g = wide(grads[c]) * silu_slope(d * scale[c] + shift[c])
-                    added[c] += g
-                    weighted[c] += g * d
+@njit(**COMPILE)  # apart, as numba would wake all threads to write zeros
+def _added(parts, channels):
+    """(2, C) from the sums of the ``parts`` (P, 2, width), added in float64."""
+    width = parts.shape[2]
     whole = np.zeros((2, width))
     for p in range(parts.shape[0]):
-        for c in range(width):
-            whole[0, c] += parts[p, 0, c]
-            whole[1, c] += parts[p, 1, c]
+        for i in range(width):
+            whole[0, i] += parts[p, 0, i]
+            whole[1, i] += parts[p, 1, i]
     for c in range(channels):
         for i in range(c + channels, width, channels):
             whole[0, c] += whole[0, i]
             whole[1, c] += whole[1, i]
-        total[c] = whole[0, c]
-        moment[c] = whole[1, c] / np.sqrt(variance[c] + eps)
+    return whole
 
 
 @njit(parallel=True, **COMPILE)
-def backward(
-    grad, x, mean, variance, weight, bias, eps, width, rows, kind, low, high, total, moment, output
+def _sums(grad, x, images, channels, pixels, last, table, kind, low, high):
+    """Σ h and Σ h·d of each channel: (2, C) in float64."""
+    width, step, count = _cut(images, channels, pixels, last)
+    tasks, together = _tasks(images, channels, pixels, last, count)
+    parts = np.empty((count, 2, width), table.dtype)
+    if last and tasks == 1:
+        rows.sums(grad, x, 0, x.size, table, kind, low, high, parts[0])
+    elif last:
+        for t in prange(tasks):
+            end = min((t + 1) * step, x.size)
+            rows.sums(grad, x, t * step, end, table, kind, low, high, parts[t])
+    else:
+        image = x.reshape(images * channels, pixels)
+        grads = grad.reshape(images * channels, pixels)
+        if tasks == 1:
+            planes.sums(grads, image, 0, images * channels, table, kind, low, high, parts)
+        else:
+            for t in prange(tasks):
+                end = min((t + 1) * together, images * channels)
+                planes.sums(grads, image, t * together, end, table, kind, low, high, parts)
+    return _added(parts, channels)
+
+
+@njit(parallel=True, **COMPILE)
+def _backward(grad, x, output, images, channels, pixels, last, table, kind, low, high):
+    _, step, count = _cut(images, channels, pixels, last)
+    tasks, together = _tasks(images, channels, pixels, last, count)
+    if last and tasks == 1:
+        rows.backward(grad, x, output, 0, x.size, table, kind, low, high)
+    elif last:
+        for t in prange(tasks):
+            end = min((t + 1) * step, x.size)
+            rows.backward(grad, x, output, t * step, end, table, kind, low, high)
+    else:
+        image = x.reshape(images * channels, pixels)
+        out = output.reshape(images * channels, pixels)
+        grads = grad.reshape(images * channels, pixels)
+        if tasks == 1:
+            planes.backward(grads, image, out, 0, images * channels, table, kind, low, high)
+        else:
+            for t in prange(tasks):
+                end = min((t + 1) * together, images * channels)
+                planes.backward(grads, image, out, t * together, end, table, kind, low, high)
+
+
+@njit(**COMPILE)
+def statistics(x_at, images, channels, pixels, last, element, mean_at, variance_at, one):
+    """Leave μ and σ² of each channel at their addresses.
+
+    ``element`` is a number of x's kind, ``one`` of the statistics'; what they are does not matter.
+    """
+    x = carray(numbers_at(x_at, element), images * channels * pixels)
+    mean = carray(numbers_at(mean_at, one), channels)
+    variance = carray(numbers_at(variance_at, one), channels)
+    _statistics(x, images, channels, pixels, last, mean, variance)
+
+
+@njit(**COMPILE)
+def move(mean_at, variance_at, one, count, momentum, channels, running_mean_at, running_var_at):
+    """Move the running statistics towards those of ``count`` numbers a channel."""
+    mean = carray(numbers_at(mean_at, one), channels)
+    variance = carray(numbers_at(variance_at, one), channels)
+    running_mean = carray(numbers_at(running_mean_at, one), channels)
+    running_var = carray(numbers_at(running_var_at, one), channels)
+    for c in range(channels):
+        unbiased = variance[c] * (count / (count - 1))
+        running_mean[c] += momentum * (mean[c] - running_mean[c])
+        running_var[c] += momentum * (unbiased - running_var[c])
+
+
+@njit(**COMPILE)
+def forward(
+    x_at,
+    images,
+    channels,
+    pixels,
+    last,
+    element,
+    mean_at,
+    variance_at,
+    weight_at,
+    bias_at,
+    eps,
+    kind,
+    low,
+    high,
+    output_at,
 ):
-    """∂L/∂x, where the statistics are constants if the sums ``total`` and ``moment`` are 0."""
-    step, count = rows * width, x.size // mean.size
-    of_channel = scale_of(variance, weight, eps)
-    constant, along = np.empty_like(mean), np.empty_like(mean)
-    for c in range(mean.size):
-        constant[c] = -of_channel[c] * (total[c] / count)
-        along[c] = -of_channel[c] * (moment[c] / count) / np.sqrt(variance[c] + eps)
-    constant, along = repeated(constant, width, mean), repeated(along, width, mean)
-    scale, shift = repeated(of_channel, width, mean), repeated(bias, width, mean)
-    mean = repeated(mean, width, mean)
-    for p in prange(-(-x.size // step)):
-        for at in range(p * step, min((p + 1) * step, x.size), width):
-            to = min(at + width, x.size)
-            values, grads, out = x[at:to], grad[at:to], output[at:to]
-            if kind == CLAMP:
-                for c in range(values.size):
-                    d = wide(values[c]) - mean[c]
-                    g = passed(wide(grads[c]), d * scale[c] + shift[c], low, high)
-                    out[c] = narrow(g * scale[c] + (d * along[c] + constant[c]), out)
-            elif kind == HARDSWISH:
-                for c in range(values.size):
-                    d = wide(values[c]) - mean[c]
-                    g = wide(grads[c]) * hardswish_slope(d * scale[c] + shift[c])
-                    out[c] = narrow(g * scale[c] + (d * along[c] + constant[c]), out)
-            else:
-                for c in range(values.size):
-                    d = wide(values[c]) - mean[c]
-                    g = wide(grads[c]) * silu_slope(d * scale[c] + shift[c])
-                    out[c] = narrow(g * scale[c] + (d * along[c] + constant[c]), out)
+    """Leave the output at its address."""
+    size = images * channels * pixels
+    x, output = (
+        carray(numbers_at(x_at, element), size),
+        carray(numbers_at(output_at, element), size),
+    )
+    mean = carray(numbers_at(mean_at, eps), channels)
+    variance = carray(numbers_at(variance_at, eps), channels)
+    width, _, _ = _cut(images, channels, pixels, last)
+    table = _table(mean, variance, weight_at, bias_at, eps, width, 3)
+    _forward(x, output, images, channels, pixels, last, table, kind, low, high)
+
+
+@njit(**COMPILE)
+def gradients(
+    x_at,
+    images,
+    channels,
+    pixels,
+    last,
+    element,
+    mean_at,
+    variance_at,
+    weight_at,
+    bias_at,
+    eps,
+    kind,
+    low,
+    high,
+    grad_at,
+    output_at,
+    of_weight_at,
+    of_bias_at,
+    fixed,
+):
+    """Leave ∂L/∂x, ∂L/∂γ and ∂L/∂β at their addresses; ``fixed`` says that the statistics are constants."""
+    size, count = images * channels * pixels, images * pixels
+    x, grad = carray(numbers_at(x_at, element), size), carray(numbers_at(grad_at, element), size)
+    mean = carray(numbers_at(mean_at, eps), channels)
+    variance = carray(numbers_at(variance_at, eps), channels)
+    width, _, _ = _cut(images, channels, pixels, last)
+    table = _table(mean, variance, weight_at, bias_at, eps, width, 5)
+    found = _sums(grad, x, images, channels, pixels, last, table, kind, low, high)
+    of_weight = carray(numbers_at(of_weight_at, eps), channels)
+    of_bias = carray(numbers_at(of_bias_at, eps), channels)
+    for c in range(channels):
+        rate = 1 / np.sqrt(float(variance[c]) + eps)
+        total, moment = found[0, c], found[1, c] * rate
+        of_bias[c] = total
+        of_weight[c] = moment
+        for i in range(c, width, channels):
+            table[3, i] = 0.0 if fixed else -table[1, i] * (total / count)
+            table[4, i] = 0.0 if fixed else -table[1, i] * (moment / count) * rate
+    output = carray(numbers_at(output_at, element), size)
+    _backward(grad, x, output, images, channels, pixels, last, table, kind, low, high)

@@ -15,6 +15,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from cnnexp.kernels.cpu.numba_internals import declared
+
 _WORD, _HALF = ir.IntType(32), ir.IntType(16)
 
 
@@ -76,3 +78,36 @@ def of_kind(typing_context, number, like):
         return context.cast(builder, arguments[0], signature.args[0], like)
 
     return like(number, like), codegen
+
+
+@intrinsic
+def numbers_at(typing_context, address, element):
+    """A pointer to numbers of the kind of ``element`` at ``address``, for ``numba.carray``."""
+    kind = types.CPointer(element)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(kind))
+
+    return kind(address, element), codegen
+
+
+@intrinsic
+def floor(typing_context, value):
+    """The largest whole number that is at most ``value``; numba's own calls a function, which stops vectors."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        name = f"llvm.floor.f{32 if value == types.float32 else 64}"
+        return builder.call(declared(builder, name, ir.FunctionType(kind, [kind])), arguments)
+
+    return value(value), codegen
+
+
+@intrinsic
+def is_double(typing_context, value):
+    """Whether ``value`` is a float64, which is known when the kernel is compiled."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(ir.IntType(1), value == types.float64)
+
+    return types.boolean(value), codegen
