@@ -52,7 +52,7 @@ def operator(
 
         def flat(*arguments: Any) -> Any:
             if plain:
-                return function(*arguments)
+                return function(*arguments)  # pyright: ignore[reportCallIssue]
             return with_records(function, _kept_record, arguments)
 
         flat.__signature__ = _flat_signature(function, hints)  # pyright: ignore[reportFunctionMemberAccess]
@@ -136,7 +136,8 @@ def _one_by_one(function: Any, dims: Sequence[int | None], arguments: Sequence[A
         ]
         results.append(function(*at))
     if isinstance(results[0], tuple):
-        return tuple(torch.stack(each) for each in zip(*results, strict=True)), (0, 0)
+        stacked = tuple(torch.stack(each) for each in zip(*results, strict=True))
+        return stacked, (0,) * len(stacked)
     return torch.stack(results), 0
 
 

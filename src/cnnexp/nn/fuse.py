@@ -19,11 +19,13 @@ from cnnexp.ops.torch_internals import has_hooks
 def fuse_blocks(module: nn.Module) -> None:
     """Turn each run of ``Conv2d``, ``ReLU`` and pooling within an ``nn.Sequential`` into a block.
 
-    Batch normalisations and the activations after them become blocks, too, wherever a network calls
-    them: see ``cnnexp.nn.fuse_norms``. Of convolutions the convolution becomes a ``ConvReLUPool``; ReLU and pooling are replaced by an identity, so that
+    The convolution becomes a ``ConvReLUPool``; ReLU and pooling are replaced by an identity, so that
     all names, indices and state-dict keys stay. These are not fused: layers with hooks, as a hook
     expects each layer's own output; a convolution that is used in several places; and a sequence with a
     ``forward`` of its own, which may use the outputs in between.
+
+    Batch normalisations and the activations that alone read them become blocks, too, wherever the
+    network calls them: see ``cnnexp.nn.fuse_norms.fuse_norms``.
     """
     for sequence in module.modules():
         if not isinstance(sequence, nn.Sequential) or not is_plain_sequence(sequence):

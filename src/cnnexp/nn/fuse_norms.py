@@ -1,4 +1,4 @@
-"""Fuse batch normalisations with the activations after them, wherever a network calls the two, and split them."""
+"""Fuse batch normalisations with the activations after them, wherever a network calls them; split them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Activated(Done):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``input`` as it is, unless another layer has taken the place of the normalisation."""
-        return input if took_mark(input) else self.part(input)
+        part = vars(self)["part"]
+        return input if took_mark(input) else part(input)
 
 
 def fuse_norms(module: nn.Module) -> None:
@@ -91,7 +92,9 @@ def _graphs(module: nn.Module) -> list[list[_Call]] | None:
             module.train(training)
             try:
                 nodes = fx.Tracer().trace(module).nodes
-            except Exception:  # whatever a forward of somebody else's raises when it is given no tensor
+            except (
+                Exception
+            ):  # whatever a forward of somebody else's raises when it is given no tensor
                 return None
             called = [node for node in nodes if node.op == "call_module"]
             found.append([_Call(_layer(module, node), _reader(module, node)) for node in called])
@@ -133,7 +136,7 @@ def _in_sequences(module: nn.Module) -> Pairs:
     for sequence in module.modules():
         if isinstance(sequence, nn.Sequential) and is_plain_sequence(sequence):
             children = list(sequence.children())
-            for norm, activation in zip(children, children[1:], strict=False):
+            for norm, activation in itertools.pairwise(children):
                 alone = all(len(_places(module, each)) == 1 for each in (norm, activation))
                 if alone and _is_norm(norm) and _is_activation(activation):
                     found[norm] = activation
@@ -162,6 +165,6 @@ def _places(module: nn.Module, layer: nn.Module) -> list[tuple[nn.Module, str]]:
     return [
         (parent, name)
         for parent in module.modules()
-        for name, child in parent._modules.items()
-        if child is layer
+        for name, child in parent.named_modules(remove_duplicate=False)
+        if child is layer and child is not parent and "." not in name
     ]

@@ -42,7 +42,7 @@ class Layer(nn.Module):
 
 
 def traced(layer: nn.Module, tracer: Any, args: Any, kwargs: Any) -> Any:
-    """The node of ``layer``, which a tracer takes for a leaf; without it the tracer would descend into a layer that is not ``torch.nn``'s."""
+    """The node of ``layer``, a leaf; the tracer would descend into a layer that is not ``torch.nn``'s."""
 
     def as_leaf(*args: Any, **kwargs: Any) -> fx.Proxy:
         return tracer.create_proxy("call_module", tracer.path_of_module(layer), args, kwargs)

@@ -162,6 +162,7 @@ def _direct(
 
 
 def batch_statistics(input: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`statistics` of ``input``, in float32 if it is of half precision."""
     return statistics(widened(input))
 
 

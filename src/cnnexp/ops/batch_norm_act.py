@@ -34,6 +34,7 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from cnnexp.kernels.cpu import batch_norm as cpu
+from cnnexp.kernels.operators import undispatched
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.batch_norm import (
     along,
@@ -49,7 +50,6 @@ from cnnexp.ops.batch_norm import grad_input as grad_norm
 from cnnexp.ops.batch_norm import grad_input_in_evaluation as grad_norm_in_evaluation
 from cnnexp.ops.batch_norm import scale as scale_of
 from cnnexp.ops.batch_norm import statistics as batch_mean_and_variance
-from cnnexp.kernels.operators import undispatched
 from cnnexp.ops.forward_mode import in_forward_mode, transformed
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.precision import widened
@@ -80,7 +80,7 @@ def through(grad_output: Tensor, value: Tensor, activation: str) -> Tensor:
     if activation == "relu6":
         return torch.where((value <= 0) | (value >= 6), 0, grad_output)
     if activation == "hardswish":
-        within = torch.where(value >= 3, 1, value / 3 + 0.5)
+        within = torch.where(value < 3, value / 3 + 0.5, 1)
         return torch.where(value <= -3, 0, grad_output * within)
     if activation == "silu":
         sigma = value.sigmoid()
@@ -95,7 +95,7 @@ def forward(
     mean: Tensor,
     variance: Tensor,
     eps: float,
-    training: bool,
+    training: bool,  # noqa: ARG001 (for the gradients)
     activation: str,
 ) -> Tensor:
     """The output y from x: (N, C, …), γ, β, μ and σ²: (C,)."""
@@ -171,16 +171,20 @@ def _forward(
     mean: Tensor,
     variance: Tensor,
     eps: float,
-    training: bool,
+    training: bool,  # noqa: ARG001 (for the gradients)
     activation: str,
 ) -> Tensor:
     call = _way_to(cpu.forward, input)
     return call(input, weight, bias, mean, variance, eps, activation)
 
 
-def _way_to(operator: Callable[_Arguments, _Result], tensor: Tensor) -> Callable[_Arguments, _Result]:
+def _way_to(
+    operator: Callable[_Arguments, _Result], tensor: Tensor
+) -> Callable[_Arguments, _Result]:
     """``operator``, without torch's dispatcher where ``tensor`` is as all that a step computes with."""
-    seen = transformed() or type(tensor) not in (Tensor, Parameter) or is_batched_by_autograd(tensor)
+    seen = (
+        transformed() or type(tensor) not in (Tensor, Parameter) or is_batched_by_autograd(tensor)
+    )
     return operator if seen else undispatched(operator)
 
 
@@ -262,7 +266,7 @@ def _by(kernels: bool) -> Callable[..., Tensor]:
         training: bool,
         momentum: float,
         eps: float,
-        activation: str = "none",
+        activation: str = "relu",
     ) -> Tensor:
         _check(activation)
         running = running_mean, running_var
@@ -270,6 +274,8 @@ def _by(kernels: bool) -> Callable[..., Tensor]:
         fused = kernels and cpu.takes(input, weight, bias) and not in_forward_mode()
         of = _way_to(cpu.statistics, input) if fused else batch_statistics
         mean, variance = statistics_of(input, *running, training, momentum, of)
+        if fused:  # the running ones may be of half precision
+            mean, variance = (each.to(cpu.precision(input)) for each in (mean, variance))
         arguments = input, weight, bias, mean, variance, eps, by_batch, activation
         if fused:
             return (_in_training if by_batch else _in_evaluation)(*arguments)
@@ -293,7 +299,7 @@ def _check(activation: str) -> None:
         raise ValueError(f"unknown activation '{activation}'; known: {known}")
 
 
-def batch_norm_act(
+def batch_norm_act(  # noqa: PLR0913 (those of torch's and the activation)
     input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -327,13 +333,13 @@ def batch_norm_act(
     Examples:
         >>> import torch
         >>> from cnnexp import ops
-        >>> x = torch.tensor([[1.0], [3.0], [8.0]], requires_grad=True)
+        >>> x = torch.tensor([[1.0], [3.0], [8.0]], dtype=torch.float64, requires_grad=True)
         >>> y = ops.batch_norm_act(x, None, None, training=True)
         >>> y.detach().round(decimals=2).tolist()
         [[0.0], [0.0], [1.36]]
-        >>> y.sum().backward()  # the one that is left moves its own mean and variance
+        >>> y.sum().backward()  # the one that passes moves all by mean and variance
         >>> x.grad.round(decimals=3).tolist()
-        [[-0.058], [-0.023], [0.082]]
+        [[0.044], [-0.061], [0.017]]
     """
     function = get_algorithm("batch_norm_act", algorithm)
     return function(
@@ -355,6 +361,16 @@ register(
         dtypes=(),
     )
 )
-_ONE_PASS = "one pass for the statistics, one for the output, two for the gradients; x alone is kept"
-for _op in ("batch_norm", "batch_norm_act"):
-    register(Algorithm(_op, "fused", _by(kernels=True), _ONE_PASS))
+_ONE_PASS = (
+    "one pass for the statistics, one for the output, two for the gradients; x alone is kept"
+)
+_fused = _by(kernels=True)
+
+
+def _alone(input: Tensor, *arguments: Any) -> Tensor:
+    """A batch normalisation that nothing activates."""
+    return _fused(input, *arguments, "none")
+
+
+register(Algorithm("batch_norm", "fused", _alone, _ONE_PASS))
+register(Algorithm("batch_norm_act", "fused", _fused, _ONE_PASS))

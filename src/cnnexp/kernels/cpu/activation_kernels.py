@@ -9,6 +9,7 @@ A kind of activation and two bounds say which it is:
 A NaN stays one. At a kink the derivative is 0, as torch has it. After a change here, touch the files that
 call it (see ``vector``).
 """
+# pyright: reportArgumentType=false, reportCallIssue=false
 
 from __future__ import annotations
 
@@ -34,6 +35,12 @@ def passed(g, u, low, high):
 
 
 @njit(**COMPILE)
+def shifted(d, along, constant):
+    """d·along + constant, which is 0 where ``along`` is, whatever d."""
+    return constant if along == of_kind(0.0, d) else d * along + constant
+
+
+@njit(**COMPILE)
 def hardswish(u):
     """The value of hardswish."""
     zero, three, six = of_kind(0.0, u), of_kind(3.0, u), of_kind(6.0, u)
@@ -45,7 +52,7 @@ def hardswish_slope(u):
     """The derivative of hardswish."""
     zero, three, one = of_kind(0.0, u), of_kind(3.0, u), of_kind(1.0, u)
     inside = u / three + of_kind(0.5, u)
-    inside = one if u >= three else inside
+    inside = inside if u < three else one
     return zero if u <= -three else inside
 
 

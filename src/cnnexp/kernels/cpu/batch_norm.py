@@ -1,4 +1,4 @@
-"""The CPU kernels of batch normalisation and activation as torch operators: who is let in, what each is handed.
+"""The CPU kernels of batch normalisation and activation as torch operators, and what each is handed.
 
 Images (N, C, …) are taken as they lie: in channels_last memory, or plain. numba compiles at the first call
 (some seconds a kernel and dtype, once a machine) and is imported only then.
@@ -17,7 +17,7 @@ from torch.nn import Buffer, Parameter
 
 from cnnexp.kernels.operators import operator
 
-__all__ = ["ACTIVATIONS", "forward", "gradients", "move", "statistics", "takes"]
+__all__ = ["ACTIVATIONS", "forward", "gradients", "move", "precision", "statistics", "takes"]
 
 _WIDTH = 256  # of a row of numbers at least
 _NUMBERS = 1 << 16  # in a part of the rows, about
@@ -49,6 +49,12 @@ def precision(input: Tensor) -> torch.dtype:
     return torch.float64 if input.dtype == torch.float64 else torch.float32
 
 
+def _kernels() -> Any:
+    from cnnexp.kernels.cpu import batch_norm_kernels
+
+    return batch_norm_kernels
+
+
 def _pair(input: Tensor) -> tuple[Tensor, Tensor]:
     dtype = precision(input)
     return input.new_empty(input.size(1), dtype=dtype), input.new_empty(input.size(1), dtype=dtype)
@@ -57,8 +63,7 @@ def _pair(input: Tensor) -> tuple[Tensor, Tensor]:
 @operator("batch_norm_statistics", _pair)
 def statistics(input: Tensor) -> tuple[Tensor, Tensor]:
     """μ and σ² of each channel of (N, C, …): (C,), (C,)."""
-    from cnnexp.kernels.cpu import batch_norm_kernels as kernels
-
+    kernels = _kernels()
     input = _in_order(input)
     mean, variance = _pair(input)
     of_kind = _ONES[mean.dtype]
@@ -67,14 +72,18 @@ def statistics(input: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def move(
-    running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, count: int, momentum: float
+    running_mean: Tensor,
+    running_var: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    count: int,
+    momentum: float,
 ) -> bool:
     """Whether the kernel moved the running statistics, which autograd does not see.
 
     ``count`` numbers a channel have these ``mean`` and ``variance``.
     """
-    from cnnexp.kernels.cpu import batch_norm_kernels as kernels
-
+    kernels = _kernels()
     four = mean, variance, running_mean, running_var
     for tensor in four:
         if type(tensor) not in (Tensor, Buffer, Parameter) or tensor.dtype != mean.dtype:
@@ -109,8 +118,7 @@ def forward(
     activation: str,
 ) -> Tensor:
     """act(γ·(x − μ)/√(σ² + ε) + β) of (N, C, …), where it lies as ``input`` does."""
-    from cnnexp.kernels.cpu import batch_norm_kernels as kernels
-
+    kernels = _kernels()
     input = _in_order(input)
     output = torch.empty_like(input)
     known = _known(mean.dtype, mean, variance, weight, bias)
@@ -153,8 +161,7 @@ def gradients(
 
     ``fixed`` says that the statistics do not depend on x.
     """
-    from cnnexp.kernels.cpu import batch_norm_kernels as kernels
-
+    kernels = _kernels()
     input = _in_order(input)
     grad_output = _as(input, grad_output)
     output = torch.empty_like(input)
@@ -181,8 +188,8 @@ def _channels_last(image: Tensor) -> bool:
 
 def _in_order(image: Tensor) -> Tensor:
     """``image`` without gaps in memory, channels last or plain, as it lies already."""
-    if image.is_contiguous() and image.dim() != 4:
-        return image
+    if image.dim() != 4:
+        return image.contiguous()
     layout = torch.channels_last if _channels_last(image) else torch.contiguous_format
     return image.contiguous(memory_format=layout)
 

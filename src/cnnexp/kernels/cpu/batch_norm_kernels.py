@@ -308,7 +308,9 @@ def gradients(
         of_bias[c] = total
         of_weight[c] = moment
         for i in range(c, width, channels):
-            table[3, i] = 0.0 if fixed else -table[1, i] * (total / count)
-            table[4, i] = 0.0 if fixed else -table[1, i] * (moment / count) * rate
+            table[3, i] = table[4, i] = 0
+            if not fixed:
+                table[3, i] = -table[1, i] * (total / count)
+                table[4, i] = -table[1, i] * (moment / count) * rate
     output = carray(numbers_at(output_at, element), size)
     _backward(grad, x, output, images, channels, pixels, last, table, kind, low, high)

@@ -4,6 +4,7 @@ As ``batch_norm_rows``, whose letters these are; a part is some planes, from ``f
 ``table`` has a column a channel. Within a plane ``LANES`` sums run side by side.
 """
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+# pyright: reportCallIssue=false
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from cnnexp.kernels.cpu.activation_kernels import (
     hardswish_slope,
     logistic,
     passed,
+    shifted,
     silu_slope,
 )
 from cnnexp.kernels.cpu.precision import narrow, wide
@@ -118,14 +120,14 @@ def backward(grad, x, output, first, last, table, kind, low, high):
             for i in range(plane.size):
                 d = wide(plane[i]) - m
                 h = passed(wide(grads[i]), d * s + b, low, high)
-                out[i] = narrow(h * s + (d * along + constant), out)
+                out[i] = narrow(h * s + shifted(d, along, constant), out)
         elif kind == HARDSWISH:
             for i in range(plane.size):
                 d = wide(plane[i]) - m
                 h = wide(grads[i]) * hardswish_slope(d * s + b)
-                out[i] = narrow(h * s + (d * along + constant), out)
+                out[i] = narrow(h * s + shifted(d, along, constant), out)
         else:
             for i in range(plane.size):
                 d = wide(plane[i]) - m
                 h = wide(grads[i]) * silu_slope(d * s + b)
-                out[i] = narrow(h * s + (d * along + constant), out)
+                out[i] = narrow(h * s + shifted(d, along, constant), out)

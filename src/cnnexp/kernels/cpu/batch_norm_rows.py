@@ -12,6 +12,7 @@ part is taken around its first row, which is one of its own numbers: Σ(x−k)²
 most a factor n of its precision, whatever the mean is.
 """
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+# pyright: reportCallIssue=false
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ from cnnexp.kernels.cpu.activation_kernels import (
     hardswish_slope,
     logistic,
     passed,
+    shifted,
     silu_slope,
 )
 from cnnexp.kernels.cpu.precision import narrow, wide
@@ -121,14 +123,14 @@ def backward(grad, x, output, begin, end, table, kind, low, high):
             for c in range(values.size):
                 d = wide(values[c]) - mean[c]
                 h = passed(wide(grads[c]), d * scale[c] + shift[c], low, high)
-                out[c] = narrow(h * scale[c] + (d * along[c] + constant[c]), out)
+                out[c] = narrow(h * scale[c] + shifted(d, along[c], constant[c]), out)
         elif kind == HARDSWISH:
             for c in range(values.size):
                 d = wide(values[c]) - mean[c]
                 h = wide(grads[c]) * hardswish_slope(d * scale[c] + shift[c])
-                out[c] = narrow(h * scale[c] + (d * along[c] + constant[c]), out)
+                out[c] = narrow(h * scale[c] + shifted(d, along[c], constant[c]), out)
         else:
             for c in range(values.size):
                 d = wide(values[c]) - mean[c]
                 h = wide(grads[c]) * silu_slope(d * scale[c] + shift[c])
-                out[c] = narrow(h * scale[c] + (d * along[c] + constant[c]), out)
+                out[c] = narrow(h * scale[c] + shifted(d, along[c], constant[c]), out)

@@ -93,7 +93,7 @@ def numbers_at(typing_context, address, element):
 
 @intrinsic
 def floor(typing_context, value):
-    """The largest whole number that is at most ``value``; numba's own calls a function, which stops vectors."""
+    """The largest whole number up to ``value``; numba's own calls a function, which stops vectors."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         kind = arguments[0].type
