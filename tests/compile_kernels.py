@@ -42,6 +42,7 @@ def main(name: str) -> None:
         grad.sum().backward()
     if name != "bfloat16":  # whose norms are those of float32
         _compile_norms(getattr(torch, name))
+        _compile_batch_norms(getattr(torch, name))
 
 
 def _compile_norms(dtype: torch.dtype) -> None:
@@ -52,6 +53,13 @@ def _compile_norms(dtype: torch.dtype) -> None:
     for way in ("window", "gram", "rows"):
         winners_squared_norms(pooled, code, image, conv, pool, way)
     winners_squared_norms(pooled, code, image[:, :3], conv, pool, "written")
+
+
+def _compile_batch_norms(dtype: torch.dtype) -> None:
+    """Call the kernels of batch normalisation, those of bfloat16 beside float32's."""
+    for kind in (dtype, torch.bfloat16) if dtype == torch.float32 else (dtype,):
+        image = torch.randn(2, 3, 4, 4).to(kind).requires_grad_()
+        ops.batch_norm_act(image, torch.zeros(3), torch.ones(3), training=True).sum().backward()
 
 
 if __name__ == "__main__":

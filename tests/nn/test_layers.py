@@ -11,6 +11,7 @@ from torch import nn
 import cnnexp.nn
 from cnnexp import ops
 from cnnexp.models import LeNet5, SeedCNN
+from cnnexp.nn.done import is_done
 from cnnexp.ops.torch_internals import watching
 
 PAIRS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
@@ -131,7 +132,7 @@ def test_networks_of_torchvision_keep_outputs_and_gradients(
             setattr(network.classifier, place, nn.Linear(*widths))
     network.double().train(training)
     twin = cnnexp.nn.replace_layers(copy.deepcopy(network), algorithm)
-    ours = [m for m in twin.modules() if isinstance(m, cnnexp.nn.Layer)]
+    ours = [m for m in twin.modules() if isinstance(m, cnnexp.nn.Layer) or is_done(m)]
     assert len(ours) == {"resnet18": 20 + 20 + 9 + 3, "vgg11_bn": 8 + 8 + 10 + 5 + 1 + 2 + 3}[name]
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     results = []

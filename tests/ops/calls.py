@@ -62,6 +62,24 @@ CALLS: dict[str, Call] = {
         {"running_mean": None, "running_var": None, "training": True},
     ),
     "batch_norm evaluation": Call("batch_norm", ((2, 2, 3, 2), (2,), (2,)), STATISTICS),
+    "batch_norm_act": Call(
+        "batch_norm_act",
+        ((2, 2, 3, 2), (2,), (2,)),
+        {"running_mean": None, "running_var": None, "training": True},
+    ),
+    "batch_norm_act evaluation": Call(
+        "batch_norm_act", ((2, 2, 3, 2), (2,), (2,)), STATISTICS | {"activation": "relu6"}
+    ),
+    "batch_norm_act hardswish": Call(
+        "batch_norm_act",
+        ((2, 3, 3, 2), (3,)),
+        {"running_mean": None, "running_var": None, "training": True, "activation": "hardswish"},
+    ),
+    "batch_norm_act silu": Call(
+        "batch_norm_act",
+        ((4, 3), (3,), (3,)),
+        {"running_mean": None, "running_var": None, "training": True, "activation": "silu"},
+    ),
     "conv2d": Call(
         "conv2d",
         ((2, 4, 5, 6), (4, 2, 3, 2), (4,)),

@@ -166,6 +166,7 @@ ARGUMENTS: dict[str, tuple[tuple[tuple[int, ...], ...], dict[str, Any]]] = {
     "adaptive_avg_pool2d": (((1, 2, 4, 4),), {"output_size": 2}),
     "avg_pool2d": (((1, 2, 4, 4),), {"kernel_size": 2}),
     "batch_norm": (((3, 2),), {"running_mean": None, "running_var": None, "training": True}),
+    "batch_norm_act": (((3, 2),), {"running_mean": None, "running_var": None, "training": True}),
     "conv2d": (((1, 2, 4, 4), (3, 2, 2, 2), (3,)), {"padding": 1}),
     "conv_relu_pool": (((1, 2, 4, 4), (3, 2, 2, 2), (3,)), {"padding": 1}),
     "cross_entropy": (((3, 2),), {"target": torch.tensor([0, 1, 1])}),

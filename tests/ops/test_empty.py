@@ -77,6 +77,11 @@ CASES: dict[str, list[tuple[Shapes, dict[str, Any]]]] = {
     ],
     "avg_pool2d": POOLED,
     "batch_norm": _normalised(),
+    "batch_norm_act": [
+        (shapes, options | {"activation": activation})
+        for activation in ("relu", "silu")
+        for shapes, options in _normalised()
+    ],
     "conv2d": CONVOLVED,
     "conv_relu_pool": [
         (shapes, options | {"pool": pool})

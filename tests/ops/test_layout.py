@@ -22,6 +22,7 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
     "avg_pool2d": [(2,), (3, 2, 1)],
     "adaptive_avg_pool2d": [(3,)],
     "batch_norm": [(torch.zeros(4), torch.ones(4)), (None, None, None, None, True)],
+    "batch_norm_act": [(torch.zeros(4), torch.ones(4)), (None, None, None, None, True)],
     "dropout": [(0.5,)],
 }
 CALLS |= {op: [()] for op in activations(*CALLS)}

@@ -76,6 +76,12 @@ SITUATIONS = {
         ((2,), (2,)),
         {"running_mean": None, "running_var": None, "training": True},
     ),
+    "batch_norm_act": Situation(
+        "batch_norm_act",
+        2,
+        ((2,), (2,)),
+        {"running_mean": None, "running_var": None, "training": True, "activation": "silu"},
+    ),
     "conv2d": Situation(
         "conv2d", 4, ((6, 2, 3, 2), (6,)), {"stride": 2, "padding": 1, "groups": 2}
     ),

@@ -42,6 +42,7 @@ def operator(
     def make(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
         hints = typing.get_type_hints(function)
         kinds = [hints[parameter] for parameter in inspect.signature(function).parameters]
+        plain = not any(map(_is_record, kinds))
 
         def with_records(
             called: Callable[..., Any], unpack: Callable[..., Any], arguments: Sequence[Any]
@@ -50,6 +51,8 @@ def operator(
             return called(*[unpack(k, tuple(a)) if _is_record(k) else a for k, a in both])
 
         def flat(*arguments: Any) -> Any:
+            if plain:
+                return function(*arguments)  # pyright: ignore[reportCallIssue]
             return with_records(function, _kept_record, arguments)
 
         flat.__signature__ = _flat_signature(function, hints)  # pyright: ignore[reportFunctionMemberAccess]
@@ -68,12 +71,20 @@ def operator(
 
         @functools.wraps(function)
         def call(*arguments: Any) -> Any:
-            return made(*flat_arguments(arguments))
+            return made(*(arguments if plain else flat_arguments(arguments)))
 
         vars(call)["operator"] = made
         return call  # pyright: ignore[reportReturnType]
 
     return make
+
+
+def undispatched(call: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """The function of an operator, for tensors that are nobody's subclass and stand in no transform.
+
+    The way through torch's dispatcher takes as long as a small kernel.
+    """
+    return vars(call)["__wrapped__"]
 
 
 def flat_arguments(arguments: Sequence[Any]) -> list[Any]:
@@ -125,7 +136,8 @@ def _one_by_one(function: Any, dims: Sequence[int | None], arguments: Sequence[A
         ]
         results.append(function(*at))
     if isinstance(results[0], tuple):
-        return tuple(torch.stack(each) for each in zip(*results, strict=True)), (0, 0)
+        stacked = tuple(torch.stack(each) for each in zip(*results, strict=True))
+        return stacked, (0,) * len(stacked)
     return torch.stack(results), 0
 
 

@@ -11,7 +11,7 @@ from cnnexp.nn.layer import Layer, layer_algorithms
 from cnnexp.nn.lazy import LazyBatchNorm2d, LazyConv2d, LazyLinear, initialise_lazy
 from cnnexp.nn.linear import Linear
 from cnnexp.nn.loss import CrossEntropyLoss
-from cnnexp.nn.norm import BatchNorm2d
+from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
 from cnnexp.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from cnnexp.nn.replace import replace_layers
 from cnnexp.nn.twins import REPLACEMENTS, replaces
@@ -21,6 +21,7 @@ __all__ = [
     "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BatchNorm2d",
+    "BatchNormAct2d",
     "Conv2d",
     "ConvReLUPool",
     "Conversion",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cnnexp import ops
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.marks import took_mark
 from cnnexp.nn.twins import replaces
 
 __all__ = ["GELU", "LeakyReLU", "ReLU", "Tanh"]
@@ -22,6 +23,8 @@ class ReLU(Layer, nn.ReLU):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the result in the shape of ``input``, which may be any."""
+        if took_mark(input):
+            return input
         if self.algorithm == ops.NATIVE:
             return super().forward(input)
         return ops.relu(input, self.inplace, algorithm=self.algorithm)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from cnnexp.nn.fuse import is_done
+from cnnexp.nn.done import is_done
 from cnnexp.nn.layer import Layer, layer_algorithms
 from cnnexp.nn.twins import plain_class, twin_of
 

@@ -9,25 +9,11 @@ from torch import nn
 from cnnexp import ops
 from cnnexp.nn.activation import ReLU
 from cnnexp.nn.conv import Conv2d, ConvReLUPool
+from cnnexp.nn.done import Done
+from cnnexp.nn.fuse_norms import fuse_norms, is_plain_sequence, split_norms
 from cnnexp.nn.pool import AvgPool2d, MaxPool2d
 from cnnexp.nn.twins import become, plain_class
 from cnnexp.ops.torch_internals import has_hooks
-
-
-class _Done(nn.Identity):
-    """An identity in place of a ReLU or pooling that the convolution before it now computes."""
-
-    def __init__(self, part: nn.Module) -> None:
-        super().__init__()
-        self.__dict__["part"] = part  # kept out of the submodules, as it is not run
-
-    def extra_repr(self) -> str:
-        return f"done by the layer before: {type(self.part).__name__}"
-
-
-def is_done(layer: nn.Module) -> bool:
-    """Whether ``layer`` is an identity in place of a part of a fused block."""
-    return isinstance(layer, _Done)
 
 
 def fuse_blocks(module: nn.Module) -> None:
@@ -37,9 +23,12 @@ def fuse_blocks(module: nn.Module) -> None:
     all names, indices and state-dict keys stay. These are not fused: layers with hooks, as a hook
     expects each layer's own output; a convolution that is used in several places; and a sequence with a
     ``forward`` of its own, which may use the outputs in between.
+
+    Batch normalisations and the activations that alone read them become blocks, too, wherever the
+    network calls them: see ``cnnexp.nn.fuse_norms.fuse_norms``.
     """
     for sequence in module.modules():
-        if not isinstance(sequence, nn.Sequential) or not _plain_sequence(sequence):
+        if not isinstance(sequence, nn.Sequential) or not is_plain_sequence(sequence):
             continue
         children = list(sequence.named_children())
         for (_, conv), (relu_name, relu), (pool_name, pool) in zip(
@@ -49,17 +38,19 @@ def fuse_blocks(module: nn.Module) -> None:
                 assert isinstance(conv, Conv2d)
                 become(conv, ConvReLUPool)
                 conv.pool, conv.inplace = _pool(pool), relu.inplace  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
-                setattr(sequence, relu_name, _Done(relu))
-                setattr(sequence, pool_name, _Done(pool))
+                setattr(sequence, relu_name, Done(relu))
+                setattr(sequence, pool_name, Done(pool))
+    fuse_norms(module)
 
 
 def split_blocks(module: nn.Module) -> None:
     """Undo :func:`fuse_blocks`; a ``ConvReLUPool`` that was constructed as such stays."""
+    split_norms(module)
     for sequence in module.modules():
         if isinstance(sequence, nn.Sequential):
             last: nn.Module | None = None
             for name, layer in list(sequence.named_children()):
-                if isinstance(layer, _Done):
+                if isinstance(layer, Done):
                     setattr(sequence, name, layer.part)
                     if isinstance(last, ConvReLUPool):
                         del last.pool
@@ -67,10 +58,6 @@ def split_blocks(module: nn.Module) -> None:
                         become(last, Conv2d)
                 else:
                     last = layer
-
-
-def _plain_sequence(sequence: nn.Sequential) -> bool:
-    return type(sequence).forward is nn.Sequential.forward and "forward" not in vars(sequence)
 
 
 def _is_block(conv: nn.Module, relu: nn.Module, pool: nn.Module) -> bool:

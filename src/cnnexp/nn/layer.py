@@ -33,7 +33,7 @@ class Layer(nn.Module):
         """Run ``forward`` with the hooks; where ``torch.fx`` traces, return the node for this layer."""
         for value in args:
             if isinstance(value, fx.Proxy):
-                return _traced(self, value.tracer, args, kwargs)
+                return traced(self, value.tracer, args, kwargs)
         return super().__call__(*args, **kwargs)
 
     def extra_repr(self) -> str:
@@ -41,8 +41,8 @@ class Layer(nn.Module):
         return ", ".join(filter(None, [super().extra_repr(), f"algorithm={self.algorithm}"]))
 
 
-def _traced(layer: nn.Module, tracer: Any, args: Any, kwargs: Any) -> Any:
-    """The node of ``layer``; without it the tracer would descend into a layer that is not ``torch.nn``'s."""
+def traced(layer: nn.Module, tracer: Any, args: Any, kwargs: Any) -> Any:
+    """The node of ``layer``, a leaf; the tracer would descend into a layer that is not ``torch.nn``'s."""
 
     def as_leaf(*args: Any, **kwargs: Any) -> fx.Proxy:
         return tracer.create_proxy("call_module", tracer.path_of_module(layer), args, kwargs)

@@ -1,11 +1,16 @@
-"""Batch normalisation computed with ``cnnexp.ops``."""
+"""Batch normalisation computed with ``cnnexp.ops``, alone or with the activation after it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cnnexp import ops
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.marks import mark
 from cnnexp.nn.twins import replaces
 
 
@@ -19,23 +24,77 @@ class BatchNorm2d(Layer, nn.BatchNorm2d):
         """Return ``input`` (N, C, H, W) normalised, in the same shape."""
         if self.algorithm == ops.NATIVE:
             return super().forward(input)
-        if input.dim() != 4:
-            raise ValueError(f"expected 4D input (got {input.dim()}D input)")  # as torch
-        momentum = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:  # a plain average over all batches
-                momentum = 1.0 / float(self.num_batches_tracked)
-        by_batch = self.training or (self.running_mean is None and self.running_var is None)
-        tracked = not self.training or self.track_running_stats
-        return ops.batch_norm(
-            input,
-            self.running_mean if tracked else None,
-            self.running_var if tracked else None,
-            self.weight,
-            self.bias,
-            by_batch,
-            momentum,
-            self.eps,
-            algorithm=self.algorithm,
-        )
+        return ops.batch_norm(*_arguments(self, input), algorithm=self.algorithm)
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor, bool], Tensor]] = {
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hardswish": F.hardswish,
+    "silu": F.silu,
+    "none": lambda input, _inplace: input,
+}
+
+
+class BatchNormAct2d(Layer, nn.BatchNorm2d):
+    """``BatchNorm2d`` → activation in one layer.
+
+    Parameters, buffers and state-dict keys are those of the normalisation, the only part that has any.
+
+    Args:
+        *args, **kwargs: As for ``torch.nn.BatchNorm2d``.
+        activation: One of ``cnnexp.ops.batch_norm_act``.
+        algorithm: A name from ``cnnexp.ops.algorithm_names("batch_norm_act")``, or ``"auto"``.
+
+    Raises:
+        UnknownAlgorithmError: ``algorithm`` is not registered.
+    """
+
+    op = "batch_norm_act"
+    activation: str
+    inplace = False  # whether the activation of ``native`` writes into its input
+    marks = False  # whether a layer after it expects the mark of ``cnnexp.nn.marks``
+
+    def __init__(
+        self, *args: Any, activation: str = "relu", algorithm: str = "fused", **kwargs: Any
+    ) -> None:
+        super().__init__(*args, algorithm=algorithm, **kwargs)
+        self.activation = activation
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return ``input`` (N, C, H, W) normalised and activated, in the same shape."""
+        if self.algorithm == ops.NATIVE:
+            output = _ACTIVATIONS[self.activation](super().forward(input), self.inplace)
+        else:
+            arguments = *_arguments(self, input), self.activation
+            output = ops.batch_norm_act(*arguments, algorithm=self.algorithm)
+        return mark(output) if self.marks else output
+
+    def extra_repr(self) -> str:
+        """Describe the layer's settings for ``repr``."""
+        return f"{super().extra_repr()}, activation={self.activation}"
+
+
+def _arguments(
+    layer: nn.BatchNorm2d, input: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, bool, float, float]:
+    """The arguments of the op, from the input to ε; the batch is counted."""
+    if input.dim() != 4:
+        raise ValueError(f"expected 4D input (got {input.dim()}D input)")  # as torch
+    momentum = 0.0 if layer.momentum is None else layer.momentum
+    if layer.training and layer.num_batches_tracked is not None:
+        layer.num_batches_tracked.add_(1)
+        if layer.momentum is None:  # a plain average over all batches
+            momentum = 1.0 / float(layer.num_batches_tracked)
+    by_batch = layer.training or (layer.running_mean is None and layer.running_var is None)
+    tracked = not layer.training or layer.track_running_stats
+    return (
+        input,
+        layer.running_mean if tracked else None,
+        layer.running_var if tracked else None,
+        layer.weight,
+        layer.bias,
+        by_batch,
+        momentum,
+        layer.eps,
+    )

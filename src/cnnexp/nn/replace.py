@@ -8,6 +8,7 @@ from torch import nn
 
 from cnnexp import ops
 from cnnexp.nn.conversion import conversion
+from cnnexp.nn.done import Done
 from cnnexp.nn.fuse import fuse_blocks, split_blocks
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import REPLACEMENTS, become, plain_class, twin_of
@@ -24,7 +25,8 @@ def replace_layers(module: Module, algorithm: str = "direct", *, quiet: bool = F
     are switched to ``algorithm``. Other people's subclasses are left alone, since they may compute
     something else, and so are layers whose ``forward`` was replaced. An op that does not have
     ``algorithm`` takes ``direct``. With ``fused`` and ``auto``, convolutions followed by a ReLU and a
-    pooling in an ``nn.Sequential`` become one ``ConvReLUPool``, see ``cnnexp.nn.fuse_blocks``.
+    pooling in an ``nn.Sequential`` become one ``ConvReLUPool``, and batch normalisations with the
+    activations that alone read them ``BatchNormAct2d``, see ``cnnexp.nn.fuse_blocks``.
 
     The layers that keep torch's backward are logged with the reason (not for ``native``, which is torch's
     own backward anywhere): those that one might expect to be converted as a warning, the others as
@@ -62,7 +64,8 @@ def replace_layers(module: Module, algorithm: str = "direct", *, quiet: bool = F
             become(layer, twin)
     if algorithm in ("fused", ops.AUTO):
         fuse_blocks(module)
-    for layer in module.modules():
+    done = [layer.part for layer in module.modules() if isinstance(layer, Done)]
+    for layer in (*module.modules(), *done):
         if isinstance(layer, Layer):
             layer.algorithm = ops.resolve_algorithm(layer.op, algorithm)
     if not quiet and algorithm != "native":

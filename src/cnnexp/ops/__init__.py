@@ -14,6 +14,7 @@ from cnnexp.ops.adaptive_avg_pool2d import adaptive_avg_pool2d
 from cnnexp.ops.autograd import differentiable, in_place
 from cnnexp.ops.avg_pool2d import avg_pool2d
 from cnnexp.ops.batch_norm import batch_norm
+from cnnexp.ops.batch_norm_act import batch_norm_act
 from cnnexp.ops.conv2d import conv2d
 from cnnexp.ops.conv_relu_pool import conv_relu_pool
 from cnnexp.ops.cross_entropy import cross_entropy
@@ -51,6 +52,7 @@ __all__ = [
     "algorithm_names",
     "avg_pool2d",
     "batch_norm",
+    "batch_norm_act",
     "conv2d",
     "conv_relu_pool",
     "cross_entropy",

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnnexp.kernels.cpu import batch_norm as cpu
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.precision import widened
@@ -37,8 +38,8 @@ def _summed(input: Tensor) -> list[int]:
     return [0, *range(2, input.dim())]
 
 
-def _along(channel: Tensor, input: Tensor) -> Tensor:
-    """(C,) → (C, 1, …, 1), to multiply with (N, C, …)."""
+def along(channel: Tensor, input: Tensor) -> Tensor:
+    """(C,) → (C, 1, …, 1), to multiply with ``input`` (N, C, …)."""
     return channel.reshape(-1, *[1] * (input.dim() - 2))
 
 
@@ -55,7 +56,7 @@ def scale(variance: Tensor, eps: float) -> Tensor:
 
 def normalised(input: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """x̂ from x: (N, C, …), μ and r: (C,)."""
-    return (input - _along(mean, input)) * _along(scale, input)
+    return (input - along(mean, input)) * along(scale, input)
 
 
 def forward(
@@ -68,8 +69,8 @@ def forward(
 ) -> Tensor:
     """The output y from x: (N, C, …), γ, β, μ and σ²: (C,)."""
     factor = _times(scale(variance, eps), weight)
-    shifted = (input - _along(mean, input)) * _along(factor, input)
-    return shifted if bias is None else shifted + _along(bias, input)
+    shifted = (input - along(mean, input)) * along(factor, input)
+    return shifted if bias is None else shifted + along(bias, input)
 
 
 def grad_input(
@@ -79,12 +80,12 @@ def grad_input(
     dims = _summed(centred)
     shift = grad_output.mean(dims, keepdim=True)
     stretch = (grad_output * centred).mean(dims, keepdim=True)
-    return _along(_times(scale, weight), centred) * (grad_output - shift - centred * stretch)
+    return along(_times(scale, weight), centred) * (grad_output - shift - centred * stretch)
 
 
 def grad_input_in_evaluation(grad_output: Tensor, scale: Tensor, weight: Tensor | None) -> Tensor:
     """∂L/∂x in evaluation from ∂L/∂y: (N, C, …), r and γ: (C,)."""
-    return grad_output * _along(_times(scale, weight), grad_output)
+    return grad_output * along(_times(scale, weight), grad_output)
 
 
 def grad_weight(grad_output: Tensor, centred: Tensor) -> Tensor:
@@ -116,8 +117,8 @@ def _tangent(of_input: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if input_tangent is not None:
             moved = moved + of_input(input_tangent, centred, scale, weight)
         if weight_tangent is not None:
-            moved = moved + centred * _along(weight_tangent, centred)
-        return moved if bias_tangent is None else moved + _along(bias_tangent, centred)
+            moved = moved + centred * along(weight_tangent, centred)
+        return moved if bias_tangent is None else moved + along(bias_tangent, centred)
 
     return tangent
 
@@ -153,27 +154,58 @@ def _direct(
     momentum: float,
     eps: float,
 ) -> Tensor:
+    running = running_mean, running_var
+    by_batch = by_its_own(input, *running, weight, bias, training, eps)
+    mean, variance = statistics_of(input, *running, training, momentum, batch_statistics)
+    function = _in_training if by_batch else _in_evaluation
+    return laid_out(function(input, weight, bias, mean, variance, eps), input)
+
+
+def batch_statistics(input: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`statistics` of ``input``, in float32 if it is of half precision."""
+    return statistics(widened(input))
+
+
+def by_its_own(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    eps: float,
+) -> bool:
+    """Whether a batch is normalised by its own statistics, after a check of all arguments (as torch)."""
     running = {"running_mean": running_mean, "running_var": running_var}
     _check(input, training, **running, weight=weight, bias=bias)
     if training and eps <= 0:
         raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
+    return training and input.numel() > 0
+
+
+def statistics_of(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    of: Callable[[Tensor], tuple[Tensor, Tensor]],
+) -> tuple[Tensor, Tensor]:
+    """μ and σ² to normalise by; in training the batch's, by ``of``, towards which the running ones move."""
     if input.numel() == 0:
         # no statistics to normalise by and none to remember (as torch)
-        mean, variance = input.new_zeros(input.size(1)), input.new_ones(input.size(1))
-        training = False
-    elif training:
-        with torch.no_grad():
-            mean, variance = statistics(widened(input.detach()))
-        # before the Function: a checkpoint ends its recomputation there, and torch moves them first
-        if running_mean is not None and running_var is not None:
-            _move(running_mean, running_var, mean, variance, input, momentum)
-    else:
+        return input.new_zeros(input.size(1)), input.new_ones(input.size(1))
+    if not training:
         assert running_mean is not None  # _check
         assert running_var is not None
         # copies: a training step may move them before the backward
-        mean, variance = running_mean.clone(), running_var.clone()
-    function = _in_training if training else _in_evaluation
-    return laid_out(function(input, weight, bias, mean, variance, eps), input)
+        return running_mean.clone(), running_var.clone()
+    with torch.no_grad():
+        mean, variance = of(input.detach())
+    # before the Function: a checkpoint ends its recomputation there, and torch moves them first
+    if running_mean is not None and running_var is not None:
+        _move(running_mean, running_var, mean, variance, input, momentum)
+    return mean, variance
 
 
 def _move(
@@ -190,10 +222,12 @@ def _move(
     formula saves the running statistics, although it does not need them in training.
     """
     count = input.numel() // input.size(1)
-    unbiased = variance * (count / (count - 1))  # as torch
     if not (torch.compiler.is_compiling() or in_torch_func()):
+        if cpu.move(running_mean, running_var, mean, variance, count, momentum):
+            return
         # no version of theirs counts
         running_mean, running_var = running_mean.data, running_var.data
+    unbiased = variance * (count / (count - 1))  # as torch
     with torch.no_grad():
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         running_var.lerp_(unbiased.to(running_var.dtype), momentum)

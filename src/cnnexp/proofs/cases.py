@@ -164,6 +164,12 @@ def _batch_norm(draw: Draw) -> Case:
     return Case(tensors, arguments | {"eps": draw.choice([1e-5, 0.1])})
 
 
+def _batch_norm_act(draw: Draw) -> Case:
+    case = _batch_norm(draw)
+    activation = draw.choice(["relu", "relu", "relu6", "hardswish", "silu", "none"])
+    return Case(case.tensors, case.arguments | {"activation": activation})
+
+
 def _dropout(draw: Draw) -> Case:
     p, training = draw.choice([0.0, 0.2, 0.5, 0.9, 1.0, 1.5, -0.1]), draw.random() < 0.8
     shape = [draw.randint(0, 4) for _ in range(draw.randint(1, 4))]
@@ -195,6 +201,7 @@ _DRAWN: dict[str, Callable[..., Case]] = {
     "adaptive_avg_pool2d": _adaptive_avg_pool2d,
     "avg_pool2d": _avg_pool2d,
     "batch_norm": _batch_norm,
+    "batch_norm_act": _batch_norm_act,
     "conv2d": _conv2d,
     "conv_relu_pool": _conv_relu_pool,
     "cross_entropy": _cross_entropy,

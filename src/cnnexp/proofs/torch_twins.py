@@ -39,9 +39,23 @@ def _batch_norm_of(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return batch_norm
 
 
+def _batch_norm_act(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    *,
+    activation: str = "relu",
+    **rest: Any,
+) -> Tensor:
+    output = F.batch_norm(input, running_mean, running_var, **rest)
+    return output if activation == "none" else getattr(F, activation)(output)
+
+
+_OF_NORM = ("batch_norm", "batch_norm_act")
 TWINS: dict[str, Callable[..., Any]] = {
     **{op: ops.get_algorithm(op, NATIVE).function for op in ops.op_names()},
     "batch_norm": _batch_norm_of(F.batch_norm),
+    "batch_norm_act": _batch_norm_of(_batch_norm_act),
     "conv_relu_pool": _conv_relu_pool,
 }
 
@@ -57,7 +71,7 @@ def called(op: str, algorithm: str | None) -> Callable[..., Any]:
         function = TWINS.get(op) or ops.get_algorithm(op, NATIVE).function
     else:
         function = functools.partial(ops.get_op(op), algorithm=algorithm)
-        function = _batch_norm_of(function) if op == "batch_norm" else function
+        function = _batch_norm_of(function) if op in _OF_NORM else function
 
     def call(*tensors: Tensor, **arguments: Any) -> Any:
         own = {k: v.clone() if isinstance(v, Tensor) else v for k, v in arguments.items()}

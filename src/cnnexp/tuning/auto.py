@@ -39,7 +39,10 @@ from cnnexp.tuning.measure import measure
 log = logging.getLogger(__name__)
 
 _MOST = 4096  # at most this many situations are kept ready; each takes some hundred bytes
-_DEFAULTS = {"conv_relu_pool": "fused"}  # all other ops have the default "direct"
+_DEFAULTS = {
+    "batch_norm_act": "fused",
+    "conv_relu_pool": "fused",
+}  # all other ops have the default "direct"
 
 # the fastest algorithm, and the seconds of each that was measured
 Choice = tuple[str, Mapping[str, float]]

@@ -1,0 +1,89 @@
+"""Activations inside numba kernels: z = act(u) and act'(u), which vectors compute.
+
+A kind of activation and two bounds say which it is:
+
+    CLAMP       z = min(max(u, low), high)      a bound that is NaN is none: ReLU, ReLU6, or u itself
+    HARDSWISH   z = u·min(max(u + 3, 0), 6)/6
+    SILU        z = u·σ(u)
+
+A NaN stays one. At a kink the derivative is 0, as torch has it. After a change here, touch the files that
+call it (see ``vector``).
+"""
+# pyright: reportArgumentType=false, reportCallIssue=false
+
+from __future__ import annotations
+
+from numba import njit
+
+from cnnexp.kernels.cpu.precision import floor, is_double, of_kind, power_of_two
+from cnnexp.kernels.cpu.vector import COMPILE
+
+CLAMP, HARDSWISH, SILU = 0, 1, 2
+
+
+@njit(**COMPILE)
+def clamped(u, low, high):
+    """The value between the bounds."""
+    u = low if u <= low else u
+    return high if u >= high else u
+
+
+@njit(**COMPILE)
+def passed(g, u, low, high):
+    """The gradient ``g`` of a clamped ``u``: 0 at a bound and beyond."""
+    return of_kind(0.0, g) if u <= low or u >= high else g
+
+
+@njit(**COMPILE)
+def shifted(d, along, constant):
+    """d·along + constant, which is 0 where ``along`` is, whatever d."""
+    return constant if along == of_kind(0.0, d) else d * along + constant
+
+
+@njit(**COMPILE)
+def hardswish(u):
+    """The value of hardswish."""
+    zero, three, six = of_kind(0.0, u), of_kind(3.0, u), of_kind(6.0, u)
+    return u * clamped(u + three, zero, six) / six
+
+
+@njit(**COMPILE)
+def hardswish_slope(u):
+    """The derivative of hardswish."""
+    zero, three, one = of_kind(0.0, u), of_kind(3.0, u), of_kind(1.0, u)
+    inside = u / three + of_kind(0.5, u)
+    inside = inside if u < three else one
+    return zero if u <= -three else inside
+
+
+@njit(**COMPILE)
+def logistic(u):
+    """σ(u) = 1/(1 + exp(−u)), by eˣ = 2ⁿ·eʳ and the series of eʳ, |r| ≤ ln 2/2."""
+    one = of_kind(1.0, u)
+    x = clamped(-u, of_kind(-87.0, u), of_kind(87.0, u))
+    n = floor(x * of_kind(1.4426950408889634, u) + of_kind(0.5, u))
+    r = (x - n * of_kind(0.693145751953125, u)) - n * of_kind(1.4286068203094172e-06, u)
+    s = one
+    if is_double(u):  # whose digits need twice as many terms
+        s = one + r * of_kind(1 / 14, u)
+        s = one + r * of_kind(1 / 13, u) * s
+        s = one + r * of_kind(1 / 12, u) * s
+        s = one + r * of_kind(1 / 11, u) * s
+        s = one + r * of_kind(1 / 10, u) * s
+        s = one + r * of_kind(1 / 9, u) * s
+    s = one + r * of_kind(1 / 8, u) * s
+    s = one + r * of_kind(1 / 7, u) * s
+    s = one + r * of_kind(1 / 6, u) * s
+    s = one + r * of_kind(1 / 5, u) * s
+    s = one + r * of_kind(1 / 4, u) * s
+    s = one + r * of_kind(1 / 3, u) * s
+    s = one + r * of_kind(1 / 2, u) * s
+    s = one + r * s
+    return one / (one + s * power_of_two(n))
+
+
+@njit(**COMPILE)
+def silu_slope(u):
+    """The derivative of SiLU."""
+    sigma, one = logistic(u), of_kind(1.0, u)
+    return sigma * (one + u * (one - sigma))

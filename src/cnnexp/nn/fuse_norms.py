@@ -1,0 +1,170 @@
+"""Fuse batch normalisations with the activations after them, wherever a network calls them; split them."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from typing import Any, NamedTuple
+
+from torch import Tensor, fx, nn
+
+from cnnexp.nn.activation import ReLU
+from cnnexp.nn.as_found import left_as_found
+from cnnexp.nn.done import Done
+from cnnexp.nn.layer import traced
+from cnnexp.nn.marks import took_mark
+from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
+from cnnexp.nn.twins import become, plain_class
+from cnnexp.ops.torch_internals import has_hooks
+
+_ACTIVATIONS: dict[type[nn.Module], str] = {
+    ReLU: "relu",
+    nn.ReLU: "relu",
+    nn.ReLU6: "relu6",
+    nn.Hardswish: "hardswish",
+    nn.SiLU: "silu",
+}
+
+Pairs = dict[nn.Module, nn.Module]  # of a normalisation, the activation that alone reads its output
+
+
+class Activated(Done):
+    """In place of an activation that the normalisation before it computes, where its mark says so."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run ``forward`` with the hooks; ``torch.fx`` traces one node."""
+        if args and isinstance(args[0], fx.Proxy):
+            return traced(self, args[0].tracer, args, kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return ``input`` as it is, unless another layer has taken the place of the normalisation."""
+        part = vars(self)["part"]
+        return input if took_mark(input) else part(input)
+
+
+def fuse_norms(module: nn.Module) -> None:
+    """Turn each ``BatchNorm2d`` of ours whose output an activation alone reads into a ``BatchNormAct2d``.
+
+    Which these are ``torch.fx`` finds by a trace of the network, in training and in evaluation, after
+    which the network is restored. Where it cannot be traced they are those one after the other in an
+    ``nn.Sequential``. An activation that is called in one place is replaced by an identity, so that all
+    names, indices and state-dict keys stay; a ``ReLU`` of several places stays, and does nothing where
+    the normalisation did. Layers with hooks are left alone, as a hook expects each layer's own output.
+    """
+    if not any(map(_is_norm, module.modules())):
+        return
+    graphs = _graphs(module)
+    for norm, activation in (_in_sequences(module) if graphs is None else _pairs(graphs)).items():
+        assert isinstance(norm, BatchNorm2d)
+        become(norm, BatchNormAct2d)
+        vars(norm).update(activation=_ACTIVATIONS[type(activation)], marks=True)
+        if graphs is None or _calls(graphs, activation) == 1:
+            for parent, name in _places(module, activation):
+                setattr(parent, name, Activated(activation))
+
+
+def split_norms(module: nn.Module) -> None:
+    """Undo :func:`fuse_norms`; a ``BatchNormAct2d`` that was constructed as such stays."""
+    for parent in module.modules():
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, Activated):
+                setattr(parent, name, layer.part)
+    for layer in module.modules():
+        if isinstance(layer, BatchNormAct2d) and layer.marks:
+            del layer.activation, layer.marks
+            become(layer, BatchNorm2d)
+
+
+class _Call(NamedTuple):
+    """A call of a layer in a forward pass, and the layer that alone reads what it returns."""
+
+    layer: nn.Module
+    reader: nn.Module | None
+
+
+def _graphs(module: nn.Module) -> list[list[_Call]] | None:
+    """The calls of layers in training and in evaluation; None where ``torch.fx`` cannot trace them."""
+    found = []
+    with left_as_found(module), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for training in (True, False):
+            module.train(training)
+            try:
+                nodes = fx.Tracer().trace(module).nodes
+            except (
+                Exception
+            ):  # whatever a forward of somebody else's raises when it is given no tensor
+                return None
+            called = [node for node in nodes if node.op == "call_module"]
+            found.append([_Call(_layer(module, node), _reader(module, node)) for node in called])
+    return found
+
+
+def _layer(module: nn.Module, node: fx.Node) -> nn.Module:
+    return module.get_submodule(str(node.target))
+
+
+def _reader(module: nn.Module, node: fx.Node) -> nn.Module | None:
+    (reader, *others) = [*node.users] or [node]
+    if others or reader.op != "call_module" or reader.args != (node,) or reader.kwargs:
+        return None
+    return _layer(module, reader)
+
+
+def _pairs(graphs: list[list[_Call]]) -> Pairs:
+    readers: dict[nn.Module, set[nn.Module | None]] = {}
+    for call in itertools.chain(*graphs):
+        readers.setdefault(call.layer, set()).add(call.reader)
+    pairs: Pairs = {}
+    for norm, (activation, *others) in readers.items():
+        if others or activation is None or not _is_norm(norm) or not _is_activation(activation):
+            continue
+        again = type(activation) is ReLU or _calls(graphs, activation) == 1
+        if again and _calls(graphs, norm) == 1:
+            pairs[norm] = activation
+    return pairs
+
+
+def _calls(graphs: list[list[_Call]], layer: nn.Module) -> int:
+    """How often a pass calls ``layer``, in training or in evaluation."""
+    return max(sum(call.layer is layer for call in calls) for calls in graphs)
+
+
+def _in_sequences(module: nn.Module) -> Pairs:
+    found: Pairs = {}
+    for sequence in module.modules():
+        if isinstance(sequence, nn.Sequential) and is_plain_sequence(sequence):
+            children = list(sequence.children())
+            for norm, activation in itertools.pairwise(children):
+                alone = all(len(_places(module, each)) == 1 for each in (norm, activation))
+                if alone and _is_norm(norm) and _is_activation(activation):
+                    found[norm] = activation
+    return found
+
+
+def is_plain_sequence(sequence: nn.Sequential) -> bool:
+    """Whether ``sequence`` calls its layers one after the other, and nobody changed that."""
+    return type(sequence).forward is nn.Sequential.forward and "forward" not in vars(sequence)
+
+
+def _is_norm(layer: nn.Module) -> bool:
+    return plain_class(layer) is BatchNorm2d and _is_plain(layer)
+
+
+def _is_activation(layer: nn.Module) -> bool:
+    return type(layer) in _ACTIVATIONS and _is_plain(layer)
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    return not has_hooks(layer) and "forward" not in vars(layer)
+
+
+def _places(module: nn.Module, layer: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Where in ``module`` the ``layer`` is: parents and names."""
+    return [
+        (parent, name)
+        for parent in module.modules()
+        for name, child in parent.named_modules(remove_duplicate=False)
+        if child is layer and child is not parent and "." not in name
+    ]

@@ -1,0 +1,206 @@
+"""Batch normalisations put together with their activations, in sequences and in other people's forwards."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import cnnexp.nn
+from cnnexp.nn import BatchNormAct2d
+from cnnexp.nn.fuse_norms import Activated
+
+
+class _Residual(nn.Module):
+    """As torchvision's blocks: one ReLU in two places, the second after a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+        self.calls = 0
+
+    def forward(self, input: Tensor) -> Tensor:
+        self.calls += 1
+        output = self.relu(self.bn1(self.conv1(input)))
+        output = self.bn2(self.conv2(output))
+        output += input
+        return self.relu(output)
+
+
+class _Dynamic(nn.Module):
+    """A forward that no trace can follow, around a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.SiLU())
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.inside(input) if input.sum() > -1e9 else input
+
+
+def _sequence() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(4, 6, 3, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(6, 5, 1),
+        nn.BatchNorm2d(5, affine=False),
+        nn.Hardswish(),
+        nn.Conv2d(5, 4, 1),
+        nn.BatchNorm2d(4, track_running_stats=False),
+        nn.ReLU6(),
+        nn.BatchNorm2d(4, momentum=None),
+    )
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
+    # blocks, and activations that are replaced
+    "sequence": (_sequence, 3, 3),
+    "residual": (_Residual, 1, 0),
+    "no trace": (_Dynamic, 1, 1),
+}
+every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def _count(network: nn.Module, kind: type[nn.Module]) -> int:
+    return sum(isinstance(layer, kind) for layer in network.modules())
+
+
+def _results(network: nn.Module, image: Tensor) -> list[Tensor]:
+    image = image.clone().requires_grad_()
+    output = network(image)
+    output.square().sum().backward()
+    grads = [p.grad for p in network.parameters() if p.grad is not None]
+    network.zero_grad()
+    assert image.grad is not None
+    return [output.detach(), image.grad, *grads, *(b.clone() for b in network.buffers())]
+
+
+@every_network
+@pytest.mark.parametrize("algorithm", ["fused", "auto"])
+def test_a_fused_network_computes_what_it_did_and_is_put_back(name: str, algorithm: str) -> None:
+    make, blocks, replaced = NETWORKS[name]
+    network = make().double()
+    ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
+    assert (_count(ours, BatchNormAct2d), _count(ours, Activated)) == (blocks, replaced)
+    assert [n for n, _ in ours.named_modules()] == [n for n, _ in network.named_modules()]
+    assert list(ours.state_dict()) == list(network.state_dict())
+    image = torch.randn(3, 4, 7, 5, dtype=torch.float64)
+    for training in (True, False, True):
+        for each in (network, ours):
+            each.train(training)
+        torch.testing.assert_close(_results(ours, image), _results(network, image))
+    copied = copy.deepcopy(ours)
+    cnnexp.nn.split_blocks(ours)
+    assert not _count(ours, BatchNormAct2d) + _count(ours, Activated)
+    twins = [type(layer) for layer in network.modules()]
+    cnnexp.nn.replace_layers(ours, "native")
+    for kind, layer in zip(twins, ours.modules(), strict=True):
+        assert isinstance(layer, kind)
+    for each in (copied, ours):
+        torch.testing.assert_close(_results(each, image), _results(copy.deepcopy(network), image))
+
+
+def test_the_trace_leaves_no_trace() -> None:
+    network = _Residual().eval()
+    network.conv1.train()
+    cnnexp.nn.replace_layers(network, "fused")
+    assert network.calls == 0
+    assert [layer.training for layer in (network, network.conv1, network.bn1)] == [
+        False,
+        True,
+        False,
+    ]
+
+
+def test_what_others_look_at_stays() -> None:
+    hooked = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU())
+    hooked[0].register_forward_hook(lambda *_: None)
+    shared = nn.BatchNorm2d(4)
+    silu = nn.SiLU()
+
+    class Both(nn.Module):
+        """What the normalisation returns is read twice."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn, self.relu = nn.BatchNorm2d(4), nn.ReLU()
+
+        def forward(self, input: Tensor) -> Tensor:
+            output = self.bn(input)
+            return self.relu(output) + output
+
+    class InTraining(Both):
+        """Other layers in evaluation than in training."""
+
+        def forward(self, input: Tensor) -> Tensor:
+            output = self.bn(input)
+            return self.relu(output) if self.training else output
+
+    class Own(nn.BatchNorm2d):
+        """Somebody else's."""
+
+    network = nn.Sequential(
+        hooked,
+        nn.Sequential(shared, nn.ReLU()),
+        shared,
+        Both(),
+        InTraining(),
+        nn.Sequential(nn.BatchNorm2d(4), silu, nn.BatchNorm2d(4), silu),  # not idempotent
+        nn.Sequential(Own(4), nn.ReLU()),
+        nn.Sequential(nn.BatchNorm2d(4), nn.Tanh()),
+    ).double()
+    ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
+    assert not _count(ours, BatchNormAct2d) + _count(ours, Activated)
+    image = torch.randn(3, 4, 2, 2, dtype=torch.float64)
+    torch.testing.assert_close(_results(ours, image), _results(network, image))
+
+
+@every_network
+def test_another_layer_in_place_of_the_normalisation_gets_its_activation(name: str) -> None:
+    """What ``convert_sync_batchnorm`` does: it looks for what derives from torch's own."""
+    network = NETWORKS[name][0]().double()
+    ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
+    for path, layer in list(ours.named_modules()):
+        if isinstance(layer, nn.BatchNorm2d):
+            theirs = nn.BatchNorm2d(layer.num_features, affine=layer.affine, dtype=torch.float64)
+            theirs.load_state_dict(layer.state_dict(), strict=False)
+            parent, _, child = path.rpartition(".")
+            setattr(ours.get_submodule(parent), child, theirs)
+    image = torch.randn(3, 4, 4, 4, dtype=torch.float64)
+    torch.testing.assert_close(ours(image), network(image))
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("mobilenet_v2", 35), ("shufflenet_v2_x0_5", 37), ("resnet18", 9)]
+)
+def test_networks_of_torchvision(name: str, blocks: int) -> None:
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name, num_classes=4).double().eval()
+    ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
+    assert _count(ours, BatchNormAct2d) == blocks
+    assert list(ours.state_dict()) == list(network.state_dict())
+    image = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(_results(ours, image), _results(network, image))
+    for each in (ours, network):
+        each.train()
+        torch.manual_seed(1)  # dropout
+        each(image.repeat(4, 1, 2, 2) * torch.linspace(0.5, 2, 8).double().view(-1, 1, 1, 1))
+    torch.testing.assert_close(dict(ours.named_buffers()), dict(network.named_buffers()))
+
+
+def test_compiled_and_traced_again() -> None:
+    network = cnnexp.nn.replace_layers(_sequence().double(), "fused", quiet=True)
+    image = torch.randn(3, 4, 7, 5, dtype=torch.float64)
+    expected = copy.deepcopy(network)(image)
+    torch._dynamo.reset()
+    compiled = torch.compile(copy.deepcopy(network), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(image), expected)
+    traced = torch.fx.symbolic_trace(copy.deepcopy(network))
+    torch.testing.assert_close(traced(image), expected)
