@@ -42,9 +42,7 @@ class ConvReLUPool(Layer, nn.Conv2d):
 
     op = "conv_relu_pool"
     pool: ops.Pool
-    inplace = (
-        False  # whether the ReLU of ``native`` writes into its input, as the one that was fused did
-    )
+    inplace = False  # whether the ReLU of ``native`` writes into its input
 
     def __init__(
         self, *args: Any, pool: ops.Pool | None = None, algorithm: str = "fused", **kwargs: Any

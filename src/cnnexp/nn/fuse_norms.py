@@ -58,7 +58,9 @@ def fuse_norms(module: nn.Module) -> None:
     for norm, activation in (_in_sequences(module) if graphs is None else _pairs(graphs)).items():
         assert isinstance(norm, BatchNorm2d)
         become(norm, BatchNormAct2d)
-        vars(norm).update(activation=_ACTIVATIONS[type(activation)], marks=True)
+        vars(norm).update(
+            activation=_ACTIVATIONS[type(activation)], inplace=activation.inplace, marks=True
+        )
         if graphs is None or _calls(graphs, activation) == 1:
             for parent, name in _places(module, activation):
                 setattr(parent, name, Activated(activation))
@@ -72,7 +74,7 @@ def split_norms(module: nn.Module) -> None:
                 setattr(parent, name, layer.part)
     for layer in module.modules():
         if isinstance(layer, BatchNormAct2d) and layer.marks:
-            del layer.activation, layer.marks
+            del layer.activation, layer.inplace, layer.marks
             become(layer, BatchNorm2d)
 
 
@@ -92,9 +94,7 @@ def _graphs(module: nn.Module) -> list[list[_Call]] | None:
             module.train(training)
             try:
                 nodes = fx.Tracer().trace(module).nodes
-            except (
-                Exception
-            ):  # whatever a forward of somebody else's raises when it is given no tensor
+            except Exception:  # of somebody else's forward, which is given no tensor
                 return None
             called = [node for node in nodes if node.op == "call_module"]
             found.append([_Call(_layer(module, node), _reader(module, node)) for node in called])

@@ -28,11 +28,9 @@ from cnnexp.tuning.step import Step
 
 log = logging.getLogger(__name__)
 
-_BUDGET = (
-    9.0  # seconds: for the calls alone and, of what is left, for the steps; of the calls, in the
-)
-# second half for those of ops that have promised something
-
+# Seconds: for the calls alone and, of what is left, for the steps; of the calls, in the second half for those
+# of ops that have promised something.
+_BUDGET = 9.0
 BUSY = 0.8  # the share of the time that must have been this thread's for a choice to be kept
 
 Run = Callable[[nn.Module, Tensor], Any]
@@ -150,10 +148,8 @@ def _known_or_measured(
         )
     kinds = [(name, [call.key for call in each]) for name, each in calls.items()]
     about = hashlib.sha256(f"{type(network).__qualname__} {kinds}".encode()).hexdigest()
-    text, file = (
-        situation(f"the step of {type(network).__name__} {about}", images.device),
-        ChoiceFile(),
-    )
+    text = situation(f"the step of {type(network).__name__} {about}", images.device)
+    file = ChoiceFile()
     known = file.get_step(text)
     if known is not None and _fits(known[0], layers):
         return StepChoice(*known)
@@ -200,7 +196,7 @@ def _measured(
         chosen, ratio = choose(base, groups, step.seconds, left)
     except (
         Exception
-    ) as error:  # whatever other people's networks do in a backward pass of no loss of theirs
+    ) as error:  # of other people's networks, in a backward pass of no loss of theirs
         log.warning("backward auto: the step cannot be measured here, native is kept: %s", error)
         chosen, ratio = base, 1.0
     log.debug("backward auto: measured in %.1f s", time.perf_counter() - begin)
