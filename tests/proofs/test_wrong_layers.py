@@ -55,6 +55,7 @@ def _layer(kind: type, **more: Any) -> nn.Module:
         cnnexp.nn.Conv2d: (2, 2, 3),
         cnnexp.nn.Linear: (3, 3),
         cnnexp.nn.BatchNorm2d: (2,),
+        cnnexp.nn.BatchNormAct2d: (2,),
         cnnexp.nn.MaxPool2d: (2,),
         cnnexp.nn.AvgPool2d: (2,),
         cnnexp.nn.AdaptiveAvgPool2d: (2,),

@@ -76,6 +76,12 @@ _LISTED: tuple[Situation, ...] = (
         ((64, 64, 14, 14), (64,), (64,)),
         {"running_mean": None, "running_var": None, "training": True},
     ),
+    Situation(
+        "batch_norm_act",
+        "training",
+        ((64, 64, 14, 14), (64,), (64,)),
+        {"running_mean": None, "running_var": None, "training": True},
+    ),
     Situation("dropout", "", ((128, 32, 28, 28),), {"p": 0.5}),
     Situation("linear", "", ((128, 256), (10, 256), (10,)), {}),
     Situation("linear", "large", ((256, 1024), (1024, 1024), (1024,)), {}),

@@ -49,7 +49,7 @@ class ImageNetwork(ScheduleFreeModule):
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         self.test_acc = MulticlassAccuracy(num_classes, average="micro")
         # not Lightning's own mean: over ranks it counts images in whole numbers, 40/3 being 13
-        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+        self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
 
     @property
     def backbone(self) -> nn.ModuleList:
