@@ -8,11 +8,11 @@ a group is taken only if the step of the network gains by it.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from cnnexp.kernels.compilation import clock
 from cnnexp.ops import NATIVE
 from cnnexp.tuning.paired import Paired, compare
 
@@ -82,13 +82,13 @@ def choose(
         seconds: Runs a step by the algorithms that it is given, and returns how long it took.
         budget: The seconds after which no further group is tried.
     """
-    begin = time.perf_counter()
+    begin = clock()
     promised = [group for group in groups if not group.doubtful]
     step = min(seconds(base), seconds(base)) if promised else 0.0
     chosen, found = dict(base), Paired(1.0, 1.0, 1.0, 0)
     taken: list[Group] = []
     for group in groups:
-        left = budget - (time.perf_counter() - begin)
+        left = budget - (clock() - begin)
         if left < 0 or not _worth_a_try(group, step, taken):
             continue
         trial = {**chosen, **dict.fromkeys(group.layers, group.algorithm)}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnexp import ops
+from cnnexp.kernels.compilation import clock
 from cnnexp.nn.as_found import left_as_found
 from cnnexp.nn.conversion import listed
 from cnnexp.nn.layer import Layer
@@ -183,14 +184,14 @@ def _measured(
     device: torch.device,
 ) -> StepChoice:
     """The choice by the clock, as far as the budget goes."""
-    begin = time.perf_counter()
+    begin = clock()
     log.info(
         "backward auto: measuring the network's step (once for each network, batch and machine)"
     )
     base = dict.fromkeys(layers, ops.NATIVE)
     times = _times(layers, calls, forward)
     groups = promises({name: layer.op for name, layer in layers.items()}, times)
-    left = max(1.0, _BUDGET - (time.perf_counter() - begin))
+    left = max(1.0, _BUDGET - (clock() - begin))
     step = Step(network, layers, forward, renew, device)
     try:
         chosen, ratio = choose(base, groups, step.seconds, left)
@@ -199,7 +200,7 @@ def _measured(
     ) as error:  # of other people's networks, in a backward pass of no loss of theirs
         log.warning("backward auto: the step cannot be measured here, native is kept: %s", error)
         chosen, ratio = base, 1.0
-    log.debug("backward auto: measured in %.1f s", time.perf_counter() - begin)
+    log.debug("backward auto: measured in %.1f s", clock() - begin)
     return StepChoice(chosen, round(ratio, 4))
 
 
@@ -212,12 +213,12 @@ def _times(
     """
     known: dict[Any, Times] = {}
     promising: set[str] = set()  # ops
-    begin = time.perf_counter()
+    begin = clock()
 
     def look(_name: str, call: Heard) -> None:
         if not call.measurable or call.key in known:
             return
-        spent = time.perf_counter() - begin
+        spent = clock() - begin
         if spent > _BUDGET or (spent > _BUDGET / 2 and call.op not in promising):
             return
         known[call.key] = times = measure(*call[:4], QUICK)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+from cnnexp.kernels.compilation import clock
 
 LOOKS = (5, 9, 15, 25, 41)  # after so many pairs the ratios are looked at
 _DOUBT = 0.1  # the chance that the true median lies outside of the interval
@@ -70,7 +71,7 @@ def compare(
         one, other: Run a way once and return the seconds that it took.
         seconds: No further look after so long; the first comes in any case.
     """
-    begin, ratios = time.perf_counter(), []
+    begin, ratios = clock(), []
     found = Paired(1.0, 0.0, math.inf, 0)
     for look in LOOKS:
         while len(ratios) < look:
@@ -80,7 +81,7 @@ def compare(
                 above, below = one(), other()
             ratios.append(above / below)
         found = Paired(statistics.median(ratios), *interval(ratios), len(ratios))
-        taken = time.perf_counter() - begin
+        taken = clock() - begin
         none = found.low > 1.0 - NOTHING or (look > LOOKS[0] and found.ratio > 1.0 - NOTHING)
         if found.faster or none or taken > seconds:
             break
