@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from cnnexp.ops.layout import in_layout
@@ -48,8 +47,6 @@ class ImageNetwork(ScheduleFreeModule):
         self.num_classes, self.loss, self._ranks = num_classes, loss, ranks
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         self.test_acc = MulticlassAccuracy(num_classes, average="micro")
-        # not Lightning's own mean: over ranks it counts images in whole numbers, 40/3 being 13
-        self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
 
     @property
     def backbone(self) -> nn.ModuleList:
@@ -68,18 +65,14 @@ class ImageNetwork(ScheduleFreeModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log loss and accuracy of one validation batch."""
-        self._evaluate("val", self.val_acc, self.val_loss, batch)
+        self._evaluate("val", self.val_acc, batch)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Log loss and accuracy of one test batch; returns the logits (N, num_classes)."""
-        return self._evaluate("test", self.test_acc, self.test_loss, batch)
+        return self._evaluate("test", self.test_acc, batch)
 
     def _evaluate(
-        self,
-        part: str,
-        accuracy: MulticlassAccuracy,
-        mean_loss: MeanMetric,
-        batch: tuple[Tensor, Tensor],
+        self, part: str, accuracy: MulticlassAccuracy, batch: tuple[Tensor, Tensor]
     ) -> Tensor:
         images, labels = batch
         size = labels.size(0)
@@ -87,7 +80,11 @@ class ImageNetwork(ScheduleFreeModule):
             return images.new_zeros(0, self.num_classes)
         logits = self(images)
         accuracy.update(logits, labels)
-        mean_loss.update(self.loss(logits, labels), size)
-        self.log(f"{part}/loss", mean_loss, on_step=False, on_epoch=True, batch_size=size)
+        loss, ranks = self.loss(logits, labels), self._ranks.count
+        # Lightning divides the number of images by that of ranks in whole numbers: 40 by 3 would be 13
+        whole, among = size * ranks, ranks > 1
+        self.log(
+            f"{part}/loss", loss, on_step=False, on_epoch=True, batch_size=whole, sync_dist=among
+        )
         self.log(f"{part}/acc", accuracy, on_step=False, on_epoch=True, batch_size=size)
         return logits
