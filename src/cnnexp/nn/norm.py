@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cnnexp import ops
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.marks import mark
 from cnnexp.nn.twins import replaces
+from cnnexp.ops.batch_norm_act import activated_by_torch
 
 
 @replaces(nn.BatchNorm2d)
@@ -25,15 +24,6 @@ class BatchNorm2d(Layer, nn.BatchNorm2d):
         if self.algorithm == ops.NATIVE:
             return super().forward(input)
         return ops.batch_norm(*_arguments(self, input), algorithm=self.algorithm)
-
-
-_ACTIVATIONS: dict[str, Callable[[Tensor, bool], Tensor]] = {
-    "relu": F.relu,
-    "relu6": F.relu6,
-    "hardswish": F.hardswish,
-    "silu": F.silu,
-    "none": lambda input, _inplace: input,
-}
 
 
 class BatchNormAct2d(Layer, nn.BatchNorm2d):
@@ -64,7 +54,7 @@ class BatchNormAct2d(Layer, nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """Return ``input`` (N, C, H, W) normalised and activated, in the same shape."""
         if self.algorithm == ops.NATIVE:
-            output = _ACTIVATIONS[self.activation](super().forward(input), self.inplace)
+            output = activated_by_torch(super().forward(input), self.activation, self.inplace)
         else:
             arguments = *_arguments(self, input), self.activation
             output = ops.batch_norm_act(*arguments, algorithm=self.algorithm)

@@ -287,10 +287,12 @@ def _by(kernels: bool) -> Callable[..., Tensor]:
 def _native(input: Tensor, *arguments: Any) -> Tensor:
     *of_norm, activation = arguments
     _check(activation)
-    output = F.batch_norm(input, *of_norm)
-    if activation == "none":
-        return output
-    return getattr(F, activation)(output, inplace=True)
+    return activated_by_torch(F.batch_norm(input, *of_norm), activation, inplace=True)
+
+
+def activated_by_torch(value: Tensor, activation: str, inplace: bool = False) -> Tensor:
+    """act(u) by torch's own function, which may leave it in ``value``."""
+    return value if activation == "none" else getattr(F, activation)(value, inplace=inplace)
 
 
 def _check(activation: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp import ops
+from cnnexp.ops.batch_norm_act import activated_by_torch
 from cnnexp.ops.registry import NATIVE
 
 
@@ -47,8 +48,7 @@ def _batch_norm_act(
     activation: str = "relu",
     **rest: Any,
 ) -> Tensor:
-    output = F.batch_norm(input, running_mean, running_var, **rest)
-    return output if activation == "none" else getattr(F, activation)(output)
+    return activated_by_torch(F.batch_norm(input, running_mean, running_var, **rest), activation)
 
 
 _OF_NORM = ("batch_norm", "batch_norm_act")

@@ -19,9 +19,6 @@ from cnnexp.kernels.operators import operator
 
 __all__ = ["ACTIVATIONS", "forward", "gradients", "move", "precision", "statistics", "takes"]
 
-_WIDTH = 256  # of a row of numbers at least
-_NUMBERS = 1 << 16  # in a part of the rows, about
-_VECTOR = 32  # a row is a multiple of these
 _FREE = math.nan  # no bound
 
 # the kind that the kernels know it by and its bounds
