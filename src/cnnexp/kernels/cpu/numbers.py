@@ -3,33 +3,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
+from cnnexp.kernels.cpu.precision import wide
 from cnnexp.kernels.cpu.vector import COMPILE
 
-__all__ = ["aligned", "put", "rounded", "widened"]
+__all__ = ["aligned", "put", "rounded"]
 
 _LINE = 64  # bytes in a line of the cache
-
-
-@intrinsic
-def widened(typing_context, value):
-    """A number of an array: itself, or the float32 whose upper half is the uint16 ``value``."""
-    result = types.float32 if value == types.uint16 else value
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        if value != types.uint16:
-            return arguments[0]
-        word = ir.IntType(32)
-        bits = builder.shl(builder.zext(arguments[0], word), ir.Constant(word, 16))
-        return builder.bitcast(bits, ir.FloatType())
-
-    return result(value), codegen
 
 
 @njit(**COMPILE)
@@ -62,7 +45,7 @@ def _put(numbers, row):
 
         def widen_all(numbers, row):
             for i in range(row.size):
-                row[i] = widened(numbers[i])
+                row[i] = wide(numbers[i])
 
         return widen_all
 

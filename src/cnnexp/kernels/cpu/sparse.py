@@ -37,7 +37,8 @@ import numpy as np
 from numba import njit, prange
 
 from cnnexp.geometry.pooling import DEAD
-from cnnexp.kernels.cpu.numbers import aligned, put, widened
+from cnnexp.kernels.cpu.numbers import aligned, put
+from cnnexp.kernels.cpu.precision import wide
 from cnnexp.kernels.cpu.vector import COMPILE, weighted_sum_of_rows
 
 __all__ = [
@@ -181,4 +182,4 @@ def grad_bias(code, grad_output, parts):
         for i in range(rows * part // parts.shape[0], rows * (part + 1) // parts.shape[0]):
             winner, grad = codes[i], grads[i]
             for o in range(c_out):
-                total[o] += widened(grad[o]) if winner[o] != DEAD else nothing
+                total[o] += wide(grad[o]) if winner[o] != DEAD else nothing
