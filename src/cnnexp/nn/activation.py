@@ -23,10 +23,10 @@ class ReLU(Layer, nn.ReLU):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the result in the shape of ``input``, which may be any."""
-        if took_mark(input):
-            return input
-        if self.algorithm == ops.NATIVE:
-            return super().forward(input)
+        return input if took_mark(input) else super().forward(input)
+
+    def compute(self, input: Tensor) -> Tensor:
+        """Return the result in the shape of ``input``, which may be any."""
         return ops.relu(input, self.inplace, algorithm=self.algorithm)
 
 
@@ -36,10 +36,8 @@ class LeakyReLU(Layer, nn.LeakyReLU):
 
     op = "leaky_relu"
 
-    def forward(self, input: Tensor) -> Tensor:
+    def compute(self, input: Tensor) -> Tensor:
         """Return the result in the shape of ``input``, which may be any."""
-        if self.algorithm == ops.NATIVE:
-            return super().forward(input)
         return ops.leaky_relu(input, self.negative_slope, self.inplace, algorithm=self.algorithm)
 
 
@@ -49,10 +47,8 @@ class GELU(Layer, nn.GELU):
 
     op = "gelu"
 
-    def forward(self, input: Tensor) -> Tensor:
+    def compute(self, input: Tensor) -> Tensor:
         """Return the result in the shape of ``input``, which may be any."""
-        if self.algorithm == ops.NATIVE:
-            return super().forward(input)
         return ops.gelu(input, self.approximate, algorithm=self.algorithm)
 
 
@@ -62,8 +58,6 @@ class Tanh(Layer, nn.Tanh):
 
     op = "tanh"
 
-    def forward(self, input: Tensor) -> Tensor:
+    def compute(self, input: Tensor) -> Tensor:
         """Return the result in the shape of ``input``, which may be any."""
-        if self.algorithm == ops.NATIVE:
-            return super().forward(input)
         return ops.tanh(input, algorithm=self.algorithm)

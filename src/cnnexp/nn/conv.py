@@ -19,10 +19,8 @@ class Conv2d(Layer, nn.Conv2d):
 
     op = "conv2d"
 
-    def forward(self, input: Tensor) -> Tensor:
+    def compute(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
-        if self.algorithm == ops.NATIVE:
-            return super().forward(input)
         return ops.conv2d(*_arguments(self, input), algorithm=self.algorithm)
 
 

@@ -18,8 +18,6 @@ class Dropout(Layer, nn.Dropout):
 
     op = "dropout"
 
-    def forward(self, input: Tensor) -> Tensor:
+    def compute(self, input: Tensor) -> Tensor:
         """Return ``input`` with elements dropped in training, in its own shape, which may be any."""
-        if self.algorithm == ops.NATIVE:
-            return super().forward(input)
         return ops.dropout(input, self.p, self.training, self.inplace, algorithm=self.algorithm)

@@ -10,9 +10,10 @@ from cnnexp import ops
 
 
 class Layer(nn.Module):
-    """A mixin for a layer of ``torch.nn``, which it precedes among the bases.
+    """A mixin for a layer of ``torch.nn``, its twin, which it precedes among the bases.
 
-    ``torch.fx`` traces the layer as one node, as it does its twin.
+    A layer defines ``compute``, the call of its op. With ``native`` it runs the twin's own ``forward``
+    instead, at no cost of ours. ``torch.fx`` traces the layer as one node, as it does its twin.
 
     Args:
         *args, **kwargs: As for the layer of ``torch.nn``.
@@ -28,6 +29,18 @@ class Layer(nn.Module):
     def __init__(self, *args: Any, algorithm: str = "direct", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.algorithm = ops.get_algorithm(self.op, algorithm).name
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the twin in ``torch.nn`` does, computed by the layer's algorithm."""
+        if self.algorithm == ops.NATIVE:
+            return super().forward(*args, **kwargs)
+        return self.compute(*args, **kwargs)
+
+    def compute(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the op with the layer's settings: each layer's own, for algorithms but ``native``."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must define compute(), the call of its op"
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run ``forward`` with the hooks; where ``torch.fx`` traces, return the node for this layer."""

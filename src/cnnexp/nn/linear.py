@@ -15,8 +15,6 @@ class Linear(Layer, nn.Linear):
 
     op = "linear"
 
-    def forward(self, input: Tensor) -> Tensor:
+    def compute(self, input: Tensor) -> Tensor:
         """Map (N, …, C_in) to (N, …, C_out)."""
-        if self.algorithm == ops.NATIVE:
-            return super().forward(input)
         return ops.linear(input, self.weight, self.bias, algorithm=self.algorithm)

@@ -15,13 +15,11 @@ class CrossEntropyLoss(Layer, nn.CrossEntropyLoss):
 
     op = "cross_entropy"
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+    def compute(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss, for logits (N, C, …) and classes (N, …) or probabilities (N, C, …).
 
         It is a scalar, or (N, …) with ``reduction="none"``.
         """
-        if self.algorithm == ops.NATIVE:
-            return super().forward(input, target)
         return ops.cross_entropy(
             input,
             target,

@@ -19,10 +19,8 @@ class BatchNorm2d(Layer, nn.BatchNorm2d):
 
     op = "batch_norm"
 
-    def forward(self, input: Tensor) -> Tensor:
+    def compute(self, input: Tensor) -> Tensor:
         """Return ``input`` (N, C, H, W) normalised, in the same shape."""
-        if self.algorithm == ops.NATIVE:
-            return super().forward(input)
         return ops.batch_norm(*_arguments(self, input), algorithm=self.algorithm)
 
 

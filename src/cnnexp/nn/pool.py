@@ -15,12 +15,10 @@ class MaxPool2d(Layer, nn.MaxPool2d):
 
     op = "max_pool2d"
 
-    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def compute(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Map (N, C, H, W) or (C, H, W) to (N, C, P, Q) or (C, P, Q); with ``return_indices``,
         return a pair.
         """
-        if self.algorithm == ops.NATIVE:
-            return super().forward(input)
         return ops.max_pool2d(
             input,
             self.kernel_size,
@@ -39,10 +37,8 @@ class AvgPool2d(Layer, nn.AvgPool2d):
 
     op = "avg_pool2d"
 
-    def forward(self, input: Tensor) -> Tensor:
+    def compute(self, input: Tensor) -> Tensor:
         """Map (N, C, H, W) or (C, H, W) to (N, C, P, Q) or (C, P, Q)."""
-        if self.algorithm == ops.NATIVE:
-            return super().forward(input)
         return ops.avg_pool2d(
             input,
             self.kernel_size,
@@ -61,8 +57,6 @@ class AdaptiveAvgPool2d(Layer, nn.AdaptiveAvgPool2d):
 
     op = "adaptive_avg_pool2d"
 
-    def forward(self, input: Tensor) -> Tensor:
+    def compute(self, input: Tensor) -> Tensor:
         """Map (N, C, H, W) or (C, H, W) to (N, C, P, Q) or (C, P, Q)."""
-        if self.algorithm == ops.NATIVE:
-            return super().forward(input)
         return ops.adaptive_avg_pool2d(input, self.output_size, algorithm=self.algorithm)
