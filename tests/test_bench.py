@@ -28,6 +28,9 @@ def test_every_op_has_a_situation() -> None:
     assert {situation.op for situation in SITUATIONS} == set(ops.op_names())
 
 
+THEIRS = {"torch NCHW", "torch channels_last", "torch bfloat16", "torch bfloat16 NCHW"}
+
+
 def test_a_step(command: Command, empty_folder: Path) -> None:
     done = command(
         "cnnexp.bench", "step", "--batch", "4", "--rounds", "2", "--no-compile",
@@ -37,7 +40,7 @@ def test_a_step(command: Command, empty_folder: Path) -> None:
     with (empty_folder / "step.csv").open(encoding="utf-8") as file:
         rows = {row["way"]: row for row in csv.DictReader(file)}
     ours = {"cnnexp fused", "cnnexp auto", "cnnexp auto, bfloat16"}
-    assert set(rows) == {"torch NCHW", "torch channels_last", "torch bfloat16", *ours}
+    assert set(rows) == {*THEIRS, *ours}
     fused, torch_row = rows["cnnexp fused"], rows["torch channels_last"]
     ratio = float(fused["full_ms"]) / float(torch_row["full_ms"])
     assert float(fused["vs torch channels_last"]) == pytest.approx(ratio, rel=0.01)
@@ -45,10 +48,10 @@ def test_a_step(command: Command, empty_folder: Path) -> None:
     assert float(fused["saved_mb"]) <= 0.3 * float(torch_row["saved_mb"])
     written = json.loads((empty_folder / "step.json").read_text(encoding="utf-8"))
     assert written["conditions"]["torch"] == fused["torch"]
-    assert len(written["rows"]) == 6
+    assert len(written["rows"]) == 7
     if Path("/proc/self/clear_refs").exists():
         assert all(0 < float(row["peak_mb"]) < 1000 for row in rows.values())
-    assert [row["beside"] for row in written["rows"][3:]] == ["torch channels_last"] * 2 + [
+    assert [row["beside"] for row in written["rows"][4:]] == ["torch channels_last"] * 2 + [
         "torch bfloat16"
     ]
     low, bfloat16 = rows["cnnexp auto, bfloat16"], rows["torch bfloat16"]
@@ -67,7 +70,7 @@ def test_networks_by_name(command: Command, empty_folder: Path) -> None:
     for name in ("lenet5, 32×32, batch 2", "squeezenet1_1, 32×32, batch 2"):
         own = {row["way"]: float(row["full_ms"]) for row in rows if name in row["what"]}
         assert set(own) == {
-            *("torch NCHW", "torch channels_last", "torch bfloat16"),
+            *THEIRS,
             *("cnnexp auto", "cnnexp auto, bfloat16"),
         }
         theirs = min(ms for way, ms in own.items() if way.startswith("torch"))
@@ -176,13 +179,13 @@ def test_an_op(command: Command) -> None:
     [
         (
             ["step", "--model", "resnet"],
-            "--model=resnet: unknown; known: seed_cnn, lenet5, vgg, resnet18",
+            "--model=resnet: unknown; known: seed_cnn, lenet5, tiny, vgg, resnet18",
         ),
         (
             ["step", "--model", "vgg11", "--size", "8"],
             "--size=8: vgg11 takes images of at least 32",
         ),
-        (["net", "resnet1"], "name=resnet1: unknown; known: seed_cnn, lenet5, vgg, resnet18"),
+        (["net", "resnet1"], "name=resnet1: unknown; known: seed_cnn, lenet5, tiny, vgg, resnet18"),
         (
             ["net", "inception_v3", "--size", "32", "--batch", "2", "--no-compile"],
             "inception_v3 does not train on 2 images of 3×32×32: ",

@@ -53,14 +53,14 @@ def _parser() -> argparse.ArgumentParser:
     step.add_argument(
         "--model",
         default="seed_cnn",
-        help="seed_cnn (default), lenet5, vgg, or any of torchvision's: resnet18, vgg11, …",
+        help="seed_cnn (default), lenet5, tiny, vgg, or any of torchvision's: resnet18, vgg11, …",
     )
     net = parts.add_parser("net", help="whole networks: auto beside torch's best way")
     net.add_argument(
         "names",
         nargs="*",
         metavar="name",
-        help="seed_cnn, lenet5, vgg, or any of torchvision's (default: seven of them)",
+        help="seed_cnn, lenet5, tiny, vgg, or any of torchvision's (default: eight of them)",
     )
     for part, batch in ((step, 128), (net, 32)):
         part.add_argument("--size", type=int, metavar="N", help="height and width of the images")

@@ -17,9 +17,7 @@ from cnnexp.kernels.operators import flat_arguments
 from cnnexp.ops.conv_relu_pool import fused
 from cnnexp.ops.per_sample import block_squared_norms
 
-able = pytest.mark.skipif(
-    not bfloat16.AVAILABLE, reason="no AVX512_BF16, or numba before 0.62"
-)
+able = pytest.mark.skipif(not bfloat16.AVAILABLE, reason="no AVX512_BF16, or numba before 0.62")
 _UNIT = 2.0**-7  # of the last of eight binary digits, by half of which a result is rounded
 
 # C_in, C_out, size of the image, and what of the call differs from padding 1 and a 2×2 pool

@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import nn
 
-from cnnexp.models import LeNet5, SeedCNN, VGGLike, torchvision_model
+from cnnexp.models import LeNet5, SeedCNN, TinyCNN, VGGLike, torchvision_model
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def known_networks() -> list[str]:
 MODELS: Mapping[str, TimedNetwork] = {
     "seed_cnn": _ours(SeedCNN, 16),
     "lenet5": _ours(LeNet5, 16),
+    "tiny": _ours(TinyCNN, 16),
     "vgg": _ours(VGGLike, 8),
     "resnet18": _torchvision("resnet18"),
     "mobilenet_v3_small": _torchvision("mobilenet_v3_small"),

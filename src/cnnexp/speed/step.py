@@ -19,7 +19,8 @@ from cnnexp.speed.result import Measured, not_measured, paired, spread
 from cnnexp.tuning import choose_algorithms, pin_algorithms
 from cnnexp.tuning.timing import interleaved_times
 
-BFLOAT16 = "torch bfloat16"
+BFLOAT16 = "torch bfloat16"  # channels_last
+BFLOAT16_NCHW = "torch bfloat16 NCHW"
 LAST = "torch channels_last"
 BASELINES = ("torch NCHW", LAST, "torch.compile", BFLOAT16)
 
@@ -81,11 +82,18 @@ class _Beginning:
 
     def ways_with(self, algorithms: Sequence[str]) -> dict[str, _Way]:
         """The way of each of ``algorithms``, and the ways in bfloat16 before and after them."""
-        ways = {BFLOAT16: self.way(nn.CrossEntropyLoss(), bfloat16=True)} if self.mixed else {}
+        ways = self._bfloat16_of_torch() if self.mixed else {}
         ways |= {f"cnnexp {name}": self._ours(name) for name in algorithms}
         if self.mixed and AUTO in algorithms:
             ways["cnnexp auto, bfloat16"] = self._ours(AUTO, bfloat16=True)
         return ways
+
+    def _bfloat16_of_torch(self) -> dict[str, _Way]:
+        layouts = {BFLOAT16: torch.channels_last, BFLOAT16_NCHW: torch.contiguous_format}
+        return {
+            name: self.way(nn.CrossEntropyLoss(), layout, bfloat16=True)
+            for name, layout in layouts.items()
+        }
 
     def _ours(self, algorithm: str, bfloat16: bool = False) -> _Way:
         name = NATIVE if algorithm == AUTO else resolve_algorithm("cross_entropy", algorithm)
@@ -107,8 +115,8 @@ def bench_step(
     """Time steps of ``model`` on random images: torch's ways first, then each of ``algorithms``.
 
     All start from the same weights and take turns, so that a disturbance of the machine affects all.
-    ``torch.compile`` gets the channels_last network. With float32 there are two more ways: torch in
-    bfloat16 by autocast, channels_last; and ``auto`` in the same, if it is among ``algorithms``.
+    ``torch.compile`` gets the channels_last network. With float32 there are more ways: torch in bfloat16
+    by autocast, in both layouts; and ``auto`` in the same, channels_last, if it is among ``algorithms``.
 
     Args:
         model: A name that ``known_networks`` gives.
@@ -178,7 +186,7 @@ def _peak(way: _Way, device: torch.device) -> float | None:
 
 def _beside(name: str, way: _Way) -> str:
     """Torch's way with the precision and the layout of ours; of torch's own none."""
-    if name in BASELINES:
+    if name.startswith("torch"):
         return ""
     return BFLOAT16 if way.bfloat16 else LAST
 
