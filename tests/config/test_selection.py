@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -254,7 +255,23 @@ def test_latest_is_the_newest_run_or_the_sweep_of_the_newest_job() -> None:
     assert run_to_use(["image=3"]) is None
 
 
-@pytest.mark.parametrize("run", ["", "nowhere", "outputs", "outputs/sweeps"])
+def test_the_name_of_runs_is_the_newest_of_them() -> None:
+    single = _single()
+    other = RunFolder(single.path.with_name("2026-01-01_00-00-01"))
+    shutil.copytree(single.path, other.path)
+    _sweep([_acc(0.9)])
+    for newest in (single, other):
+        for folder in (single, other):
+            os.utime(folder.status, (2, 2) if folder is newest else (1, 1))
+        for run in (single.path.parent.name, str(single.path.parent)):
+            found = _used(f"run={run}")
+            assert str(found) == f"uses {newest}, the newest run in {newest.path.parent}"
+            resumed = run_to_resume([f"run={run}"])
+            assert resumed is not None
+            assert resumed.path == newest.path
+
+
+@pytest.mark.parametrize("run", ["", "nowhere", "outputs", "outputs/train", "outputs/sweeps"])
 def test_no_run_at_all(run: str) -> None:
     _sweep([_acc(0.9)])
     for find in (run_to_use, run_to_resume):

@@ -1,4 +1,4 @@
-"""Which run a command means by ``run=<folder>|<sweep>|latest`` and ``which=best|<number>|<job id>``."""
+"""Which run is meant by ``run=<folder>|<name>|<sweep>|latest`` and ``which=best|<number>|<job id>``."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ class Selected:
 def run_to_use(arguments: Sequence[str]) -> Selected | None:
     """The run that ``run=`` and ``which=`` name to a command that uses a trained network.
 
-    ``run=latest`` is the newest run, or where that is a job of a sweep, the sweep. Of a sweep the best
-    job is taken if ``which`` does not say another one.
+    ``run=latest`` is the newest run, or where that is a job of a sweep, the sweep. The name of runs, or
+    the folder that they are in, means the newest of them. Of a sweep the best job is taken if ``which``
+    does not say another one.
 
     Returns:
         None if there is no ``run=``.
@@ -69,7 +70,7 @@ def run_to_use(arguments: Sequence[str]) -> Selected | None:
             f"which= out, or name a sweep, run={output_dir}/sweeps/<name>"
         )
     else:
-        why = f"the newest run in {output_dir}" if run == "latest" else ""
+        why = _why(run, place, output_dir)
         selected = Selected(RunFolder(place), why)
     saved_config(selected.folder)
     return selected
@@ -104,35 +105,47 @@ def _given(arguments: Sequence[str], key: str) -> str | None:
 
 def _newest(output_dir: Path) -> Path:
     """The folder of the run whose status was written last, or of the sweep that it belongs to."""
-    runs = [*output_dir.glob("train/*/*/status.json"), *output_dir.glob("sweeps/*/*/status.json")]
-    if not runs:
+    folder = _last_written(output_dir, "train/*/*", "sweeps/*/*")
+    if folder is None:
         raise ConfigError(f"run=latest: there is no run in {output_dir}")
-    folder = max(runs, key=lambda file: file.stat().st_mtime_ns).parent
     return folder.parent if is_sweep(folder.parent) else folder
 
 
+def _last_written(place: Path, *folders: str) -> Path | None:
+    """Of the run folders in ``place``, by patterns, the one whose status was written last."""
+    found = [file for each in folders for file in place.glob(f"{each}/status.json")]
+    newest = max(found, key=lambda file: file.stat().st_mtime_ns, default=None)
+    return newest and newest.parent
+
+
 def _named(run: str, output_dir: Path) -> Path:
-    for place in (Path(run), output_dir / "sweeps" / run):
+    for place in (Path(run), output_dir / "sweeps" / run, output_dir / "train" / run):
         if run and is_sweep(place):
             return place
         folder = RunFolder(place)
         if run and folder.config.is_file() and folder.status.is_file():
             return place
+        if run and (newest := _last_written(place, "*")):
+            return newest
     raise ConfigError(
         f"run={run}: holds no run (no config.yaml and status.json); name a folder such as "
-        f"outputs/train/<name>/<time>, or run=latest"
+        f"outputs/train/<name>/<time>, the <name> of runs, or run=latest"
     )
+
+
+def _why(run: str, place: Path, output_dir: Path) -> str:
+    """In what way ``run`` means the run in ``place``; "" where it names it."""
+    if run == "latest":
+        return f"the newest run in {output_dir}"
+    return "" if Path(run) == place else f"the newest run in {place.parent}"
 
 
 def _resumed_by_its_command(run: str, sweep: Path, output_dir: Path) -> str:
     command = [str(each) for each in read_json(sweep / SWEEP).get("arguments", [])]
     whole = shlex.join(["python", "-m", "cnnexp.train", *command]) if command else "-m …"
     said = f"is the sweep {sweep}" if run != str(sweep) else "is a sweep"
-    own = output_dir.glob("train/*/*/status.json")
-    newest = max(own, key=lambda file: file.stat().st_mtime_ns, default=None)
-    other = (
-        f"; the newest run of its own is run={newest.parent}" if run == "latest" and newest else ""
-    )
+    newest = _last_written(output_dir, "train/*/*")
+    other = f"; the newest run of its own is run={newest}" if run == "latest" and newest else ""
     return (
         f"run={run}: {said}, which is resumed by its own command, {whole}; to resume one job, name its "
         f"folder, run={sweep}/<job>{other}"
