@@ -1,0 +1,375 @@
+"""CPU kernels of depthwise convolution: each channel by a kernel of its own, ``LANES`` channels at a time.
+
+    for each image, for each LANES channels:
+        its pixels → ``source``: float32 (float64), one vector a pixel, zeros around (the padding)
+        for each phase, some pixels at a time: the sums of all taps, in registers, → ``out``
+        ``out`` → the result, rounded once
+
+A forward pass has one phase. ∂L/∂x has s_h·s_w of them: the pixels of x in one phase see the same taps, so
+that no product with the zeros between the pixels of a spread ∂L/∂y is taken. Which pixels, taps and places
+these are, the tables of ``depthwise_tables`` say. Both memory layouts meet in ``source`` and ``out``, some
+ten to a hundred kilobytes that stay in the second cache: where the channels lie last, a pixel is one load;
+of planes, LANES × LANES numbers are transposed in registers.
+
+∂L/∂w reads x and ∂L/∂y in the same way, and keeps the sums of U × V taps in registers over some
+rows of an image. They are added in float64 over the rows and images, in the order of these.
+
+Per number of the result: K_h·K_w multiply-adds, 1 load for each (of which taps are shared), one read and one
+write of memory. No bit depends on the number of threads. The last LANES channels (and of planes the
+last LANES pixels) overlap with those before where they would not fill a vector: what is computed twice has the same bits.
+"""
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+# pyright: reportCallIssue=false
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray, njit, prange
+
+from cnnexp.kernels.cpu.depthwise_tables import LANES
+from cnnexp.kernels.cpu.depthwise_vectors import (
+    correlate_of,
+    narrow_pixels,
+    narrow_tile,
+    sums_of,
+    widen_pixels,
+    widen_tile,
+)
+from cnnexp.kernels.cpu.numbers import aligned
+from cnnexp.kernels.cpu.precision import narrow, numbers_at, wide
+from cnnexp.kernels.cpu.vector import COMPILE
+
+_NUMBERS = 1 << 16  # that a thread takes at a time, about
+_TERMS = 1 << 10  # of a sum in a register, about
+
+
+_TILES = ((2, 8), (1, 8), (4, 4), (1, 4), (2, 2), (1, 2), (4, 1), (1, 1))
+# of pixels side by side, and of others
+_next_2x8, _next_1x8, _next_4x4, _next_1x4, _next_2x2, _next_1x2, _next_4x1, _next_1x1 = (sums_of(*each, 1) for each in _TILES)
+_far_2x8, _far_1x8, _far_4x4, _far_1x4, _far_2x2, _far_1x2, _far_4x1, _far_1x1 = (sums_of(*each, None) for each in _TILES)
+_taps_3x3, _taps_5x5, _taps_4x7, _taps_3x7, _taps_1x7, _taps_1x5, _taps_1x3, _taps_1x1 = (
+    correlate_of(*each)
+    for each in ((3, 3), (5, 5), (4, 7), (3, 7), (1, 7), (1, 5), (1, 3), (1, 1))
+)
+
+
+@njit(**COMPILE)
+def _first(block, channels):
+    """The first channel of a block."""
+    return max(0, min(block * LANES, channels - LANES))
+
+
+@njit(**COMPILE)
+def _read(image, n, block, channels, count, last, places, pixels):
+    """The ``count`` pixels of image n, at ``places`` in ``pixels``; what has no place is not needed."""
+    c = _first(block, channels)
+    if channels < LANES:
+        for k in range(channels):
+            for f in range(count):
+                at = (n * count + f) * channels + k if last else (n * channels + k) * count + f
+                pixels[places[f] + k] = wide(image[at])
+    elif last:
+        widen_pixels(image, n * count * channels + c, channels, count, places, pixels)
+    elif count < LANES:
+        for k in range(LANES):
+            at = (n * channels + c + k) * count
+            for f in range(count):
+                pixels[places[f] + k] = wide(image[at + f])
+    else:
+        at = (n * channels + c) * count
+        for f in range(0, count - LANES + 1, LANES):
+            widen_tile(image, at + f, count, places, f, pixels)
+        if count % LANES:
+            f = count - LANES
+            widen_tile(image, at + f, count, places, f, pixels)
+
+
+@njit(**COMPILE)
+def _write(pixels, image, n, block, channels, count, last):
+    """The other way; ``pixels`` lie one after another."""
+    c = _first(block, channels)
+    if channels < LANES:
+        for k in range(channels):
+            for f in range(count):
+                at = (n * count + f) * channels + k if last else (n * channels + k) * count + f
+                image[at] = narrow(pixels[f * LANES + k], image)
+    elif last:
+        narrow_pixels(pixels, image, n * count * channels + c, channels, count)
+    elif count < LANES:
+        for k in range(LANES):
+            at = (n * channels + c + k) * count
+            for f in range(count):
+                image[at + f] = narrow(pixels[f * LANES + k], image)
+    else:
+        at = (n * channels + c) * count
+        for f in range(0, count - LANES + 1, LANES):
+            narrow_tile(pixels, f * LANES, image, at + f, count)
+        if count % LANES:
+            f = count - LANES
+            narrow_tile(pixels, f * LANES, image, at + f, count)
+
+
+@njit(**COMPILE)
+def _across(columns):
+    """How many columns of pixels are next."""
+    return 8 if columns >= 8 else 4 if columns >= 4 else 2 if columns >= 2 else 1
+
+
+@njit(**COMPILE)
+def _down(rows, across):
+    """How many rows of such pixels are next: as many as fill the registers."""
+    most = 2 if across == 8 or across == 2 else 4
+    return most if rows >= most else 1
+
+
+@njit(**COMPILE)
+def _pixels_next(out, source, w, w_at, b, b_at, phase, pitch):
+    """Pixels of one phase whose sources are side by side: ``out`` from ``source`` and the taps at ``w_at``."""
+    rows, columns, to, oy, ox = phase[0], phase[1], phase[2], phase[3], phase[4]
+    at, y, x, h, v = phase[5], phase[6], phase[7], phase[8], phase[9]
+    q = 0
+    while q < columns:
+        across, p = _across(columns - q), 0
+        while p < rows:
+            down = _down(rows - p, across)
+            o, s = to + p * oy + q * ox, at + p * y + q * x
+            if across == 8 and down == 2:
+                _next_2x8(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            elif across == 8 and down == 1:
+                _next_1x8(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            elif across == 4 and down == 4:
+                _next_4x4(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            elif across == 4 and down == 1:
+                _next_1x4(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            elif across == 2 and down == 2:
+                _next_2x2(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            elif across == 2 and down == 1:
+                _next_1x2(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            elif across == 1 and down == 4:
+                _next_4x1(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            else:
+                _next_1x1(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            p += down
+        q += across
+
+
+@njit(**COMPILE)
+def _pixels_far(out, source, w, w_at, b, b_at, phase, pitch):
+    """As :func:`_pixels_next`, of sources that are apart."""
+    rows, columns, to, oy, ox = phase[0], phase[1], phase[2], phase[3], phase[4]
+    at, y, x, h, v = phase[5], phase[6], phase[7], phase[8], phase[9]
+    q = 0
+    while q < columns:
+        across, p = _across(columns - q), 0
+        while p < rows:
+            down = _down(rows - p, across)
+            o, s = to + p * oy + q * ox, at + p * y + q * x
+            if across == 8 and down == 2:
+                _far_2x8(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            elif across == 8 and down == 1:
+                _far_1x8(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            elif across == 4 and down == 4:
+                _far_4x4(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            elif across == 4 and down == 1:
+                _far_1x4(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            elif across == 2 and down == 2:
+                _far_2x2(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            elif across == 2 and down == 1:
+                _far_1x2(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            elif across == 1 and down == 4:
+                _far_4x1(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            else:
+                _far_1x1(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
+            p += down
+        q += across
+
+
+@njit(**COMPILE)
+def _block(source, target, n, block, channels, source_last, target_last, table, room, w, b):
+    """The result of one image's ``LANES`` channels."""
+    places, phases, pitch, taps = table[0], table[1], table[2], table[3]
+    inside, out = room[0], room[1]
+    _read(source, n, block, channels, places.size, source_last, places, inside)
+    for k in range(phases.shape[0]):
+        phase = phases[k]
+        w_at = (block * taps + phase[10]) * LANES
+        if phase[7] == LANES:
+            _pixels_next(out, inside, w, w_at, b, block * LANES, phase, pitch)
+        else:
+            _pixels_far(out, inside, w, w_at, b, block * LANES, phase, pitch)
+    _write(out, target, n, block, channels, out.size // LANES, target_last)
+
+
+@njit(**COMPILE)
+def _vectors(values, channels, order, like):
+    """The taps (C, K) as vectors, block by block, in the order of the table: (blocks · K · LANES,)."""
+    blocks, taps = -(-channels // LANES), order.size
+    made = aligned(blocks * taps * LANES, like)
+    for block in range(blocks):
+        c = _first(block, channels)
+        for j in range(taps):
+            for k in range(min(LANES, channels)):
+                tap = wide(values[(c + k) * taps + order[j]])
+                made[(block * taps + j) * LANES + k] = tap
+    return made
+
+
+@njit(parallel=True, **COMPILE)
+def _blocks(source, target, images, channels, source_last, target_last, table, size, w, b):
+    """The result of all images."""
+    places, phases, pitch, taps, space = table
+    blocks = -(-channels // LANES)
+    together = max(1, _NUMBERS // (size * LANES))
+    tasks = -(-images * blocks // together)
+    of_block = places, phases, pitch, taps
+    for t in prange(tasks):
+        room = aligned(space, w), aligned(size * LANES, w)
+        for i in range(t * together, min((t + 1) * together, images * blocks)):
+            n, block = i // blocks, i % blocks
+            _block(
+                source, target, n, block, channels, source_last, target_last, of_block, room, w, b
+            )
+
+
+@njit(**COMPILE)
+def convolve(
+    source_at,
+    target_at,
+    element,
+    images,
+    channels,
+    source_last,
+    target_last,
+    w_at,
+    b_at,
+    table,
+    order,
+    size,
+    like,
+):
+    """Leave at ``target_at`` the images of ``size`` pixels that ``table`` makes of those at ``source_at``.
+
+    ``element`` is a number of their kind, ``like`` an array of that of the sums; ``b_at`` 0 stands for no bias.
+    """
+    pixels = table[0].size
+    source = carray(numbers_at(source_at, element), images * channels * pixels)
+    target = carray(numbers_at(target_at, element), images * channels * size)
+    w = _vectors(carray(numbers_at(w_at, element), channels * order.size), channels, order, like)
+    if b_at == 0:
+        b = aligned(-(-channels // LANES) * LANES, like)
+    else:
+        b = _vectors(carray(numbers_at(b_at, element), channels), channels, order[:1] * 0, like)
+    _blocks(source, target, images, channels, source_last, target_last, table, size, w, b)
+
+
+@njit(**COMPILE)
+def _taps(sums, grad, source, p, rows, columns, y, x, pitch, height, width):
+    """The sums of all taps over some rows of an image's ∂L/∂y, by tiles of taps that fill the registers."""
+    grad_at, grad_row, at, line = p * columns * LANES, columns * LANES, p * y, width * LANES
+    v = 0
+    while v < width:
+        left = width - v
+        across, u = 7 if left >= 7 else 5 if left >= 5 else 3 if left >= 3 else 1, 0
+        while u < height:
+            to, s, down = (u * width + v) * LANES, at + u * pitch + v * LANES, 1
+            if across == 7 and height - u >= 4:
+                down = 4
+                _taps_4x7(
+                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
+                )
+            elif across == 7 and height - u >= 3:
+                down = 3
+                _taps_3x7(
+                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
+                )
+            elif across == 7:
+                _taps_1x7(
+                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
+                )
+            elif across == 5 and height - u >= 5:
+                down = 5
+                _taps_5x5(
+                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
+                )
+            elif across == 5:
+                _taps_1x5(
+                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
+                )
+            elif across == 3 and height - u >= 3:
+                down = 3
+                _taps_3x3(
+                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
+                )
+            elif across == 3:
+                _taps_1x3(
+                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
+                )
+            else:
+                _taps_1x1(
+                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
+                )
+            u += down
+        v += across
+
+
+@njit(parallel=True, **COMPILE)
+def _parts(source, grad, images, channels, source_last, grad_last, table, window, parts, like):
+    """Add the sums of each chunk of images into ``parts`` (chunks, blocks, taps · LANES)."""
+    places, space, pitch = table
+    rows, columns, y, x, height, width, together = window
+    size, blocks, taps = rows * columns, parts.shape[1], height * width * LANES
+    dense = np.arange(size) * LANES
+    step = max(1, _TERMS // columns)
+    for t in prange(parts.shape[0]):
+        inside, outer = aligned(space, like), aligned(size * LANES, like)
+        sums = aligned(taps, like)
+        for n in range(t * together, min((t + 1) * together, images)):
+            for block in range(blocks):
+                _read(source, n, block, channels, places.size, source_last, places, inside)
+                _read(grad, n, block, channels, size, grad_last, dense, outer)
+                for p in range(0, rows, step):
+                    some = min(step, rows - p)
+                    _taps(sums, outer, inside, p, some, columns, y, x, pitch, height, width)
+                    part = parts[t, block]
+                    for j in range(taps):
+                        part[j] += sums[j]
+
+
+@njit(**COMPILE)
+def correlate(
+    source_at,
+    grad_at,
+    target_at,
+    element,
+    images,
+    channels,
+    source_last,
+    grad_last,
+    table,
+    window,
+    like,
+):
+    """Leave at ``target_at`` the sums of all taps, (C, K_h·K_w), or (N, C, K_h·K_w) of each image.
+
+    ``window`` is P, Q, the steps of a row and a column in the source, K_h, K_w, and how many images are
+    added up at a time: all are, unless that is 1 image.
+    """
+    rows, columns, _, _, height, width, together = window
+    taps, blocks = height * width, -(-channels // LANES)
+    source = carray(numbers_at(source_at, element), images * channels * table[0].size)
+    grad = carray(numbers_at(grad_at, element), images * channels * rows * columns)
+    parts = np.zeros((-(-images // together), blocks, taps * LANES))
+    _parts(source, grad, images, channels, source_last, grad_last, table, window, parts, like)
+    kept = images if together == 1 else 1
+    target = carray(numbers_at(target_at, element), kept * channels * taps)
+    for n in range(kept):
+        for block in range(blocks):
+            whole = parts[n, block].copy()
+            if together > 1:
+                for t in range(1, parts.shape[0]):
+                    whole += parts[t, block]
+            c = _first(block, channels)
+            for j in range(taps):
+                for k in range(min(LANES, channels)):
+                    like[0] = whole[j * LANES + k]
+                    target[(n * channels + c + k) * taps + j] = narrow(like[0], target)

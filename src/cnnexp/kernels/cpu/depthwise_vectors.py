@@ -1,0 +1,329 @@
+"""The inner loops of depthwise convolution as LLVM instructions, a vector being one pixel of ``LANES`` channels.
+
+    sums         out[t] = start + Σ_{u,v} w[u, v] · src[t, u, v]      R × T pixels t, one register each
+    correlate    acc[u, v] += Σ_{p,q} g[p, q] · src[p, q, u, v]       U × V taps, one register each
+    widen_…      images of any kind of number → pixels of float32 or float64
+    narrow_…     the other way, rounded once
+
+Whatever the registers of the machine are, a vector has ``LANES`` numbers, which LLVM lays into one, two or
+four of them, and each number's own sum runs in the order that stands above: no bit depends on the machine,
+nor on how many pixels share their loads of a tap.
+
+numba caches a compiled kernel by the kernel's own file: after a change here, touch the files that call it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from cnnexp.kernels.cpu.depthwise_tables import LANES
+from cnnexp.kernels.cpu.numba_internals import (
+    counted_loop,
+    data_of,
+    register_of,
+    size_in_bytes,
+    void,
+)
+from cnnexp.kernels.cpu.vector import fused_multiply_add, splat
+
+_INDEX, _HALF, _WORD = ir.IntType(64), ir.IntType(16), ir.IntType(32)
+_N = types.intp
+
+
+def _number(kind: Any) -> Any:
+    """The LLVM type of what an array of ``kind`` holds; bfloat16 as its 16 bits."""
+    if kind.dtype == types.uint16:
+        return _HALF
+    return ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType()
+
+
+class _Code:
+    """The code of one call of an intrinsic."""
+
+    def __init__(self, context: Any, builder: ir.IRBuilder, kinds: Any, arguments: Any) -> None:
+        self.context, self.builder, self.kinds, self.arguments = context, builder, kinds, arguments
+
+    def place(self, array: int, at: Any) -> Any:
+        """Pointer to element ``at`` of the argument ``array``."""
+        data = data_of(self.context, self.builder, self.kinds[array], self.arguments[array])
+        return self.builder.gep(data, [at])
+
+    def off(self, start: Any, step: Any, times: int) -> Any:
+        """``start`` moved by so many times ``step``, an int or a value."""
+        if isinstance(step, int):
+            return self.builder.gep(start, [ir.Constant(_INDEX, step * times)])
+        return self.builder.gep(start, [self.builder.mul(step, ir.Constant(_INDEX, times))])
+
+    def load(self, start: Any, number: Any) -> Any:
+        kind = ir.VectorType(number, LANES)
+        place = self.builder.bitcast(start, kind.as_pointer())
+        return self.builder.load(place, align=size_in_bytes(self.context, number))
+
+    def store(self, vector: Any, start: Any) -> None:
+        place = self.builder.bitcast(start, vector.type.as_pointer())
+        self.builder.store(vector, place, align=size_in_bytes(self.context, vector.type.element))
+
+    def widened(self, vector: Any) -> Any:
+        """A vector of bfloat16 as float32; others as they are."""
+        if vector.type.element != _HALF:
+            return vector
+        words = ir.VectorType(_WORD, LANES)
+        shifted = self.builder.shl(
+            self.builder.zext(vector, words), splat(self.builder, ir.Constant(_WORD, 16), words)
+        )
+        return self.builder.bitcast(shifted, ir.VectorType(ir.FloatType(), LANES))
+
+    def narrowed(self, vector: Any, number: Any) -> Any:
+        """A vector of float32 as bfloat16, as ``precision.narrow``, if ``number`` is that."""
+        if number != _HALF:
+            return vector
+        builder, words = self.builder, ir.VectorType(_WORD, LANES)
+
+        def all_lanes(value: int) -> Any:
+            return ir.Constant(words, [value] * LANES)
+
+        bits = builder.bitcast(vector, words)
+        top = builder.lshr(bits, all_lanes(16))
+        odd = builder.and_(top, all_lanes(1))
+        rounded = builder.add(builder.add(bits, all_lanes(0x7FFF)), odd)
+        is_nan = builder.fcmp_unordered("uno", vector, vector)
+        quiet = builder.or_(top, all_lanes(0x40))
+        nearest = builder.select(is_nan, quiet, builder.lshr(rounded, all_lanes(16)))
+        return builder.trunc(nearest, ir.VectorType(_HALF, LANES))
+
+    def transposed(self, rows: list[Any]) -> list[Any]:
+        """``LANES`` vectors as a matrix, transposed: blocks change places, of half the size each time."""
+        rows, size = list(rows), LANES // 2
+        lanes = range(LANES)
+        while size:
+            first = [i if not i & size else LANES + i - size for i in lanes]
+            second = [i + size if not i & size else LANES + i for i in lanes]
+            for i in [i for i in lanes if not i & size]:
+                pair = rows[i], rows[i + size]
+                rows[i], rows[i + size] = (self._picked(pair, each) for each in (first, second))
+            size //= 2
+        return rows
+
+    def _picked(self, pair: tuple[Any, Any], lanes: list[int]) -> Any:
+        mask = ir.Constant(ir.VectorType(_WORD, LANES), lanes)
+        return self.builder.shuffle_vector(*pair, mask)
+
+
+def sums_of(rows: int, columns: int, apart: int | None) -> Any:
+    """The intrinsic ``sums`` for ``rows`` × ``columns`` pixels, whose sources are ``apart`` vectors apart.
+
+    Each tap is loaded once for all of them. ``apart`` None: it is the argument ``column_step`` that counts.
+    """
+
+    @intrinsic
+    def sums(
+        typing_context,
+        out,
+        out_at,
+        out_row,
+        out_column,
+        source,
+        at,
+        row_step,
+        column_step,
+        pitch,
+        weights,
+        weights_at,
+        height,
+        width,
+        start,
+        start_at,
+    ):
+        steps = (_N,) * 4
+        signature = types.void(
+            out, _N, _N, _N, source, *steps, weights, _N, _N, _N, start, _N
+        )
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            code = _Code(context, builder, signature.args, arguments)
+            _, out_at, out_row, out_column, _, at, row_step, column_step, pitch = arguments[:9]
+            _, weights_at, height, width, _, start_at = arguments[9:]
+            step = column_step if apart is None else apart * LANES
+            number = _number(signature.args[4])
+            kind = ir.VectorType(number, LANES)
+            first = code.load(code.place(13, start_at), number)
+            registers = [register_of(builder, kind) for _ in range(rows * columns)]
+            for register in registers:
+                builder.store(first, register)
+            multiply_add = fused_multiply_add(builder, kind)
+            begin, taps = code.place(4, at), code.place(9, weights_at)
+            lanes = ir.Constant(_INDEX, LANES)
+            with counted_loop(builder, height) as u:
+                line = builder.gep(begin, [builder.mul(u.index, pitch)])
+                of_line = builder.mul(builder.mul(u.index, width), lanes)
+                tap_line = builder.gep(taps, [of_line])
+                with counted_loop(builder, width) as v:
+                    shift = builder.mul(v.index, lanes)
+                    weight = code.load(builder.gep(tap_line, [shift]), number)
+                    here = builder.gep(line, [shift])
+                    for r in range(rows):
+                        of_row = code.off(here, row_step, r) if r else here
+                        for c in range(columns):
+                            value = code.load(code.off(of_row, step, c), number)
+                            register = registers[r * columns + c]
+                            total = builder.load(register)
+                            builder.store(
+                                builder.call(multiply_add, [weight, value, total]), register
+                            )
+            to = code.place(0, out_at)
+            for r in range(rows):
+                for c in range(columns):
+                    place = code.off(code.off(to, out_row, r), out_column, c)
+                    code.store(builder.load(registers[r * columns + c]), place)
+            return void(context)
+
+        return signature, codegen
+
+    return sums
+
+
+def correlate_of(height: int, width: int) -> Any:
+    """The intrinsic ``correlate`` for ``height`` × ``width`` taps; each tap's sum begins at zero.
+
+    The sum of tap (u, v) is left at u·``line`` + v vectors from ``taps_at`` on.
+    """
+
+    @intrinsic
+    def correlate(
+        typing_context,
+        taps,
+        taps_at,
+        line,
+        grad,
+        grad_at,
+        grad_row,
+        rows,
+        columns,
+        source,
+        at,
+        row_step,
+        column_step,
+        pitch,
+    ):
+        signature = types.void(
+            taps, _N, _N, grad, _N, _N, _N, _N, source, _N, _N, _N, _N
+        )
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            code = _Code(context, builder, signature.args, arguments)
+            _, taps_at, line, _, grad_at, grad_row, rows, columns, *_ = arguments
+            at, row_step, column_step, pitch = arguments[9:]
+            number = _number(signature.args[8])
+            kind = ir.VectorType(number, LANES)
+            registers = [register_of(builder, kind) for _ in range(height * width)]
+            for register in registers:
+                builder.store(ir.Constant(kind, [0.0] * LANES), register)
+            multiply_add = fused_multiply_add(builder, kind)
+            grads, begin = code.place(3, grad_at), code.place(8, at)
+            with counted_loop(builder, rows) as p:
+                of_grad = builder.gep(grads, [builder.mul(p.index, grad_row)])
+                of_source = builder.gep(begin, [builder.mul(p.index, row_step)])
+                with counted_loop(builder, columns) as q:
+                    shift = builder.mul(q.index, ir.Constant(_INDEX, LANES))
+                    value = code.load(builder.gep(of_grad, [shift]), number)
+                    here = builder.gep(of_source, [builder.mul(q.index, column_step)])
+                    for u in range(height):
+                        tap_line = code.off(here, pitch, u) if u else here
+                        for v in range(width):
+                            register = registers[u * width + v]
+                            other = code.load(code.off(tap_line, LANES, v), number)
+                            total = builder.load(register)
+                            builder.store(
+                                builder.call(multiply_add, [value, other, total]), register
+                            )
+            to = code.place(0, taps_at)
+            for u in range(height):
+                for v in range(width):
+                    place = code.off(code.off(to, line, u), LANES, v)
+                    code.store(builder.load(registers[u * width + v]), place)
+            return void(context)
+
+        return signature, codegen
+
+    return correlate
+
+
+@intrinsic
+def widen_pixels(typing_context, image, at, step, count, places, pixels):
+    """Pixel f of ``image``, at ``at`` + f·``step``, goes to ``places[f]`` in ``pixels``; f < ``count``."""
+    signature = types.void(image, _N, _N, _N, places, pixels)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature.args, arguments)
+        _, at, step, count, _, _ = arguments
+        begin, table = code.place(0, at), code.place(4, ir.Constant(_INDEX, 0))
+        number = _number(signature.args[0])
+        with counted_loop(builder, count) as f:
+            vector = code.load(builder.gep(begin, [builder.mul(f.index, step)]), number)
+            place = builder.load(builder.gep(table, [f.index]))
+            code.store(code.widened(vector), code.place(5, place))
+        return void(context)
+
+    return signature, codegen
+
+
+@intrinsic
+def narrow_pixels(typing_context, pixels, image, at, step, count):
+    """Pixel f of ``pixels`` goes to ``at`` + f·``step`` in ``image``; f < ``count``."""
+    signature = types.void(pixels, image, _N, _N, _N)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature.args, arguments)
+        _, _, at, step, count = arguments
+        begin, to = code.place(0, ir.Constant(_INDEX, 0)), code.place(1, at)
+        number = _number(signature.args[1])
+        with counted_loop(builder, count) as f:
+            shift = builder.mul(f.index, ir.Constant(_INDEX, LANES))
+            vector = code.load(builder.gep(begin, [shift]), _number(signature.args[0]))
+            place = builder.gep(to, [builder.mul(f.index, step)])
+            code.store(code.narrowed(vector, number), place)
+        return void(context)
+
+    return signature, codegen
+
+
+@intrinsic
+def widen_tile(typing_context, image, at, apart, places, first, pixels):
+    """``LANES`` pixels of as many planes, ``apart``, go to ``places[first:]`` in ``pixels``."""
+    signature = types.void(image, _N, _N, places, _N, pixels)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature.args, arguments)
+        _, at, apart, _, first, _ = arguments
+        number = _number(signature.args[0])
+        begin, table = code.place(0, at), code.place(3, first)
+        planes = [code.load(code.off(begin, apart, c), number) for c in range(LANES)]
+        for f, vector in enumerate(code.transposed([code.widened(each) for each in planes])):
+            place = builder.load(code.off(table, 1, f))
+            code.store(vector, code.place(5, place))
+        return void(context)
+
+    return signature, codegen
+
+
+@intrinsic
+def narrow_tile(typing_context, pixels, pixels_at, image, at, apart):
+    """``LANES`` pixels from ``pixels_at`` on go to as many planes, ``apart``, of ``image``."""
+    signature = types.void(pixels, _N, image, _N, _N)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature.args, arguments)
+        _, pixels_at, _, at, apart = arguments
+        begin, to = code.place(0, pixels_at), code.place(2, at)
+        number = _number(signature.args[2])
+        wide = _number(signature.args[0])
+        rows = [code.load(code.off(begin, LANES, f), wide) for f in range(LANES)]
+        for c, vector in enumerate(code.transposed(rows)):
+            code.store(code.narrowed(vector, number), code.off(to, apart, c))
+        return void(context)
+
+    return signature, codegen
