@@ -90,9 +90,7 @@ def _convolved(
     return target
 
 
-def _output(
-    input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry
-) -> Tensor:
+def _output(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
     last = _channels_last(input) or _channels_last(weight)
     return _new_image(input, geometry.output_size, last)
 

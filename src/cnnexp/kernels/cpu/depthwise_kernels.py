@@ -16,7 +16,8 @@ rows of an image. They are added in float64 over the rows and images, in the ord
 
 Per number of the result: K_h·K_w multiply-adds, 1 load for each (of which taps are shared), one read and one
 write of memory. No bit depends on the number of threads. The last LANES channels (and of planes the
-last LANES pixels) overlap with those before where they would not fill a vector: what is computed twice has the same bits.
+last LANES pixels) overlap with those before where they would not fill a vector: what is computed twice has
+the same bits.
 """
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 # pyright: reportCallIssue=false
@@ -28,6 +29,7 @@ from numba import carray, njit, prange
 
 from cnnexp.kernels.cpu.depthwise_tables import LANES
 from cnnexp.kernels.cpu.depthwise_vectors import (
+    any_sums_of,
     correlate_of,
     narrow_pixels,
     narrow_tile,
@@ -43,13 +45,25 @@ _NUMBERS = 1 << 16  # that a thread takes at a time, about
 _TERMS = 1 << 10  # of a sum in a register, about
 
 
-_TILES = ((2, 8), (1, 8), (4, 4), (1, 4), (2, 2), (1, 2), (4, 1), (1, 1))
-# of pixels side by side, and of others
-_next_2x8, _next_1x8, _next_4x4, _next_1x4, _next_2x2, _next_1x2, _next_4x1, _next_1x1 = (sums_of(*each, 1) for each in _TILES)
-_far_2x8, _far_1x8, _far_4x4, _far_1x4, _far_2x2, _far_1x2, _far_4x1, _far_1x1 = (sums_of(*each, None) for each in _TILES)
+# of the commonest kernels, and of the phases of 3×3 at stride 2
+_sums_3x3, _sums_5x5, _sums_7x7, _sums_2x2, _sums_2x1, _sums_1x2, _sums_1x1 = (
+    sums_of(4, *taps, 1) for taps in ((3, 3), (5, 5), (7, 7), (2, 2), (2, 1), (1, 2), (1, 1))
+)
+_pair_3x3, _pair_5x5 = (sums_of(2, *taps, 1) for taps in ((3, 3), (5, 5)))
+_far_3x3, _far_5x5 = (sums_of(4, *taps, 2) for taps in ((3, 3), (5, 5)))
+_any_4, _any_1 = any_sums_of(4), any_sums_of(1)
 _taps_3x3, _taps_5x5, _taps_4x7, _taps_3x7, _taps_1x7, _taps_1x5, _taps_1x3, _taps_1x1 = (
     correlate_of(*each)
-    for each in ((3, 3), (5, 5), (4, 7), (3, 7), (1, 7), (1, 5), (1, 3), (1, 1))
+    for each in (
+        (3, 3, 4),
+        (5, 5, 2),
+        (4, 7, 1),
+        (3, 7, 2),
+        (1, 7, 4),
+        (1, 5, 4),
+        (1, 3, 4),
+        (1, 1, 4),
+    )
 )
 
 
@@ -110,78 +124,53 @@ def _write(pixels, image, n, block, channels, count, last):
 
 
 @njit(**COMPILE)
-def _across(columns):
-    """How many columns of pixels are next."""
-    return 8 if columns >= 8 else 4 if columns >= 4 else 2 if columns >= 2 else 1
-
-
-@njit(**COMPILE)
-def _down(rows, across):
-    """How many rows of such pixels are next: as many as fill the registers."""
-    most = 2 if across == 8 or across == 2 else 4
-    return most if rows >= most else 1
-
-
-@njit(**COMPILE)
-def _pixels_next(out, source, w, w_at, b, b_at, phase, pitch):
-    """Pixels of one phase whose sources are side by side: ``out`` from ``source`` and the taps at ``w_at``."""
+def _any_pixels(out, source, w, w_at, b, b_at, phase, pitch):
+    """The pixels of one phase: ``out`` from ``source`` and the taps at ``w_at``, whatever these are."""
     rows, columns, to, oy, ox = phase[0], phase[1], phase[2], phase[3], phase[4]
     at, y, x, h, v = phase[5], phase[6], phase[7], phase[8], phase[9]
-    q = 0
-    while q < columns:
-        across, p = _across(columns - q), 0
-        while p < rows:
-            down = _down(rows - p, across)
+    for p in range(rows):
+        q = 0
+        while columns - q >= 4:
             o, s = to + p * oy + q * ox, at + p * y + q * x
-            if across == 8 and down == 2:
-                _next_2x8(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            elif across == 8 and down == 1:
-                _next_1x8(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            elif across == 4 and down == 4:
-                _next_4x4(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            elif across == 4 and down == 1:
-                _next_1x4(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            elif across == 2 and down == 2:
-                _next_2x2(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            elif across == 2 and down == 1:
-                _next_1x2(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            elif across == 1 and down == 4:
-                _next_4x1(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            else:
-                _next_1x1(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            p += down
-        q += across
+            _any_4(out, o, ox, source, s, x, pitch, w, w_at, h, v, b, b_at)
+            q += 4
+        while q < columns:
+            o, s = to + p * oy + q * ox, at + p * y + q * x
+            _any_1(out, o, ox, source, s, x, pitch, w, w_at, h, v, b, b_at)
+            q += 1
 
 
 @njit(**COMPILE)
-def _pixels_far(out, source, w, w_at, b, b_at, phase, pitch):
-    """As :func:`_pixels_next`, of sources that are apart."""
+def _pixels(out, source, w, w_at, b, b_at, phase, pitch):
+    """Whether the pixels of one phase are done by what holds its taps in registers; else they are to be."""
     rows, columns, to, oy, ox = phase[0], phase[1], phase[2], phase[3], phase[4]
-    at, y, x, h, v = phase[5], phase[6], phase[7], phase[8], phase[9]
-    q = 0
-    while q < columns:
-        across, p = _across(columns - q), 0
-        while p < rows:
-            down = _down(rows - p, across)
-            o, s = to + p * oy + q * ox, at + p * y + q * x
-            if across == 8 and down == 2:
-                _far_2x8(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            elif across == 8 and down == 1:
-                _far_1x8(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            elif across == 4 and down == 4:
-                _far_4x4(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            elif across == 4 and down == 1:
-                _far_1x4(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            elif across == 2 and down == 2:
-                _far_2x2(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            elif across == 2 and down == 1:
-                _far_1x2(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            elif across == 1 and down == 4:
-                _far_4x1(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            else:
-                _far_1x1(out, o, oy, ox, source, s, y, x, pitch, w, w_at, h, v, b, b_at)
-            p += down
-        q += across
+    at, y, apart, taps = phase[5], phase[6], phase[7] // LANES, phase[8] * 16 + phase[9]
+    kind = (apart << 12) + (min(columns, 4) << 8) + taps if phase[9] < 16 else 0
+    if kind == 0x1433:
+        _sums_3x3(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
+    elif kind == 0x1455:
+        _sums_5x5(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
+    elif kind == 0x1477:
+        _sums_7x7(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
+    elif kind == 0x1422:
+        _sums_2x2(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
+    elif kind == 0x1421:
+        _sums_2x1(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
+    elif kind == 0x1412:
+        _sums_1x2(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
+    elif kind == 0x1411:
+        _sums_1x1(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
+    elif kind == 0x1233:
+        _pair_3x3(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
+    elif kind == 0x1255:
+        _pair_5x5(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
+    elif kind == 0x2433:
+        _far_3x3(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
+    elif kind == 0x2455:
+        _far_5x5(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
+    else:
+        return False
+    return True
 
 
 @njit(**COMPILE)
@@ -193,10 +182,8 @@ def _block(source, target, n, block, channels, source_last, target_last, table, 
     for k in range(phases.shape[0]):
         phase = phases[k]
         w_at = (block * taps + phase[10]) * LANES
-        if phase[7] == LANES:
-            _pixels_next(out, inside, w, w_at, b, block * LANES, phase, pitch)
-        else:
-            _pixels_far(out, inside, w, w_at, b, block * LANES, phase, pitch)
+        if not _pixels(out, inside, w, w_at, b, block * LANES, phase, pitch):
+            _any_pixels(out, inside, w, w_at, b, block * LANES, phase, pitch)
     _write(out, target, n, block, channels, out.size // LANES, target_last)
 
 
@@ -249,7 +236,8 @@ def convolve(
 ):
     """Leave at ``target_at`` the images of ``size`` pixels that ``table`` makes of those at ``source_at``.
 
-    ``element`` is a number of their kind, ``like`` an array of that of the sums; ``b_at`` 0 stands for no bias.
+    ``element`` is a number of their kind, ``like`` an array of that of the sums; an address ``b_at`` of 0
+    stands for no bias.
     """
     pixels = table[0].size
     source = carray(numbers_at(source_at, element), images * channels * pixels)

@@ -78,9 +78,7 @@ def backward_table(geometry: Conv2dGeometry) -> Table:
         axes.append([_phase(n, s, k, p, r, lead) for r in range(s)])
         before.append(lead)
         whole.append(lead + max(m, (n - 1 + p) // s + 1))
-    return _table(
-        g.output_size, tuple(before), tuple(whole), g.input_size, axes, g.kernel_size[1]
-    )
+    return _table(g.output_size, tuple(before), tuple(whole), g.input_size, axes, g.kernel_size[1])
 
 
 def _phase(size: int, stride: int, kernel: int, padding: int, r: int, lead: int) -> _Axis:

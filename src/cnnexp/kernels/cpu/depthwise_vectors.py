@@ -1,6 +1,6 @@
-"""The inner loops of depthwise convolution as LLVM instructions, a vector being one pixel of ``LANES`` channels.
+"""The inner loops of depthwise convolution as LLVM instructions; a vector is one pixel of ``LANES`` channels.
 
-    sums         out[t] = start + Σ_{u,v} w[u, v] · src[t, u, v]      R × T pixels t, one register each
+    sums         out[t] = start + Σ_{u,v} w[u, v] · src[t, u, v]      some pixels t, one register each
     correlate    acc[u, v] += Σ_{p,q} g[p, q] · src[p, q, u, v]       U × V taps, one register each
     widen_…      images of any kind of number → pixels of float32 or float64
     narrow_…     the other way, rounded once
@@ -112,11 +112,57 @@ class _Code:
         mask = ir.Constant(ir.VectorType(_WORD, LANES), lanes)
         return self.builder.shuffle_vector(*pair, mask)
 
+    def tile(self, begin: Any, steps: tuple[Any, Any], weights: list[Any], shape: Any) -> list[Any]:
+        """The sums of a tile of pixels from ``begin`` on, over all taps: (u, v) in this order for each.
 
-def sums_of(rows: int, columns: int, apart: int | None) -> Any:
-    """The intrinsic ``sums`` for ``rows`` × ``columns`` pixels, whose sources are ``apart`` vectors apart.
+        ``steps`` are those of a row of taps and, in vectors, of a pixel; ``shape`` that of the tile and the
+        taps; the first of ``weights`` is what the sums begin with.
+        """
+        pitch, apart = steps
+        columns, height, width = shape
+        first, *taps = weights
+        number = first.type.element
+        multiply_add = fused_multiply_add(self.builder, first.type)
+        totals = [first] * columns
+        for u in range(height):
+            line = self.off(begin, pitch, u) if u else begin
+            reach = (columns - 1) * apart + width
+            wanted = {c * apart + v for c in range(columns) for v in range(width)}
+            values = {
+                x: self.load(self.off(line, LANES, x), number) for x in range(reach) if x in wanted
+            }
+            for v in range(width):
+                for c in range(columns):
+                    factors = [taps[u * width + v], values[c * apart + v], totals[c]]
+                    totals[c] = self.builder.call(multiply_add, factors)
+        return totals
 
-    Each tap is loaded once for all of them. ``apart`` None: it is the argument ``column_step`` that counts.
+    def correlated(
+        self, kind: Any, pixels: tuple[Any, Any, int], pitch: Any, registers: list[Any], taps: Any
+    ) -> None:
+        """Add to the sums of all taps in ``registers`` what some pixels side by side have a part in."""
+        grads, begin, columns = pixels
+        height, width = taps
+        multiply_add = fused_multiply_add(self.builder, kind)
+        of_grad = [self.load(self.off(grads, LANES, c), kind.element) for c in range(columns)]
+        for u in range(height):
+            line = self.off(begin, pitch, u) if u else begin
+            values = [
+                self.load(self.off(line, LANES, x), kind.element)
+                for x in range(columns + width - 1)
+            ]
+            for c in range(columns):
+                for v in range(width):
+                    register = registers[u * width + v]
+                    total = [of_grad[c], values[c + v], self.builder.load(register)]
+                    self.builder.store(self.builder.call(multiply_add, total), register)
+
+
+def sums_of(columns: int, height: int, width: int, apart: int) -> Any:
+    """The intrinsic ``sums`` of ``height`` × ``width`` taps, which stay in registers, or nearly so.
+
+    It goes over ``rows`` × ``across`` pixels, ``columns`` side by side at a time; the last ones overlap with
+    those before where they would be fewer. Their sources are ``apart`` vectors apart.
     """
 
     @intrinsic
@@ -126,9 +172,61 @@ def sums_of(rows: int, columns: int, apart: int | None) -> Any:
         out_at,
         out_row,
         out_column,
+        rows,
+        across,
         source,
         at,
         row_step,
+        pitch,
+        weights,
+        weights_at,
+        start,
+        start_at,
+    ):
+        signature = types.void(out, _N, _N, _N, _N, _N, source, _N, _N, _N, weights, _N, start, _N)
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            code = _Code(context, builder, signature.args, arguments)
+            _, out_at, out_row, out_column, rows, across, _, at, row_step, pitch = arguments[:10]
+            number = _number(signature.args[6])
+            taps = code.place(10, arguments[11])
+            loaded = [code.load(code.place(12, arguments[13]), number)]
+            loaded += [code.load(code.off(taps, LANES, k), number) for k in range(height * width)]
+            begin, to = code.place(6, at), code.place(0, out_at)
+            size = ir.Constant(_INDEX, columns)
+            last = builder.sub(across, size)
+            tiles = builder.udiv(builder.add(across, ir.Constant(_INDEX, columns - 1)), size)
+            with counted_loop(builder, rows) as p:
+                of_row = builder.gep(begin, [builder.mul(p.index, row_step)])
+                to_row = builder.gep(to, [builder.mul(p.index, out_row)])
+                with counted_loop(builder, tiles) as k:
+                    q = builder.mul(k.index, size)
+                    q = builder.select(builder.icmp_signed("<", q, last), q, last)
+                    shift = builder.mul(q, ir.Constant(_INDEX, LANES * apart))
+                    here = builder.gep(of_row, [shift])
+                    shape = columns, height, width
+                    totals = code.tile(here, (pitch, apart), loaded, shape)
+                    there = builder.gep(to_row, [builder.mul(q, out_column)])
+                    for c, total in enumerate(totals):
+                        code.store(total, code.off(there, out_column, c) if c else there)
+            return void(context)
+
+        return signature, codegen
+
+    return sums
+
+
+def any_sums_of(columns: int) -> Any:
+    """The intrinsic ``any_sums`` of ``columns`` pixels and as many taps as there are."""
+
+    @intrinsic
+    def any_sums(
+        typing_context,
+        out,
+        out_at,
+        out_column,
+        source,
+        at,
         column_step,
         pitch,
         weights,
@@ -138,58 +236,47 @@ def sums_of(rows: int, columns: int, apart: int | None) -> Any:
         start,
         start_at,
     ):
-        steps = (_N,) * 4
-        signature = types.void(
-            out, _N, _N, _N, source, *steps, weights, _N, _N, _N, start, _N
-        )
+        signature = types.void(out, _N, _N, source, _N, _N, _N, weights, _N, _N, _N, start, _N)
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
             code = _Code(context, builder, signature.args, arguments)
-            _, out_at, out_row, out_column, _, at, row_step, column_step, pitch = arguments[:9]
-            _, weights_at, height, width, _, start_at = arguments[9:]
-            step = column_step if apart is None else apart * LANES
-            number = _number(signature.args[4])
+            _, out_at, out_column, _, at, column_step, pitch = arguments[:7]
+            _, weights_at, height, width, _, start_at = arguments[7:]
+            number = _number(signature.args[3])
             kind = ir.VectorType(number, LANES)
-            first = code.load(code.place(13, start_at), number)
-            registers = [register_of(builder, kind) for _ in range(rows * columns)]
+            first = code.load(code.place(11, start_at), number)
+            registers = [register_of(builder, kind) for _ in range(columns)]
             for register in registers:
                 builder.store(first, register)
             multiply_add = fused_multiply_add(builder, kind)
-            begin, taps = code.place(4, at), code.place(9, weights_at)
+            begin, taps = code.place(3, at), code.place(7, weights_at)
             lanes = ir.Constant(_INDEX, LANES)
             with counted_loop(builder, height) as u:
                 line = builder.gep(begin, [builder.mul(u.index, pitch)])
                 of_line = builder.mul(builder.mul(u.index, width), lanes)
-                tap_line = builder.gep(taps, [of_line])
                 with counted_loop(builder, width) as v:
                     shift = builder.mul(v.index, lanes)
-                    weight = code.load(builder.gep(tap_line, [shift]), number)
-                    here = builder.gep(line, [shift])
-                    for r in range(rows):
-                        of_row = code.off(here, row_step, r) if r else here
-                        for c in range(columns):
-                            value = code.load(code.off(of_row, step, c), number)
-                            register = registers[r * columns + c]
-                            total = builder.load(register)
-                            builder.store(
-                                builder.call(multiply_add, [weight, value, total]), register
-                            )
+                    tap = builder.gep(taps, [builder.add(of_line, shift)])
+                    weight, here = code.load(tap, number), builder.gep(line, [shift])
+                    for c, register in enumerate(registers):
+                        value = code.load(code.off(here, column_step, c), number)
+                        total = [weight, value, builder.load(register)]
+                        builder.store(builder.call(multiply_add, total), register)
             to = code.place(0, out_at)
-            for r in range(rows):
-                for c in range(columns):
-                    place = code.off(code.off(to, out_row, r), out_column, c)
-                    code.store(builder.load(registers[r * columns + c]), place)
+            for c, register in enumerate(registers):
+                code.store(builder.load(register), code.off(to, out_column, c))
             return void(context)
 
         return signature, codegen
 
-    return sums
+    return any_sums
 
 
-def correlate_of(height: int, width: int) -> Any:
+def correlate_of(height: int, width: int, columns: int) -> Any:
     """The intrinsic ``correlate`` for ``height`` × ``width`` taps; each tap's sum begins at zero.
 
-    The sum of tap (u, v) is left at u·``line`` + v vectors from ``taps_at`` on.
+    The sum of tap (u, v) is left at u·``line`` + v vectors from ``taps_at`` on. So many ``columns`` of pixels
+    share what is loaded, if ``column_step`` is one vector.
     """
 
     @intrinsic
@@ -202,44 +289,43 @@ def correlate_of(height: int, width: int) -> Any:
         grad_at,
         grad_row,
         rows,
-        columns,
+        across,
         source,
         at,
         row_step,
         column_step,
         pitch,
     ):
-        signature = types.void(
-            taps, _N, _N, grad, _N, _N, _N, _N, source, _N, _N, _N, _N
-        )
+        signature = types.void(taps, _N, _N, grad, _N, _N, _N, _N, source, _N, _N, _N, _N)
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
             code = _Code(context, builder, signature.args, arguments)
-            _, taps_at, line, _, grad_at, grad_row, rows, columns, *_ = arguments
+            _, taps_at, line, _, grad_at, grad_row, rows, across, *_ = arguments
             at, row_step, column_step, pitch = arguments[9:]
             number = _number(signature.args[8])
             kind = ir.VectorType(number, LANES)
             registers = [register_of(builder, kind) for _ in range(height * width)]
             for register in registers:
                 builder.store(ir.Constant(kind, [0.0] * LANES), register)
-            multiply_add = fused_multiply_add(builder, kind)
             grads, begin = code.place(3, grad_at), code.place(8, at)
+            side_by_side = builder.icmp_signed("==", column_step, ir.Constant(_INDEX, LANES))
+            size = ir.Constant(_INDEX, columns)
+            together = builder.udiv(across, size)
+            together = builder.select(side_by_side, together, ir.Constant(_INDEX, 0))
+            done = builder.mul(together, size)
             with counted_loop(builder, rows) as p:
                 of_grad = builder.gep(grads, [builder.mul(p.index, grad_row)])
                 of_source = builder.gep(begin, [builder.mul(p.index, row_step)])
-                with counted_loop(builder, columns) as q:
-                    shift = builder.mul(q.index, ir.Constant(_INDEX, LANES))
-                    value = code.load(builder.gep(of_grad, [shift]), number)
-                    here = builder.gep(of_source, [builder.mul(q.index, column_step)])
-                    for u in range(height):
-                        tap_line = code.off(here, pitch, u) if u else here
-                        for v in range(width):
-                            register = registers[u * width + v]
-                            other = code.load(code.off(tap_line, LANES, v), number)
-                            total = builder.load(register)
-                            builder.store(
-                                builder.call(multiply_add, [value, other, total]), register
-                            )
+                for some, first, count in (
+                    (columns, ir.Constant(_INDEX, 0), together),
+                    (1, done, builder.sub(across, done)),
+                ):
+                    with counted_loop(builder, count) as k:
+                        q = builder.add(first, builder.mul(k.index, ir.Constant(_INDEX, some)))
+                        shift = builder.mul(q, ir.Constant(_INDEX, LANES))
+                        here = builder.gep(of_source, [builder.mul(q, column_step)])
+                        pixels = builder.gep(of_grad, [shift]), here, some
+                        code.correlated(kind, pixels, pitch, registers, (height, width))
             to = code.place(0, taps_at)
             for u in range(height):
                 for v in range(width):
