@@ -31,6 +31,7 @@ from cnnexp.kernels.cpu.depthwise_tables import LANES
 from cnnexp.kernels.cpu.depthwise_vectors import (
     any_sums_of,
     correlate_of,
+    line_sums_of,
     narrow_pixels,
     narrow_tile,
     sums_of,
@@ -45,25 +46,16 @@ _NUMBERS = 1 << 16  # that a thread takes at a time, about
 _TERMS = 1 << 10  # of a sum in a register, about
 
 
-# of the commonest kernels, and of the phases of 3×3 at stride 2
-_sums_3x3, _sums_5x5, _sums_7x7, _sums_2x2, _sums_2x1, _sums_1x2, _sums_1x1 = (
-    sums_of(4, *taps, 1) for taps in ((3, 3), (5, 5), (7, 7), (2, 2), (2, 1), (1, 2), (1, 1))
-)
-_pair_3x3, _pair_5x5 = (sums_of(2, *taps, 1) for taps in ((3, 3), (5, 5)))
-_far_3x3, _far_5x5 = (sums_of(4, *taps, 2) for taps in ((3, 3), (5, 5)))
-_any_4, _any_1 = any_sums_of(4), any_sums_of(1)
-_taps_3x3, _taps_5x5, _taps_4x7, _taps_3x7, _taps_1x7, _taps_1x5, _taps_1x3, _taps_1x1 = (
-    correlate_of(*each)
-    for each in (
-        (3, 3, 4),
-        (5, 5, 2),
-        (4, 7, 1),
-        (3, 7, 2),
-        (1, 7, 4),
-        (1, 5, 4),
-        (1, 3, 4),
-        (1, 1, 4),
-    )
+# of the commonest kernel, alone and in pairs and two apart, and of its phases at stride 2
+_sums_3x3, _pair_3x3, _far_3x3 = sums_of(4, 3, 3, 1), sums_of(2, 3, 3, 1), sums_of(4, 3, 3, 2)
+_sums_2x2, _sums_2x1 = sums_of(4, 2, 2, 1), sums_of(4, 2, 1, 1)
+_sums_1x2, _sums_1x1 = sums_of(4, 1, 2, 1), sums_of(4, 1, 1, 1)
+# of lines of taps
+_line_7, _short_7 = line_sums_of(8, 7, 1), line_sums_of(4, 7, 1)
+_line_5, _pair_5, _far_5 = line_sums_of(4, 5, 1), line_sums_of(2, 5, 1), line_sums_of(4, 5, 2)
+_any_4, _any_2, _any_1 = any_sums_of(4), any_sums_of(2), any_sums_of(1)
+_taps_3x3, _taps_5x5, _taps_1x7, _taps_1x3, _taps_1x1 = (
+    correlate_of(*each) for each in ((3, 3, 4), (5, 5, 1), (1, 7, 4), (1, 3, 1), (1, 1, 1))
 )
 
 
@@ -124,34 +116,49 @@ def _write(pixels, image, n, block, channels, count, last):
 
 
 @njit(**COMPILE)
-def _any_pixels(out, source, w, w_at, b, b_at, phase, pitch):
-    """The pixels of one phase: ``out`` from ``source`` and the taps at ``w_at``, whatever these are."""
-    rows, columns, to, oy, ox = phase[0], phase[1], phase[2], phase[3], phase[4]
+def _any_pixels(out, out_at, apart, source, w, w_at, b, b_at, phase, pitch):
+    """The pixels of one phase as :func:`_pixels`, whatever its taps are."""
+    rows, columns, to, oy, ox = phase[0], phase[1], phase[2], phase[3] * apart, phase[4] * apart
     at, y, x, h, v = phase[5], phase[6], phase[7], phase[8], phase[9]
     for p in range(rows):
         q = 0
-        while columns - q >= 4:
-            o, s = to + p * oy + q * ox, at + p * y + q * x
-            _any_4(out, o, ox, source, s, x, pitch, w, w_at, h, v, b, b_at)
-            q += 4
         while q < columns:
-            o, s = to + p * oy + q * ox, at + p * y + q * x
-            _any_1(out, o, ox, source, s, x, pitch, w, w_at, h, v, b, b_at)
-            q += 1
+            o, s = out_at + to * apart + p * oy + q * ox, at + p * y + q * x
+            if columns - q >= 4:
+                _any_4(out, o, ox, source, s, x, pitch, w, w_at, h, v, b, b_at)
+                q += 4
+            elif columns - q >= 2:
+                _any_2(out, o, ox, source, s, x, pitch, w, w_at, h, v, b, b_at)
+                q += 2
+            else:
+                _any_1(out, o, ox, source, s, x, pitch, w, w_at, h, v, b, b_at)
+                q += 1
 
 
 @njit(**COMPILE)
-def _pixels(out, source, w, w_at, b, b_at, phase, pitch):
-    """Whether the pixels of one phase are done by what holds its taps in registers; else they are to be."""
-    rows, columns, to, oy, ox = phase[0], phase[1], phase[2], phase[3], phase[4]
-    at, y, apart, taps = phase[5], phase[6], phase[7] // LANES, phase[8] * 16 + phase[9]
-    kind = (apart << 12) + (min(columns, 4) << 8) + taps if phase[9] < 16 else 0
-    if kind == 0x1433:
+def _pixels(out, out_at, apart, source, w, w_at, b, b_at, phase, pitch):
+    """Pixels of one phase: ``out``, where they lie ``apart``, from ``source`` and the taps at ``w_at``.
+
+    Returns whether their taps are of a kind that registers hold; else nothing is done.
+    """
+    rows, columns, oy, ox = phase[0], phase[1], phase[3] * apart, phase[4] * apart
+    to, at, y = out_at + phase[2] * apart, phase[5], phase[6]
+    h, v = phase[8], phase[9]
+    if max(h, v) > 7:
+        return False
+    kind = (phase[7] // LANES << 12) + (min(columns, 4) << 8) + (h << 4) + v
+    if kind & 0xFF0F == 0x1407 and columns >= 8:
+        _line_7(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at, h)
+    elif kind & 0xFF0F == 0x1407:
+        _short_7(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at, h)
+    elif kind & 0xFF0F == 0x1405:
+        _line_5(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at, h)
+    elif kind & 0xFF0F == 0x1205:
+        _pair_5(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at, h)
+    elif kind & 0xFF0F == 0x2405:
+        _far_5(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at, h)
+    elif kind == 0x1433:
         _sums_3x3(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
-    elif kind == 0x1455:
-        _sums_5x5(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
-    elif kind == 0x1477:
-        _sums_7x7(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
     elif kind == 0x1422:
         _sums_2x2(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
     elif kind == 0x1421:
@@ -162,12 +169,8 @@ def _pixels(out, source, w, w_at, b, b_at, phase, pitch):
         _sums_1x1(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
     elif kind == 0x1233:
         _pair_3x3(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
-    elif kind == 0x1255:
-        _pair_5x5(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
     elif kind == 0x2433:
         _far_3x3(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
-    elif kind == 0x2455:
-        _far_5x5(out, to, oy, ox, rows, columns, source, at, y, pitch, w, w_at, b, b_at)
     else:
         return False
     return True
@@ -177,14 +180,20 @@ def _pixels(out, source, w, w_at, b, b_at, phase, pitch):
 def _block(source, target, n, block, channels, source_last, target_last, table, room, w, b):
     """The result of one image's ``LANES`` channels."""
     places, phases, pitch, taps = table[0], table[1], table[2], table[3]
-    inside, out = room[0], room[1]
+    inside, out, size = room[0], room[1], room[1].size // LANES
     _read(source, n, block, channels, places.size, source_last, places, inside)
+    in_place = target_last and channels >= LANES
+    target_at = n * size * channels + _first(block, channels)
     for k in range(phases.shape[0]):
         phase = phases[k]
-        w_at = (block * taps + phase[10]) * LANES
-        if not _pixels(out, inside, w, w_at, b, block * LANES, phase, pitch):
-            _any_pixels(out, inside, w, w_at, b, block * LANES, phase, pitch)
-    _write(out, target, n, block, channels, out.size // LANES, target_last)
+        w_at, b_at = (block * taps + phase[10]) * LANES, block * LANES
+        if in_place:
+            if not _pixels(target, target_at, channels, inside, w, w_at, b, b_at, phase, pitch):
+                _any_pixels(target, target_at, channels, inside, w, w_at, b, b_at, phase, pitch)
+        elif not _pixels(out, 0, LANES, inside, w, w_at, b, b_at, phase, pitch):
+            _any_pixels(out, 0, LANES, inside, w, w_at, b, b_at, phase, pitch)
+    if not in_place:
+        _write(out, target, n, block, channels, size, target_last)
 
 
 @njit(**COMPILE)
@@ -202,23 +211,6 @@ def _vectors(values, channels, order, like):
 
 
 @njit(parallel=True, **COMPILE)
-def _blocks(source, target, images, channels, source_last, target_last, table, size, w, b):
-    """The result of all images."""
-    places, phases, pitch, taps, space = table
-    blocks = -(-channels // LANES)
-    together = max(1, _NUMBERS // (size * LANES))
-    tasks = -(-images * blocks // together)
-    of_block = places, phases, pitch, taps
-    for t in prange(tasks):
-        room = aligned(space, w), aligned(size * LANES, w)
-        for i in range(t * together, min((t + 1) * together, images * blocks)):
-            n, block = i // blocks, i % blocks
-            _block(
-                source, target, n, block, channels, source_last, target_last, of_block, room, w, b
-            )
-
-
-@njit(**COMPILE)
 def convolve(
     source_at,
     target_at,
@@ -239,91 +231,108 @@ def convolve(
     ``element`` is a number of their kind, ``like`` an array of that of the sums; an address ``b_at`` of 0
     stands for no bias.
     """
-    pixels = table[0].size
-    source = carray(numbers_at(source_at, element), images * channels * pixels)
+    places, phases, pitch, taps, space = table
+    source = carray(numbers_at(source_at, element), images * channels * places.size)
     target = carray(numbers_at(target_at, element), images * channels * size)
-    w = _vectors(carray(numbers_at(w_at, element), channels * order.size), channels, order, like)
+    w = _vectors(carray(numbers_at(w_at, element), channels * taps), channels, order, like)
+    blocks = -(-channels // LANES)
     if b_at == 0:
-        b = aligned(-(-channels // LANES) * LANES, like)
+        b = aligned(blocks * LANES, like)
     else:
-        b = _vectors(carray(numbers_at(b_at, element), channels), channels, order[:1] * 0, like)
-    _blocks(source, target, images, channels, source_last, target_last, table, size, w, b)
+        # order[0] is 0 where there is a bias, as of any forward
+        b = _vectors(carray(numbers_at(b_at, element), channels), channels, order[:1], like)
+    together = max(1, _NUMBERS // (size * LANES))
+    of_block = places, phases, pitch, taps
+    for t in prange(-(-images * blocks // together)):
+        room = aligned(space, w), aligned(size * LANES, w)
+        for i in range(t * together, min((t + 1) * together, images * blocks)):
+            n, block = i // blocks, i % blocks
+            _block(
+                source, target, n, block, channels, source_last, target_last, of_block, room, w, b
+            )
 
 
 @njit(**COMPILE)
-def _taps(sums, grad, source, p, rows, columns, y, x, pitch, height, width):
+def _taps(sums, grad, grad_at, apart, source, p, rows, columns, y, x, pitch, height, width):
     """The sums of all taps over some rows of an image's ∂L/∂y, by tiles of taps that fill the registers."""
-    grad_at, grad_row, at, line = p * columns * LANES, columns * LANES, p * y, width * LANES
+    first, grad_row, at, line = grad_at + p * columns * apart, columns * apart, p * y, width * LANES
     v = 0
     while v < width:
         left = width - v
-        across, u = 7 if left >= 7 else 5 if left >= 5 else 3 if left >= 3 else 1, 0
+        across, u = 7 if left >= 7 else 5 if left == 5 and height == 5 else 3 if left >= 3 else 1, 0
         while u < height:
             to, s, down = (u * width + v) * LANES, at + u * pitch + v * LANES, 1
-            if across == 7 and height - u >= 4:
-                down = 4
-                _taps_4x7(
-                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
-                )
-            elif across == 7 and height - u >= 3:
-                down = 3
-                _taps_3x7(
-                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
-                )
-            elif across == 7:
+            if across == 7:
                 _taps_1x7(
-                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
-                )
-            elif across == 5 and height - u >= 5:
-                down = 5
-                _taps_5x5(
-                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
+                    sums, to, line, grad, first, grad_row, apart, rows, columns, source, s, y, x, pitch
                 )
             elif across == 5:
-                _taps_1x5(
-                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
+                down = 5
+                _taps_5x5(
+                    sums, to, line, grad, first, grad_row, apart, rows, columns, source, s, y, x, pitch
                 )
             elif across == 3 and height - u >= 3:
                 down = 3
                 _taps_3x3(
-                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
+                    sums, to, line, grad, first, grad_row, apart, rows, columns, source, s, y, x, pitch
                 )
             elif across == 3:
                 _taps_1x3(
-                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
+                    sums, to, line, grad, first, grad_row, apart, rows, columns, source, s, y, x, pitch
                 )
             else:
                 _taps_1x1(
-                    sums, to, line, grad, grad_at, grad_row, rows, columns, source, s, y, x, pitch
+                    sums, to, line, grad, first, grad_row, apart, rows, columns, source, s, y, x, pitch
                 )
             u += down
         v += across
 
 
-@njit(parallel=True, **COMPILE)
-def _parts(source, grad, images, channels, source_last, grad_last, table, window, parts, like):
-    """Add the sums of each chunk of images into ``parts`` (chunks, blocks, taps · LANES)."""
-    places, space, pitch = table
-    rows, columns, y, x, height, width, together = window
-    size, blocks, taps = rows * columns, parts.shape[1], height * width * LANES
-    dense = np.arange(size) * LANES
+@njit(**COMPILE)
+def _part(part, source, grad, n, block, channels, source_last, grad_last, table, window, room):
+    """Add the sums of one image's ``LANES`` channels into ``part`` (taps · LANES,)."""
+    places, dense, pitch = table
+    rows, columns, y, x, height, width = window
+    inside, outer, sums = room
+    size = rows * columns
     step = max(1, _TERMS // columns)
-    for t in prange(parts.shape[0]):
-        inside, outer = aligned(space, like), aligned(size * LANES, like)
-        sums = aligned(taps, like)
-        for n in range(t * together, min((t + 1) * together, images)):
-            for block in range(blocks):
-                _read(source, n, block, channels, places.size, source_last, places, inside)
-                _read(grad, n, block, channels, size, grad_last, dense, outer)
-                for p in range(0, rows, step):
-                    some = min(step, rows - p)
-                    _taps(sums, outer, inside, p, some, columns, y, x, pitch, height, width)
-                    part = parts[t, block]
-                    for j in range(taps):
-                        part[j] += sums[j]
+    _read(source, n, block, channels, places.size, source_last, places, inside)
+    in_place = grad_last and channels >= LANES
+    grad_at = n * size * channels + _first(block, channels)
+    if not in_place:
+        _read(grad, n, block, channels, size, grad_last, dense, outer)
+    for p in range(0, rows, step):
+        shape = p, min(step, rows - p), columns, y, x, pitch, height, width
+        if in_place:
+            _taps(sums, grad, grad_at, channels, inside, *shape)
+        else:
+            _taps(sums, outer, 0, LANES, inside, *shape)
+        for j in range(sums.size):
+            part[j] += sums[j]
+
+
+@njit(**COMPILE)  # apart, as numba would wake all threads to write zeros
+def _zeros(chunks, blocks, taps):
+    return np.zeros((chunks, blocks, taps * LANES))
 
 
 @njit(**COMPILE)
+def _collect(parts, target, kept, channels, taps, like):
+    """Of each of ``kept`` parts, or the sum of all if that is 1, its taps as ``target`` (kept, C, taps)."""
+    for n in range(kept):
+        for block in range(parts.shape[1]):
+            c = _first(block, channels)
+            for j in range(taps):
+                for k in range(min(LANES, channels)):
+                    total = parts[n, block, j * LANES + k]
+                    if kept == 1:
+                        for t in range(1, parts.shape[0]):
+                            total += parts[t, block, j * LANES + k]
+                    like[0] = total
+                    target[(n * channels + c + k) * taps + j] = narrow(like[0], target)
+
+
+@njit(parallel=True, **COMPILE)
 def correlate(
     source_at,
     grad_at,
@@ -342,22 +351,31 @@ def correlate(
     ``window`` is P, Q, the steps of a row and a column in the source, K_h, K_w, and how many images are
     added up at a time: all are, unless that is 1 image.
     """
-    rows, columns, _, _, height, width, together = window
-    taps, blocks = height * width, -(-channels // LANES)
-    source = carray(numbers_at(source_at, element), images * channels * table[0].size)
-    grad = carray(numbers_at(grad_at, element), images * channels * rows * columns)
-    parts = np.zeros((-(-images // together), blocks, taps * LANES))
-    _parts(source, grad, images, channels, source_last, grad_last, table, window, parts, like)
+    rows, columns, y, x, height, width, together = window
+    places, space, pitch = table
+    taps, blocks, size = height * width, -(-channels // LANES), rows * columns
+    source = carray(numbers_at(source_at, element), images * channels * places.size)
+    grad = carray(numbers_at(grad_at, element), images * channels * size)
+    parts = _zeros(-(-images // together), blocks, taps)
+    dense = np.arange(size) * LANES
+    for t in prange(parts.shape[0]):
+        room = aligned(space, like), aligned(size * LANES, like), aligned(taps * LANES, like)
+        of_part, shape = (places, dense, pitch), (rows, columns, y, x, height, width)
+        for n in range(t * together, min((t + 1) * together, images)):
+            for block in range(blocks):
+                _part(
+                    parts[t, block],
+                    source,
+                    grad,
+                    n,
+                    block,
+                    channels,
+                    source_last,
+                    grad_last,
+                    of_part,
+                    shape,
+                    room,
+                )
     kept = images if together == 1 else 1
     target = carray(numbers_at(target_at, element), kept * channels * taps)
-    for n in range(kept):
-        for block in range(blocks):
-            whole = parts[n, block].copy()
-            if together > 1:
-                for t in range(1, parts.shape[0]):
-                    whole += parts[t, block]
-            c = _first(block, channels)
-            for j in range(taps):
-                for k in range(min(LANES, channels)):
-                    like[0] = whole[j * LANES + k]
-                    target[(n * channels + c + k) * taps + j] = narrow(like[0], target)
+    _collect(parts, target, kept, channels, taps, like)

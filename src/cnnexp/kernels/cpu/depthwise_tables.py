@@ -28,8 +28,8 @@ class Table(NamedTuple):
 
     Attributes:
         places: (H·W,) of each pixel in the padded source.
-        phases: (phases, 11): rows and columns of pixels; in the result, the first one's place and the
-            steps of a row and a column; in the source the same three; rows and columns of taps, and the
+        phases: (phases, 11): rows and columns of pixels; in the result, the first pixel's number and the
+            steps of a row and a column; in the source the same three, as places; rows and columns of taps, and the
             first one among the taps.
         order: (taps,) of which of the K_h·K_w each is.
         pitch: Between two rows of the source.
@@ -107,7 +107,7 @@ def _table(
             to = a.to * result[1] + b.to, a.to_step * result[1], b.to_step
             at = a.at * pitch + b.at * LANES, a.step * pitch, b.step * LANES
             taps = len(a.taps), len(b.taps), len(order)
-            phases.append([a.count, b.count, *[LANES * each for each in to], *at, *taps])
+            phases.append([a.count, b.count, *to, *at, *taps])
             order += [u * k_w + v for u in a.taps for v in b.taps]
     return Table(
         np.ascontiguousarray(places.reshape(-1), np.intp),

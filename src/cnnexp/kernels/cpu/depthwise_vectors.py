@@ -14,6 +14,7 @@ numba caches a compiled kernel by the kernel's own file: after a change here, to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -112,39 +113,45 @@ class _Code:
         mask = ir.Constant(ir.VectorType(_WORD, LANES), lanes)
         return self.builder.shuffle_vector(*pair, mask)
 
-    def tile(self, begin: Any, steps: tuple[Any, Any], weights: list[Any], shape: Any) -> list[Any]:
-        """The sums of a tile of pixels from ``begin`` on, over all taps: (u, v) in this order for each.
-
-        ``steps`` are those of a row of taps and, in vectors, of a pixel; ``shape`` that of the tile and the
-        taps; the first of ``weights`` is what the sums begin with.
-        """
-        pitch, apart = steps
-        columns, height, width = shape
-        first, *taps = weights
-        number = first.type.element
-        multiply_add = fused_multiply_add(self.builder, first.type)
-        totals = [first] * columns
-        for u in range(height):
-            line = self.off(begin, pitch, u) if u else begin
-            reach = (columns - 1) * apart + width
-            wanted = {c * apart + v for c in range(columns) for v in range(width)}
-            values = {
-                x: self.load(self.off(line, LANES, x), number) for x in range(reach) if x in wanted
-            }
-            for v in range(width):
-                for c in range(columns):
-                    factors = [taps[u * width + v], values[c * apart + v], totals[c]]
-                    totals[c] = self.builder.call(multiply_add, factors)
+    def line(self, begin: Any, totals: list[Any], taps: list[Any], apart: int) -> list[Any]:
+        """``totals``, of pixels whose sources lie ``apart``, and the products with a line of taps."""
+        columns, width, kind = len(totals), len(taps), totals[0].type
+        multiply_add = fused_multiply_add(self.builder, kind)
+        places = sorted({c * apart + v for c in range(columns) for v in range(width)})
+        values = {x: self.load(self.off(begin, LANES, x), kind.element) for x in places}
+        for v, tap in enumerate(taps):
+            for c in range(columns):
+                factors = [tap, values[c * apart + v], totals[c]]
+                totals = [*totals[:c], self.builder.call(multiply_add, factors), *totals[c + 1 :]]
         return totals
 
+    def pixels(self, columns: int, apart: int, totals: Callable[[Any, Any], list[Any]]) -> None:
+        """The loops of ``sums`` and ``line_sums``, whose arguments these are, around ``totals``."""
+        builder, number = self.builder, _number(self.kinds[0])
+        _, out_at, out_row, out_column, rows, across, _, at, row_step, pitch = self.arguments[:10]
+        begin, to = self.place(6, at), self.place(0, out_at)
+        size = ir.Constant(_INDEX, columns)
+        last = builder.sub(across, size)
+        tiles = builder.udiv(builder.add(across, ir.Constant(_INDEX, columns - 1)), size)
+        with counted_loop(builder, rows) as p:
+            of_row = builder.gep(begin, [builder.mul(p.index, row_step)])
+            to_row = builder.gep(to, [builder.mul(p.index, out_row)])
+            with counted_loop(builder, tiles) as k:
+                q = builder.mul(k.index, size)
+                q = builder.select(builder.icmp_signed("<", q, last), q, last)
+                shift = builder.mul(q, ir.Constant(_INDEX, LANES * apart))
+                found = totals(builder.gep(of_row, [shift]), pitch)
+                there = builder.gep(to_row, [builder.mul(q, out_column)])
+                for c, total in enumerate(found):
+                    place = self.off(there, out_column, c) if c else there
+                    self.store(self.narrowed(total, number), place)
+
     def correlated(
-        self, kind: Any, pixels: tuple[Any, Any, int], pitch: Any, registers: list[Any], taps: Any
+        self, kind: Any, of_grad: list[Any], source: Any, registers: list[Any], taps: Any
     ) -> None:
         """Add to the sums of all taps in ``registers`` what some pixels side by side have a part in."""
-        grads, begin, columns = pixels
-        height, width = taps
+        (begin, pitch), (height, width), columns = source, taps, len(of_grad)
         multiply_add = fused_multiply_add(self.builder, kind)
-        of_grad = [self.load(self.off(grads, LANES, c), kind.element) for c in range(columns)]
         for u in range(height):
             line = self.off(begin, pitch, u) if u else begin
             values = [
@@ -187,33 +194,83 @@ def sums_of(columns: int, height: int, width: int, apart: int) -> Any:
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
             code = _Code(context, builder, signature.args, arguments)
-            _, out_at, out_row, out_column, rows, across, _, at, row_step, pitch = arguments[:10]
             number = _number(signature.args[6])
             taps = code.place(10, arguments[11])
-            loaded = [code.load(code.place(12, arguments[13]), number)]
-            loaded += [code.load(code.off(taps, LANES, k), number) for k in range(height * width)]
-            begin, to = code.place(6, at), code.place(0, out_at)
-            size = ir.Constant(_INDEX, columns)
-            last = builder.sub(across, size)
-            tiles = builder.udiv(builder.add(across, ir.Constant(_INDEX, columns - 1)), size)
-            with counted_loop(builder, rows) as p:
-                of_row = builder.gep(begin, [builder.mul(p.index, row_step)])
-                to_row = builder.gep(to, [builder.mul(p.index, out_row)])
-                with counted_loop(builder, tiles) as k:
-                    q = builder.mul(k.index, size)
-                    q = builder.select(builder.icmp_signed("<", q, last), q, last)
-                    shift = builder.mul(q, ir.Constant(_INDEX, LANES * apart))
-                    here = builder.gep(of_row, [shift])
-                    shape = columns, height, width
-                    totals = code.tile(here, (pitch, apart), loaded, shape)
-                    there = builder.gep(to_row, [builder.mul(q, out_column)])
-                    for c, total in enumerate(totals):
-                        code.store(total, code.off(there, out_column, c) if c else there)
+            first = code.load(code.place(12, arguments[13]), number)
+            loaded = [code.load(code.off(taps, LANES, k), number) for k in range(height * width)]
+
+            def totals(here: Any, pitch: Any) -> list[Any]:
+                found = [first] * columns
+                for u in range(height):
+                    line = code.off(here, pitch, u) if u else here
+                    found = code.line(line, found, loaded[u * width : (u + 1) * width], apart)
+                return found
+
+            code.pixels(columns, apart, totals)
             return void(context)
 
         return signature, codegen
 
     return sums
+
+
+def line_sums_of(columns: int, width: int, apart: int) -> Any:
+    """The intrinsic ``line_sums``: as ``sums``, but of ``height`` × ``width`` taps of any height.
+
+    The taps of one line at a time are in registers, and so are the sums.
+    """
+
+    @intrinsic
+    def line_sums(
+        typing_context,
+        out,
+        out_at,
+        out_row,
+        out_column,
+        rows,
+        across,
+        source,
+        at,
+        row_step,
+        pitch,
+        weights,
+        weights_at,
+        start,
+        start_at,
+        height,
+    ):
+        signature = types.void(
+            out, _N, _N, _N, _N, _N, source, _N, _N, _N, weights, _N, start, _N, _N
+        )
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            code = _Code(context, builder, signature.args, arguments)
+            number = _number(signature.args[6])
+            taps, height = code.place(10, arguments[11]), arguments[14]
+            first = code.load(code.place(12, arguments[13]), number)
+            registers = [register_of(builder, first.type) for _ in range(columns)]
+
+            def totals(here: Any, pitch: Any) -> list[Any]:
+                for register in registers:
+                    builder.store(first, register)
+                with counted_loop(builder, height) as u:
+                    line = builder.gep(here, [builder.mul(u.index, pitch)])
+                    tap_line = builder.gep(
+                        taps, [builder.mul(u.index, ir.Constant(_INDEX, width * LANES))]
+                    )
+                    some = [code.load(code.off(tap_line, LANES, v), number) for v in range(width)]
+                    begin = [builder.load(register) for register in registers]
+                    found = code.line(line, begin, some, apart)
+                    for register, total in zip(registers, found, strict=True):
+                        builder.store(total, register)
+                return [builder.load(register) for register in registers]
+
+            code.pixels(columns, apart, totals)
+            return void(context)
+
+        return signature, codegen
+
+    return line_sums
 
 
 def any_sums_of(columns: int) -> Any:
@@ -264,7 +321,8 @@ def any_sums_of(columns: int) -> Any:
                         builder.store(builder.call(multiply_add, total), register)
             to = code.place(0, out_at)
             for c, register in enumerate(registers):
-                code.store(builder.load(register), code.off(to, out_column, c))
+                rounded = code.narrowed(builder.load(register), _number(signature.args[0]))
+                code.store(rounded, code.off(to, out_column, c))
             return void(context)
 
         return signature, codegen
@@ -288,6 +346,7 @@ def correlate_of(height: int, width: int, columns: int) -> Any:
         grad,
         grad_at,
         grad_row,
+        grad_column,
         rows,
         across,
         source,
@@ -296,18 +355,18 @@ def correlate_of(height: int, width: int, columns: int) -> Any:
         column_step,
         pitch,
     ):
-        signature = types.void(taps, _N, _N, grad, _N, _N, _N, _N, source, _N, _N, _N, _N)
+        signature = types.void(taps, _N, _N, grad, *(_N,) * 5, source, _N, _N, _N, _N)
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
             code = _Code(context, builder, signature.args, arguments)
-            _, taps_at, line, _, grad_at, grad_row, rows, across, *_ = arguments
-            at, row_step, column_step, pitch = arguments[9:]
-            number = _number(signature.args[8])
+            _, taps_at, line, _, grad_at, grad_row, grad_column, rows, across, *_ = arguments
+            at, row_step, column_step, pitch = arguments[10:]
+            number = _number(signature.args[9])
             kind = ir.VectorType(number, LANES)
             registers = [register_of(builder, kind) for _ in range(height * width)]
             for register in registers:
                 builder.store(ir.Constant(kind, [0.0] * LANES), register)
-            grads, begin = code.place(3, grad_at), code.place(8, at)
+            grads, begin = code.place(3, grad_at), code.place(9, at)
             side_by_side = builder.icmp_signed("==", column_step, ir.Constant(_INDEX, LANES))
             size = ir.Constant(_INDEX, columns)
             together = builder.udiv(across, size)
@@ -322,10 +381,12 @@ def correlate_of(height: int, width: int, columns: int) -> Any:
                 ):
                     with counted_loop(builder, count) as k:
                         q = builder.add(first, builder.mul(k.index, ir.Constant(_INDEX, some)))
-                        shift = builder.mul(q, ir.Constant(_INDEX, LANES))
                         here = builder.gep(of_source, [builder.mul(q, column_step)])
-                        pixels = builder.gep(of_grad, [shift]), here, some
-                        code.correlated(kind, pixels, pitch, registers, (height, width))
+                        there = builder.gep(of_grad, [builder.mul(q, grad_column)])
+                        values = [code.off(there, grad_column, c) for c in range(some)]
+                        values = [code.load(each, _number(signature.args[3])) for each in values]
+                        values = [code.widened(each) for each in values]
+                        code.correlated(kind, values, (here, pitch), registers, (height, width))
             to = code.place(0, taps_at)
             for u in range(height):
                 for v in range(width):
