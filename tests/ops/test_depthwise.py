@@ -44,9 +44,12 @@ def _results(
     tensors: list[Tensor], window: dict[str, Any], algorithm: str | None, grad: Tensor | None = None
 ) -> list[Tensor]:
     """The output and all gradients, of ``grad`` or of one that lies as the output."""
-    call = F.conv2d if algorithm is None else ops.conv2d
-    named = {} if algorithm is None else {"algorithm": algorithm}
-    output = call(*tensors, **window, groups=tensors[0].size(1), **named)
+    image, weight, bias = tensors
+    window = window | {"groups": image.size(1)}
+    if algorithm is None:
+        output = F.conv2d(image, weight, bias, **window)
+    else:
+        output = ops.conv2d(image, weight, bias, **window, algorithm=algorithm)
     if grad is None:
         grad = torch.linspace(-1, 1, output.numel()).to(output.dtype).view(output.shape)
     return [output.detach(), *torch.autograd.grad(output, tensors, grad.to(output.dtype))]
