@@ -225,7 +225,12 @@ def _fingerprint() -> str:
 
 
 @pytest.mark.parametrize(
-    "setting", [{"NUMBA_NUM_THREADS": "1"}, {"NUMBA_CPU_NAME": "haswell"}], ids=str
+    "setting",
+    [
+        {"NUMBA_NUM_THREADS": "1"},
+        pytest.param({"NUMBA_CPU_NAME": "haswell"}, marks=pytest.mark.long),  # compiles all kernels
+    ],
+    ids=str,
 )
 def test_bits_depend_neither_on_threads_nor_on_the_instruction_set(
     setting: dict[str, str], tmp_path: Any

@@ -264,25 +264,90 @@ def _taps(sums, grad, grad_at, apart, source, p, rows, columns, y, x, pitch, hei
             to, s, down = (u * width + v) * LANES, at + u * pitch + v * LANES, 1
             if across == 7:
                 _taps_1x7(
-                    sums, to, line, grad, first, grad_row, apart, rows, columns, source, s, y, x, pitch
+                    sums,
+                    to,
+                    line,
+                    grad,
+                    first,
+                    grad_row,
+                    apart,
+                    rows,
+                    columns,
+                    source,
+                    s,
+                    y,
+                    x,
+                    pitch,
                 )
             elif across == 5:
                 down = 5
                 _taps_5x5(
-                    sums, to, line, grad, first, grad_row, apart, rows, columns, source, s, y, x, pitch
+                    sums,
+                    to,
+                    line,
+                    grad,
+                    first,
+                    grad_row,
+                    apart,
+                    rows,
+                    columns,
+                    source,
+                    s,
+                    y,
+                    x,
+                    pitch,
                 )
             elif across == 3 and height - u >= 3:
                 down = 3
                 _taps_3x3(
-                    sums, to, line, grad, first, grad_row, apart, rows, columns, source, s, y, x, pitch
+                    sums,
+                    to,
+                    line,
+                    grad,
+                    first,
+                    grad_row,
+                    apart,
+                    rows,
+                    columns,
+                    source,
+                    s,
+                    y,
+                    x,
+                    pitch,
                 )
             elif across == 3:
                 _taps_1x3(
-                    sums, to, line, grad, first, grad_row, apart, rows, columns, source, s, y, x, pitch
+                    sums,
+                    to,
+                    line,
+                    grad,
+                    first,
+                    grad_row,
+                    apart,
+                    rows,
+                    columns,
+                    source,
+                    s,
+                    y,
+                    x,
+                    pitch,
                 )
             else:
                 _taps_1x1(
-                    sums, to, line, grad, first, grad_row, apart, rows, columns, source, s, y, x, pitch
+                    sums,
+                    to,
+                    line,
+                    grad,
+                    first,
+                    grad_row,
+                    apart,
+                    rows,
+                    columns,
+                    source,
+                    s,
+                    y,
+                    x,
+                    pitch,
                 )
             u += down
         v += across
