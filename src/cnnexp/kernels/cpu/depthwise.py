@@ -10,8 +10,6 @@ FIGURES
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -35,12 +33,6 @@ def takes(input: Tensor, geometry: Conv2dGeometry, c_out: int) -> bool:
         and input.device.type == "cpu"
         and input.dtype in _ONES
     )
-
-
-def _kernels() -> Any:
-    from cnnexp.kernels.cpu import depthwise_kernels
-
-    return depthwise_kernels
 
 
 def _channels_last(image: Tensor) -> bool:
@@ -72,7 +64,9 @@ def _convolved(
         return target
     source, weight = _in_order(source), weight.contiguous()
     bias = None if bias is None else bias.contiguous()
-    _kernels().convolve(
+    from cnnexp.kernels.cpu import depthwise_kernels
+
+    depthwise_kernels.convolve(
         source.data_ptr(),
         target.data_ptr(),
         _ONES[source.dtype],
@@ -131,7 +125,9 @@ def grad_weight(
         return grad.zero_()
     source, outer, table = _in_order(input), _in_order(grad_output), forward_table(geometry)
     rows, columns, *_, y, x = [int(each) for each in table.phases[0, :8]]
-    _kernels().correlate(
+    from cnnexp.kernels.cpu import depthwise_taps
+
+    depthwise_taps.correlate(
         source.data_ptr(),
         outer.data_ptr(),
         grad.data_ptr(),

@@ -29,8 +29,8 @@ class Table(NamedTuple):
     Attributes:
         places: (H·W,) of each pixel in the padded source.
         phases: (phases, 11): rows and columns of pixels; in the result, the first pixel's number and the
-            steps of a row and a column; in the source the same three, as places; rows and columns of taps, and the
-            first one among the taps.
+            steps of a row and a column; in the source the same three, as places; rows and columns of taps,
+            and the first one among the taps.
         order: (taps,) of which of the K_h·K_w each is.
         pitch: Between two rows of the source.
         space: Of the source.
