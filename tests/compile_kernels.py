@@ -43,6 +43,7 @@ def main(name: str) -> None:
     if name != "bfloat16":  # whose norms are those of float32
         _compile_norms(getattr(torch, name))
         _compile_batch_norms(getattr(torch, name))
+        _compile_depthwise(getattr(torch, name))
 
 
 def _compile_norms(dtype: torch.dtype) -> None:
@@ -60,6 +61,14 @@ def _compile_batch_norms(dtype: torch.dtype) -> None:
     for kind in (dtype, torch.bfloat16) if dtype == torch.float32 else (dtype,):
         image = torch.randn(2, 3, 4, 4).to(kind).requires_grad_()
         ops.batch_norm_act(image, torch.zeros(3), torch.ones(3), training=True).sum().backward()
+
+
+def _compile_depthwise(dtype: torch.dtype) -> None:
+    """Call the kernels of depthwise convolution, those of bfloat16 beside float32's."""
+    for kind in (dtype, torch.bfloat16) if dtype == torch.float32 else (dtype,):
+        image = torch.randn(2, 3, 4, 4).to(kind).requires_grad_()
+        weight = torch.randn(3, 1, 3, 3).to(kind).requires_grad_()
+        ops.conv2d(image, weight, groups=3, algorithm="depthwise").sum().backward()
 
 
 if __name__ == "__main__":

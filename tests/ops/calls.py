@@ -85,6 +85,14 @@ CALLS: dict[str, Call] = {
         ((2, 4, 5, 6), (4, 2, 3, 2), (4,)),
         {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2},
     ),
+    "conv2d depthwise": Call(
+        "conv2d",
+        ((2, 3, 5, 6), (3, 1, 3, 2), (3,)),
+        {"stride": (2, 1), "padding": (1, 2), "groups": 3},
+    ),
+    "conv2d depthwise of many channels": Call(
+        "conv2d", ((1, 17, 4, 5), (17, 1, 3, 3), (17,)), {"padding": 1, "groups": 17}
+    ),
     "conv2d same": Call("conv2d", ((2, 2, 4, 5), (3, 2, 4, 3), (3,)), {"padding": "same"}),
     "conv_relu_pool": Call(
         "conv_relu_pool", ((2, 2, 5, 6), (3, 2, 3, 3), (3,)), {"padding": "same"}

@@ -13,7 +13,12 @@ from tests.ops.calls import activations
 
 WEIGHT, BIAS = torch.randn(6, 4, 3, 3), torch.randn(6)
 CALLS: dict[str, list[tuple[Any, ...]]] = {
-    "conv2d": [(WEIGHT, BIAS), (WEIGHT, None, 2, 1), (torch.randn(6, 2, 1, 1), BIAS, 1, 0, 1, 2)],
+    "conv2d": [
+        (WEIGHT, BIAS),
+        (WEIGHT, None, 2, 1),
+        (torch.randn(6, 2, 1, 1), BIAS, 1, 0, 1, 2),
+        (torch.randn(4, 1, 3, 3), None, 1, 1, 1, 4),
+    ],
     "conv_relu_pool": [
         (WEIGHT, BIAS, 1, 1, 1, 1, ops.Pool()),
         (WEIGHT, BIAS, 1, 1, 1, 1, ops.Pool("avg", 2)),

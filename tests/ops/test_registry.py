@@ -36,8 +36,8 @@ def test_a_name_is_registered_once() -> None:
 def test_an_unknown_algorithm_lists_the_known_ones_and_suggests_the_nearest() -> None:
     with pytest.raises(
         ops.UnknownAlgorithmError,
-        match=r"unknown algorithm 'dirct' for conv2d; known: direct, fft, im2col, native, reference, auto; "
-        r"did you mean 'direct'\?",
+        match=r"unknown algorithm 'dirct' for conv2d; known: depthwise, direct, fft, im2col, native, "
+        r"reference, auto; did you mean 'direct'\?",
     ):
         ops.conv2d(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), algorithm="dirct")
 
@@ -60,7 +60,7 @@ def test_an_algorithm_refuses_devices_and_dtypes_that_it_does_not_run_on() -> No
     only_single = dataclasses.replace(direct, name="single-only", dtypes=(torch.float32,))
     with pytest.raises(
         ops.UnsupportedInputError,
-        match=r"dtype torch.float64.*choose another algorithm: direct, fft, im2col",
+        match=r"dtype torch.float64.*choose another algorithm: depthwise, direct, fft, im2col",
     ):
         only_single(torch.zeros(1, 1, 3, 3).double(), torch.zeros(1, 1, 3, 3).double())
 
@@ -78,7 +78,8 @@ def test_an_op_without_the_algorithm_takes_direct() -> None:
     assert ops.resolve_algorithm("relu", "auto") == "auto"
     with pytest.raises(
         ops.UnknownAlgorithmError,
-        match=r"unknown algorithm 'fuse' for any op; known: direct, fft, fused, .*did you mean 'fused'",
+        match=r"unknown algorithm 'fuse' for any op; known: depthwise, direct, fft, fused, .*"
+        r"did you mean 'fused'",
     ):
         ops.resolve_algorithm("relu", "fuse")
 

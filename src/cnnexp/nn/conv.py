@@ -12,6 +12,8 @@ from cnnexp.geometry.convolution import padding_by_side
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import replaces
 
+DEPTHWISE = "depthwise"
+
 
 @replaces(nn.Conv2d)
 class Conv2d(Layer, nn.Conv2d):
@@ -22,6 +24,13 @@ class Conv2d(Layer, nn.Conv2d):
     def compute(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
         return ops.conv2d(*_arguments(self, input), algorithm=self.algorithm)
+
+    def way_by(self, algorithm: str) -> str:
+        """See ``Layer.way_by``: ``fused`` is ``depthwise`` where each channel has a kernel of its own."""
+        if algorithm not in ("fused", DEPTHWISE):
+            return super().way_by(algorithm)
+        each_its_own = self.groups == self.in_channels == self.out_channels > 0
+        return DEPTHWISE if each_its_own and tuple(self.dilation) == (1, 1) else "direct"
 
 
 class ConvReLUPool(Layer, nn.Conv2d):

@@ -49,6 +49,14 @@ class Layer(nn.Module):
                 return traced(self, value.tracer, args, kwargs)
         return super().__call__(*args, **kwargs)
 
+    def way_by(self, algorithm: str) -> str:
+        """The algorithm that this layer takes where its network is to compute by ``algorithm``.
+
+        Raises:
+            UnknownAlgorithmError: No op at all has it.
+        """
+        return ops.resolve_algorithm(self.op, algorithm)
+
     def extra_repr(self) -> str:
         """Describe the layer's settings for ``repr``."""
         return ", ".join(filter(None, [super().extra_repr(), f"algorithm={self.algorithm}"]))

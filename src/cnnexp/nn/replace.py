@@ -26,7 +26,8 @@ def replace_layers(module: Module, algorithm: str = "direct", *, quiet: bool = F
     something else, and so are layers whose ``forward`` was replaced. An op that does not have
     ``algorithm`` takes ``direct``. With ``fused`` and ``auto``, convolutions followed by a ReLU and a
     pooling in an ``nn.Sequential`` become one ``ConvReLUPool``, and batch normalisations with the
-    activations that alone read them ``BatchNormAct2d``, see ``cnnexp.nn.fuse_blocks``.
+    activations that alone read them ``BatchNormAct2d``, see ``cnnexp.nn.fuse_blocks``. With ``fused`` and
+    ``depthwise``, convolutions with one kernel a channel take ``depthwise``, all others ``direct``.
 
     The layers that keep torch's backward are logged with the reason (not for ``native``, which is torch's
     own backward anywhere): those that one might expect to be converted as a warning, the others as
@@ -67,7 +68,7 @@ def replace_layers(module: Module, algorithm: str = "direct", *, quiet: bool = F
     done = [layer.part for layer in module.modules() if isinstance(layer, Done)]
     for layer in (*module.modules(), *done):
         if isinstance(layer, Layer):
-            layer.algorithm = ops.resolve_algorithm(layer.op, algorithm)
+            layer.algorithm = layer.way_by(algorithm)
     if not quiet and algorithm != "native":
         conversion(module).log()
     return module

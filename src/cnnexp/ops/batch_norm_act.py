@@ -26,15 +26,13 @@ DNNs" (2018), which inverts the activation where this one computes it again; doc
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from torch.nn import functional as F
 
 from cnnexp.kernels.cpu import batch_norm as cpu
-from cnnexp.kernels.operators import undispatched
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.batch_norm import (
     along,
@@ -50,16 +48,13 @@ from cnnexp.ops.batch_norm import grad_input as grad_norm
 from cnnexp.ops.batch_norm import grad_input_in_evaluation as grad_norm_in_evaluation
 from cnnexp.ops.batch_norm import scale as scale_of
 from cnnexp.ops.batch_norm import statistics as batch_mean_and_variance
-from cnnexp.ops.forward_mode import in_forward_mode, transformed
+from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.kernel_calls import way_to
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, declare, get_algorithm, register
-from cnnexp.ops.torch_internals import is_batched_by_autograd
 
 ACTIVATIONS = tuple(cpu.ACTIVATIONS)
-
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
 
 
 def activated(value: Tensor, activation: str) -> Tensor:
@@ -174,18 +169,8 @@ def _forward(
     training: bool,  # noqa: ARG001 (for the gradients)
     activation: str,
 ) -> Tensor:
-    call = _way_to(cpu.forward, input)
+    call = way_to(cpu.forward, input)
     return call(input, weight, bias, mean, variance, eps, activation)
-
-
-def _way_to(
-    operator: Callable[_Arguments, _Result], tensor: Tensor
-) -> Callable[_Arguments, _Result]:
-    """``operator``, without torch's dispatcher where ``tensor`` is as all that a step computes with."""
-    seen = (
-        transformed() or type(tensor) not in (Tensor, Parameter) or is_batched_by_autograd(tensor)
-    )
-    return operator if seen else undispatched(operator)
 
 
 class _Dense(NamedTuple):
@@ -233,7 +218,7 @@ def _joint(training: bool) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
         """∂L/∂x, ∂L/∂γ and ∂L/∂β."""
         if dense is None:
             known = weight, bias, mean, variance, eps, activation
-            call = _way_to(cpu.gradients, grad_output)
+            call = way_to(cpu.gradients, grad_output)
             return call(grad_output, input, *known, not training)
         of_weight = grad_weight(dense.grad_value, dense.centred)
         of_input = grad_input(*dense, weight, training).to(input.dtype)
@@ -272,7 +257,7 @@ def _by(kernels: bool) -> Callable[..., Tensor]:
         running = running_mean, running_var
         by_batch = by_its_own(input, *running, weight, bias, training, eps)
         fused = kernels and cpu.takes(input, weight, bias) and not in_forward_mode()
-        of = _way_to(cpu.statistics, input) if fused else batch_statistics
+        of = way_to(cpu.statistics, input) if fused else batch_statistics
         mean, variance = statistics_of(input, *running, training, momentum, of)
         if fused:  # the running ones may be of half precision
             mean, variance = (each.to(cpu.precision(input)) for each in (mean, variance))

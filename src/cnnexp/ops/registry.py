@@ -43,6 +43,8 @@ class Algorithm:
         devices: Device types that it runs on; empty means all.
         dtypes: Data types that it computes in; empty means all that torch has.
         grad_weight: Its ∂L/∂w alone, from (∂L/∂y, input, geometry), for whoever weighs the samples.
+        serves: Takes all arguments of the op, and tells whether they are computed in a way of its own, not
+            in another algorithm's; None of one that does so always.
     """
 
     op: str
@@ -52,6 +54,7 @@ class Algorithm:
     devices: tuple[str, ...] = ()
     dtypes: tuple[torch.dtype, ...] = FLOATING
     grad_weight: Callable[..., torch.Tensor] | None = None
+    serves: Callable[..., bool] | None = None
 
     def __call__(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Compute the op on ``input``; raises :class:`UnsupportedInputError` where it cannot.
@@ -76,6 +79,12 @@ class Algorithm:
         if kwargs or len(args) < _OTHERS.get(self.op, 0):
             return self.function(input, *_others(self.op, input, args, kwargs))
         return self.function(input, *args)
+
+    def has_a_way(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> bool:
+        """Whether this call, whose arguments these are, is not computed as another algorithm would."""
+        if self.serves is None:
+            return True
+        return self.serves(input, *_others(self.op, input, args, kwargs))
 
     def _by_torch(
         self, function: Callable[..., Any], input: torch.Tensor, *a: Any, **k: Any
@@ -187,7 +196,7 @@ def algorithm_names(op: str) -> tuple[str, ...]:
     Examples:
         >>> from cnnexp import ops
         >>> ops.algorithm_names("conv2d")
-        ('direct', 'fft', 'im2col', 'native', 'reference')
+        ('depthwise', 'direct', 'fft', 'im2col', 'native', 'reference')
     """
     if op not in _REGISTRY:
         raise UnknownAlgorithmError(f"unknown op '{op}'; known: {', '.join(op_names())}")

@@ -55,6 +55,17 @@ def _conv2d(draw: Draw) -> Case:
     )
 
 
+def _any_conv2d(draw: Draw) -> Case:
+    """A convolution, at times one with a kernel for each channel, which has kernels of its own."""
+    if draw.random() < 0.75:
+        return _conv2d(draw)
+    channels = draw.choice([1, 3, 16, 19])
+    kernel = (draw.randint(1, 4), draw.randint(1, 4))
+    tensors = [_image(draw, channels), _normal(channels, 1, *kernel), _normal(channels)]
+    stride, padding = draw.choice([1, 1, 2, 3, (1, 2)]), draw.choice([0, 1, 2, (2, 1), "same"])
+    return Case(tensors, {"stride": stride, "padding": padding, "groups": channels})
+
+
 def _everyday_block(draw: Draw) -> Case:
     """The block that most networks use and that has a kernel of its own, with partly filled vectors
     as well.
@@ -202,7 +213,7 @@ _DRAWN: dict[str, Callable[..., Case]] = {
     "avg_pool2d": _avg_pool2d,
     "batch_norm": _batch_norm,
     "batch_norm_act": _batch_norm_act,
-    "conv2d": _conv2d,
+    "conv2d": _any_conv2d,
     "conv_relu_pool": _conv_relu_pool,
     "cross_entropy": _cross_entropy,
     "dropout": _dropout,

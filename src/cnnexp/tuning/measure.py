@@ -70,6 +70,8 @@ def measure(
             algorithm = get_algorithm(op, name)
             way = partial(_step, algorithm, own, rest, _writes(op, own, rest))
             try:
+                if not algorithm.has_a_way(*own, **rest):
+                    continue  # it would be another algorithm under this name
                 seconds = _seconds(way, device)
             except (RuntimeError, ImportError):
                 continue  # not on this device, not for this dtype, a package is missing

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.geometry.windows import IntPair
-from cnnexp.ops.conv2d import direct, fft, im2col, reference  # noqa: F401  (they register)
+from cnnexp.ops.conv2d import depthwise, direct, fft, im2col, reference  # noqa: F401  (they register)
 from cnnexp.ops.registry import declare, get_algorithm
 
 __all__ = ["conv2d"]
@@ -34,7 +34,8 @@ def conv2d(
             as keep the size; stride 1 only).
         dilation: Step within the window, int or (d_h, d_w), ≥ 1.
         groups: Split the channels into so many independent convolutions.
-        algorithm: A name from ``cnnexp.ops.algorithm_names("conv2d")``.
+        algorithm: A name from ``cnnexp.ops.algorithm_names("conv2d")``. ``depthwise`` computes as
+            ``direct`` what it has no kernels for, all but a kernel a channel on the CPU.
 
     Returns:
         (N, C_out, P, Q) or (C_out, P, Q).

@@ -75,7 +75,8 @@ def register_conv2d(
     grad_weight: Callable[..., Tensor],
     *,
     summary: str,
+    serves: Callable[..., bool] | None = None,
 ) -> None:
     """Enter the algorithm ``name`` of ``conv2d``, of plain functions; see :func:`make_conv2d`."""
     function = make_conv2d(forward, grad_input, grad_weight)
-    register(Algorithm("conv2d", name, function, summary, grad_weight=grad_weight))
+    register(Algorithm("conv2d", name, function, summary, grad_weight=grad_weight, serves=serves))
