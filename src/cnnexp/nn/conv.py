@@ -11,6 +11,8 @@ from cnnexp import ops
 from cnnexp.geometry.convolution import padding_by_side
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import replaces
+from cnnexp.ops.conv2d.unkept import conv2d as of_unkept
+from cnnexp.ops.recomputed import can_be_recomputed
 
 
 @replaces(nn.Conv2d)
@@ -22,6 +24,8 @@ class Conv2d(Layer, nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
         if self.algorithm == ops.NATIVE:
+            if can_be_recomputed(input) and self.weight.requires_grad:
+                return of_unkept(*_arguments(self, input))
             return super().forward(input)
         return ops.conv2d(*_arguments(self, input), algorithm=self.algorithm)
 
