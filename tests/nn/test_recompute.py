@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 import cnnexp.nn
 from cnnexp.nn import BatchNormAct2d, replace_layers
-from cnnexp.nn.layer import Layer
+from cnnexp.nn.layer import Layer, layer_algorithms
 from cnnexp.speed.memory import saved_bytes
+from cnnexp.tuning import choose_algorithms, pin_algorithms
 
 
 class _Dynamic(nn.Module):
@@ -159,6 +160,17 @@ def test_torchs_convolutions_keep_as_little() -> None:
     )  # float32, images: what two convolutions read
 
 
+def test_auto_chooses_for_the_other_layers() -> None:
+    again = _again(NETWORKS["sequence"][0](), "auto")
+    found = layer_algorithms(again)
+    assert [found[name] for name in ("1", "4")] == ["fused", "fused"]  # those that recompute
+    assert {found[name] for name in ("0", "3", "5", "6")} == {"auto"}
+    chosen = choose_algorithms(again, torch.randn(4, 3, 6, 5))
+    assert not {"1", "4"} & set(chosen)
+    pin_algorithms(again, chosen)
+    assert layer_algorithms(again) == {**found, **chosen}
+
+
 def test_another_algorithm_is_refused_and_nothing_is_changed() -> None:
     network = NETWORKS["sequence"][0]()
     with pytest.raises(ValueError, match="recompute goes with fused or auto, not direct"):
@@ -168,7 +180,7 @@ def test_another_algorithm_is_refused_and_nothing_is_changed() -> None:
 
 def test_a_later_call_without_it_takes_it_back() -> None:
     again = _again(NETWORKS["sequence"][0]())
-    assert "recompute=True" in repr(again[1])
+    assert repr(again).count("recompute=True") == 2
     replace_layers(again, "fused", quiet=True)
     assert not _count(again)
     assert "recompute" not in repr(again)

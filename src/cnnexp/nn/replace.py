@@ -39,7 +39,8 @@ def replace_layers(
         algorithm: A name that some op has registered, or ``"auto"``.
         recompute: With ``fused`` and ``auto``, let convolutions compute again what a batch normalisation
             before them gave them, with or without an activation, instead of keeping it: less memory, the
-            same numbers, a little more time.
+            same numbers, more time. Those normalisations take ``fused``, also where ``auto`` might choose
+            otherwise: memory is what was asked for.
         quiet: Log nothing.
 
     Returns:
@@ -76,7 +77,8 @@ def replace_layers(
     done = [layer.part for layer in module.modules() if isinstance(layer, Done)]
     for layer in (*module.modules(), *done):
         if isinstance(layer, Layer):
-            layer.algorithm = ops.resolve_algorithm(layer.op, algorithm)
+            again = getattr(layer, "recompute", False)
+            layer.algorithm = ops.resolve_algorithm(layer.op, "fused" if again else algorithm)
     if not quiet and algorithm != "native":
         conversion(module).log()
     return module
