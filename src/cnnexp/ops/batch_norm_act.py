@@ -282,7 +282,11 @@ def _by(kernels: bool) -> Callable[..., Tensor]:
         tensors, options = (input, weight, bias, mean, variance), (eps, by_batch, activation)
         function = (_in_training if by_batch else _in_evaluation) if fused else _by_formulas
         output = function(*tensors, *options)
-        return recomputable(output, function, tensors, *options) if recompute else output
+        if not (recompute and output.requires_grad):
+            return output
+        # copies, as where parameters are sharded (FSDP) they are gone when a layer after this one needs them
+        own = [None if each is None else each.clone() for each in (weight, bias)]
+        return recomputable(output, function, (input, *own, mean, variance), *options)
 
     return batch_norm_act
 
