@@ -59,6 +59,18 @@ def test_a_step(command: Command, empty_folder: Path) -> None:
     assert float(low["vs torch bfloat16"]) == pytest.approx(ratio, rel=0.01)
 
 
+def test_a_step_that_recomputes(command: Command, empty_folder: Path) -> None:
+    done = command(
+        "cnnexp.bench", "step", "--model", "mobilenet_v2", "--size", "32", "--batch", "2", "--rounds", "1",
+        "--no-compile", "--algorithm", "fused", "--recompute", "--csv", "step.csv",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with (empty_folder / "step.csv").open(encoding="utf-8") as file:
+        saved = {row["way"]: float(row["saved_mb"]) for row in csv.DictReader(file)}
+    assert saved["cnnexp recompute, fused"] < 0.6 * saved["torch channels_last"]
+    assert saved["cnnexp recompute, fused"] < 0.6 * saved["cnnexp fused"]
+
+
 def test_networks_by_name(command: Command, empty_folder: Path) -> None:
     done = command(
         "cnnexp.bench", "net", "lenet5", "squeezenet1_1", "--batch", "2", "--size", "32",

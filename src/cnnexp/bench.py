@@ -70,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     step.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float64")
     single = parts.add_parser("ops", help="forward and backward of single ops")
     single.add_argument("--op", help="only these, comma-separated")
+    step.add_argument(
+        "--recompute", action="store_true", help="measure fused and auto with recompute, too"
+    )
     for part in (step, single):
         part.add_argument("--algorithm", help="only these, comma-separated; auto is one")
     for part, rounds in ((step, 40), (net, 15), (single, 15)):
@@ -181,6 +184,7 @@ def _steps(
             size=options.size,
             rounds=options.rounds,
             with_compile=not options.no_compile,
+            with_recompute=options.part == "step" and options.recompute,
         )
     except ValueError as error:
         raise Misuse(str(error)) from error

@@ -56,6 +56,10 @@ def _check(*overrides: str, extra: tuple[str, ...] = ()) -> None:
         ("seed=-1", r"seed=-1: must be between 0 and 4294967295"),
         ("name=a/b", r"name='a/b': must be a plain folder name"),
         ("backward.name=magic", r"backward\.name=magic: unknown algorithm 'magic'.*known: direct"),
+        (
+            "backward=direct +backward.recompute=true",
+            r"backward\.recompute goes with backward\.name=auto or fused, not direct",
+        ),
         ("+regularization.l2.strength=-1", r"regularization\.l2\.strength must be at least 0"),
         (
             "regularization=[l1,clip_norm] regularization.clip.norm=0",

@@ -21,6 +21,7 @@ from cnnexp.ops.torch_internals import (
     repeatable_backward,
     unseen_by_modes,
     watching,
+    writes_into,
 )
 
 
@@ -150,3 +151,12 @@ def test_a_compiled_backward_may_run_twice() -> None:
             torch.autograd.grad(output, x, torch.ones(4), retain_graph=True)[0] for _ in range(2)
         ]
     assert torch.equal(grads[0], grads[1])
+
+
+def test_writes_into_a_tensor_are_counted() -> None:
+    x = torch.ones(4)
+    before = writes_into(x)
+    x.sum()
+    assert writes_into(x) == before
+    x[:2].add_(1)  # a view of it
+    assert writes_into(x) > before

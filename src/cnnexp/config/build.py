@@ -93,6 +93,7 @@ def build_job(
         regularizers=regularizing,
         backward=typed.backward.name,
         backward_layers=typed.backward.layers,
+        recompute=typed.backward.recompute,
         trainer={**trainer_arguments(typed, extra), **device},
         parallel=parallel,
         callbacks=partial(make_callbacks, typed.callbacks, extra),
@@ -167,7 +168,7 @@ def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback]) -> None:
             check_plateau(job)
         if job.backward_layers is not None:
             try:
-                replace_layers(network, job.backward, quiet=True)
+                replace_layers(network, job.backward, recompute=job.recompute, quiet=True)
                 pin_algorithms(network, job.backward_layers)
             except ValueError as error:
                 raise ConfigError(

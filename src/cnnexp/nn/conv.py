@@ -11,6 +11,8 @@ from cnnexp import ops
 from cnnexp.geometry.convolution import padding_by_side
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import replaces
+from cnnexp.ops.conv2d.unkept import conv2d as of_unkept
+from cnnexp.ops.recomputed import can_be_recomputed
 
 DEPTHWISE = "depthwise"
 
@@ -20,6 +22,13 @@ class Conv2d(Layer, nn.Conv2d):
     """``torch.nn.Conv2d`` with the backward of ``algorithm``; state dicts are interchangeable."""
 
     op = "conv2d"
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
+        again = self.algorithm == ops.NATIVE and can_be_recomputed(input)
+        if again and self.weight.requires_grad:
+            return of_unkept(*_arguments(self, input))
+        return super().forward(input)
 
     def compute(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""

@@ -16,7 +16,7 @@ from cnnexp.nn.twins import become, plain_class
 from cnnexp.ops.torch_internals import has_hooks
 
 
-def fuse_blocks(module: nn.Module) -> None:
+def fuse_blocks(module: nn.Module, recompute: bool = False) -> None:
     """Turn each run of ``Conv2d``, ``ReLU`` and pooling within an ``nn.Sequential`` into a block.
 
     The convolution becomes a ``ConvReLUPool``; ReLU and pooling are replaced by an identity, so that
@@ -25,7 +25,7 @@ def fuse_blocks(module: nn.Module) -> None:
     ``forward`` of its own, which may use the outputs in between.
 
     Batch normalisations and the activations that alone read them become blocks, too, wherever the
-    network calls them: see ``cnnexp.nn.fuse_norms.fuse_norms``.
+    network calls them: see ``cnnexp.nn.fuse_norms.fuse_norms``, also for ``recompute``.
     """
     for sequence in module.modules():
         if not isinstance(sequence, nn.Sequential) or not is_plain_sequence(sequence):
@@ -40,7 +40,7 @@ def fuse_blocks(module: nn.Module) -> None:
                 conv.pool, conv.inplace = _pool(pool), relu.inplace  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
                 setattr(sequence, relu_name, Done(relu))
                 setattr(sequence, pool_name, Done(pool))
-    fuse_norms(module)
+    fuse_norms(module, recompute)
 
 
 def split_blocks(module: nn.Module) -> None:

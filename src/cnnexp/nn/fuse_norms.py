@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import warnings
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, fx, nn
 
 from cnnexp.nn.activation import ReLU
 from cnnexp.nn.as_found import left_as_found
+from cnnexp.nn.conv import Conv2d
 from cnnexp.nn.done import Done
 from cnnexp.nn.layer import traced
 from cnnexp.nn.marks import took_mark
@@ -25,7 +28,23 @@ _ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.SiLU: "silu",
 }
 
-Pairs = dict[nn.Module, nn.Module]  # of a normalisation, the activation that alone reads its output
+# what keeps none of its arguments for a backward
+_KEEP_NOTHING = (operator.add, operator.iadd, operator.sub, torch.add, torch.cat)
+
+
+class _Block(NamedTuple):
+    """What a normalisation becomes.
+
+    Attributes:
+        activation: The activation that alone reads its output; None where it is a layer for itself.
+        again: Whether only convolutions of ours keep the block's output, which can compute it again.
+    """
+
+    activation: nn.Module | None
+    again: bool
+
+
+Blocks = dict[nn.Module, _Block]
 
 
 class Activated(Done):
@@ -43,7 +62,7 @@ class Activated(Done):
         return input if took_mark(input) else part(input)
 
 
-def fuse_norms(module: nn.Module) -> None:
+def fuse_norms(module: nn.Module, recompute: bool = False) -> None:
     """Turn each ``BatchNorm2d`` of ours whose output an activation alone reads into a ``BatchNormAct2d``.
 
     Which these are ``torch.fx`` finds by a trace of the network, in training and in evaluation, after
@@ -51,19 +70,31 @@ def fuse_norms(module: nn.Module) -> None:
     ``nn.Sequential``. An activation that is called in one place is replaced by an identity, so that all
     names, indices and state-dict keys stay; a ``ReLU`` of several places stays, and does nothing where
     the normalisation did. Layers with hooks are left alone, as a hook expects each layer's own output.
+
+    With ``recompute`` those blocks recompute whose output no other layer keeps than convolutions of ours, as
+    far as the trace tells; and normalisations that such convolutions read without an activation become
+    blocks as well.
     """
     if not any(map(_is_norm, module.modules())):
         return
     graphs = _graphs(module)
-    for norm, activation in (_in_sequences(module) if graphs is None else _pairs(graphs)).items():
+    blocks = _in_sequences(module) if graphs is None else _found(graphs)
+    for norm, (activation, again) in blocks.items():
         assert isinstance(norm, BatchNorm2d)
+        if activation is None:
+            if recompute and again:
+                become(norm, BatchNormAct2d)
+                vars(norm).update(activation="none", fused=True, recompute=True)
+            continue
         become(norm, BatchNormAct2d)
-        vars(norm).update(
-            activation=_ACTIVATIONS[type(activation)], inplace=activation.inplace, marks=True
-        )
+        vars(norm).update(activation=_ACTIVATIONS[type(activation)], inplace=activation.inplace)
+        vars(norm).update(marks=True, fused=True, recompute=recompute and again)
         if graphs is None or _calls(graphs, activation) == 1:
             for parent, name in _places(module, activation):
                 setattr(parent, name, Activated(activation))
+
+
+_OF_BLOCKS = ("activation", "inplace", "marks", "fused", "recompute")
 
 
 def split_norms(module: nn.Module) -> None:
@@ -73,16 +104,26 @@ def split_norms(module: nn.Module) -> None:
             if isinstance(layer, Activated):
                 setattr(parent, name, layer.part)
     for layer in module.modules():
-        if isinstance(layer, BatchNormAct2d) and layer.marks:
-            del layer.activation, layer.inplace, layer.marks
+        if isinstance(layer, BatchNormAct2d) and layer.fused:
+            for name in _OF_BLOCKS:
+                vars(layer).pop(name, None)
             become(layer, BatchNorm2d)
 
 
 class _Call(NamedTuple):
-    """A call of a layer in a forward pass, and the layer that alone reads what it returns."""
+    """A call of a layer in a forward pass, and what happens to its output.
+
+    Attributes:
+        layer: The layer.
+        reader: The layer that alone reads what it returns.
+        convolved: Whether only convolutions of ours keep what it returns.
+        convolved_after: Whether only these keep what the reader returns.
+    """
 
     layer: nn.Module
     reader: nn.Module | None
+    convolved: bool
+    convolved_after: bool
 
 
 def _graphs(module: nn.Module) -> list[list[_Call]] | None:
@@ -97,8 +138,25 @@ def _graphs(module: nn.Module) -> list[list[_Call]] | None:
             except Exception:  # of somebody else's forward, which is given no tensor
                 return None
             called = [node for node in nodes if node.op == "call_module"]
-            found.append([_Call(_layer(module, node), _reader(module, node)) for node in called])
+            found.append([_call(module, node) for node in called])
     return found
+
+
+def _call(module: nn.Module, node: fx.Node) -> _Call:
+    reader = _reader(module, node)
+    after = reader is not None and _is_convolved(module, next(iter(node.users)))
+    return _Call(_layer(module, node), reader, _is_convolved(module, node), after)
+
+
+def _is_convolved(module: nn.Module, node: fx.Node) -> bool:
+    """Whether convolutions of ours keep what ``node`` returns, and nothing else does."""
+    convolutions = 0
+    for user in node.users:
+        if user.op == "call_module" and plain_class(_layer(module, user)) is Conv2d:
+            convolutions += 1
+        elif user.op != "call_function" or user.target not in _KEEP_NOTHING:
+            return False
+    return convolutions > 0
 
 
 def _layer(module: nn.Module, node: fx.Node) -> nn.Module:
@@ -112,18 +170,22 @@ def _reader(module: nn.Module, node: fx.Node) -> nn.Module | None:
     return _layer(module, reader)
 
 
-def _pairs(graphs: list[list[_Call]]) -> Pairs:
-    readers: dict[nn.Module, set[nn.Module | None]] = {}
+def _found(graphs: list[list[_Call]]) -> Blocks:
+    calls: dict[nn.Module, list[_Call]] = {}
     for call in itertools.chain(*graphs):
-        readers.setdefault(call.layer, set()).add(call.reader)
-    pairs: Pairs = {}
-    for norm, (activation, *others) in readers.items():
-        if others or activation is None or not _is_norm(norm) or not _is_activation(activation):
+        calls.setdefault(call.layer, []).append(call)
+    blocks: Blocks = {}
+    for norm, each in calls.items():
+        if not _is_norm(norm) or _calls(graphs, norm) != 1:
             continue
-        again = type(activation) is ReLU or _calls(graphs, activation) == 1
-        if again and _calls(graphs, norm) == 1:
-            pairs[norm] = activation
-    return pairs
+        activation, *others = {call.reader for call in each}
+        if not others and activation is not None and _is_activation(activation):
+            if type(activation) is ReLU or _calls(graphs, activation) == 1:
+                again = all(call.convolved_after for call in each)
+                blocks[norm] = _Block(activation, again)
+        elif all(call.convolved for call in each):
+            blocks[norm] = _Block(None, True)
+    return blocks
 
 
 def _calls(graphs: list[list[_Call]], layer: nn.Module) -> int:
@@ -131,15 +193,18 @@ def _calls(graphs: list[list[_Call]], layer: nn.Module) -> int:
     return max(sum(call.layer is layer for call in calls) for calls in graphs)
 
 
-def _in_sequences(module: nn.Module) -> Pairs:
-    found: Pairs = {}
+def _in_sequences(module: nn.Module) -> Blocks:
+    found: Blocks = {}
     for sequence in module.modules():
         if isinstance(sequence, nn.Sequential) and is_plain_sequence(sequence):
-            children = list(sequence.children())
-            for norm, activation in itertools.pairwise(children):
+            children = [*sequence.children(), None]
+            for norm, activation, reader in zip(children, children[1:], children[2:], strict=False):
+                assert norm is not None
+                assert activation is not None
                 alone = all(len(_places(module, each)) == 1 for each in (norm, activation))
                 if alone and _is_norm(norm) and _is_activation(activation):
-                    found[norm] = activation
+                    again = reader is not None and plain_class(reader) is Conv2d
+                    found[norm] = _Block(activation, again)
     return found
 
 

@@ -32,6 +32,8 @@ class BatchNormAct2d(Layer, nn.BatchNorm2d):
     Args:
         *args, **kwargs: As for ``torch.nn.BatchNorm2d``.
         activation: One of ``cnnexp.ops.batch_norm_act``.
+        recompute: Whether convolutions of ours that read the output compute it again in the backward,
+            instead of keeping it; see ``cnnexp.ops.batch_norm_act``.
         algorithm: A name from ``cnnexp.ops.algorithm_names("batch_norm_act")``, or ``"auto"``.
 
     Raises:
@@ -42,25 +44,33 @@ class BatchNormAct2d(Layer, nn.BatchNorm2d):
     activation: str
     inplace = False  # whether the activation of ``native`` writes into its input
     marks = False  # whether a layer after it expects the mark of ``cnnexp.nn.marks``
+    fused = False  # whether ``fuse_blocks`` made it of a ``BatchNorm2d``
+    recompute = False
 
     def __init__(
-        self, *args: Any, activation: str = "relu", algorithm: str = "fused", **kwargs: Any
+        self,
+        *args: Any,
+        activation: str = "relu",
+        recompute: bool = False,
+        algorithm: str = "fused",
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, algorithm=algorithm, **kwargs)
-        self.activation = activation
+        self.activation, self.recompute = activation, recompute
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``input`` (N, C, H, W) normalised and activated, in the same shape."""
         if self.algorithm == ops.NATIVE:
             output = activated_by_torch(super().forward(input), self.activation, self.inplace)
         else:
-            arguments = *_arguments(self, input), self.activation
+            arguments = *_arguments(self, input), self.activation, self.recompute
             output = ops.batch_norm_act(*arguments, algorithm=self.algorithm)
         return mark(output) if self.marks else output
 
     def extra_repr(self) -> str:
         """Describe the layer's settings for ``repr``."""
-        return f"{super().extra_repr()}, activation={self.activation}"
+        again = ", recompute=True" if self.recompute else ""
+        return f"{super().extra_repr()}, activation={self.activation}{again}"
 
 
 def _arguments(

@@ -16,7 +16,9 @@ from cnnexp.nn.twins import REPLACEMENTS, become, plain_class, twin_of
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def replace_layers(module: Module, algorithm: str = "direct", *, quiet: bool = False) -> Module:
+def replace_layers(
+    module: Module, algorithm: str = "direct", *, recompute: bool = False, quiet: bool = False
+) -> Module:
     """Make every layer of ``module`` that has a twin in ``cnnexp.nn`` compute with ``algorithm``.
 
     The network is changed in place: parameters, buffers, hooks, names, parametrizations and layers that
@@ -36,6 +38,10 @@ def replace_layers(module: Module, algorithm: str = "direct", *, quiet: bool = F
     Args:
         module: The network, or one layer.
         algorithm: A name that some op has registered, or ``"auto"``.
+        recompute: With ``fused`` and ``auto``, let convolutions compute again what a batch normalisation
+            before them gave them, with or without an activation, instead of keeping it: less memory, the
+            same numbers, more time. Those normalisations take ``fused``, also where ``auto`` might choose
+            otherwise: memory is what was asked for.
         quiet: Log nothing.
 
     Returns:
@@ -43,6 +49,7 @@ def replace_layers(module: Module, algorithm: str = "direct", *, quiet: bool = F
 
     Raises:
         UnknownAlgorithmError: ``algorithm`` is not registered; nothing has been changed then.
+        ValueError: ``recompute`` with another algorithm; nothing has been changed then.
 
     Examples:
         >>> from torch import nn
@@ -58,17 +65,21 @@ def replace_layers(module: Module, algorithm: str = "direct", *, quiet: bool = F
     """
     for twin in REPLACEMENTS.values():
         ops.resolve_algorithm(twin.op, algorithm)
+    blocks = algorithm in ("fused", ops.AUTO)
+    if recompute and not blocks:
+        raise ValueError(f"recompute goes with fused or auto, not {algorithm}; leave it out")
     split_blocks(module)
     for layer in module.modules():
         twin = twin_of(plain_class(layer))
         if twin is not None and "forward" not in vars(layer):
             become(layer, twin)
-    if algorithm in ("fused", ops.AUTO):
-        fuse_blocks(module)
+    if blocks:
+        fuse_blocks(module, recompute)
     done = [layer.part for layer in module.modules() if isinstance(layer, Done)]
     for layer in (*module.modules(), *done):
         if isinstance(layer, Layer):
-            layer.algorithm = layer.way_by(algorithm)
+            again = getattr(layer, "recompute", False)
+            layer.algorithm = layer.way_by("fused" if again else algorithm)
     if not quiet and algorithm != "native":
         conversion(module).log()
     return module

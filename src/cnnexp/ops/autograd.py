@@ -6,7 +6,8 @@
 function needs, it names: ``grad_output``, arguments of ``forward``, its ``outputs``, and what
 ``shared`` works out for several of them. All that an op of torch does follows from these names:
 
-- no gradient is computed that nobody needs, and no tensor is kept that no needed gradient names;
+- no gradient is computed that nobody needs, and no tensor is kept that no needed gradient names, nor
+  one that can be computed again (:mod:`cnnexp.ops.recomputed`);
 - results belong to the caller (:mod:`cnnexp.ops.ownership`), unless the op writes into its input;
 - ``torch.func`` maps and differentiates it, since all is plain torch; so does a second backward;
 - forward mode (``torch.func.jvp``, ``hessian``) takes a second Function: one with a ``jvp`` breaks
@@ -27,6 +28,7 @@ from torch import Tensor
 from cnnexp.ops.forward_mode import in_forward_mode, transformed
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
+from cnnexp.ops.recomputed import again, to_keep
 from cnnexp.ops.wiring import OF_TANGENT, Shared, Tangent, Wiring, computed, share, wire
 
 Widens = Literal["nothing", "gradients", "all"]
@@ -137,14 +139,15 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
         stored, needs = (*inputs, *output) if several else (*inputs, output), ctx.needs_input_grad
         ctx.options = dict(zip(option_names, [stored[place] for place in options], strict=True))
         ctx.dtypes = [_dtype(each) for each in inputs] if widens_gradients else ()
-        ctx.save_for_backward(
-            *[stored[p] if any(needs[u] for u in users) else None for p, users in kept]
+        ctx.plan, tensors = to_keep(
+            [stored[p] if any(needs[u] for u in users) else None for p, users in kept]
         )
+        ctx.save_for_backward(*tensors)
 
     def backward(ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         needs = ctx.needs_input_grad
         # read once: under torch.utils.checkpoint each reading would compute the forward again
-        saved = dict(zip(names, ctx.saved_tensors, strict=True))
+        saved = dict(zip(names, again(ctx.plan, ctx.saved_tensors), strict=True))
         values = {"grad_output": grad_output, **saved, **ctx.options}
         if widens_gradients:
             values = {name: _wide(value) for name, value in values.items()}

@@ -9,7 +9,8 @@ from x, which the normalisation keeps anyway; so with h = ∂L/∂u = g·act'(u)
 
     ∂L/∂β = Σ h        ∂L/∂γ = Σ h·x̂        ∂L/∂x = γ·r·(h − (Σ h)/M − x̂·(Σ h·x̂)/M)
 
-is one pass over g and x for the two sums and a second for ∂L/∂x; nothing is kept but x. In evaluation μ and
+is one pass over g and x for the two sums and a second for ∂L/∂x; nothing is kept but x, not even y for the
+convolution that reads it, which can compute it again from x (``recompute``). In evaluation μ and
 σ² are constants: ∂L/∂x = γ·r·h. ``fused`` does this on the CPU, ``direct`` with torch's operations, one
 after the other; the gradient of the gradient takes the latter way.
 
@@ -52,6 +53,7 @@ from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.kernel_calls import way_to
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.precision import widened
+from cnnexp.ops.recomputed import recomputable
 from cnnexp.ops.registry import Algorithm, declare, get_algorithm, register
 
 ACTIVATIONS = tuple(cpu.ACTIVATIONS)
@@ -242,7 +244,7 @@ _in_training, _in_evaluation = (
 def _by(kernels: bool) -> Callable[..., Tensor]:
     """The op by the kernels where they take it, or by the formulas anywhere."""
 
-    def batch_norm_act(
+    def batch_norm_act(  # noqa: PLR0913 (those of the op)
         input: Tensor,
         running_mean: Tensor | None,
         running_var: Tensor | None,
@@ -252,6 +254,7 @@ def _by(kernels: bool) -> Callable[..., Tensor]:
         momentum: float,
         eps: float,
         activation: str = "relu",
+        recompute: bool = False,
     ) -> Tensor:
         _check(activation)
         running = running_mean, running_var
@@ -261,16 +264,24 @@ def _by(kernels: bool) -> Callable[..., Tensor]:
         mean, variance = statistics_of(input, *running, training, momentum, of)
         if fused:  # the running ones may be of half precision
             mean, variance = (each.to(cpu.precision(input)) for each in (mean, variance))
-        arguments = input, weight, bias, mean, variance, eps, by_batch, activation
-        if fused:
-            return (_in_training if by_batch else _in_evaluation)(*arguments)
-        return laid_out(_dense(*arguments), input)
+        tensors, options = (input, weight, bias, mean, variance), (eps, by_batch, activation)
+        function = (_in_training if by_batch else _in_evaluation) if fused else _by_formulas
+        output = function(*tensors, *options)
+        if not (recompute and output.requires_grad):
+            return output
+        # copies, as where parameters are sharded (FSDP) they are gone when a layer after this one needs them
+        own = [None if each is None else each.clone() for each in (weight, bias)]
+        return recomputable(output, function, (input, *own, mean, variance), *options)
 
     return batch_norm_act
 
 
+def _by_formulas(input: Tensor, *arguments: Any) -> Tensor:
+    return laid_out(_dense(input, *arguments), input)
+
+
 def _native(input: Tensor, *arguments: Any) -> Tensor:
-    *of_norm, activation = arguments
+    *of_norm, activation, _recompute = arguments
     _check(activation)
     return activated_by_torch(F.batch_norm(input, *of_norm), activation, inplace=True)
 
@@ -296,6 +307,7 @@ def batch_norm_act(  # noqa: PLR0913 (those of torch's and the activation)
     momentum: float = 0.1,
     eps: float = 1e-5,
     activation: str = "relu",
+    recompute: bool = False,
     *,
     algorithm: str = "fused",
 ) -> Tensor:
@@ -305,6 +317,8 @@ def batch_norm_act(  # noqa: PLR0913 (those of torch's and the activation)
         input: (N, C, …).
         running_mean, running_var, weight, bias, training, momentum, eps: See ``cnnexp.ops.batch_norm``.
         activation: ``"relu"``, ``"relu6"``, ``"hardswish"``, ``"silu"``, or ``"none"``.
+        recompute: Whether ops of ours that read the output need not keep it for their backward: they
+            compute it again, to the same bits, from ``input``. ``native`` keeps it in any case.
         algorithm: A name from ``cnnexp.ops.algorithm_names("batch_norm_act")``. ``fused`` computes as
             ``direct`` what it has no kernels for: other devices than the CPU, float16, forward mode.
 
@@ -329,9 +343,8 @@ def batch_norm_act(  # noqa: PLR0913 (those of torch's and the activation)
         [[0.044], [-0.061], [0.017]]
     """
     function = get_algorithm("batch_norm_act", algorithm)
-    return function(
-        input, running_mean, running_var, weight, bias, training, momentum, eps, activation
-    )
+    of_norm = running_mean, running_var, weight, bias, training, momentum, eps
+    return function(input, *of_norm, activation, recompute)
 
 
 declare(

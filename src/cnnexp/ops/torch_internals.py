@@ -24,6 +24,7 @@ __all__ = [
     "repeatable_backward",
     "unseen_by_modes",
     "watching",
+    "writes_into",
 ]
 
 
@@ -116,3 +117,12 @@ def repeatable_backward() -> AbstractContextManager[Any]:
     import torch._functorch.config as config
 
     return config.patch(donated_buffer=False)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def writes_into(tensor: Tensor) -> int:
+    """How often something has been written into ``tensor``, as autograd counts it.
+
+    ``torch.autograd.graph`` was looked at: it refuses a kept tensor that was written to, but only when the
+    backward asks for it.
+    """
+    return tensor._version

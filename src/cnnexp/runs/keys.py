@@ -84,6 +84,7 @@ _ROWS = (
     Key("backward.name",                    YES,     NO,    YES,   YES),
     # what auto chose on this machine: another one may choose otherwise for the same job
     Key("backward.layers",                  NO,      YES,   NO,    YES),
+    Key("backward.recompute",               YES,     NO,    YES,   YES,  False),
     # how it learns
     Key("optimizer",                        YES,     NO,    YES,   YES),
     Key("scheduler",                        YES,     NO,    YES,   YES),

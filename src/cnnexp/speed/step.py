@@ -19,6 +19,7 @@ from cnnexp.speed.result import Measured, not_measured, paired, spread
 from cnnexp.tuning import choose_algorithms, pin_algorithms
 from cnnexp.tuning.timing import interleaved_times
 
+FUSED = "fused"
 BFLOAT16 = "torch bfloat16"  # channels_last
 BFLOAT16_NCHW = "torch bfloat16 NCHW"
 LAST = "torch channels_last"
@@ -80,10 +81,13 @@ class _Beginning:
             LAST: self.way(nn.CrossEntropyLoss()),
         }
 
-    def ways_with(self, algorithms: Sequence[str]) -> dict[str, _Way]:
+    def ways_with(self, algorithms: Sequence[str], recompute: bool) -> dict[str, _Way]:
         """The way of each of ``algorithms``, and the ways in bfloat16 before and after them."""
         ways = self._bfloat16_of_torch() if self.mixed else {}
         ways |= {f"cnnexp {name}": self._ours(name) for name in algorithms}
+        for name in (FUSED, AUTO):
+            if recompute and name in algorithms:
+                ways[f"cnnexp recompute, {name}"] = self._ours(name, recompute=True)
         if self.mixed and AUTO in algorithms:
             ways["cnnexp auto, bfloat16"] = self._ours(AUTO, bfloat16=True)
         return ways
@@ -95,9 +99,9 @@ class _Beginning:
             for name, layout in layouts.items()
         }
 
-    def _ours(self, algorithm: str, bfloat16: bool = False) -> _Way:
+    def _ours(self, algorithm: str, bfloat16: bool = False, recompute: bool = False) -> _Way:
         name = NATIVE if algorithm == AUTO else resolve_algorithm("cross_entropy", algorithm)
-        change = _changed(algorithm, bfloat16)
+        change = _changed(algorithm, bfloat16, recompute)
         return self.way(CrossEntropyLoss(algorithm=name), change=change, bfloat16=bfloat16)
 
 
@@ -111,6 +115,7 @@ def bench_step(
     size: int | None = None,
     rounds: int = 40,
     with_compile: bool = True,
+    with_recompute: bool = False,
 ) -> list[Measured]:
     """Time steps of ``model`` on random images: torch's ways first, then each of ``algorithms``.
 
@@ -127,6 +132,8 @@ def bench_step(
         size: Height and width of the images; None for the model's own.
         rounds: How often each way is timed.
         with_compile: Whether ``torch.compile`` is measured as well.
+        with_recompute: Whether ``fused`` and ``auto``, where they are among ``algorithms``, are measured
+            with ``recompute`` (see ``cnnexp.nn.replace_layers``) as well.
 
     Raises:
         ValueError: The network does not take such a batch.
@@ -152,7 +159,7 @@ def bench_step(
             ways["torch.compile"] = compiled
         except Exception as error:  # no compiler on this machine
             missing.append(not_measured(what, "torch.compile", error))
-    ways |= begin.ways_with(algorithms)
+    ways |= begin.ways_with(algorithms, with_recompute)
     return _timed(what, ways, device, rounds) + missing
 
 
@@ -205,13 +212,15 @@ def _compiled(network: nn.Module, _batch: Tensor) -> nn.Module:
     return torch.compile(network)  # pyright: ignore[reportReturnType]
 
 
-def _changed(algorithm: str, bfloat16: bool) -> Callable[[nn.Module, Tensor], nn.Module]:
+def _changed(
+    algorithm: str, bfloat16: bool, recompute: bool
+) -> Callable[[nn.Module, Tensor], nn.Module]:
     def change(network: nn.Module, batch: Tensor) -> nn.Module:
         def run(network: nn.Module, batch: Tensor) -> Tensor:
             with _precision(batch, bfloat16):
                 return network(batch)
 
-        replace_layers(network, algorithm)
+        replace_layers(network, algorithm, recompute=recompute)
         if algorithm == AUTO:
             pin_algorithms(network, choose_algorithms(network, batch, run))
         return network

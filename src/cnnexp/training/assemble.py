@@ -216,7 +216,8 @@ def make_classifier(
         "ranks": ranks,
         "leave_out_non_finite": job.on_nan == "skip",
     }
-    network = replace_layers(network, job.backward, quiet=True)  # said before training
+    # what it did is said before training
+    network = replace_layers(network, job.backward, recompute=job.recompute, quiet=True)
     if account is None:
         return Classifier(network, **options)
     gradient = private_gradient(job, account, ranks)

@@ -11,7 +11,7 @@ from torch import nn
 
 from cnnexp import ops
 from cnnexp.kernels.cpu import conv_relu_pool as cpu_kernels
-from cnnexp.nn import ConvReLUPool, CrossEntropyLoss, conversion
+from cnnexp.nn import BatchNormAct2d, ConvReLUPool, CrossEntropyLoss, conversion
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.training_job import TrainingJob
@@ -63,6 +63,7 @@ def settle_backward(
     if ranks.first and job.backward != "native":
         conversion(classifier.network).log()
         _say_what_has_no_kernels(classifier.network, trainer)
+        _say_what_is_recomputed(classifier.network)
     if job.backward != ops.AUTO:
         return Settled(dict(job.config), None)
     layers, ratio = job.backward_layers, None
@@ -74,6 +75,17 @@ def settle_backward(
     pin_algorithms(classifier.network, layers)
     node = {**job.config.get("backward", {"name": ops.AUTO}), "layers": dict(layers)}
     return Settled({**job.config, "backward": node}, ratio)
+
+
+def _say_what_is_recomputed(network: nn.Module) -> None:
+    """Log how many normalisations recompute: these are ``fused``, and ``auto`` chooses for the others."""
+    count = sum(isinstance(each, BatchNormAct2d) and each.recompute for each in network.modules())
+    if count:
+        log.info(
+            "backward.recompute: convolutions compute again what %d normalisations gave them; these are "
+            "fused, whatever that costs in time",
+            count,
+        )
 
 
 def _say_what_has_no_kernels(network: nn.Module, trainer: L.Trainer) -> None:

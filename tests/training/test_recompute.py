@@ -1,0 +1,54 @@
+"""A run whose convolutions recompute: measured on its way, stopped and resumed, with the same numbers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from cnnexp.training import TrainingStopped, read_checkpoint, run_training
+from tests.training.resumable import STEPS, new_folder, same, small_job
+
+
+def _network(_images: Any) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2),
+        nn.BatchNorm2d(4), nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.SiLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    )  # fmt: skip
+
+
+class _Stop(Callback):
+    """Ask for a stop in the second epoch, once."""
+
+    asked = False
+
+    def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
+        if trainer.global_step == STEPS + 2 and not _Stop.asked:
+            _Stop.asked = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_with_all_diagnostics_has_the_same_weights(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings: dict[str, Any] = {"network": _network, "backward": "fused", "epochs": 2}
+    whole, stopped = new_folder(tmp_path / "whole"), new_folder(tmp_path / "stopped")
+    with caplog.at_level(logging.INFO):
+        run_training(small_job(**settings), whole)
+        assert "compute again" not in caplog.text
+        with pytest.raises(TrainingStopped):
+            run_training(small_job(_Stop(), **settings, recompute=True), stopped)
+        run_training(small_job(_Stop(), **settings, recompute=True), stopped, resume=True)
+    assert caplog.text.count("compute again what 2 normalisations gave them") == 2
+    one, other = (
+        read_checkpoint(folder.checkpoints / "last.ckpt")["state_dict"]
+        for folder in (whole, stopped)
+    )
+    assert same(one, other)
