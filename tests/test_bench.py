@@ -61,7 +61,7 @@ def test_a_step(command: Command, empty_folder: Path) -> None:
 
 def test_a_step_that_recomputes(command: Command, empty_folder: Path) -> None:
     done = command(
-        "cnnexp.bench", "step", "--model", "mobilenet_v2", "--size", "32", "--batch", "2", "--rounds", "1",
+        "cnnexp.bench", "step", "--model", "mobilenet_v2", "--size", "32", "--batch", "4", "--rounds", "1",
         "--no-compile", "--algorithm", "fused", "--recompute", "--csv", "step.csv",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
