@@ -24,14 +24,13 @@ _TOGETHER = 8  # images whose ∂L/∂w one thread adds up
 _ONES = {torch.float32: np.float32(1), torch.float64: np.float64(1), torch.bfloat16: np.uint16(1)}
 
 
-def takes(input: Tensor, geometry: Conv2dGeometry, c_out: int) -> bool:
+def takes(image: Tensor, geometry: Conv2dGeometry, c_in: int, c_out: int) -> bool:
     """Whether these kernels take such images: a kernel of its own for each channel, without dilation."""
-    channels = input.size(-3)
     return (
-        geometry.groups == channels == c_out
+        geometry.groups == c_in == c_out
         and geometry.dilation == (1, 1)
-        and input.device.type == "cpu"
-        and input.dtype in _ONES
+        and image.device.type == "cpu"
+        and image.dtype in _ONES
     )
 
 
