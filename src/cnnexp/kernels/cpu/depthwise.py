@@ -3,9 +3,9 @@
 Images (N, C, H, W) are taken as they lie: in channels_last memory, or plain. numba compiles at the first call
 (some seconds a kernel and dtype, once a machine) and is imported only then.
 
-Milliseconds of forward, ∂L/∂x and ∂L/∂w beside those of torch 2.14.1 (oneDNN's kernels, and plain loops where it
-has none), batch 32, channels_last, one thread of an EPYC Zen 5 that others use as well, the least of 9
-interleaved calls:
+Milliseconds of forward, ∂L/∂x and ∂L/∂w beside those of torch 2.14.1 (oneDNN's kernels, and plain loops
+where it has none), batch 32, channels_last, one thread of an EPYC Zen 5 that others use as well, the least
+of 9 interleaved calls:
 
     image, kernel, stride       float32: ours, torch's                   bfloat16: ours, torch's
     144×16×16, 3×3, 1      0.86 0.76 0.57   0.89 1.38 0.57        0.46 0.45 0.36   0.32 0.42 0.36
