@@ -148,6 +148,7 @@ def test_gradients_of_each_sample_add_up_to_that_of_the_batch(layout: torch.memo
 
 REFUSED = {
     "two kernels a channel": ((4, 1, 3, 3), {"groups": 2}, torch.float32),
+    "one for two channels": ((1, 2, 3, 3), {}, torch.float32),
     "no groups": ((2, 2, 3, 3), {}, torch.float32),
     "dilation": ((2, 1, 3, 3), {"groups": 2, "dilation": 2}, torch.float32),
     "half precision": ((2, 1, 3, 3), {"groups": 2}, torch.float16),

@@ -86,7 +86,7 @@ SITUATIONS = {
         "conv2d", 4, ((6, 2, 3, 2), (6,)), {"stride": 2, "padding": 1, "groups": 2}
     ),
     "conv2d depthwise": Situation(
-        "conv2d", 3, ((3, 1, 3, 2), (3,)), {"stride": 2, "padding": 1, "groups": 3}
+        "conv2d", 2, ((2, 1, 3, 2), (2,)), {"stride": 2, "padding": 1, "groups": 2}
     ),
     "conv2d same": Situation("conv2d", 2, ((3, 2, 2, 3), (3,)), {"padding": "same"}),
     "conv_relu_pool": Situation("conv_relu_pool", 2, ((3, 2, 3, 3), (3,)), {"padding": 1}),

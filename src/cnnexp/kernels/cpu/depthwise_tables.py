@@ -48,7 +48,7 @@ class Table(NamedTuple):
 class _Axis(NamedTuple):
     """Rows (or columns) of one phase: how many, from where to where, by how many taps, and which."""
 
-    count: int
+    pixels: int
     to: int
     to_step: int
     at: int
@@ -107,7 +107,7 @@ def _table(
             to = a.to * result[1] + b.to, a.to_step * result[1], b.to_step
             at = a.at * pitch + b.at * LANES, a.step * pitch, b.step * LANES
             taps = len(a.taps), len(b.taps), len(order)
-            phases.append([a.count, b.count, *to, *at, *taps])
+            phases.append([a.pixels, b.pixels, *to, *at, *taps])
             order += [u * k_w + v for u in a.taps for v in b.taps]
     return Table(
         np.ascontiguousarray(places.reshape(-1), np.intp),

@@ -37,7 +37,7 @@ from cnnexp.ops.kernel_calls import way_to
 
 def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
     """Y from x: (N, C, H, W), w: (C, 1, K_h, K_w), b: (C,) → (N, C, P, Q)."""
-    if in_forward_mode() or not cpu.takes(input, geometry, weight.size(0)):
+    if in_forward_mode() or not cpu.takes(input, geometry, input.size(1), len(weight)):
         return direct.forward(input, weight, bias, geometry)
     tensors = (input, weight) if bias is None else (input, weight, bias)
     return way_to(cpu.forward, *tensors)(input, weight, bias, geometry)
@@ -45,7 +45,9 @@ def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2d
 
 def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> Tensor:
     """∂L/∂x from ∂L/∂y: (N, C, P, Q) and w → (N, C, H, W)."""
-    if _densely() or not cpu.takes(grad_output, geometry, weight.size(0)):
+    if _densely() or not cpu.takes(
+        grad_output, geometry, weight.size(1) * geometry.groups, len(weight)
+    ):
         return direct.grad_input(grad_output, weight, geometry)
     return way_to(cpu.grad_input, grad_output, weight)(grad_output, weight, geometry)
 
@@ -57,7 +59,7 @@ def grad_weight(
 
     With ``per_sample`` the sum over n is kept out: (N, C, 1, K_h, K_w).
     """
-    if _densely() or not cpu.takes(input, geometry, grad_output.size(1)):
+    if _densely() or not cpu.takes(input, geometry, input.size(1), grad_output.size(1)):
         return direct.grad_weight(grad_output, input, geometry, per_sample)
     call = way_to(cpu.grad_weight, grad_output, input)
     return call(grad_output, input, geometry, per_sample)
@@ -72,7 +74,7 @@ def serves(input: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> 
     """Whether the kernels take such a call of ``conv2d``, whose arguments these are."""
     cast = input.to(autocast_dtype(input) or input.dtype)
     geometry = conv2d_geometry(input, weight, bias, *window)
-    return cpu.takes(cast, geometry, weight.size(0))
+    return cpu.takes(cast, geometry, input.size(-3), len(weight))
 
 
 register_conv2d(
