@@ -39,6 +39,8 @@ class TrainingJob:
             in the same one.
         backward: The algorithm of all layers, see ``cnnexp.nn.replace_layers``.
         backward_layers: With ``backward="auto"``, the algorithm of each layer; None to choose them.
+        choose_precision: Whether it is measured before the first step if ``bf16-mixed`` is faster than the
+            trainer's precision, which is ``32-true``.
         trainer: Arguments of ``lightning.Trainer``; its ``profiler`` may be a function that makes one for
             a folder.
         parallel: How several processes train together; None for one.
@@ -68,6 +70,7 @@ class TrainingJob:
     regularizers: Sequence[Regularizer] = ()
     backward: str = "auto"
     backward_layers: Mapping[str, str] | None = None
+    choose_precision: bool = False
     trainer: Mapping[str, Any] = field(default_factory=dict)
     parallel: Parallelism | None = None
     callbacks: Callable[[], Sequence[Callback]] = tuple
