@@ -43,6 +43,8 @@ def main(name: str) -> None:
     if name != "bfloat16":  # whose norms are those of float32
         _compile_norms(getattr(torch, name))
         _compile_batch_norms(getattr(torch, name))
+        matrix = torch.randn(5, 5, dtype=getattr(torch, name))
+        ops.linear(matrix, matrix, matrix[0], algorithm="fused")
 
 
 def _compile_norms(dtype: torch.dtype) -> None:
