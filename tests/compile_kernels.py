@@ -44,6 +44,8 @@ def main(name: str) -> None:
         _compile_norms(getattr(torch, name))
         _compile_batch_norms(getattr(torch, name))
         _compile_depthwise(getattr(torch, name))
+        matrix = torch.randn(5, 5, dtype=getattr(torch, name))
+        ops.linear(matrix, matrix, matrix[0], algorithm="fused")
 
 
 def _compile_norms(dtype: torch.dtype) -> None:

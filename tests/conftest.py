@@ -36,8 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
         subprocess.run([*command, "bfloat16"], cwd=ROOT, env=environment, check=False)
 
 
-# Files whose tests stay together: they share one cluster, for which they would wait, or one trained network.
-_TOGETHER = ("test_slurm.py", "test_readme.py")
+# Files whose tests stay together: they share one cluster, for which they would wait, one trained network, or
+# processes that compile.
+_TOGETHER = ("test_slurm.py", "test_readme.py", "test_same_bits.py")
 # Files whose tests wait for processes that they start, for minutes; and those that run long by themselves.
 _LONGEST = (
     *("test_launcher.py", "test_train_ranks.py", "test_crash.py", "test_train.py", "test_sweep.py"),

@@ -120,6 +120,18 @@ def _check(*overrides: str, extra: tuple[str, ...] = ()) -> None:
             r"trainer\.strategy: choose it with accelerator=ddp\|ddp_cpu\|fsdp",
         ),
         ("accelerator.precision=8", r"accelerator\.precision=8: must be one of 32-true"),
+        (
+            "accelerator.chosen_precision=bf16-mixed",
+            r"chosen_precision goes with accelerator\.precision=auto, not 32-true",
+        ),
+        (
+            "accelerator.precision=auto accelerator.chosen_precision=16-mixed",
+            r"accelerator\.chosen_precision=16-mixed: must be one of 32-true, bf16-mixed",
+        ),
+        (
+            "accelerator=fsdp accelerator.precision=auto",
+            r"accelerator\.precision=auto: is not measured for weights in parts",
+        ),
         ("checkpoint.monitor=test/acc", r"checkpoint\.monitor=test/acc: must be one of val/acc"),
         ("optimizer.lr=fast", r"optimizer\.lr=fast: must be a number, but is text"),
         ("optimizer.lr=-1", r"optimizer: torch\.optim\.Adam refuses .*Invalid learning rate: -1"),

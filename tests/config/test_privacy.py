@@ -40,6 +40,10 @@ REFUSED: dict[tuple[str, ...], str] = {
     ("+trainer.overfit_batches=1",): "the same batches would come again",
     ("accelerator=fsdp",): "accelerator=fsdp: no process has all of a layer's weights",
     ("accelerator.precision=bf16-mixed",): "norms of gradients in half precision can be too small",
+    (
+        "accelerator.precision=auto",
+        "accelerator.chosen_precision=bf16-mixed",
+    ): "accelerator.precision=bf16-mixed: norms of gradients in half precision can be too small",
     ("diagnostics=full",): "it publishes values of single training images",
     ("on_nan=skip",): "whether a step is left out or made again would depend on single images",
     ("on_nan=lower_lr",): "whether a step is left out or made again would depend on single images",

@@ -30,7 +30,7 @@ def accelerator_settings(config: AcceleratorConfig, *, elsewhere: bool = False) 
     Raises:
         ConfigError: This machine has no such device, or not so many.
     """
-    settings: dict[str, Any] = {"precision": config.precision, "devices": 1}
+    settings: dict[str, Any] = {"precision": known_precision(config), "devices": 1}
     if elsewhere:
         return {**settings, "accelerator": "auto"}
     if config.name == "mps":
@@ -52,6 +52,11 @@ def accelerator_settings(config: AcceleratorConfig, *, elsewhere: bool = False) 
     if config.sync_batch_norm:
         settings["sync_batchnorm"] = True
     return {**settings, "accelerator": "gpu"}
+
+
+def known_precision(config: AcceleratorConfig) -> str:
+    """The precision in Lightning's words: of ``auto`` what was chosen, or float32 until it is."""
+    return config.chosen_precision or "32-true" if config.precision == "auto" else config.precision
 
 
 def parallelism(config: AcceleratorConfig, *, elsewhere: bool = False) -> Parallelism | None:

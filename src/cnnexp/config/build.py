@@ -41,7 +41,7 @@ from cnnexp.config.monitors import check_monitors, check_plateau
 from cnnexp.config.privacy import check_account, check_private, check_private_network
 from cnnexp.config.regularization import check_clipping, regularizers
 from cnnexp.config.resumption import run_identity
-from cnnexp.config.schema import TrainConfig
+from cnnexp.config.schema import AcceleratorConfig, TrainConfig
 from cnnexp.config.targets import check_target, instance_of, make
 from cnnexp.config.trainer import check_batches, limits_batches, trainer_arguments
 from cnnexp.data import ImageSet
@@ -94,6 +94,7 @@ def build_job(
         backward=typed.backward.name,
         backward_layers=typed.backward.layers,
         recompute=typed.backward.recompute,
+        choose_precision=_precision_is_open(typed.accelerator),
         trainer={**trainer_arguments(typed, extra), **device},
         parallel=parallel,
         callbacks=partial(make_callbacks, typed.callbacks, extra),
@@ -180,6 +181,10 @@ def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback]) -> None:
             f"model: for 2 images of {expected[1]} classes the network must give logits {expected}, "
             f"but gives {shape}"
         )
+
+
+def _precision_is_open(accelerator: AcceleratorConfig) -> bool:
+    return accelerator.precision == "auto" and accelerator.chosen_precision is None
 
 
 def _check_backward(name: str) -> None:

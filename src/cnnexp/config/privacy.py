@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from cnnexp.config.accelerator import known_precision
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.schema import TrainConfig
 from cnnexp.optim import asks_again, steps_by_all_images
@@ -77,9 +78,10 @@ def _refusals(
             "accelerator=fsdp: no process has all of a layer's weights, by which each image's gradient is "
             "clipped; use accelerator=ddp with privacy"
         )
-    if typed.accelerator.precision not in ("32-true", "64-true"):
+    precision = known_precision(typed.accelerator)  # which auto leaves at 32-true
+    if precision not in ("32-true", "64-true"):
         found.append(
-            f"accelerator.precision={typed.accelerator.precision}: norms of gradients in half precision can "
+            f"accelerator.precision={precision}: norms of gradients in half precision can "
             f"be too small by rounding, and then too little is clipped; use 32-true with privacy"
         )
     if typed.diagnostics.name == "full":

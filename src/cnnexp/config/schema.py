@@ -115,12 +115,17 @@ class BackwardConfig:
 
 @dataclass
 class AcceleratorConfig:
-    """The devices, and how numbers and images are kept on them; see ``cnnexp.config.accelerator``."""
+    """The devices, and how numbers and images are kept on them; see ``cnnexp.config.accelerator``.
+
+    ``chosen_precision`` is what ``precision=auto`` chose: a run writes it into its config.yaml, and a run
+    from that config takes the same.
+    """
 
     name: str
     devices: int | str = 1
     num_nodes: int = 1
     precision: str = "32-true"
+    chosen_precision: str | None = None
     channels_last: bool = True
     sync_batch_norm: bool = False
     gradient_compression: str = "none"
@@ -134,8 +139,9 @@ class AcceleratorConfig:
         if not isinstance(self.devices, str):
             _at_least(self, "accelerator", 1, "devices")
         _at_least(self, "accelerator", 1, "num_nodes", "bucket_mb")
-        allowed = ("32-true", "64-true", "bf16-mixed", "16-mixed")
+        allowed = ("32-true", "64-true", "bf16-mixed", "16-mixed", "auto")
         check_one_of("accelerator.precision", self.precision, allowed)
+        self._check_choice()
         check_one_of(
             "accelerator.gradient_compression", self.gradient_compression, ("none", "bf16", "fp16")
         )
@@ -144,6 +150,22 @@ class AcceleratorConfig:
                 f"accelerator.sync_batch_norm: torch synchronises statistics on GPUs only, not with "
                 f"accelerator={self.name}"
             )
+
+    def _check_choice(self) -> None:
+        if self.precision == "auto" and self.name == "fsdp":
+            raise ValueError(
+                "accelerator.precision=auto: is not measured for weights in parts, accelerator=fsdp; set "
+                "accelerator.precision=bf16-mixed or 32-true"
+            )
+        if self.chosen_precision is None:
+            return
+        if self.precision != "auto":
+            raise ValueError(
+                f"accelerator.chosen_precision goes with accelerator.precision=auto, not {self.precision}; "
+                f"set accelerator.chosen_precision=null"
+            )
+        chosen = ("32-true", "bf16-mixed")
+        check_one_of("accelerator.chosen_precision", self.chosen_precision, chosen)
 
 
 @dataclass

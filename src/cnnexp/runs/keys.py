@@ -94,6 +94,8 @@ _ROWS = (
     Key("accelerator.devices",              YES,     YES,   YES,   NO),
     Key("accelerator.num_nodes",            YES,     NO,    YES,   NO),
     Key("accelerator.precision",            YES,     NO,    YES,   NO),
+    # what precision=auto chose on this machine; a run that is resumed keeps it
+    Key("accelerator.chosen_precision",     NO,      NO,    YES,   NO),
     Key("accelerator.channels_last",        YES,     NO,    YES,   NO),
     Key("accelerator.sync_batch_norm",      YES,     NO,    YES,   NO),
     Key("accelerator.gradient_compression", YES,     NO,    YES,   NO),

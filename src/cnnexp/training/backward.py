@@ -13,6 +13,7 @@ from cnnexp import ops
 from cnnexp.kernels.cpu import conv_relu_pool as cpu_kernels
 from cnnexp.nn import BatchNormAct2d, ConvReLUPool, CrossEntropyLoss, conversion
 from cnnexp.training.classifier import Classifier
+from cnnexp.training.example import example_batch, run_in
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.training_job import TrainingJob
 from cnnexp.tuning import StepChoice, choose_step, pin_algorithms
@@ -48,14 +49,18 @@ def loss_layer(backward: str) -> nn.Module:
 
 
 def settle_backward(
-    job: TrainingJob, classifier: Classifier, trainer: L.Trainer, ranks: Ranks = ALONE
+    job: TrainingJob,
+    classifier: Classifier,
+    trainer: L.Trainer,
+    ranks: Ranks = ALONE,
+    choice: StepChoice | None = None,
 ) -> Settled:
     """Pin an algorithm for each layer if ``job`` leaves them to ``auto``.
 
-    They are those of ``job.backward_layers``, else those that make the step of the network the fastest on
-    the trainer's device, in its dtype and layout, for a batch of the training's size. The choice does not
-    depend on the data and draws no random number; the network is left as it was. The log says which layers
-    stay torch's, and why, and what the choice gains.
+    They are those of ``job.backward_layers``, else those of ``choice``, which has been made, else those that
+    make the step of the network the fastest on the trainer's device, in its dtype and layout, for a batch of
+    the training's size. The choice does not depend on the data and draws no random number; the network is
+    left as it was. The log says which layers stay torch's, and why, and what the choice gains.
 
     Returns:
         The config of the run, with the choice in it, and what it gains.
@@ -68,8 +73,7 @@ def settle_backward(
         return Settled(dict(job.config), None)
     layers, ratio = job.backward_layers, None
     if layers is None:
-        measured = _measure(job, classifier, trainer, ranks.count) if ranks.first else None
-        choice = ranks.from_first(measured)
+        choice = choice or _measured(job, classifier, trainer, ranks)
         layers, ratio = choice.layers, choice.ratio
         log.info("backward auto: %s (each layer's is in config.yaml)", choice)
     pin_algorithms(classifier.network, layers)
@@ -106,18 +110,11 @@ def _say_what_has_no_kernels(network: nn.Module, trainer: L.Trainer) -> None:
         )
 
 
-def _measure(
-    job: TrainingJob, classifier: Classifier, trainer: L.Trainer, ranks: int
+def _measured(
+    job: TrainingJob, classifier: Classifier, trainer: L.Trainer, ranks: Ranks
 ) -> StepChoice:
-    images = job.data.images
-    size = (job.data.batch_size // ranks, images.channels, *images.image_size)
-    precision = trainer.precision_plugin
-    generator = torch.Generator().manual_seed(0)  # the random numbers of the run stay as they are
-    normalised = classifier.normalise(torch.rand(size, generator=generator))
-    batch = precision.convert_input(normalised).to(trainer.strategy.root_device)
-
-    def run(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
-        with precision.forward_context():
-            return precision.convert_module(network)(batch)
-
-    return choose_step(classifier.network, batch, run)
+    if not ranks.first:
+        return ranks.from_first(None)
+    batch = example_batch(job, classifier, trainer, ranks)
+    run = run_in(trainer.precision_plugin)
+    return ranks.from_first(choose_step(classifier.network, batch, run))

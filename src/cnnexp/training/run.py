@@ -26,18 +26,19 @@ from cnnexp.runs import (
 )
 from cnnexp.runs.epochs import epoch_after
 from cnnexp.training.assemble import Assembly, assemble
-from cnnexp.training.backward import Settled, settle_backward
 from cnnexp.training.callbacks import lines_above_bar
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.epochs import epoch_of_weights
 from cnnexp.training.failures import failure_reason
 from cnnexp.training.hparams import log_hparams, log_hparams_metrics
 from cnnexp.training.non_finite import NonFiniteError
+from cnnexp.training.precision import as_before
 from cnnexp.training.quiet import quiet_lightning
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.resume.files import CheckpointError, read_checkpoint, read_own_checkpoint
 from cnnexp.training.resume.point import ResumePoint, go_back, newest_checkpoint
 from cnnexp.training.resume.position import Position
+from cnnexp.training.settle import Settlement, settle
 from cnnexp.training.stopping import StopSignals, TrainingPruned, TrainingStopped
 from cnnexp.training.training_job import TrainingJob
 from cnnexp.version import __version__
@@ -84,6 +85,8 @@ def run_training(
     with folder_lock(folder.path) if ranks.first else nullcontext():
         try:
             point = None
+            if resume:
+                job = as_before(job, folder, ranks)
             if resume and ranks.first:
                 point = newest_checkpoint(folder, job.identity)
                 go_back(folder, point)
@@ -104,7 +107,7 @@ def _with_lower_rates(
     """
     layers = ranks.from_first(folder.read_config().get("backward", {}).get("layers"))
     job = replace(
-        job, backward_layers=job.backward_layers or layers
+        as_before(job, folder, ranks), backward_layers=job.backward_layers or layers
     )  # as before, not measured anew
     began_at, verdicts = -1, list(error.verdicts)
     for _ in range(_MOST_HALVINGS):
@@ -152,7 +155,7 @@ def _run(
             made.classifier.lr_factor = lr_factor
             if made.diagnostics is not None:
                 made.diagnostics.health.keep(verdicts)
-            settled = settle_backward(job, made.classifier, made.trainer, ranks)
+            settled = settle(job, made.classifier, made.trainer, ranks)
             if not ranks.first:  # the same weights, but masks of its own for dropout
                 torch.manual_seed(seeded_generator(job.seed, ranks.rank).initial_seed())
             _describe(job, folder, made, settled, at)
@@ -216,7 +219,7 @@ def _describe(
     job: TrainingJob,
     folder: RunFolder,
     made: Assembly,
-    settled: Settled,
+    settled: Settlement,
     position: Position | None,
 ) -> None:
     """Say what is about to run, on the terminal and in the run folder."""
@@ -227,7 +230,7 @@ def _describe(
     sizes = [len(job.data.train), len(job.data.val), len(images.test)]
     parameters = _parameters(made.classifier)
     log.info(
-        "cnnexp %s  %s, %s parameters  backward %s  %s %s (train/val/test)  on %s  seed %d",
+        "cnnexp %s  %s, %s parameters  backward %s  %s %s (train/val/test)  on %s in %s  seed %d",
         __version__,
         type(made.classifier.network).__name__,
         f"{parameters:,}",
@@ -235,6 +238,7 @@ def _describe(
         images.name,
         "/".join(f"{size:,}" for size in sizes),
         device,
+        made.trainer.precision,
         job.seed,
     )
     if made.account is not None:
@@ -249,7 +253,8 @@ def _describe(
         device=device,
         threads=torch.get_num_threads(),
         ranks=job.parallel.ranks if job.parallel is not None else 1,
-        **({} if settled.step_ratio is None else {"step_ratio": settled.step_ratio}),
+        precision=made.trainer.precision,
+        **settled.ratios,
         dataset={
             "name": images.name,
             "checksum": images.checksum,
@@ -296,6 +301,7 @@ def _train_and_test(
         "dataset": job.data.images.name,
         "backward": job.backward,
         "backward/layers": layer_algorithms(classifier.network),
+        "precision": trainer.precision,
         "test/acc": round(test["test/acc"], 6) if test else None,
         "test/loss": test["test/loss"] if test else None,
         "val/acc": round(best["val/acc"], 6) if "val/acc" in best else None,

@@ -41,6 +41,8 @@ class TrainingJob:
         backward_layers: With ``backward="auto"``, the algorithm of each layer; None to choose them.
         recompute: Whether convolutions compute again what a batch normalisation gave them, see
             ``cnnexp.nn.replace_layers``.
+        choose_precision: Whether it is measured before the first step if ``bf16-mixed`` is faster than the
+            trainer's precision, which is ``32-true``.
         trainer: Arguments of ``lightning.Trainer``; its ``profiler`` may be a function that makes one for
             a folder.
         parallel: How several processes train together; None for one.
@@ -71,6 +73,7 @@ class TrainingJob:
     backward: str = "auto"
     backward_layers: Mapping[str, str] | None = None
     recompute: bool = False
+    choose_precision: bool = False
     trainer: Mapping[str, Any] = field(default_factory=dict)
     parallel: Parallelism | None = None
     callbacks: Callable[[], Sequence[Callback]] = tuple

@@ -72,6 +72,15 @@ class ChoiceFile:
         """Add the choice for a network, as :meth:`put` does."""
         self._add(situation, {"layers": dict(layers), "ratio": round(ratio, 4)})
 
+    def get_ratio(self, situation: str) -> float | None:
+        """The time of one thing by that of another, as :meth:`put_ratio` kept it; None if unknown."""
+        ratio = self._entry(situation).get("ratio")
+        return float(ratio) if isinstance(ratio, int | float) else None
+
+    def put_ratio(self, situation: str, ratio: float) -> None:
+        """Add the time of one thing by that of another, as :meth:`put` does."""
+        self._add(situation, {"ratio": round(ratio, 4)})
+
     def _entry(self, situation: str) -> dict[str, Any]:
         if self._entries is None:
             self._entries = self._read()

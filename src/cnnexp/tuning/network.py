@@ -87,14 +87,25 @@ def choose_step(network: nn.Module, images: Tensor, run: Run | None = None) -> S
         images: A batch of the size, dtype, layout and device that the network will be trained on.
         run: Calls network and images; the place for autocast. None for a plain call.
     """
+    with measurable(network, images) as (batch, renew):
+        layers = waiting_layers(network)
+        if not layers:
+            return StepChoice({}, 1.0)
+        forward = partial(network, batch) if run is None else partial(run, network, batch)
+        return _known_or_measured(network, layers, forward, renew, batch)
+
+
+@contextmanager
+def measurable(network: nn.Module, images: Tensor) -> Iterator[tuple[Tensor, Callable[[], None]]]:
+    """Steps of ``network`` on ``images`` may be run inside the context, after which it is as it was.
+
+    The context's value is the batch, fit for autograd, and what makes the network ready for its next step:
+    restored, in training mode, on the batch's device.
+    """
     with torch.inference_mode(False), torch.compiler.set_stance("force_eager"):
         if images.is_inference():  # autograd cannot save tensors of inference mode
             images = images.clone()
         initialise_lazy(network, images)
-        layers = _waiting(network)
-        if not layers:
-            return StepChoice({}, 1.0)
-        forward = partial(network, images) if run is None else partial(run, network, images)
         with left_as_found(network) as restore, torch.enable_grad():
 
             def renew() -> None:
@@ -103,7 +114,7 @@ def choose_step(network: nn.Module, images: Tensor, run: Run | None = None) -> S
                 if not network.training:
                     network.train()
 
-            return _known_or_measured(network, layers, forward, renew, images)
+            yield images, renew
 
 
 def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None) -> dict[str, str]:
@@ -155,18 +166,29 @@ def _known_or_measured(
     if known is not None and _fits(known[0], layers):
         return StepChoice(*known)
     renew()
-    begin, computing = time.perf_counter(), time.thread_time()
+    undisturbed = watch("backward auto")
     found = _measured(network, layers, calls, forward, renew, images.device)
-    share = (time.thread_time() - computing) / max(time.perf_counter() - begin, 1e-9)
-    if share < BUSY:  # else this thread computes all the time, or waits busily for others that do
-        log.info(
-            "backward auto: other programs took the processor for %.0f %% of that time, so what was "
-            "measured is not kept: the next run measures again",
-            100 * (1 - share),
-        )
-    else:
+    if undisturbed():
         file.put_step(text, found.layers, found.ratio)
     return found
+
+
+def watch(what: str) -> Callable[[], bool]:
+    """Start to watch the time; what it returns says whether it was this thread's, and tells where not."""
+    begin, computing = time.perf_counter(), time.thread_time()
+
+    def undisturbed() -> bool:
+        share = (time.thread_time() - computing) / max(time.perf_counter() - begin, 1e-9)
+        if share >= BUSY:  # this thread computes all the time, or waits busily for others that do
+            return True
+        log.info(
+            "%s: other programs took the processor for %.0f %% of that time, so what was "
+            "measured is not kept: the next run measures again",
+            *(what, 100 * (1 - share)),
+        )
+        return False
+
+    return undisturbed
 
 
 def _fits(algorithms: Mapping[str, str], layers: Mapping[str, Layer]) -> bool:
@@ -261,7 +283,8 @@ def _listening(layers: Mapping[str, Layer], listen: Callable[[str, Heard], None]
         yield
 
 
-def _waiting(network: nn.Module) -> dict[str, Layer]:
+def waiting_layers(network: nn.Module) -> dict[str, Layer]:
+    """The layers of ``network`` that are set to ``auto``, by name."""
     return {
         name: layer
         for name, layer in network.named_modules()
@@ -285,7 +308,7 @@ def pin_algorithms(network: nn.Module, algorithms: Mapping[str, str]) -> None:
         >>> layer_algorithms(network)
         {'0': 'im2col', '1': 'native'}
     """
-    layers = _waiting(network)
+    layers = waiting_layers(network)
     if set(layers) != set(algorithms):
         raise ValueError(
             f"algorithms are given for the layers {', '.join(sorted(algorithms)) or 'none'}, but the "

@@ -75,7 +75,7 @@ def lanes_at(builder: ir.IRBuilder, pointer: Any, vector: int, kind: ir.VectorTy
 
 
 class _Sums:
-    """The code of one call of an intrinsic that :func:`_weighted_sums_of` makes."""
+    """The code of one call of an intrinsic that :func:`weighted_sums_of` makes."""
 
     def __init__(self, context: Any, builder: ir.IRBuilder, kinds: Any, arguments: Any) -> None:
         self.context, self.builder, self.kinds, self.arguments = context, builder, kinds, arguments
@@ -135,7 +135,7 @@ class _Sums:
             builder.store(builder.load(register), place, align=self.align)
 
 
-def _weighted_sums_of(vectors: int, rows: int = 1, weights_differ: bool = False) -> Any:
+def weighted_sums_of(vectors: int, rows: int = 1, weights_differ: bool = False) -> Any:
     """Sums for ``rows`` rows of ``vectors`` vectors, each vector in a register of its own.
 
     Row r is added to at ``acc_at + r·acc_step``. What is read differs from row to row, by
@@ -169,11 +169,9 @@ def _weighted_sums_of(vectors: int, rows: int = 1, weights_differ: bool = False)
     return weighted_sums
 
 
-_sum_16, _sum_8, _sum_6, _sum_4, _sum_2, _sum_1 = (
-    _weighted_sums_of(n) for n in (16, 8, 6, 4, 2, 1)
-)
-_grid_6, _grid_4, _grid_2 = (_weighted_sums_of(n, rows=3) for n in (6, 4, 2))
-_sums_4, _sums_2, _sums_1 = (_weighted_sums_of(n, rows=4, weights_differ=True) for n in (4, 2, 1))
+_sum_16, _sum_8, _sum_6, _sum_4, _sum_2, _sum_1 = (weighted_sums_of(n) for n in (16, 8, 6, 4, 2, 1))
+_grid_6, _grid_4, _grid_2 = (weighted_sums_of(n, rows=3) for n in (6, 4, 2))
+_sums_4, _sums_2, _sums_1 = (weighted_sums_of(n, rows=4, weights_differ=True) for n in (4, 2, 1))
 _MANY_REGISTERS = VECTOR_BYTES == 64  # 32 of them, else 16
 
 

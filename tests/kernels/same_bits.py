@@ -1,0 +1,83 @@
+"""Print the bits of every way that is computed by our CPU kernels: outputs and gradients, as hashes.
+
+    python -m tests.kernels.same_bits float32
+
+The number of threads and the processor that numba compiles for come from the environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+
+import numba
+import torch
+
+from cnnexp import ops
+from tests.ops.calls import CALLS, Call
+
+IN_TRAINING = {"running_mean": None, "running_var": None, "training": True}
+
+# large enough to be shared out among threads, and for all parts of a sum
+LARGE = {
+    "linear, long sums": Call("linear", ((150, 1100), (170, 1100), (170,))),
+    "linear, few outputs": Call("linear", ((128, 256), (10, 256), (10,))),
+    "conv_relu_pool, first": Call(
+        "conv_relu_pool", ((32, 1, 28, 28), (32, 1, 3, 3), (32,)), {"padding": 1}
+    ),
+    "conv_relu_pool, later": Call(
+        "conv_relu_pool", ((32, 32, 14, 14), (64, 32, 3, 3), (64,)), {"padding": 1}
+    ),
+    "batch_norm_act, many": Call("batch_norm_act", ((64, 32, 9, 9), (32,), (32,)), IN_TRAINING),
+    "cross_entropy, classes": Call(
+        "cross_entropy", ((500, 10),), {"target": torch.arange(500) * 7 % 10}
+    ),
+}
+_LOSS = "direct"  # of the loss, which has no other way of ours
+
+
+def algorithm_of(op: str) -> str | None:
+    """The way whose bits are fixed: ``fused``, or that of the loss."""
+    if "fused" in ops.algorithm_names(op):
+        return "fused"
+    return _LOSS if op == "cross_entropy" else None
+
+
+def _is_ours(call: Call) -> bool:
+    """Whether all its sums are our kernels'; blocks in groups and averages have the library's gradients."""
+    pool = call.arguments.get("pool")
+    average = pool is not None and pool.kind == "avg"
+    return algorithm_of(call.op) == "fused" and not average and "groups" not in call.arguments
+
+
+def cases() -> dict[str, Call]:
+    """The small calls of every such op, of more images, and the large ones."""
+    small = {
+        name: call._replace(shapes=((24, *call.shapes[0][1:]), *call.shapes[1:]))
+        for name, call in CALLS.items()
+        if _is_ours(call)
+    }
+    return {**small, **LARGE}
+
+
+def bits(dtype: torch.dtype) -> Iterator[tuple[str, list[str]]]:
+    """For each case the hashes of the output and of each gradient."""
+    for name, call in cases().items():
+        tensors = call.tensors(dtype)
+        output = call.function(algorithm_of(call.op))(*tensors)
+        generator = torch.Generator().manual_seed(1)
+        given = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(dtype)
+        grads = torch.autograd.grad(output, tensors, given)
+        parts = [each.detach().contiguous().numpy().tobytes() for each in (output, *grads)]
+        yield name, [hashlib.sha256(part).hexdigest()[:16] for part in parts]
+
+
+if __name__ == "__main__":
+    found = {
+        "threads": numba.get_num_threads(),
+        "processor": numba.config.CPU_NAME,  # pyright: ignore[reportAttributeAccessIssue]
+        "bits": dict(bits(getattr(torch, sys.argv[1]))),
+    }
+    print(json.dumps(found))
