@@ -31,25 +31,32 @@ LARGE = {
         "conv_relu_pool", ((32, 32, 14, 14), (64, 32, 3, 3), (64,)), {"padding": 1}
     ),
     "batch_norm_act, many": Call("batch_norm_act", ((64, 32, 9, 9), (32,), (32,)), IN_TRAINING),
+    "conv2d depthwise, large": Call(
+        "conv2d", ((16, 48, 20, 20), (48, 1, 3, 3), (48,)), {"padding": 1, "groups": 48}
+    ),
     "cross_entropy, classes": Call(
         "cross_entropy", ((500, 10),), {"target": torch.arange(500) * 7 % 10}
     ),
 }
+_KERNELS = ("fused", "depthwise")
 _LOSS = "direct"  # of the loss, which has no other way of ours
 
 
 def algorithm_of(op: str) -> str | None:
-    """The way whose bits are fixed: ``fused``, or that of the loss."""
-    if "fused" in ops.algorithm_names(op):
-        return "fused"
+    """The way whose bits are fixed: that of our kernels, or that of the loss."""
+    for name in _KERNELS:
+        if name in ops.algorithm_names(op):
+            return name
     return _LOSS if op == "cross_entropy" else None
 
 
 def _is_ours(call: Call) -> bool:
     """Whether all its sums are our kernels'; blocks in groups and averages have the library's gradients."""
-    pool = call.arguments.get("pool")
+    pool, groups = call.arguments.get("pool"), call.arguments.get("groups", 1)
     average = pool is not None and pool.kind == "avg"
-    return algorithm_of(call.op) == "fused" and not average and "groups" not in call.arguments
+    if call.op == "conv2d":
+        return groups == call.shapes[0][1] == call.shapes[1][0]
+    return algorithm_of(call.op) in _KERNELS and not average and groups == 1
 
 
 def cases() -> dict[str, Call]:
