@@ -1,0 +1,116 @@
+"""Run functions that are at hand, such as those of a notebook's cell: in a fork with limits, if there are forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnexp.commandline import Misuse
+from cnnexp.grading.cases import Case
+from cnnexp.grading.process import Limits, Outcome, read_outcome
+from cnnexp.grading.submission import NothingToGradeError, Submission, find
+from cnnexp.grading.worker import failure, limit, quiet, run_all
+
+
+def run_at_hand(
+    names: Mapping[str, Any], op: str, cases: Sequence[Case], limits: Limits
+) -> Outcome:
+    """Run functions or a class on the cases.
+
+    Raises:
+        Misuse: They cannot be graded.
+    """
+    if "forward" in names:
+        forward, backward = names["forward"], names["backward"]
+        submission = _functions(op, forward, backward)
+    else:
+        try:
+            submission = find(op, names, _uses_torch(names["work"]))
+        except NothingToGradeError as error:
+            raise Misuse(str(error)) from error
+    file = Path(_file_of(names))
+    with tempfile.TemporaryDirectory(prefix="grade-") as place:
+        folder = Path(place)
+        code: int | None = 0
+        if hasattr(os, "fork"):
+            code = _forked(submission, cases, folder, str(file), limits)
+        else:  # Windows: no limits, and an endless loop is one
+            _work(submission, cases, folder, str(file))
+        return read_outcome(folder, file, code, limits)
+
+
+def _functions(op: str, forward: Any, backward: Any) -> Submission:
+    from cnnexp.grading.contract import CONTRACTS
+
+    kind = "torch" if _uses_torch(forward) or _uses_torch(backward) else "numpy"
+    return Submission(CONTRACTS[op], "functions", forward, backward, kind)
+
+
+def _uses_torch(value: Any) -> bool:
+    """Whether the code of a function, or of a class's methods, speaks of torch."""
+    code = getattr(value, "__code__", None)
+    if code is None:
+        methods = [m for m in vars(value).values() if callable(m) or hasattr(m, "__func__")]
+        return any(_uses_torch(getattr(m, "__func__", m)) for m in methods if m is not value)
+    return bool({"torch", "F", "nn"} & set(code.co_names))
+
+
+def _file_of(names: Mapping[str, Any]) -> str:
+    value = names.get("forward") or names["work"]
+    for found in (value, getattr(value, "forward", None)):
+        code = getattr(getattr(found, "__func__", found), "__code__", None)
+        if code is not None:
+            return str(code.co_filename)
+    return "<work>"
+
+
+def _work(submission: Submission, cases: Sequence[Case], folder: Path, file: str) -> None:
+    import json
+
+    try:
+        with quiet():
+            outcome = run_all(submission, list(cases), folder, file)
+    except BaseException as error:  # the student's code may end anywhere
+        outcome = {"error": failure(error, file, "runs")}
+    (folder / "outcome.json").write_text(json.dumps(outcome), encoding="utf-8")
+
+
+def _forked(
+    submission: Submission, cases: Sequence[Case], folder: Path, file: str, limits: Limits
+) -> int | None:
+    """The exit code of a fork that did the work; None if it was stopped because its time was over."""
+    with warnings.catch_warnings():  # of threads: the child has none of theirs, and uses one
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if child == 0:
+        try:
+            import faulthandler
+
+            import torch
+
+            torch.set_num_threads(1)
+            with (folder / "hang.txt").open("w") as hang:
+                faulthandler.dump_traceback_later(limits.seconds, exit=True, file=hang)
+                limit(limits.memory * 2**20, limits.seconds)
+                _work(submission, cases, folder, file)
+                faulthandler.cancel_dump_traceback_later()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    end = time.monotonic() + limits.seconds + 5
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
