@@ -1,9 +1,9 @@
 """``python -m cnnexp.grade <op> <file>``: is this backward right, and if not, what is wrong?
 
-The file has ``forward`` and ``backward`` (numpy or torch), an autograd Function or a Module; ``--template <op>``
-writes one to fill in. It runs in a process of its own, with limits of time and memory. Every output and gradient is
-compared with cnnexp's own in float64; a mistake gets its name, the right formula, and the smallest call that
-shows it.
+The file has ``forward`` and ``backward`` (numpy or torch), an autograd Function or a Module; ``--template
+<op>`` writes one to fill in. It runs in a process of its own, with limits of time and memory. Every output
+and gradient is compared with cnnexp's own in float64; a mistake gets its name, the right formula, and the
+smallest call that shows it.
 
 Exit codes: 0 right, 1 wrong or without an answer, 2 the command cannot work.
 """
@@ -90,7 +90,9 @@ def _write_template(options: argparse.Namespace) -> int:
     file = named or Path(f"{options.template}.py")
     check_writable("--template", file)
     if file.exists():
-        raise Misuse(f"{file}: is there already; name another file after --template {options.template}")
+        raise Misuse(
+            f"{file}: is there already; name another file after --template {options.template}"
+        )
     file.write_text(template(options.template), encoding="utf-8")
     print(file)
     return 0

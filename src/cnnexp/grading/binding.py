@@ -72,19 +72,43 @@ def call(function: Function, roles: Mapping[str, str], values: Mapping[str, Any]
     return function(*positional, **keywords)
 
 
+_IN_DICTS = {
+    "stride": ("stride", "s"),
+    "padding": ("pad", "padding", "p"),
+    "dilation": ("dilation",),
+    "groups": ("groups",),
+    "kernel_size": ("pool_height", "pool_width", "kernel_size", "pool_size", "f", "size"),
+    "pool_kernel": ("pool_height", "pool_width", "kernel_size", "pool_size"),
+    "pool_stride": ("pool_stride",),
+    "eps": ("eps", "epsilon"),
+}
+
+
+class Read(dict[str, Any]):
+    """A dict that remembers which of its keys were read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys_read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.keys_read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of ``key``, as of any dict."""
+        self.keys_read.add(key)
+        return super().get(key, default)
+
+
+def asked(keys: set[str]) -> set[str]:
+    """The settings that the keys of a dict of parameters stand for."""
+    return {setting for setting, names in _IN_DICTS.items() if keys & set(names)}
+
+
 def settings_as_dict(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings under all names that a dict of parameters may have them by."""
     made: dict[str, Any] = {"mode": "train", "momentum": 0.9}
-    names = {
-        "stride": ("stride", "s"),
-        "padding": ("pad", "padding", "p"),
-        "dilation": ("dilation",),
-        "groups": ("groups",),
-        "kernel_size": ("pool_height", "pool_width", "kernel_size", "pool_size", "f", "size"),
-        "pool_kernel": ("pool_height", "pool_width", "kernel_size", "pool_size"),
-        "pool_stride": ("pool_stride",),
-        "eps": ("eps",),
-    }
     for setting, value in settings.items():
-        made |= dict.fromkeys(names.get(setting, (setting,)), value)
+        made |= dict.fromkeys(_IN_DICTS.get(setting, (setting,)), value)
     return made

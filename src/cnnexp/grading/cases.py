@@ -68,10 +68,30 @@ _CONV: tuple[tuple[tuple[int, ...], dict[str, int]], ...] = (
 _SMALL_CONV = tuple(
     ((n, c, o, h, h, k, k), {"stride": s, "padding": p})
     for n, c, o, h, k, s, p in (
-        *((1, 1, 1, 2, 1, 1, 0), (1, 1, 1, 2, 2, 1, 0), (2, 1, 1, 1, 1, 1, 0), (1, 1, 2, 1, 1, 1, 0)),
-        *((1, 2, 1, 1, 1, 1, 0), (1, 1, 1, 3, 2, 1, 0), (1, 2, 2, 1, 1, 1, 0), (2, 1, 1, 2, 2, 1, 0)),
-        *((1, 1, 1, 2, 2, 1, 1), (1, 1, 1, 3, 1, 2, 0), (1, 1, 1, 3, 2, 2, 0), (1, 1, 1, 3, 2, 2, 1)),
-        *((1, 1, 1, 4, 2, 2, 0), (1, 1, 1, 3, 3, 1, 1), (2, 2, 3, 2, 2, 1, 0), (1, 2, 3, 3, 2, 1, 0)),
+        *(
+            (1, 1, 1, 2, 1, 1, 0),
+            (1, 1, 1, 2, 2, 1, 0),
+            (2, 1, 1, 1, 1, 1, 0),
+            (1, 1, 2, 1, 1, 1, 0),
+        ),
+        *(
+            (1, 2, 1, 1, 1, 1, 0),
+            (1, 1, 1, 3, 2, 1, 0),
+            (1, 2, 2, 1, 1, 1, 0),
+            (2, 1, 1, 2, 2, 1, 0),
+        ),
+        *(
+            (1, 1, 1, 2, 2, 1, 1),
+            (1, 1, 1, 3, 1, 2, 0),
+            (1, 1, 1, 3, 2, 2, 0),
+            (1, 1, 1, 3, 2, 2, 1),
+        ),
+        *(
+            (1, 1, 1, 4, 2, 2, 0),
+            (1, 1, 1, 3, 3, 1, 1),
+            (2, 2, 3, 2, 2, 1, 0),
+            (1, 2, 3, 3, 2, 1, 0),
+        ),
         *((1, 1, 1, 5, 3, 2, 0), (1, 1, 1, 5, 2, 2, 0), (2, 2, 2, 3, 2, 1, 1)),
     )
 )
@@ -92,10 +112,30 @@ _POOL: tuple[tuple[tuple[int, ...], dict[str, int]], ...] = (
 _SMALL_POOL = tuple(
     ((n, c, h, w), {"kernel_size": k, "stride": s, "padding": p})
     for n, c, h, w, k, s, p in (
-        *((1, 1, 1, 1, 1, 1, 0), (1, 1, 2, 2, 2, 2, 0), (2, 1, 2, 2, 2, 2, 0), (1, 2, 2, 2, 2, 2, 0)),
-        *((1, 1, 3, 3, 2, 1, 0), (1, 1, 2, 4, 2, 2, 0), (1, 1, 4, 2, 2, 2, 0), (1, 1, 3, 3, 2, 2, 0)),
-        *((1, 1, 2, 2, 2, 2, 1), (1, 1, 4, 4, 2, 2, 0), (1, 1, 4, 4, 3, 1, 0), (1, 1, 5, 5, 3, 2, 0)),
-        *((1, 1, 4, 4, 1, 3, 0), (1, 1, 5, 5, 2, 3, 0), (2, 2, 3, 3, 2, 1, 0), (1, 1, 3, 3, 3, 1, 1)),
+        *(
+            (1, 1, 1, 1, 1, 1, 0),
+            (1, 1, 2, 2, 2, 2, 0),
+            (2, 1, 2, 2, 2, 2, 0),
+            (1, 2, 2, 2, 2, 2, 0),
+        ),
+        *(
+            (1, 1, 3, 3, 2, 1, 0),
+            (1, 1, 2, 4, 2, 2, 0),
+            (1, 1, 4, 2, 2, 2, 0),
+            (1, 1, 3, 3, 2, 2, 0),
+        ),
+        *(
+            (1, 1, 2, 2, 2, 2, 1),
+            (1, 1, 4, 4, 2, 2, 0),
+            (1, 1, 4, 4, 3, 1, 0),
+            (1, 1, 5, 5, 3, 2, 0),
+        ),
+        *(
+            (1, 1, 4, 4, 1, 3, 0),
+            (1, 1, 5, 5, 2, 3, 0),
+            (2, 2, 3, 3, 2, 1, 0),
+            (1, 1, 3, 3, 3, 1, 1),
+        ),
     )
 )
 _FEATURES = {
@@ -237,13 +277,16 @@ def _pool(op: str, rng: np.random.Generator) -> Iterator[Case]:
     for small, rows in ((False, _POOL), (True, _SMALL_POOL), (True, _SMALL_POOL)):
         for shape, changed in rows:
             settings = {"padding": 0} | changed
-            features = _features(shape, (settings["kernel_size"],) * 2, **settings)
+            k = settings["kernel_size"]
+            features = _features(shape, (k, k), **settings)
             yield Case(op, {"x": _distinct(rng, shape, small)}, settings, features, small)
     if op == "max_pool2d":
         for shape, small in (((2, 2, 4, 4), False), ((1, 1, 4, 6), False), ((1, 1, 2, 2), True)):
             x = np.ones(shape) if small else rng.integers(0, 2, shape).astype(np.float64)
             settings = {"kernel_size": 2, "stride": 2, "padding": 0}
-            yield Case(op, {"x": x}, settings, ("where elements of a window are equal",), small, True)
+            yield Case(
+                op, {"x": x}, settings, ("where elements of a window are equal",), small, True
+            )
 
 
 def _relu(op: str, rng: np.random.Generator) -> Iterator[Case]:
@@ -273,7 +316,8 @@ def _norm(op: str, rng: np.random.Generator) -> Iterator[Case]:
     for is_small, rows in ((False, shapes), (True, small), (True, small), (True, small)):
         for number, shape in enumerate(rows):
             tensors = {
-                "x": _distinct(rng, shape, is_small) * (1 if is_small else 1.7) + 0.5 * (not is_small),
+                "x": _distinct(rng, shape, is_small) * (1 if is_small else 1.7)
+                + 0.5 * (not is_small),
                 "gamma": rng.integers(1, 4, shape[1]) * (1.0 if is_small else 0.7),
                 "beta": _numbers(rng, shape[1:2], is_small),
             }
@@ -307,7 +351,11 @@ def _block(op: str, rng: np.random.Generator) -> Iterator[Case]:
             ((2, 3, 2, 6, 6, 3, 3), {"padding": 1, "pool_kernel": 3, "pool_stride": 1}),
         ),
         True: (
-            *(((1, 1, 1, 2, 2, 1, 1), {}), ((1, 1, 1, 3, 3, 2, 2), {}), ((2, 1, 1, 2, 2, 1, 1), {})),
+            *(
+                ((1, 1, 1, 2, 2, 1, 1), {}),
+                ((1, 1, 1, 3, 3, 2, 2), {}),
+                ((2, 1, 1, 2, 2, 1, 1), {}),
+            ),
             *(((1, 1, 2, 2, 2, 1, 1), {}), ((1, 1, 1, 3, 3, 1, 1), {"pool_stride": 1})),
             *(((1, 1, 1, 2, 2, 3, 3), {"padding": 1}), ((1, 2, 2, 3, 3, 2, 2), {})),
             *(((1, 1, 1, 4, 4, 2, 2), {"stride": 2}), ((1, 1, 1, 3, 3, 2, 2), {"padding": 1})),

@@ -54,7 +54,7 @@ def _shape(_: str, part: str, wrong: Sequence[tuple[Case, Array]]) -> tuple[str,
     return "wrong shape", f"It has the shape {value.shape} where {case.right[part].shape} is meant"
 
 
-def _not_finite(_: str, part: str, wrong: Sequence[tuple[Case, Array]]) -> tuple[str, str] | None:
+def _not_finite(_: str, _part: str, wrong: Sequence[tuple[Case, Array]]) -> tuple[str, str] | None:
     if all(np.isfinite(value).all() for _, value in wrong):
         return None
     return "not finite", "It has NaN or infinite elements"

@@ -1,19 +1,16 @@
-"""Run functions that are at hand, such as those of a notebook's cell: in a fork with limits, if there are forks."""
+"""Run functions that are at hand, such as those of a notebook's cell, in a fork with limits."""
 
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
-import time
-import traceback
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnnexp.commandline import Misuse
 from cnnexp.grading.cases import Case
+from cnnexp.grading.forking import forked
 from cnnexp.grading.process import Limits, Outcome, read_outcome
 from cnnexp.grading.submission import NothingToGradeError, Submission, find
 from cnnexp.grading.worker import failure, limit, quiet, run_all
@@ -39,8 +36,15 @@ def run_at_hand(
     with tempfile.TemporaryDirectory(prefix="grade-") as place:
         folder = Path(place)
         code: int | None = 0
-        if hasattr(os, "fork"):
-            code = _forked(submission, cases, folder, str(file), limits)
+
+        def work() -> None:
+            limit(limits.memory * 2**20, limits.seconds)
+            _work(submission, cases, folder, str(file))
+
+        if hasattr(
+            os, "fork"
+        ):  # a notebook has threads, so that a fork is no more than mostly safe
+            code = forked(work, folder, limits.seconds)
         else:  # Windows: no limits, and an endless loop is one
             _work(submission, cases, folder, str(file))
         return read_outcome(folder, file, code, limits)
@@ -80,37 +84,3 @@ def _work(submission: Submission, cases: Sequence[Case], folder: Path, file: str
     except BaseException as error:  # the student's code may end anywhere
         outcome = {"error": failure(error, file, "runs")}
     (folder / "outcome.json").write_text(json.dumps(outcome), encoding="utf-8")
-
-
-def _forked(
-    submission: Submission, cases: Sequence[Case], folder: Path, file: str, limits: Limits
-) -> int | None:
-    """The exit code of a fork that did the work; None if it was stopped because its time was over."""
-    with warnings.catch_warnings():  # of threads: the child has none of theirs, and uses one
-        warnings.simplefilter("ignore")
-        child = os.fork()
-    if child == 0:
-        try:
-            import faulthandler
-
-            import torch
-
-            torch.set_num_threads(1)
-            with (folder / "hang.txt").open("w") as hang:
-                faulthandler.dump_traceback_later(limits.seconds, exit=True, file=hang)
-                limit(limits.memory * 2**20, limits.seconds)
-                _work(submission, cases, folder, file)
-                faulthandler.cancel_dump_traceback_later()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(0)
-    end = time.monotonic() + limits.seconds + 5
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None

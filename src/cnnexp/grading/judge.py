@@ -11,11 +11,13 @@ from cnnexp.grading.agreement import is_right
 from cnnexp.grading.cases import Case
 from cnnexp.grading.contract import CONTRACTS, Contract
 from cnnexp.grading.evidence import describe, where_wrong
+from cnnexp.grading.faults import compute
 from cnnexp.grading.faults.conv import Faults
 from cnnexp.grading.naming import explanations, names_of
 from cnnexp.grading.process import Outcome
 from cnnexp.grading.result import DERIVATION, Example, Finding, Grade
-from cnnexp.grading.words import MISTAKES, VARIANTS
+from cnnexp.grading.variants import VARIANTS
+from cnnexp.grading.words import MISTAKES
 
 _PARTS_OF_BLOCK = {"conv": "in the convolution", "pool": "in the pool", "relu": "in the ReLU"}
 
@@ -30,7 +32,10 @@ def judge(op: str, work: str, cases: Sequence[Case], outcome: Outcome) -> Grade:
         cases = [_with_ones(case) for case in cases]
     judge_ = _Judge(contract, cases, outcome)
     wrong = [name for name in names if judge_.wrong(name)]
-    findings = judge_.findings(wrong) + _stopped(contract, cases, outcome) + _habits(outcome)
+    findings = judge_.findings(wrong)
+    if not judge_.errors_explained():
+        findings += _stopped(contract, cases, outcome)
+    findings += _habits(outcome)
     parts: dict[str, bool | None] = {
         contract.symbol(n): n not in wrong and not outcome.errors for n in names
     }
@@ -53,7 +58,8 @@ class _Judge:
     """The answers beside the right results."""
 
     def __init__(self, contract: Contract, cases: Sequence[Case], outcome: Outcome) -> None:
-        self.contract, self.outcome = contract, outcome
+        self.contract, self.outcome, self.cases = contract, outcome, cases
+        self.named: list[tuple[str, Faults]] = []
         # the worker counts the cases that it was sent
         self.answered = [
             (cases[number], answer) for number, answer in sorted(outcome.answers.items())
@@ -81,7 +87,10 @@ class _Judge:
                 if before is None:
                     found[key] = finding
                 else:
-                    parts, formulas = before.parts + finding.parts, before.formulas + finding.formulas
+                    parts, formulas = (
+                        before.parts + finding.parts,
+                        before.formulas + finding.formulas,
+                    )
                     found[key] = Finding(
                         finding.name, parts, finding.meaning, finding.variant, finding.remedy,
                         formulas, finding.link, finding.named, before.kin,
@@ -96,17 +105,33 @@ class _Judge:
         link = f"{DERIVATION}#{self.contract.anchor}"
         if not faults:
             name, meaning = describe(self.contract.op, part, seen)
-            return [
-                Finding(name, (symbol,), meaning, formulas=(formula,), link=link, named=False)
-            ]
+            return [Finding(name, (symbol,), meaning, formulas=(formula,), link=link, named=False)]
+        self.named.append((part, faults[0]))
         others = dict.fromkeys(n for f in faults[1:] for n in names_of(f))
         kin = tuple(n for n in others if n not in names_of(faults[0]))
         return [
             Finding(
-                mistake.name, (symbol,), mistake.meaning, variant, mistake.remedy, (formula,), link, kin=kin
+                mistake.name,
+                (symbol,),
+                mistake.meaning,
+                variant,
+                mistake.remedy,
+                (formula,),
+                link,
+                kin=kin,
             )
             for mistake, variant in _mistakes(faults[0])
         ]
+
+    def errors_explained(self) -> bool:
+        """Whether the work stops only where a mistake that was named gives a result of another shape."""
+
+        def is_cause(part: str, faults: Faults, case: Case) -> bool:
+            made = compute(case, part, faults)
+            return made is None or made.shape != case.right[part].shape
+
+        failed = [self.cases[number] for number in self.outcome.errors]
+        return all(any(is_cause(p, f, case) for p, f in self.named) for case in failed)
 
     def example(self, wrong: Sequence[str]) -> Example | None:
         """The smallest call in which a wrong part is wrong, gradients first."""

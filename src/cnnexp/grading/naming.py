@@ -6,6 +6,8 @@ import itertools
 import time
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from cnnexp.grading.agreement import close, is_right
 from cnnexp.grading.cases import Array, Case
 from cnnexp.grading.faults import compute, faults_of
@@ -62,9 +64,17 @@ def _explains(faults: Faults, part: str, seen: Sequence[Seen], wrong: Sequence[S
 
 def _same(faults: Faults, part: str, case: Case, value: Array) -> bool:
     made = compute(case, part, faults)
-    return made is not None and close(value, made)
+    if made is not None and made.size == 1 and made.shape != value.shape:
+        made = np.broadcast_to(made.reshape(()), value.shape)  # as torch and numpy would
+    if made is None:
+        return False
+    # torch adds up, or spreads, the gradient of a bias that has another length
+    summed = made.ndim == 1 and value.shape == (1,) and close(value, np.asarray([made.sum()]))
+    return summed or close(value, made)
 
 
 def names_of(faults: Faults) -> list[str]:
     """The names of the mistakes that the faults are, each once."""
-    return list(dict.fromkeys(MISTAKES[fault.partition(":")[2] or fault].name for fault in sorted(faults)))
+    return list(
+        dict.fromkeys(MISTAKES[fault.partition(":")[2] or fault].name for fault in sorted(faults))
+    )

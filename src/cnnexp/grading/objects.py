@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
 _SIZES = {
     "in_channels": ("inchannels", "inputchannels", "cin", "inc", "inch", "channelsin"),
-    "out_channels": ("outchannels", "outputchannels", "cout", "outc", "numfilters", "nfilters", "outch"),
+    "out_channels": (
+        "outchannels",
+        "outputchannels",
+        "cout",
+        "outc",
+        "numfilters",
+        "nfilters",
+        "outch",
+    ),
     "in_features": ("infeatures", "nin", "inputsize", "indim", "inputdim", "din", "insize"),
     "out_features": ("outfeatures", "nout", "outputsize", "outdim", "outputdim", "dout", "outsize"),
     "num_features": ("numfeatures", "channels", "c", "dim", "features", "numchannels", "d"),
@@ -67,11 +75,22 @@ _ATTRIBUTES = {
     "gamma": ("gamma", "weight", "w", "scale"),
     "beta": ("beta", "bias", "b", "shift"),
 }
-_GRADIENTS = ("d{}", "d_{}", "grad_{}", "{}_grad", "d{}s", "grad{}", "dl_d{}", "dL_d{}", "dLd{}", "g{}")
+_GRADIENTS = (
+    "d{}",
+    "d_{}",
+    "grad_{}",
+    "{}_grad",
+    "d{}s",
+    "grad{}",
+    "dl_d{}",
+    "dL_d{}",
+    "dLd{}",
+    "g{}",
+)
 
 
 def run_object(submission: Submission, values: dict[str, Any], case: Case) -> tuple[Answer, Any]:
-    """Forward and backward of a class without torch's autograd; the gradients as backward's functions give them."""
+    """Forward and backward of a class without autograd; the gradients as a backward function gives them."""
     from cnnexp.grading.submission import Answer, as_array
 
     it = build(submission, values, case)

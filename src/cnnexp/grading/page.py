@@ -21,7 +21,7 @@ _STYLE = """<style>
 .grade h3 { margin-bottom: .2rem; } .grade .right { color: #1a7f37; } .grade .wrong { color: #c62828; }
 .grade table { border-collapse: collapse; display: inline-table; margin: .4rem 1.4rem .4rem 0; }
 .grade caption { text-align: left; white-space: nowrap; font-weight: 600; }
-.grade td { border: 1px solid #8886; padding: .1rem .5rem; text-align: right; font-variant-numeric: tabular-nums; }
+.grade td { border: 1px solid #8886; padding: .1rem .5rem; text-align: right; }
 .grade td.bad { background: #d3222266; font-weight: 700; }
 .grade code { white-space: pre-wrap; }
 </style>"""

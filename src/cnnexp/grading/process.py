@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import numpy as np
 
 from cnnexp.commandline import Misuse
 from cnnexp.grading.cases import Case
+from cnnexp.grading.forking import can_fork, forked
 from cnnexp.grading.submission import Answer
 
 
@@ -59,13 +61,16 @@ def run_file(file: Path, op: str, cases: Sequence[Case], limits: Limits) -> Outc
     with tempfile.TemporaryDirectory(prefix="grade-") as place:
         folder = Path(place)
         _write_job(folder, file, op, cases, limits)
-        code = _wait(folder, limits)
+        if can_fork() and "torch" in sys.modules:  # nothing has to be imported once more
+            from cnnexp.grading.worker import do_job
+
+            code = forked(lambda: do_job(folder), folder, limits.seconds)
+        else:
+            code = _wait(folder, limits)
         return read_outcome(folder, file, code, limits)
 
 
-def _write_job(
-    folder: Path, file: Path, op: str, cases: Sequence[Case], limits: Limits
-) -> None:
+def _write_job(folder: Path, file: Path, op: str, cases: Sequence[Case], limits: Limits) -> None:
     sent = {f"g{place}": case.grad_output for place, case in enumerate(cases)}
     numbers = np.array([case.number for case in cases])
     np.savez(folder / "cases.npz", numbers=numbers, **sent)  # pyright: ignore[reportArgumentType]
@@ -108,10 +113,8 @@ def _wait(folder: Path, limits: Limits) -> int | None:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Stop the process and all that it has started."""
     if os.name == "posix":
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     elif process.poll() is None:
         process.kill()
     process.wait()

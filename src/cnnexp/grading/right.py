@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,9 +51,10 @@ def run(op: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> 
     """The output of our own op for the tensors and settings of a case."""
     values = list(tensors.values())
     if op == "conv_relu_pool":
+        x, w, b = values
         pool = ops.Pool("max", settings["pool_kernel"], settings["pool_stride"])
         return ops.conv_relu_pool(
-            *values, settings["stride"], settings["padding"], pool=pool, algorithm="direct"
+            x, w, b, settings["stride"], settings["padding"], pool=pool, algorithm="direct"
         )
     if op == "batch_norm":
         x, gamma, beta = values
@@ -80,10 +81,3 @@ def _ambiguous(case: Case) -> bool:
 def _tied(window: Tensor) -> bool:
     most = window.max()
     return bool(most > 0 and (window == most).sum() > 1)
-
-
-def planes(array: np.ndarray[Any, Any]) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """The matrices of an array with the indices before them: ``"[0, 1]"`` of a (N, C, H, W) array."""
-    array = np.atleast_2d(array)
-    for place in np.ndindex(array.shape[:-2]):
-        yield (str(list(place)) if place else ""), array[place]

@@ -1,4 +1,4 @@
-"""A grade as text for a terminal: what is right, what is wrong, the smallest call that shows it as a picture."""
+"""A grade as text for a terminal: what is right, what is wrong, the smallest call that shows it."""
 
 from __future__ import annotations
 

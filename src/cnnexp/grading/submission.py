@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnexp.grading.binding import assign, call, meant, parameters_of, settings_as_dict
+from cnnexp.grading.binding import Read, asked, assign, call, meant, settings_as_dict
 from cnnexp.grading.cases import Array, Case
 from cnnexp.grading.contract import CONTRACTS, Contract, plain
 from cnnexp.suggestions import nearest
@@ -47,6 +47,7 @@ class Submission:
         pairs: Whether settings are given as (rows, columns).
         transposed: Whether w of the linear layer is (C_in, C_out).
         flat: Whether batch normalisation is of (N, C).
+        parameters: The settings as a dict, for a forward that wants one.
     """
 
     contract: Contract
@@ -57,6 +58,7 @@ class Submission:
     pairs: bool = False
     transposed: bool = False
     flat: bool = False
+    parameters: Read = field(default_factory=Read)
 
     def takes(self) -> frozenset[str]:
         """The settings of the op that the student's forward takes."""
@@ -70,7 +72,9 @@ class Submission:
             roles = assign(self.forward, among, ())
             return frozenset(roles.values()) & frozenset(settings)
         roles = self._roles_forward()
-        if "settings" in roles.values() or _takes_anything(self.forward):
+        if "settings" in roles.values():
+            return frozenset(asked(self.parameters.keys_read)) & frozenset(settings)
+        if _takes_anything(self.forward):
             return frozenset(settings) - {"dilation", "groups"}
         return frozenset(roles.values()) & frozenset(settings)
 
@@ -87,7 +91,9 @@ class Submission:
     def _roles_backward(self, kept: Sequence[str]) -> dict[str, str]:
         """What each parameter of the backward gets; ``kept`` is what forward returned beside y."""
         assert self.backward is not None
-        known = ["grad_output", *self.contract.arguments, "cache", "settings", "output", "x_shape"]
+        known = ["grad_output", *self.contract.arguments, "cache", "settings"]
+        if self.contract.op != "cross_entropy":  # whose output is a number, and probs what is kept
+            known += ["output", "x_shape"]
         loose = [*kept, *self.contract.arguments]
         if self.contract.op != "cross_entropy":  # whose students often leave it out
             loose.insert(0, "grad_output")
@@ -120,7 +126,8 @@ class Submission:
             if case.op == "cross_entropy":
                 values["grad_output"] = torch.tensor(float(g), dtype=torch.float64)
         settings = dict(case.settings)
-        values["settings"] = settings_as_dict(settings)
+        self.parameters.update(settings_as_dict(settings))
+        values["settings"] = self.parameters
         if self.pairs:
             settings = {n: (v, v) if n in _PAIRED else v for n, v in settings.items()}
         channels = case.tensors["x"].shape[1] if case.op == "batch_norm" else 1
@@ -137,7 +144,7 @@ class Submission:
         before = _copies(values)
         given = call(self.forward, self._roles_forward(), values)
         output, rest = _apart(given)
-        answer = Answer(as_array(output))
+        answer = Answer(self._image(as_array(output), case))
         answer.notes += _changed(before, values, "forward")
         before = _copies(values)
         kept = {f"kept {number}": value for number, value in enumerate(rest)}
@@ -175,10 +182,16 @@ class Submission:
         dw, dx = made.get("w"), made.get("x")
         if self.transposed and dw is not None and dw.ndim == 2:
             made["w"] = dw.T
-        if self.flat and dx is not None and dx.ndim == 2:
-            n, c, *rest = case.tensors["x"].shape
-            made["x"] = np.moveaxis(dx.reshape(n, *rest, c), -1, 1)
+        if self.flat:
+            made["x"] = self._image(dx, case)
         return made
+
+    def _image(self, rows: Array | None, case: Case) -> Array | None:
+        """(N·H·W, C) as (N, C, H, W), where the student has rows of channels."""
+        n, c, *rest = next(iter(case.tensors.values())).shape if self.flat else (0, 0)
+        if not self.flat or rows is None or rows.shape != (n * int(np.prod(rest)), c):
+            return rows
+        return np.moveaxis(rows.reshape(n, *rest, c), -1, 1)
 
 
 _PAIRED = ("stride", "padding", "dilation", "kernel_size", "pool_kernel", "pool_stride")
@@ -288,7 +301,5 @@ def _of_class(contract: Contract, classes: Mapping[str, Any], kind: str) -> Subm
         fitting = [n for n, value in classes.items() if belongs(value)]
         if fitting:
             chosen = classes[nearest(contract.op.replace("_", ""), fitting, 0.0) or fitting[0]]
-            return Submission(
-                contract, name, chosen, tensors=kind if name == "class" else "torch"
-            )
+            return Submission(contract, name, chosen, tensors=kind if name == "class" else "torch")
     return None

@@ -34,7 +34,10 @@ def run_torch(submission: Submission, values: dict[str, Any], case: Case) -> Ans
     sent = values["grad_output"]
     kept = sent.clone()
     found = torch.autograd.grad(
-        output, [leaves[n] for n in names], sent.to(output.dtype).reshape(output.shape), allow_unused=True
+        output,
+        [leaves[n] for n in names],
+        sent.to(output.dtype).reshape(output.shape),
+        allow_unused=True,
     )
     made = dict(zip(names, (as_array(g) for g in found), strict=True))
     answer.gradients = submission.restored(made, case)
@@ -58,7 +61,9 @@ def roles_of_function(submission: Submission) -> dict[str, str]:
 
     def stand_in(**_: Any) -> None: ...
 
-    kept = [signature.parameters[n].replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names]
+    kept = [
+        signature.parameters[n].replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names
+    ]
     stand_in.__signature__ = inspect.Signature(kept)  # pyright: ignore[reportFunctionMemberAccess]
     return assign(stand_in, loose, loose)
 

@@ -74,7 +74,7 @@ _FLIPPED = Mistake(
     "kernel not flipped, or flipped where it must not be",
     "The kernel is read from its other end.",
     "∂L/∂x as a convolution of g needs the kernel flipped in both axes; y and ∂L/∂w need it as it is. "
-    "(A forward pass with a flipped kernel is a true convolution; deep learning computes a cross-correlation.)",
+    "(Forward with a flipped kernel is a true convolution; deep learning computes a cross-correlation.)",
 )
 _LAST = Mistake(
     "last window left out",
@@ -137,7 +137,9 @@ _SCALE = Mistake(
     "The factor before the bracket is not γ/√(σ² + ε).",
     "∂L/∂x = γ·r·(…) with r = 1/√(σ² + ε).",
 )
-_GAMMA = Mistake("γ forgotten", "The factor γ is missing.", "y = γ·x̂ + β, so that γ is a factor of ∂L/∂x.")
+_GAMMA = Mistake(
+    "γ forgotten", "The factor γ is missing.", "y = γ·x̂ + β, so that γ is a factor of ∂L/∂x."
+)
 _HAT = Mistake(
     "another array in the place of x̂",
     "∂L/∂γ is not made of the normalised x̂, or belongs to another parameter.",
@@ -188,15 +190,22 @@ _UNBIASED = Mistake(
     "The variance is the unbiased one.",
     "BatchNorm normalises with the mean of (x − μ)², divided by M.",
 )
-_EPS = Mistake("ε forgotten or misplaced", "r is not 1/√(σ² + ε).", "Add ε to the variance, under the root.")
+_EPS = Mistake(
+    "ε forgotten or misplaced", "r is not 1/√(σ² + ε).", "Add ε to the variance, under the root."
+)
 
 MISTAKES: dict[str, Mistake] = {
     **dict.fromkeys(
-        ("kernel_flipped", "kernel_rows_flipped", "kernel_columns_flipped", "result_flipped"), _FLIPPED
+        (
+            *("kernel_flipped", "kernel_rows_flipped", "kernel_columns_flipped"),
+            *("result_flipped", "gradient_flipped"),
+        ),
+        _FLIPPED,
     ),
     **dict.fromkeys(("kernel_transposed", "plane_transposed", "gradient_transposed"), _TRANSPOSED),
     **dict.fromkeys(("gradient_reshaped", "weight_transposed", "winner_transposed"), _TRANSPOSED),
     **dict.fromkeys(("stride_forgotten", "crop_of_short", "stride_for_dilation"), _STRIDE),
+    **dict.fromkeys(("stride_forgotten_rows", "stride_forgotten_columns"), _STRIDE),
     "dilation_forgotten": _DILATION,
     **dict.fromkeys(("crop_end", "crop_start", "crop_missing"), _CROP),
     **dict.fromkeys(
@@ -209,7 +218,9 @@ MISTAKES: dict[str, Mistake] = {
     **dict.fromkeys(
         ("out_channel_last", "out_channel_first", "channel_last", "channel_first"), _CHANNEL_SUM
     ),
-    **dict.fromkeys(("channels_swapped", "channels_reshaped", "columns_reshaped"), _SWAPPED),
+    **dict.fromkeys(
+        ("channels_swapped", "channels_mixed", "channels_reshaped", "columns_reshaped"), _SWAPPED
+    ),
     "last_window_skipped": _LAST,
     **dict.fromkeys(("batch_last", "batch_first", "kept_batch"), _BATCH),
     **dict.fromkeys(("position_last", "position_first", "row_last", "column_last"), _POSITIONS),
@@ -297,112 +308,12 @@ MISTAKES: dict[str, Mistake] = {
     **dict.fromkeys(("divisor_classes", "divisor_all"), _MEAN),
     **dict.fromkeys(("sum_for_mean", "times_batch", "times_all"), _SUM),
     "negated": Mistake("sign reversed", "The gradient is the negative of the right one.", "Turn the sign."),
-    "doubled": Mistake("factor 2 too many", "The gradient is twice the right one.", "Look for a term that is added twice."),
+    "doubled": Mistake(
+        "factor 2 too many",
+        "The gradient is twice the right one.",
+        "Look for a term that is added twice.",
+    ),
     "halved": Mistake("factor 2 missing", "The gradient is half the right one.", "Look for a lost factor 2."),
     **dict.fromkeys(("grad_output_ignored", "grad_output_squared"), _IGNORED),
     "zero": Mistake("always 0", "The gradient is 0 everywhere.", "Fill the array that backward returns."),
 }  # fmt: skip
-
-# What is more exact than a mistake's name, said after it
-VARIANTS: dict[str, str] = {
-    "kernel_flipped": "both axes",
-    "kernel_rows_flipped": "rows alone",
-    "kernel_columns_flipped": "columns alone",
-    "result_flipped": "the result is rotated by 180°",
-    "kernel_transposed": "the kernel's rows and columns",
-    "plane_transposed": "the result's last two axes",
-    "overwritten_windows": "the last window wins",
-    "overwritten_all": "the last window and the last output channel win",
-    "overwritten_offsets": "the last offset (u, v) wins",
-    "overwritten_winners": "the last window that chose the element wins",
-    "overwritten_reversed": "the first window wins",
-    "channels_reshaped": "reshape for transpose",
-    "columns_reshaped": "columns in the order (u, v, c), read as (c, u, v)",
-    "crop_end": "all is cut off at the end, nothing before the image",
-    "crop_start": "all is cut off before the image, nothing at the end",
-    "crop_missing": "nothing is cut off",
-    "stride_for_dilation": "stride and dilation have changed places",
-    "batch_last": "the last image alone counts",
-    "batch_first": "the first image alone counts",
-    "kept_batch": "one gradient an image",
-    "position_last": "the last window alone counts",
-    "position_first": "the first window alone counts",
-    "row_last": "the last row alone counts",
-    "column_last": "the last column alone counts",
-    "out_channel_last": "the last output channel alone counts",
-    "out_channel_first": "the first output channel alone counts",
-    "channel_last": "the last input channel alone counts",
-    "channel_first": "the first input channel alone counts",
-    "axes_all": "summed over all axes",
-    "axes_all_spread": "summed over the channels as well",
-    "axes_features": "summed over the outputs in place of the batch",
-    "kept_positions": "summed over the batch alone",
-    "argmax_first_image": "that of the first image",
-    "argmax_last_image": "that of the last image",
-    "argmax_next_image": "that of the image before",
-    "argmax_previous_image": "that of the next image",
-    "argmax_all_images": "one for the whole batch",
-    "argmax_first_channel": "that of the first channel",
-    "argmax_last_channel": "that of the last channel",
-    "winner_transposed": "row and column of the winner",
-    "average_for_max": "each element gets g/K²: that is average-pooling",
-    "everywhere": "each element gets g",
-    "first_element": "the first element of the window gets it",
-    "minimum": "the minimum",
-    "mask_of_gradient": "from g's sign",
-    "mask_guided": "g's sign takes part",
-    "mask_reversed": "x < 0 in place of x > 0",
-    "mask_value": "multiplied by y",
-    "mask_value_only": "y itself",
-    "mask_input": "multiplied by x",
-    "mask_sign": "the sign of x, −1 below 0",
-    "mask_at_one": "the threshold is 1",
-    "divisor_missing": "not divided at all",
-    "divisor_k": "by K in place of K²",
-    "divisor_stride": "by the square of the stride",
-    "divisor_image": "by H·W",
-    "divisor_output": "by P·Q",
-    "mean_path_sign": "its sign is reversed",
-    "variance_path_sign": "its sign is reversed",
-    "variance_path_doubled": "it is twice what it should be",
-    "variance_path_halved": "it is half what it should be",
-    "paths_not_averaged": "not divided",
-    "mean_path_not_averaged": "Σ g is not divided",
-    "variance_path_not_averaged": "Σ g·x̂ is not divided",
-    "m_is_batch": "by N in place of N·H·W",
-    "scale_squared": "r² in place of r",
-    "scale_missing": "r is missing",
-    "scale_inverted": "√(σ² + ε) in place of its inverse",
-    "x_for_hat": "x in place of x̂",
-    "centred_for_hat": "x − μ in place of x̂: r is missing",
-    "y_for_hat": "y in place of x̂",
-    "gamma_in": "γ·x̂ in place of x̂",
-    "dbeta_for_dgamma": "this is ∂L/∂β",
-    "dgamma_for_dbeta": "this is ∂L/∂γ",
-    "rank_one_missing": "−one-hot is left",
-    "diagonal_only": "the diagonal s·(1 − s) alone",
-    "softmax_own_derivative": "s·(1 − s) in place of s − one-hot",
-    "one_hot_missing": "the one-hot of the class is not subtracted",
-    "stops_at_softmax": "the gradient of the probabilities, not of the logits",
-    "softmax_twice": "softmax's derivative multiplied in once more",
-    "softmax_twice_full": "softmax's Jacobian applied once more",
-    "true_class_only": "only the true class has a gradient",
-    "others_only": "only the other classes have a gradient",
-    "softmax_missing": "the logits stand where softmax should",
-    "not_normalised": "exp(z) is not divided by its sum",
-    "log_for_softmax": "log softmax in place of softmax",
-    "softmax_axis": "softmax along the batch in place of the classes",
-    "class_shifted": "the class is off by one",
-    "squared_error": "twice as large: the derivative of a squared error",
-    "mean_batch": "divided by N",
-    "mean_all": "divided by the number of images and positions",
-    "mean_positions": "divided by the number of positions",
-    "divisor_classes": "divided by the number of classes",
-    "divisor_all": "divided by all elements",
-    "times_batch": "N times too large",
-    "grad_output_squared": "g is multiplied in twice",
-    "only_first_image": "only the first image has a gradient",
-    "only_last_image": "only the last image has a gradient",
-    "images_reversed": "in reversed order",
-    "images_averaged": "all get the mean over the batch",
-}

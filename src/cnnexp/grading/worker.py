@@ -1,7 +1,7 @@
 """Run a student's work on cases, in a process of its own: ``python -m cnnexp.grading.worker <folder>``.
 
-The folder holds ``job.json`` (what to run, with which limits) and ``cases.npz``; the answers are written beside
-them, one file a case, so that what was done before an end by force is not lost. Neither side unpickles
+The folder holds ``job.json`` (what to run, with which limits) and ``cases.npz``; the answers are written
+beside them, one file a case, so that what was done before an end by force is not lost. Neither side unpickles
 anything. The process is no prison for malicious code: it keeps mistakes from harm, not attackers.
 """
 
@@ -29,31 +29,52 @@ _MODULE = "student_work"
 
 
 def main(folder: Path) -> None:
-    """Do the job in ``folder``."""
-    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    file = Path(job["file"])
-    text = file.read_bytes()
-    if b"torch" in text:
-        import torch
+    """Do the job in ``folder``, and end where it takes too long."""
+    job = _job(folder)
+    if b"torch" in Path(job["file"]).read_bytes():
+        import torch  # it counts neither as the student's time nor as memory
 
         torch.set_num_threads(1)
-    limit(job["memory"], job["seconds"])
     with (folder / "hang.txt").open("w") as hang:
         faulthandler.dump_traceback_later(job["seconds"], exit=True, file=hang)
-        outcome: dict[str, Any] = {}
-        try:
-            module = load(file)
-            submission = find(job["op"], vars(module), "torch" in vars(module) or b"torch" in text)
-            outcome = run_all(submission, read_cases(folder, job["op"]), folder, str(file))
-        except NothingToGradeError as error:
-            outcome = {"misuse": str(error)}
-        except MemoryError as error:
-            outcome = {"error": failure(error, str(file), "is loaded")}
-        except BaseException as error:  # SystemExit as well: the student's code may end anywhere
-            outcome = {"error": failure(error, str(file), "is loaded")}
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+        do_job(folder)
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _job(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "job.json").read_text(encoding="utf-8"))
+
+
+def do_job(folder: Path) -> None:
+    """Do the job in ``folder`` within its limits of memory."""
+    job = _job(folder)
+    file, name = Path(job["file"]), job["file"]
+    limit(job["memory"], job["seconds"])
+    uses_torch = b"torch" in file.read_bytes()
+    outcome: dict[str, Any] = {}
+    try:
+        submission = find(job["op"], own_names(load(file)), uses_torch)
+        outcome = run_all(submission, read_cases(folder, job["op"]), folder, name)
+    except NothingToGradeError as error:
+        outcome = {"misuse": str(error)}
+    except BaseException as error:  # SystemExit as well: the student's code may end anywhere
+        outcome = {"error": failure(error, name, "is loaded")}
     (folder / "outcome.json").write_text(json.dumps(outcome), encoding="utf-8")
+
+
+def own_names(module: ModuleType) -> dict[str, Any]:
+    """The names of a module without the functions and classes of installed libraries."""
+    assert module.__file__ is not None
+    here = Path(module.__file__).resolve().parent
+
+    def own(value: Any) -> bool:
+        home = getattr(value, "__module__", None)
+        if home in (_MODULE, None):
+            return True
+        file = getattr(sys.modules.get(home), "__file__", None)
+        return file is not None and Path(file).resolve().is_relative_to(here)
+
+    return {name: value for name, value in vars(module).items() if own(value)}
 
 
 def limit(memory: int, seconds: float) -> None:
@@ -98,10 +119,8 @@ def read_cases(folder: Path, op: str) -> list[Case]:
     return chosen
 
 
-def run_all(
-    submission: Submission, cases: list[Case], folder: Path, file: str
-) -> dict[str, Any]:
-    """Run every case that the submission takes; write its answer, return what there is to say on the whole."""
+def run_all(submission: Submission, cases: list[Case], folder: Path, file: str) -> dict[str, Any]:
+    """Run every case that the submission takes, write its answer; return what is to be said on the whole."""
     said = settle(submission, cases[0])
     takes = submission.takes()
     given = submission.takes_grad_output()
@@ -127,7 +146,9 @@ def run_all(
         "said": said,
         "repeats": repeats(submission, cases[0]) if 0 not in errors else "",
     }
-    (folder / "outcome.json").write_text(json.dumps(outcome), encoding="utf-8")  # should timing fail
+    (folder / "outcome.json").write_text(
+        json.dumps(outcome), encoding="utf-8"
+    )  # should timing fail
     outcome["cost"] = cost(submission, given) if not errors else {}
     return outcome
 
@@ -183,7 +204,8 @@ def repeats(submission: Submission, case: Case) -> str:
 def _same(a: Answer, b: Answer) -> bool:
     pairs = [(a.y, b.y), *((a.gradients[n], b.gradients[n]) for n in a.gradients)]
     return all(
-        (x is None) == (y is None) and (x is None or y is None or np.array_equal(x, y, equal_nan=True))
+        (x is None) == (y is None)
+        and (x is None or y is None or np.array_equal(x, y, equal_nan=True))
         for x, y in pairs
     )
 

@@ -31,21 +31,27 @@ class Geometry:
             for side, span in zip((self.h, self.width), spans, strict=True)
         )
         # what the faults make of the steps
-        self.step = 1 if "stride_forgotten" in f else self.s
+        step = 1 if "stride_forgotten" in f else self.s
         self.rate = 1 if "dilation_forgotten" in f else self.d
         if "stride_for_dilation" in f:
-            self.step, self.rate = self.d, self.s
+            step, self.rate = self.d, self.s
+        self.steps = steps(step, f)
         self.lastly = 1 if "last_window_skipped" in f else 0
+
+    def sides(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Each side of the image with that of the kernel."""
+        return (self.h, self.kh), (self.width, self.kw)
 
     def window(self, u: int, v: int, skip: int = 0) -> tuple[Any, ...]:
         """The slices of the elements at offset (u, v) of all windows of a padded image."""
         rows, cols = self.ph - skip, self.pw - skip
         top, left = u * self.rate, v * self.rate
+        down, across = self.steps
         return (
             slice(None),
             slice(None),
-            slice(top, top + (rows - 1) * self.step + 1 if rows > 0 else top, self.step),
-            slice(left, left + (cols - 1) * self.step + 1 if cols > 0 else left, self.step),
+            slice(top, top + (rows - 1) * down + 1 if rows > 0 else top, down),
+            slice(left, left + (cols - 1) * across + 1 if cols > 0 else left, across),
         )
 
     def padded(self, f: Faults) -> Array:
@@ -53,9 +59,15 @@ class Geometry:
         p = self.p
         before, after = (0, 2 * p) if "padding_one_side" in f else (p, p)
         more = max(self.rate - self.d, 0) * max(self.kh, self.kw)
-        more += max(self.step - self.s, 0) * max(self.ph, self.pw)
+        more += max(max(self.steps) - self.s, 0) * max(self.ph, self.pw)
         pads = ((0, 0), (0, 0), (before, after + more), (before, after + more))
         return np.pad(self.x, pads)
+
+
+def steps(stride: int, f: Faults) -> tuple[int, int]:
+    """By how much the windows move down and across, with the faults."""
+    down = 1 if "stride_forgotten_rows" in f else stride
+    return down, 1 if "stride_forgotten_columns" in f else stride
 
 
 def flipped(w: Array, f: Faults) -> Array | None:
@@ -92,9 +104,7 @@ def forward(case: Case, f: Faults) -> Array | None:
     if "image_first" in f:
         xp = np.broadcast_to(xp[:1], xp.shape)
     parts = []
-    for x, w in zip(
-        np.split(xp, geo.groups, 1), np.split(kernel, geo.groups, 0), strict=True
-    ):
+    for x, w in zip(np.split(xp, geo.groups, 1), np.split(kernel, geo.groups, 0), strict=True):
         if "channel_last" in f:
             x, w = x[:, -1:], w[:, -1:]
         if "channel_first" in f:
@@ -117,6 +127,9 @@ def grad_input(case: Case, f: Faults, g: Array) -> Array | None:
         return None
     if "channels_swapped" in f:
         kernel = kernel.swapaxes(0, 1)
+    if "channels_mixed" in f:
+        o, c = kernel.shape[:2]
+        kernel = kernel.swapaxes(0, 1).reshape(o, c, geo.kh, geo.kw)
     if "channels_reshaped" in f:
         o, c = kernel.shape[:2]
         kernel = np.ascontiguousarray(kernel).reshape(c, o, geo.kh, geo.kw).swapaxes(0, 1)
@@ -134,9 +147,9 @@ def grad_input(case: Case, f: Faults, g: Array) -> Array | None:
 def _spread(geo: Geometry, g: Array, w: Array, f: Faults) -> Array:
     """The contributions of all windows, added up on the padded image."""
     size = [
-        max(side + 2 * geo.p, (k - 1) * geo.rate + (places - 1) * geo.step + 1)
-        for side, k, places in zip(
-            (geo.h, geo.width), (geo.kh, geo.kw), (geo.ph, geo.pw), strict=True
+        max(side + 2 * geo.p, (k - 1) * geo.rate + (places - 1) * step + 1)
+        for side, k, places, step in zip(
+            (geo.h, geo.width), (geo.kh, geo.kw), (geo.ph, geo.pw), geo.steps, strict=True
         )
     ]
     dxp = np.zeros((g.shape[0], w.shape[1], *size))
@@ -145,11 +158,10 @@ def _spread(geo: Geometry, g: Array, w: Array, f: Faults) -> Array:
         if "overwritten_reversed" in f:
             places.reverse()
         for p, q in places:
-            rows = slice(p * geo.step, p * geo.step + (geo.kh - 1) * geo.rate + 1, geo.rate)
-            cols = slice(q * geo.step, q * geo.step + (geo.kw - 1) * geo.rate + 1, geo.rate)
-            here, by = (
-                (g[:, -1:, p, q], w[-1:]) if "overwritten_all" in f else (g[:, :, p, q], w)
-            )
+            top, left = p * geo.steps[0], q * geo.steps[1]
+            rows = slice(top, top + (geo.kh - 1) * geo.rate + 1, geo.rate)
+            cols = slice(left, left + (geo.kw - 1) * geo.rate + 1, geo.rate)
+            here, by = (g[:, -1:, p, q], w[-1:]) if "overwritten_all" in f else (g[:, :, p, q], w)
             dxp[:, :, rows, cols] = np.einsum("no,ocuv->ncuv", here, by)
         return dxp
     skip = geo.lastly
@@ -182,6 +194,8 @@ def grad_weight(case: Case, f: Faults, g: Array) -> Array | None:
     geo = Geometry(case, f)
     xp = geo.padded(f)
     xp, g = chosen_terms(xp, g, f)
+    if "gradient_flipped" in f:
+        geo, g = _reversed(geo, g)
     parts = []
     for x, gs in zip(np.split(xp, geo.groups, 1), np.split(g, geo.groups, 1), strict=True):
         dw = np.zeros((gs.shape[1], x.shape[1], geo.kh, geo.kw))
@@ -195,9 +209,7 @@ def grad_weight(case: Case, f: Faults, g: Array) -> Array | None:
     if dw is None:
         return None
     if "kept_batch" in f:  # one gradient an image, not added up
-        return np.stack(
-            [_weight_of_one(case, f - {"kept_batch"}, g, n) for n in range(g.shape[0])]
-        )
+        return np.stack([_weight_of_one(case, f - {"kept_batch"}, g, n) for n in range(g.shape[0])])
     o, c, kh, kw = dw.shape
     if "channels_swapped" in f:
         dw = dw.swapaxes(0, 1)
@@ -206,6 +218,16 @@ def grad_weight(case: Case, f: Faults, g: Array) -> Array | None:
     if "columns_reshaped" in f:
         dw = dw.transpose(0, 2, 3, 1).reshape(o, c, kh, kw)
     return dw
+
+
+def _reversed(geo: Geometry, g: Array) -> tuple[Geometry, Array]:
+    """G spread out by the stride and rotated by 180°, with windows that are one apart."""
+    tall, wide = ((n - 1) * geo.s + 1 for n in (geo.ph, geo.pw))
+    rest = [(side + 2 * geo.p - (k - 1) * geo.d - 1) % geo.s for side, k in geo.sides()]
+    spread = np.zeros((*g.shape[:2], tall + rest[0], wide + rest[1]))
+    spread[:, :, : tall : geo.s, : wide : geo.s] = g
+    geo.ph, geo.pw, geo.steps = tall + rest[0], wide + rest[1], (1, 1)
+    return geo, spread[:, :, ::-1, ::-1]
 
 
 def _weight_of_one(case: Case, f: Faults, g: Array, n: int) -> Array:
@@ -217,7 +239,7 @@ def _weight_of_one(case: Case, f: Faults, g: Array, n: int) -> Array:
 
 
 def chosen_terms(x: Array, g: Array, f: Faults) -> tuple[Array, Array]:
-    """x and g with the terms alone that a fault keeps of the sums over images and positions."""
+    """X and g with the terms alone that a fault keeps of the sums over images and positions."""
     g = g.copy()
     if "batch_last" in f:
         g[:-1] = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from cnnexp.grading.faults.conv import Faults
 
 
 def relu_mask(z: Array, g: Array, f: Faults) -> Array:
-    """g after the ReLU's backward at input ``z``, with the faults."""
+    """G after the ReLU's backward at input ``z``, with the faults."""
     y = np.maximum(z, 0)
     ways = {
         "mask_missing": g,
@@ -115,32 +114,25 @@ def _norm_input(g: Array, hat: Array, r: Array, gam: Array, sums: _NormSums, f: 
     axes, m = sums.axes, sums.n if "m_is_batch" in f else sums.m
     shift = g.sum(axes, keepdims=True) / m
     stretch = (g * hat).sum(axes, keepdims=True) / m
-    if "mean_path_missing" in f or "both_paths_missing" in f:
-        shift = 0.0
-    if "variance_path_missing" in f or "both_paths_missing" in f:
-        stretch = 0.0
-    if "variance_path_doubled" in f:
-        stretch = 2 * stretch
-    if "variance_path_halved" in f:
-        stretch = stretch / 2
-    if "variance_path_sign" in f:
-        stretch = -stretch
-    if "mean_path_sign" in f:
-        shift = -shift
-    if "paths_not_averaged" in f:
-        shift, stretch = shift * m, stretch * m
-    if "mean_path_not_averaged" in f:
-        shift = shift * m
-    if "variance_path_not_averaged" in f:
-        stretch = stretch * m
-    outer = r
-    if "scale_squared" in f:
-        outer = r * r
-    if "scale_missing" in f:
-        outer = np.ones_like(r)
-    if "scale_inverted" in f:
-        outer = 1 / r
+    shift = shift * _factor_of("mean_path", m, f)
+    stretch = stretch * _factor_of("variance_path", m, f)
+    scales = {"scale_squared": r * r, "scale_missing": np.ones_like(r), "scale_inverted": 1 / r}
+    outer = next((value for fault, value in scales.items() if fault in f), r)
     return outer * (1.0 if "gamma_missing" in f else gam) * (g - shift - hat * stretch)
+
+
+def _factor_of(path: str, m: int, f: Faults) -> float:
+    """By what the faults multiply one of the two paths of batch normalisation."""
+    factor = 1.0
+    if f & {f"{path}_missing", "both_paths_missing"}:
+        factor = 0.0
+    if f & {f"{path}_not_averaged", "paths_not_averaged"}:
+        factor *= m
+    ways = {"doubled": 2.0, "halved": 0.5, "sign": -1.0}
+    for way, by in ways.items():
+        if f"{path}_{way}" in f:
+            factor *= by
+    return factor
 
 
 def _channel_sum(terms: Array, axes: tuple[int, ...], f: Faults) -> Array:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from cnnexp.grading.cases import Array, Case
-from cnnexp.grading.faults.conv import Faults
+from cnnexp.grading.faults.conv import Faults, steps
 
 _Place = tuple[int, int]
 
@@ -26,9 +26,10 @@ class Windows:
         found = list(np.ndindex(self.ph - skip, self.pw - skip)) if self.ph > skip < self.pw else []
         return iter(reversed(found) if "overwritten_reversed" in f else found)
 
-    def block(self, p: int, q: int, step: int) -> tuple[slice, slice]:
-        """Rows and columns of the padded image in window (p, q), for windows ``step`` apart."""
-        return slice(p * step, p * step + self.k), slice(q * step, q * step + self.k)
+    def block(self, p: int, q: int, f: Faults = frozenset()) -> tuple[slice, slice]:
+        """Rows and columns of the padded image in window (p, q), as the faults have it."""
+        down, across = steps(1 if "stride_forgotten" in f else self.s, f)
+        return slice(p * down, p * down + self.k), slice(q * across, q * across + self.k)
 
     def crop(self, dxp: Array, f: Faults) -> Array:
         """What lies on the image of a gradient on the padded image."""
@@ -54,9 +55,7 @@ def avg_forward(case: Case, f: Faults) -> Array | None:
         return _reduced(windows, f, np.sum)
     made = _reduced(windows, f, np.mean)
     if "padding_not_counted" in f:
-        ones = Windows(
-            np.ones_like(windows.x), s["kernel_size"], s["stride"], s["padding"], 0.0
-        )
+        ones = Windows(np.ones_like(windows.x), s["kernel_size"], s["stride"], s["padding"], 0.0)
         return made / _reduced(ones, f, np.mean)
     return made
 
@@ -65,11 +64,10 @@ def _fill(f: Faults) -> float:
     return 0.0 if "zero_padding" in f else -np.inf
 
 
-def _reduced(windows: Windows, f: Faults, how: np.ufunc) -> Array:  # a reduction with axis=
+def _reduced(windows: Windows, f: Faults, how: Callable[..., Array]) -> Array:
     y = np.zeros((*windows.x.shape[:2], windows.ph, windows.pw))
-    step = 1 if "stride_forgotten" in f else windows.s
     for p, q in windows.places(f):
-        rows, cols = windows.block(p, q, step)
+        rows, cols = windows.block(p, q, f)
         y[:, :, p, q] = how(windows.xp[:, :, rows, cols], axis=(2, 3))
     return y
 
@@ -77,15 +75,14 @@ def _reduced(windows: Windows, f: Faults, how: np.ufunc) -> Array:  # a reductio
 def max_grad(x: Array, g: Array, geometry: tuple[int, int, int], f: Faults) -> Array | None:
     """∂L/∂x of max-pooling with the faults; ``geometry`` is kernel, stride, padding."""
     windows = Windows(x, *geometry, _fill(f))
-    step = 1 if "stride_forgotten" in f else windows.s
     dxp = np.zeros_like(windows.xp)
     for p, q in windows.places(f):
-        rows, cols = windows.block(p, q, windows.s)
+        rows, cols = windows.block(p, q)
         mask = _shares(windows.xp[:, :, rows, cols], f)
         sent = mask * g[:, :, p, q, None, None]
         if "value_times" in f:
             sent = sent * np.nan_to_num(windows.xp[:, :, rows, cols], neginf=0)
-        put_rows, put_cols = windows.block(p, q, step)
+        put_rows, put_cols = windows.block(p, q, f)
         target = dxp[:, :, put_rows, put_cols]
         if "overwritten_winners" in f:
             target[mask > 0] = sent[mask > 0]
@@ -105,26 +102,7 @@ def _shares(values: Array, f: Faults) -> Array:
         return np.ones_like(values) / (k * k)
     if "ties_all" in f:
         return (values == values.max((2, 3), keepdims=True)).astype(float)
-    flat = values.reshape(n, c, k * k)
-    winner = flat.argmin(2) if "minimum" in f else flat.argmax(2)
-    if "argmax_first_image" in f:
-        winner = np.broadcast_to(winner[:1], winner.shape)
-    if "argmax_last_image" in f:
-        winner = np.broadcast_to(winner[-1:], winner.shape)
-    if "argmax_next_image" in f:
-        winner = np.roll(winner, 1, 0)
-    if "argmax_previous_image" in f:
-        winner = np.roll(winner, -1, 0)
-    if "argmax_first_channel" in f:
-        winner = np.broadcast_to(winner[:, :1], winner.shape)
-    if "argmax_last_channel" in f:
-        winner = np.broadcast_to(winner[:, -1:], winner.shape)
-    if "argmax_all_images" in f:  # one maximum over batch and channels
-        winner = np.broadcast_to(
-            values.max((0, 1)).reshape(-1).argmax(), winner.shape
-        )
-    if "first_element" in f:
-        winner = np.zeros_like(winner)
+    winner = np.broadcast_to(_winner(values.reshape(n, c, k * k), f), (n, c))
     row, col = np.divmod(winner, k)
     if "winner_transposed" in f:
         row, col = col, row
@@ -133,12 +111,27 @@ def _shares(values: Array, f: Faults) -> Array:
     return shares
 
 
+def _winner(flat: Array, f: Faults) -> Array:
+    """The offset that a program with the faults takes for that of the maximum, of windows (N, C, k·k)."""
+    winner = flat.argmin(2) if "minimum" in f else flat.argmax(2)
+    ways = {
+        "argmax_first_image": winner[:1],
+        "argmax_last_image": winner[-1:],
+        "argmax_next_image": np.roll(winner, 1, 0),
+        "argmax_previous_image": np.roll(winner, -1, 0),
+        "argmax_first_channel": winner[:, :1],
+        "argmax_last_channel": winner[:, -1:],
+        "argmax_all_images": flat.max((0, 1)).argmax(),  # one maximum over batch and channels
+        "first_element": np.zeros_like(winner),
+    }
+    return next((value for fault, value in ways.items() if fault in f), winner)
+
+
 def avg_grad(case: Case, f: Faults, g: Array) -> Array | None:
     """∂L/∂x of average-pooling with the faults."""
     s = case.settings
     x, k = case.tensors["x"], s["kernel_size"]
     windows = Windows(x, k, s["stride"], s["padding"], 0.0)
-    step = 1 if "stride_forgotten" in f else windows.s
     divisors = {
         "divisor_missing": 1,
         "divisor_image": x.shape[2] * x.shape[3],
@@ -150,9 +143,9 @@ def avg_grad(case: Case, f: Faults, g: Array) -> Array | None:
     counted = np.pad(np.ones_like(x), ((0, 0), (0, 0), (s["padding"],) * 2, (s["padding"],) * 2))
     dxp = np.zeros_like(windows.xp)
     for p, q in windows.places(f):
-        rows, cols = windows.block(p, q, windows.s)
+        rows, cols = windows.block(p, q)
         over = counted[:1, :1, rows, cols].sum() if "padding_not_counted" in f else divisor
-        put = windows.block(p, q, step)
+        put = windows.block(p, q, f)
         target = dxp[:, :, put[0], put[1]]
         sent = g[:, :, p, q, None, None] / over
         if f & {"overwritten_windows", "overwritten_reversed"}:

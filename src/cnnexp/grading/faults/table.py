@@ -10,33 +10,77 @@ from cnnexp.grading.faults import conv, others, pool
 from cnnexp.grading.faults.conv import Faults
 
 # Faults that any gradient may have: what is done to g before, or to the result after
-_FACTORS = ("negated", "mean_batch", "mean_all", "mean_positions", "times_batch", "times_all", "doubled")
-_ANY = (*_FACTORS, "halved", "grad_output_ignored", "grad_output_squared", "zero", "plane_transposed")
-_ANY = (*_ANY, "result_flipped", "only_first_image", "only_last_image", "images_reversed", "images_averaged")
+_FACTORS = (
+    "negated",
+    "mean_batch",
+    "mean_all",
+    "mean_positions",
+    "times_batch",
+    "times_all",
+    "doubled",
+)
+_ANY = (
+    *_FACTORS,
+    "halved",
+    "grad_output_ignored",
+    "grad_output_squared",
+    "zero",
+    "plane_transposed",
+)
+_ANY = (
+    *_ANY,
+    "result_flipped",
+    "only_first_image",
+    "only_last_image",
+    "images_reversed",
+    "images_averaged",
+)
 
 _READ = ("kernel_flipped", "kernel_transposed", "kernel_rows_flipped", "kernel_columns_flipped")
 _SUMS = ("batch_last", "batch_first", "position_last", "position_first", "row_last", "column_last")
+_AXIS = ("stride_forgotten_rows", "stride_forgotten_columns")
 _CONV = {
     "y": (
-        *(*_READ, "bias_missing", "padding_one_side", "channel_last", "channel_first", "image_first"),
+        *(
+            *_READ,
+            "bias_missing",
+            "padding_one_side",
+            "channel_last",
+            "channel_first",
+            "image_first",
+        ),
         *("stride_forgotten", "dilation_forgotten", "channels_swapped", "last_window_skipped"),
     ),
     "x": (
         *_READ,
-        *("stride_forgotten", "stride_forgotten crop_of_short", "dilation_forgotten"),
+        *("stride_forgotten", "stride_forgotten crop_of_short", "dilation_forgotten", *_AXIS),
         *("stride_for_dilation", "crop_end", "crop_start", "crop_missing"),
         *("overwritten_windows", "overwritten_all", "overwritten_offsets", "overwritten_reversed"),
-        *("out_channel_last", "out_channel_first", "channels_swapped", "channels_reshaped"),
+        *("out_channel_last", "out_channel_first", "channels_swapped", "channels_mixed"),
+        *("channels_reshaped",),
         "last_window_skipped",
     ),
     "w": (
         *_READ,
-        *("stride_forgotten", "dilation_forgotten", "stride_for_dilation", "padding_one_side"),
+        *(
+            "stride_forgotten",
+            "dilation_forgotten",
+            "stride_for_dilation",
+            "padding_one_side",
+            *_AXIS,
+        ),
+        "gradient_flipped",
         *(*_SUMS, "batch_last position_last", "batch_last row_last", "kept_batch", "image_first"),
         *("channels_swapped", "channels_reshaped", "columns_reshaped", "last_window_skipped"),
     ),
     "b": (
-        *(*_SUMS, "batch_last position_last", "batch_last row_last", "kept_batch", "kept_positions"),
+        *(
+            *_SUMS,
+            "batch_last position_last",
+            "batch_last row_last",
+            "kept_batch",
+            "kept_positions",
+        ),
         *("kept_columns", "kept_rows", "axes_rows", "axes_columns", "axes_batch", "axes_all"),
         *("axes_all_spread", "last_window_skipped"),
     ),
@@ -48,9 +92,29 @@ _ARGMAX = (
 _MAX = {
     "y": ("zero_padding", "minimum", "stride_forgotten", "last_window_skipped"),
     "x": (
-        *("overwritten_winners", "overwritten_windows", "overwritten_reversed", "ties_all", *_ARGMAX),
-        *("stride_forgotten", "crop_end", "crop_start", "crop_missing", "winner_transposed"),
-        *("average_for_max", "everywhere", "first_element", "minimum", "zero_padding", "value_times"),
+        *(
+            "overwritten_winners",
+            "overwritten_windows",
+            "overwritten_reversed",
+            "ties_all",
+            *_ARGMAX,
+        ),
+        *(
+            "stride_forgotten",
+            "crop_end",
+            "crop_start",
+            "crop_missing",
+            "winner_transposed",
+            *_AXIS,
+        ),
+        *(
+            "average_for_max",
+            "everywhere",
+            "first_element",
+            "minimum",
+            "zero_padding",
+            "value_times",
+        ),
         "last_window_skipped",
     ),
 }
@@ -58,19 +122,40 @@ _AVG = {
     "y": ("sum_for_mean", "padding_not_counted", "stride_forgotten", "last_window_skipped"),
     "x": (
         *("overwritten_windows", "overwritten_reversed", "divisor_missing", "padding_not_counted"),
-        *("stride_forgotten", "crop_end", "crop_start", "crop_missing", "first_element", "divisor_k"),
+        *(
+            "stride_forgotten",
+            "crop_end",
+            "crop_start",
+            "crop_missing",
+            "first_element",
+            "divisor_k",
+        ),
+        *_AXIS,
         *("divisor_stride", "divisor_image", "divisor_output", "last_window_skipped"),
     ),
 }
 _MASKS = (
-    *("mask_missing", "mask_of_gradient", "mask_guided", "mask_reversed", "mask_value", "mask_input"),
+    *(
+        "mask_missing",
+        "mask_of_gradient",
+        "mask_guided",
+        "mask_reversed",
+        "mask_value",
+        "mask_input",
+    ),
     *("mask_value_only", "mask_sign", "mask_leaky", "mask_at_one"),
 )
 _CHANNEL = ("batch_last", "kept_batch", "kept_positions", "axes_all", "axes_all_spread")
 _PATHS = (
     *("both_paths_missing", "mean_path_missing", "variance_path_missing", "variance_path_doubled"),
     *("variance_path_halved", "variance_path_sign", "mean_path_sign", "paths_not_averaged"),
-    *("mean_path_not_averaged", "variance_path_not_averaged", "m_is_batch", "unbiased", "scale_squared"),
+    *(
+        "mean_path_not_averaged",
+        "variance_path_not_averaged",
+        "m_is_batch",
+        "unbiased",
+        "scale_squared",
+    ),
     *("scale_missing", "scale_inverted", "gamma_missing", "eps_missing", "eps_outside"),
 )
 FAULTS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -81,7 +166,13 @@ FAULTS: dict[str, dict[str, tuple[str, ...]]] = {
     "linear": {
         "y": ("weight_transposed", "bias_missing"),
         "x": ("weight_transposed",),
-        "w": ("gradient_transposed", "gradient_reshaped", "batch_last", "batch_first", "kept_batch"),
+        "w": (
+            "gradient_transposed",
+            "gradient_reshaped",
+            "batch_last",
+            "batch_first",
+            "kept_batch",
+        ),
         "b": (
             *("axes_features", "batch_last", "batch_first", "kept_batch", "axes_all"),
             "axes_all_spread",
@@ -99,10 +190,22 @@ FAULTS: dict[str, dict[str, tuple[str, ...]]] = {
     "cross_entropy": {
         "y": ("sum_for_mean", "negated", "softmax_axis", "class_shifted", "softmax_missing"),
         "logits": (
-            *("sum_for_mean", "divisor_classes", "divisor_all", "rank_one_missing", "diagonal_only"),
+            *(
+                "sum_for_mean",
+                "divisor_classes",
+                "divisor_all",
+                "rank_one_missing",
+                "diagonal_only",
+            ),
             *("one_hot_missing", "stops_at_softmax", "softmax_twice", "softmax_twice_full"),
             *("softmax_own_derivative", "true_class_only", "others_only", "softmax_missing"),
-            *("not_normalised", "log_for_softmax", "softmax_axis", "class_shifted", "squared_error"),
+            *(
+                "not_normalised",
+                "log_for_softmax",
+                "softmax_axis",
+                "class_shifted",
+                "squared_error",
+            ),
         ),
     },
     "conv_relu_pool": {
@@ -170,8 +273,7 @@ def _before(g: Array, f: Faults) -> Array:
 
 
 def _after(case: Case, part: str, made: Array, f: Faults) -> Array | None:
-    n, g = next(iter(case.tensors.values())).shape[0], case.grad_output
-    everything = g.size / (g.shape[1] if g.ndim > 1 else 1)  # the terms of a bias's sum
+    n, everything = next(iter(case.tensors.values())).shape[0], _terms(case)
     factors = {
         "negated": -1.0,
         "mean_batch": 1 / n,
@@ -193,6 +295,17 @@ def _after(case: Case, part: str, made: Array, f: Faults) -> Array | None:
     if "result_flipped" in f and made.ndim == 4:
         made = made[..., ::-1, ::-1]
     return _by_image(case, part, made, f)
+
+
+def _terms(case: Case) -> float:
+    """How many terms the sum of a bias's gradient has."""
+    g = case.grad_output
+    if case.op == "conv_relu_pool":
+        geometry = conv.Geometry(case, frozenset())
+        return g.shape[0] * geometry.ph * geometry.pw
+    if g.ndim == 0:  # a loss, whose gradient has no sum over anything
+        return next(iter(case.tensors.values())).shape[0]
+    return g.size / (g.shape[1] if g.ndim > 1 else 1)
 
 
 def _by_image(case: Case, part: str, made: Array, f: Faults) -> Array | None:
