@@ -101,6 +101,7 @@ class _Judge:
         seen = self.seen(part)
         given = [(case, value) for case, value in seen if value is not None]
         faults = explanations(self.contract.op, part, given) if len(given) == len(seen) else []
+        faults = [f for f in faults if self._plausible(part, f)]
         symbol, formula = self.contract.symbol(part), self.contract.formulas[part]
         link = f"{DERIVATION}#{self.contract.anchor}"
         if not faults:
@@ -125,13 +126,14 @@ class _Judge:
 
     def errors_explained(self) -> bool:
         """Whether the work stops only where a mistake that was named gives a result of another shape."""
-
-        def is_cause(part: str, faults: Faults, case: Case) -> bool:
-            made = compute(case, part, faults)
-            return made is None or made.shape != case.right[part].shape
-
         failed = [self.cases[number] for number in self.outcome.errors]
-        return all(any(is_cause(p, f, case) for p, f in self.named) for case in failed)
+        return all(any(_misfits(p, f, case) for p, f in self.named) for case in failed)
+
+    def _plausible(self, part: str, faults: Faults) -> bool:
+        """Whether the work stops in few calls, or in many that the faults have no result for."""
+        failed = [self.cases[number] for number in self.outcome.errors]
+        unexplained = sum(not _misfits(part, faults, case) for case in failed)
+        return unexplained <= len(self.answered) / 2
 
     def example(self, wrong: Sequence[str]) -> Example | None:
         """The smallest call in which a wrong part is wrong, gradients first."""
@@ -151,6 +153,12 @@ class _Judge:
                 right = case.right[part].tolist()
                 return Example(symbol, case.describe(), {**given, **g}, found, right)
         return None
+
+
+def _misfits(part: str, faults: Faults, case: Case) -> bool:
+    """Whether a program with the faults has no result, or one of a wrong shape."""
+    made = compute(case, part, faults)
+    return made is None or made.shape != case.right[part].shape
 
 
 def _mistakes(faults: Faults) -> list[tuple[Any, str]]:

@@ -68,6 +68,8 @@ def _same(faults: Faults, part: str, case: Case, value: Array) -> bool:
         made = np.broadcast_to(made.reshape(()), value.shape)  # as torch and numpy would
     if made is None:
         return False
+    if made.size == value.size and made.shape != value.shape and value.ndim == 1:
+        made = made.ravel()  # (C, H, W) as (C·H·W,)
     # torch adds up, or spreads, the gradient of a bias that has another length
     summed = made.ndim == 1 and value.shape == (1,) and close(value, np.asarray([made.sum()]))
     return summed or close(value, made)

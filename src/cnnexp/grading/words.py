@@ -221,15 +221,17 @@ MISTAKES: dict[str, Mistake] = {
     **dict.fromkeys(
         ("channels_swapped", "channels_mixed", "channels_reshaped", "columns_reshaped"), _SWAPPED
     ),
-    "last_window_skipped": _LAST,
+    **dict.fromkeys(("last_window_skipped", "last_row_skipped", "last_column_skipped"), _LAST),
     **dict.fromkeys(("batch_last", "batch_first", "kept_batch"), _BATCH),
     **dict.fromkeys(("position_last", "position_first", "row_last", "column_last"), _POSITIONS),
     "padding_one_side": _READ_PAD,
     **dict.fromkeys(("image_first", "only_first_image", "only_last_image"), _IMAGES),
-    **dict.fromkeys(("images_reversed", "images_averaged"), _IMAGES),
+    **dict.fromkeys(("images_reversed", "images_averaged", "images_into_first"), _IMAGES),
+    "gradient_of_first_image": _IMAGES,
     **dict.fromkeys(
         (
             *("axes_rows", "axes_columns", "axes_batch", "axes_all", "axes_all_spread", "axes_features"),
+            "axes_channels",
             *("kept_positions", "kept_columns", "kept_rows"),
         ),
         _AXES,
@@ -273,16 +275,20 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "mask_leaky": _LEAKY,
     "both_paths_missing": _BOTH_PATHS,
-    **dict.fromkeys(("mean_path_missing", "mean_path_sign"), _MEAN_PATH),
+    **dict.fromkeys(("mean_path_missing", "mean_path_sign", "mean_path_averaged_twice"), _MEAN_PATH),
     **dict.fromkeys(
         (
             *("variance_path_missing", "variance_path_doubled", "variance_path_halved"),
-            "variance_path_sign",
+            *("variance_path_sign", "variance_path_averaged_twice", "variance_path_scale"),
         ),
         _VARIANCE_PATH,
     ),
     **dict.fromkeys(
-        ("paths_not_averaged", "mean_path_not_averaged", "variance_path_not_averaged", "m_is_batch"), _M
+        (
+            *("paths_not_averaged", "mean_path_not_averaged", "variance_path_not_averaged"),
+            *("m_is_batch", "statistics_of_batch"),
+        ),
+        _M,
     ),
     **dict.fromkeys(("scale_squared", "scale_missing", "scale_inverted"), _SCALE),
     "gamma_missing": _GAMMA,
@@ -295,16 +301,19 @@ MISTAKES: dict[str, Mistake] = {
         ),
         _HAT,
     ),
-    **dict.fromkeys(("rank_one_missing", "diagonal_only", "softmax_own_derivative"), _RANK_ONE),
+    **dict.fromkeys(
+        ("rank_one_missing", "rank_one_sign", "diagonal_only", "softmax_own_derivative"), _RANK_ONE
+    ),
     **dict.fromkeys(
         (
             *("one_hot_missing", "stops_at_softmax", "softmax_twice", "softmax_twice_full"),
             *("true_class_only", "others_only", "softmax_missing", "not_normalised", "log_for_softmax"),
             *("softmax_axis", "class_shifted", "squared_error"),
+            "one_hot_added",
         ),
         _SOFTMAX,
     ),
-    **dict.fromkeys(("mean_batch", "mean_all", "mean_positions"), _MEAN),
+    **dict.fromkeys(("mean_batch", "mean_all", "mean_positions", "mean_rows", "mean_columns"), _MEAN),
     **dict.fromkeys(("divisor_classes", "divisor_all"), _MEAN),
     **dict.fromkeys(("sum_for_mean", "times_batch", "times_all"), _SUM),
     "negated": Mistake("sign reversed", "The gradient is the negative of the right one.", "Turn the sign."),

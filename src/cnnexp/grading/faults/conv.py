@@ -36,15 +36,15 @@ class Geometry:
         if "stride_for_dilation" in f:
             step, self.rate = self.d, self.s
         self.steps = steps(step, f)
-        self.lastly = 1 if "last_window_skipped" in f else 0
+        self.tall, self.wide = unskipped(self.ph, self.pw, f)
 
     def sides(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Each side of the image with that of the kernel."""
         return (self.h, self.kh), (self.width, self.kw)
 
-    def window(self, u: int, v: int, skip: int = 0) -> tuple[Any, ...]:
+    def window(self, u: int, v: int) -> tuple[Any, ...]:
         """The slices of the elements at offset (u, v) of all windows of a padded image."""
-        rows, cols = self.ph - skip, self.pw - skip
+        rows, cols = self.tall, self.wide
         top, left = u * self.rate, v * self.rate
         down, across = self.steps
         return (
@@ -68,6 +68,13 @@ def steps(stride: int, f: Faults) -> tuple[int, int]:
     """By how much the windows move down and across, with the faults."""
     down = 1 if "stride_forgotten_rows" in f else stride
     return down, 1 if "stride_forgotten_columns" in f else stride
+
+
+def unskipped(rows: int, columns: int, f: Faults) -> tuple[int, int]:
+    """How many rows and columns of windows a loop with the faults visits."""
+    short = "last_window_skipped" in f
+    tall = rows - (short or "last_row_skipped" in f)
+    return tall, columns - (short or "last_column_skipped" in f)
 
 
 def flipped(w: Array, f: Faults) -> Array | None:
@@ -110,10 +117,9 @@ def forward(case: Case, f: Faults) -> Array | None:
         if "channel_first" in f:
             x, w = x[:, :1], w[:, :1]
         y = np.zeros((x.shape[0], w.shape[0], geo.ph, geo.pw))
-        skip = geo.lastly
         for u, v in np.ndindex(geo.kh, geo.kw):
-            seen = np.einsum("ncpq,oc->nopq", x[geo.window(u, v, skip)], w[:, :, u, v])
-            y[:, :, : geo.ph - skip, : geo.pw - skip] += seen
+            seen = np.einsum("ncpq,oc->nopq", x[geo.window(u, v)], w[:, :, u, v])
+            y[:, :, : geo.tall, : geo.wide] += seen
         parts.append(y)
     y = _per_group(parts, 1)
     return y if "bias_missing" in f else y + geo.b[:, None, None]
@@ -164,14 +170,13 @@ def _spread(geo: Geometry, g: Array, w: Array, f: Faults) -> Array:
             here, by = (g[:, -1:, p, q], w[-1:]) if "overwritten_all" in f else (g[:, :, p, q], w)
             dxp[:, :, rows, cols] = np.einsum("no,ocuv->ncuv", here, by)
         return dxp
-    skip = geo.lastly
     for u, v in np.ndindex(geo.kh, geo.kw):
-        inside = g[:, :, : geo.ph - skip, : geo.pw - skip]
+        inside = g[:, :, : geo.tall, : geo.wide]
         sent = np.einsum("nopq,oc->ncpq", inside, w[:, :, u, v])
         if "overwritten_offsets" in f:
-            dxp[geo.window(u, v, skip)] = sent
+            dxp[geo.window(u, v)] = sent
         else:
-            dxp[geo.window(u, v, skip)] += sent
+            dxp[geo.window(u, v)] += sent
     return dxp
 
 
@@ -191,6 +196,8 @@ def _cropped(geo: Geometry, dxp: Array, f: Faults) -> Array:
 
 def grad_weight(case: Case, f: Faults, g: Array) -> Array | None:
     """∂L/∂w with the faults."""
+    if "kept_batch" in f:  # one gradient an image, not added up
+        return np.stack([_weight_of_one(case, f - {"kept_batch"}, g, n) for n in range(g.shape[0])])
     geo = Geometry(case, f)
     xp = geo.padded(f)
     xp, g = chosen_terms(xp, g, f)
@@ -199,17 +206,14 @@ def grad_weight(case: Case, f: Faults, g: Array) -> Array | None:
     parts = []
     for x, gs in zip(np.split(xp, geo.groups, 1), np.split(g, geo.groups, 1), strict=True):
         dw = np.zeros((gs.shape[1], x.shape[1], geo.kh, geo.kw))
-        skip = geo.lastly
-        inside = gs[:, :, : geo.ph - skip, : geo.pw - skip]
+        inside = gs[:, :, : geo.tall, : geo.wide]
         for u, v in np.ndindex(geo.kh, geo.kw):
-            read = x[geo.window(u, v, skip)]
+            read = x[geo.window(u, v)]
             dw[:, :, u, v] = np.einsum("nopq,ncpq->oc", inside, read)
         parts.append(dw)
     dw = flipped(_per_group(parts, 0), f)
     if dw is None:
         return None
-    if "kept_batch" in f:  # one gradient an image, not added up
-        return np.stack([_weight_of_one(case, f - {"kept_batch"}, g, n) for n in range(g.shape[0])])
     o, c, kh, kw = dw.shape
     if "channels_swapped" in f:
         dw = dw.swapaxes(0, 1)
@@ -226,7 +230,7 @@ def _reversed(geo: Geometry, g: Array) -> tuple[Geometry, Array]:
     rest = [(side + 2 * geo.p - (k - 1) * geo.d - 1) % geo.s for side, k in geo.sides()]
     spread = np.zeros((*g.shape[:2], tall + rest[0], wide + rest[1]))
     spread[:, :, : tall : geo.s, : wide : geo.s] = g
-    geo.ph, geo.pw, geo.steps = tall + rest[0], wide + rest[1], (1, 1)
+    geo.tall, geo.wide, geo.steps = tall + rest[0], wide + rest[1], (1, 1)
     return geo, spread[:, :, ::-1, ::-1]
 
 
@@ -274,8 +278,8 @@ def grad_bias(case: Case, f: Faults, g: Array) -> Array | None:
         "kept_rows": (0, 3),
     }
     summed = next((axes[fault] for fault in f if fault in axes), (0, 2, 3))
-    if "last_window_skipped" in f:
-        g = g[:, :, :-1, :-1]
+    tall, wide = unskipped(*g.shape[2:], f)
+    g = g[:, :, :tall, :wide]
     total = np.asarray(g.sum(summed))
     if "axes_all_spread" in f:
         return np.full(g.shape[1], g.sum())

@@ -42,42 +42,55 @@ def relu(case: Case, f: Faults, part: str, g: Array) -> Array | None:
 def linear(case: Case, f: Faults, part: str, g: Array) -> Array | None:
     """Output or a gradient of the linear layer with the faults."""
     x, w, b = (case.tensors[name] for name in ("x", "w", "b"))
+    square = w.shape[0] == w.shape[1]
+    if part in ("y", "x") and "weight_transposed" in f and not square:
+        return None
+    turned = w.T if "weight_transposed" in f else w
+    if part == "y":
+        return x @ turned.T + (0 if "bias_missing" in f else b)
+    if part == "x":
+        one = {"out_channel_last": slice(-1, None), "out_channel_first": slice(0, 1)}
+        kept = next((chosen for fault, chosen in one.items() if fault in f), slice(None))
+        return g[:, kept] @ turned[kept]
+    return _linear_weight(x, w, g, f) if part == "w" else _linear_bias(b, g, f)
+
+
+def _rows_of_sum(g: Array, f: Faults) -> Array:
+    """G without the rows that a sum over the batch leaves out."""
     kept = g.copy()
     if "batch_last" in f:
         kept[:-1] = 0
     if "batch_first" in f:
         kept[1:] = 0
-    square = w.shape[0] == w.shape[1]
-    if part == "y":
-        if "weight_transposed" in f and not square:
-            return None
-        y = x @ (w if "weight_transposed" in f else w.T)
-        return y if "bias_missing" in f else y + b
-    if part == "x":
-        if "weight_transposed" in f:
-            return g @ w.T if square else None
-        return g @ w
-    if part == "w":
-        if "kept_batch" in f:
-            return np.einsum("no,nk->nok", g, x)
-        dw = kept.T @ x
-        if "gradient_transposed" in f:
-            return dw.T
-        return dw.T.reshape(w.shape) if "gradient_reshaped" in f else dw
-    if "axes_features" in f:
-        return g.sum(1)
-    if "axes_all_spread" in f:
-        return np.full(b.shape, g.sum())
-    return g if "kept_batch" in f else np.asarray(g.sum() if "axes_all" in f else kept.sum(0))
+    return kept
+
+
+def _linear_weight(x: Array, w: Array, g: Array, f: Faults) -> Array:
+    if "kept_batch" in f:
+        return np.einsum("no,nk->nok", g, x)
+    dw = _rows_of_sum(g, f).T @ x
+    if "gradient_transposed" in f:
+        return dw.T
+    return dw.T.reshape(w.shape) if "gradient_reshaped" in f else dw
+
+
+def _linear_bias(b: Array, g: Array, f: Faults) -> Array:
+    ways = {
+        "axes_features": g.sum(1),
+        "axes_all_spread": np.full(b.shape, g.sum()),
+        "axes_all": np.asarray(g.sum()),
+        "kept_batch": g,
+    }
+    return next((value for fault, value in ways.items() if fault in f), _rows_of_sum(g, f).sum(0))
 
 
 def batch_norm(case: Case, f: Faults, part: str, g: Array) -> Array | None:
     """Output or a gradient of batch normalisation in training with the faults."""
     x, gamma, beta = (case.tensors[name] for name in ("x", "gamma", "beta"))
     eps = 0.0 if "eps_missing" in f else case.settings["eps"]
-    axes: tuple[int, ...] = (0, *range(2, x.ndim))
+    axes: tuple[int, ...] = (0,) if "statistics_of_batch" in f else (0, *range(2, x.ndim))
     shape = (1, -1, *[1] * (x.ndim - 2))
-    m = x.size // x.shape[1]
+    m = x.shape[0] if "statistics_of_batch" in f else x.size // x.shape[1]
     mean = x.mean(axes, keepdims=True)
     variance = ((x - mean) ** 2).sum(axes, keepdims=True) / (m - 1 if "unbiased" in f else m)
     r = 1 / np.sqrt(variance + eps)
@@ -114,6 +127,8 @@ def _norm_input(g: Array, hat: Array, r: Array, gam: Array, sums: _NormSums, f: 
     axes, m = sums.axes, sums.n if "m_is_batch" in f else sums.m
     shift = g.sum(axes, keepdims=True) / m
     stretch = (g * hat).sum(axes, keepdims=True) / m
+    if "variance_path_scale" in f:  # the derivative of r is that of another power
+        stretch = stretch / r
     shift = shift * _factor_of("mean_path", m, f)
     stretch = stretch * _factor_of("variance_path", m, f)
     scales = {"scale_squared": r * r, "scale_missing": np.ones_like(r), "scale_inverted": 1 / r}
@@ -128,7 +143,7 @@ def _factor_of(path: str, m: int, f: Faults) -> float:
         factor = 0.0
     if f & {f"{path}_not_averaged", "paths_not_averaged"}:
         factor *= m
-    ways = {"doubled": 2.0, "halved": 0.5, "sign": -1.0}
+    ways = {"doubled": 2.0, "halved": 0.5, "sign": -1.0, "averaged_twice": 1 / m}
     for way, by in ways.items():
         if f"{path}_{way}" in f:
             factor *= by
@@ -142,6 +157,8 @@ def _channel_sum(terms: Array, axes: tuple[int, ...], f: Faults) -> Array:
         return terms.sum(axes[1:])
     if "kept_positions" in f:
         return terms.sum(0)
+    if "axes_channels" in f:
+        return terms.sum(1)
     if "axes_all_spread" in f:
         return np.full(terms.shape[1], terms.sum())
     return np.asarray(terms.sum() if "axes_all" in f else terms.sum(axes))
@@ -168,6 +185,8 @@ def cross_entropy(case: Case, f: Faults, part: str, g: Array) -> Array | None:
     ways = {
         "rank_one_missing": -hot,
         "diagonal_only": -hot * (1 - s),
+        "rank_one_sign": -hot - s,
+        "one_hot_added": s + hot,
         "one_hot_missing": s,
         "stops_at_softmax": -hot / picked,
         "softmax_twice": s * (s - hot),

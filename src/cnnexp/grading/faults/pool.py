@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from cnnexp.grading.cases import Array, Case
-from cnnexp.grading.faults.conv import Faults, steps
+from cnnexp.grading.faults.conv import Faults, steps, unskipped
 
 _Place = tuple[int, int]
 
@@ -22,8 +22,7 @@ class Windows:
 
     def places(self, f: Faults) -> Iterator[_Place]:
         """The positions of the output that the faults let a program visit, in its order."""
-        skip = 1 if "last_window_skipped" in f else 0
-        found = list(np.ndindex(self.ph - skip, self.pw - skip)) if self.ph > skip < self.pw else []
+        found = list(np.ndindex(*unskipped(self.ph, self.pw, f)))
         return iter(reversed(found) if "overwritten_reversed" in f else found)
 
     def block(self, p: int, q: int, f: Faults = frozenset()) -> tuple[slice, slice]:

@@ -38,6 +38,7 @@ _ANY = (
 
 _READ = ("kernel_flipped", "kernel_transposed", "kernel_rows_flipped", "kernel_columns_flipped")
 _SUMS = ("batch_last", "batch_first", "position_last", "position_first", "row_last", "column_last")
+_SHORT = ("last_row_skipped", "last_column_skipped")
 _AXIS = ("stride_forgotten_rows", "stride_forgotten_columns")
 _CONV = {
     "y": (
@@ -49,7 +50,13 @@ _CONV = {
             "channel_first",
             "image_first",
         ),
-        *("stride_forgotten", "dilation_forgotten", "channels_swapped", "last_window_skipped"),
+        *(
+            "stride_forgotten",
+            "dilation_forgotten",
+            "channels_swapped",
+            "last_window_skipped",
+            *_SHORT,
+        ),
     ),
     "x": (
         *_READ,
@@ -58,7 +65,7 @@ _CONV = {
         *("overwritten_windows", "overwritten_all", "overwritten_offsets", "overwritten_reversed"),
         *("out_channel_last", "out_channel_first", "channels_swapped", "channels_mixed"),
         *("channels_reshaped",),
-        "last_window_skipped",
+        *("last_window_skipped", *_SHORT),
     ),
     "w": (
         *_READ,
@@ -71,7 +78,13 @@ _CONV = {
         ),
         "gradient_flipped",
         *(*_SUMS, "batch_last position_last", "batch_last row_last", "kept_batch", "image_first"),
-        *("channels_swapped", "channels_reshaped", "columns_reshaped", "last_window_skipped"),
+        *(
+            "channels_swapped",
+            "channels_reshaped",
+            "columns_reshaped",
+            "last_window_skipped",
+            *_SHORT,
+        ),
     ),
     "b": (
         *(
@@ -82,7 +95,7 @@ _CONV = {
             "kept_positions",
         ),
         *("kept_columns", "kept_rows", "axes_rows", "axes_columns", "axes_batch", "axes_all"),
-        *("axes_all_spread", "last_window_skipped"),
+        *("axes_all_spread", "last_window_skipped", *_SHORT),
     ),
 }
 _ARGMAX = (
@@ -90,7 +103,7 @@ _ARGMAX = (
     *("argmax_all_images", "argmax_first_channel", "argmax_last_channel"),
 )
 _MAX = {
-    "y": ("zero_padding", "minimum", "stride_forgotten", "last_window_skipped"),
+    "y": ("zero_padding", "minimum", "stride_forgotten", "last_window_skipped", *_SHORT),
     "x": (
         *(
             "overwritten_winners",
@@ -115,11 +128,17 @@ _MAX = {
             "zero_padding",
             "value_times",
         ),
-        "last_window_skipped",
+        *("last_window_skipped", *_SHORT),
     ),
 }
 _AVG = {
-    "y": ("sum_for_mean", "padding_not_counted", "stride_forgotten", "last_window_skipped"),
+    "y": (
+        "sum_for_mean",
+        "padding_not_counted",
+        "stride_forgotten",
+        "last_window_skipped",
+        *_SHORT,
+    ),
     "x": (
         *("overwritten_windows", "overwritten_reversed", "divisor_missing", "padding_not_counted"),
         *(
@@ -131,7 +150,7 @@ _AVG = {
             "divisor_k",
         ),
         *_AXIS,
-        *("divisor_stride", "divisor_image", "divisor_output", "last_window_skipped"),
+        *("divisor_stride", "divisor_image", "divisor_output", "last_window_skipped", *_SHORT),
     ),
 }
 _MASKS = (
@@ -145,7 +164,9 @@ _MASKS = (
     ),
     *("mask_value_only", "mask_sign", "mask_leaky", "mask_at_one"),
 )
-_CHANNEL = ("batch_last", "kept_batch", "kept_positions", "axes_all", "axes_all_spread")
+_CHANNEL = (
+    *("batch_last", "kept_batch", "kept_positions", "axes_all", "axes_all_spread", "axes_channels"),
+)
 _PATHS = (
     *("both_paths_missing", "mean_path_missing", "variance_path_missing", "variance_path_doubled"),
     *("variance_path_halved", "variance_path_sign", "mean_path_sign", "paths_not_averaged"),
@@ -157,6 +178,8 @@ _PATHS = (
         "scale_squared",
     ),
     *("scale_missing", "scale_inverted", "gamma_missing", "eps_missing", "eps_outside"),
+    *("mean_path_averaged_twice", "variance_path_averaged_twice", "variance_path_scale"),
+    "statistics_of_batch",
 )
 FAULTS: dict[str, dict[str, tuple[str, ...]]] = {
     "conv2d": _CONV,
@@ -165,7 +188,7 @@ FAULTS: dict[str, dict[str, tuple[str, ...]]] = {
     "relu": {"y": ("mask_leaky", "mask_sign"), "x": _MASKS},
     "linear": {
         "y": ("weight_transposed", "bias_missing"),
-        "x": ("weight_transposed",),
+        "x": ("weight_transposed", "out_channel_last", "out_channel_first"),
         "w": (
             "gradient_transposed",
             "gradient_reshaped",
@@ -179,7 +202,10 @@ FAULTS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "batch_norm": {
-        "y": ("unbiased", "eps_missing", "eps_outside", "gamma_missing", "beta_missing"),
+        "y": (
+            *("unbiased", "eps_missing", "eps_outside", "gamma_missing", "beta_missing"),
+            "statistics_of_batch",
+        ),
         "x": _PATHS,
         "gamma": (
             *("x_for_hat", "centred_for_hat", "y_for_hat", "gamma_in", "dbeta_for_dgamma"),
@@ -269,6 +295,8 @@ def _before(g: Array, f: Faults) -> Array:
         return np.ones_like(g)
     if "grad_output_squared" in f:
         return g * g
+    if "gradient_of_first_image" in f and g.ndim:
+        return np.broadcast_to(g[:1], g.shape)
     return g
 
 
@@ -279,6 +307,8 @@ def _after(case: Case, part: str, made: Array, f: Faults) -> Array | None:
         "mean_batch": 1 / n,
         "mean_all": 1 / everything,
         "mean_positions": n / everything,
+        "mean_rows": 1 / (case.grad_output.shape[2] if case.grad_output.ndim == 4 else 1),
+        "mean_columns": 1 / (case.grad_output.shape[3] if case.grad_output.ndim == 4 else 1),
         "times_batch": n,
         "times_all": everything,
         "doubled": 2.0,
@@ -308,12 +338,18 @@ def _terms(case: Case) -> float:
     return g.size / (g.shape[1] if g.ndim > 1 else 1)
 
 
+_IMAGES = frozenset({"only_first_image", "only_last_image", "images_reversed", "images_averaged"})
+_IMAGES |= {"images_into_first"}
+
+
 def _by_image(case: Case, part: str, made: Array, f: Faults) -> Array | None:
-    if not f & {"only_first_image", "only_last_image", "images_reversed", "images_averaged"}:
+    if not f & _IMAGES:
         return made
     if part != CONTRACTS[case.op].tensors[0]:
         return None
     made = np.array(made)
+    if "images_into_first" in f:
+        made[0], made[1:] = made.sum(0), 0
     if "only_first_image" in f:
         made[1:] = 0
     if "only_last_image" in f:
