@@ -60,6 +60,8 @@ def avg_forward(case: Case, f: Faults) -> Array | None:
 
 
 def _fill(f: Faults) -> float:
+    if "minimum" in f:
+        return np.inf
     return 0.0 if "zero_padding" in f else -np.inf
 
 
@@ -80,7 +82,7 @@ def max_grad(x: Array, g: Array, geometry: tuple[int, int, int], f: Faults) -> A
         mask = _shares(windows.xp[:, :, rows, cols], f)
         sent = mask * g[:, :, p, q, None, None]
         if "value_times" in f:
-            sent = sent * np.nan_to_num(windows.xp[:, :, rows, cols], neginf=0)
+            sent = sent * np.nan_to_num(windows.xp[:, :, rows, cols], posinf=0, neginf=0)
         put_rows, put_cols = windows.block(p, q, f)
         target = dxp[:, :, put_rows, put_cols]
         if "overwritten_winners" in f:

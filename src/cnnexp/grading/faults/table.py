@@ -10,30 +10,18 @@ from cnnexp.grading.faults import conv, others, pool
 from cnnexp.grading.faults.conv import Faults
 
 # Faults that any gradient may have: what is done to g before, or to the result after
-_FACTORS = (
-    "negated",
-    "mean_batch",
-    "mean_all",
-    "mean_positions",
-    "times_batch",
-    "times_all",
-    "doubled",
-)
 _ANY = (
-    *_FACTORS,
-    "halved",
-    "grad_output_ignored",
-    "grad_output_squared",
-    "zero",
-    "plane_transposed",
-)
-_ANY = (
-    *_ANY,
-    "result_flipped",
-    "only_first_image",
-    "only_last_image",
-    "images_reversed",
-    "images_averaged",
+    *("negated", "mean_batch", "mean_all", "mean_positions", "mean_rows", "mean_columns"),
+    *(
+        "times_batch",
+        "times_all",
+        "doubled",
+        "halved",
+        "grad_output_ignored",
+        "grad_output_squared",
+    ),
+    *("zero", "plane_transposed", "result_flipped", "only_first_image", "only_last_image"),
+    *("images_reversed", "images_averaged", "images_into_first", "gradient_of_first_image"),
 )
 
 _READ = ("kernel_flipped", "kernel_transposed", "kernel_rows_flipped", "kernel_columns_flipped")
@@ -223,7 +211,14 @@ FAULTS: dict[str, dict[str, tuple[str, ...]]] = {
                 "rank_one_missing",
                 "diagonal_only",
             ),
-            *("one_hot_missing", "stops_at_softmax", "softmax_twice", "softmax_twice_full"),
+            *(
+                "rank_one_sign",
+                "one_hot_added",
+                "one_hot_missing",
+                "stops_at_softmax",
+                "softmax_twice",
+                "softmax_twice_full",
+            ),
             *("softmax_own_derivative", "true_class_only", "others_only", "softmax_missing"),
             *(
                 "not_normalised",
