@@ -8,8 +8,8 @@ Four groups of files. *edits*: mistakes made by a script that changes a few char
 stride tricks, scipy.signal, einsum), written anew, each with three mistakes. *by hand*: twenty wrong
 solutions (tests/grading/students/wrong), whose first line says what the mistake is called. *right*: right
 solutions of different styles (tests/grading/students/right). A mistake counts as found if the grade is not
-"right", and as named if a finding is a known mistake with the expected name. Every file is graded in a process
-of its own; seconds are those of a grading, by the clock, without the start of Python and torch.
+"right", and as named if a finding is a known mistake with the expected name. Every file runs in a process of
+its own; seconds are those of a grading, by the clock, without the start of Python and torch.
 """
 
 from __future__ import annotations

@@ -14,10 +14,7 @@ def close(found: Array | None, expected: Array) -> bool:
     """Whether ``found`` has the shape and the numbers of ``expected``; axes of length 1 do not count."""
     if found is None or not fits_shape(found.shape, expected.shape):
         return False
-    scale = max(float(np.abs(expected).max(initial=0.0)), _LEAST_SCALE)
-    with np.errstate(invalid="ignore"):
-        gap = np.abs(found.reshape(expected.shape) - expected)
-    return bool((gap <= TOLERANCE * scale).all())
+    return not wrong_places(found.reshape(expected.shape), expected).any()
 
 
 def fits_shape(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
@@ -30,9 +27,10 @@ def fits_shape(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
 
 def wrong_places(found: Array, expected: Array) -> Array:
     """Where two arrays of one shape differ."""
-    scale = max(float(np.abs(expected).max(initial=0.0)), _LEAST_SCALE)
+    finite = np.abs(expected[np.isfinite(expected)])
+    scale = max(float(finite.max(initial=0.0)), _LEAST_SCALE)
     with np.errstate(invalid="ignore"):
-        return ~(np.abs(found - expected) <= TOLERANCE * scale)
+        return ~((np.abs(found - expected) <= TOLERANCE * scale) | (found == expected))
 
 
 def is_right(case: Case, part: str, found: Array | None) -> bool:

@@ -20,7 +20,7 @@ def describe(op: str, part: str, seen: Sequence[Seen]) -> tuple[str, str]:
     where = where_wrong([case for case, _ in wrong], [case for case, _ in seen])
     if not present:
         return "missing", f"backward returns nothing (None) for it{where}."
-    for how in (_shape, _not_finite, _another, _factor):
+    for how in (_another, _shape, _not_finite, _factor):
         said = how(op, part, present)
         if said is not None:
             return said[0], f"{said[1]}{where}."

@@ -60,6 +60,7 @@ def _work_and_end(work: Callable[[], None], folder: Path, seconds: float) -> Non
         printed = os.open(folder / "printed.txt", os.O_WRONLY | os.O_CREAT)
         for stream, to in ((0, nothing), (1, printed), (2, printed)):
             os.dup2(to, stream)
+        sys.stdin = os.fdopen(0)  # that of a notebook asks its user
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)
         os.chdir(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,9 @@ def run_at_hand(
             code = forked(work, folder, limits.seconds)
         else:  # Windows: no limits, and an endless loop is one
             _work(submission, cases, folder, str(file))
-        return read_outcome(folder, file, code, limits)
+        outcome = read_outcome(folder, file, code, limits)
+        outcome.about["isolated"] = hasattr(os, "fork")
+        return outcome
 
 
 def _functions(op: str, forward: Any, backward: Any) -> Submission:
@@ -60,10 +63,10 @@ def _functions(op: str, forward: Any, backward: Any) -> Submission:
 def _uses_torch(value: Any) -> bool:
     """Whether the code of a function, or of a class's methods, speaks of torch."""
     code = getattr(value, "__code__", None)
-    if code is None:
-        methods = [m for m in vars(value).values() if callable(m) or hasattr(m, "__func__")]
-        return any(_uses_torch(getattr(m, "__func__", m)) for m in methods if m is not value)
-    return bool({"torch", "F", "nn"} & set(code.co_names))
+    if code is None and inspect.isclass(value):
+        methods = [getattr(m, "__func__", m) for m in vars(value).values()]
+        return any(_uses_torch(method) for method in methods if inspect.isfunction(method))
+    return code is not None and bool({"torch", "F", "nn"} & set(code.co_names))
 
 
 def _file_of(names: Mapping[str, Any]) -> str:

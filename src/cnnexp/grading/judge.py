@@ -40,6 +40,7 @@ def judge(op: str, work: str, cases: Sequence[Case], outcome: Outcome) -> Grade:
         contract.symbol(n): n not in wrong and not outcome.errors for n in names
     }
     grade = Grade(op, work, "wrong" if findings else "right", parts, findings)
+    grade.isolated = outcome.about.get("isolated", True)
     grade.calls = len(outcome.answers) + len(outcome.errors)
     grade.notes = _notes(contract, outcome, judge_)
     grade.example = judge_.example(wrong)
@@ -141,6 +142,7 @@ class _Judge:
             shown = [
                 (case, value) for case, value in self.seen(part) if not is_right(case, part, value)
             ]
+            shown.sort(key=lambda pair: pair[0].kink)  # ties last: they tell of nothing but ties
             small = [pair for pair in shown if pair[0].small] or sorted(
                 shown, key=lambda pair: pair[0].right[part].size
             )
@@ -272,6 +274,10 @@ def _notes(contract: Contract, outcome: Outcome, judge_: _Judge) -> list[str]:
         notes.append(
             "backward changes grad_output in place: harmless here, but torch forbids it, and where an "
             "output is used twice the other use gets the changed one"
+        )
+    if outcome.about.get("overflows"):
+        notes.append(
+            "not finite where a logit is 1000: subtract the largest logit of each row before exp"
         )
     if judge_.wrong("y") and not any(judge_.wrong(n) for n in contract.gradients):
         notes.append("the gradients are those of the right forward, which yours is not")

@@ -32,9 +32,22 @@ def explanations(op: str, part: str, seen: Sequence[Seen]) -> list[Faults]:
     plain = [pair for pair in wrong if not pair[0].kink]
     singles = faults_of(op, part)
     found = [faults for faults in singles if _explains(faults, part, seen, wrong)]
+    if found and plain:
+        return [_with_ties(faults, part, seen, wrong) for faults in found]
     if found or not plain:
         return found
     return list(itertools.islice(_pairs(singles, part, seen, plain), 1))
+
+
+def _with_ties(faults: Faults, part: str, seen: Sequence[Seen], wrong: Sequence[Seen]) -> Faults:
+    """The faults, and that of ties as well if they do not explain what is wrong where there are ties."""
+    ties = [pair for pair in wrong if pair[0].kink]
+    if not ties or all(_same(faults, part, case, value) for case, value in ties):
+        return faults
+    more = (faults | {fault} for fault in sorted(AT_KINKS))
+    known = set().union(*faults_of(wrong[0][0].op, part))
+    fitting = (both for both in more if both <= known and _explains(both, part, seen, wrong))
+    return next(fitting, faults)
 
 
 def _pairs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from cnnexp.grading.agreement import wrong_places
-from cnnexp.grading.result import Example, Finding, Grade
-from cnnexp.grading.show import cost_rows, number
+from cnnexp.grading.result import DERIVATION, Example, Finding, Grade
+from cnnexp.grading.show import cost_rows, number, spent
 from cnnexp.runs.files import write_text
 from cnnexp.version import __version__
 
@@ -25,6 +26,9 @@ _STYLE = """<style>
 .grade td.bad { background: #d3222266; font-weight: 700; }
 .grade code { white-space: pre-wrap; }
 </style>"""
+
+
+_DERIVATION = Path(__file__).resolve().parents[3] / DERIVATION
 
 
 def write_page(grade: Grade, file: Path, command: str) -> None:
@@ -40,7 +44,11 @@ def write_page(grade: Grade, file: Path, command: str) -> None:
         "FOOTER": f"cnnexp {__version__}, {time.strftime('%Y-%m-%d %H:%M')}<br><code>{_text(command)}</code>",
     }
     # in one pass: a value may hold the name of another part
-    write_text(file, re.sub("|".join(parts), lambda found: parts[found[0]], template))
+    page = re.sub("|".join(parts), lambda found: parts[found[0]], template)
+    if _DERIVATION.is_file():  # in a checkout, of which a wheel has no documents
+        there = Path(os.path.relpath(_DERIVATION, file.resolve().parent)).as_posix()
+        page = page.replace(f'href="{DERIVATION}#', f'href="{_text(there)}#')
+    write_text(file, page)
 
 
 def body_of(grade: Grade) -> str:
@@ -67,7 +75,7 @@ def _lines(grade: Grade) -> Iterator[str]:
         yield from _example(grade.example)
     for note in [*grade.notes, *cost_rows(grade)]:
         yield f"<p>{_text(note)}</p>"
-    yield f"<p>{grade.calls} calls, {grade.seconds:.1f} s; the work ran in a process of its own.</p>"
+    yield f"<p>{_text(spent(grade))}.</p>"
 
 
 def _finding(position: int, finding: Finding) -> Iterator[str]:
@@ -81,7 +89,7 @@ def _finding(position: int, finding: Finding) -> Iterator[str]:
     if finding.kin:
         yield f"<p>The same numbers would come from: {_text('; '.join(finding.kin))}.</p>"
     if finding.link:
-        yield f"<p>Derived in <code>{_text(finding.link)}</code></p>"
+        yield f'<p>Derived in <a href="{_text(finding.link)}">{_text(finding.link)}</a></p>'
 
 
 def _example(example: Example) -> Iterator[str]:

@@ -74,6 +74,7 @@ class Grade:
         calls: How many calls were judged.
         seconds: How long it took.
         cost: Milliseconds and bytes of a middling call, of the work and of cnnexp's own op.
+        isolated: Whether the work ran in a process of its own, with limits.
     """
 
     op: str
@@ -86,6 +87,7 @@ class Grade:
     calls: int = 0
     seconds: float = 0.0
     cost: dict[str, float] = field(default_factory=dict)
+    isolated: bool = True
 
     def __bool__(self) -> bool:
         return self.verdict == "right"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,9 @@ def show(grade: Grade, console: Console) -> None:
     from rich.text import Text
 
     def line(text: str, style: str = "") -> None:
-        console.print(Text(text, style))
+        indent = len(text) - len(text.lstrip())
+        rows = textwrap.wrap(text, _WIDTH, subsequent_indent=" " * indent) or [text]
+        console.print(Text("\n".join(rows), style))
 
     style = "bold green" if grade else "bold red"
     line(f"{grade.op}  {grade.work}: {grade.verdict.upper()}", style)
@@ -48,12 +51,18 @@ def show(grade: Grade, console: Console) -> None:
         line("")
         line(f"The smallest call that shows it: {grade.example.call}", "bold")
         for row in picture(grade.example):
-            line(f"  {row}")
+            console.print(Text(f"  {row}".rstrip()))
     for note in grade.notes:
         line(f"note: {note}", "yellow")
     for row in cost_rows(grade):
         line(row)
-    line(f"{grade.calls} calls, {grade.seconds:.1f} s; the work ran in a process of its own", "dim")
+    line(spent(grade), "dim")
+
+
+def spent(grade: Grade) -> str:
+    """How many calls were judged in what time, and where the work ran."""
+    where = "in a process of its own" if grade.isolated else "in this process, without limits"
+    return f"{grade.calls} calls, {grade.seconds:.1f} s; the work ran {where}"
 
 
 def _show_finding(number: int, finding: Finding, line: Any) -> None:

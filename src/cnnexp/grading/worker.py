@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -144,6 +145,7 @@ def run_all(submission: Submission, cases: list[Case], folder: Path, file: str) 
         "kind": submission.kind,
         "tensors": submission.tensors,
         "said": said,
+        "overflows": overflows(submission, cases[0]),
         "repeats": repeats(submission, cases[0]) if 0 not in errors else "",
     }
     (folder / "outcome.json").write_text(
@@ -188,6 +190,19 @@ def one(submission: Submission, case: Case, seed: int = 0) -> Answer:
         torch.manual_seed(seed)
     with np.errstate(all="ignore"):
         return submission.run(case)
+
+
+def overflows(submission: Submission, case: Case) -> bool:
+    """Whether a loss is not finite for large logits, which must not be taken to exp as they are."""
+    if case.op != "cross_entropy":
+        return False
+    large = replace(case, tensors=case.tensors | {"logits": 1000 * np.sign(case.tensors["logits"])})
+    try:
+        answer = one(submission, large)
+    except BaseException:
+        return True
+    found = (answer.y, answer.gradients.get("logits"))
+    return not all(value is not None and np.isfinite(value).all() for value in found)
 
 
 def repeats(submission: Submission, case: Case) -> str:

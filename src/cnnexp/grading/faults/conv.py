@@ -278,7 +278,7 @@ def grad_bias(case: Case, f: Faults, g: Array) -> Array | None:
         "kept_rows": (0, 3),
     }
     summed = next((axes[fault] for fault in f if fault in axes), (0, 2, 3))
-    tall, wide = unskipped(*g.shape[2:], f)
+    tall, wide = unskipped(g.shape[2], g.shape[3], f)
     g = g[:, :, :tall, :wide]
     total = np.asarray(g.sum(summed))
     if "axes_all_spread" in f:

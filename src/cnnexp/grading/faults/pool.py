@@ -60,8 +60,6 @@ def avg_forward(case: Case, f: Faults) -> Array | None:
 
 
 def _fill(f: Faults) -> float:
-    if "minimum" in f:
-        return np.inf
     return 0.0 if "zero_padding" in f else -np.inf
 
 

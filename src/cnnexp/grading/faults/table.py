@@ -237,7 +237,11 @@ FAULTS: dict[str, dict[str, tuple[str, ...]]] = {
                 for fault in _MAX["x" if part != "y" else "y"]
                 if fault not in ("crop_end", "crop_start", "crop_missing", "zero_padding")
             ),
-            *(" ".join(f"conv:{fault}" for fault in key.split()) for key in _CONV[part]),
+            *(
+                " ".join(f"conv:{fault}" for fault in key.split())
+                for key in _CONV[part]
+                if "dilation" not in key
+            ),
         )
         for part in ("y", "x", "w", "b")
     },
