@@ -13,6 +13,17 @@
 from cnnexp.grading.contract import CONTRACTS, Contract
 from cnnexp.grading.grader import grade, grade_file
 from cnnexp.grading.process import Limits
-from cnnexp.grading.result import Example, Finding, Grade
+from cnnexp.grading.result import Example, Finding, Verdict
+from cnnexp.grading.shown import Grade
 
-__all__ = ["CONTRACTS", "Contract", "Example", "Finding", "Grade", "Limits", "grade", "grade_file"]
+__all__ = [
+    "CONTRACTS",
+    "Contract",
+    "Example",
+    "Finding",
+    "Grade",
+    "Limits",
+    "Verdict",
+    "grade",
+    "grade_file",
+]

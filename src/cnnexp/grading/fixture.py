@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from cnnexp.grading.result import Grade
+    from cnnexp.grading.shown import Grade
 
 
 @pytest.fixture

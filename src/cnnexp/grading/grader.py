@@ -11,7 +11,7 @@ from cnnexp.commandline import Misuse
 from cnnexp.grading.cases import Case, cases_of
 from cnnexp.grading.contract import CONTRACTS
 from cnnexp.grading.process import Limits, Outcome, run_file
-from cnnexp.grading.result import Grade
+from cnnexp.grading.shown import Grade
 from cnnexp.suggestions import did_you_mean
 
 _SOLVED: dict[str, list[Case]] = {}

@@ -15,7 +15,8 @@ from cnnexp.grading.faults import compute
 from cnnexp.grading.faults.conv import Faults
 from cnnexp.grading.naming import explanations, names_of
 from cnnexp.grading.process import Outcome
-from cnnexp.grading.result import DERIVATION, Example, Finding, Grade
+from cnnexp.grading.result import DERIVATION, Example, Finding
+from cnnexp.grading.shown import Grade
 from cnnexp.grading.variants import VARIANTS
 from cnnexp.grading.words import MISTAKES
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+from cnnexp.grading.answers import Answer, as_array
 from cnnexp.grading.binding import assign, call, meant
 from cnnexp.grading.cases import Case
-
-if TYPE_CHECKING:
-    from cnnexp.grading.submission import Answer, Submission
+from cnnexp.grading.contract import Contract
 
 _SIZES = {
     "in_channels": ("inchannels", "inputchannels", "cin", "inc", "inch", "channelsin"),
@@ -42,7 +42,7 @@ def is_module(value: Any) -> bool:
     return torch is not None and issubclass(value, torch.nn.Module)
 
 
-def build(submission: Submission, values: dict[str, Any], case: Case) -> Any:
+def build(maker: Callable[..., Any], contract: Contract, values: dict[str, Any], case: Case) -> Any:
     """An object of the student's class with the sizes and settings of the case."""
     shapes = {name: value.shape for name, value in case.tensors.items()}
     sizes: dict[str, Any] = {}
@@ -51,14 +51,15 @@ def build(submission: Submission, values: dict[str, Any], case: Case) -> Any:
         sizes |= {"in_channels": shapes["x"][1], "out_channels": w[0]}
         sizes |= {"in_features": shapes["x"][1], "out_features": w[0]}
         if len(w) == 4:
-            sizes["kernel_size"] = w[2] if w[2] == w[3] and not submission.pairs else tuple(w[2:])
+            pairs = isinstance(values.get("stride"), tuple)
+            sizes["kernel_size"] = w[2] if w[2] == w[3] and not pairs else tuple(w[2:])
     if "gamma" in shapes:
         sizes["num_features"] = shapes["gamma"][0]
-    settings = {name: values[name] for name in submission.contract.settings}
+    settings = {name: values[name] for name in contract.settings}
     known = {**sizes, **settings}
     roles = {}
     given: set[str] = set()
-    parameters = list(inspect.signature(submission.forward).parameters.values())
+    parameters = list(inspect.signature(maker).parameters.values())
     for parameter in parameters:
         word = parameter.name.lower().replace("_", "")
         by_size = next((s for s in sizes if word in _SIZES[s] and s not in given), None)
@@ -66,7 +67,7 @@ def build(submission: Submission, values: dict[str, Any], case: Case) -> Any:
         if argument:
             roles[parameter.name] = argument
             given.add(argument)
-    return call(submission.forward, roles, known)
+    return call(maker, roles, known)
 
 
 _ATTRIBUTES = {
@@ -89,25 +90,25 @@ _GRADIENTS = (
 )
 
 
-def run_object(submission: Submission, values: dict[str, Any], case: Case) -> tuple[Answer, Any]:
+def run_object(
+    maker: Callable[..., Any], contract: Contract, values: dict[str, Any], case: Case
+) -> tuple[Answer, Any]:
     """Forward and backward of a class without autograd; the gradients as a backward function gives them."""
-    from cnnexp.grading.submission import Answer, as_array
-
-    it = build(submission, values, case)
+    it = build(maker, contract, values, case)
     places = {}
-    for name in submission.contract.tensors:
+    for name in contract.tensors:
         found = [a for a in _ATTRIBUTES.get(name, ()) if hasattr(it, a)]
         if found:
             places[name] = found[0]
             setattr(it, found[0], values[name])
-    rest = [n for n in submission.contract.tensors if n not in places]
+    rest = [n for n in contract.tensors if n not in places]
     output = call(it.forward, assign(it.forward, rest, rest), values)
     answer = Answer(as_array(output[0] if isinstance(output, tuple) else output))
     known = ["grad_output", *rest]
     returned = call(it.backward, assign(it.backward, known, known), values)
     if isinstance(returned, (tuple, list, dict)) or not places:
         return answer, returned
-    made = {submission.contract.gradients[0]: returned}
+    made = {contract.gradients[0]: returned}
     for name, attribute in places.items():
         made[name] = _gradient_of(it, attribute)
     return answer, made

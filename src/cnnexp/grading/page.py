@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cnnexp.grading.agreement import wrong_places
-from cnnexp.grading.result import DERIVATION, Example, Finding, Grade
+from cnnexp.grading.result import DERIVATION, Example, Finding, Verdict
 from cnnexp.grading.show import cost_rows, number, spent
 from cnnexp.runs.files import write_text
 from cnnexp.version import __version__
@@ -31,7 +31,7 @@ _STYLE = """<style>
 _DERIVATION = Path(__file__).resolve().parents[3] / DERIVATION
 
 
-def write_page(grade: Grade, file: Path, command: str) -> None:
+def write_page(grade: Verdict, file: Path, command: str) -> None:
     """Write the page of a grade to ``file``, completely or not at all.
 
     Raises:
@@ -51,7 +51,7 @@ def write_page(grade: Grade, file: Path, command: str) -> None:
     write_text(file, page)
 
 
-def body_of(grade: Grade) -> str:
+def body_of(grade: Verdict) -> str:
     """The grade as HTML without a page around it, as a notebook shows it."""
     return "\n".join(['<div class="grade">', _STYLE, *_lines(grade), "</div>"])
 
@@ -60,7 +60,7 @@ def _text(value: object) -> str:
     return html.escape(str(value))
 
 
-def _lines(grade: Grade) -> Iterator[str]:
+def _lines(grade: Verdict) -> Iterator[str]:
     kind = "right" if grade else "wrong"
     yield f'<h2>{_text(grade.op)}: <span class="{kind}">{_text(grade.verdict)}</span></h2>'
     yield f"<p>{_text(grade.work)}</p><ul>"

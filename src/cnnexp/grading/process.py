@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from cnnexp.commandline import Misuse
+from cnnexp.grading.answers import Answer
 from cnnexp.grading.cases import Case
 from cnnexp.grading.forking import can_fork, forked
-from cnnexp.grading.submission import Answer
 
 
 @dataclass(frozen=True)

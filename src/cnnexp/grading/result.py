@@ -1,4 +1,4 @@
-"""A grade: what is right, what is wrong, what the mistake is called, and the smallest call that shows it."""
+"""What a grade says: what is right, what is wrong, how that is called, and the smallest call that shows it."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Example:
 
 
 @dataclass
-class Grade:
-    """The result of grading one piece of work; true if everything is right.
+class Verdict:
+    """What was found about one piece of work; true if everything is right.
 
     Attributes:
         op: The op.
@@ -95,13 +95,3 @@ class Grade:
     def as_dict(self) -> dict[str, Any]:
         """Everything as what JSON knows."""
         return asdict(self)
-
-    def __repr__(self) -> str:
-        from cnnexp.grading.show import as_text
-
-        return as_text(self)
-
-    def _repr_html_(self) -> str:
-        from cnnexp.grading.page import body_of
-
-        return body_of(self)

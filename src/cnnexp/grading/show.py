@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnexp.grading.agreement import wrong_places
-from cnnexp.grading.result import Example, Finding, Grade
+from cnnexp.grading.result import Example, Finding, Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,7 @@ _WIDTH = 96
 _MOST_PLANES = 6  # of one tensor that are drawn
 
 
-def as_text(grade: Grade, *, colour: bool = False) -> str:
+def as_text(grade: Verdict, *, colour: bool = False) -> str:
     """The grade as text; with ``colour`` for a terminal that has some."""
     import io
 
@@ -30,7 +30,7 @@ def as_text(grade: Grade, *, colour: bool = False) -> str:
     return stream.getvalue().rstrip("\n")
 
 
-def show(grade: Grade, console: Console) -> None:
+def show(grade: Verdict, console: Console) -> None:
     """Print the grade on a rich ``console``."""
     from rich.text import Text
 
@@ -59,7 +59,7 @@ def show(grade: Grade, console: Console) -> None:
     line(spent(grade), "dim")
 
 
-def spent(grade: Grade) -> str:
+def spent(grade: Verdict) -> str:
     """How many calls were judged in what time, and where the work ran."""
     where = "in a process of its own" if grade.isolated else "in this process, without limits"
     return f"{grade.calls} calls, {grade.seconds:.1f} s; the work ran {where}"
@@ -79,7 +79,7 @@ def _show_finding(number: int, finding: Finding, line: Any) -> None:
         line(f"   {finding.link}", "dim")
 
 
-def cost_rows(grade: Grade) -> Iterator[str]:
+def cost_rows(grade: Verdict) -> Iterator[str]:
     """Time and memory of a middling call beside those of cnnexp's own op, in words."""
     cost = grade.cost
     if "ms" in cost and "our_ms" in cost:

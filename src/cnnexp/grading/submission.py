@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnexp.grading.answers import Answer, as_array
 from cnnexp.grading.binding import Read, asked, assign, call, meant, settings_as_dict
 from cnnexp.grading.cases import Array, Case
 from cnnexp.grading.contract import CONTRACTS, Contract, plain
@@ -23,15 +24,6 @@ _RUNNING = ("running_mean", "running_var", "training", "momentum")
 
 class NothingToGradeError(Exception):
     """The module has no forward and backward; the message says what was found, and what was looked for."""
-
-
-@dataclass
-class Answer:
-    """What a submission gave for a case: output and gradients as arrays, and what it said about itself."""
-
-    y: Array | None = None
-    gradients: dict[str, Array | None] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -66,7 +58,9 @@ class Submission:
         if self.kind == "Function":
             from cnnexp.grading.torch_calls import roles_of_function
 
-            return frozenset(roles_of_function(self).values()) & frozenset(settings)
+            return frozenset(roles_of_function(self.forward, self.contract).values()) & frozenset(
+                settings
+            )
         if self.kind in ("class", "Module"):
             among = [*self.contract.arguments, *_SIZES]
             roles = assign(self.forward, among, ())
@@ -103,9 +97,14 @@ class Submission:
         """Forward and backward of a case."""
         values = self._values(case)
         if self.kind in ("Function", "Module"):
-            from cnnexp.grading.torch_calls import run_torch
+            from cnnexp.grading.torch_calls import run_function, run_module
 
-            return run_torch(self, values, case)
+            if self.kind == "Function":
+                answer = run_function(self.forward, self.contract, values)
+            else:
+                answer = run_module(self.forward, self.contract, values, case)
+            answer.gradients = self.restored(answer.gradients, case)
+            return answer
         runner = self._run_class if self.kind == "class" else self._run_functions
         return runner(values, case)
 
@@ -160,7 +159,7 @@ class Submission:
     def _run_class(self, values: dict[str, Any], case: Case) -> Answer:
         from cnnexp.grading.objects import run_object
 
-        answer, returned = run_object(self, values, case)
+        answer, returned = run_object(self.forward, self.contract, values, case)
         answer.gradients = self._gradients(returned, case)
         return answer
 
@@ -212,15 +211,6 @@ def _apart(given: Any) -> tuple[Any, Sequence[Any]]:
     if isinstance(given, (tuple, list)) and given:
         return given[0], given[1:]
     return given, ()
-
-
-def as_array(value: Any) -> Array | None:
-    """A tensor, array or number as an array; None stays None."""
-    if value is None:
-        return None
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().double().numpy()
-    return np.array(value, dtype=np.float64)
 
 
 def _copies(values: Mapping[str, Any]) -> dict[str, Array]:

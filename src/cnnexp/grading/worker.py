@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from cnnexp.grading.answers import Answer
 from cnnexp.grading.cases import Case, cases_of
-from cnnexp.grading.submission import Answer, NothingToGradeError, Submission, find
+from cnnexp.grading.submission import NothingToGradeError, Submission, find
 
 _MODULE = "student_work"
 
