@@ -112,3 +112,24 @@ def settings_as_dict(settings: Mapping[str, Any]) -> dict[str, Any]:
     for setting, value in settings.items():
         made |= dict.fromkeys(_IN_DICTS.get(setting, (setting,)), value)
     return made
+
+
+_IN_POOL_DICTS = {
+    "pool_kernel": ("pool_height", "pool_width", "kernel_size", "pool_size"),
+    "pool_stride": ("stride", "pool_stride"),
+}
+
+
+def pool_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a block's pool under all names that a dict of parameters may have them by."""
+    return {
+        name: settings[setting]
+        for setting, names in _IN_POOL_DICTS.items()
+        if setting in settings
+        for name in names
+    }
+
+
+def pool_asked(keys: set[str]) -> set[str]:
+    """The settings of a block's pool that the keys of its dict stand for."""
+    return {setting for setting, names in _IN_POOL_DICTS.items() if keys & set(names)}

@@ -230,6 +230,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "cache": ("cache", "ctx", "saved", "context", "memory", "store", "cached", "state"),
     "output": ("output", "out", "y", "probs", "probabilities", "softmax", "yhat", "fx"),
     "x_shape": ("xshape", "inputshape", "inshape", "shape", "inputsize"),
+    "pool_settings": ("poolparam", "poolparams"),
     "settings": (
         *(
             "convparam",
@@ -244,6 +245,10 @@ ALIASES: dict[str, tuple[str, ...]] = {
         *("options", "settings"),
     ),
 }
+
+
+# Arguments that batch normalisation often has besides; what comes of them is not judged
+RUNNING = ("running_mean", "running_var", "training", "momentum")
 
 
 def plain(name: str) -> str:

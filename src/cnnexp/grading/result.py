@@ -1,4 +1,4 @@
-"""What a grade says: what is right, what is wrong, how that is called, and the smallest call that shows it."""
+"""What a grade says: what is right, what is wrong and how it is called, the smallest call that shows it."""
 
 from __future__ import annotations
 

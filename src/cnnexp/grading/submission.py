@@ -14,12 +14,20 @@ from typing import Any
 import numpy as np
 
 from cnnexp.grading.answers import Answer, as_array
-from cnnexp.grading.binding import Read, asked, assign, call, meant, settings_as_dict
+from cnnexp.grading.binding import (
+    Read,
+    asked,
+    assign,
+    call,
+    meant,
+    parameters_of,
+    pool_asked,
+    pool_settings,
+    settings_as_dict,
+)
 from cnnexp.grading.cases import Array, Case
-from cnnexp.grading.contract import CONTRACTS, Contract, plain
+from cnnexp.grading.contract import CONTRACTS, RUNNING, Contract, plain
 from cnnexp.suggestions import nearest
-
-_RUNNING = ("running_mean", "running_var", "training", "momentum")
 
 
 class NothingToGradeError(Exception):
@@ -40,6 +48,7 @@ class Submission:
         transposed: Whether w of the linear layer is (C_in, C_out).
         flat: Whether batch normalisation is of (N, C).
         parameters: The settings as a dict, for a forward that wants one.
+        pool_parameters: Those of a block's pool.
     """
 
     contract: Contract
@@ -51,6 +60,7 @@ class Submission:
     transposed: bool = False
     flat: bool = False
     parameters: Read = field(default_factory=Read)
+    pool_parameters: Read = field(default_factory=Read)
 
     def takes(self) -> frozenset[str]:
         """The settings of the op that the student's forward takes."""
@@ -67,31 +77,39 @@ class Submission:
             return frozenset(roles.values()) & frozenset(settings)
         roles = self._roles_forward()
         if "settings" in roles.values():
-            return frozenset(asked(self.parameters.keys_read)) & frozenset(settings)
+            named = asked(self.parameters.keys_read) | pool_asked(self.pool_parameters.keys_read)
+            return frozenset(named) & frozenset(settings)
         if _takes_anything(self.forward):
             return frozenset(settings) - {"dilation", "groups"}
         return frozenset(roles.values()) & frozenset(settings)
 
     def takes_grad_output(self) -> bool:
         """Whether the backward is given ∂L/∂y; where it is not, ∂L/∂y is 1."""
-        if self.kind != "functions" or self.backward is None:
+        if self.kind == "class":
+            return len(parameters_of(self.forward.backward)) > 1  # pyright: ignore[reportFunctionMemberAccess]
+        if self.backward is None:
             return True
         return "grad_output" in self._roles_backward(["cache"]).values()
 
     def _roles_forward(self) -> dict[str, str]:
         loose = self.contract.arguments
-        return assign(self.forward, [*loose, "settings", *_RUNNING], loose)
+        return assign(self.forward, [*loose, *self._dicts(), *RUNNING], loose)
+
+    def _dicts(self) -> tuple[str, ...]:
+        """The settings as dicts: a block has one for its pool, the others have one."""
+        block = self.contract.op == "conv_relu_pool"
+        return ("pool_settings", "settings") if block else ("settings",)
 
     def _roles_backward(self, kept: Sequence[str]) -> dict[str, str]:
         """What each parameter of the backward gets; ``kept`` is what forward returned beside y."""
         assert self.backward is not None
-        known = ["grad_output", *self.contract.arguments, "cache", "settings"]
+        known = ["grad_output", *self.contract.arguments, "cache", *self._dicts()]
         if self.contract.op != "cross_entropy":  # whose output is a number, and probs what is kept
             known += ["output", "x_shape"]
         loose = [*kept, *self.contract.arguments]
         if self.contract.op != "cross_entropy":  # whose students often leave it out
             loose.insert(0, "grad_output")
-        return assign(self.backward, [*known, *kept, *_RUNNING], loose)
+        return assign(self.backward, [*known, *kept, *RUNNING], loose)
 
     def run(self, case: Case) -> Answer:
         """Forward and backward of a case."""
@@ -126,7 +144,8 @@ class Submission:
                 values["grad_output"] = torch.tensor(float(g), dtype=torch.float64)
         settings = dict(case.settings)
         self.parameters.update(settings_as_dict(settings))
-        values["settings"] = self.parameters
+        self.pool_parameters.update(pool_settings(settings))
+        values |= {"settings": self.parameters, "pool_settings": self.pool_parameters}
         if self.pairs:
             settings = {n: (v, v) if n in _PAIRED else v for n, v in settings.items()}
         channels = case.tensors["x"].shape[1] if case.op == "batch_norm" else 1

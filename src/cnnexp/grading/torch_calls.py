@@ -11,7 +11,7 @@ import torch
 from cnnexp.grading.answers import Answer, as_array
 from cnnexp.grading.binding import assign
 from cnnexp.grading.cases import Case
-from cnnexp.grading.contract import Contract
+from cnnexp.grading.contract import RUNNING, Contract
 from cnnexp.grading.objects import build
 
 
@@ -89,7 +89,7 @@ def roles_of_function(function: Callable[..., Any], contract: Contract) -> dict[
         signature.parameters[n].replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names
     ]
     stand_in.__signature__ = inspect.Signature(kept)  # pyright: ignore[reportFunctionMemberAccess]
-    return assign(stand_in, loose, loose)
+    return assign(stand_in, [*loose, *RUNNING], loose)
 
 
 _PARAMETERS = {

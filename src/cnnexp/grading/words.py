@@ -292,7 +292,7 @@ MISTAKES: dict[str, Mistake] = {
     ),
     **dict.fromkeys(("scale_squared", "scale_missing", "scale_inverted"), _SCALE),
     "gamma_missing": _GAMMA,
-    "unbiased": _UNBIASED,
+    **dict.fromkeys(("unbiased", "unbiased_throughout"), _UNBIASED),
     **dict.fromkeys(("eps_missing", "eps_outside"), _EPS),
     **dict.fromkeys(
         (

@@ -92,7 +92,9 @@ def batch_norm(case: Case, f: Faults, part: str, g: Array) -> Array | None:
     shape = (1, -1, *[1] * (x.ndim - 2))
     m = x.shape[0] if "statistics_of_batch" in f else x.size // x.shape[1]
     mean = x.mean(axes, keepdims=True)
-    variance = ((x - mean) ** 2).sum(axes, keepdims=True) / (m - 1 if "unbiased" in f else m)
+    variance = ((x - mean) ** 2).sum(axes, keepdims=True) / (
+        m - 1 if f & {"unbiased", "unbiased_throughout"} else m
+    )
     r = 1 / np.sqrt(variance + eps)
     if "eps_outside" in f:
         r = 1 / (np.sqrt(variance) + eps)
@@ -127,6 +129,8 @@ def _norm_input(g: Array, hat: Array, r: Array, gam: Array, sums: _NormSums, f: 
     axes, m = sums.axes, sums.n if "m_is_batch" in f else sums.m
     shift = g.sum(axes, keepdims=True) / m
     stretch = (g * hat).sum(axes, keepdims=True) / m
+    if "unbiased_throughout" in f:
+        stretch = stretch * m / (m - 1)
     if "variance_path_scale" in f:  # the derivative of r is that of another power
         stretch = stretch / r
     shift = shift * _factor_of("mean_path", m, f)

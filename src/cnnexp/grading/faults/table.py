@@ -163,6 +163,7 @@ _PATHS = (
         "variance_path_not_averaged",
         "m_is_batch",
         "unbiased",
+        "unbiased_throughout",
         "scale_squared",
     ),
     *("scale_missing", "scale_inverted", "gamma_missing", "eps_missing", "eps_outside"),
