@@ -163,6 +163,15 @@ def _channel_sum(terms: Array, axes: tuple[int, ...], f: Faults) -> Array:
         return terms.sum(0)
     if "axes_channels" in f:
         return terms.sum(1)
+    ways = {
+        "axes_rows": (0, 1, 2),
+        "axes_columns": (0, 1, 3),
+        "kept_columns": (0, 2),
+        "kept_rows": (0, 3),
+    }
+    for fault, summed in ways.items():
+        if fault in f:
+            return terms.sum(summed)
     if "axes_all_spread" in f:
         return np.full(terms.shape[1], terms.sum())
     return np.asarray(terms.sum() if "axes_all" in f else terms.sum(axes))

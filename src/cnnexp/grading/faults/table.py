@@ -153,6 +153,7 @@ _MASKS = (
     *("mask_value_only", "mask_sign", "mask_leaky", "mask_at_one"),
 )
 _CHANNEL = (
+    *("axes_rows", "axes_columns", "kept_columns", "kept_rows"),
     *("batch_last", "kept_batch", "kept_positions", "axes_all", "axes_all_spread", "axes_channels"),
 )
 _PATHS = (
