@@ -46,6 +46,7 @@ PUBLIC = (
     "cnnexp.diagnostics",
     "cnnexp.inference",
     "cnnexp.explanation",
+    "cnnexp.grading",
     "cnnexp.runs",
     "cnnexp.reporting",
 )

@@ -28,6 +28,7 @@ def _benchmark(name: str) -> Any:
 ACCURACY, HEALTH = _benchmark("accuracy"), _benchmark("health")
 NETWORKS = _benchmark("networks")
 KERNELS = _benchmark("kernels")
+GRADING = _benchmark("grading")
 
 
 @pytest.mark.parametrize("name", ACCURACY.STUDIES)
@@ -110,3 +111,27 @@ def test_the_verdict_is_right_on_bad_trainings_and_silent_on_good_ones() -> None
         for row in own:
             first = row["verdict"].split("; ")[0], row["layer"].split("; ")[0]
             assert first == expected.get(name, ("", "")), (name, row["seed"])
+
+
+def test_the_mistakes_that_were_graded_are_those_of_today_and_in_the_document() -> None:
+    rows = GRADING.read()
+    keys = ("group", "op", "file", "change", "expected")
+    graded = [tuple(row[key] for key in keys) for row in rows]
+    assert graded == [(w.group, w.op, w.name, w.change, w.expected) for w in GRADING.works()]
+    text = GRADING.DOCUMENT.read_text(encoding="utf-8")
+    (found,) = re.findall(r"<!-- grading -->\n(.*?)<!-- end -->", text, re.S)
+    assert found.strip() == GRADING.table(rows)
+
+
+def test_mistakes_are_found_and_named_and_nobody_right_is_accused() -> None:
+    rows = GRADING.read()
+    least = {"edits": 60, "courses": 15, "by hand": 20, "right": 40}
+    for group, files in least.items():
+        own = [row for row in rows if row["group"] == group]
+        assert len(own) >= files, group
+        if group == "right":
+            assert {row["verdict"] for row in own} == {"right"}
+        else:
+            named = [row["verdict"] == "wrong" and row["named"] == "1" for row in own]
+            assert sum(named) >= 0.95 * len(own), group
+    assert all(float(row["seconds"]) < 10 for row in rows)

@@ -20,6 +20,7 @@ REFUSED = {
     "cnnexp-evaluate": (["run=nowhere"], "run=nowhere: holds no run"),
     "cnnexp-explain": (["run=nowhere"], "run=nowhere: holds no run"),
     "cnnexp-export": (["run=nowhere"], "run=nowhere: holds no run"),
+    "cnnexp-grade": (["nothing", "x.py"], "nothing: no op that can be graded"),
     "cnnexp-gradcheck": (["--op", "nowhere"], "--op=nowhere: unknown"),
     "cnnexp-predict": (["run=nowhere", "x.png"], "run=nowhere: holds no run"),
     "cnnexp-report": (["nowhere"], "nowhere: there is no such folder"),
