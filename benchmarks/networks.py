@@ -28,19 +28,19 @@ EVERY_WAY = ("direct", "fused", "im2col", "fft", "native", "auto")
 EQUAL = 0.03  # a ratio that is nearer to 1 is no difference
 FLOAT32 = ("torch NCHW", "torch channels_last")
 BFLOAT16 = ("torch bfloat16", "torch bfloat16 NCHW")
-OF_TORCHVISION = (
+OF_TORCHVISION = (  # those that take long come last
     "resnet18",
-    "resnet50",
-    "vgg11",  # whose 129 million weights take Adam a second a step
-    "vgg11_bn",
     "mobilenet_v2",
     "mobilenet_v3_small",
     "efficientnet_b0",
-    "squeezenet1_1",
     "shufflenet_v2_x0_5",
-    "densenet121",
+    "squeezenet1_1",
     "regnet_y_400mf",
+    "resnet50",
+    "densenet121",
     "convnext_tiny",
+    "vgg11",  # whose 129 million weights take Adam a second a step
+    "vgg11_bn",
 )
 
 
