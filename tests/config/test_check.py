@@ -55,7 +55,10 @@ def _check(*overrides: str, extra: tuple[str, ...] = ()) -> None:
         ("+optimiser.lr=3", r"optimiser: there is no key .* Did you mean 'optimizer'\?"),
         ("seed=-1", r"seed=-1: must be between 0 and 4294967295"),
         ("name=a/b", r"name='a/b': must be a plain folder name"),
-        ("backward.name=magic", r"backward\.name=magic: unknown algorithm 'magic'.*known: direct"),
+        (
+            "backward.name=magic",
+            r"backward\.name=magic: unknown algorithm 'magic'.*known: depthwise, direct",
+        ),
         (
             "backward=direct +backward.recompute=true",
             r"backward\.recompute goes with backward\.name=auto or fused, not direct",

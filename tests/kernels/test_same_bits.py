@@ -22,7 +22,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "3 threads": {"threads": "3"},
     "AVX2": {"threads": "2", "NUMBA_CPU_NAME": "haswell"},
 }
-LONG = ("AVX2", "float64")
+LONG = "AVX2"
 
 
 @functools.cache
@@ -51,9 +51,9 @@ def _found(setting: str, dtype: str) -> dict[str, Any]:
 
 
 def _settings() -> list[Any]:
-    """Each other one and dtype; what compiles all kernels anew in the dtype of fewer users takes minutes."""
+    """Each other one and dtype; what compiles all kernels anew takes minutes."""
     return [
-        pytest.param(setting, dtype, marks=[pytest.mark.long] if (setting, dtype) == LONG else [])
+        pytest.param(setting, dtype, marks=[pytest.mark.long] if setting == LONG else [])
         for setting in SETTINGS
         for dtype in DTYPES
         if setting != "1 thread"

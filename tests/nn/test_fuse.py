@@ -106,7 +106,7 @@ def _seeded() -> torch.Generator:
     [
         ({"0": "fused"}, "given for the layers 0, but the network has 0, 3, 7"),
         ({"0": "fused", "3": "fused", "9": "direct"}, "the layers 0, 3, 9, but"),
-        ({"0": "fused", "3": "fused", "7": "fused"}, "unknown algorithm 'fused' for linear"),
+        ({"0": "fused", "3": "fused", "7": "fft"}, "unknown algorithm 'fft' for linear"),
     ],
 )
 def test_pinning_what_does_not_fit_changes_nothing(

@@ -157,6 +157,10 @@ SMALL: dict[str, Network] = {
     "tiny_mobilenet_v2": Network(
         partial(models.MobileNetV2, CLASSES, 0.25, [[1, 16, 1, 1], [6, 32, 2, 2]]), 32
     ),
+    "tiny_mobilenet_v2_of_one_block": Network(
+        partial(models.MobileNetV2, CLASSES, 0.25, inverted_residual_setting=[[1, 16, 1, 1]]),
+        32,
+    ),
     "tiny_mobilenet_v3": Network(_mobilenet_v3, 32),
     "tiny_shufflenet": Network(
         partial(models.ShuffleNetV2, [2, 1, 1], [8, 16, 16, 32, 32], CLASSES), 64
