@@ -4,8 +4,9 @@
     python benchmarks/networks.py networks    sixteen networks by torch's ways and auto    about two hours
     python benchmarks/networks.py … --csv     only the tables, from the committed files
 
-On a quiet machine with 16 GB of memory: every way of a network takes its turn in one process, in
-interleaved rounds, as ``python -m cnnexp.bench step`` does it (zero_grad, forward, loss, backward, Adam).
+On a quiet machine with 32 GB of memory, most of which VGG's seven ways take: every way of a network takes its
+turn in one process, in interleaved rounds, as ``python -m cnnexp.bench step`` does it (zero_grad, forward,
+loss, backward, Adam).
 Writes benchmarks/results/<study>-1.csv to -3.csv, three runs with medians, quartiles and conditions, and the
 table between ``<!-- <study> -->`` and ``<!-- end -->`` of README.md and docs/. A cell gives the least and the
 greatest of the runs' medians, or of the ratios within each run.
@@ -107,6 +108,7 @@ def measure(study: Study, rounds: int, results: Path, name: str, runs: int = RUN
             )
             speed.write_results(rows, speed.conditions(device), None, results / f"{name}-{run}.csv")
             print(f"run {run} of {runs}: {model}, {size}×{size}, batch {batch}", flush=True)
+            torch.compiler.reset()  # which keeps each network that it has compiled
 
 
 def read(name: str, results: Path = RESULTS) -> list[list[Row]]:
