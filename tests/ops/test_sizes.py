@@ -56,7 +56,8 @@ class Situation(NamedTuple):
                     arguments: Any = {} if algorithm is None else {"algorithm": algorithm}
                     source = nn.functional if algorithm is None else ops
                     return source.dropout(image, 0.5, **arguments)
-                return function(image, *self.own, **options)
+                # torch 2.11 does not trace a star before a ParameterList
+                return function(image, *[self.own[i] for i in range(len(shapes))], **options)
 
         shapes = self.shapes
         return OneLayer()
