@@ -28,6 +28,7 @@ from cnnexp.grading import grade_file
 from cnnexp.speed.result import conditions
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from accuracy import place
 from grading_parts.mutants import COURSES, MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,13 +125,6 @@ def read() -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def place(made: str) -> None:
-    """Put the table into the document."""
-    head, mark, rest = DOCUMENT.read_text(encoding="utf-8").partition("<!-- grading -->\n")
-    _, end, tail = rest.partition("<!-- end -->")
-    DOCUMENT.write_text(f"{head}{mark}\n{made}\n\n{end}{tail}", encoding="utf-8")
-
-
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Grade the files, print what was missed, write results and table; return the rows."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -152,8 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
             writer.writeheader()
             writer.writerows(rows)
         print(table(rows))
-        if DOCUMENT.exists():
-            place(table(rows))
+        place("grading", table(rows))
     return rows
 
 

@@ -10,25 +10,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from cnnexp.kernels.cpu import product as cpu
-from cnnexp.kernels.operators import undispatched
 from cnnexp.ops.autograd import differentiable
-from cnnexp.ops.forward_mode import transformed
-from cnnexp.ops.torch_internals import is_batched_by_autograd
+from cnnexp.ops.kernel_calls import way_to
 
 takes = cpu.takes
-
-_at_once = undispatched(cpu.product)
 
 
 def by_kernel(one: Tensor, other: Tensor, bias: Tensor | None = None) -> Tensor:
     """a·b + bias from (M, K), (K, N) and (N,) → (M, N), which autograd does not see."""
-    both = one, other
-    seen = transformed() or any(type(t) not in (Tensor, Parameter) for t in both)
-    through = seen or any(map(is_batched_by_autograd, both))
-    return (cpu.product if through else _at_once)(one, other, bias)
+    return way_to(cpu.product, one, other)(one, other, bias)
 
 
 def product(one: Tensor, other: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def product(one: Tensor, other: Tensor, bias: Tensor | None) -> Tensor:
     """(M, K), (K, N) and (N,) → (M, N): one·other + bias, of the same bits however many threads there are."""
     from cnnexp.kernels.cpu.product_kernels import multiply
 
-    output = one.new_empty(one.size(0), other.size(1))
+    output = _empty(one, other, bias)
     turned = not other.is_contiguous()
     known = _NO_BIAS[one.dtype] if bias is None else _array(bias)
     multiply(_array(one), _array(other.t() if turned else other), turned, known, output.numpy())
