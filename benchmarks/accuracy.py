@@ -5,12 +5,13 @@
     python benchmarks/accuracy.py backwards           the article's settings by several algorithms
     python benchmarks/accuracy.py private             ε against accuracy, a small network from end to end
     python benchmarks/accuracy.py private_scatter     ε against accuracy, on wavelet features
-    python benchmarks/accuracy.py … --table           train nothing: from the runs that are done
+    python benchmarks/accuracy.py … --table           train nothing: from the runs that are done here
     python benchmarks/accuracy.py … --csv             only the table, from the committed file
 
 Each trains by ``python -m cnnexp.train -m …`` what is not done yet, writes
-benchmarks/results/<study>.csv, and the table between ``<!-- <study> -->`` and ``<!-- end -->`` of
-README.md and docs/. The epoch is chosen on validation images; the test images are read once a run.
+benchmarks/results/<study>.csv (rows of jobs that were done elsewhere stay), and the table between
+``<!-- <study> -->`` and ``<!-- end -->`` of README.md and docs/. The epoch is chosen on validation
+images; the test images are read once a run.
 """
 
 from __future__ import annotations
@@ -129,7 +130,16 @@ def collect(name: str, root: Path) -> list[dict[str, str]]:
             row |= {key: origin.get(key) for key in ("device", "processor", "threads", "python")}
             row |= {key: origin["versions"][key] for key in ("cnnexp", "torch", "lightning")}
             rows.append({key: str(cell) for key, cell in row.items()})
-    return sorted(rows, key=lambda row: (row[STUDIES[name].group], int(row["seed"])))
+    return rows
+
+
+def merged(
+    name: str, known: Sequence[dict[str, str]], done: Sequence[dict[str, str]]
+) -> list[dict[str, str]]:
+    """The rows ``known``, those of ``done`` in place of older ones of the same choice and seed."""
+    group = STUDIES[name].group
+    rows = {(row[group], int(row["seed"])): row for row in (*known, *done)}
+    return [rows[key] for key in sorted(rows)]
 
 
 def table(name: str, rows: Sequence[dict[str, str]]) -> str:
@@ -154,9 +164,21 @@ def table(name: str, rows: Sequence[dict[str, str]]) -> str:
 
 
 def read(name: str) -> list[dict[str, str]]:
-    """The rows of the committed file."""
-    with (RESULTS / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
+    """The rows of the committed file; none where there is no such file yet."""
+    file = RESULTS / f"{name}.csv"
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
+
+
+def write(name: str, rows: Sequence[dict[str, str]]) -> None:
+    """Write the file; a condition that a row does not know stays empty."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    with (RESULTS / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(columns), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def place(name: str, made: str) -> None:
@@ -186,13 +208,10 @@ def main() -> None:
         seeds = [int(s) for s in options.seed.split(",")] if options.seed else study.seeds
         train(options.study, values, seeds)
     if not options.csv:
-        rows = collect(options.study, Path("outputs/sweeps"))
-        if not rows:
+        done = collect(options.study, Path("outputs/sweeps"))
+        if not done:
             parser.exit(1, "no job is done in outputs/sweeps\n")
-        with (RESULTS / f"{options.study}.csv").open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write(options.study, merged(options.study, read(options.study), done))
     made = table(options.study, read(options.study))
     place(options.study, made)
     print(made)

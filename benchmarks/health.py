@@ -21,6 +21,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from accuracy import place
 from matplotlib.figure import Figure
 
 from cnnexp.diagnostics import Thresholds
@@ -160,13 +161,6 @@ def read() -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def place(made: str) -> None:
-    """Put the table into the document."""
-    head, mark, rest = DOCUMENT.read_text(encoding="utf-8").partition("<!-- health -->\n")
-    _, end, tail = rest.partition("<!-- end -->")
-    DOCUMENT.write_text(f"{head}{mark}{made}\n\n{end}{tail}", encoding="utf-8")
-
-
 def _runs(root: Path, name: str) -> list[RunFolder]:
     """Those of an experiment, by seed."""
     found = [RunFolder(f.parent) for f in (root / f"health-{name}").glob("*/status.json")]
@@ -184,7 +178,7 @@ def vanishing_figure(root: Path) -> Figure:
     axes = figure.subplots(1, 2, sharey=True)
     titles = ("sigmoid", "ReLU, He's init, batch norm")
     mesh = None
-    for place, name, title in zip(axes, ("vanishing", "vanishing_cured"), titles, strict=True):
+    for axis, name, title in zip(axes, ("vanishing", "vanishing_cured"), titles, strict=True):
         run = _runs(root, name)[0]
         names = {r["name"] for r in run.read_metrics()}
         layers = [f"grad/{layer}/activation" for layer in _layers(names)]
@@ -192,9 +186,9 @@ def vanishing_figure(root: Path) -> Figure:
         flow = [[math.log10(max(v, 1e-30)) for v in _curve(run, layer)[1]] for layer in layers]
         across = [*steps, steps[-1] + steps[1] - steps[0]]
         down = [0.5 + i for i in range(len(layers) + 1)]
-        mesh = place.pcolormesh(across, down, flow, vmin=-18, vmax=0, cmap="viridis")
+        mesh = axis.pcolormesh(across, down, flow, vmin=-18, vmax=0, cmap="viridis")
         accuracy = run.read_result()["test/acc"]
-        place.set(title=f"{title}\ntest accuracy {accuracy:.1%}", xlabel="step")
+        axis.set(title=f"{title}\ntest accuracy {accuracy:.1%}", xlabel="step")
     axes[0].set(ylabel="layer, the first above", yticks=[1, 5, 10, 15, 20])
     axes[0].invert_yaxis()
     assert mesh is not None
@@ -217,13 +211,13 @@ def exploding_figure(root: Path) -> Figure:
         ("exploding_cured", "clipped to 1", "tab:blue"),
     ):
         for run in _runs(root, name):
-            for place, metric in zip(axes, ("grad/norm", "train/loss_step"), strict=True):
+            for axis, metric in zip(axes, ("grad/norm", "train/loss_step"), strict=True):
                 steps, values = _curve(run, metric)
                 kept = [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
-                place.plot(*zip(*kept, strict=True), color=color)
+                axis.plot(*zip(*kept, strict=True), color=color)
         axes[0].plot([], [], color=color, label=label)
-    for place, title in zip(axes, ("‖∂L/∂θ‖ before clipping", "training loss"), strict=True):
-        place.set(title=title, xlabel="step", xscale="symlog", yscale="log")
+    for axis, title in zip(axes, ("‖∂L/∂θ‖ before clipping", "training loss"), strict=True):
+        axis.set(title=title, xlabel="step", xscale="symlog", yscale="log")
     axes[0].legend()
     return figure
 
@@ -238,10 +232,10 @@ def overfitting_figure(root: Path) -> Figure:
     ):
         for i, run in enumerate(_runs(root, name)):
             for part, line in (("train", ":"), ("val", "-")):
-                for place, metric in zip(axes, ("loss", "acc"), strict=True):
+                for axis, metric in zip(axes, ("loss", "acc"), strict=True):
                     _, values = _curve(run, f"{part}/{metric}")
                     text = None if i else f"{label}, {part}"
-                    place.plot(range(1, len(values) + 1), values, line, color=color, label=text)
+                    axis.plot(range(1, len(values) + 1), values, line, color=color, label=text)
     axes[0].set(title="loss", xlabel="epoch", yscale="log")
     axes[1].set(title="accuracy", xlabel="epoch", ylim=(0.85, 1.005))
     axes[0].legend(fontsize=8)
@@ -265,7 +259,7 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     made = table(read())
-    place(made)
+    place("health", made)
     print(made)
     if options.pictures:
         pictures = ROOT / "docs" / "pictures"

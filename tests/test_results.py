@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +37,17 @@ def test_every_table_of_accuracies_is_that_of_its_file(name: str) -> None:
     _is_in_the_documents(name, ACCURACY.table(name, ACCURACY.read(name)))
 
 
+def test_a_job_that_is_done_again_replaces_its_row_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ACCURACY, "RESULTS", tmp_path)
+    assert ACCURACY.read("private") == []
+    old = [{"privacy.epsilon": "1", "seed": seed, "test/acc": "0.9"} for seed in ("2", "10")]
+    new = [{"privacy.epsilon": "1", "seed": "2", "test/acc": "0.8", "device": "cpu"}]
+    ACCURACY.write("private", ACCURACY.merged("private", old, new))
+    assert ACCURACY.read("private") == [new[0], {**old[1], "device": ""}]
+
+
 @pytest.mark.parametrize("name", NETWORKS.STUDIES)
 def test_every_table_of_times_is_that_of_its_files(name: str) -> None:
     _is_in_the_documents(name, NETWORKS.table(name, NETWORKS.read(name)))
@@ -61,7 +73,9 @@ def _is_in_the_documents(name: str, made: str) -> None:
 def test_the_figures_are_of_the_settings_that_are_shipped(name: str) -> None:
     """A recipe is frozen: whoever changes what it composes to must measure it again."""
     study = ACCURACY.STUDIES[name]
-    for row in ACCURACY.read(name):
+    rows = ACCURACY.read(name)
+    assert rows
+    for row in rows:
         overrides = [*study.overrides(row[study.group]), f"seed={row['seed']}"]
         config = plain_config(Composer("train").compose(overrides))
         assert config_hash(config) == row["config_hash"], row[study.group]
