@@ -4,6 +4,7 @@
 # make docs       the site, strictly, into site/, with the docs extra
 # make coverage   all tests under coverage: which lines of src no test runs
 # make mutants    change the formulas of src/cnnexp/ops one by one: do the tests notice?
+# make peers      TensorFlow and JAX into .venv-peers, for benchmarks/peers.py
 # make test-lowest, test-newest    the tests with the lowest and the newest dependencies that are
 #                 allowed, each in an environment of its own; ARGS="tests/ops tests/nn" for some
 # Needs python3 (>= 3.10) with venv, and make; nothing else.
@@ -21,7 +22,7 @@ INSTALL_newest = $(PIP) --upgrade --upgrade-strategy eager
 INSTALL_lowest = $(PIP) -c constraints.txt uv && $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --resolution lowest-direct
 INSTALL = $(INSTALL_$(RESOLVED))
 
-.PHONY: train test lint docs coverage mutants test-lowest test-newest clean
+.PHONY: train test lint docs coverage mutants peers test-lowest test-newest clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
@@ -49,6 +50,15 @@ coverage: $(VENV)/.installed-dev
 mutants: $(VENV)/.installed
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m tests.mutation $(ARGS)
 
+peers: .venv-peers/.installed
+
+# Exact, so that what they are compared by stays the same; newer ones are tried by hand.
+.venv-peers/.installed: Makefile
+	$(PYTHON) -m venv --clear .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check \
+	  tensorflow-cpu==2.21.0 keras==3.15.1 jax==0.10.2 flax==0.12.8 optax==0.2.8
+	touch $@
+
 test-lowest:
 	$(MAKE) test VENV=.venv-lowest RESOLVED=lowest
 
@@ -71,4 +81,4 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-newest build dist site .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest .venv-newest .venv-peers build dist site .pytest_cache .ruff_cache

@@ -35,7 +35,7 @@ from tests.nn.matrix.habits import HABITS
 from tests.nn.matrix.networks import NETWORKS, SMALL
 
 import cnnexp
-from cnnexp.tuning.choices import processor_name
+from cnnexp.machine import processor_name
 
 FILE = Path(__file__).parent / "results" / "torchvision_matrix.csv"
 Rows = dict[Triple, dict[str, str]]

@@ -30,6 +30,7 @@ ACCURACY, HEALTH = _benchmark("accuracy"), _benchmark("health")
 NETWORKS = _benchmark("networks")
 KERNELS = _benchmark("kernels")
 GRADING = _benchmark("grading")
+PEERS = _benchmark("peers")
 
 
 @pytest.mark.parametrize("name", ACCURACY.STUDIES)
@@ -46,6 +47,11 @@ def test_a_job_that_is_done_again_replaces_its_row_and_no_other(
     new = [{"privacy.epsilon": "1", "seed": "2", "test/acc": "0.8", "device": "cpu"}]
     ACCURACY.write("private", ACCURACY.merged("private", old, new))
     assert ACCURACY.read("private") == [new[0], {**old[1], "device": ""}]
+
+
+@pytest.mark.parametrize("name", PEERS.STUDIES)
+def test_every_table_of_whole_programs_is_that_of_its_file(name: str) -> None:
+    _is_in_the_documents(f"peers-{name}", PEERS.table(name, PEERS.read(name)))
 
 
 @pytest.mark.parametrize("name", NETWORKS.STUDIES)

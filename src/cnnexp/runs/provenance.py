@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cnnexp.machine import processor_name
 from cnnexp.version import __version__
 
 _PACKAGES = (
@@ -36,7 +37,7 @@ def collect_provenance(**details: Any) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor_name(),
         **details,
     }
 
@@ -73,13 +74,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:  # cnnexp itself may run from a checkout, not installed
         return __version__ if package == "cnnexp" else None
-
-
-def _processor() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from cnnexp.tuning.choices import processor_name
+from cnnexp.machine import processor_name
 from cnnexp.tuning.paired import interval
 from cnnexp.version import __version__
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cnnexp.environment import variable
+from cnnexp.machine import processor_name
 from cnnexp.runs.files import write_text
 
 log = logging.getLogger(__name__)
@@ -105,13 +105,3 @@ class ChoiceFile:
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
-
-
-def processor_name() -> str:
-    """The processor's model, as the system names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
