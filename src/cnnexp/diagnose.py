@@ -30,8 +30,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m cnnexp.diagnose",
         description="Did a training learn and, if not, why, and what to try?",
         epilog=(
-            "settings: run=<folder>|<sweep>|latest, which=best|<number>|<job id> of a sweep (default: best by "
-            "validation), output=<file> (default: diagnosis.html in the run folder), output_dir=outputs, "
+            "settings: run=<folder>|<sweep>|latest, which=best|<number>|<job id> of a sweep (default: best "
+            "by validation), output=<file> (default: diagnosis.html in the run folder), output_dir=outputs, "
             "allow_targets=[mylab.]"
         ),
     )
@@ -74,7 +74,9 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         if trial is None:
             print("cnnexp.diagnose: --try: no suggestion is a setting to try", file=sys.stderr)
     content = {**found.as_dict(), "trial": None if trial is None else trial.as_dict()}
-    write_diagnosis_page(found, trial, page, shlex.join(["python", "-m", "cnnexp.diagnose", *arguments]))
+    write_diagnosis_page(
+        found, trial, page, shlex.join(["python", "-m", "cnnexp.diagnose", *arguments])
+    )
     if options.json:
         print(json_text(content), end="")
         return 0

@@ -100,7 +100,8 @@ def _curve(evidence: Evidence) -> Iterator[str]:
     yield f'<text x="{_WIDTH}" y="{y(chance) - 4:.1f}" text-anchor="end">guessing: {chance:.3g}</text>'
     yield f'<polyline points="{points}"/>'
     for loss in (0.0, highest / 2, highest):
-        yield f'<text x="{_LEFT - 6}" y="{y(loss) + (10 if loss == highest else 4):.1f}" text-anchor="end">{loss:.2g}</text>'
+        place = f'x="{_LEFT - 6}" y="{y(loss) + (10 if loss == highest else 4):.1f}"'
+        yield f'<text {place} text-anchor="end">{loss:.2g}</text>'
     yield f'<text x="{_LEFT}" y="{_HEIGHT - 8}">1</text>'
     yield f'<text x="{_WIDTH}" y="{_HEIGHT - 8}" text-anchor="end">step {evidence.steps:,}</text></svg>'
 

@@ -76,7 +76,9 @@ def diagnose_run(folder: RunFolder) -> RunDiagnosis:
         }
     troubles = result.get("health", status.get("health", []))
     if state == "failed" and not evidence.non_finite:
-        note = "; ".join(filter(None, [f"it failed: {status.get('error', 'no reason is known')}", note]))
+        note = "; ".join(
+            filter(None, [f"it failed: {status.get('error', 'no reason is known')}", note])
+        )
     return RunDiagnosis(folder, state, diagnose(evidence, troubles), evidence, note)
 
 
@@ -87,11 +89,15 @@ def _evidence(folder: RunFolder) -> Evidence | None:
     try:
         return Evidence.of(content)
     except (KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(f"{folder.evidence}: is not evidence of this version: {error}") from error
+        raise RunFolderError(
+            f"{folder.evidence}: is not evidence of this version: {error}"
+        ) from error
 
 
 def _classes(folder: RunFolder) -> int:
     classes = folder.read_provenance().get("dataset", {}).get("classes")
     if not classes:
-        raise ConfigError(f"run={folder}: ended before it had its data; there is nothing to diagnose")
+        raise ConfigError(
+            f"run={folder}: ended before it had its data; there is nothing to diagnose"
+        )
     return len(classes)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cnnexp.config.compose import Composer, plain_config
-from cnnexp.config.errors import ConfigError
 from cnnexp.diagnosis.of_run import RunDiagnosis
-from cnnexp.diagnostics import Evidence, outcome_of
+from cnnexp.diagnostics import Evidence
+from cnnexp.diagnostics.outcome import guess_of, near_guess
 from cnnexp.environment import variable
 from cnnexp.execution.job import Job
 from cnnexp.execution.processes import how_it_ended, start_anew
@@ -29,7 +29,8 @@ class Trial:
         steps: How many steps were trained.
         before, after: The run's mean loss around that step, and that of the trial; None if it failed.
         accuracy: The trial's share of validation images that it classifies correctly; None if unknown.
-        learned: Whether the trial is better than guessing, or its loss has fallen by a fifth more.
+        learned: Whether the trial is better than guessing where the run was not, or its loss is a tenth
+            lower.
         error: Why it failed; "" if it did not.
     """
 
@@ -48,7 +49,9 @@ class Trial:
         loss = f"loss {self.after:.3g}" if self.after is not None else "no loss"
         before = f", {self.before:.3g} before" if self.before is not None else ""
         accuracy = "" if self.accuracy is None else f", val/acc {self.accuracy:.1%}"
-        return f"tried {what}: {loss}{before}{accuracy}: {'it helps' if self.learned else 'no help'}"
+        return (
+            f"tried {what}: {loss}{before}{accuracy}: {'it helps' if self.learned else 'no help'}"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The attributes for JSON."""
@@ -157,13 +160,18 @@ def _result(
     before = found.evidence.curve.mean(max(0.0, 0.8 * share), share)
     after = tried.curve.mean(0.8, 1.0)
     accuracy = folder.read_result().get("val/acc")
-    learned = outcome_of(tried).kind in ("learned", "slow", "stopped", "too early")
-    better = before != before or after < 0.8 * before
+    guess = guess_of(tried)
+    known = accuracy is not None and not near_guess(accuracy, guess, _images(tried))
+    cured = found.diagnosis.outcome.bad and known
     return Trial(
         overrides,
         tried.steps,
         None if before != before else before,
         after,
         accuracy,
-        learned=learned and better,
+        learned=cured or after < 0.9 * before,
     )
+
+
+def _images(evidence: Evidence) -> float:
+    return float(evidence.facts.get("val_images", 1000))

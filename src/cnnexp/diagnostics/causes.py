@@ -35,7 +35,9 @@ class Cause:
 
 CAUSES: Mapping[str, Cause] = {
     "labels constant": Cause(
-        "All training images have one label, so that a constant answer has no loss.", rank=0, always=True
+        "All training images have one label, so that a constant answer has no loss.",
+        rank=0,
+        always=True,
     ),
     "classes missing": Cause(
         "Some classes have no training image: the data is incomplete, or its labels are counted from 1.",
@@ -43,8 +45,8 @@ CAUSES: Mapping[str, Cause] = {
         always=True,
     ),
     "labels do not fit": Cause(
-        "Images that look alike have labels that do not agree more often than by chance: labels were shuffled "
-        "or belong to other images.",
+        "Images that look alike have labels that do not agree more often than by chance: labels were "
+        "shuffled, or belong to other images.",
         rank=0,
         always=True,
     ),
@@ -53,7 +55,9 @@ CAUSES: Mapping[str, Cause] = {
         rank=1,
         always=True,
     ),
-    "images constant": Cause("All pixels have nearly one value, so that there is nothing to see.", rank=0),
+    "images constant": Cause(
+        "All pixels have nearly one value, so that there is nothing to see.", rank=0
+    ),
     "images not normalised": Cause(
         "The first layer gets numbers far from mean 0 and standard deviation 1, which its weights and "
         "learning rate are made for.",
@@ -80,7 +84,9 @@ CAUSES: Mapping[str, Cause] = {
     ),
     "frozen": Cause("Most parameters are told not to train.", rank=0),
     "no gradient": Cause(
-        "A layer that should train gets no gradient: it is detached from the loss.", rank=0, always=True
+        "A layer that should train gets no gradient: it is detached from the loss.",
+        rank=0,
+        always=True,
     ),
     "no update": Cause(
         "A layer has a gradient, but the optimiser does not change it: it was not given to the optimiser.",
@@ -88,7 +94,8 @@ CAUSES: Mapping[str, Cause] = {
         always=True,
     ),
     "weights constant": Cause(
-        "All weights of a layer are equal, so that its units have one gradient and stay equal.", rank=0
+        "All weights of a layer are equal, so that its units have one gradient and stay equal.",
+        rank=0,
     ),
     "random in evaluation": Cause(
         "Two evaluations of the same images differ: dropout or noise is on where it should be off.",
@@ -107,7 +114,9 @@ CAUSES: Mapping[str, Cause] = {
     ),
     "clipped": Cause("The gradient is clipped far below its size, so that steps are tiny.", rank=1),
     "exploding": Cause(
-        "The gradient grows on its way back or from step to step, until numbers end.", "relu-the-linear-layer-and-the-loss", 2
+        "The gradient grows on its way back or from step to step, until numbers end.",
+        "relu-the-linear-layer-and-the-loss",
+        2,
     ),
     "vanishing": Cause(
         "Each layer on the way back multiplies the gradient by a factor below 1: the first layers get almost "
@@ -116,16 +125,22 @@ CAUSES: Mapping[str, Cause] = {
         2,
     ),
     "saturated": Cause(
-        "Most outputs of a tanh or sigmoid are at its ends, where its derivative is nearly 0.", "relu-the-linear-layer-and-the-loss", 2
+        "Most outputs of a tanh or sigmoid are at its ends, where its derivative is nearly 0.",
+        "relu-the-linear-layer-and-the-loss",
+        2,
     ),
-    "dead": Cause("Units of a ReLU give 0 for every image, so that no gradient passes.", "relu-the-linear-layer-and-the-loss", 2),
+    "dead": Cause(
+        "Units of a ReLU give 0 for every image, so that no gradient passes.",
+        "relu-the-linear-layer-and-the-loss",
+        2,
+    ),
     "lr too high": Cause("Steps are so large that they jump past what lowers the loss."),
-    "lr too low": Cause(
-        "All steps together are too small to lower the loss by much."
-    ),
+    "lr too low": Cause("All steps together are too small to lower the loss by much."),
     "too short": Cause("There were few steps, and the loss was still falling."),
     "overfitting": Cause(
-        "The network knows the training images by heart, and does much worse on others.", rank=4, always=True
+        "The network knows the training images by heart, and does much worse on others.",
+        rank=4,
+        always=True,
     ),
     "stuck": Cause("The loss does not fall, and none of the measurements says why.", rank=4),
 }

@@ -49,8 +49,8 @@ def labels_do_not_fit(evidence: Evidence, outcome: Outcome) -> Finding | None:
     if above_chance(share, chance, count):
         return None
     text = (
-        f"the most similar training image has the same label for {share:.0%} of {count:.0f} images, and would "
-        f"for {chance:.0%} if labels were arbitrary"
+        f"the most similar training image has the same label for {share:.0%} of {count:.0f} images, and "
+        f"would for {chance:.0%} if labels were arbitrary"
     )
     advice = "look at some images beside their labels, and at how the two are put together"
     return Finding("labels do not fit", 0.9, text, advice)
@@ -65,8 +65,9 @@ def label_noise(evidence: Evidence, outcome: Outcome) -> Finding | None:
     if wrong < _WRONG or rank < _RANK or wrong * seen["images"] < _ERRORS:
         return None
     text = (
-        f"{wrong:.0%} of {seen['images']:,} validation images are classified otherwise than labelled, and their "
-        f"labels stand at {rank:.0%} of the way from the second choice to the last; arbitrary labels stand at 50%"
+        f"{wrong:.0%} of {seen['images']:,} validation images are classified otherwise than labelled, and "
+        f"their labels stand at {rank:.0%} of the way from the second choice to the last; arbitrary labels "
+        f"stand at 50%"
     )
     advice = "look at the images with the greatest loss, and correct their labels"
     more = ("regularization=label_smoothing",)

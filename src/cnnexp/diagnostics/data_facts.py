@@ -74,9 +74,7 @@ def neighbour_agreement(
     distance = (base * base).sum(1) - 2 * those @ base.T
     nearest = given[distance.argmin(1)]
     classes = int(max(int(given.max()), int(right.max()))) + 1
-    one, other = (
-        torch.bincount(x, minlength=classes).double() / len(x) for x in (nearest, right)
-    )
+    one, other = (torch.bincount(x, minlength=classes).double() / len(x) for x in (nearest, right))
     return float((nearest == right).double().mean()), float((one * other).sum())
 
 

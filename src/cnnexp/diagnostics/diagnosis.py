@@ -24,11 +24,25 @@ _WORDS = {
     "too early": "it is too early to tell",
 }
 _SYMPTOMS = {  # findings that are told as consequences where one of these is named before
-    "dead": ("penalty too strong", "lr too high", "vanishing", "exploding", "images not normalised"),
+    "dead": (
+        "penalty too strong",
+        "lr too high",
+        "vanishing",
+        "exploding",
+        "images not normalised",
+    ),
     "saturated": ("lr too high", "images not normalised", "exploding"),
     "vanishing": ("penalty too strong", "saturated", "dead", "weights constant", "frozen"),
     "exploding": ("images not normalised", "penalty too strong"),
-    "lr too low": ("vanishing", "penalty too strong", "clipped", "saturated", "dead", "frozen", "dropout"),
+    "lr too low": (
+        "vanishing",
+        "penalty too strong",
+        "clipped",
+        "saturated",
+        "dead",
+        "frozen",
+        "dropout",
+    ),
     "lr too high": ("penalty too strong", "images not normalised", "exploding"),
     "too short": ("*",),
     "overfitting": ("labels do not fit", "label noise", "tiny batch", "random in evaluation"),
@@ -85,14 +99,18 @@ def diagnose(evidence: Evidence, troubles: Sequence[Mapping[str, Any]] = ()) -> 
     if outcome.kind == "too early":
         found = [finding for finding in found if finding.known.always]
     if outcome.kind == "by heart":  # what keeps a network from learning did not keep this one
-        found = [f for f in found if f.known.always or f.cause in ("tiny batch", "random in evaluation")]
+        found = [
+            f for f in found if f.known.always or f.cause in ("tiny batch", "random in evaluation")
+        ]
     overfits = [t for t in troubles if t["trouble"] == "overfitting" and t.get("until") is None]
     if overfits and not any(finding.cause == "overfitting" for finding in found):
         more = ("regularization=[l2,dropout,random_shift]",)
         text, advice = str(overfits[0]["evidence"]), "regularise, or take more images"
         found.append(Finding("overfitting", 0.5, text, advice, more))
     found.sort(key=lambda finding: (finding.rank, -finding.strength))
-    if outcome.bad and not any(not finding.known.always or finding.known.rank == 0 for finding in found):
+    if outcome.bad and not any(
+        not finding.known.always or finding.known.rank == 0 for finding in found
+    ):
         found = [*found, *_unexplained(evidence, outcome, found)]
     found = [replace(f, overrides=possible(f.overrides, evidence.facts)) for f in found]
     return Diagnosis(outcome, _with_consequences(found))
@@ -129,7 +147,9 @@ def explanation(evidence: Evidence) -> Finding | None:
 def _unexplained(evidence: Evidence, outcome: Outcome, found: Sequence[Finding]) -> list[Finding]:
     if outcome.kind == "by heart" or any(f.cause in ("label noise", "overfitting") for f in found):
         return []
-    text = f"the loss stands at {evidence.curve.last:.3g}; guessing would give {evidence.chance:.3g}"
+    text = (
+        f"the loss stands at {evidence.curve.last:.3g}; guessing would give {evidence.chance:.3g}"
+    )
     rate = evidence.facts.get("lr")
     tried = (f"optimizer.lr={rate / 10:.1g}",) if rate else ()
     return [Finding("stuck", 0.1, text, "try another learning rate, and look at the labels", tried)]

@@ -102,7 +102,9 @@ class Evidence:
 
     def add_epoch(self, metrics: Mapping[str, float]) -> None:
         """Add the metrics of an epoch, those of the four that ``metrics`` holds."""
-        known = {name: metrics[name] for name in _EPOCH if math.isfinite(metrics.get(name, math.nan))}
+        known = {
+            name: metrics[name] for name in _EPOCH if math.isfinite(metrics.get(name, math.nan))
+        }
         self.epochs.append(known)
 
     def add_batch(self, seen: float) -> None:

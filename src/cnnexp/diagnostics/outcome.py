@@ -12,6 +12,7 @@ _GAIN = 0.1  # share of the way from guessing to perfect, below which nothing wa
 _MOVED = 0.05  # share by which a high loss must have fallen
 _HIGH = 0.7  # share of ln(classes) above which a loss is high
 _FAR = 0.7  # share of the way from guessing to perfect that a training is expected to come
+_KNOWN = 0.95  # share of that way from which a training knows its own images
 _STILL = 0.03  # late fall of the loss below which it stands
 _DEVIATIONS = 3.0  # above guessing, of the binomial distribution
 _FEWEST = 30  # steps before which nothing is said
@@ -99,9 +100,12 @@ def _by_accuracy(evidence: Evidence, epoch: dict[str, float]) -> Outcome:
         return _guesses(evidence, epoch, text, gain)
     if _unmoved(evidence) and gain < _FAR:
         return Outcome("unmoved", f"{text}, and the loss is {_moved(evidence)}", gain)
-    if gain < _FAR:
+    knows_its_own = gain_of(epoch.get("train/acc", 0.0), guess) > _KNOWN
+    if gain < _FAR and not knows_its_own:
         stands = evidence.curve.late_fall < _STILL
-        text = f"{text}. The loss is {_moved(evidence)}, and {'stands' if stands else 'still falls'}"
+        text = (
+            f"{text}. The loss is {_moved(evidence)}, and {'stands' if stands else 'still falls'}"
+        )
         return Outcome("stopped" if stands else "slow", text, gain)
     return Outcome("learned", text, gain)
 
@@ -113,7 +117,9 @@ def _guesses(evidence: Evidence, epoch: dict[str, float], text: str, gain: float
         text += f". It answers class {answers['commonest']} for {answers['commonest_share']:.0%} of them"
     trained = epoch.get("train/acc", 0.0)
     if "val/acc" in epoch and gain_of(trained, guess) > 0.4:
-        return Outcome("by heart", f"{text}. Of the training images it classifies {trained:.1%}", gain)
+        return Outcome(
+            "by heart", f"{text}. Of the training images it classifies {trained:.1%}", gain
+        )
     before = [one["val/acc"] for one in evidence.epochs if "val/acc" in one]
     best = max(before, default=0.0)
     if gain_of(best, guess) > 0.3:

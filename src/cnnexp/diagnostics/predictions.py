@@ -16,6 +16,7 @@ class Predictions:
     def __init__(self, classes: int) -> None:
         self._classes, self._images = classes, 0
         self._sums: Tensor | None = None
+        self._ends: Tensor | None = None
 
     @property
     def wants_more(self) -> bool:
@@ -37,6 +38,8 @@ class Predictions:
         sums = torch.stack([wrong.double().sum(), (rank * wrong).double().sum()])
         both = torch.cat([sums, counts])
         self._sums = both if self._sums is None else self._sums + both
+        ends = torch.stack([logits.min(), -logits.max()])
+        self._ends = ends if self._ends is None else torch.minimum(self._ends, ends)
         self._images += len(labels)
 
     def figures(self) -> dict[str, Any]:
@@ -46,10 +49,11 @@ class Predictions:
             ``images``; ``wrong``: the share that is misclassified; ``error_rank``: among these, the mean
             place of the label behind the answer, from 0 (always the second choice) to 1 (always the
             last; 0.5 where labels are arbitrary); ``commonest``, ``commonest_share``: the class
-            answered most often, and its share.
+            answered most often, and its share; ``least``, ``greatest``: of the logits.
         """
-        if self._sums is None:
+        if self._sums is None or self._ends is None:
             return {}
+        least, greatest = self._ends.tolist()
         wrong, ranks, *counts = self._sums.tolist()
         commonest = max(range(len(counts)), key=lambda c: counts[c])
         return {
@@ -58,4 +62,6 @@ class Predictions:
             "error_rank": ranks / wrong if wrong else 0.0,
             "commonest": commonest,
             "commonest_share": counts[commonest] / self._images,
+            "least": least,
+            "greatest": -greatest,
         }

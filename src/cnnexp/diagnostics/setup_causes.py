@@ -16,15 +16,22 @@ _CLIPPED = 1e-3  # of the gradient's norm
 _SHIPPED = {"l2": 1e-4, "l1": 1e-5, "elastic_net": 1e-5}  # strengths in conf/regularization
 
 
-def outputs_squashed(evidence: Evidence, outcome: Outcome) -> Finding | None:
+def outputs_squashed(evidence: Evidence, _outcome: Outcome) -> Finding | None:
     """Report a network whose outputs are probabilities already."""
     kind, classes = evidence.facts.get("outputs", "logits"), evidence.classes
-    if kind == "logits" or (kind == "sigmoid" and outcome.kind == "learned"):
+    seen = evidence.predictions
+    ends = (
+        seen.get("least", -1.0),
+        seen.get("greatest", 2.0),
+    )  # after training, not by chance before
+    if kind == "logits" or (kind == "sigmoid" and (ends[0] < 0 or ends[1] > 1)):
         return None
     least = math.log(1 + (classes - 1) / math.e)
     what = "sum to 1" if kind == "probabilities" else "lie between 0 and 1"
     text = f"the network's outputs {what}, so that the loss cannot fall below {least:.3g}"
-    return Finding("outputs squashed", 1.0, text, "remove the last softmax or sigmoid of the network")
+    return Finding(
+        "outputs squashed", 1.0, text, "remove the last softmax or sigmoid of the network"
+    )
 
 
 def frozen(evidence: Evidence, outcome: Outcome) -> Finding | None:
@@ -35,7 +42,12 @@ def frozen(evidence: Evidence, outcome: Outcome) -> Finding | None:
     names = ", ".join(layers[:3]) + (" …" if len(layers) > 3 else "")
     text = f"{share:.0%} of the parameters do not train{': ' + names if layers else ''}"
     return Finding(
-        "frozen", max(share, 0.5), text, "let them train", ("parameters.frozen=[]",), layers[0] if layers else ""
+        "frozen",
+        max(share, 0.5),
+        text,
+        "let them train",
+        ("parameters.frozen=[]",),
+        layers[0] if layers else "",
     )
 
 
@@ -52,7 +64,9 @@ def no_gradient(evidence: Evidence, _outcome: Outcome) -> Finding | None:
     ]
     if not cut or not _frozen_known(evidence):
         return None
-    text = f"{', '.join(cut[:3])} {'has' if len(cut) == 1 else 'have'} no gradient, and should train"
+    text = (
+        f"{', '.join(cut[:3])} {'has' if len(cut) == 1 else 'have'} no gradient, and should train"
+    )
     advice = "look for detach(), no_grad() or .data in the network's forward"
     return Finding("no gradient", 1.0, text, advice, layer=cut[0])
 
@@ -91,7 +105,9 @@ def random_in_evaluation(evidence: Evidence, _outcome: Outcome) -> Finding | Non
     if not evidence.facts.get("random", False):
         return None
     text = "two evaluations of the same images differ"
-    advice = "let dropout follow the network's mode: nn.Dropout, or F.dropout(…, training=self.training)"
+    advice = (
+        "let dropout follow the network's mode: nn.Dropout, or F.dropout(…, training=self.training)"
+    )
     return Finding("random in evaluation", 0.9, text, advice)
 
 
@@ -154,7 +170,12 @@ def penalty(evidence: Evidence, outcome: Outcome) -> Finding | None:
         overrides.append(f"optimizer.weight_decay={min(1e-4, decay / 100):.1g}")
     size = max(share if evidence.penalties else 0.0, 1 - (shrunk[least] if small else 1.0))
     return Finding(
-        "penalty too strong", size, ", and ".join(parts), "weaken it", tuple(overrides), least if small else ""
+        "penalty too strong",
+        size,
+        ", and ".join(parts),
+        "weaken it",
+        tuple(overrides),
+        least if small else "",
     )
 
 

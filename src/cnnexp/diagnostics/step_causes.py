@@ -37,7 +37,8 @@ def exploding(evidence: Evidence, outcome: Outcome) -> Finding | None:
         return None
     loss = evidence.curve.first / evidence.chance
     if ratio > _GROWS:
-        text = f"{evidence.first[most]['label']} receives {ratio:.1g} times the last layer's gradient at the start"
+        label = evidence.first[most]["label"]
+        text = f"{label} receives {ratio:.1g} times the last layer's gradient at the start"
         return Finding(
             "exploding", 0.9, text, "initialise for the activation", ("model.init=he",), most
         )
@@ -71,7 +72,9 @@ def saturated(evidence: Evidence, outcome: Outcome) -> Finding | None:
     for figures, when in ((evidence.first, "from the start"), (evidence.last, "at the end")):
         name, share = _greatest(figures, "saturated")
         if share >= _SATURATED:
-            text = f"{share:.0%} of the outputs of {figures[name]['label']} are at their ends {when}"
+            text = (
+                f"{share:.0%} of the outputs of {figures[name]['label']} are at their ends {when}"
+            )
             early = when == "from the start"
             more = ("model.init=xavier",) if early else _rate(evidence, 0.1)
             advice = "begin with smaller weights" if early else "take smaller steps"
@@ -102,7 +105,10 @@ def lr_too_high(evidence: Evidence, outcome: Outcome) -> Finding | None:
     most = max((r for r in ratios if math.isfinite(r)), default=0.0)
     growth = max(_growth(evidence).values(), default=0.0)
     curve = evidence.curve
-    risen = curve.last > 1.5 * max(min(curve.bins, default=math.nan), 1e-9) and curve.last > 0.7 * evidence.chance
+    risen = (
+        curve.last > 1.5 * max(min(curve.bins, default=math.nan), 1e-9)
+        and curve.last > 0.7 * evidence.chance
+    )
     if most < _LARGE and growth < _GROWN and not (risen and curve.last > 1.3 * evidence.chance):
         return None
     parts = [f"a step changed weights by {most:.1g} of their norm"]
@@ -111,10 +117,14 @@ def lr_too_high(evidence: Evidence, outcome: Outcome) -> Finding | None:
     high = max(curve.bins, default=0.0)
     if high > 2 * max(curve.first, evidence.chance):
         parts.append(f"the loss rose to {high:.3g}")
-    strength = min(1.0, 0.5 + 0.25 * max(math.log10(max(most, 1e-9) / _LARGE), math.log10(max(growth, 1) / 2)))
+    strength = min(
+        1.0, 0.5 + 0.25 * max(math.log10(max(most, 1e-9) / _LARGE), math.log10(max(growth, 1) / 2))
+    )
     factor = min(0.1, 10 * _AIM / max(most, 1e-9))
     advice = "take smaller steps"
-    return Finding("lr too high", max(strength, 0.5), ", ".join(parts), advice, _rate(evidence, factor))
+    return Finding(
+        "lr too high", max(strength, 0.5), ", ".join(parts), advice, _rate(evidence, factor)
+    )
 
 
 def lr_too_low(evidence: Evidence, outcome: Outcome) -> Finding | None:
@@ -125,7 +135,7 @@ def lr_too_low(evidence: Evidence, outcome: Outcome) -> Finding | None:
     ratio = statistics.median(ratios) if ratios else math.nan
     early = max((r for one in evidence.early for r in update_ratios(one)), default=0.0)
     loss = evidence.curve.first
-    if not ratio < (_SMALL * 10 if outcome.kind == "slow" else _SMALL) or early > 10 * _SMALL * 3:
+    if not ratio < _SMALL or early > 30 * _SMALL:
         return None
     reach = evidence.reach / loss if loss else math.inf
     if reach > _REACH and outcome.kind not in ("slow", "stopped") and ratio > _SMALL / 10:
@@ -136,12 +146,14 @@ def lr_too_low(evidence: Evidence, outcome: Outcome) -> Finding | None:
     )
     strength = min(1.0, 0.4 + 0.2 * math.log10(_SMALL * 10 / max(ratio, 1e-12)))
     factor = max(10.0, min(_AIM / max(ratio, 1e-12), 1e6))
-    return Finding("lr too low", max(strength, 0.3), text, "take larger steps", _rate(evidence, factor))
+    return Finding(
+        "lr too low", max(strength, 0.3), text, "take larger steps", _rate(evidence, factor)
+    )
 
 
 def too_short(evidence: Evidence, outcome: Outcome) -> Finding | None:
     """Report a training that ended while it learned."""
-    if not (outcome.bad or outcome.doubtful) or evidence.steps > _SHORT:
+    if not outcome.bad or evidence.steps > _SHORT:
         return None
     fall = 1 - evidence.curve.last / evidence.curve.first if evidence.curve.first else 0.0
     if outcome.kind in ("failed", "lost"):

@@ -51,7 +51,9 @@ def optimizer_facts(
     mine = any(id(p) in given for p in network.parameters())
     return {
         "lr": max((_number(group, "lr") or 0.0 for group in groups), default=0.0),
-        "weight_decay": max((_number(group, "weight_decay") or 0.0 for group in groups), default=0.0),
+        "weight_decay": max(
+            (_number(group, "weight_decay") or 0.0 for group in groups), default=0.0
+        ),
         "left_out": [
             layer.name
             for layer in layers

@@ -50,9 +50,7 @@ class EvidenceCollector:
         self._counts = torch.empty(0)
         self._said = ""
 
-    def start(
-        self, trainer: L.Trainer, classifier: Classifier, layers: list[TracedLayer]
-    ) -> None:
+    def start(self, trainer: L.Trainer, classifier: Classifier, layers: list[TracedLayer]) -> None:
         """Look at data, network and settings, unless a training that is resumed has done so."""
         data = getattr(trainer, "datamodule", None)
         self._data = data if isinstance(data, ImageDataModule) else None
@@ -122,7 +120,10 @@ class EvidenceCollector:
             own = val is train
             some = (slice(0, None, 2), slice(1, None, 2)) if own else (slice(None), slice(None))
             pair = neighbour_agreement(
-                train.images[some[0]], train.labels[some[0]], val.images[some[1]], val.labels[some[1]]
+                train.images[some[0]],
+                train.labels[some[0]],
+                val.images[some[1]],
+                val.labels[some[1]],
             )
             asked = float(min(600, len(val.labels[some[1]])))
             self.evidence.facts["neighbours"] = [*pair, asked]
@@ -188,5 +189,3 @@ def _seen_by(
     images, _ = data.train.batch(chosen)
     scaled = images.to(classifier.device).float() / 255
     return network_facts(classifier.network, layers, classifier.normalise(scaled))
-
-
