@@ -24,6 +24,7 @@ COMMANDS = {target.partition(":")[0] for target in PROJECT["project"]["scripts"]
 REFUSED = {
     "cnnexp.attack": ["method=loss"],
     "cnnexp.bench": ["ops", "--rounds=0"],
+    "cnnexp.diagnose": ["--try", "0"],
     "cnnexp.evaluate": ["split=val"],
     "cnnexp.explain": ["image="],
     "cnnexp.export": ["format=onnx"],

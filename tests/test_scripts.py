@@ -17,6 +17,7 @@ from tests.test_house import PROJECT
 REFUSED = {
     "cnnexp-attack": (["run=nowhere"], "run=nowhere: holds no run"),
     "cnnexp-bench": (["ops", "--op", "nowhere"], "--op=nowhere: unknown"),
+    "cnnexp-diagnose": (["run=nowhere"], "run=nowhere: holds no run"),
     "cnnexp-evaluate": (["run=nowhere"], "run=nowhere: holds no run"),
     "cnnexp-explain": (["run=nowhere"], "run=nowhere: holds no run"),
     "cnnexp-export": (["run=nowhere"], "run=nowhere: holds no run"),

@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": ["x.png", "--json", "--as", "picture"],
     "explain": ["image=1"],
     "export": ["format=safetensors"],
+    "diagnose": [],
 }
 
 
@@ -64,7 +65,7 @@ def test_each_command_takes_a_sweep_and_says_which_job_it_uses(
             assert json.loads(printed.out)["run"] in said
         if name == "predict":
             assert len(json.loads(printed.out)) == 1
-        if name in ("explain", "export"):
+        if name in ("explain", "export", "diagnose"):
             assert said.split(",")[0].removeprefix("uses ") in printed.out
 
 

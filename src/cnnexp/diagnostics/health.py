@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -55,13 +55,21 @@ class Health:
     Args:
         classes: How many classes the data has.
         thresholds: The values at which the rules report a trouble.
+        explain: Gives what to try instead of a trouble's own suggestion, where a stronger cause explains
+            it; "" where none does.
 
     Attributes:
         verdicts: All verdicts reached so far, including those that have passed.
         steps: How many steps the training had taken at the last measurement.
     """
 
-    def __init__(self, classes: int, thresholds: Thresholds | None = None) -> None:
+    def __init__(
+        self,
+        classes: int,
+        thresholds: Thresholds | None = None,
+        explain: Callable[[], str] = str,
+    ) -> None:
+        self._explain = explain
         self._history = History(classes, thresholds or Thresholds())
         self.verdicts: list[Verdict] = []
         self._streaks: dict[str, list[int]] = {}  # trouble → [how often in a row, since when]
@@ -158,7 +166,8 @@ class Health:
         return [self.verdicts[current[0]]]
 
     def _turn(self, name: str, sign: Sign, since: int) -> Verdict:
-        self.verdicts.append(Verdict(name, sign.layer, since, sign.evidence, SUGGESTIONS[name]))
+        advice = SUGGESTIONS[name] if name in BY_EPOCH else self._explain() or SUGGESTIONS[name]
+        self.verdicts.append(Verdict(name, sign.layer, since, sign.evidence, advice))
         return self.verdicts[-1]
 
     def state_dict(self) -> dict[str, Any]:

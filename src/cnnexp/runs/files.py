@@ -66,13 +66,13 @@ def write_text(file: Path, text: str) -> None:
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Replace ``file`` by ``content`` as JSON, in one step; NaN and infinities become null."""
-    write_text(file, _json(content))
+    write_text(file, json_text(content))
 
 
 def overwrite_json(file: Path, content: Mapping[str, Any]) -> None:
     """Write ``content`` as JSON into the room that ``file`` has already; a crash may leave half of it."""
     with file.open("r+", encoding="utf-8") as stream:
-        stream.write(_json(content))
+        stream.write(json_text(content))
         stream.truncate()
 
 
@@ -120,7 +120,8 @@ def _mapping(file: Path, parse: Callable[[str], Any], largest: int) -> dict[str,
     return content
 
 
-def _json(content: Mapping[str, Any]) -> str:
+def json_text(content: Mapping[str, Any]) -> str:
+    """``content`` as the text that :func:`write_json` writes."""
     return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

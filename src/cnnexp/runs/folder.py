@@ -9,6 +9,7 @@
     tensorboard/       event files
     checkpoints/       last.ckpt, previous.ckpt, best.ckpt
     result.json        final figures, written once, when the run is done
+    evidence.json      what the verdict on the training is based on
     nonfinite.json     where a loss or gradient became infinite or NaN, if one did
     job.json           of a sweep's job: its overrides
     trial.json         of a search's job: which trial of the study it is
@@ -60,6 +61,7 @@ class RunFiles:
         self.last_checkpoint = self.checkpoints / "last.ckpt"  # that a training is resumed from
         self.previous_checkpoint = self.checkpoints / "previous.ckpt"  # the last before that
         self.result = self.path / "result.json"
+        self.evidence = self.path / "evidence.json"
         self.non_finite = self.path / "nonfinite.json"
         self.spent = self.path / "privacy.jsonl"
         self.job = self.path / "job.json"
@@ -76,6 +78,7 @@ class RunFiles:
         inside = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
         return [
             *own,
+            self.evidence,
             self.non_finite,
             self.spent,
             self.job,
@@ -89,7 +92,8 @@ class RunFiles:
         """Remove what an earlier run left, except train.log, which is continued, and privacy.jsonl: what is
         spent stays spent.
         """
-        for file in (self.config, self.provenance, self.status, self.metrics, self.result):
+        own = (self.config, self.provenance, self.status, self.metrics, self.result, self.evidence)
+        for file in own:
             file.unlink(missing_ok=True)
         for folder in (self.tensorboard, self.profile, self.checkpoints):
             shutil.rmtree(folder, ignore_errors=True)
@@ -157,10 +161,22 @@ class RunFolder(RunFiles):
         """The content of result.json; empty if there is none."""
         return read_json(self.result)
 
+    def write_evidence(self, evidence: Mapping[str, Any]) -> None:
+        """Write evidence.json, what the verdict on the training is based on."""
+        write_json(self.evidence, evidence)
+
+    def read_evidence(self) -> dict[str, Any]:
+        """The content of evidence.json; empty if there is none."""
+        return read_json(self.evidence)
+
     def write_non_finite(self, finding: Mapping[str, Any]) -> Path:
         """Write nonfinite.json, and return its path."""
         write_json(self.non_finite, finding)
         return self.non_finite
+
+    def read_non_finite(self) -> dict[str, Any]:
+        """The content of nonfinite.json; empty if there is none."""
+        return read_json(self.non_finite)
 
     def append_metrics(self, metrics: Mapping[str, float], *, epoch: int | None, step: int) -> None:
         """Append one row a metric to metrics.csv, with a head line if the file is new.

@@ -15,7 +15,7 @@ class ObservedRunFolder(RunFolder):
         """Leave it to the first process."""
 
     write_config = write_provenance = write_status = write_result = append_metrics = _nothing
-    clear = remove_scratch = remove_if_empty = _nothing
+    write_evidence = clear = remove_scratch = remove_if_empty = _nothing
 
     def write_non_finite(self, *_: Any, **__: Any) -> Path:
         """The path of nonfinite.json; nothing is written."""

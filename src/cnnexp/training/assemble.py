@@ -23,6 +23,7 @@ from cnnexp.training.callbacks import (
     Diagnostics,
     EpochHistory,
     FirstLayerFilters,
+    Judge,
     LearningRate,
     NonFiniteGuard,
     PrivacyLog,
@@ -43,6 +44,7 @@ from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.resume.callback import Checkpoints
 from cnnexp.training.resume.plugin import CheckpointFiles
 from cnnexp.training.resume.point import ResumePoint
+from cnnexp.training.setting_facts import setting_facts
 from cnnexp.training.stopping import StopSignals
 from cnnexp.training.trainer_settings import lightning_settings, overfits, validates
 from cnnexp.training.training_job import TrainingJob
@@ -59,6 +61,7 @@ class Assembly:
     checkpoints: Checkpoints
     guard: NonFiniteGuard
     diagnostics: Diagnostics | None = None
+    judge: Judge | None = None
     account: PrivacyAccount | None = None
 
 
@@ -94,6 +97,7 @@ def assemble(
     checkpoints = _checkpoints(job, folder, signals, guard, resume, ranks)
     throughput, history = Throughput(), EpochHistory()
     diagnostics = _diagnostics(job, ranks)
+    judges = [Judge(each, job.diagnostics.every, ranks) for each in diagnostics]
     full = job.diagnostics.name == "full"
     own_bar = any(isinstance(callback, AnyProgressBar) for callback in own)
     progress_bar = progress_bar and ranks.first and not own_bar
@@ -101,6 +105,7 @@ def assemble(
         throughput,
         guard,
         *diagnostics,
+        *judges,
         *([PrivacyLog(account)] if account is not None else []),
         LearningRate(),
         FirstLayerFilters(),
@@ -118,7 +123,8 @@ def assemble(
     trainer = _trainer(job, folder, resume, [*callbacks, *own], bar=progress_bar or own_bar)
     # before a checkpoint is read: Lightning converts afterwards, and float64 would go through float32
     trainer.precision_plugin.convert_module(classifier)
-    kept = (throughput, history, checkpoints, guard, next(iter(diagnostics), None), account)
+    measured = (next(iter(diagnostics), None), next(iter(judges), None))
+    kept = (throughput, history, checkpoints, guard, *measured, account)
     return Assembly(classifier, trainer, *kept)
 
 
@@ -183,7 +189,8 @@ def _diagnostics(job: TrainingJob, ranks: Ranks) -> list[Diagnostics]:
     if job.diagnostics.name == "off":
         return []
     images = job.data.images
-    return [Diagnostics(job.diagnostics, images.train.shape, len(images.classes), ranks)]
+    classes, facts = len(images.classes), setting_facts(job)
+    return [Diagnostics(job.diagnostics, images.train.shape, classes, ranks, facts)]
 
 
 def make_classifier(

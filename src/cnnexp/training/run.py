@@ -211,6 +211,8 @@ def _write_end(
         if made is not None and made.diagnostics is not None and made.diagnostics.health.present:
             troubles = {"health": [v.as_dict() for v in made.diagnostics.health.present]}
         folder.write_status(state, **progress, error=reason, **troubles)
+        if made is not None and made.judge is not None:
+            folder.write_evidence(made.judge.evidence)
     except (OSError, RunFolderError) as problem:
         log.error("status.json could not be written: %s", problem)
 
@@ -318,6 +320,9 @@ def _train_and_test(
     }
     if made.diagnostics is not None:
         result["health"] = [verdict.as_dict() for verdict in made.diagnostics.health.verdicts]
+    if made.judge is not None:
+        result["diagnosis"] = made.judge.diagnosis.as_dict()
+        folder.write_evidence(made.judge.evidence)
     if skipped or factor != 1.0:  # said only where it makes the run another
         result |= {"steps_skipped": skipped, "lr_factor": factor}
     if made.account is not None:

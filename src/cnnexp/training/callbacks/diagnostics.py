@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -24,6 +24,7 @@ from cnnexp.diagnostics import (
     measurement_of,
     trace_layers,
 )
+from cnnexp.training.callbacks.evidence_collector import EvidenceCollector
 from cnnexp.training.callbacks.landscape import Landscape
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.epochs import epoch_of
@@ -46,9 +47,11 @@ class Diagnostics(Callback):
         shape: (C, H, W) of the images.
         classes: Number of classes.
         ranks: The processes of the training.
+        facts: Settings of the training that the diagnosis looks at, see ``setting_facts``.
 
     Attributes:
         health: The verdict so far.
+        collector: The evidence for the diagnosis of the training as a whole.
         layers: Those that are measured, from the start of the training on; none with fsdp.
     """
 
@@ -58,9 +61,11 @@ class Diagnostics(Callback):
         shape: Sequence[int],
         classes: int,
         ranks: Ranks = ALONE,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self._every, self._shape, self._ranks = settings.every, tuple(shape), ranks
-        self.health = Health(classes, settings.health)
+        self.collector = EvidenceCollector(classes, facts)
+        self.health = Health(classes, settings.health, self.collector.stronger_cause)
         self.layers: list[TracedLayer] = []
         self._losses = StepLosses()
         self._landscape = Landscape(settings, ranks)
@@ -135,25 +140,28 @@ class Diagnostics(Callback):
         self._losses.clear()
         self._drop()
         self._log(trainer, measurement)
+        prefix = "train/penalty/"
+        penalties = logged_metrics(trainer, prefix)
+        self.collector.measured(
+            measurement, {name[len(prefix) :]: value for name, value in penalties.items()}
+        )
         self._tell(trainer, self.health.observe(measurement))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep its figures until the epoch is over."""
         if not trainer.sanity_checking:
-            self._validation = _metrics(trainer, "val/")
+            self._validation = logged_metrics(trainer, "val/")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Judge the epoch, if it was validated."""
         if self._validation is None:
             return
-        metrics = {**_metrics(trainer, "train/"), **self._validation}
+        metrics = {**logged_metrics(trainer, "train/"), **self._validation}
         self._validation = None
         self._tell(trainer, self.health.observe_epoch(epoch_of(trainer), metrics))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the verdicts on the training."""
-        if not self.health.verdicts:
-            log.info("health: nothing conspicuous in %d steps", trainer.global_step)
         for verdict in self.health.verdicts:
             passed = f" ({verdict.passed})" if verdict.passed else ""
             log.info("health: %s%s", verdict, passed)
@@ -210,7 +218,7 @@ class Diagnostics(Callback):
         self._validation = state_dict["validation"]
 
 
-def _metrics(trainer: L.Trainer, prefix: str) -> dict[str, float]:
+def logged_metrics(trainer: L.Trainer, prefix: str) -> dict[str, float]:
     """The metrics that were logged last under ``prefix``, in plain numbers."""
     found = trainer.callback_metrics.items()
     return {name: float(value) for name, value in found if name.startswith(prefix)}
