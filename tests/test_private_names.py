@@ -16,6 +16,7 @@ from tests.conftest import ROOT
 SRC = ROOT / "src"
 ADAPTERS = {
     "cnnexp/config/hydra_internals.py": ("hydra-core",),
+    "cnnexp/execution/postponed.py": ("torch", "torchmetrics", "lightning"),
     "cnnexp/kernels/cpu/numba_internals.py": ("numba", "llvmlite"),
     "cnnexp/ops/torch_internals.py": ("torch",),
     "cnnexp/training/lightning_internals.py": ("lightning",),

@@ -34,6 +34,9 @@ def checked_job(
         ConfigError: Something in it cannot work, or its data is not available.
         DataFileError: A data file is damaged.
     """
+    from cnnexp.execution.postponed import postpone_unused
+
+    postpone_unused()
     from cnnexp.config.accelerator import check_nodes
     from cnnexp.config.build import build_job, check_job
     from cnnexp.data import DataUnavailableError

@@ -32,6 +32,9 @@ def run_job(
     Raises:
         SystemExit: A signal stopped it; the code says which.
     """
+    from cnnexp.execution.postponed import postpone_unused
+
+    postpone_unused()
     from cnnexp.config.build import build_job
     from cnnexp.execution.ranks import run_ranks
     from cnnexp.training import (

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from cnnexp.training.loggers import event_writers
 from cnnexp.training.ranks import ALONE, Ranks
@@ -105,7 +104,9 @@ class TestPictures(Callback):
             return
         labels, logits = (torch.cat([part[i] for part in gathered]) for i in (0, 1))
         losses, images, pairs = _worst([part[2] for part in gathered])
-        matrix = multiclass_confusion_matrix(logits.argmax(1), labels, len(self._classes))
+        classes = len(self._classes)
+        cells = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2)
+        matrix = cells.view(classes, classes)  # a row for each label, a column for each prediction
         confusion = confusion_figure(matrix, self._classes)
         worst = worst_figure(images, pairs, losses, self._classes)
         step, probabilities = trainer.global_step, logits.softmax(1)

@@ -14,6 +14,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from cnnexp.data import ImageDataModule
@@ -234,11 +235,25 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
 
 
 def _grid(pictures: Tensor, scale: int) -> Tensor:
-    """(K, 1 or 3, H, W) side by side, each from its darkest to its brightest, ``scale`` times as large."""
-    from torchvision.utils import make_grid
+    """(K, 1 or 3, H, W) side by side, each from its darkest to its brightest, ``scale`` times as large.
 
-    grid = make_grid(pictures, nrow=8, normalize=True, scale_each=True, padding=1)
-    return grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    Eight in a row, each in a frame of one black pixel: (3, height, width) of the whole, in 0…1. As
+    ``torchvision.utils.make_grid``, whose import takes a second.
+    """
+    low, high = pictures.amin((1, 2, 3), True), pictures.amax((1, 2, 3), True)
+    pictures = ((pictures - low) / (high - low).clamp(min=1e-5)).expand(-1, 3, -1, -1)
+    if len(pictures) > 1:
+        framed = F.pad(
+            pictures, (1, 0, 1, 0)
+        )  # left and above; right of all and below all is added last
+        columns = min(8, len(framed))
+        rows = -(-len(framed) // columns)
+        framed = F.pad(framed, (0, 0, 0, 0, 0, 0, 0, rows * columns - len(framed)))
+        in_rows = framed.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
+        whole = F.pad(in_rows.flatten(3).flatten(1, 2), (0, 1, 0, 1))
+    else:
+        whole = pictures[0]
+    return whole.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
 
 
 def _add_histogram(board: Any, tag: str, values: Tensor | None, step: int) -> None:

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+BEGIN = "from cnnexp.execution.postponed import postpone_unused\npostpone_unused()\n"  # before Lightning
+# what no usual training needs for its first step, and what would take as long to import as all else
+UNUSED = (
+    "matplotlib",
+    "pandas",
+    "scipy.linalg._basic",
+    "scipy.signal",
+    "sklearn",
+    "torch._dynamo.utils",
+    "torch._inductor",
+    "torch.distributed.fsdp",
+    "torchmetrics.functional",
+    "torchvision",
+    "triton",
+)
+
+
+def told(program: str, *arguments: str, folder: Path | None = None) -> Any:
+    """What a new process prints last, as JSON; it prints no warning."""
+    command = [sys.executable, "-W", "error", "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_before_its_first_step_a_training_imports_what_it_needs(tmp_path: Path) -> None:
+    program = (
+        "import json, runpy, sys\n"
+        "from torch.optim.optimizer import register_optimizer_step_post_hook\n"
+        "class Over(BaseException): pass\n"
+        "def over(*_arguments): raise Over\n"
+        "register_optimizer_step_post_hook(over)\n"
+        "try: runpy.run_module('cnnexp.train', run_name='__main__', alter_sys=True)\n"
+        "except Over: print('\\n' + json.dumps(sorted(sys.modules)))\n"
+    )
+    options = ("data=synthetic", "backward=direct", "accelerator=cpu", "logger=tensorboard")
+    imported = told(program, *options, "model=lenet5", folder=tmp_path)
+    assert set(imported) & set(UNUSED) == set()
+    assert {"lightning", "torch.utils.tensorboard"} <= set(imported)
+
+
+METRICS = """
+import json, sys, torch, lightning, torchmetrics
+
+class Count(torchmetrics.Metric):
+    def __init__(self):
+        super().__init__()
+        self.add_state("n", torch.tensor(0.0), dist_reduce_fx="sum")
+    def update(self): self.n += 1
+    def compute(self): return self.n
+
+count = Count()
+count.update()
+before = {"matplotlib", "torchmetrics.functional"} & set(sys.modules)
+figure, axes = count._plot()
+kind = type(torchmetrics).__name__
+made = torchmetrics.Accuracy("multiclass", num_classes=3)
+from torchmetrics.functional import accuracy
+same = sys.modules["torchmetrics"] is torchmetrics and isinstance(made, torchmetrics.Metric)
+print(json.dumps([len(before), type(figure).__name__, kind, type(torchmetrics).__name__, same]))
+"""
+
+
+def test_a_postponed_package_is_the_real_one_once_it_is_asked() -> None:
+    # the metric of torchmetrics' base alone is drawn before the package is executed
+    assert told(BEGIN + METRICS) == [0, "Figure", "_Postponed", "module", True]
+
+
+COMPILES = """
+import json, sys, torch, lightning
+from torch import nn
+from lightning.pytorch.utilities.compile import OptimizedModule
+net = nn.Linear(3, 2)
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+net(torch.ones(1, 3)).sum().backward()
+optimizer.step()
+before = "torch._dynamo.utils" in sys.modules
+plain = isinstance(net, OptimizedModule)
+compiled = torch.compile(net, backend="eager")
+whole = torch.compile(lambda x: net(x).relu(), backend="eager", fullgraph=True)
+whole(torch.ones(1, 3))
+compiled(torch.ones(1, 3)).sum().backward()
+optimizer.step()
+left = [f for f in (torch.optim.Optimizer.add_param_group, torch.optim.Optimizer.zero_grad)
+        if vars(f.__wrapped__).get("__dynamo_disable") is f.__wrapped__]
+from torch._dynamo import OptimizedModule as real
+import torch._dynamo.utils as utils
+print(json.dumps([before, plain, isinstance(compiled, OptimizedModule), type(compiled) is real,
+                  len(left), utils is sys.modules["torch._dynamo.utils"],
+                  utils.__spec__.name, type(torch._dynamo).__name__]))
+"""
+
+
+def test_torchs_compiler_is_there_when_something_is_compiled() -> None:
+    expected = [False, False, True, True, 0, True, "torch._dynamo.utils", "module"]
+    assert told(BEGIN + COMPILES) == expected
+
+
+def test_a_module_below_a_postponed_one_is_imported_once() -> None:
+    program = BEGIN + (
+        "import json, sys\nfrom torch._dynamo.utils import counters\nimport torch\n"
+        "there = sys.modules['torch._dynamo.utils']\n"
+        "print(json.dumps([there is torch._dynamo.utils, counters is there.counters]))\n"
+    )
+    assert told(program) == [True, True]
+
+
+def test_what_is_imported_already_is_left_alone() -> None:
+    program = (
+        "import json, sys, torch._dynamo, torchmetrics\nfunctional = torchmetrics.functional\n"
+        + BEGIN
+        + "names = ('torch._dynamo', 'torchmetrics')\n"
+        "kinds = [type(sys.modules[name]).__name__ for name in names]\n"
+        "print(json.dumps([*kinds, torchmetrics.functional is functional]))\n"
+    )
+    assert told(program) == ["module", "module", True]
