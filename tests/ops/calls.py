@@ -93,6 +93,9 @@ CALLS: dict[str, Call] = {
     "conv2d depthwise of many channels": Call(
         "conv2d", ((1, 17, 4, 5), (17, 1, 3, 3), (17,)), {"padding": 1, "groups": 17}
     ),
+    "conv2d narrow": Call(
+        "conv2d", ((2, 3, 5, 6), (7, 3, 3, 2), (7,)), {"padding": (1, 0), "dilation": (1, 2)}
+    ),
     "conv2d same": Call("conv2d", ((2, 2, 4, 5), (3, 2, 4, 3), (3,)), {"padding": "same"}),
     "conv_relu_pool": Call(
         "conv_relu_pool", ((2, 2, 5, 6), (3, 2, 3, 3), (3,)), {"padding": "same"}
@@ -109,6 +112,19 @@ CALLS: dict[str, Call] = {
     ),
     "conv_relu_pool in groups": Call(
         "conv_relu_pool", ((2, 4, 5, 4), (4, 2, 2, 2), (4,)), {"groups": 2}
+    ),
+    "conv_tanh_pool": Call(
+        "conv_tanh_pool",
+        ((2, 2, 5, 6), (3, 2, 3, 3), (3,)),
+        {"padding": 1, "pool": ops.Pool("avg", (2, 3), 1, count_include_pad=False)},
+    ),
+    "conv_tanh_pool alone": Call(
+        "conv_tanh_pool", ((2, 3, 4, 5), (9, 3, 2, 3), (9,)), {"padding": "same"}
+    ),
+    "conv_tanh_pool in groups": Call(
+        "conv_tanh_pool",
+        ((2, 4, 5, 4), (4, 2, 2, 2), (4,)),
+        {"groups": 2, "pool": ops.Pool("max", 2, 1)},
     ),
     "cross_entropy": Call(
         "cross_entropy",

@@ -77,6 +77,41 @@ class ConvReLUPool(Layer, nn.Conv2d):
         return f"{super().extra_repr()}, pool={self.pool}"
 
 
+class ConvTanhPool(Layer, nn.Conv2d):
+    """``Conv2d`` → ``Tanh`` → ``AvgPool2d`` or ``MaxPool2d``, or no pooling, in one layer.
+
+    Parameters and state-dict keys are those of the convolution, the only part that has any.
+
+    Args:
+        *args, **kwargs: As for ``torch.nn.Conv2d``.
+        pool: The pooling, see ``cnnexp.ops.Pool``; none if None.
+        algorithm: A name from ``cnnexp.ops.algorithm_names("conv_tanh_pool")``, or ``"auto"``.
+
+    Raises:
+        UnknownAlgorithmError: ``algorithm`` is not registered.
+    """
+
+    op = "conv_tanh_pool"
+    pool: ops.Pool | None
+
+    def __init__(
+        self, *args: Any, pool: ops.Pool | None = None, algorithm: str = "fused", **kwargs: Any
+    ) -> None:
+        super().__init__(*args, algorithm=algorithm, **kwargs)
+        self.pool = pool
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
+        if self.algorithm == ops.NATIVE:
+            image = super().forward(input).tanh()
+            return image if self.pool is None else _pooled(image, self.pool)
+        return ops.conv_tanh_pool(*_arguments(self, input), self.pool, algorithm=self.algorithm)
+
+    def extra_repr(self) -> str:
+        """Describe the layer's settings for ``repr``."""
+        return f"{super().extra_repr()}, pool={self.pool}"
+
+
 def _pooled(image: Tensor, pool: ops.Pool) -> Tensor:
     """The pooling as torch's own layer computes it."""
     window: tuple[Any, Any, Any] = pool.kernel_size, pool.stride, pool.padding

@@ -1,4 +1,4 @@
-"""Fuse convolution, ReLU and pooling of a network into one layer, and split it again."""
+"""Fuse convolution, activation and pooling of a network into one layer, and split it again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import fields
 from torch import nn
 
 from cnnexp import ops
-from cnnexp.nn.activation import ReLU
-from cnnexp.nn.conv import Conv2d, ConvReLUPool
+from cnnexp.kernels.cpu.narrow import FEW
+from cnnexp.nn.activation import ReLU, Tanh
+from cnnexp.nn.conv import Conv2d, ConvReLUPool, ConvTanhPool
 from cnnexp.nn.done import Done
 from cnnexp.nn.fuse_norms import fuse_norms, is_plain_sequence, split_norms
 from cnnexp.nn.pool import AvgPool2d, MaxPool2d
@@ -17,9 +18,11 @@ from cnnexp.ops.torch_internals import has_hooks
 
 
 def fuse_blocks(module: nn.Module, recompute: bool = False) -> None:
-    """Turn each run of ``Conv2d``, ``ReLU`` and pooling within an ``nn.Sequential`` into a block.
+    """Turn each run of ``Conv2d``, activation and pooling within an ``nn.Sequential`` into a block.
 
-    The convolution becomes a ``ConvReLUPool``; ReLU and pooling are replaced by an identity, so that
+    With ``ReLU`` and a pooling after it, the convolution becomes a ``ConvReLUPool``. With ``Tanh``, and with
+    or without an average-pooling, it becomes a ``ConvTanhPool``, if it has few channels, as
+    ``cnnexp.ops.conv_tanh_pool`` has kernels for. Activation and pooling are replaced by an identity, so that
     all names, indices and state-dict keys stay. These are not fused: layers with hooks, as a hook
     expects each layer's own output; a convolution that is used in several places; and a sequence with a
     ``forward`` of its own, which may use the outputs in between.
@@ -30,21 +33,28 @@ def fuse_blocks(module: nn.Module, recompute: bool = False) -> None:
     for sequence in module.modules():
         if not isinstance(sequence, nn.Sequential) or not is_plain_sequence(sequence):
             continue
-        children = list(sequence.named_children())
-        for (_, conv), (relu_name, relu), (pool_name, pool) in zip(
-            children, children[1:], children[2:], strict=False
+        children = [*sequence.named_children(), ("", None)]
+        for (_, conv), (name, act), (pool_name, pool) in zip(
+            children, children[1:], [*children[2:], ("", None)], strict=False
         ):
-            if _is_block(conv, relu, pool) and _places(module, conv) == 1:
-                assert isinstance(conv, Conv2d)
-                become(conv, ConvReLUPool)
-                conv.pool, conv.inplace = _pool(pool), relu.inplace  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
-                setattr(sequence, relu_name, Done(relu))
-                setattr(sequence, pool_name, Done(pool))
+            kind = _block_of(conv, act, pool)
+            if kind is None or _places(module, conv) != 1:  # pyright: ignore[reportArgumentType]
+                continue
+            assert isinstance(conv, Conv2d)
+            assert act is not None
+            become(conv, kind)
+            taken = pool if kind is ConvReLUPool or _is_average(pool) else None
+            conv.pool = None if taken is None else _pool(taken)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+            if isinstance(act, ReLU):
+                conv.inplace = act.inplace  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+            setattr(sequence, name, Done(act))
+            if taken is not None:
+                setattr(sequence, pool_name, Done(taken))
     fuse_norms(module, recompute)
 
 
 def split_blocks(module: nn.Module) -> None:
-    """Undo :func:`fuse_blocks`; a ``ConvReLUPool`` that was constructed as such stays."""
+    """Undo :func:`fuse_blocks`; a block that was constructed as such stays."""
     split_norms(module)
     for sequence in module.modules():
         if isinstance(sequence, nn.Sequential):
@@ -52,21 +62,43 @@ def split_blocks(module: nn.Module) -> None:
             for name, layer in list(sequence.named_children()):
                 if isinstance(layer, Done):
                     setattr(sequence, name, layer.part)
-                    if isinstance(last, ConvReLUPool):
-                        del last.pool
+                    if isinstance(last, (ConvReLUPool, ConvTanhPool)):
+                        vars(last).pop("pool", None)
                         vars(last).pop("inplace", None)
                         become(last, Conv2d)
                 else:
                     last = layer
 
 
-def _is_block(conv: nn.Module, relu: nn.Module, pool: nn.Module) -> bool:
-    if plain_class(conv) is not Conv2d or type(relu) is not ReLU:
-        return False
-    if type(pool) is not AvgPool2d and not (type(pool) is MaxPool2d and not pool.return_indices):
-        return False
-    layers = (conv, relu, pool)
-    return not any(has_hooks(layer) or "forward" in vars(layer) for layer in layers)
+def _block_of(
+    conv: nn.Module | None, activation: nn.Module | None, pool: nn.Module | None
+) -> type[ConvReLUPool | ConvTanhPool] | None:
+    """What a convolution becomes together with the layers after it; None where they are no block."""
+    if conv is None or plain_class(conv) is not Conv2d or not (_is_plain(conv) and activation):
+        return None
+    if not _is_plain(activation):
+        return None
+    if type(activation) is Tanh:
+        return ConvTanhPool if _is_narrow(conv) else None
+    if type(activation) is not ReLU or pool is None or not _is_plain(pool):
+        return None
+    is_maximum = type(pool) is MaxPool2d and not pool.return_indices
+    return ConvReLUPool if is_maximum or _is_average(pool) else None
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    return not has_hooks(layer) and "forward" not in vars(layer)
+
+
+def _is_average(pool: nn.Module | None) -> bool:
+    return type(pool) is AvgPool2d and _is_plain(pool)
+
+
+def _is_narrow(conv: nn.Module) -> bool:
+    """Whether the kernels of ``conv_tanh_pool`` take such a convolution, as far as the layer tells."""
+    assert isinstance(conv, Conv2d)
+    few = max(conv.in_channels, conv.out_channels) <= FEW
+    return few and conv.groups == 1 and tuple(conv.stride) == (1, 1)
 
 
 def _places(module: nn.Module, layer: nn.Module) -> int:

@@ -17,6 +17,7 @@ from cnnexp.ops.batch_norm import batch_norm
 from cnnexp.ops.batch_norm_act import batch_norm_act
 from cnnexp.ops.conv2d import conv2d
 from cnnexp.ops.conv_relu_pool import conv_relu_pool
+from cnnexp.ops.conv_tanh_pool import conv_tanh_pool
 from cnnexp.ops.cross_entropy import cross_entropy
 from cnnexp.ops.dropout import dropout
 from cnnexp.ops.gelu import gelu
@@ -55,6 +56,7 @@ __all__ = [
     "batch_norm_act",
     "conv2d",
     "conv_relu_pool",
+    "conv_tanh_pool",
     "cross_entropy",
     "declare",
     "differentiable",

@@ -292,6 +292,27 @@ class BlockCall(ConvCall):
         )
 
 
+class TanhBlockCall(ConvCall):
+    """Of ``cnnexp.nn.ConvTanhPool``: by its parts, as each sample's gradient is that of the convolution."""
+
+    def run(self, *inputs: Any, **_options: Any) -> tuple[Tensor, Sequence[Tensor]]:
+        """See :meth:`Call.run`."""
+        layer, (image,) = self.layer, inputs
+        padded_image, padding = padded(layer, image)
+        window = layer.stride, padding, layer.dilation, layer.groups
+        name = ops.resolve_algorithm("conv2d", layer.algorithm)
+        return ops.conv2d(
+            padded_image, layer.weight, layer.bias, *window, algorithm=name
+        ), (image,)
+
+    def after(self, output: Tensor) -> Tensor:
+        """See :meth:`Call.after`."""
+        name = self.layer.algorithm if self.layer.algorithm in parts.NAMES else "direct"
+        image = ops.tanh(output, algorithm=ops.resolve_algorithm("tanh", name))
+        pool = self.layer.pool
+        return image if pool is None else parts.pooled(image, pool, name)
+
+
 class NormCall(Call):
     """Of ``torch.nn.GroupNorm`` and ``LayerNorm``: y = x̂·w + b, where x̂ looks at one sample alone."""
 

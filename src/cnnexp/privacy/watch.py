@@ -10,9 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnexp.nn import Conv2d, ConvReLUPool, Linear
+from cnnexp.nn import Conv2d, ConvReLUPool, ConvTanhPool, Linear
 from cnnexp.ops.ownership import owned
-from cnnexp.privacy.calls import BlockCall, Call, ConvCall, LinearCall, NormCall, OpaqueCall
+from cnnexp.privacy.calls import (
+    BlockCall,
+    Call,
+    ConvCall,
+    LinearCall,
+    NormCall,
+    OpaqueCall,
+    TanhBlockCall,
+)
 from cnnexp.privacy.errors import PrivacyError
 
 __all__ = ["watched", "watched_layers"]
@@ -23,6 +31,7 @@ _KINDS: dict[type[nn.Module], type[Call]] = {
     nn.Conv2d: ConvCall,
     Conv2d: ConvCall,
     ConvReLUPool: BlockCall,
+    ConvTanhPool: TanhBlockCall,
     nn.GroupNorm: NormCall,
     nn.LayerNorm: NormCall,
 }

@@ -95,6 +95,24 @@ def _conv_relu_pool(draw: Draw) -> Case:
     return Case(tensors, arguments | {"pool": Pool(kind, **window)})
 
 
+def _conv_tanh_pool(draw: Draw) -> Case:
+    """A block, mostly of stride 1 and without a group, for which there are kernels."""
+    tensors, arguments = _conv2d(draw)
+    if draw.random() < 0.7:
+        c_out, c_in = draw.choice([1, 3, 6, 7, 16, 33]), draw.choice([1, 2, 9])
+        kernel = tensors[1].shape[2:]
+        tensors = [_image(draw, c_in), _normal(c_out, c_in, *kernel), _normal(c_out)]
+        arguments |= {"groups": 1, "stride": 1}
+    kind = draw.choice(["none", "max", "avg", "avg"])
+    if kind == "none":
+        return Case(tensors, arguments | {"pool": None})
+    window: dict[str, Any] = _window(draw) | {"padding": draw.choice([0, 0, 1, (1, 0)])}
+    if kind == "avg":
+        window["count_include_pad"] = draw.random() < 0.5
+        window["divisor_override"] = draw.choice([None, None, 3])
+    return Case(tensors, arguments | {"pool": Pool(kind, **window)})
+
+
 def _max_pool2d(draw: Draw) -> Case:
     while True:
         image = torch.randint(-2, 3, _image(draw, draw.randint(1, 3)).shape).to(_DTYPE)
@@ -215,6 +233,7 @@ _DRAWN: dict[str, Callable[..., Case]] = {
     "batch_norm_act": _batch_norm_act,
     "conv2d": _any_conv2d,
     "conv_relu_pool": _conv_relu_pool,
+    "conv_tanh_pool": _conv_tanh_pool,
     "cross_entropy": _cross_entropy,
     "dropout": _dropout,
     "gelu": _gelu,

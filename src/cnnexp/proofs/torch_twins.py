@@ -18,8 +18,17 @@ from cnnexp.ops.registry import NATIVE
 def _conv_relu_pool(
     input: Tensor, weight: Tensor, bias: Tensor, *, pool: ops.Pool | None = None, **conv: Any
 ) -> Tensor:
-    p: Any = pool or ops.Pool()
-    image = F.relu(F.conv2d(input, weight, bias, **conv))
+    return _pooled(F.relu(F.conv2d(input, weight, bias, **conv)), pool or ops.Pool())
+
+
+def _conv_tanh_pool(
+    input: Tensor, weight: Tensor, bias: Tensor, *, pool: ops.Pool | None = None, **conv: Any
+) -> Tensor:
+    image = F.conv2d(input, weight, bias, **conv).tanh()
+    return image if pool is None else _pooled(image, pool)
+
+
+def _pooled(image: Tensor, p: Any) -> Tensor:
     if p.kind == "max":
         return F.max_pool2d(image, p.kernel_size, p.stride, p.padding, p.dilation, p.ceil_mode)
     counts = p.count_include_pad, p.divisor_override
@@ -57,6 +66,7 @@ TWINS: dict[str, Callable[..., Any]] = {
     "batch_norm": _batch_norm_of(F.batch_norm),
     "batch_norm_act": _batch_norm_of(_batch_norm_act),
     "conv_relu_pool": _conv_relu_pool,
+    "conv_tanh_pool": _conv_tanh_pool,
 }
 
 

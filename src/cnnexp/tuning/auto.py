@@ -42,6 +42,7 @@ _MOST = 4096  # at most this many situations are kept ready; each takes some hun
 _DEFAULTS = {
     "batch_norm_act": "fused",
     "conv_relu_pool": "fused",
+    "conv_tanh_pool": "fused",
 }  # all other ops have the default "direct"
 
 # the fastest algorithm, and the seconds of each that was measured

@@ -87,3 +87,33 @@ def silu_slope(u):
     """The derivative of SiLU."""
     sigma, one = logistic(u), of_kind(1.0, u)
     return sigma * (one + u * (one - sigma))
+
+
+@njit(**COMPILE)
+def tanh(u):
+    """The tanh of u: below 0.625 by a polynomial or a quotient of two, above it by 1 − 2/(e²ᵘ + 1).
+
+    In float32 the error is at most 2 units in the last place; coefficients of Moshier, Cephes (1989).
+    """
+    one, two = of_kind(1.0, u), of_kind(2.0, u)
+    size = -u if u < of_kind(0.0, u) else u
+    z = u * u
+    if is_double(u):
+        p = of_kind(-9.64399179425052238628e-1, u)
+        p = p * z + of_kind(-9.92877231001918586564e1, u)
+        p = p * z + of_kind(-1.61468768441708447952e3, u)
+        q = z + of_kind(1.12811678491632931402e2, u)
+        q = q * z + of_kind(2.23548839060100448583e3, u)
+        q = q * z + of_kind(4.84406305325125486048e3, u)
+        near = u + u * (z * (p / q))
+    else:
+        p = of_kind(-5.70498872745e-3, u)
+        p = p * z + of_kind(2.06390887954e-2, u)
+        p = p * z + of_kind(-5.37397155531e-2, u)
+        p = p * z + of_kind(1.33314422036e-1, u)
+        p = p * z + of_kind(-3.33332819422e-1, u)
+        near = u + u * (z * p)
+    # σ(−2|u|) = 1/(e²ᵘ + 1)
+    far = one - two * logistic(-two * size)
+    far = -far if u < of_kind(0.0, u) else far
+    return near if size < of_kind(0.625, u) else far

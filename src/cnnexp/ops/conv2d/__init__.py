@@ -6,7 +6,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.geometry.windows import IntPair
-from cnnexp.ops.conv2d import depthwise, direct, fft, im2col, reference  # noqa: F401  (they register)
+from cnnexp.ops.conv2d import (  # noqa: F401  (they register)
+    depthwise,
+    direct,
+    fft,
+    im2col,
+    narrow,
+    reference,
+)
 from cnnexp.ops.registry import declare, get_algorithm
 
 __all__ = ["conv2d"]
@@ -35,7 +42,8 @@ def conv2d(
         dilation: Step within the window, int or (d_h, d_w), ≥ 1.
         groups: Split the channels into so many independent convolutions.
         algorithm: A name from ``cnnexp.ops.algorithm_names("conv2d")``. ``depthwise`` computes as
-            ``direct`` what it has no kernels for, all but a kernel a channel on the CPU.
+            ``direct`` what it has no kernels for, all but a kernel a channel on the CPU; and so does
+            ``narrow``, which has some for stride 1 and at most 32 channels on the CPU.
 
     Returns:
         (N, C_out, P, Q) or (C_out, P, Q).

@@ -14,7 +14,7 @@ from cnnexp.ops.max_pool2d import max_pool2d
 from cnnexp.ops.registry import Algorithm, register, resolve_algorithm
 from cnnexp.ops.relu import relu
 
-__all__ = ["NAMES", "compose", "relu_pool"]
+__all__ = ["NAMES", "compose", "pooled", "relu_pool"]
 
 NAMES = ("native", "reference", "im2col", "direct")
 
@@ -34,14 +34,18 @@ def compose(algorithm: str) -> Callable[..., Tensor]:
 
 def relu_pool(image: Tensor, pool: Pool, algorithm: str = "direct") -> Tensor:
     """The block without its convolution, computed with ``algorithm``."""
-    image = relu(image, algorithm=resolve_algorithm("relu", algorithm))
+    return pooled(relu(image, algorithm=resolve_algorithm("relu", algorithm)), pool, algorithm)
+
+
+def pooled(image: Tensor, pool: Pool, algorithm: str = "direct") -> Tensor:
+    """The pooling of a block, computed with ``algorithm``."""
     window = pool.kernel_size, pool.stride, pool.padding
     if pool.kind == "avg":
         counts = pool.count_include_pad, pool.divisor_override
         return avg_pool2d(image, *window, pool.ceil_mode, *counts, algorithm=algorithm)
-    pooled = max_pool2d(image, *window, pool.dilation, pool.ceil_mode, algorithm=algorithm)
-    assert isinstance(pooled, Tensor)  # no indices were asked for
-    return pooled
+    found = max_pool2d(image, *window, pool.dilation, pool.ceil_mode, algorithm=algorithm)
+    assert isinstance(found, Tensor)  # no indices were asked for
+    return found
 
 
 for _name in NAMES:

@@ -1,0 +1,348 @@
+"""The CPU kernels of convolutions of few channels as torch operators, and what each is handed.
+
+Images (N, C, H, W) are taken as they lie: in channels_last memory, or plain. numba compiles at the first call
+(some seconds a kernel and dtype, once a machine) and is imported only then.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnexp.geometry.convolution import Conv2dGeometry
+from cnnexp.geometry.windows import WindowGeometry
+from cnnexp.kernels.cpu.tables import pool_windows
+from cnnexp.kernels.operators import operator
+
+__all__ = [
+    "FEW",
+    "block_forward",
+    "block_grad_input",
+    "block_grad_weight",
+    "forward",
+    "grad_input",
+    "grad_weight",
+    "takes",
+]
+
+FEW = 32  # channels of input and output that these kernels take: of more, a library's are the faster
+_PARTS = 16  # of a batch, each a sum of its own: a constant, so that the number of threads changes no rounding
+_ONES = {torch.float32: np.float32(1), torch.float64: np.float64(1), torch.bfloat16: np.uint16(1)}
+_NO_WINDOWS = np.empty((0, 0), np.int64)
+
+
+def takes(image: Tensor, geometry: Conv2dGeometry, c_in: int, c_out: int) -> bool:
+    """Whether these kernels take such a convolution: one group of few channels, of stride 1, padded at most
+    by what the kernel reaches.
+    """
+    reach = _reach(geometry)
+    return (
+        image.device.type == "cpu"
+        and image.dtype in _ONES
+        and geometry.groups == 1
+        and geometry.stride == (1, 1)
+        and min(reach) >= 0
+        and 0 < c_in <= FEW
+        and 0 < c_out <= FEW
+    )
+
+
+def _reach(geometry: Conv2dGeometry) -> tuple[int, int]:
+    """The padding with which ∂L/∂z is convolved to ∂L/∂x."""
+    (e_h, e_w), (p_h, p_w) = geometry.extent, geometry.padding
+    return e_h - 1 - p_h, e_w - 1 - p_w
+
+
+def _channels_last(image: Tensor) -> bool:
+    return image.stride(1) == 1 and image.stride(3) >= image.size(1)
+
+
+def _in_order(image: Tensor) -> Tensor:
+    """``image`` without gaps in memory, channels last or plain, as it lies already."""
+    layout = torch.channels_last if _channels_last(image) else torch.contiguous_format
+    return image.contiguous(memory_format=layout)
+
+
+def _new_image(like: Tensor, channels: int, size: tuple[int, int], last: bool) -> Tensor:
+    n = like.size(0)
+    if last:
+        return like.new_empty(n, *size, channels).permute(0, 3, 1, 2)
+    return like.new_empty(n, channels, *size)
+
+
+def _number(dtype: torch.dtype) -> np.ndarray:
+    """An array of the kind of the sums."""
+    return np.empty(1, np.float64 if dtype == torch.float64 else np.float32)
+
+
+@functools.lru_cache(maxsize=512)
+def _table(
+    geometry: Conv2dGeometry, channels: int, padding: tuple[int, int], multiple: int = 0
+) -> tuple[tuple[int, int], np.ndarray]:
+    """Rows and columns of a plane with ``padding``, and where each tap (c, u, v) reads.
+
+    With ``multiple`` a tap more reads the plane after the last, and there are so many times that.
+    """
+    size = geometry.input_size if padding == geometry.padding else geometry.output_size
+    rows, columns = (n + 2 * p for n, p in zip(size, padding, strict=True))
+    (k_h, k_w), (d_h, d_w) = geometry.kernel_size, geometry.dilation
+    c, u, v = np.arange(channels), np.arange(k_h) * d_h, np.arange(k_w) * d_w
+    reads = c[:, None, None] * rows * columns + u[:, None] * columns + v
+    if not multiple:
+        return (rows, columns), reads.ravel()
+    reads = np.append(reads, channels * rows * columns)
+    return (rows, columns), np.resize(reads, -(-reads.size // multiple) * multiple)
+
+
+class _Behind(NamedTuple):
+    """What is behind a convolution: the mean over windows, if there are any, and a tanh."""
+
+    pool: WindowGeometry
+    divisor: Tensor | None
+
+    def arguments(self, pitch: int, first: int, dtype: Any) -> tuple[Any, ...]:
+        """Of the kernels, in planes whose rows are ``pitch`` apart, from the place ``first`` on."""
+        if self.divisor is None:
+            return _NO_WINDOWS, (0, 0), np.empty(0, dtype), True
+        divisor = self.divisor.detach().contiguous().numpy().reshape(-1)
+        windows = _places(self.pool, pitch, first)
+        return windows, self.pool.output_size, divisor.astype(dtype, copy=False), True
+
+
+@functools.lru_cache(maxsize=512)
+def _places(pool: WindowGeometry, pitch: int, first: int) -> np.ndarray:
+    """(R·S, K): the place at each offset of each window, −1 where off the image."""
+    windows = pool_windows(pool)
+    row, column = np.divmod(windows.reshape(-1, windows.shape[2]), pool.input_size[1])
+    return np.where(row < 0, -1, first + row * pitch + column)
+
+
+def _nothing_behind(dtype: Any) -> tuple[Any, ...]:
+    return _NO_WINDOWS, (0, 0), np.empty(0, dtype), False
+
+
+def _run_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: Conv2dGeometry,
+    output: Tensor,
+    kept: Tensor | None = None,
+    behind: _Behind | None = None,
+) -> None:
+    from cnnexp.kernels.cpu import narrow_kernels
+
+    source, weight, like = _in_order(input), weight.contiguous(), _number(input.dtype)
+    bias = None if bias is None else bias.contiguous()
+    pitch, reads = _table(conv, weight.size(1), conv.padding)
+    narrow_kernels.forward(
+        (
+            source.data_ptr(),
+            weight.data_ptr(),
+            0 if bias is None else bias.data_ptr(),
+            0 if kept is None else kept.data_ptr(),
+            output.data_ptr(),
+        ),
+        _ONES[input.dtype],
+        source.size(0),
+        _sizes(weight),
+        (_channels_last(source), _channels_last(output)),
+        (conv.input_size, conv.output_size, conv.padding, pitch),
+        reads,
+        behind.arguments(pitch[1], 0, like.dtype) if behind else _nothing_behind(like.dtype),
+        like,
+    )
+
+
+def _run_grad_weight(
+    grad_output: Tensor,
+    input: Tensor,
+    conv: Conv2dGeometry,
+    kept: Tensor | None = None,
+    behind: _Behind | None = None,
+) -> tuple[Tensor, Tensor]:
+    grad, of_bias = _kernel(grad_output, input, conv), input.new_empty(grad_output.size(1))
+    if not grad_output.numel():
+        return grad.zero_(), of_bias.zero_()
+    from cnnexp.kernels.cpu import narrow_kernels
+
+    source, outer, like = _in_order(input), _in_order(grad_output), _number(input.dtype)
+    pitch, reads = _table(conv, input.size(1), conv.padding, narrow_kernels.TAPS)
+    narrow_kernels.grad_weight(
+        (
+            source.data_ptr(),
+            outer.data_ptr(),
+            0 if kept is None else kept.data_ptr(),
+            grad.data_ptr(),
+            of_bias.data_ptr(),
+        ),
+        _ONES[input.dtype],
+        source.size(0),
+        _sizes(grad),
+        (_channels_last(source), _channels_last(outer)),
+        (conv.input_size, conv.output_size, conv.padding, pitch),
+        reads,
+        behind.arguments(pitch[1], 0, like.dtype) if behind else _nothing_behind(like.dtype),
+        min(_PARTS, source.size(0)),
+        like,
+    )
+    return grad, of_bias
+
+
+def _run_grad_input(
+    grad_output: Tensor,
+    weight: Tensor,
+    conv: Conv2dGeometry,
+    kept: Tensor | None = None,
+    behind: _Behind | None = None,
+) -> Tensor:
+    grad = _image(grad_output, weight, conv)
+    if not grad.numel():
+        return grad
+    from cnnexp.kernels.cpu import narrow_kernels
+
+    outer, weight, like = _in_order(grad_output), weight.contiguous(), _number(weight.dtype)
+    reach = _reach(conv)
+    pitch, reads = _table(conv, weight.size(0), reach)
+    first = reach[0] * pitch[1] + reach[1]
+    narrow_kernels.grad_input(
+        (
+            outer.data_ptr(),
+            0 if kept is None else kept.data_ptr(),
+            weight.data_ptr(),
+            grad.data_ptr(),
+        ),
+        _ONES[weight.dtype],
+        outer.size(0),
+        _sizes(weight),
+        (_channels_last(outer), _channels_last(grad)),
+        (conv.output_size, conv.input_size, reach, pitch),
+        reads,
+        behind.arguments(pitch[1], first, like.dtype) if behind else _nothing_behind(like.dtype),
+        like,
+    )
+    return grad
+
+
+def _sizes(weight: Tensor) -> tuple[int, int, int]:
+    return weight.size(0), weight.size(1), weight.size(2) * weight.size(3)
+
+
+def _output(input: Tensor, weight: Tensor, bias: Tensor | None, conv: Conv2dGeometry) -> Tensor:
+    last = _channels_last(input) or _channels_last(weight)
+    return _new_image(input, weight.size(0), conv.output_size, last)
+
+
+@operator("narrow_forward", _output)
+def forward(input: Tensor, weight: Tensor, bias: Tensor | None, conv: Conv2dGeometry) -> Tensor:
+    """Y (N, C_out, P, Q) from x: (N, C_in, H, W), w: (C_out, C_in, K_h, K_w) and b: (C_out,)."""
+    output = _output(input, weight, bias, conv)
+    if output.numel():
+        _run_forward(input, weight, bias, conv, output)
+    return output
+
+
+def _image(grad_output: Tensor, weight: Tensor, conv: Conv2dGeometry) -> Tensor:
+    last = _channels_last(grad_output)
+    return _new_image(grad_output, weight.size(1), conv.input_size, last)
+
+
+@operator("narrow_grad_input", _image)
+def grad_input(grad_output: Tensor, weight: Tensor, conv: Conv2dGeometry) -> Tensor:
+    """∂L/∂x (N, C_in, H, W) from ∂L/∂y: (N, C_out, P, Q) and w."""
+    return _run_grad_input(grad_output, weight, conv)
+
+
+def _kernel(grad_output: Tensor, input: Tensor, conv: Conv2dGeometry) -> Tensor:
+    return input.new_empty(grad_output.size(1), input.size(1), *conv.kernel_size)
+
+
+@operator("narrow_grad_weight", _kernel)
+def grad_weight(grad_output: Tensor, input: Tensor, conv: Conv2dGeometry) -> Tensor:
+    """∂L/∂w (C_out, C_in, K_h, K_w) from ∂L/∂y: (N, C_out, P, Q) and x: (N, C_in, H, W)."""
+    return _run_grad_weight(grad_output, input, conv)[0]
+
+
+def _output_and_kept(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: Conv2dGeometry,
+    pool: WindowGeometry,
+    divisor: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    last, c_out = _channels_last(input) or _channels_last(weight), weight.size(0)
+    kept = _new_image(input, c_out, conv.output_size, last=False)
+    return _new_image(input, c_out, pool.output_size, last), kept
+
+
+@operator("conv_tanh_pool_forward", _output_and_kept)
+def block_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: Conv2dGeometry,
+    pool: WindowGeometry,
+    divisor: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """X (N, C_in, H, W) → the means over windows of tanh(z), (N, C_out, R, S), and tanh(z) itself.
+
+    Without ``divisor`` (R, S) there is no pooling, and ``pool`` has windows of one pixel.
+    """
+    output, kept = _output_and_kept(input, weight, bias, conv, pool, divisor)
+    if kept.numel():
+        _run_forward(input, weight, bias, conv, output, kept, _Behind(pool, divisor))
+    return output, kept
+
+
+def _kernel_and_bias(
+    grad_output: Tensor,
+    kept: Tensor,
+    input: Tensor,
+    conv: Conv2dGeometry,
+    pool: WindowGeometry,
+    divisor: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    return _kernel(grad_output, input, conv), input.new_empty(grad_output.size(1))
+
+
+@operator("conv_tanh_pool_grad_weight", _kernel_and_bias)
+def block_grad_weight(
+    grad_output: Tensor,
+    kept: Tensor,
+    input: Tensor,
+    conv: Conv2dGeometry,
+    pool: WindowGeometry,
+    divisor: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """∂L/∂w (C_out, C_in, K_h, K_w) and ∂L/∂b (C_out,) from ∂L/∂(pooled), tanh(z) and x."""
+    behind = _Behind(pool, divisor)
+    return _run_grad_weight(grad_output, input, conv, kept.contiguous(), behind)
+
+
+def _image_of_block(
+    grad_output: Tensor,
+    kept: Tensor,
+    weight: Tensor,
+    conv: Conv2dGeometry,
+    pool: WindowGeometry,
+    divisor: Tensor | None,
+) -> Tensor:
+    return _image(grad_output, weight, conv)
+
+
+@operator("conv_tanh_pool_grad_input", _image_of_block)
+def block_grad_input(
+    grad_output: Tensor,
+    kept: Tensor,
+    weight: Tensor,
+    conv: Conv2dGeometry,
+    pool: WindowGeometry,
+    divisor: Tensor | None,
+) -> Tensor:
+    """∂L/∂x (N, C_in, H, W) from ∂L/∂(pooled), tanh(z) and w."""
+    return _run_grad_input(grad_output, weight, conv, kept.contiguous(), _Behind(pool, divisor))

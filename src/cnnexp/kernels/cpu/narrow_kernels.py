@@ -1,0 +1,331 @@
+"""CPU kernels of a convolution of few channels, with tanh and average-pooling behind it or without.
+
+    z[n, o, i, j] = b[o] + Σ_{c,u,v} x[n, c, i + u·d − p, j + v·d − p]·w[o, c, u, v]
+    a = tanh(z), or z            y[n, o, r, s] = Σ_window a / D[r, s], or a
+
+A library's convolution fills its vectors with channels, eight or sixteen of them, and moves an image through
+memory for each step. Here vectors run along the pixels of all rows, in planes that are padded already, an image
+stays in the cache from its first number to its last, and ∂L/∂z is never written.
+
+Loops (outermost first), and what stays in registers:
+
+    forward      image, some o, vectors of pixels, tap             a sum a vector
+    grad_weight  part of the batch, image, two o, taps, pixels     a sum a tap and o
+    grad_input   image, some c, vectors of pixels, tap             a sum a vector
+
+Work is split by the shapes alone, never by the number of threads: the order of every sum is the same on
+every run.
+
+Compiled by numba on first use and kept in its cache; after a change in ``narrow_tiles``,
+``activation_kernels`` or ``precision``, touch this file.
+"""
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray, njit, prange
+
+from cnnexp.kernels.cpu.activation_kernels import tanh
+from cnnexp.kernels.cpu.narrow_tiles import LANES, OUTPUTS, TAPS, TILES, shares, sums_of
+from cnnexp.kernels.cpu.numbers import aligned
+from cnnexp.kernels.cpu.precision import narrow, numbers_at, of_kind, wide
+from cnnexp.kernels.cpu.vector import COMPILE, VECTOR_BYTES
+
+__all__ = ["forward", "grad_input", "grad_weight"]
+
+_sums_6, _sums_4, _sums_2, _sums_1 = (sums_of(*tile) for tile in TILES)
+_VECTORS_6, _VECTORS_4, _VECTORS_2, _VECTORS_1 = (vectors for _, vectors in TILES)
+_SLACK = 8 * VECTOR_BYTES // 4  # positions after the last that a tile or a share may read and write
+_TASKS = 32  # of the images, each with planes of its own
+
+
+@njit(**COMPILE)
+def _at(place):
+    """A place as an index of which numba need not ask whether it counts from the end: loops become vectors."""
+    return np.uintp(place)
+
+
+@njit(**COMPILE)
+def _together(left):
+    """How many of the output channels that are left have their sums side by side."""
+    return 6 if left >= 6 else 4 if left >= 4 else 2 if left >= 2 else 1
+
+
+@njit(**COMPILE)
+def _convolve(source, reads, taps, start, channels, length, plane, out):
+    """Leave in the planes of ``out`` the sums of ``source`` with the ``taps`` that :func:`_taps` made."""
+    lanes, count = VECTOR_BYTES // out.itemsize, reads.size
+    o = 0
+    while o < channels:
+        to, at, some = o * plane, o * count, _together(channels - o)
+        if some == 6:
+            tiles = -(-length // (lanes * _VECTORS_6))
+            _sums_6(out, to, plane, source, reads, count, taps, at, start, o, tiles)
+        elif some == 4:
+            tiles = -(-length // (lanes * _VECTORS_4))
+            _sums_4(out, to, plane, source, reads, count, taps, at, start, o, tiles)
+        elif some == 2:
+            tiles = -(-length // (lanes * _VECTORS_2))
+            _sums_2(out, to, plane, source, reads, count, taps, at, start, o, tiles)
+        else:
+            tiles = -(-length // (lanes * _VECTORS_1))
+            _sums_1(out, to, plane, source, reads, count, taps, at, start, o, tiles)
+        o += some
+
+
+@njit(**COMPILE)
+def _taps(weight, shape, backward, like):
+    """The kernels (C_out, C_in, K) in the order in which :func:`_convolve` takes them.
+
+    Forwards the taps are (c, u, v) for each o; ``backward`` they are (o, u, v), turned around, for each c.
+    """
+    c_out, c_in, size = shape
+    into, of = (c_in, c_out) if backward else (c_out, c_in)
+    made = aligned(into * of * size, like)
+    o = 0
+    while o < into:
+        some, base = _together(into - o), o * of * size
+        for k in range(some):
+            for c in range(of):
+                for s in range(size):
+                    at = ((o + k) * c_in + c) * size + s
+                    if backward:
+                        at = (c * c_in + o + k) * size + size - 1 - s
+                    made[base + (c * size + s) * some + k] = wide(weight[at])
+        o += some
+    return made
+
+
+@njit(**COMPILE)
+def _read(image, n, channels, size, last, at, pitch, plane, planes):
+    """Copy image n into ``planes``, its first pixel to ``at`` and rows ``pitch`` apart."""
+    height, width = size
+    pixels = height * width
+    for c in range(channels):
+        for i in range(height):
+            to = c * plane + at + i * pitch
+            if last and channels > 1:
+                of = (n * pixels + i * width) * channels + c
+                for j in range(width):
+                    planes[_at(to + j)] = wide(image[_at(of + j * channels)])
+            else:
+                of = (n * channels + c) * pixels + i * width
+                for j in range(width):
+                    planes[_at(to + j)] = wide(image[_at(of + j)])
+
+
+@njit(**COMPILE)
+def _write(planes, plane, pitch, size, image, n, channels, last):
+    """Copy the planes, whose rows are ``pitch`` apart, to image n."""
+    height, width = size
+    pixels = height * width
+    for c in range(channels):
+        for i in range(height):
+            of = c * plane + i * pitch
+            if last and channels > 1:
+                to = (n * pixels + i * width) * channels + c
+                for j in range(width):
+                    image[_at(to + j * channels)] = narrow(planes[_at(of + j)], image)
+            else:
+                to = (n * channels + c) * pixels + i * width
+                for j in range(width):
+                    image[_at(to + j)] = narrow(planes[_at(of + j)], image)
+
+
+@njit(**COMPILE)
+def _pooled(planes, plane, channels, windows, divisors, means):
+    """Leave in ``means`` (channels, windows) those of the planes over the windows."""
+    count, size = windows.shape
+    for o in range(channels):
+        base = o * plane
+        for k in range(count):
+            total = of_kind(0.0, means[0])
+            for e in range(size):
+                place = windows[k, e]
+                if place >= 0:
+                    total += planes[_at(base + place)]
+            means[_at(o * count + k)] = total / divisors[k]
+
+
+@njit(**COMPILE)
+def _spread(grads, plane, channels, windows, divisors, planes):
+    """The transpose of :func:`_pooled`, added to ``planes``: each window's gradient in equal shares."""
+    count, size = windows.shape
+    for o in range(channels):
+        base = o * plane
+        for k in range(count):
+            share = grads[_at(o * count + k)] / divisors[k]
+            for e in range(size):
+                place = windows[k, e]
+                if place >= 0:
+                    planes[_at(base + place)] += share
+
+
+@njit(**COMPILE)
+def _behind(grad, kept, n, channels, last, size, layout, behind, means, planes):
+    """Leave ∂L/∂z of image n in ``planes``, from ∂L/∂y and a; what is between the rows stays.
+
+    ``layout``: where the first pixel stands, the pitch and the size of a plane; ``behind``: the windows, by
+    such places, their number in each direction, their divisors, and whether there is a tanh.
+    """
+    (at, pitch, plane), (windows, shown, divisors, active) = layout, behind
+    height, width = size
+    if windows.shape[0]:
+        for o in range(channels):
+            for i in range(height):
+                row = o * plane + at + i * pitch
+                for j in range(width):
+                    planes[_at(row + j)] = 0
+        _read(grad, n, channels, shown, last, 0, shown[1], windows.shape[0], means)
+        _spread(means, plane, channels, windows, divisors, planes)
+    else:
+        _read(grad, n, channels, size, last, at, pitch, plane, planes)
+    if active:
+        one = of_kind(1.0, planes[0])
+        for o in range(channels):
+            for i in range(height):
+                row, of = o * plane + at + i * pitch, ((n * channels + o) * height + i) * width
+                for j in range(width):
+                    a = wide(kept[_at(of + j)])
+                    planes[_at(row + j)] *= one - a * a
+
+
+@njit(parallel=True, **COMPILE)
+def forward(addresses, element, images, shape, lasts, geometry, reads, behind, like):
+    """Leave y, and a where there is a tanh, at their addresses.
+
+    Args:
+        addresses: Of x, w, b (0 for none), a (0 for none) and y.
+        element: A number of the kind of all of them.
+        images: N.
+        shape: C_out, C_in and K_h·K_w.
+        lasts: Whether x and y have the channels last; a has not.
+        geometry: (H, W), (P, Q), padding, and rows and columns of a padded plane.
+        reads: Where each tap (c, u, v) reads, from the pixel's place in the padded planes on.
+        behind: (R·S, K) windows, by places in such planes, none without pooling; (R, S); (R·S,) divisors;
+            whether there is a tanh.
+        like: An array of the kind of the sums.
+    """
+    (c_out, c_in, area), (size, shown, pad, pitch) = shape, geometry
+    windows, pooled, divisors, active = behind
+    pixels = shown[0] * shown[1]
+    results = windows.shape[0] if windows.shape[0] else pixels
+    x = carray(numbers_at(addresses[0], element), images * c_in * size[0] * size[1])
+    weight = carray(numbers_at(addresses[1], element), c_out * c_in * area)
+    kept = carray(numbers_at(addresses[3], element), images * c_out * pixels if active else 0)
+    output = carray(numbers_at(addresses[4], element), images * c_out * results)
+    taps, start = _taps(weight, shape, False, like), aligned(c_out, like)
+    if addresses[2] != 0:
+        bias = carray(numbers_at(addresses[2], element), c_out)
+        for c in range(c_out):
+            start[c] = wide(bias[c])
+    wide_row, padded = pitch[1], pitch[0] * pitch[1]
+    length = (shown[0] - 1) * wide_row + shown[1]
+    plane, tasks = length + _SLACK, min(_TASKS, images)
+    for task in prange(tasks):
+        planes = aligned(c_in * padded + _SLACK, like)
+        values, means = aligned(c_out * plane, like), aligned(c_out * windows.shape[0] + 1, like)
+        for n in range(images * task // tasks, images * (task + 1) // tasks):
+            at = pad[0] * wide_row + pad[1]
+            _read(x, n, c_in, size, lasts[0], at, wide_row, padded, planes)
+            _convolve(planes, reads, taps, start, c_out, length, plane, values)
+            if active:
+                for k in range(values.size):
+                    values[k] = tanh(values[k])
+                _write(values, plane, wide_row, shown, kept, n, c_out, False)
+            if windows.shape[0]:
+                _pooled(values, plane, c_out, windows, divisors, means)
+                _write(means, results, pooled[1], pooled, output, n, c_out, lasts[1])
+            else:
+                _write(values, plane, wide_row, shown, output, n, c_out, lasts[1])
+
+
+@njit(parallel=True, **COMPILE)
+def grad_weight(addresses, element, images, shape, lasts, geometry, reads, behind, parts, like):
+    """Leave ∂L/∂w and ∂L/∂b at their addresses, sums over ``parts`` of the batch, in order.
+
+    Args:
+        addresses: Of x, ∂L/∂y, a (0 for none), ∂L/∂w and ∂L/∂b.
+        lasts: Whether x and ∂L/∂y have the channels last.
+        reads: As of :func:`forward`; then that of the bias, which reads ones; and more of them up to a
+            multiple of ``TAPS``.
+        parts: Into how many sums the batch is cut.
+        element, images, shape, geometry, behind, like: As of :func:`forward`.
+    """
+    (c_out, c_in, area), (size, shown, pad, pitch) = shape, geometry
+    windows, pooled, divisors, active = behind
+    pixels, count, weights = shown[0] * shown[1], reads.size, c_in * area
+    results = windows.shape[0] if windows.shape[0] else pixels
+    x = carray(numbers_at(addresses[0], element), images * c_in * size[0] * size[1])
+    grad = carray(numbers_at(addresses[1], element), images * c_out * results)
+    kept = carray(numbers_at(addresses[2], element), images * c_out * pixels if active else 0)
+    wide_row, padded = pitch[1], pitch[0] * pitch[1]
+    length = (shown[0] - 1) * wide_row + shown[1]
+    steps, pairs = -(-length // LANES), -(-c_out // OUTPUTS)
+    plane = length + _SLACK
+    totals = np.zeros((parts, pairs * count * OUTPUTS), like.dtype)
+    for part in prange(parts):
+        planes = aligned((c_in + 1) * padded + _SLACK, like)
+        for k in range(c_in * padded, planes.size):
+            planes[k] = 1
+        grads, means = (
+            aligned(pairs * OUTPUTS * plane, like),
+            aligned(c_out * windows.shape[0] + 1, like),
+        )
+        one, total = aligned(count * OUTPUTS, like), totals[part]
+        for n in range(images * part // parts, images * (part + 1) // parts):
+            at = pad[0] * wide_row + pad[1]
+            _read(x, n, c_in, size, lasts[0], at, wide_row, padded, planes)
+            layout, after = (0, wide_row, plane), (windows, pooled, divisors, active)
+            _behind(grad, kept, n, c_out, lasts[1], shown, layout, after, means, grads)
+            for pair in range(pairs):
+                for tap in range(0, count, TAPS):
+                    to, of = tap * OUTPUTS, pair * OUTPUTS * plane
+                    shares(one, to, planes, reads, tap, grads, of, plane, steps)
+                for k in range(one.size):
+                    total[pair * one.size + k] += one[k]
+    for part in range(1, parts):
+        totals[0] += totals[part]
+    weight = carray(numbers_at(addresses[3], element), c_out * weights)
+    bias = carray(numbers_at(addresses[4], element), c_out)
+    for o in range(c_out):
+        base = o // OUTPUTS * count * OUTPUTS + o % OUTPUTS
+        for k in range(weights):
+            weight[o * weights + k] = narrow(totals[0, base + k * OUTPUTS], weight)
+        bias[o] = narrow(totals[0, base + weights * OUTPUTS], bias)
+
+
+@njit(parallel=True, **COMPILE)
+def grad_input(addresses, element, images, shape, lasts, geometry, reads, behind, like):
+    """Leave ∂L/∂x at its address: the convolution of ∂L/∂z with the kernels turned around.
+
+    Args:
+        addresses: Of ∂L/∂y, a (0 for none), w and ∂L/∂x.
+        lasts: Whether ∂L/∂y and ∂L/∂x have the channels last.
+        geometry: (P, Q), (H, W), padding of ∂L/∂z, and rows and columns of a padded plane of it.
+        reads: Where each tap (o, u, v) reads.
+        behind: As of :func:`forward`, the windows by places in the padded planes of ∂L/∂z.
+        element, images, shape, like: As of :func:`forward`.
+    """
+    (c_out, c_in, area), (size, shown, pad, pitch) = shape, geometry
+    windows, pooled, divisors, active = behind
+    pixels, inputs = size[0] * size[1], shown[0] * shown[1]
+    results = windows.shape[0] if windows.shape[0] else pixels
+    grad = carray(numbers_at(addresses[0], element), images * c_out * results)
+    kept = carray(numbers_at(addresses[1], element), images * c_out * pixels if active else 0)
+    weight = carray(numbers_at(addresses[2], element), c_out * c_in * area)
+    output = carray(numbers_at(addresses[3], element), images * c_in * inputs)
+    taps, nothing = _taps(weight, shape, True, like), aligned(c_in, like)
+    wide_row, padded = pitch[1], pitch[0] * pitch[1]
+    length = (shown[0] - 1) * wide_row + shown[1]
+    plane, tasks = length + _SLACK, min(_TASKS, images)
+    for task in prange(tasks):
+        planes = aligned(c_out * padded + _SLACK, like)
+        values, means = aligned(c_in * plane, like), aligned(c_out * windows.shape[0] + 1, like)
+        for n in range(images * task // tasks, images * (task + 1) // tasks):
+            layout = pad[0] * wide_row + pad[1], wide_row, padded
+            after = windows, pooled, divisors, active  # numba takes no tuple of tuples into a loop
+            _behind(grad, kept, n, c_out, lasts[0], size, layout, after, means, planes)
+            _convolve(planes, reads, taps, nothing, c_in, length, plane, values)
+            _write(values, plane, wide_row, shown, output, n, c_in, lasts[1])

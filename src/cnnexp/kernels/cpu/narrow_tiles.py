@@ -1,0 +1,184 @@
+"""The inner loops of a convolution of few channels, written as LLVM instructions.
+
+    sums     out[o, p] = start[o] + Σ_t source[reads[t] + p] · weights[t, o]      a register a vector of p
+    shares   out[t, o] = Σ_p source[reads[t] + p] · grads[o, p]                   a register a pair (t, o)
+
+Positions p run on through all rows of a padded image, so that vectors are full whatever the width of a row and
+the number of channels. Of ``sums`` each position is a sum of its own; a sum of ``shares`` has a fixed number of
+lanes, one for every so many positions, which are added up in a fixed order in the end, and LLVM lays them into
+the registers of the machine. So no bit depends on how many sums run side by side, nor on the machine.
+
+numba caches a compiled kernel by the kernel's own file: after a change here, touch the files that call it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from cnnexp.kernels.cpu.depthwise_pixels import number_of
+from cnnexp.kernels.cpu.numba_internals import (
+    counted_loop,
+    data_of,
+    register_of,
+    size_in_bytes,
+    void,
+)
+from cnnexp.kernels.cpu.vector import VECTOR_BYTES, fused_multiply_add, splat, vector_type
+
+__all__ = ["LANES", "OUTPUTS", "TAPS", "TILES", "shares", "sums_of"]
+
+_INDEX, _WORD = ir.IntType(64), ir.IntType(32)
+_N = types.intp
+_WIDE = VECTOR_BYTES == 64  # there are 32 registers, else 16
+
+# output channels whose sums are in registers together, and vectors of each
+TILES = ((6, 4), (4, 6), (2, 8), (1, 8)) if _WIDE else ((6, 2), (4, 3), (2, 4), (1, 8))
+TAPS, OUTPUTS = 9 if _WIDE else 3, 2  # whose shares are
+LANES = 16  # of a share
+
+
+class _Code:
+    """The code of one call of an intrinsic, whose vectors are of ``kind``."""
+
+    def __init__(
+        self, context: Any, builder: ir.IRBuilder, kinds: Any, arguments: Any, kind: Any
+    ) -> None:
+        self.context, self.builder, self.kinds, self.arguments = context, builder, kinds, arguments
+        self.kind, self.align = kind, size_in_bytes(context, kind.element)
+
+    def index(self, number: int) -> Any:
+        return ir.Constant(_INDEX, number)
+
+    def pointer(self, array: int, at: Any) -> Any:
+        """To element ``at`` of the argument ``array``."""
+        at = self.index(at) if isinstance(at, int) else at
+        data = data_of(self.context, self.builder, self.kinds[array], self.arguments[array])
+        return self.builder.gep(data, [at])
+
+    def off(self, start: Any, step: Any, times: int = 1) -> Any:
+        """The pointer ``start`` moved by so many times ``step``, an int or a value."""
+        if isinstance(step, int):
+            return self.builder.gep(start, [self.index(step * times)])
+        return self.builder.gep(start, [self.builder.mul(step, self.index(times))])
+
+    def load(self, start: Any) -> Any:
+        place = self.builder.bitcast(start, self.kind.as_pointer())
+        return self.builder.load(place, align=self.align)
+
+    def store(self, vector: Any, start: Any) -> None:
+        place = self.builder.bitcast(start, self.kind.as_pointer())
+        self.builder.store(vector, place, align=self.align)
+
+    def spread(self, scalar: Any) -> Any:
+        return splat(self.builder, scalar, self.kind)
+
+    def registers(self, begin: list[Any]) -> list[Any]:
+        made = [register_of(self.builder, self.kind) for _ in begin]
+        for register, value in zip(made, begin, strict=True):
+            self.builder.store(value, register)
+        return made
+
+    def add(self, one: Any, other: Any, register: Any) -> None:
+        """``register`` += ``one`` · ``other``, rounded once."""
+        function = fused_multiply_add(self.builder, self.kind)
+        factors = [one, other, self.builder.load(register)]
+        self.builder.store(self.builder.call(function, factors), register)
+
+    def total(self, vector: Any) -> Any:
+        """The sum over the lanes: halves are added until there is one."""
+        count = self.kind.count
+        while count > 1:
+            count //= 2
+            halves = [
+                self.builder.shuffle_vector(
+                    vector,
+                    vector,
+                    ir.Constant(ir.VectorType(_WORD, count), list(range(at, at + count))),
+                )
+                for at in (0, count)
+            ]
+            vector = self.builder.fadd(*halves)
+        return self.builder.extract_element(vector, ir.Constant(_WORD, 0))
+
+
+def sums_of(outputs: int, vectors: int) -> Any:
+    """The intrinsic ``sums`` of so many output channels, and so many vectors of positions."""
+
+    @intrinsic
+    def sums(
+        typing_context, out, to, step, source, reads, count, weights, w_at, start, start_at, tiles
+    ):
+        """out[to + o·step + p] = start[start_at + o] + Σ_t source[reads[t] + p] · weights[w_at + t·outputs + o].
+
+        t runs over ``count``, p over ``tiles`` times ``vectors`` vectors.
+        """
+        signature = types.void(out, _N, _N, source, reads, _N, weights, _N, start, _N, _N)
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            kind = vector_type(signature.args[0])
+            code = _Code(context, builder, signature.args, arguments, kind)
+            _, to, step, _, _, count, _, w_at, _, start_at, tiles = arguments
+            source, table, to = code.pointer(3, 0), code.pointer(4, 0), code.pointer(0, to)
+            taps, first = code.pointer(6, w_at), code.pointer(8, start_at)
+            begin = [code.spread(builder.load(code.off(first, o))) for o in range(outputs)]
+            totals = code.registers([each for each in begin for _ in range(vectors)])
+            with counted_loop(builder, tiles) as tile:
+                shift = builder.mul(tile.index, code.index(vectors * kind.count))
+                of_tile = builder.gep(source, [shift])
+                for o, value in enumerate(begin):
+                    for v in range(vectors):
+                        builder.store(value, totals[o * vectors + v])
+                with counted_loop(builder, count) as t:
+                    read = builder.gep(of_tile, [builder.load(builder.gep(table, [t.index]))])
+                    values = [code.load(code.off(read, v * kind.count)) for v in range(vectors)]
+                    row = builder.gep(taps, [builder.mul(t.index, code.index(outputs))])
+                    for o in range(outputs):
+                        tap = code.spread(builder.load(code.off(row, o)))
+                        for v, value in enumerate(values):
+                            code.add(tap, value, totals[o * vectors + v])
+                there = builder.gep(to, [shift])
+                for o in range(outputs):
+                    line = code.off(there, step, o)
+                    for v in range(vectors):
+                        total = builder.load(totals[o * vectors + v])
+                        code.store(total, code.off(line, v * kind.count))
+            return void(context)
+
+        return signature, codegen
+
+    return sums
+
+
+@intrinsic
+def shares(typing_context, out, to, source, reads, tap, grads, at, step, count):
+    """out[to + t·OUTPUTS + o] = Σ_p source[reads[tap + t] + p] · grads[at + o·step + p].
+
+    t runs over ``TAPS``, o over ``OUTPUTS``, p over ``count`` times ``LANES``.
+    """
+    signature = types.void(out, _N, source, reads, _N, grads, _N, _N, _N)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        kind = ir.VectorType(number_of(signature.args[0]), LANES)
+        code = _Code(context, builder, signature.args, arguments, kind)
+        _, to, _, _, tap, _, at, step, count = arguments
+        table, grads, to = code.pointer(3, tap), code.pointer(5, at), code.pointer(0, to)
+        begin = [code.pointer(2, builder.load(code.off(table, t))) for t in range(TAPS)]
+        of_output = [code.off(grads, step, o) for o in range(OUTPUTS)]
+        zero = ir.Constant(kind, [0.0] * LANES)
+        totals = code.registers([zero] * (TAPS * OUTPUTS))
+        with counted_loop(builder, count) as s:
+            shift = builder.mul(s.index, code.index(LANES))
+            values = [code.load(builder.gep(each, [shift])) for each in of_output]
+            for t, start in enumerate(begin):
+                read = code.load(builder.gep(start, [shift]))
+                for o, value in enumerate(values):
+                    code.add(read, value, totals[t * OUTPUTS + o])
+        for k, total in enumerate(totals):
+            builder.store(code.total(builder.load(total)), code.off(to, k))
+        return void(context)
+
+    return signature, codegen
