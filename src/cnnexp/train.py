@@ -31,6 +31,7 @@ from cnnexp.config.compose import conf_dir
 from cnnexp.config.dry_run import end_dry_run, is_dry_run
 from cnnexp.config.hydra_internals import hand_to_hydra, run_composed
 from cnnexp.config.hydra_settings import check_shown, folder_of, for_all, is_param, own_run_dir
+from cnnexp.config.init_from import in_full
 from cnnexp.config.resolvers import register_resolvers
 from cnnexp.config.resumption import check_overrides, check_resumable
 from cnnexp.config.selection import run_to_resume
@@ -55,6 +56,7 @@ def main() -> None:
 
 
 def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
+    flags.overrides = in_full(flags.overrides)
     composer = Composer(flags.config_name or "train", flags.config_path, flags.config_dir)
     informs = flags.help or flags.hydra_help or flags.info is not None or flags.shell_completion
     if informs or flags.cfg is not None:
@@ -110,7 +112,8 @@ def _run_sweep(
 def _run_one(config: DictConfig, given: Sequence[str], resumed: RunFolder | None) -> int:
     """Check ``config``, which was composed once, and train what was checked."""
     plain = plain_config(config)
-    job = checked_job(config, plain, given)
+    begun = resumed is not None and resumed.last_checkpoint.exists()
+    job = checked_job(config, plain, given, resumed=begun)
     if resumed is not None:
         check_resumable(resumed, plain, job.data.images.checksum, job.regularizers)
     if own_run_dir(config):

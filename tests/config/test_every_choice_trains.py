@@ -11,6 +11,7 @@ import torch
 
 from cnnexp.config import Composer, conf_dir, plain_config
 from cnnexp.config.build import build_job, check_job
+from cnnexp.models import torchvision_model
 from cnnexp.runs import RunFolder
 from cnnexp.training import run_training
 from tests.config.test_compose import NEED_GPU
@@ -25,7 +26,11 @@ CHOICES = [
     for file in sorted(group.glob("*.yaml"))
 ]
 CHOICES += ["model.init=lsuv"]
-WITHOUT_CHANNELS = ("private", "private_scatter")  # recipes with a network whose channels are fixed
+WITHOUT_CHANNELS = (
+    "private",
+    "private_scatter",
+    "fine_tune",
+)  # recipes with a network whose channels are fixed
 SMALL = {
     "data": "digits",
     "data.train_size": "160",
@@ -51,16 +56,22 @@ def _overrides(choice: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> li
     if choice == "data=image_folder":
         write_pictures(folder / "pictures", count=10)
         small |= {"data.folder": "pictures", "data.image_size": "12"}
+    elif name == "fine_tune":
+        write_pictures(folder / "pictures", count=10)
+        weights = torchvision_model("resnet18", num_classes=1000).state_dict()
+        torch.save(weights, folder / "resnet18.pth")
+        small |= {"data": "image_folder", "data.folder": "pictures", "data.image_size": "32"}
+        small |= {"init_from": str(folder / "resnet18.pth")}
     elif name in WRITERS:
         WRITERS[name](folder, monkeypatch)
         small |= {"data.root": str(folder), "data.download": "false"}
         small |= {"data.split": "letters"} if name == "emnist" else {}
-    elif name in ("dp_sgd", *WITHOUT_CHANNELS):
+    elif name in ("dp_sgd", "private", "private_scatter"):
         small |= {"privacy.secure_noise": "false"}  # the same noise each time
     elif choice == "data=mnist":
         small |= {"data.download": "false"}  # on the digits, which stand in for it
         del small["data.train_size"], small["data.val_size"]
-    if name == "image_folder" or name in WRITERS:  # few images
+    if name in ("image_folder", "fine_tune", *WRITERS):  # few images
         small |= {"data.train_size": "0.9", "data.val_size": "0.2", "data.batch_size": "5"}
     return [*(f"{key}={value}" for key, value in small.items()), choice]
 

@@ -37,6 +37,7 @@ from cnnexp.config.callbacks import (
 from cnnexp.config.check import check_types
 from cnnexp.config.data import data_module
 from cnnexp.config.errors import ConfigError
+from cnnexp.config.init_from import starting_weights
 from cnnexp.config.monitors import check_monitors, check_plateau
 from cnnexp.config.privacy import check_account, check_private, check_private_network
 from cnnexp.config.regularization import check_clipping, regularizers
@@ -49,7 +50,14 @@ from cnnexp.models import lsuv
 from cnnexp.nn import initialise_lazy, replace_layers
 from cnnexp.optim import asks_again, freeze, one_group, param_groups, steps_by_all_images
 from cnnexp.regularization import Regularizer
-from cnnexp.training import OnNaN, SchedulerFactory, TrainingJob, mode_of, quiet_lightning
+from cnnexp.training import (
+    OnNaN,
+    SchedulerFactory,
+    StartingWeightsError,
+    TrainingJob,
+    mode_of,
+    quiet_lightning,
+)
 from cnnexp.training.trainer_settings import lightning_settings
 from cnnexp.tuning import pin_algorithms
 
@@ -89,6 +97,7 @@ def build_job(
         network=partial(_network, typed.model, typed.parameters.frozen, extra),
         optimizer=partial(_optimizer, typed, regularizing, extra),
         scheduler=_schedule(typed, extra),
+        start=starting_weights(**vars(typed.init_from)),
         full_batch=steps_by_all_images(optimizer),
         regularizers=regularizing,
         backward=typed.backward.name,
@@ -112,8 +121,15 @@ def build_job(
     )
 
 
-def check_job(job: TrainingJob, extra_targets: Sequence[str] = ()) -> None:
+def check_job(
+    job: TrainingJob, extra_targets: Sequence[str] = (), *, resumed: bool = False
+) -> None:
     """Build everything of ``job`` once, the data last, without a file, and drop it.
+
+    Args:
+        job: The training.
+        extra_targets: Prefixes of ``_target_`` allowed beyond cnnexp's own list.
+        resumed: Whether it has begun, so that nobody reads the weights that it started from.
 
     Raises:
         ConfigError: A part refuses its arguments, or they do not fit together.
@@ -145,13 +161,16 @@ def check_job(job: TrainingJob, extra_targets: Sequence[str] = ()) -> None:
             )
     except (MisconfigurationException, ImportError, TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
-    _check_network(job, callbacks)
+    _check_network(job, callbacks, resumed=resumed)
 
 
-def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback]) -> None:
+def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback], *, resumed: bool) -> None:
     """Send two images without memory through the network."""
     images = job.data.images
     expected = (2, len(images.classes))
+    starting = job.start is not None and not resumed
+    if starting:
+        _give_start(job, None)
     with torch.device("meta"):
         network = job.network(images)
         if not any(p.requires_grad for p in network.parameters()):
@@ -160,6 +179,8 @@ def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback]) -> None:
             logits = network(torch.empty(2, images.channels, *images.image_size))
         if job.privacy.private:
             check_private_network(network)
+        if starting:
+            _give_start(job, network)
         check_finetuning(network, callbacks)
         optimizer = job.optimizer(network)
         if asks_again(optimizer):
@@ -181,6 +202,18 @@ def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback]) -> None:
             f"model: for 2 images of {expected[1]} classes the network must give logits {expected}, "
             f"but gives {shape}"
         )
+
+
+def _give_start(job: TrainingJob, network: nn.Module | None) -> None:
+    """Read the weights that ``job`` starts from, or see whether they fit ``network``."""
+    assert job.start is not None
+    try:
+        if network is None:  # outside of the context in which all new tensors are without memory
+            job.start.read()
+        else:
+            job.start.give_to(network)
+    except StartingWeightsError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _precision_is_open(accelerator: AcceleratorConfig) -> bool:

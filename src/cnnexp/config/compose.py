@@ -24,6 +24,7 @@ from cnnexp.config.arguments import key_of
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.hydra_internals import Hydra, hydra_of, is_basic_sweeper, split_into_jobs
 from cnnexp.config.hydra_settings import check_listed, check_swept, with_params
+from cnnexp.config.init_from import in_full, pinned
 from cnnexp.config.interpolation import raw
 from cnnexp.config.targets import locate, under_a_name
 from cnnexp.runs.files import leaves
@@ -39,10 +40,11 @@ def conf_dir() -> Path:
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:
-    """The resolved ``config`` in plain types, without Hydra's own node.
+    """The resolved ``config`` in plain types, without Hydra's own node, its ``init_from`` pinned.
 
     Raises:
-        ConfigError: A value is missing or an interpolation cannot be resolved.
+        ConfigError: A value is missing or an interpolation cannot be resolved; there are no such weights
+            to start from.
     """
     try:
         whole = raw(config)
@@ -53,7 +55,9 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error)) from error
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    hydra = whole.get("hydra")
+    sweep = isinstance(hydra, dict) and hydra.get("mode") == RunMode.MULTIRUN
+    return pinned({str(key): value for key, value in plain.items()}, sweep=sweep)
 
 
 @dataclass(frozen=True)
@@ -219,7 +223,7 @@ class Composer:
         with self._hydra() as hydra:
             return hydra.compose_config(
                 self._name,
-                list(overrides),
+                in_full(overrides),
                 mode,
                 with_log_configuration=False,
                 validate_sweep_overrides=mode == RunMode.RUN,

@@ -22,6 +22,7 @@ __all__ = [
     "BackwardConfig",
     "CheckpointConfig",
     "DataConfig",
+    "InitFromConfig",
     "ParametersConfig",
     "TrainConfig",
 ]
@@ -87,6 +88,19 @@ class ParametersConfig:
     frozen: list[str] = field(default_factory=list)
     lr_scale: dict[str, float] = field(default_factory=dict)
     decay_all: bool = False
+
+
+@dataclass
+class InitFromConfig:
+    """Which weights the network starts from; see ``cnnexp.training.StartingWeights``.
+
+    ``sha256`` is that of the weights that were found: a run writes it into its config.yaml, and a run
+    from that config takes no others.
+    """
+
+    weights: str | None = None
+    layers: list[str] = field(default_factory=list)
+    sha256: str | None = None
 
 
 @dataclass
@@ -212,6 +226,7 @@ class TrainConfig:
     validate_only: bool = False
     on_nan: str = "stop"
     test: bool = True
+    init_from: InitFromConfig = field(default_factory=InitFromConfig)
     parameters: ParametersConfig = field(default_factory=ParametersConfig)
     scheduler: dict[str, Any] = field(default_factory=dict)
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)

@@ -21,6 +21,7 @@ def checked_job(
     config: Mapping[str, Any],
     overrides: Sequence[str],
     elsewhere: bool = False,
+    resumed: bool = False,
 ) -> TrainingJob:
     """The job of ``config``, each part of which has been made once as a check.
 
@@ -29,6 +30,7 @@ def checked_job(
         config: The resolved config in plain types.
         overrides: The overrides on the command line.
         elsewhere: Whether the job is to run on other machines and not on this one.
+        resumed: Whether it has a checkpoint to resume from.
 
     Raises:
         ConfigError: Something in it cannot work, or its data is not available.
@@ -55,7 +57,7 @@ def checked_job(
             None
         )  # the first rank loads, and maybe downloads, the data before the others
     try:
-        check_job(job, extra)
+        check_job(job, extra, resumed=resumed)
     except DataUnavailableError as error:
         raise ConfigError(str(error)) from error
     if ranks.first:

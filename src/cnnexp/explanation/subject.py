@@ -19,7 +19,7 @@ from cnnexp.inference import TrainedNetwork
 from cnnexp.inference.network import for_inference
 from cnnexp.inference.prediction import read_for, stated_range
 from cnnexp.runs import RunFolder
-from cnnexp.training import make_classifier
+from cnnexp.training import StartingWeightsError, make_classifier
 
 _MANY = 20  # as many names fit into a message
 
@@ -57,7 +57,10 @@ def load_untrained(
     composed = Composer("train").compose(list(overrides))
     config = plain_config(composed)
     try:
-        job = build_job(for_inference(config, "direct"), extra_targets)
+        job = build_job(
+            {**for_inference(config, "direct"), "init_from": config.get("init_from") or {}},
+            extra_targets,
+        )
     except ConfigError as error:
         raise blamed(error, composed) from error
     images = _loaded(job.data)
@@ -65,6 +68,10 @@ def load_untrained(
         torch.manual_seed(job.seed)  # as a run does
         try:
             classifier = make_classifier(job, images)
+            if job.start is not None:
+                job.start.give_to(classifier.network)
+        except StartingWeightsError as error:
+            raise ConfigError(str(error)) from error
         except (RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"model: the network cannot be made: {reason}") from error

@@ -128,7 +128,12 @@ def for_inference(config: Mapping[str, Any], backward: str) -> dict[str, Any]:
         # all weights are in the checkpoint
         parts["model"] = {k: None if k.startswith("weights") else v for k, v in model.items()}
     optimizer = {"_target_": "torch.optim.SGD", "lr": 0.1}  # the run's own may need an extra
-    for_training = {"scheduler": {"_target_": None}, "regularization": {}, "callbacks": {}}
+    for_training = {
+        "init_from": {},
+        "scheduler": {"_target_": None},
+        "regularization": {},
+        "callbacks": {},
+    }
     return {**parts, "optimizer": optimizer, **for_training}
 
 

@@ -12,6 +12,7 @@ from cnnexp.models.scattering import Scattering2d
 from cnnexp.models.seed_cnn import SeedCNN
 from cnnexp.models.tanh_cnn import TanhCNN
 from cnnexp.models.torchvision_models import torchvision_model
+from cnnexp.models.transfer import Transfer, transfer_weights
 from cnnexp.models.vgg import TinyCNN, VGGLike
 
 __all__ = [
@@ -24,8 +25,10 @@ __all__ = [
     "SmallResNet",
     "TanhCNN",
     "TinyCNN",
+    "Transfer",
     "VGGLike",
     "initialise",
     "lsuv",
     "torchvision_model",
+    "transfer_weights",
 ]

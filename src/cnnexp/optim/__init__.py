@@ -3,7 +3,7 @@
 from cnnexp.optim.gradient_descent import GradientDescent
 from cnnexp.optim.lbfgs import LBFGS
 from cnnexp.optim.muon import MuonWithAdamW
-from cnnexp.optim.param_groups import NO_DECAY, freeze, param_groups
+from cnnexp.optim.param_groups import NO_DECAY, freeze, keep_frozen, param_groups
 from cnnexp.optim.sam import SAM
 from cnnexp.optim.schedules import (
     cosine,
@@ -26,6 +26,7 @@ __all__ = [
     "asks_again",
     "cosine",
     "freeze",
+    "keep_frozen",
     "linear",
     "multistep",
     "needs_whole_weights",

@@ -7,11 +7,16 @@ from typing import Any
 
 from torch import nn
 
+_FROZEN = "keeps_statistics"  # the mark of a normalisation whose statistics stay as they are
 NO_DECAY = " (no decay)"  # the end of the name of a group without weight decay
 
 
 def freeze(network: nn.Module, layers: Sequence[str]) -> None:
     """Exclude the parameters of ``layers`` (names of modules or parameters) from training.
+
+    A normalisation with running statistics is frozen with them where it lies in one of ``layers``, or
+    all its parameters do: it is put into evaluation mode, normalises by the statistics that it has, and
+    leaves them as they are. :func:`keep_frozen` keeps it so when the network is put into training mode.
 
     Raises:
         ValueError: A name matches no parameter.
@@ -27,6 +32,33 @@ def freeze(network: nn.Module, layers: Sequence[str]) -> None:
     for layer in layers:
         for parameter in _of(network, layer, "parameters.frozen").values():
             parameter.requires_grad_(False)
+    for name, module in network.named_modules():
+        if getattr(module, "running_mean", None) is None:
+            continue
+        own = list(module.parameters(recurse=False))
+        inside = any(_within(name, layer) for layer in layers)
+        if inside or (own and layers and not any(p.requires_grad for p in own)):
+            setattr(module, _FROZEN, True)
+    keep_frozen(network)
+
+
+def keep_frozen(network: nn.Module) -> None:
+    """Put the normalisations that :func:`freeze` froze back into evaluation mode.
+
+    Examples:
+        >>> from torch import nn
+        >>> from cnnexp.optim import freeze, keep_frozen
+        >>> network = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3))
+        >>> freeze(network, ["0"])
+        >>> network.train()[0].training
+        True
+        >>> keep_frozen(network)
+        >>> [norm.training for norm in network]
+        [False, True]
+    """
+    for module in network.modules():
+        if getattr(module, _FROZEN, False):
+            module.eval()
 
 
 def param_groups(

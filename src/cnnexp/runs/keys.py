@@ -80,6 +80,11 @@ _ROWS = (
     Key("parameters.frozen",                YES,     NO,    YES,   NO),
     Key("parameters.lr_scale",              YES,     NO,    YES,   NO),
     Key("parameters.decay_all",             YES,     NO,    YES,   NO),
+    # the weights to start from count by their content, wherever they lie
+    Key("init_from",                        YES,     NO,    YES,   YES,  {}),
+    Key("init_from.weights",                NO,      NO,    YES,   YES),
+    Key("init_from.layers",                 YES,     NO,    YES,   YES,  []),
+    Key("init_from.sha256",                 YES,     NO,    YES,   NO,   None),
     Key("backward",                         YES,     NO,    YES,   YES),
     Key("backward.name",                    YES,     NO,    YES,   YES),
     # what auto chose on this machine: another one may choose otherwise for the same job

@@ -14,6 +14,7 @@ from cnnexp.training.resume.files import (
     write_checkpoint,
 )
 from cnnexp.training.run import run_training
+from cnnexp.training.starting_weights import StartingWeights, StartingWeightsError
 from cnnexp.training.stopping import TrainingPruned, TrainingStopped
 from cnnexp.training.training_job import TrainingJob, mode_of
 
@@ -28,6 +29,8 @@ __all__ = [
     "PrivacyAccount",
     "Ranks",
     "SchedulerFactory",
+    "StartingWeights",
+    "StartingWeightsError",
     "TrainingJob",
     "TrainingPruned",
     "TrainingStopped",

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from cnnexp.data import ImageSet
+from cnnexp.models import Transfer
 from cnnexp.nn import replace_layers
 from cnnexp.privacy import check_independence
 from cnnexp.runs import RunFolder, SpentSteps
@@ -60,6 +61,7 @@ class Assembly:
     history: EpochHistory
     checkpoints: Checkpoints
     guard: NonFiniteGuard
+    start: Transfer | None = None
     diagnostics: Diagnostics | None = None
     judge: Judge | None = None
     account: PrivacyAccount | None = None
@@ -92,6 +94,8 @@ def assemble(
     if job.privacy.private:
         account = privacy_account(job, SpentSteps(folder.spent, writes=ranks.first))
     classifier = make_classifier(job, job.data.images, ranks, account)
+    # a checkpoint has all weights, and those that the run began with may be gone
+    start = job.start.give_to(classifier.network) if job.start and resume is None else None
     members = job.data.members if account is None else _nobody
     guard = NonFiniteGuard(folder, job.on_nan, members, ranks=ranks)
     checkpoints = _checkpoints(job, folder, signals, guard, resume, ranks)
@@ -124,7 +128,7 @@ def assemble(
     # before a checkpoint is read: Lightning converts afterwards, and float64 would go through float32
     trainer.precision_plugin.convert_module(classifier)
     measured = (next(iter(diagnostics), None), next(iter(judges), None))
-    kept = (throughput, history, checkpoints, guard, *measured, account)
+    kept = (throughput, history, checkpoints, guard, start, *measured, account)
     return Assembly(classifier, trainer, *kept)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from cnnexp.ops.layout import in_layout
+from cnnexp.optim import keep_frozen
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.schedule_free import ScheduleFreeModule
+
+_Own = TypeVar("_Own", bound="ImageNetwork")
 
 
 class Accuracy(Metric):
@@ -77,6 +81,12 @@ class ImageNetwork(ScheduleFreeModule):
         """The network's parts before the last that has parameters: what Lightning's finetuning freezes."""
         parts = [part for part in self.network.children() if any(True for _ in part.parameters())]
         return nn.ModuleList(parts[:-1])
+
+    def train(self: _Own, mode: bool = True) -> _Own:
+        """Training mode, but for normalisations that are frozen with their statistics."""
+        super().train(mode)
+        keep_frozen(self.network)
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in 0…1 → logits (N, num_classes)."""

@@ -25,6 +25,7 @@ _EXPECTED_WARNINGS = (
     ".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",  # diagnostics=off
     ".*The PyTorch Profiler default schedule will be overridden.*",  # a run may be that short
     ".*params to be frozen already exist within another group.*",  # norms, which train all along
+    ".*module\\(s\\) in eval mode at the start of training.*",  # frozen normalisations
     ".*checkpoints.callbacks exists and is not empty.*",  # those of a run that is resumed
     ".*When using the `ThroughputMonitor`, you need to define a `flops_per_batch`.*",
     ".*overriding `LightningModule.optimizer_{step,zero_grad}`.*",  # max-norm is a step's affair

@@ -243,6 +243,8 @@ def _describe(
         made.trainer.precision,
         job.seed,
     )
+    if job.start is not None and made.start is not None:
+        log.info("starts from %s: %s", job.start.name, made.start)
     if made.account is not None:
         log.info("%s", made.account)
         log.info(
@@ -257,6 +259,7 @@ def _describe(
         ranks=job.parallel.ranks if job.parallel is not None else 1,
         precision=made.trainer.precision,
         **settled.ratios,
+        **({"init_from": job.start.described(made.start)} if job.start and made.start else {}),
         dataset={
             "name": images.name,
             "checksum": images.checksum,

@@ -18,6 +18,7 @@ from cnnexp.runs import RunFolder
 from cnnexp.training.classifier import OptimizerFactory, SchedulerFactory
 from cnnexp.training.non_finite import OnNaN
 from cnnexp.training.ranks import Parallelism
+from cnnexp.training.starting_weights import StartingWeights
 
 
 def mode_of(monitor: str) -> Literal["max", "min"]:
@@ -32,6 +33,7 @@ class TrainingJob:
     Attributes:
         data: Where the images come from.
         network: Makes the network for the images; called once the seed is set.
+        start: The weights that the network begins with; None for those that ``network`` gives it.
         optimizer: Makes the optimiser of the network.
         scheduler: Makes the schedule from the optimiser and the total of steps; None for none.
         full_batch: One step an epoch, by all training images: gradient descent.
@@ -69,6 +71,7 @@ class TrainingJob:
     optimizer: OptimizerFactory
     scheduler: SchedulerFactory | None = None
     full_batch: bool = False
+    start: StartingWeights | None = None
     regularizers: Sequence[Regularizer] = ()
     backward: str = "auto"
     backward_layers: Mapping[str, str] | None = None

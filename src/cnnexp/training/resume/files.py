@@ -113,18 +113,23 @@ def _verify(file: Path, stream: BinaryIO) -> None:
     if _digest(stream, size - _COMMENT) != tail[-64:]:
         raise CheckpointError(f"{file}: is corrupt: its SHA-256 is not the one written in it")
     with zipfile.ZipFile(stream) as archive:
-        entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise CheckpointError(f"{file}: holds compressed entries, which cnnexp does not write")
-        if sum(entry.file_size for entry in entries) > size:
-            raise CheckpointError(
-                f"{file}: holds entries that overlap, which cnnexp does not write"
-            )
-        for (
-            entry
-        ) in entries:  # weights_only lets a pickle ask for any amount of memory by this name
-            if entry.filename.endswith(".pkl") and b"\nbytearray\n" in archive.read(entry):
-                raise CheckpointError(f"{file}: holds more than tensors and plain types: bytearray")
+        verify_archive(file, archive, size)
+
+
+def verify_archive(file: Path, archive: zipfile.ZipFile, size: int) -> None:
+    """Make sure that ``archive``, of ``size`` bytes in ``file``, cannot ask for more memory than that.
+
+    Raises:
+        CheckpointError: Its entries are compressed, overlap, or hold what makes memory of any size.
+    """
+    entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise CheckpointError(f"{file}: holds compressed entries, which cnnexp does not write")
+    if sum(entry.file_size for entry in entries) > size:
+        raise CheckpointError(f"{file}: holds entries that overlap, which cnnexp does not write")
+    for entry in entries:  # weights_only lets a pickle ask for any amount of memory by this name
+        if entry.filename.endswith(".pkl") and b"\nbytearray\n" in archive.read(entry):
+            raise CheckpointError(f"{file}: holds more than tensors and plain types: bytearray")
 
 
 def _digest(stream: BinaryIO, size: int) -> bytes:
