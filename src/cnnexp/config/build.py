@@ -49,7 +49,14 @@ from cnnexp.models import lsuv
 from cnnexp.nn import initialise_lazy, replace_layers
 from cnnexp.optim import asks_again, freeze, one_group, param_groups, steps_by_all_images
 from cnnexp.regularization import Regularizer
-from cnnexp.training import OnNaN, SchedulerFactory, TrainingJob, mode_of, quiet_lightning
+from cnnexp.training import (
+    OnNaN,
+    Parallelism,
+    SchedulerFactory,
+    TrainingJob,
+    mode_of,
+    quiet_lightning,
+)
 from cnnexp.training.trainer_settings import lightning_settings
 from cnnexp.tuning import pin_algorithms
 
@@ -83,7 +90,8 @@ def build_job(
     check_clipping(regularizing, typed.trainer)
     device = accelerator_settings(typed.accelerator, elsewhere=elsewhere)
     parallel = parallelism(typed.accelerator, elsewhere=elsewhere)
-    check_batch(typed.data.batch_size, parallel)
+    open_batch = _batch_size_is_open(typed, parallel)
+    check_batch(typed.data.images_per_batch, None if open_batch else parallel)
     return TrainingJob(
         data=data_module(typed, extra),
         network=partial(_network, typed.model, typed.parameters.frozen, extra),
@@ -95,6 +103,7 @@ def build_job(
         backward_layers=typed.backward.layers,
         recompute=typed.backward.recompute,
         choose_precision=_precision_is_open(typed.accelerator),
+        choose_batch_size=open_batch,
         trainer={**trainer_arguments(typed, extra), **device},
         parallel=parallel,
         callbacks=partial(make_callbacks, typed.callbacks, extra),
@@ -107,6 +116,7 @@ def build_job(
         on_nan=cast(OnNaN, typed.on_nan),
         privacy=typed.privacy,
         diagnostics=typed.diagnostics,
+        debug=typed.debug.name,
         config=dict(config),
         identity=run_identity(config),
     )
@@ -185,6 +195,23 @@ def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback]) -> None:
 
 def _precision_is_open(accelerator: AcceleratorConfig) -> bool:
     return accelerator.precision == "auto" and accelerator.chosen_precision is None
+
+
+def _batch_size_is_open(typed: TrainConfig, parallel: Parallelism | None) -> bool:
+    """Whether it is to be measured how many images a batch has."""
+    if typed.data.batch_size != "auto":
+        return False
+    if parallel is not None:
+        raise ConfigError(
+            f"data.batch_size=auto: is measured by one process, and accelerator={typed.accelerator.name} has "
+            f"{parallel.ranks}; give a number"
+        )
+    if typed.privacy.private:
+        raise ConfigError(
+            "data.batch_size=auto: ε follows from the batch size, which must not depend on the machine; give "
+            "a number"
+        )
+    return typed.data.chosen_batch_size is None
 
 
 def _check_backward(name: str) -> None:
