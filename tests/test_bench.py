@@ -155,7 +155,7 @@ def test_the_peak_is_what_a_work_holds_at_most() -> None:
     # in a process of its own: what others have told malloc decides when it gives memory back
     code = """
 import torch
-from cnnexp.speed.memory import peak_bytes
+from cnnexp.tuning.memory import peak_bytes
 
 def work():
     first = torch.ones(10_000_000)

@@ -30,6 +30,7 @@ REFUSED = {
     "cnnexp.export": ["format=onnx"],
     "cnnexp.grade": ["conv2d"],
     "cnnexp.gradcheck": ["--json=no/where.json"],
+    "cnnexp.lr_find": ["run=latest"],
     "cnnexp.predict": ["run=latest"],
     "cnnexp.report": ["nowhere"],
     "cnnexp.sweep": ["stop", "nowhere"],

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import cnnexp.nn
 from cnnexp.nn import BatchNormAct2d, replace_layers
 from cnnexp.nn.layer import Layer, layer_algorithms
-from cnnexp.speed.memory import saved_bytes
 from cnnexp.tuning import choose_algorithms, pin_algorithms
+from cnnexp.tuning.memory import saved_bytes
 
 
 class _Dynamic(nn.Module):

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 import cnnexp.nn
 from cnnexp import ops
 from cnnexp.ops.recomputed import can_be_recomputed, recipe_of, recomputable
-from cnnexp.speed.memory import saved_bytes
+from cnnexp.tuning.memory import saved_bytes
 
 ALGORITHMS = [name for name in ops.algorithm_names("batch_norm_act") if name != "native"]
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)

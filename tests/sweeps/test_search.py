@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from cnnexp import train
 from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.resolvers import register_resolvers
 from cnnexp.execution import Job, run_job
+from cnnexp.execution.slots import cores
 from cnnexp.sweeps import Ledger
 from cnnexp.sweeps.hydra import REPORT
+from cnnexp.sweeps.launcher import LauncherSettings
+from cnnexp.sweeps.ledger import JobStatus
 from cnnexp.sweeps.search import (
     Search,
     SearchSettings,
@@ -23,6 +27,7 @@ from cnnexp.sweeps.search import (
     open_study,
 )
 from cnnexp.sweeps.space import search_space
+from cnnexp.sweeps.sweepers import SweepJobs
 
 SMALL = (
     *("data=digits", "data.train_size=64", "data.val_size=20", "data.batch_size=16"),
@@ -58,7 +63,7 @@ def test_overrides_become_distributions() -> None:
     ("settings", "message"),
     [
         ({"n_trials": 0}, r"hydra\.sweeper\.n_trials=0: must be a whole number, at least 1"),
-        ({"at_once": None}, r"hydra\.sweeper\.at_once=None: must be a whole number, at least 1"),
+        ({"at_once": None}, r"hydra\.sweeper\.at_once=None: must be auto or a whole number, at"),
         ({"sampler": "best"}, r"hydra\.sweeper\.sampler=best: must be one of tpe, cmaes, random"),
         ({"pruner": "sharp"}, r"hydra\.sweeper\.pruner=sharp: must be null or one of median"),
         ({"directions": []}, r"directions=\[\]: must be one for each of the objectives"),
@@ -136,6 +141,41 @@ def test_a_search_runs_goes_on_and_lives_with_failures(
 
 
 @pytest.mark.usefixtures("own_logging")
+def test_trials_run_as_many_at_a_time_as_jobs_and_a_linear_search_over_decades_is_said(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    launched: list[int] = []
+    before = SweepJobs.launch
+
+    def launch(self: SweepJobs, batch: Sequence[Sequence[str]]) -> list[JobStatus]:
+        launched.append(len(batch))
+        return before(self, batch)
+
+    monkeypatch.setattr(SweepJobs, "launch", launch)
+    given = ("optimizer.lr=interval(1e-4,1e-1)", "seed=0,1", "hydra.launcher.jobs=2")
+    assert _search(*given, "hydra.sweeper.n_trials=8", monkeypatch=monkeypatch) == 0
+    assert launched == [2, 2, 2, 2]
+    said = capfd.readouterr().out
+    warning = (
+        "optimizer.lr=interval(0.0001,0.1) is searched linearly: nine of ten trials lie between 0.01 and "
+        "0.1; for all decades alike, optimizer.lr=tag(log,interval(0.0001,0.1))"
+    )
+    assert said.count(warning) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "jobs"),
+    [
+        ({"jobs": 3}, 3),
+        ({"gpus": [0, 1], "jobs_per_gpu": 2}, 4),
+        ({"gpus": []}, max(1, cores() // 2)),
+    ],
+)
+def test_how_many_jobs_run_at_a_time(settings: dict[str, Any], jobs: int) -> None:
+    assert LauncherSettings(**settings).at_a_time == jobs
+
+
+@pytest.mark.usefixtures("own_logging")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -187,7 +227,7 @@ def test_a_trial_that_falls_behind_is_pruned_and_the_study_is_told(empty_folder:
             run_job(jobs[tuple(own)])
         return [ledger.entry(Path(jobs[tuple(own)].folder).name) for own in batch]
 
-    Search(study, settings, space, [], job_of, ledger, launch).run()
+    Search(study, settings, 1, space, [], job_of, ledger, launch).run()
     pruned = study.trials[5:]
     assert [t.state.name for t in pruned] == ["PRUNED", "PRUNED"]
     assert all(list(t.intermediate_values) == [1] for t in pruned)
@@ -214,7 +254,7 @@ def test_a_trial_of_a_stopped_command_goes_on_with_the_next(empty_folder: Path) 
     def job_of(own: Any) -> str:
         return Path(_job(ledger, *own).folder).name
 
-    Search(study, settings, space, [], job_of, ledger, launch).run()
+    Search(study, settings, 1, space, [], job_of, ledger, launch).run()
     assert tried[0] == [f"optimizer.lr={lost.params['optimizer.lr']}"]
     assert [t.state.name for t in study.trials] == ["COMPLETE", "COMPLETE"]
 

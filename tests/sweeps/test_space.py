@@ -7,7 +7,7 @@ import math
 import pytest
 
 from cnnexp.config import ConfigError
-from cnnexp.sweeps.space import draw, parse
+from cnnexp.sweeps.space import draw, linear_over_decades, parse
 
 SPACE = {
     "a": "interval(0.0,1.0)",
@@ -49,3 +49,24 @@ def test_more_points_begin_with_the_same_ones_and_another_seed_gives_others() ->
 def test_what_is_no_space(value: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse({"k": value}, "p")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("interval(1e-4,1e-1)", True),
+        ("interval(0.001,0.1)", True),
+        ("interval(0.01,0.5)", False),
+        ("tag(log,interval(1e-4,1e-1))", False),
+        ("interval(0.0,1.0)", False),
+        ("interval(-1.0,1.0)", False),
+        ("int(interval(2,500))", False),
+        ("1e-4,1e-1", False),
+    ],
+)
+def test_a_linear_search_over_decades_is_said(value: str, said: bool) -> None:
+    lines = linear_over_decades(parse({"k": value}, "p"))
+    assert [
+        f"k=tag(log,{value.replace('1e-1', '0.1').replace('1e-4', '0.0001')})" in line
+        for line in lines
+    ] == [True] * said

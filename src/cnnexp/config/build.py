@@ -52,6 +52,7 @@ from cnnexp.optim import asks_again, freeze, one_group, param_groups, steps_by_a
 from cnnexp.regularization import Regularizer
 from cnnexp.training import (
     OnNaN,
+    Parallelism,
     SchedulerFactory,
     StartingWeightsError,
     TrainingJob,
@@ -91,7 +92,8 @@ def build_job(
     check_clipping(regularizing, typed.trainer)
     device = accelerator_settings(typed.accelerator, elsewhere=elsewhere)
     parallel = parallelism(typed.accelerator, elsewhere=elsewhere)
-    check_batch(typed.data.batch_size, parallel)
+    open_batch = _batch_size_is_open(typed, parallel)
+    check_batch(typed.data.images_per_batch, None if open_batch else parallel)
     return TrainingJob(
         data=data_module(typed, extra),
         network=partial(_network, typed.model, typed.parameters.frozen, extra),
@@ -104,6 +106,7 @@ def build_job(
         backward_layers=typed.backward.layers,
         recompute=typed.backward.recompute,
         choose_precision=_precision_is_open(typed.accelerator),
+        choose_batch_size=open_batch,
         trainer={**trainer_arguments(typed, extra), **device},
         parallel=parallel,
         callbacks=partial(make_callbacks, typed.callbacks, extra),
@@ -116,6 +119,7 @@ def build_job(
         on_nan=cast(OnNaN, typed.on_nan),
         privacy=typed.privacy,
         diagnostics=typed.diagnostics,
+        debug=typed.debug.name,
         config=dict(config),
         identity=run_identity(config),
     )
@@ -218,6 +222,23 @@ def _give_start(job: TrainingJob, network: nn.Module | None) -> None:
 
 def _precision_is_open(accelerator: AcceleratorConfig) -> bool:
     return accelerator.precision == "auto" and accelerator.chosen_precision is None
+
+
+def _batch_size_is_open(typed: TrainConfig, parallel: Parallelism | None) -> bool:
+    """Whether it is to be measured how many images a batch has."""
+    if typed.data.batch_size != "auto":
+        return False
+    if parallel is not None:
+        raise ConfigError(
+            f"data.batch_size=auto: is measured by one process, and accelerator={typed.accelerator.name} has "
+            f"{parallel.ranks}; give a number"
+        )
+    if typed.privacy.private:
+        raise ConfigError(
+            "data.batch_size=auto: ε follows from the batch size, which must not depend on the machine; give "
+            "a number"
+        )
+    return typed.data.chosen_batch_size is None
 
 
 def _check_backward(name: str) -> None:

@@ -28,7 +28,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from cnnexp.config.errors import ConfigError
-from cnnexp.config.lightning_options import CALLBACKS, LOGGERS, missing_package, refusal
+from cnnexp.config.lightning_options import CALLBACKS, LOGGERS, TUNING, missing_package, refusal
 from cnnexp.config.targets import check_target, instance_of, locate, make
 from cnnexp.runs import RunFolder
 from cnnexp.suggestions import did_you_mean
@@ -67,7 +67,7 @@ def _check_kind(part: str, node: Mapping[str, Any], kind: Callable[..., Any]) ->
     if not inspect.isclass(kind):
         return
     target = node["_target_"]
-    if reason := refusal(kind, CALLBACKS):
+    if reason := refusal(kind, {**CALLBACKS, **TUNING}):
         raise ConfigError(f"{part}._target_={target}: {reason}")
     if f"{kind.__module__}.".startswith(_OURS) and not issubclass(kind, WeightAverage):
         raise ConfigError(f"{part}._target_={target}: {kind.__name__} is part of every run already")

@@ -26,11 +26,13 @@ def data_module(typed: TrainConfig, extra: Sequence[str] = ()) -> ImageDataModul
     Raises:
         ConfigError: The loader is not allowed or does not take its arguments.
     """
-    settings = {name: value for name, value in vars(typed.data).items() if name != "load"}
+    ours = ("load", "batch_size", "chosen_batch_size")
+    settings = {name: value for name, value in vars(typed.data).items() if name not in ours}
     privacy = typed.privacy
     return ImageDataModule(
         _loader(typed.data.load, extra),
         **settings,
+        batch_size=typed.data.images_per_batch,
         shuffle_seed=typed.seed,
         pin_memory=typed.accelerator.name != "cpu" and torch.cuda.is_available(),
         sampling="poisson" if privacy.private else "shuffle",

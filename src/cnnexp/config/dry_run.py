@@ -1,4 +1,4 @@
-"""``trainer.fast_dev_run``: a run that is tried out and leaves nothing for reports to find."""
+"""Runs that are tried out: ``trainer.fast_dev_run`` leaves nothing, ``debug=…`` nothing that reports find."""
 
 from __future__ import annotations
 
@@ -16,12 +16,22 @@ def is_dry_run(config: Mapping[str, Any]) -> bool:
     return bool(config["trainer"].get("fast_dev_run"))
 
 
+def is_debug(config: Mapping[str, Any]) -> bool:
+    """Whether ``config`` is that of a run beside all real ones."""
+    return (config.get("debug") or {}).get("name", "none") != "none"
+
+
 def refuse_dry_run(config: Mapping[str, Any]) -> None:
-    """Make sure that a job of a sweep is no dry run.
+    """Make sure that a job of a sweep is no dry run, and a real one.
 
     Raises:
         ConfigError: It is one.
     """
+    if is_debug(config):
+        raise ConfigError(
+            f"debug={config['debug']['name']}: looks into one run, beside all real ones; leave out -m, or "
+            f"debug="
+        )
     if is_dry_run(config):
         raise ConfigError(
             "trainer.fast_dev_run: tries one run out and keeps nothing, which a sweep cannot resume; "

@@ -15,12 +15,12 @@ from collections.abc import Mapping
 WORKS = ""
 _BASE = "is a base class, which does nothing by itself; name a class of yours that extends it"
 _BATCH_SIZE = (
-    "would change the batch size behind config.yaml's back; set data.batch_size, or compare several with "
-    "-m data.batch_size=64,128,256"
+    "would change the batch size behind config.yaml's back; data.batch_size=auto takes the largest that "
+    "fits, and -m data.batch_size=64,128,256 compares several"
 )
 _LR = (
-    "would change the learning rate behind config.yaml's back; set optimizer.lr, or compare several with "
-    "-m optimizer.lr=1e-4,1e-3,1e-2"
+    "would change the learning rate behind config.yaml's back; python -m cnnexp.lr_find suggests one, "
+    "optimizer.lr=… sets it, and -m optimizer.lr=1e-4,1e-3,1e-2 compares several"
 )
 _PREDICTS = "a training predicts nothing; use python -m cnnexp.predict run=<folder> afterwards"
 _TPU = "needs a TPU, on which cnnexp does not train; use simple, advanced or pytorch"
@@ -133,6 +133,16 @@ PROFILERS: Mapping[str, str] = {
     "PyTorchProfiler": WORKS,
     "SimpleProfiler": WORKS,
     "XLAProfiler": _TPU,
+}
+
+# What Lightning has, or had, elsewhere for the same
+TUNING: Mapping[str, str] = {
+    "auto_lr_find": _LR,
+    "auto_scale_batch_size": _BATCH_SIZE,
+    "Tuner": (
+        "finds learning rates and batch sizes outside of a run; use python -m cnnexp.lr_find and "
+        "data.batch_size=auto"
+    ),
 }
 
 # The package that a class needs beside Lightning.

@@ -54,11 +54,13 @@ class DataConfig:
     """Which images, and how they are split and batched; see ``cnnexp.data.ImageDataModule``.
 
     In the YAML the loader's ``_target_`` and arguments stand beside the other keys; here they are
-    ``load``.
+    ``load``. ``chosen_batch_size`` is what ``batch_size=auto`` chose: a run writes it into its config.yaml,
+    and a run from that config takes the same.
     """
 
     load: dict[str, Any]
-    batch_size: int = 128
+    batch_size: int | str = 128
+    chosen_batch_size: int | None = None
     eval_batch_size: int = 500
     val_size: int | float = 5000
     train_size: int | float | None = None
@@ -67,11 +69,26 @@ class DataConfig:
     num_workers: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, "data", 1, "batch_size", "eval_batch_size")
+        if isinstance(self.batch_size, str) and self.batch_size != "auto":
+            raise ValueError(f"data.batch_size={self.batch_size}: must be a whole number, or auto")
+        if self.chosen_batch_size is not None and self.batch_size != "auto":
+            raise ValueError(
+                f"data.chosen_batch_size goes with data.batch_size=auto, not {self.batch_size}; set "
+                f"data.chosen_batch_size=null"
+            )
+        if not isinstance(self.batch_size, str):
+            _at_least(self, "data", 1, "batch_size")
+        _at_least(self, "data", 1, "chosen_batch_size", "eval_batch_size")
         _at_least(self, "data", 0, "num_workers")
         _number_or_share("data.val_size", self.val_size, 0)
         if self.train_size is not None:
             _number_or_share("data.train_size", self.train_size, 1)
+
+    @property
+    def images_per_batch(self) -> int:
+        """The batch size; 1 where it is yet to be measured, by which all else can be checked."""
+        size = self.chosen_batch_size if isinstance(self.batch_size, str) else self.batch_size
+        return 1 if size is None else size
 
     @classmethod
     def with_loader(cls, node: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,6 +215,17 @@ class CheckpointConfig:
 
 
 @dataclass
+class DebugConfig:
+    """What a run beside all real ones is to find out; see ``conf/debug``."""
+
+    name: str = "none"
+
+    def __post_init__(self) -> None:
+        known = ("none", "overfit", "fast", "profile", "limit", "anomaly")
+        check_one_of("debug.name", self.name, known)
+
+
+@dataclass
 class SweepConfig:
     """Where the jobs of ``-m`` are kept, and whether those that failed run again."""
 
@@ -235,6 +263,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
     diagnostics: DiagnosticsSettings = field(default_factory=DiagnosticsSettings)
+    debug: DebugConfig = field(default_factory=DebugConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     allow_targets: list[str] = field(default_factory=list)
 

@@ -15,7 +15,7 @@ from lightning.pytorch.profilers import (
 )
 
 from cnnexp.config.errors import ConfigError
-from cnnexp.config.lightning_options import PROFILERS, TRAINER, refusal
+from cnnexp.config.lightning_options import PROFILERS, TRAINER, TUNING, refusal
 from cnnexp.config.schema import TrainConfig
 from cnnexp.config.targets import check_target, instance_of, make
 from cnnexp.suggestions import did_you_mean
@@ -50,8 +50,8 @@ def trainer_arguments(typed: TrainConfig, extra: Sequence[str] = ()) -> dict[str
     """
     config = typed.trainer
     for key in sorted(set(config) - {"_target_"}):
-        if TRAINER.get(key):
-            raise ConfigError(f"trainer.{key}: {TRAINER[key]}")
+        if reason := TRAINER.get(key) or TUNING.get(key):
+            raise ConfigError(f"trainer.{key}: {reason}")
     profiler = config.get("profiler")
     plain = {k: v for k, v in config.items() if k != "profiler" or not isinstance(v, Mapping)}
     arguments: dict[str, Any] = check_target("trainer", plain).keywords

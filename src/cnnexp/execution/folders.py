@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from cnnexp.config import ConfigError
-from cnnexp.config.dry_run import is_dry_run, scratch_folder
+from cnnexp.config.dry_run import is_debug, is_dry_run, scratch_folder
 from cnnexp.config.hydra_settings import folder_of, own_run_dir
 from cnnexp.runs import RunFolder, claim_run_folder, process_rank
 
@@ -38,7 +38,8 @@ def run_folder(config: DictConfig) -> RunFolder:
             raise ConfigError(f"hydra.run.dir={folder}: there is a run in it; name another folder")
         make_folder(folder.path, "hydra.run.dir")
         return folder
-    parent = Path(str(config.output_dir)) / "train" / str(config.name)
+    kind = "debug" if is_debug(config) else "train"
+    parent = Path(str(config.output_dir)) / kind / str(config.name)
     make_folder(parent, "output_dir")
     return claim_run_folder(parent)
 
@@ -56,5 +57,13 @@ def make_folder(folder: Path, key: str) -> None:
 
 
 def exit_code(folders: Sequence[RunFolder]) -> int:
-    """The exit code of a command whose runs are in ``folders``: 0 if all are done, else 1."""
-    return 0 if all(folder.read_status().get("state") == "done" for folder in folders) else 1
+    """The exit code of a command whose runs are in ``folders``: 0 if all are done, and what one with
+    ``debug=…`` was to find out is as it should be; else 1.
+    """
+    return 0 if all(_is_well(folder) for folder in folders) else 1
+
+
+def _is_well(folder: RunFolder) -> bool:
+    if folder.read_status().get("state") != "done":
+        return False
+    return folder.read_result().get("debug", {}).get("passed", True)

@@ -9,7 +9,7 @@ import torch
 
 from cnnexp.grading.cases import middling
 from cnnexp.grading.right import leaves_of, run
-from cnnexp.speed.memory import peak_bytes
+from cnnexp.tuning.memory import peak_bytes
 
 
 def cost_of_ours(op: str, taken: frozenset[str]) -> dict[str, float]:

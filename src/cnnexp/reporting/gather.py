@@ -32,6 +32,7 @@ class Run:
         checksum: The checksum of the data.
         commit: The commit of the code, with ``+`` if it had been changed since; "" if unknown.
         problems: Messages about files in the folder that cannot be read.
+        debug: Whether it was to find something out, beside all real runs.
     """
 
     folder: RunFolder
@@ -45,6 +46,7 @@ class Run:
     checksum: str
     commit: str
     problems: Sequence[str] = field(default_factory=tuple)
+    debug: bool = False
 
     @cached_property
     def curves(self) -> dict[str, dict[int, float]]:
@@ -65,12 +67,16 @@ class Run:
 
 
 def gather(paths: Sequence[Path]) -> list[Run]:
-    """The runs in and below ``paths``, sorted by folder; damaged ones are included with their problems."""
+    """The runs in and below ``paths``, sorted by folder; damaged ones are included with their problems.
+
+    Runs with ``debug=…`` are none to compare, and left out unless they are named.
+    """
     folders: set[Path] = set()
     for path in paths:
         inside = not (path / "status.json").is_file()
         folders |= {file.parent for file in path.rglob("status.json")} if inside else {path}
-    return [_read(RunFolder(folder)) for folder in sorted(folders)]
+    runs = [_read(RunFolder(folder)) for folder in sorted(folders)]
+    return [run for run in runs if run.folder.path in paths or not run.debug]
 
 
 def _read(folder: RunFolder) -> Run:
@@ -102,6 +108,7 @@ def _read(folder: RunFolder) -> Run:
         str(data.get("checksum", "")),
         commit,
         problems,
+        debug=flat.get("debug.name", "none") != "none",
     )
 
 

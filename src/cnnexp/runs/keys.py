@@ -58,6 +58,8 @@ _ROWS = (
     Key("data.fallback",                    YES,     YES,   NO,    NO),
     Key("data.num_workers",                 NO,      YES,   NO,    YES),
     Key("data.batch_size",                  YES,     NO,    YES,   YES),
+    # what batch_size=auto chose on this machine; a run that is resumed keeps it
+    Key("data.chosen_batch_size",           NO,      NO,    YES,   YES),
     Key("data.eval_batch_size",             YES,     NO,    YES,   YES),
     Key("data.val_size",                    YES,     NO,    YES,   YES),
     Key("data.train_size",                  YES,     NO,    YES,   YES),
@@ -118,6 +120,9 @@ _ROWS = (
     Key("privacy.augmentations",            YES,     NO,    YES,   YES),
     Key("privacy.accountant",               YES,     NO,    YES,   NO),
     Key("privacy.secure_noise",             YES,     NO,    YES,   NO),
+    # a run that is none to compare, in a folder of its own
+    Key("debug",                            YES,     NO,    NO,    NO,   {"name": "none"}),
+    Key("debug.name",                       YES,     NO,    NO,    NO),
     # what is looked at changes no number, but what diagnostics=full has to tell is another result
     Key("diagnostics",                      YES,     YES,   YES,   NO,   {"name": "basic"}),
     Key("diagnostics.name",                 YES,     YES,   YES,   NO),

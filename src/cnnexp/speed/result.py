@@ -32,7 +32,7 @@ class Measured:
         rounds: How many times each part was measured.
         saved_megabytes: The memory that is kept for the backward besides the parameters; None if unknown.
         peak_megabytes: How far one step raises the memory that is held above what is held between steps
-            without gradients; None if unknown. See ``cnnexp.speed.memory.peak_bytes``.
+            without gradients; None if unknown. See ``cnnexp.tuning.memory.peak_bytes``.
         ratios: The full time divided by that of each way named, measured in the same rounds.
         beside: Of a way of ours: the name of torch's way with the same precision and layout.
         paired: The time by that of ``beside`` as the median of the rounds' ratios, and an interval that

@@ -13,8 +13,8 @@ from cnnexp import ops
 from cnnexp.ops.torch_internals import repeatable_backward
 from cnnexp.proofs import TWINS
 from cnnexp.proofs.torch_twins import called
-from cnnexp.speed.memory import saved_bytes
 from cnnexp.speed.result import Measured, not_measured, spread
+from cnnexp.tuning.memory import saved_bytes
 from cnnexp.tuning.timing import interleaved_times
 
 

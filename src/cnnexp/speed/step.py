@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from cnnexp.nn import CrossEntropyLoss, replace_layers
 from cnnexp.ops import AUTO, NATIVE, resolve_algorithm
 from cnnexp.ops.layout import in_layout
-from cnnexp.speed.memory import peak_bytes, saved_bytes
 from cnnexp.speed.networks import network_named
 from cnnexp.speed.result import Measured, not_measured, paired, spread
 from cnnexp.tuning import choose_algorithms, pin_algorithms
+from cnnexp.tuning.memory import peak_bytes, saved_bytes
 from cnnexp.tuning.timing import interleaved_times
 
 FUSED = "fused"

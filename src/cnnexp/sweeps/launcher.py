@@ -73,6 +73,18 @@ class LauncherSettings:
             if value is not None and not value > 0:
                 raise ConfigError(f"hydra.launcher.{name}={value}: must be above 0, or null")
 
+    @property
+    def gpu_ids(self) -> list[str]:
+        """The ids of the GPUs to use, as in ``CUDA_VISIBLE_DEVICES``."""
+        return visible_gpus() if isinstance(self.gpus, str) else [str(gpu) for gpu in self.gpus]
+
+    @property
+    def at_a_time(self) -> int:
+        """How many jobs run at a time."""
+        if isinstance(self.jobs, int):
+            return self.jobs
+        return len(self.gpu_ids) * self.jobs_per_gpu or max(1, cores() // 2)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -122,11 +134,8 @@ class LocalLauncher:
 
     def __init__(self, ledger: Ledger, settings: LauncherSettings, view: View) -> None:
         self._ledger, self._settings, self._view = ledger, settings, view
-        auto = isinstance(settings.gpus, str)
-        gpus = visible_gpus() if auto else [str(gpu) for gpu in settings.gpus]
-        self._pool = GPUPool(gpus, settings.jobs_per_gpu)
-        slots = len(gpus) * settings.jobs_per_gpu or max(1, cores() // 2)
-        self._jobs = settings.jobs if isinstance(settings.jobs, int) else slots
+        self._pool = GPUPool(settings.gpu_ids, settings.jobs_per_gpu)
+        self._jobs = settings.at_a_time
         self._threads = settings.threads or max(1, cores() // self._jobs)
         self._running: list[_Running] = []
         self._stop: int | None = None

@@ -40,7 +40,8 @@ class SearchSettings:
 
     Attributes:
         n_trials: How many trials the study has in the end, including those of earlier commands.
-        at_once: How many trials are asked for and launched together.
+        at_once: How many trials are asked for and launched together; ``auto``: as many as the launcher runs
+            at a time.
         sampler: One of tpe, cmaes, random, grid, qmc.
         pruner: median or hyperband, which end trials that fall behind; None for none.
         objectives: Keys of result.json, each to be maximised or minimised.
@@ -50,7 +51,7 @@ class SearchSettings:
     """
 
     n_trials: int = 20
-    at_once: int = 1
+    at_once: int | str = "auto"
     sampler: str = "tpe"
     pruner: str | None = None
     objectives: Sequence[str] = ("val/acc",)
@@ -59,7 +60,9 @@ class SearchSettings:
     params: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_whole("hydra.sweeper", self, "n_trials", "at_once")
+        check_whole("hydra.sweeper", self, "n_trials")
+        if self.at_once != "auto":
+            check_whole("hydra.sweeper", self, "at_once", instead="auto")
         check_one_of("hydra.sweeper.sampler", self.sampler, _SAMPLERS)
         if self.pruner not in (None, *_PRUNERS):
             raise ConfigError(
@@ -193,6 +196,7 @@ class Search:
     Attributes:
         study: The study, see :func:`open_study`.
         settings: The number of trials, and the objectives.
+        at_once: How many trials are launched together.
         space: The search space.
         fixed: Overrides that all trials share.
         job_of: Overrides → the id of the job that they make.
@@ -202,6 +206,7 @@ class Search:
 
     study: optuna.study.Study
     settings: SearchSettings
+    at_once: int
     space: dict[str, Any]
     fixed: Sequence[str]
     job_of: Callable[[Sequence[str]], str]
@@ -222,7 +227,7 @@ class Search:
             self._try([(trial.number, dict(trial.params)) for trial in left_over])
         while (missing := self.settings.n_trials - len(self.study.get_trials(deepcopy=False))) > 0:
             batch = []
-            for _ in range(min(missing, self.settings.at_once)):
+            for _ in range(min(missing, self.at_once)):
                 trial = self.study.ask(self.space)
                 batch.append((trial.number, dict(trial.params)))
             self._try(batch)

@@ -21,6 +21,8 @@ from cnnexp.config.errors import ConfigError
 if TYPE_CHECKING:
     import optuna
 
+_DECADES = 100  # the ratio of an interval's ends from which on a linear search is hardly meant
+
 
 def parse(params: Mapping[str, object], where: str) -> list[Override]:
     """The overrides of the search space ``params`` (override by key); messages name it by ``where``.
@@ -80,6 +82,23 @@ def search_space(overrides: Sequence[Override]) -> dict[str, optuna.distribution
         else:
             space[key] = optuna.distributions.CategoricalDistribution(_choices(override))
     return space
+
+
+def linear_over_decades(space: Sequence[Override]) -> list[str]:
+    """A line for each interval that spans two decades or more and is not searched by the logarithm."""
+    lines = []
+    for override in space:
+        value = override.value()
+        if not isinstance(value, IntervalSweep) or "log" in value.tags or _is_whole(value):
+            continue
+        low, high = float(value.start or 0), float(value.end or 0)
+        if low > 0 and high >= _DECADES * low:
+            key, interval = override.get_key_element(), f"interval({value.start:g},{value.end:g})"
+            lines.append(
+                f"{key}={interval} is searched linearly: nine of ten trials lie between {high / 10:g} and "
+                f"{high:g}; for all decades alike, {key}=tag(log,{interval})"
+            )
+    return lines
 
 
 def draw(space: Sequence[Override], count: int, seed: Sequence[int]) -> list[dict[str, Any]]:

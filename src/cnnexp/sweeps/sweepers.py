@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,9 +17,15 @@ from cnnexp.runs import config_hash
 from cnnexp.runs.files import leaves
 from cnnexp.sweeps.comparison import CompareSettings, compare_candidates, tuning_jobs
 from cnnexp.sweeps.hydra import in_one_line, prepare, prepared, typed
+from cnnexp.sweeps.launcher import LauncherSettings
 from cnnexp.sweeps.ledger import JobStatus, Ledger
 from cnnexp.sweeps.search import Search, SearchSettings, open_study
-from cnnexp.sweeps.space import parse, search_space
+from cnnexp.sweeps.slurm import SlurmSettings
+from cnnexp.sweeps.space import linear_over_decades, parse, search_space
+
+log = logging.getLogger(__name__)
+
+_ROUNDS = 4  # of trials that a search has at least, unless it is told otherwise
 
 
 class SweepJobs:
@@ -48,6 +55,16 @@ class SweepJobs:
             prepare(own, config)
         return self.ledger.add(config, own)
 
+    def at_a_time(self) -> int:
+        """How many jobs the launcher runs at a time; 1 where nobody knows."""
+        node = self._sweep.hydra.launcher
+        kind = str(node._target_).rpartition(".")[2]
+        if kind == "LocalLauncher":
+            return typed(LauncherSettings, "hydra.launcher", node).at_a_time
+        if kind == "SlurmLauncher":
+            return typed(SlurmSettings, "hydra.launcher", node).array_parallelism
+        return 1
+
     def launch(self, batch: Sequence[Sequence[str]]) -> list[JobStatus]:
         """Run jobs that were added; return their entries at the end."""
         jobs = [config_hash(prepared(own) or {}) for own in batch]
@@ -71,8 +88,13 @@ def search(jobs: SweepJobs, arguments: Sequence[str], given: Mapping[str, Any]) 
         )
     fixed = [o.input_line or "" for o in overrides if not o.is_sweep_override()]
     space = search_space(swept)
+    for line in linear_over_decades(swept):
+        log.warning("%s", line)
+    at_once = settings.at_once
+    if isinstance(at_once, str):  # a sampler that is told nothing in between draws at random
+        at_once = min(jobs.at_a_time(), max(1, settings.n_trials // _ROUNDS))
     study = open_study(jobs.ledger.path, settings, space)
-    Search(study, settings, space, fixed, jobs.add, jobs.ledger, jobs.launch).run()
+    Search(study, settings, at_once, space, fixed, jobs.add, jobs.ledger, jobs.launch).run()
 
 
 @in_one_line

@@ -37,6 +37,7 @@ from cnnexp.training.callbacks import (
     needs_plain_kernels,
 )
 from cnnexp.training.classifier import Classifier
+from cnnexp.training.debugging import LayerProfile, OverfitCheck
 from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.memory_layout import takes_channels_last
 from cnnexp.training.privacy_account import PrivacyAccount, privacy_account
@@ -65,6 +66,7 @@ class Assembly:
     diagnostics: Diagnostics | None = None
     judge: Judge | None = None
     account: PrivacyAccount | None = None
+    finding: OverfitCheck | LayerProfile | None = None
 
 
 def assemble(
@@ -99,9 +101,10 @@ def assemble(
     members = job.data.members if account is None else _nobody
     guard = NonFiniteGuard(folder, job.on_nan, members, ranks=ranks)
     checkpoints = _checkpoints(job, folder, signals, guard, resume, ranks)
-    throughput, history = Throughput(), EpochHistory()
+    throughput, history = Throughput(), EpochHistory(sparse=job.debug == "overfit")
     diagnostics = _diagnostics(job, ranks)
     judges = [Judge(each, job.diagnostics.every, ranks) for each in diagnostics]
+    finding = _debugging(job, folder) if ranks.first else None
     full = job.diagnostics.name == "full"
     own_bar = any(isinstance(callback, AnyProgressBar) for callback in own)
     progress_bar = progress_bar and ranks.first and not own_bar
@@ -121,6 +124,7 @@ def assemble(
         TestPictures(job.data.images.classes, ranks=ranks, embedding=full),
         history,
         RunStatus(folder),
+        *([finding] if finding is not None else []),
         *([ProgressBar(refresh_rate=10)] if progress_bar else []),
         checkpoints,
     ]
@@ -128,8 +132,19 @@ def assemble(
     # before a checkpoint is read: Lightning converts afterwards, and float64 would go through float32
     trainer.precision_plugin.convert_module(classifier)
     measured = (next(iter(diagnostics), None), next(iter(judges), None))
-    kept = (throughput, history, checkpoints, guard, start, *measured, account)
+    kept = (throughput, history, checkpoints, guard, start, *measured, account, finding)
     return Assembly(classifier, trainer, *kept)
+
+
+def _debugging(job: TrainingJob, folder: RunFolder) -> OverfitCheck | LayerProfile | None:
+    """The callback that finds out what ``job.debug`` asks, where that takes one."""
+    if job.debug == "profile":
+        return LayerProfile(folder.profile)
+    if job.debug == "overfit":
+        schedule = ["the scheduler"] if job.scheduler is not None else []
+        methods = [f"regularization={each.name}" for each in job.regularizers]
+        return OverfitCheck([*methods, *schedule])
+    return None
 
 
 def _share_batches(job: TrainingJob, ranks: Ranks) -> None:

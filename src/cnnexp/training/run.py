@@ -26,6 +26,7 @@ from cnnexp.runs import (
 )
 from cnnexp.runs.epochs import epoch_after
 from cnnexp.training.assemble import Assembly, assemble
+from cnnexp.training.batch_size import batch_size_as_before, settle_batch_size
 from cnnexp.training.callbacks import lines_above_bar
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.epochs import epoch_of_weights
@@ -86,7 +87,8 @@ def run_training(
         try:
             point = None
             if resume:
-                job = as_before(job, folder, ranks)
+                job = batch_size_as_before(as_before(job, folder, ranks), folder)
+            job = settle_batch_size(job)
             if resume and ranks.first:
                 point = newest_checkpoint(folder, job.identity)
                 go_back(folder, point)
@@ -326,6 +328,9 @@ def _train_and_test(
     if made.judge is not None:
         result["diagnosis"] = made.judge.diagnosis.as_dict()
         folder.write_evidence(made.judge.evidence)
+    if job.debug != "none":
+        found = made.finding
+        result["debug"] = {"name": job.debug} if found is None else found.result()
     if skipped or factor != 1.0:  # said only where it makes the run another
         result |= {"steps_skipped": skipped, "lr_factor": factor}
     if made.account is not None:

@@ -20,7 +20,9 @@ def lightning_settings(job: TrainingJob, profile: Path) -> dict[str, Any]:
     if overfit:  # Lightning would make a loader of its own that does not shuffle
         of_val = len(job.data.val_dataloader())
         share = max(1, int(overfit * of_val)) if isinstance(overfit, float) else overfit
-        settings |= {"limit_train_batches": overfit, "limit_val_batches": share}
+        settings["limit_train_batches"] = overfit
+        if settings.get("limit_val_batches") != 0:
+            settings["limit_val_batches"] = share
     if not len(job.data.val):
         settings["limit_val_batches"] = 0
     if job.full_batch:
@@ -53,5 +55,4 @@ def overfits(job: TrainingJob) -> bool:
 
 def validates(job: TrainingJob) -> bool:
     """Whether ``job`` looks at validation images at all."""
-    limit = job.trainer.get("overfit_batches") or job.trainer.get("limit_val_batches")
-    return bool(len(job.data.val)) and limit != 0
+    return bool(len(job.data.val)) and job.trainer.get("limit_val_batches") != 0

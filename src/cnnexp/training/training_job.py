@@ -45,6 +45,7 @@ class TrainingJob:
             ``cnnexp.nn.replace_layers``.
         choose_precision: Whether it is measured before the first step if ``bf16-mixed`` is faster than the
             trainer's precision, which is ``32-true``.
+        choose_batch_size: Whether ``data.batch_size`` is to be the largest that fits into memory.
         trainer: Arguments of ``lightning.Trainer``; its ``profiler`` may be a function that makes one for
             a folder.
         parallel: How several processes train together; None for one.
@@ -61,6 +62,8 @@ class TrainingJob:
             ``skip`` the step, or ``lower_lr``: go back to the last checkpoint with half the learning rate.
         privacy: What is promised to those whose images are trained on; nothing by default.
         diagnostics: What the training is asked about itself; ``off`` by default.
+        debug: What the run is to find out, beside all real ones: ``overfit``, ``profile``, … see
+            ``conf/debug``; ``none`` for a real run.
         config: The resolved config that describes all this; kept in the run folder.
         identity: Of the run, written into its checkpoints, so that no other run resumes from them; ""
             for none.
@@ -77,6 +80,7 @@ class TrainingJob:
     backward_layers: Mapping[str, str] | None = None
     recompute: bool = False
     choose_precision: bool = False
+    choose_batch_size: bool = False
     trainer: Mapping[str, Any] = field(default_factory=dict)
     parallel: Parallelism | None = None
     callbacks: Callable[[], Sequence[Callback]] = tuple
@@ -91,6 +95,7 @@ class TrainingJob:
     diagnostics: DiagnosticsSettings = field(
         default_factory=lambda: DiagnosticsSettings(name="off")
     )
+    debug: str = "none"
     config: Mapping[str, Any] = field(default_factory=dict)
     identity: str = ""
 

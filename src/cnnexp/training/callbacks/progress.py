@@ -20,12 +20,16 @@ log = logging.getLogger(__name__)
 class EpochHistory(Callback):
     """Keep the metrics of each validation and epoch, and print a line an epoch, kept in train.log.
 
+    Args:
+        sparse: Print epochs 1, 2, 5, 10, 20, 50 … alone, where an epoch is a step.
+
     Attributes:
         validations: The metrics of each validation, with the epoch (from 1) as ``"epoch"``.
         last: The metrics at the end of the last epoch, likewise; {} before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, sparse: bool = False) -> None:
+        self._sparse = sparse
         self.validations: list[dict[str, float]] = []
         self.last: dict[str, float] = {}
 
@@ -37,12 +41,15 @@ class EpochHistory(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print; runs after the epoch's validation."""
         self.last = _metrics(trainer)
+        epoch = epoch_of(trainer)
+        if self._sparse and str(epoch).rstrip("0") not in ("1", "2", "5"):
+            return
         parts = [
             f"{name} {_figure(name, self.last[name])}"
             for name in ("train/loss", "train/acc", "val/loss", "val/acc", "perf/images_per_second")
             if name in self.last
         ]
-        log.info("epoch %d/%s  %s", epoch_of(trainer), trainer.max_epochs, "  ".join(parts))
+        log.info("epoch %d/%s  %s", epoch, trainer.max_epochs, "  ".join(parts))
 
     def state_dict(self) -> dict[str, Any]:
         """The metrics so far."""

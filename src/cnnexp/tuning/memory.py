@@ -1,15 +1,15 @@
-"""Measure how much memory a forward pass keeps for its backward, and how much a step takes at its most."""
+"""Measure how much memory a forward pass keeps, how much a step takes at its most, and how much is free."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-_PROCESS = Path("/proc/self")
+_PROCESS, _MEMINFO, _GROUPS = Path("/proc/self"), Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 _FORGET_PEAK = "5"  # what proc(5) has to be told, so that VmHWM begins anew
 
 
@@ -63,3 +63,33 @@ def _resident(name: str) -> int:
     lines = (_PROCESS / "status").read_text(encoding="ascii").splitlines()
     values = dict(line.split(":", 1) for line in lines)
     return 1024 * int(values[name].split()[0])
+
+
+def free_bytes() -> int | None:
+    """How many bytes of main memory this process may still take: the least of what the machine has free and
+    what its control group (a container's, a cluster job's) leaves. None where Linux does not say.
+    """
+    free = [_available(), *_left_by_group()]
+    return min((each for each in free if each is not None), default=None)
+
+
+def _available() -> int | None:
+    try:
+        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
+        values = dict(line.split(":", 1) for line in lines)
+        return 1024 * int(values["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _left_by_group() -> Iterator[int]:
+    """What each control group above this process leaves, in version 2 of the interface or in version 1."""
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            most, now = ((_GROUPS / name).read_text(encoding="ascii") for name in (limit, used))
+            yield max(0, int(most) - int(now))
+        except (OSError, ValueError):  # there is none, or it says "max"
+            continue

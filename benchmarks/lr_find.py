@@ -1,0 +1,165 @@
+"""Does the learning-rate range test suggest a good rate? Its suggestion beside a sweep, for three networks.
+
+    python benchmarks/lr_find.py --csv benchmarks/results/lr_find.csv
+
+Real MNIST, 4,000 images, batches of 128, 3 epochs at a constant rate. The sweep trains with each rate of a
+grid of factors of two, on each seed; the best rate has the least mean validation loss (2,000 images). The
+range test is that of ``python -m cnnexp.lr_find`` with its defaults, on each seed. Nothing is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import logging
+import math
+import statistics
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cnnexp.config import Composer, plain_config
+from cnnexp.config.build import build_job
+from cnnexp.config.hydra_settings import for_all
+from cnnexp.config.resolvers import register_resolvers
+from cnnexp.lr_range import Ramp, run_range_test, suggest
+from cnnexp.runs import RunFolder
+from cnnexp.speed.result import conditions
+from cnnexp.training import TrainingJob, run_training
+
+RESULTS = Path(__file__).parent / "results" / "lr_find.csv"
+EPOCHS, SEEDS, POINTS = 3, (0, 1), 7
+CASES: dict[str, tuple[Sequence[str], float]] = {  # settings, and the least rate of the grid
+    "LeNet-5, SGD": (("model=lenet5", "optimizer=sgd"), 0.02),
+    "tiny, AdamW": (("model=tiny", "optimizer=adamw"), 2e-3),
+    "seed_cnn, Adam": (("model=seed_cnn", "optimizer=adam"), 2.5e-4),
+}
+COMMON = (
+    *("data=mnist", "data.fallback=error", "data.train_size=4000", "data.val_size=2000"),
+    *(
+        f"trainer.max_epochs={EPOCHS}",
+        f"+trainer.check_val_every_n_epoch={EPOCHS}",
+        "accelerator=cpu",
+        "backward=fused",
+        "logger=csv",
+    ),
+    *("diagnostics=off", "test=false", "data.split_seed=0"),
+)
+
+
+def job_of(settings: Sequence[str], seed: int) -> TrainingJob:
+    """The training that ``settings`` describe."""
+    overrides = [*for_all(), *COMMON, *settings, f"seed={seed}"]
+    return build_job(plain_config(Composer("train").compose(overrides)))
+
+
+def trained(settings: Sequence[str], rate: float, seed: int) -> dict[str, Any]:
+    """The result of one training; a loss of infinity where it fails."""
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            job = job_of([*settings, f"optimizer.lr={rate}"], seed)
+            return run_training(job, RunFolder(Path(place)))
+        except RuntimeError:  # it diverged to NaN
+            return {"val/loss": math.inf, "val/acc": 0.0}
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """A row for each rate of the sweep, and one for each suggestion."""
+    register_resolvers()
+    logging.getLogger("cnnexp").setLevel(logging.ERROR)
+    settings, least = CASES[name]
+    rows = []
+    for k in range(POINTS):
+        rate = float(f"{least * 2**k:.3g}")
+        results = [trained(settings, rate, seed) for seed in SEEDS]
+        rows.append(_row(name, "sweep", rate, results))
+        print(rows[-1], flush=True)
+    best = min(rows, key=lambda row: row["val_loss"])
+    for seed in SEEDS:
+        found = suggest(run_range_test(job_of(settings, seed), Ramp()))
+        assert found is not None, name
+        kinds = {
+            "suggested": found.rate,
+            "minimum / 10": found.minimum / 10,
+            "steepest descent": found.steepest,
+        }
+        for kind, rate in kinds.items():
+            row = {"network": name, "what": kind, "seed": seed, "rate": float(f"{rate:.3g}")}
+            rows.append({**row, "by_best": round(rate / best["rate"], 2)})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def _row(name: str, what: str, rate: float, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "network": name,
+        "what": what,
+        "rate": rate,
+        "val_loss": round(statistics.mean(r["val/loss"] for r in results), 4),
+        "val_acc": round(statistics.mean(r["val/acc"] for r in results), 4),
+        "runs": len(results),
+    }
+
+
+def read() -> list[dict[str, str]]:
+    """The committed rows."""
+    with RESULTS.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def table(rows: Sequence[dict[str, str]]) -> str:
+    """The rows as a table for the documents: a line a network."""
+    lines = [
+        "| network | best of the sweep | tried | steepest descent | minimum / 10 | suggested | by the best |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in dict.fromkeys(row["network"] for row in rows):
+        own = [row for row in rows if row["network"] == name]
+        sweep = [row for row in own if row["what"] == "sweep"]
+        best = min(sweep, key=lambda row: float(row["val_loss"]))
+        cells = (
+            name,
+            f"{float(best['rate']):.2g}",
+            f"{float(sweep[0]['rate']):.2g} … {float(sweep[-1]['rate']):.2g}",
+            *(
+                _both(own, kind, "rate")
+                for kind in ("steepest descent", "minimum / 10", "suggested")
+            ),
+            _both(own, "suggested", "by_best"),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _both(rows: Sequence[dict[str, str]], what: str, field: str) -> str:
+    """The figures of both seeds."""
+    return ", ".join(f"{float(row[field]):.2g}" for row in rows if row["what"] == what)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Is the suggested learning rate a good one?")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the rows to FILE")
+    parser.add_argument("--table", action="store_true", help="print the committed rows as a table")
+    options = parser.parse_args()
+    if options.table:
+        print(table(read()))
+        return
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        rows = [row for rows in pool.map(rows_of, CASES) for row in rows]
+    about = {**conditions(torch.device("cpu")), "date": date.today().isoformat()}
+    if options.csv:
+        fields = ["network", "what", "seed", "rate", "val_loss", "val_acc", "runs", "by_best"]
+        with options.csv.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [*fields, *about], restval="")
+            writer.writeheader()
+            writer.writerows({**row, **about} for row in rows)
+
+
+if __name__ == "__main__":
+    main()
