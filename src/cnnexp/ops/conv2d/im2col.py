@@ -94,10 +94,20 @@ def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) ->
     return col2im(grad_matrix, grad_output.size(0), geometry)
 
 
-def grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) -> Tensor:
-    """∂L/∂w from ∂L/∂y: (N, C_out, P, Q) and x → (C_out, C_in/groups, K_h, K_w)."""
+def grad_weight(
+    grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry, per_sample: bool = False
+) -> Tensor:
+    """∂L/∂w from ∂L/∂y: (N, C_out, P, Q) and x → (C_out, C_in/groups, K_h, K_w).
+
+    With ``per_sample`` the sum over n is kept out: (N, C_out, C_in/groups, K_h, K_w).
+    """
     grads, matrix = _by_group(grad_output, geometry.groups), im2col(input, geometry)
     groups, c_out, c_in = geometry.groups, grad_output.size(1), input.size(1)
+    if per_sample:
+        each = (len(input), math.prod(geometry.output_size))
+        grad = grads.unflatten(1, each).transpose(-1, -2) @ matrix.unflatten(1, each)
+        grad = grad.unflatten(-1, (*geometry.kernel_size, c_in // groups))
+        return grad.transpose(0, 1).flatten(1, 2).permute(0, 1, 4, 2, 3)
     grad = grads.transpose(-1, -2) @ matrix  # (G, C_out/G, K_h·K_w·C_in/G)
     grad = grad.reshape(c_out, math.prod(geometry.kernel_size), c_in // groups)
     return grad.transpose(-1, -2).reshape(c_out, c_in // groups, *geometry.kernel_size)
