@@ -23,6 +23,7 @@ from cnnexp.training.callbacks import (
     Diagnostics,
     EpochHistory,
     FirstLayerFilters,
+    HardestImages,
     LearningRate,
     NonFiniteGuard,
     PrivacyLog,
@@ -109,6 +110,7 @@ def assemble(
             for each in diagnostics
             if ranks.first
         ),
+        *([HardestImages(job.data, job.data.images.classes)] if full and ranks.first else []),
         TestPictures(job.data.images.classes, ranks=ranks, embedding=full),
         history,
         RunStatus(folder),

@@ -3,6 +3,7 @@
 from cnnexp.regularization import ExponentialAverage, StochasticWeightAverage, WeightAverage
 from cnnexp.training.callbacks.after_test import TestPictures
 from cnnexp.training.callbacks.diagnostics import Diagnostics
+from cnnexp.training.callbacks.hardest import HardestImages
 from cnnexp.training.callbacks.measure import LearningRate, Throughput
 from cnnexp.training.callbacks.non_finite_guard import NonFiniteGuard
 from cnnexp.training.callbacks.pictures import FirstLayerFilters, TrainingPictures
@@ -22,6 +23,7 @@ __all__ = [
     "EpochHistory",
     "ExponentialAverage",
     "FirstLayerFilters",
+    "HardestImages",
     "LearningRate",
     "NonFiniteGuard",
     "PrivacyLog",
