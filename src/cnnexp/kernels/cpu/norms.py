@@ -18,6 +18,7 @@ from torch import Tensor
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu.conv_relu_pool import FEW_CHANNELS, admit, array_of
+from cnnexp.kernels.cpu.pages import empty_in_large_pages
 from cnnexp.kernels.cpu.tables import patch_pixels, receptive_fields
 
 __all__ = [
@@ -145,7 +146,7 @@ def _by_rows(
     (n, c_in), c_out = input.shape[:2], grad_output.size(1)
     weights = c_in * math.prod(conv.kernel_size)
     kept = n * c_out * weights <= most_kept
-    made = input.new_empty(n if kept else 0, c_out, weights)
+    made = empty_in_large_pages((n if kept else 0, c_out, weights), input)
     of_bias, norms = input.new_empty(n, c_out), np.empty((2, n))
     arrays = array_of(input), array_of(code), array_of(grad_output)
     fields = receptive_fields(conv, pool, c_in)
