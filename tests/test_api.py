@@ -8,12 +8,13 @@ import sys
 import pytest
 
 import cnnexp
-from cnnexp import inference, nn, proofs, version
+from cnnexp import inference, nn, notebook, proofs, version
 
 
 def test_the_names_are_those_of_their_packages() -> None:
     assert cnnexp.replace_layers is nn.replace_layers
     assert cnnexp.check is proofs.check
+    assert cnnexp.fit is notebook.fit
     assert cnnexp.load_run is inference.load_run
     assert cnnexp.__version__ == version.__version__
 

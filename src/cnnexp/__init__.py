@@ -1,10 +1,11 @@
 """cnnexp: understand and optimise the back-propagation of convolutional networks.
 
-Four names stand for what most programs need:
+Five names stand for what most programs need:
 
 - ``replace_layers(network, "auto")`` gives any network hand-derived gradients, in place;
 - ``check(function, cases)`` proves a differentiable function or Module of your own;
-- ``load_run("latest")`` loads the network that a run has trained;
+- ``fit("lenet5", "mnist", epochs=3)`` trains, and returns the run;
+- ``load_run("latest")`` loads the network that a run has trained, with its metrics;
 - ``__version__``.
 
 They are imported when they are first asked for, so that ``import cnnexp`` imports no torch. All else
@@ -21,12 +22,14 @@ from cnnexp.version import __version__
 if TYPE_CHECKING:
     from cnnexp.inference import load_run
     from cnnexp.nn import replace_layers
+    from cnnexp.notebook import fit
     from cnnexp.proofs import check
 
-__all__ = ["__version__", "check", "load_run", "replace_layers"]
+__all__ = ["__version__", "check", "fit", "load_run", "replace_layers"]
 
 _PACKAGES = {
     "check": "cnnexp.proofs",
+    "fit": "cnnexp.notebook",
     "load_run": "cnnexp.inference",
     "replace_layers": "cnnexp.nn",
 }

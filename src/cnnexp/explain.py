@@ -24,6 +24,7 @@ from cnnexp.config.targets import allowed_prefixes
 from cnnexp.suggestions import did_you_mean
 
 if TYPE_CHECKING:
+    from cnnexp.data import ImageSet
     from cnnexp.explanation import Subject
     from cnnexp.inference import Settings, TrainedNetwork
 
@@ -72,8 +73,10 @@ def _run(arguments: Sequence[str]) -> int:
     trained = any(other.startswith("run=") for other in request.others)
     if request.output:
         _check_output(Path(request.output))
-    network, subject, origin, settings = _trained(request) if trained else _untrained(request)
-    from cnnexp.explanation import Origin, class_named, trace, write_page
+    network, subject, images, origin, settings = (
+        _trained(request) if trained else _untrained(request)
+    )
+    from cnnexp.explanation import Origin, class_named, pull_of, trace, write_page
     from cnnexp.explanation.page import summary
 
     label = subject.true_class
@@ -86,7 +89,8 @@ def _run(arguments: Sequence[str]) -> int:
     command = shlex.join(["python", "-m", "cnnexp.explain", *arguments])
     if settings is not None:
         settings.say_which_run("cnnexp.explain")
-    write_page(traced, subject, network.classes, Origin(origin, command), output)
+    pull = pull_of(network, subject.pixels, traced.label, images)
+    write_page(traced, subject, network.classes, Origin(origin, command), output, pull)
     said = summary(traced, network.classes, subject.true_class)
     print(
         f"{origin}; {subject.origin}: true class {said['true']}, predicted {said['predicted']} "
@@ -128,23 +132,25 @@ def _check_output(file: Path) -> None:
         raise ConfigError(f"output={file}: is a folder; name a file, output={file}/explain.html")
 
 
-def _trained(request: _Request) -> tuple[TrainedNetwork, Subject, str, Settings]:
+def _trained(
+    request: _Request,
+) -> tuple[TrainedNetwork, Subject, ImageSet | None, str, Settings]:
     from cnnexp.explanation import numbered_image, picture
     from cnnexp.inference import data_of_run, read_settings
 
     settings = read_settings(request.others, {**_OF_RUN, **_OWN}, data=True)
     trained = settings.load("direct")
-    number = _number(request.image)
+    number, images = _number(request.image), None
     if number is None:
         subject = picture(trained, Path(request.image), request.value_range)
     else:
-        data = data_of_run(trained, settings.data, settings.extra_targets)
-        subject = numbered_image(data.images, number)
+        images = data_of_run(trained, settings.data, settings.extra_targets).images
+        subject = numbered_image(images, number)
     origin = f"{trained.folder}, {trained.checkpoint} of epoch {trained.epoch}"
-    return trained, subject, origin, settings
+    return trained, subject, images, origin, settings
 
 
-def _untrained(request: _Request) -> tuple[TrainedNetwork, Subject, str, None]:
+def _untrained(request: _Request) -> tuple[TrainedNetwork, Subject, ImageSet, str, None]:
     for other in request.others:
         if other.startswith(("checkpoint=", "which=")):
             raise ConfigError(
@@ -164,7 +170,7 @@ def _untrained(request: _Request) -> tuple[TrainedNetwork, Subject, str, None]:
     else:
         subject = numbered_image(images, number)
     origin = f"{network.config['name']}, untrained, seed {network.config['seed']}"
-    return network, subject, origin, None
+    return network, subject, images, origin, None
 
 
 def _with_own_keys(error: ConfigError, others: Sequence[str]) -> ConfigError:

@@ -13,10 +13,10 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from cnnexp.nn import ConvReLUPool, replace_layers
+from cnnexp.nn.per_sample import PerSampleError, sample_norms, watched
 from cnnexp.ops import Pool
-from cnnexp.privacy import Clipping, PrivacyError
-from cnnexp.privacy.clipping import clipped_sums, sample_norms
-from cnnexp.privacy.watch import watched
+from cnnexp.privacy import Clipping
+from cnnexp.privacy.clipping import clipped_sums
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")
 
@@ -263,8 +263,8 @@ class Folded(nn.Module):
 
 def test_a_batch_that_is_folded_away_is_refused() -> None:
     network = Folded().double()
-    message = r"row \(Linear\) takes or gives a tensor \[108, 8\] in a batch of 4 images"
-    with pytest.raises(PrivacyError, match=message):
+    message = r"row \(Linear\) takes or gives a tensor \[108, 8\] in a batch of 4 samples"
+    with pytest.raises(PerSampleError, match=message):
         passed(network, *batch(4))
     assert network.row.weight.requires_grad  # as found
     assert "forward" not in vars(network.row)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cnnexp.nn.per_sample import PerSampleError, watched, watched_layers
 from cnnexp.privacy import (
     Clipping,
     PrivacyError,
@@ -14,7 +15,6 @@ from cnnexp.privacy import (
     SeededNoise,
     check_independence,
 )
-from cnnexp.privacy.watch import watched, watched_layers
 
 IMAGES, LABELS = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), torch.arange(4) % 3
 
@@ -77,14 +77,14 @@ def test_an_input_that_is_changed_in_place_is_noticed_by_autograd() -> None:
 
 
 def test_a_layer_that_gives_more_than_a_tensor_is_refused() -> None:
-    with pytest.raises(PrivacyError, match=r"\(Pair\) gives a tuple; with privacy each layer"):
+    with pytest.raises(PerSampleError, match=r"\(Pair\) gives a tuple; each layer with parameters"):
         _step(Pair())
 
 
 def test_a_layer_without_gradient_by_sample_is_refused_by_name() -> None:
     network = nn.Sequential(nn.Dropout1d(0.5), nn.Linear(6, 6), Noisy(), nn.Linear(6, 3))
     with pytest.raises(
-        PrivacyError, match=r"2 \(Noisy\): torch.func cannot tell its gradients apart"
+        PerSampleError, match=r"2 \(Noisy\): torch.func cannot tell its gradients apart"
     ):
         _step(network)
 

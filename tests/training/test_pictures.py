@@ -24,6 +24,7 @@ from cnnexp.runs import RunFolder
 from cnnexp.training import Classifier, TrainingJob, read_checkpoint, run_training
 from cnnexp.training.assemble import make_classifier
 from cnnexp.training.callbacks.after_test import confusion_figure, worst_figure
+from cnnexp.training.callbacks.hardest import hardest_figure
 from tests.training.resumable import new_folder, small_job
 
 
@@ -144,6 +145,32 @@ def test_filters_are_the_kernels_and_features_what_the_layer_gives(drawn: Drawn)
     grid = make_grid(maps, nrow=8, normalize=True, scale_each=True, padding=1)
     difference = drawn.picture("features/features.0").astype(int) - _bytes(grid, 2).astype(int)
     assert abs(difference).max() <= 1  # a batch of one or not, the sums round differently
+
+
+def test_the_hardest_images_are_those_of_the_largest_gradients(drawn: Drawn) -> None:
+    train, module = drawn.data.train, drawn.last
+    spread = torch.linspace(0, len(train) - 1, min(512, len(train))).round().long()
+    pixels, labels = train.batch(spread)
+    images, parameters = pixels.float() / 255, [*module.network.parameters()]
+    norms = []
+    for image, label in zip(images, labels, strict=True):
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        loss = F.cross_entropy(module(image[None]), label[None])
+        grads = torch.autograd.grad(loss, parameters)
+        norms.append(float(torch.stack([g.square().sum() for g in grads]).sum().sqrt()))
+        module.requires_grad_(False)
+    order = sorted(range(len(norms)), key=lambda i: -norms[i])[:24]
+    values = torch.tensor(norms)[order]
+    predicted = module(images[order]).argmax(1)
+    classes = drawn.data.images.classes
+    figure = hardest_figure(images[order], labels[order], predicted, values, classes)
+    shown, mine = drawn.picture("grad/hardest"), _rendered(figure)
+    assert shown.shape == mine.shape
+    # captions of three digits may round differently
+    assert (shown != mine).any(-1).mean() < 0.01
+    first = figure.axes[0].texts[0].get_text()
+    assert first.endswith(f"\n‖g‖ {values[0]:.3g}")
 
 
 def test_the_gradient_flow_is_of_the_measurements(drawn: Drawn) -> None:

@@ -10,6 +10,7 @@ from cnnexp.data.batches import (
 from cnnexp.data.depth import ValueRange, checked_range
 from cnnexp.data.digits import load_digits
 from cnnexp.data.draws import BatchSlice, Draws
+from cnnexp.data.given_images import as_image_set, given_images, offered_images
 from cnnexp.data.image_folder import PictureFiles, load_image_folder
 from cnnexp.data.images import (
     DataFileError,
@@ -43,8 +44,10 @@ __all__ = [
     "PoissonBatches",
     "Samples",
     "ValueRange",
+    "as_image_set",
     "batch_loader",
     "checked_range",
+    "given_images",
     "image_set",
     "load_digits",
     "load_image_folder",
@@ -53,6 +56,7 @@ __all__ = [
     "load_synthetic",
     "load_torchvision_set",
     "loader_of",
+    "offered_images",
     "open_picture",
     "read_picture",
     "seeded_generator",

@@ -41,6 +41,7 @@ margin/val/acc/low                scalar     basic    end of the 95 % interval
 margin/val/acc/high               scalar     basic    the other end
 health/text_summary               text       basic    verdicts, as they turn
 gradient_flow                     image      basic    log₁₀ ‖∂L/∂a‖, layers × time
+grad/hardest                      image      full     512 training images' largest ‖∂ℓ/∂θ‖, by epoch
 filters/<layer>                   image      always   kernels of the first convolution, by epoch
 features/<layer>                  image      basic    feature maps of one validation image, by epoch
 test/confusion_matrix             image      always   test images by true and predicted class

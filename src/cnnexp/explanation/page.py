@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from cnnexp.explanation.encoding import Pool, chosen_channels, packed_weight
+from cnnexp.explanation.pull import Pull
 from cnnexp.explanation.subject import Subject
 from cnnexp.explanation.trace import Step, Trace
 from cnnexp.runs.files import plain, write_text
@@ -35,6 +36,7 @@ _SCRIPTS = (
     "linear",
     "pointwise",
     "cards",
+    "pull",
     "main",
 )
 _SHORT = {"Conv2d": "conv", "MaxPool2d": "maxpool", "AvgPool2d": "avgpool", "BatchNorm2d": "norm"}
@@ -55,17 +57,28 @@ class Origin:
 
 
 def write_page(
-    traced: Trace, subject: Subject, classes: Sequence[str], origin: Origin, file: Path
+    traced: Trace,
+    subject: Subject,
+    classes: Sequence[str],
+    origin: Origin,
+    file: Path,
+    pull: Pull | None = None,
 ) -> None:
     """Write the HTML of :func:`page` to ``file``, completely or not at all.
 
     Raises:
         OSError: The file cannot be written.
     """
-    write_text(file, page(traced, subject, classes, origin))
+    write_text(file, page(traced, subject, classes, origin, pull))
 
 
-def page(traced: Trace, subject: Subject, classes: Sequence[str], origin: Origin) -> str:
+def page(
+    traced: Trace,
+    subject: Subject,
+    classes: Sequence[str],
+    origin: Origin,
+    pull: Pull | None = None,
+) -> str:
     """The page's HTML.
 
     Args:
@@ -73,13 +86,14 @@ def page(traced: Trace, subject: Subject, classes: Sequence[str], origin: Origin
         subject: That image.
         classes: The name of each class.
         origin: The source, named at the top and at the bottom of the page.
+        pull: How hard the image pulls the weights; None to leave that part out.
     """
     folder = Path(__file__).with_name("web")
 
     def read(name: str) -> str:
         return (folder / name).read_text(encoding="utf-8")
 
-    text = json.dumps(plain(_content(traced, subject, classes, origin)), allow_nan=False)
+    text = json.dumps(plain(_content(traced, subject, classes, origin, pull)), allow_nan=False)
     return (
         read("page.html")
         .replace("/*STYLE*/", read("page.css"))
@@ -89,7 +103,7 @@ def page(traced: Trace, subject: Subject, classes: Sequence[str], origin: Origin
 
 
 def _content(
-    traced: Trace, subject: Subject, classes: Sequence[str], origin: Origin
+    traced: Trace, subject: Subject, classes: Sequence[str], origin: Origin, pull: Pull | None
 ) -> dict[str, Any]:
     pool = Pool()
     whole = _whole(traced.steps)
@@ -115,8 +129,14 @@ def _content(
             _step(step, name, pool, room if i in whole else None)
             for i, (step, name) in enumerate(zip(traced.steps, names, strict=True))
         ],
+        "pull": None if pull is None else _pull(pull, pool),
         "tensors": pool.tensors,
     }
+
+
+def _pull(pull: Pull, pool: Pool) -> dict[str, Any]:
+    rivals = [{**vars(each), "pixels": pool.add(each.pixels)} for each in pull.hardest]
+    return {**vars(pull), "layers": [*pull.layers.items()], "hardest": rivals}
 
 
 def _names(steps: Sequence[Step]) -> list[str]:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from torch import nn
+
+from cnnexp.config.errors import ConfigError
+from cnnexp.config.resumption import saved_config
 from cnnexp.config.selection import run_to_use
 from cnnexp.config.targets import allowed_prefixes
 from cnnexp.inference.network import TrainedNetwork, load_trained
+from cnnexp.models import offered_network
+from cnnexp.runs import RunFolder
 
 
 def load_run(
     run: str | Path = "latest",
     which: str | int | None = None,
     *,
+    model: nn.Module | Callable[..., nn.Module] | None = None,
     checkpoint: str | None = None,
     backward: str = "native",
     allow_targets: Sequence[str] = (),
@@ -28,6 +36,8 @@ def load_run(
         run: A run folder, a sweep (its folder, or its name under ``<output_dir>/sweeps``), or
             ``"latest"``, the newest run or sweep in ``output_dir``.
         which: Of a sweep ``"best"`` (by validation; the default), a job's number, or its id.
+        model: The network, where ``cnnexp.fit`` was given it as an object: a Module of the same class and
+            shapes, or the class or function that makes it. It is not changed.
         checkpoint: ``"best"`` or ``"last"``; None for best.ckpt, or last.ckpt where there is no best.
         backward: The algorithm of its layers; ``"auto"`` for the one that the run chose.
         allow_targets: Module prefixes, such as ``"mylab."``, that the config may name beyond the
@@ -35,8 +45,9 @@ def load_run(
         output_dir: Where ``"latest"`` and names of sweeps are looked for.
 
     Returns:
-        The network with its classes, its image shape, its epoch and its config. ``.classifier`` takes
-        images (N, C, H, W) in 0…1 and gives logits; it is in evaluation mode, on the CPU.
+        The network with its classes, its image shape, its epoch and its config; and of its run ``.metrics``,
+        a table, and ``.result``. ``.classifier`` takes images (N, C, H, W) in 0…1 and gives logits; it is in
+        evaluation mode, on the CPU. ``.network`` is the network within.
 
     Raises:
         ConfigError: There is no such run, job or best job; or config.yaml holds what no run's does.
@@ -49,9 +60,21 @@ def load_run(
         named.append(f"which={which}")
     selected = run_to_use(named)
     assert selected is not None  # since run= is given
-    return load_trained(
-        selected.folder,
-        checkpoint,
-        backward=backward,
-        extra_targets=[*allowed_prefixes(), *allow_targets],
-    )
+    extra = [*allowed_prefixes(), *allow_targets]
+    with _offered(selected.folder, model):
+        return load_trained(selected.folder, checkpoint, backward=backward, extra_targets=extra)
+
+
+def _offered(
+    folder: RunFolder, model: nn.Module | Callable[..., nn.Module] | None
+) -> AbstractContextManager[None]:
+    """Within it the run's config means ``model``."""
+    if model is None:
+        return nullcontext()
+    node = saved_config(folder).get("model")
+    key = node.get("key") if isinstance(node, dict) else None
+    if not isinstance(key, str) or node["_target_"] != "cnnexp.models.given_network":
+        raise ConfigError(
+            f"model: the config of {folder} names the run's network itself; leave model out"
+        )
+    return offered_network(model, key)

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnnexp.config.build import build_job
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.resumption import run_identity, saved_config
 from cnnexp.data import ImageSet, LabelledImages
 from cnnexp.runs import RunFolder
+from cnnexp.runs.metrics_table import Metrics
 from cnnexp.training import Classifier, make_classifier, read_own_checkpoint
 from cnnexp.training.epochs import epoch_of_weights
 from cnnexp.tuning import pin_algorithms
@@ -57,6 +58,21 @@ class TrainedNetwork:
     epoch: int
     trained_weights: Mapping[str, Tensor] | None
     config: Mapping[str, Any]
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, in evaluation mode, on the CPU; takes images that ``classifier`` normalises."""
+        return self.classifier.network
+
+    @property
+    def metrics(self) -> Metrics:
+        """The metrics of the run, a row an epoch."""
+        return Metrics(self.folder.read_metrics())
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """The final figures of the run, as in result.json; empty where it is not done."""
+        return self.folder.read_result()
 
 
 def load_trained(

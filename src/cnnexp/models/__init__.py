@@ -3,6 +3,12 @@
 ``cnnexp.nn.replace_layers`` gives the hand-derived backward to any of them, and to any other network.
 """
 
+from cnnexp.models.given_network import (
+    given_network,
+    key_of_network,
+    name_of_network,
+    offered_network,
+)
 from cnnexp.models.init import initialise, lsuv
 from cnnexp.models.lenet5 import LeNet5
 from cnnexp.models.remembered import Remembered
@@ -27,8 +33,12 @@ __all__ = [
     "TinyCNN",
     "Transfer",
     "VGGLike",
+    "given_network",
     "initialise",
+    "key_of_network",
     "lsuv",
+    "name_of_network",
+    "offered_network",
     "torchvision_model",
     "transfer_weights",
 ]

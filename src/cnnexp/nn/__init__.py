@@ -12,6 +12,16 @@ from cnnexp.nn.lazy import LazyBatchNorm2d, LazyConv2d, LazyLinear, initialise_l
 from cnnexp.nn.linear import Linear
 from cnnexp.nn.loss import CrossEntropyLoss
 from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
+from cnnexp.nn.per_sample import (
+    GradientNoise,
+    LargestGradients,
+    LayerNoise,
+    PerSampleError,
+    gradient_noise,
+    largest_gradients,
+    per_sample_gradients,
+    per_sample_norms,
+)
 from cnnexp.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from cnnexp.nn.replace import replace_layers
 from cnnexp.nn.twins import REPLACEMENTS, replaces
@@ -28,17 +38,25 @@ __all__ = [
     "Conversion",
     "CrossEntropyLoss",
     "Dropout",
+    "GradientNoise",
+    "LargestGradients",
     "Layer",
+    "LayerNoise",
     "LazyBatchNorm2d",
     "LazyConv2d",
     "LazyLinear",
     "Linear",
     "MaxPool2d",
+    "PerSampleError",
     "conversion",
     "fuse_blocks",
+    "gradient_noise",
     "initialise_lazy",
+    "largest_gradients",
     "layer_algorithms",
     "left_as_found",
+    "per_sample_gradients",
+    "per_sample_norms",
     "replace_layers",
     "replaces",
     "split_blocks",

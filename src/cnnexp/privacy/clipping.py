@@ -14,17 +14,17 @@ Source: Abadi et al., "Deep Learning with Differential Privacy" (2016), algorith
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from cnnexp.nn.per_sample import Call, units_of
 from cnnexp.ops.precision import whole_float32
-from cnnexp.privacy.calls import Call, PerSample, squared_norms_of
 
-__all__ = ["CLIPPINGS", "Clipping", "clipped_sums", "sample_norms"]
+__all__ = ["CLIPPINGS", "Clipping", "clipped_sums"]
 
 CLIPPINGS = ("flat", "per_layer", "automatic")
 _GAMMA = 0.01  # Bu et al. (2023), section 4
@@ -68,13 +68,6 @@ def _at_most(limit: float, norms: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sample_norms(calls: Sequence[Call], scale: float = 1.0) -> Tensor:
-    """‖g_n‖² by layer: (L, N) float64, for gradients that are ``scale`` times those in ``calls``."""
-    with whole_float32():
-        return torch.stack([unit.squared_norms() for unit in _units(calls)]) * scale**2
-
-
-@torch.no_grad()
 def clipped_sums(
     calls: Sequence[Call], clipping: Clipping, scale: float = 1.0
 ) -> dict[nn.Parameter, Tensor]:
@@ -86,7 +79,7 @@ def clipped_sums(
         scale: What g_n is multiplied by to be the gradient of sample n's own loss: the number by which
             the loss divided the sum over the samples. The sums are of g_n as they are.
     """
-    units = _units(calls)
+    units = units_of(calls)
     sums: dict[nn.Parameter, Tensor] = {}
     if math.isinf(clipping.norm):  # the plain gradient, to the bit
         for unit in units:
@@ -97,52 +90,3 @@ def clipped_sums(
         for unit, factors in zip(units, clipping.factors(squares), strict=True):
             sums.update(unit.weighted(factors))
     return sums
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """Calls that share parameters, mostly one alone: what a norm is of."""
-
-    calls: tuple[Call, ...]
-
-    @property
-    def samples(self) -> int:
-        return self.calls[0].samples
-
-    def squared_norms(self) -> Tensor:
-        if len(self.calls) == 1:
-            return self.calls[0].squared_norms()
-        first = self.calls[0]
-        return squared_norms_of(self._added, first.samples, sum(call.size for call in self.calls))
-
-    def weighted(self, factors: Tensor) -> Mapping[nn.Parameter, Tensor]:
-        sums: dict[nn.Parameter, Tensor] = {}
-        for call in self.calls:
-            for name, g in call.weighted(factors).items():
-                parameter = call.parameters[name]
-                sums[parameter] = sums[parameter] + g if parameter in sums else g
-        return sums
-
-    def _added(self, first: int, end: int) -> PerSample:
-        """The gradient of each sample, summed over the calls: norms of sums are no sums of norms."""
-        added: PerSample = {}
-        for call in self.calls:
-            for name, g in call.per_sample(first, end).items():
-                key = str(id(call.parameters[name]))
-                added[key] = added[key] + g if key in added else g
-        return added
-
-
-def _units(calls: Iterable[Call]) -> list[_Unit]:
-    """The calls that the backward pass came to, together where they share a parameter."""
-    groups: dict[int, list[Call]] = {}
-    of_parameter: dict[nn.Parameter, int] = {}
-    for number, call in enumerate(call for call in calls if call.grad_output is not None):
-        groups[number] = [call]
-        for parameter in call.parameters.values():
-            other = of_parameter.get(parameter, number)
-            if other != number:
-                groups[number] += groups.pop(other)
-                of_parameter = {p: number if n == other else n for p, n in of_parameter.items()}
-            of_parameter[parameter] = number
-    return [_Unit(tuple(group)) for group in groups.values()]

@@ -17,11 +17,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from cnnexp.privacy.calls import Call
+from cnnexp.nn.per_sample import Call, watched
 from cnnexp.privacy.clipping import Clipping, clipped_sums
 from cnnexp.privacy.errors import PrivacyError
 from cnnexp.privacy.noise import GaussianNoise
-from cnnexp.privacy.watch import watched
 
 __all__ = ["PrivateGradient", "Processes"]
 

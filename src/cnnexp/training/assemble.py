@@ -24,6 +24,7 @@ from cnnexp.training.callbacks import (
     Diagnostics,
     EpochHistory,
     FirstLayerFilters,
+    HardestImages,
     Judge,
     LearningRate,
     NonFiniteGuard,
@@ -121,6 +122,7 @@ def assemble(
             for each in diagnostics
             if ranks.first
         ),
+        *([HardestImages(job.data, job.data.images.classes)] if full and ranks.first else []),
         TestPictures(job.data.images.classes, ranks=ranks, embedding=full),
         history,
         RunStatus(folder),

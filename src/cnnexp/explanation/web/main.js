@@ -77,6 +77,7 @@ function flow(cards) {
 document.getElementById("about").textContent = `Network: ${trace.origin.network}. Image: ${trace.image}.`;
 pictures();
 answer();
+pull();
 const cards = [...trace.steps.map(layerCard), lossCard(trace.steps.length)];
 document.getElementById("layers").append(...cards);
 flow(cards);

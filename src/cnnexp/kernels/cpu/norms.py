@@ -8,6 +8,7 @@ products, on the article's blocks (see ``norm_kernels``). Of thirteen other shap
 from __future__ import annotations
 
 import math
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu.conv_relu_pool import FEW_CHANNELS, admit, array_of
+from cnnexp.kernels.cpu.pages import empty_in_large_pages
 from cnnexp.kernels.cpu.tables import patch_pixels, receptive_fields
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "WinnersNorms",
     "cheapest_way",
     "weighted_gradients",
+    "winners_gradients",
     "winners_squared_norms",
 ]
 
@@ -93,39 +96,83 @@ def winners_squared_norms(
     admit(input, pool, conv, average=False)
     (n, c_in), c_out = input.shape[:2], grad_output.size(1)
     way = way or cheapest_way(conv, pool, c_in, c_out)
-    if way == "written":
-        return _written(grad_output, code, input, conv, pool)
+    if way in ("written", "rows"):
+        return (_written if way == "written" else _by_rows)(grad_output, code, input, conv, pool)
     arrays = array_of(input), array_of(code), array_of(grad_output)
     norms, tasks = np.empty((2, n)), min(_TASKS, n)
-    gradients = biases = None
-    if way == "rows":
-        weights = c_in * math.prod(conv.kernel_size)
-        kept = n * c_out * weights <= KEPT_NUMBERS
-        made = input.new_empty(n if kept else 0, c_out, weights)
-        of_bias = input.new_empty(n, c_out)
-        fields = receptive_fields(conv, pool, c_in)
-        norm_kernels.row_norms(*arrays, fields, tasks, norms, of_bias.numpy(), made.numpy())
-        if kept:
-            gradients = made.unflatten(2, (*conv.kernel_size, c_in)).permute(0, 1, 4, 2, 3)
-            biases = of_bias
-    else:
-        kernels = {"window": norm_kernels.one_window_norms, "gram": norm_kernels.gram_norms}
-        patches = patch_pixels(conv, pool)
-        kernels[way](*arrays, patches.pixels, patches.numbers, tasks, norms)
+    kernels = {"window": norm_kernels.one_window_norms, "gram": norm_kernels.gram_norms}
+    patches = patch_pixels(conv, pool)
+    kernels[way](*arrays, patches.pixels, patches.numbers, tasks, norms)
     weight, bias = torch.from_numpy(norms)
-    return WinnersNorms(weight, bias, gradients, biases)
+    return WinnersNorms(weight, bias, None, None)
+
+
+def winners_gradients(
+    grad_output: Tensor,
+    code: Tensor,
+    input: Tensor,
+    conv: Conv2dGeometry,
+    pool: WindowGeometry,
+) -> tuple[Tensor, Tensor]:
+    """Each image's ∂L/∂w (N, C_out, C_in, K_h, K_w) and ∂L/∂b (N, C_out), from the winners alone.
+
+    Args:
+        grad_output, code: ∂L/∂(pooled) and its code, (N, C_out, P, Q).
+        input: (N, C_in, H, W).
+        conv, pool: The geometries of both.
+
+    Raises:
+        RuntimeError: The CPU kernels do not take such a block.
+    """
+    admit(input, pool, conv, average=False)
+    few = input.size(1) < FEW_CHANNELS
+    made = (_written if few else _by_rows)(grad_output, code, input, conv, pool, sys.maxsize)
+    assert made.gradients is not None  # since all are kept
+    assert made.biases is not None
+    return made.gradients, made.biases
+
+
+def _by_rows(
+    grad_output: Tensor,
+    code: Tensor,
+    input: Tensor,
+    conv: Conv2dGeometry,
+    pool: WindowGeometry,
+    most_kept: int = KEPT_NUMBERS,
+) -> WinnersNorms:
+    """By the rows of each image's ∂L/∂w, which are kept where they are at most ``most_kept`` numbers."""
+    from cnnexp.kernels.cpu import norm_kernels
+
+    (n, c_in), c_out = input.shape[:2], grad_output.size(1)
+    weights = c_in * math.prod(conv.kernel_size)
+    kept = n * c_out * weights <= most_kept
+    made = empty_in_large_pages((n if kept else 0, c_out, weights), input)
+    of_bias, norms = input.new_empty(n, c_out), np.empty((2, n))
+    arrays = array_of(input), array_of(code), array_of(grad_output)
+    fields = receptive_fields(conv, pool, c_in)
+    norm_kernels.row_norms(*arrays, fields, min(_TASKS, n), norms, of_bias.numpy(), made.numpy())
+    weight, bias = torch.from_numpy(norms)
+    if not kept:
+        return WinnersNorms(weight, bias, None, None)
+    gradients = made.unflatten(2, (*conv.kernel_size, c_in)).permute(0, 1, 4, 2, 3)
+    return WinnersNorms(weight, bias, gradients, of_bias)
 
 
 def _written(
-    grad_output: Tensor, code: Tensor, input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
+    grad_output: Tensor,
+    code: Tensor,
+    input: Tensor,
+    conv: Conv2dGeometry,
+    pool: WindowGeometry,
+    most_numbers: int = MOST_NUMBERS,
 ) -> WinnersNorms:
-    """By each image's ∂L/∂w, as many at a time as ``MOST_NUMBERS`` holds."""
+    """By each image's ∂L/∂w, as many at a time as ``most_numbers`` holds."""
     from cnnexp.kernels.cpu import few_channels, norm_kernels
 
     (n, c_in), c_out = input.shape[:2], grad_output.size(1)
     weights = c_in * math.prod(conv.kernel_size)
     rows = -(-weights // 4) * 4
-    together = max(1, MOST_NUMBERS // (rows * c_out))
+    together = max(1, most_numbers // (rows * c_out))
     fields = receptive_fields(conv, pool, c_in)
     norms, made = np.empty((2, n)), input.new_empty(0, rows, c_out)
     biases = input.new_empty(n, c_out)

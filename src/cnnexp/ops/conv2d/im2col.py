@@ -27,7 +27,10 @@ from torch.nn import functional as F
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import cut
+from cnnexp.kernels.cpu.pages import empty_in_large_pages
 from cnnexp.ops.conv2d.function import register_conv2d
+
+_CACHED = 1 << 18  # numbers of the matrix of some samples
 
 
 def im2col(input: Tensor, geometry: Conv2dGeometry) -> Tensor:
@@ -94,13 +97,38 @@ def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) ->
     return col2im(grad_matrix, grad_output.size(0), geometry)
 
 
-def grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) -> Tensor:
-    """∂L/∂w from ∂L/∂y: (N, C_out, P, Q) and x → (C_out, C_in/groups, K_h, K_w)."""
+def grad_weight(
+    grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry, per_sample: bool = False
+) -> Tensor:
+    """∂L/∂w from ∂L/∂y: (N, C_out, P, Q) and x → (C_out, C_in/groups, K_h, K_w).
+
+    With ``per_sample`` the sum over n is kept out: (N, C_out, C_in/groups, K_h, K_w).
+    """
+    if per_sample:
+        return _grad_weights(grad_output, input, geometry)
     grads, matrix = _by_group(grad_output, geometry.groups), im2col(input, geometry)
     groups, c_out, c_in = geometry.groups, grad_output.size(1), input.size(1)
     grad = grads.transpose(-1, -2) @ matrix  # (G, C_out/G, K_h·K_w·C_in/G)
     grad = grad.reshape(c_out, math.prod(geometry.kernel_size), c_in // groups)
     return grad.transpose(-1, -2).reshape(c_out, c_in // groups, *geometry.kernel_size)
+
+
+def _grad_weights(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) -> Tensor:
+    """∂L/∂w of each sample, as many at a time as have a matrix that stays in the cache."""
+    (n, c_out), groups = grad_output.shape[:2], geometry.groups
+    c_in, positions = input.size(1) // groups, math.prod(geometry.output_size)
+    size = math.prod(geometry.kernel_size) * c_in
+    made = empty_in_large_pages((n, groups, c_out // groups, size), grad_output)
+    together = max(1, _CACHED // max(1, groups * positions * size))
+    for begin in range(0, n, together):
+        part = slice(begin, min(begin + together, n))
+        each = (part.stop - begin, positions)
+        grads = _by_group(grad_output[part], groups).unflatten(1, each)
+        matrix = im2col(input[part], geometry).unflatten(1, each)
+        # (G, N, C_out/G, K_h·K_w·C_in/G)
+        torch.matmul(grads.transpose(-1, -2), matrix, out=made[part].transpose(0, 1))
+    by_pixel = made.unflatten(-1, (*geometry.kernel_size, c_in))
+    return by_pixel.flatten(1, 2).permute(0, 1, 4, 2, 3)
 
 
 register_conv2d(

@@ -3,6 +3,7 @@
 from cnnexp.regularization import ExponentialAverage, StochasticWeightAverage, WeightAverage
 from cnnexp.training.callbacks.after_test import TestPictures
 from cnnexp.training.callbacks.diagnostics import Diagnostics
+from cnnexp.training.callbacks.hardest import HardestImages
 from cnnexp.training.callbacks.judge import Judge
 from cnnexp.training.callbacks.measure import LearningRate, Throughput
 from cnnexp.training.callbacks.non_finite_guard import NonFiniteGuard
@@ -23,6 +24,7 @@ __all__ = [
     "EpochHistory",
     "ExponentialAverage",
     "FirstLayerFilters",
+    "HardestImages",
     "Judge",
     "LearningRate",
     "NonFiniteGuard",

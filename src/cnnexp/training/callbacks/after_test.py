@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from cnnexp.diagnostics.figures import picture_grid
 from cnnexp.training.loggers import event_writers
 from cnnexp.training.ranks import ALONE, Ranks
 
@@ -164,23 +165,11 @@ def confusion_figure(matrix: Tensor, classes: Sequence[str]) -> Figure:
 
 def worst_figure(images: Tensor, pairs: Tensor, losses: Tensor, classes: Sequence[str]) -> Figure:
     """Images (K, C, H, W) in 0…1 in a grid, titled by (true, predicted) ``pairs`` (K, 2) and loss (K,)."""
-    from matplotlib.figure import Figure
-
-    columns, side, width, height = 6, 1.15, 1.4, 1.6  # the lengths of a cell, in inches
-    rows = max(1, -(-len(images) // columns))
-    figure = Figure(figsize=(width * columns, height * rows))
-    axes = figure.add_axes((0, 0, 1, 1))  # one for all: 36 of them take a second to lay out
-    axes.set_axis_off()
-    for i, (image, (true, predicted), loss) in enumerate(
-        zip(images, pairs.tolist(), losses.tolist(), strict=True)
-    ):
-        middle, top = (i % columns + 0.5) * width, i // columns * height + 0.4
-        extent = (middle - side / 2, middle + side / 2, top + side, top)
-        pixels = image.permute(1, 2, 0).squeeze(-1).numpy()
-        axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=extent)
-        text = _caption(classes[int(true)], classes[int(predicted)], loss)
-        axes.text(middle, top - 0.04, text, fontsize=8, ha="center", va="bottom")
-    axes.set(xlim=(0, width * columns), ylim=(height * rows, 0), aspect="auto")
+    captions = [
+        _caption(classes[int(true)], classes[int(predicted)], loss)
+        for (true, predicted), loss in zip(pairs.tolist(), losses.tolist(), strict=True)
+    ]
+    figure = picture_grid(images, captions)
     if not len(images):
         figure.suptitle("none misclassified")
     return figure

@@ -104,7 +104,7 @@ class TrainingPictures(Callback):
         batch = trainer.fit_loop.epoch_loop.batch_idx
         last = trainer.is_last_batch or batch + 1 == trainer.num_training_batches
         step = trainer.global_step + 1
-        if not last or self._drawn == trainer.global_step or not _worth_drawing(trainer, step):
+        if not last or self._drawn == trainer.global_step or not worth_drawing(trainer, step):
             return
         self._drawn = trainer.global_step
         for board in event_writers(trainer.loggers):
@@ -118,7 +118,7 @@ class TrainingPictures(Callback):
         if not self._layers or not event_writers(trainer.loggers):
             return
         step = trainer.global_step
-        if _worth_drawing(trainer, step):
+        if worth_drawing(trainer, step):
             self._draw_activations(trainer, pl_module)
             for board in event_writers(trainer.loggers):
                 for layer in self._layers:
@@ -214,7 +214,7 @@ class TrainingPictures(Callback):
         return pixels.to(module.device).float() / 255
 
 
-def _worth_drawing(trainer: L.Trainer, step: int) -> bool:
+def worth_drawing(trainer: L.Trainer, step: int) -> bool:
     """Whether the epoch that ends after ``step`` steps is the last, or passed another hundred."""
     if epoch_of(trainer) == trainer.max_epochs or step == trainer.max_steps:
         return True

@@ -10,18 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnexp.nn import Conv2d, ConvReLUPool, ConvTanhPool, Linear
+from cnnexp.nn.conv import Conv2d, ConvReLUPool, ConvTanhPool
+from cnnexp.nn.linear import Linear
+from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
+from cnnexp.nn.per_sample.calls import BlockCall, Call, ConvCall, LinearCall, OpaqueCall, TanhBlockCall
+from cnnexp.nn.per_sample.errors import PerSampleError
+from cnnexp.nn.per_sample.norm_calls import BatchNormCall, NormCall
 from cnnexp.ops.ownership import owned
-from cnnexp.privacy.calls import (
-    BlockCall,
-    Call,
-    ConvCall,
-    LinearCall,
-    NormCall,
-    OpaqueCall,
-    TanhBlockCall,
-)
-from cnnexp.privacy.errors import PrivacyError
 
 __all__ = ["watched", "watched_layers"]
 
@@ -34,6 +29,11 @@ _KINDS: dict[type[nn.Module], type[Call]] = {
     ConvTanhPool: TanhBlockCall,
     nn.GroupNorm: NormCall,
     nn.LayerNorm: NormCall,
+    nn.BatchNorm1d: BatchNormCall,
+    nn.BatchNorm2d: BatchNormCall,
+    nn.BatchNorm3d: BatchNormCall,
+    BatchNorm2d: BatchNormCall,
+    BatchNormAct2d: BatchNormCall,
 }
 
 
@@ -96,8 +96,8 @@ def _call(
     for each in (*inputs, output):
         _check_batch(call, each, rows)
     calls.append(call)
-    anchor = torch.zeros((), requires_grad=True)  # the first layer's output has no gradient else
-    return call.after(_Tap.apply(output, anchor, call, *[each.detach() for each in kept]))
+    kept = [each.detach() for each in kept]
+    return call.after(_Tap.apply(output, call.anchor, call, *kept))
 
 
 @contextmanager
@@ -115,15 +115,15 @@ def _without_gradient(call: Call) -> Iterator[None]:
 def _check_batch(call: Call, tensor: Any, rows: int) -> None:
     if not isinstance(tensor, Tensor):
         kind = type(tensor).__name__
-        raise PrivacyError(
-            f"{call.name} ({type(call.layer).__name__}) gives a {kind}; with privacy each layer with "
-            f"parameters must give one tensor"
+        raise PerSampleError(
+            f"{call.name} ({type(call.layer).__name__}) gives a {kind}; each layer with parameters must "
+            f"give one tensor, so that the gradient of each sample can be told"
         )
     if tensor.dim() == 0 or tensor.size(0) != rows:
-        raise PrivacyError(
+        raise PerSampleError(
             f"{call.name} ({type(call.layer).__name__}) takes or gives a tensor {list(tensor.shape)} in a "
-            f"batch of {rows} images; with privacy its first dimension must be the images, so that the "
-            f"gradient of each can be clipped"
+            f"batch of {rows} samples; its first dimension must be the samples, so that the gradient of each "
+            f"can be told"
         )
 
 
