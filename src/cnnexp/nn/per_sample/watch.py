@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from cnnexp.nn.conv import Conv2d, ConvReLUPool, ConvTanhPool
 from cnnexp.nn.linear import Linear
 from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
-from cnnexp.nn.per_sample.calls import BlockCall, Call, ConvCall, LinearCall, OpaqueCall, TanhBlockCall
+from cnnexp.nn.per_sample.calls import (
+    BlockCall,
+    Call,
+    ConvCall,
+    LinearCall,
+    OpaqueCall,
+    TanhBlockCall,
+)
 from cnnexp.nn.per_sample.errors import PerSampleError
 from cnnexp.nn.per_sample.norm_calls import BatchNormCall, NormCall
 from cnnexp.ops.ownership import owned
