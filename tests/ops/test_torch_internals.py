@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnnexp.ops.torch_internals import (
+    exporting,
     forward_level,
     has_hooks,
     in_torch_func,
@@ -45,6 +46,19 @@ def test_the_question_for_transforms_breaks_no_graph() -> None:
 
     compiled = torch.compile(look, backend="eager", fullgraph=True)
     assert compiled(torch.zeros(1)).item() == 2
+
+
+def test_an_export_is_told_from_a_compilation() -> None:
+    class Look(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 1 if exporting() else x + 2
+
+    zero = torch.zeros(1)
+    compiled = torch.compile(Look(), backend="eager", fullgraph=True)
+    assert [Look()(zero).item(), compiled(zero).item()] == [2, 2]
+    for strict in (False, True):
+        assert torch.export.export(Look(), (zero,), strict=strict).module()(zero).item() == 1
+    assert compiled(zero).item() == 2
 
 
 def test_forward_mode_is_counted() -> None:

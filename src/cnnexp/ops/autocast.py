@@ -24,6 +24,11 @@ def cast_for_autocast(
 def autocast_dtype(input: Tensor) -> torch.dtype | None:
     """What autocast computes in on the device of ``input``; None where it is off."""
     device = input.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    if not _has_autocast(device) or not torch.is_autocast_enabled(device):
         return None
     return torch.get_autocast_dtype(device)
+
+
+@torch.compiler.assume_constant_result  # the compiler of torch 2.11 does not know the question
+def _has_autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from cnnexp.ops.torch_internals import exporting
 from cnnexp.suggestions import nearest
 
 
@@ -66,7 +67,7 @@ class Algorithm:
 
         Integers have no gradient, so there is nothing to choose: torch computes what it can.
         """
-        recorded = torch.compiler.is_exporting() or torch.jit.is_tracing()
+        recorded = exporting() or torch.jit.is_tracing()
         if recorded and self.name != NATIVE:
             return get_algorithm(self.op, NATIVE)(input, *args, **kwargs)
         if self.devices and input.device.type not in self.devices:

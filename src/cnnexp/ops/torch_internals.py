@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 __all__ = [
+    "exporting",
     "forward_level",
     "has_hooks",
     "in_torch_func",
@@ -35,6 +36,15 @@ def in_torch_func() -> bool:
     graph.
     """
     return torch._C._are_functorch_transforms_active()
+
+
+def exporting() -> bool:
+    """Whether ``torch.export`` runs.
+
+    ``torch.compiler.is_exporting`` was looked at: before torch 2.12 it is true under ``torch.compile`` as
+    well. This is what it returns outside of it, and what the compiler of later versions takes for it.
+    """
+    return torch.compiler._is_exporting_flag
 
 
 def forward_level() -> int:
