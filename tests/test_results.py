@@ -155,3 +155,13 @@ def test_mistakes_are_found_and_named_and_nobody_right_is_accused() -> None:
             named = [row["verdict"] == "wrong" and row["named"] == "1" for row in own]
             assert sum(named) >= 0.95 * len(own), group
     assert all(float(row["seconds"]) < 10 for row in rows)
+
+
+def test_the_table_of_verdicts_is_that_of_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    verdict = importlib.import_module("verdict")
+    rows = verdict.read()
+    _is_in_the_documents("verdict", verdict.table(rows))
+    assert {(row["kind"], row["case"]) for row in rows} == {
+        (case.kind, case.name) for case, _ in verdict.cases()
+    }

@@ -212,7 +212,7 @@ class _Cut(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
             features = self.first(images)
-        return self.last(features.flatten(1) if isinstance(self.last, nn.Linear) else features)
+        return self.last(features.flatten(1))
 
 
 def cut(network: nn.Module) -> nn.Module:

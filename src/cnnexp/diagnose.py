@@ -68,19 +68,19 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
 
     settings.say_which_run("cnnexp.diagnose")
     found = diagnose_run(settings.folder)
-    trial = None
+    tryout = None
     if options.steps is not None:
-        trial = try_suggestion(found, options.steps, settings.extra_targets)
-        if trial is None:
+        tryout = try_suggestion(found, options.steps, settings.extra_targets)
+        if tryout is None:
             print("cnnexp.diagnose: --try: no suggestion is a setting to try", file=sys.stderr)
-    content = {**found.as_dict(), "trial": None if trial is None else trial.as_dict()}
+    content = {**found.as_dict(), "tryout": None if tryout is None else tryout.as_dict()}
     write_diagnosis_page(
-        found, trial, page, shlex.join(["python", "-m", "cnnexp.diagnose", *arguments])
+        found, tryout, page, shlex.join(["python", "-m", "cnnexp.diagnose", *arguments])
     )
     if options.json:
         print(json_text(content), end="")
         return 0
-    print(as_text(found, trial, colour=sys.stdout.isatty()))
+    print(as_text(found, tryout, colour=sys.stdout.isatty()))
     print(page)
     return 0
 

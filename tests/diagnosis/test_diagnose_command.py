@@ -15,7 +15,7 @@ from cnnexp.config import Composer, plain_config
 from cnnexp.config.build import build_job
 from cnnexp.config.resolvers import register_resolvers
 from cnnexp.diagnosis import diagnose_run
-from cnnexp.diagnosis.trial import changed
+from cnnexp.diagnosis.tryout import changed
 from cnnexp.runs import RunFolder
 from cnnexp.training import NonFiniteError, run_training
 
@@ -109,7 +109,7 @@ def test_json_has_the_verdict_and_its_evidence(run: RunFolder, typed: Typed) -> 
     assert first["overrides"][0].startswith("optimizer.lr=")
     assert first["meaning"]
     assert content["evidence"]["steps"] == 40
-    assert content["trial"] is None
+    assert content["tryout"] is None
     assert Path("page.html").is_file()
     assert run.read_result()["diagnosis"]["findings"][0]["cause"] == "lr too low"
 
@@ -142,7 +142,7 @@ def test_a_killed_run_is_judged_by_its_metrics(run: RunFolder, typed: Typed) -> 
 
 def test_a_run_that_broke_off_names_where(empty_folder: Path) -> None:
     with pytest.raises(NonFiniteError):
-        _train(empty_folder / "nan", "optimizer=sgd", "optimizer.lr=1e30")
+        _train(empty_folder / "nan", "model=seed_cnn", "optimizer=sgd", "optimizer.lr=1e20")
     found = diagnose_run(RunFolder("nan"))
     assert found.state == "failed"
     assert found.diagnosis.outcome.kind == "failed"

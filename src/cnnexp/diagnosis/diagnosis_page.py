@@ -13,7 +13,7 @@ from typing import Any
 
 from cnnexp.diagnosis.of_run import RunDiagnosis
 from cnnexp.diagnosis.terminal import GLOSSARY, style_of
-from cnnexp.diagnosis.trial import Trial
+from cnnexp.diagnosis.tryout import Tryout
 from cnnexp.diagnostics import Evidence, Finding
 from cnnexp.runs.files import write_text
 from cnnexp.version import __version__
@@ -23,7 +23,7 @@ _WIDTH, _HEIGHT, _LEFT, _BELOW = 640, 220, 52, 26  # of the curve
 
 
 def write_diagnosis_page(
-    found: RunDiagnosis, trial: Trial | None, file: Path, command: str
+    found: RunDiagnosis, tryout: Tryout | None, file: Path, command: str
 ) -> None:
     """Write the page to ``file``, completely or not at all.
 
@@ -33,7 +33,7 @@ def write_diagnosis_page(
     template = (Path(__file__).parent / "web" / "diagnosis.html").read_text(encoding="utf-8")
     parts = {
         "TITLE": _text(f"Verdict on {found.folder.path.name}"),
-        "BODY": "\n".join(_body(found, trial)),
+        "BODY": "\n".join(_body(found, tryout)),
         "FOOTER": f"cnnexp {__version__}, {time.strftime('%Y-%m-%d %H:%M')}<br><code>{_text(command)}</code>",
     }
     # in one pass: a value may hold the name of another part
@@ -48,7 +48,7 @@ def _text(value: object) -> str:
     return html.escape(str(value))
 
 
-def _body(found: RunDiagnosis, trial: Trial | None) -> Iterator[str]:
+def _body(found: RunDiagnosis, tryout: Tryout | None) -> Iterator[str]:
     colour = style_of(found).removeprefix("bold ")
     yield f'<p class="run"><code>{_text(found.folder)}</code>, {_text(found.state)}</p>'
     yield f'<h1 class="{colour}">{_text(found.diagnosis.headline)}</h1>'
@@ -56,8 +56,8 @@ def _body(found: RunDiagnosis, trial: Trial | None) -> Iterator[str]:
         yield from _finding(number, finding)
     if found.diagnosis.healthy:
         yield "<p>Nothing conspicuous.</p>"
-    if trial is not None:
-        yield f'<p class="{"green" if trial.learned else "yellow"}">{_text(trial)}</p>'
+    if tryout is not None:
+        yield f'<p class="{"green" if tryout.learned else "yellow"}">{_text(tryout)}</p>'
     if found.note:
         yield f"<p>Note: {_text(found.note)}</p>"
     yield from _curve(found.evidence)
@@ -84,7 +84,7 @@ def _curve(evidence: Evidence) -> Iterator[str]:
     bins, chance = evidence.curve.bins, evidence.chance
     if len(bins) < 2:
         return
-    highest = 1.05 * max(min(max(bins), 5 * max(chance, bins[-1])), chance)
+    highest = 1.15 * max(min(max(bins), 5 * max(chance, bins[-1])), chance)
     width, height = _WIDTH - _LEFT, _HEIGHT - _BELOW
 
     def y(loss: float) -> float:

@@ -8,7 +8,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from cnnexp.diagnosis.of_run import RunDiagnosis
-from cnnexp.diagnosis.trial import Trial
+from cnnexp.diagnosis.tryout import Tryout
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,17 +17,17 @@ _WIDTH = 96
 GLOSSARY = "docs/diagnostics.md#why-a-training-does-not-learn"
 
 
-def as_text(found: RunDiagnosis, trial: Trial | None = None, *, colour: bool = False) -> str:
+def as_text(found: RunDiagnosis, tryout: Tryout | None = None, *, colour: bool = False) -> str:
     """The diagnosis as text; with ``colour`` for a terminal that has some."""
     from rich.console import Console
 
     stream = io.StringIO()
     console = Console(file=stream, width=_WIDTH, force_terminal=colour, highlight=False)
-    _show(found, trial, console)
+    _show(found, tryout, console)
     return stream.getvalue().rstrip("\n")
 
 
-def _show(found: RunDiagnosis, trial: Trial | None, console: Console) -> None:
+def _show(found: RunDiagnosis, tryout: Tryout | None, console: Console) -> None:
     from rich.text import Text
 
     def line(text: str, style: str = "") -> None:
@@ -52,8 +52,8 @@ def _show(found: RunDiagnosis, trial: Trial | None, console: Console) -> None:
     if diagnosis.healthy:
         line("nothing conspicuous", "green")
     line("")
-    if trial is not None:
-        line(str(trial), "green" if trial.learned else "yellow")
+    if tryout is not None:
+        line(str(tryout), "green" if tryout.learned else "yellow")
     if found.note:
         line(f"note: {found.note}", "yellow")
     line(f"what the words mean: {GLOSSARY}", "dim")

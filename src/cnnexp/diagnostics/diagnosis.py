@@ -47,6 +47,8 @@ _SYMPTOMS = {  # findings that are told as consequences where one of these is na
     "too short": ("*",),
     "overfitting": ("labels do not fit", "label noise", "tiny batch", "random in evaluation"),
 }
+# those that are told as consequences; others are left out
+_SHOWN = ("dead", "saturated", "vanishing", "exploding", "overfitting")
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def _with_consequences(found: Sequence[Finding]) -> tuple[Finding, ...]:
         at = next((i for i, one in enumerate(kept) if one.cause in causes or "*" in causes), None)
         if at is None:
             kept.append(finding)
-        elif finding.cause != "too short":
+        elif finding.cause in _SHOWN:
             told = (*kept[at].consequences, f"{finding.cause}: {finding.evidence}")
             kept[at] = replace(kept[at], consequences=told)
     return tuple(kept)

@@ -40,6 +40,7 @@ margin/train/acc/high             scalar     basic    the other end
 margin/val/acc/low                scalar     basic    end of the 95 % interval
 margin/val/acc/high               scalar     basic    the other end
 health/text_summary               text       basic    verdicts, as they turn
+verdict/text_summary              text       basic    whether the training learns and, if not, why
 gradient_flow                     image      basic    log₁₀ ‖∂L/∂a‖, layers × time
 grad/hardest                      image      full     512 training images' largest ‖∂ℓ/∂θ‖, by epoch
 filters/<layer>                   image      always   kernels of the first convolution, by epoch

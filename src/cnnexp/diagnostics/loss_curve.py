@@ -26,6 +26,11 @@ class LossCurve:
         self._open: list[float] = []
 
     @property
+    def start(self) -> float:
+        """The loss of the first step; NaN before there is one."""
+        return self._first[0] if self._first else math.nan
+
+    @property
     def first(self) -> float:
         """The mean of the first five losses; NaN before there is one."""
         return statistics.fmean(self._first) if self._first else math.nan

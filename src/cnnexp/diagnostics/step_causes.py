@@ -35,7 +35,7 @@ def exploding(evidence: Evidence, outcome: Outcome) -> Finding | None:
         return Finding("exploding", 1.0, str(evidence.non_finite["evidence"]), advice, more, where)
     if not outcome.bad and not outcome.doubtful:
         return None
-    loss = evidence.curve.first / evidence.chance
+    loss = evidence.curve.start / evidence.chance  # before any step
     if ratio > _GROWS:
         label = evidence.first[most]["label"]
         text = f"{label} receives {ratio:.1g} times the last layer's gradient at the start"
@@ -43,7 +43,7 @@ def exploding(evidence: Evidence, outcome: Outcome) -> Finding | None:
             "exploding", 0.9, text, "initialise for the activation", ("model.init=he",), most
         )
     if loss > _HIGH_START:
-        text = f"the loss begins at {evidence.curve.first:.3g}; guessing would give {evidence.chance:.3g}"
+        text = f"the loss begins at {evidence.curve.start:.3g}; guessing would give {evidence.chance:.3g}"
         return Finding("exploding", 0.6, text, advice, ("model.init=he", *lower))
     return None
 

@@ -45,7 +45,10 @@ def results_table(
                 **{key: values[i] for key, values in settings.items()},
                 "seed": run.seed,
                 **{name: run.result.get(name, run.status.get(name)) for name in FIGURES},
-                "health": _troubles(run.result.get("health") or run.status.get("health", ())),
+                "health": _troubles(
+                    run.result.get("health") or run.status.get("health", ()),
+                    run.result.get("diagnosis", {}),
+                ),
                 "error": run.status.get("error", ""),
                 "commit": run.commit,
                 "config_hash": run.result.get("config_hash", ""),
@@ -54,10 +57,17 @@ def results_table(
     return rows
 
 
-def _troubles(verdicts: Sequence[Mapping[str, Any]]) -> str:
-    """The troubles in a run's verdicts that had not passed at its end, each with its layer."""
-    last = [v for v in verdicts if v.get("until") is None]
-    return ", ".join(v["trouble"] + (f" ({v['layer']})" if v["layer"] else "") for v in last)
+def _troubles(verdicts: Sequence[Mapping[str, Any]], diagnosis: Mapping[str, Any]) -> str:
+    """The causes for which the run did not learn or, if it did, what is wrong with it and the troubles that
+    had not passed at its end; each with its layer.
+    """
+    causes = [(f["cause"], f["layer"]) for f in diagnosis.get("findings", ())]
+    last = [(v["trouble"], v["layer"]) for v in verdicts if v.get("until") is None]
+    named = {cause for cause, _ in causes}
+    explained = diagnosis.get("outcome", {}).get("kind", "learned") not in ("learned", "too early")
+    if not (causes and explained):
+        causes += [pair for pair in last if pair[0] not in named]
+    return ", ".join(name + (f" ({layer})" if layer else "") for name, layer in causes)
 
 
 def summary_table(groups: Sequence[Group]) -> list[dict[str, str]]:

@@ -21,15 +21,15 @@ from cnnexp.runs import RunFolder
 
 
 @dataclass(frozen=True)
-class Trial:
+class Tryout:
     """The result of trying a suggestion.
 
     Attributes:
         overrides: What was changed, as arguments of ``cnnexp.train``.
         steps: How many steps were trained.
-        before, after: The run's mean loss around that step, and that of the trial; None if it failed.
-        accuracy: The trial's share of validation images that it classifies correctly; None if unknown.
-        learned: Whether the trial is better than guessing where the run was not, or its loss is a tenth
+        before, after: The run's mean loss around that step, and that of the tryout; None if it failed.
+        accuracy: The tryout's share of validation images that it classifies correctly; None if unknown.
+        learned: Whether the tryout is better than guessing where the run was not, or its loss is a tenth
             lower.
         error: Why it failed; "" if it did not.
     """
@@ -58,7 +58,7 @@ class Trial:
         return {**asdict(self), "text": str(self)}
 
 
-def try_suggestion(found: RunDiagnosis, steps: int, allowed: Sequence[str] = ()) -> Trial | None:
+def try_suggestion(found: RunDiagnosis, steps: int, allowed: Sequence[str] = ()) -> Tryout | None:
     """Train ``steps`` steps with the first suggestion that can be said on the command line.
 
     The training runs in a process of its own, with the run's config otherwise, in a folder that is removed
@@ -150,11 +150,11 @@ def _result(
     overrides: tuple[str, ...],
     steps: int,
     code: int | None,
-) -> Trial:
+) -> Tryout:
     status, content = folder.read_status(), folder.read_evidence()
     if status.get("state") != "done" or not content:
         reason = status.get("error") or how_it_ended(code if code is not None else 1)
-        return Trial(overrides, steps, None, None, None, learned=False, error=f"failed: {reason}")
+        return Tryout(overrides, steps, None, None, None, learned=False, error=f"failed: {reason}")
     tried = Evidence.of(content)
     share = min(1.0, steps / max(found.evidence.steps, 1))
     before = found.evidence.curve.mean(max(0.0, 0.8 * share), share)
@@ -163,7 +163,7 @@ def _result(
     guess = guess_of(tried)
     known = accuracy is not None and not near_guess(accuracy, guess, _images(tried))
     cured = found.diagnosis.outcome.bad and known
-    return Trial(
+    return Tryout(
         overrides,
         tried.steps,
         None if before != before else before,
