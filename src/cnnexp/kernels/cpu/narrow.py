@@ -107,10 +107,13 @@ class _Behind(NamedTuple):
     def arguments(self, pitch: int, first: int, dtype: Any) -> tuple[Any, ...]:
         """Of the kernels, in planes whose rows are ``pitch`` apart, from the place ``first`` on."""
         if self.divisor is None:
-            return _NO_WINDOWS, (0, 0), np.empty(0, dtype), True
+            return _NO_WINDOWS, (0, 0), np.empty(0, dtype), False, True
         divisor = self.divisor.detach().contiguous().numpy().reshape(-1)
         windows = _places(self.pool, pitch, first)
-        return windows, self.pool.output_size, divisor.astype(dtype, copy=False), True
+        given = self.pool.kernel_size, self.pool.stride, self.pool.padding, self.pool.ceil_mode
+        halves = given == ((2, 2), (2, 2), (0, 0), False)
+        divisors = divisor.astype(dtype, copy=False)
+        return windows, self.pool.output_size, divisors, halves, True
 
 
 @functools.lru_cache(maxsize=512)
@@ -122,7 +125,7 @@ def _places(pool: WindowGeometry, pitch: int, first: int) -> np.ndarray:
 
 
 def _nothing_behind(dtype: Any) -> tuple[Any, ...]:
-    return _NO_WINDOWS, (0, 0), np.empty(0, dtype), False
+    return _NO_WINDOWS, (0, 0), np.empty(0, dtype), False, False
 
 
 def _run_forward(
