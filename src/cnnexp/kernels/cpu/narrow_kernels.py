@@ -13,6 +13,9 @@ Loops (outermost first), and what stays in registers:
     grad_weight  part of the batch, image, two o, taps, pixels     a sum a tap and o
     grad_input   image, some c, vectors of pixels, tap             a sum a vector
 
+Between two rows vectors compute what nobody reads; in ∂L/∂w these products are with zeros, so that an infinite
+x makes a NaN of weights that it has no part in.
+
 Work is split by the shapes alone, never by the number of threads: the order of every sum is the same on
 every run.
 
