@@ -144,7 +144,9 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
         )
         ctx.save_for_backward(*tensors)
 
-    def backward(ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad_output is None:
+            return (None,) * count
         needs = ctx.needs_input_grad
         # read once: under torch.utils.checkpoint each reading would compute the forward again
         saved = dict(zip(names, again(ctx.plan, ctx.saved_tensors), strict=True))
@@ -180,6 +182,8 @@ def _plain(function: type[Any]) -> type[Any]:
     def forward(ctx: Any, *arguments: Any) -> Any:
         output = function.forward(*arguments)
         function.setup_context(ctx, arguments, output)
+        if isinstance(output, tuple):  # zeros for the gradients of the others would cost as much as they
+            ctx.set_materialize_grads(False)
         return output
 
     return _class(
