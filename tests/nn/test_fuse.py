@@ -73,7 +73,7 @@ def test_lenets_blocks_compute_what_their_parts_do_and_are_split_again(size: int
     results = []
     for each in (network, fused, cnnexp.nn.replace_layers(copy.deepcopy(fused), "direct")):
         output = each(image)
-        results.append([output, *torch.autograd.grad(output.square().sum(), each.parameters())])
+        results.append([output, *torch.autograd.grad(output.square().sum(), [*each.parameters()])])
     for found in results[1:]:
         torch.testing.assert_close(found, results[0])
     cnnexp.nn.replace_layers(fused, "native")

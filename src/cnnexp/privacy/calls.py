@@ -301,9 +301,7 @@ class TanhBlockCall(ConvCall):
         padded_image, padding = padded(layer, image)
         window = layer.stride, padding, layer.dilation, layer.groups
         name = ops.resolve_algorithm("conv2d", layer.algorithm)
-        return ops.conv2d(
-            padded_image, layer.weight, layer.bias, *window, algorithm=name
-        ), (image,)
+        return ops.conv2d(padded_image, layer.weight, layer.bias, *window, algorithm=name), (image,)
 
     def after(self, output: Tensor) -> Tensor:
         """See :meth:`Call.after`."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry
+from cnnexp.geometry.described import Described
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu.tables import pool_windows
 from cnnexp.kernels.operators import operator
@@ -29,13 +30,15 @@ __all__ = [
     "takes",
 ]
 
-FEW = 32  # channels of input and output that these kernels take: of more, a library's are the faster
+FEW = (
+    32  # channels of input and output that these kernels take: of more, a library's are the faster
+)
 _PARTS = 16  # of a batch, each a sum of its own: a constant, so that the number of threads changes no rounding
 _ONES = {torch.float32: np.float32(1), torch.float64: np.float64(1), torch.bfloat16: np.uint16(1)}
 _NO_WINDOWS = np.empty((0, 0), np.int64)
 
 
-def takes(image: Tensor, geometry: Conv2dGeometry, c_in: int, c_out: int) -> bool:
+def takes(image: Tensor | Described, geometry: Conv2dGeometry, c_in: int, c_out: int) -> bool:
     """Whether these kernels take such a convolution: one group of few channels, of stride 1, padded at most
     by what the kernel reaches.
     """

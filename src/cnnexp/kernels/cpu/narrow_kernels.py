@@ -354,7 +354,13 @@ def grad_input(addresses, element, images, shape, lasts, geometry, reads, behind
         values, means = aligned(c_in * plane, like), aligned(c_out * windows.shape[0] + 1, like)
         for n in range(images * task // tasks, images * (task + 1) // tasks):
             layout = pad[0] * wide_row + pad[1], wide_row, padded
-            after = windows, pooled, divisors, halves, active  # numba takes no tuple of tuples into a loop
+            after = (
+                windows,
+                pooled,
+                divisors,
+                halves,
+                active,
+            )  # numba takes no tuple of tuples into a loop
             _behind(grad, kept, n, c_out, lasts[0], size, layout, after, means, planes)
             _convolve(planes, reads, taps, nothing, c_in, length, plane, values)
             _write(values, plane, wide_row, shown, output, n, c_in, lasts[1])

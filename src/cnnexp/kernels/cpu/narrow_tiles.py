@@ -101,7 +101,7 @@ class _Code:
                 )
                 for at in (0, count)
             ]
-            vector = self.builder.fadd(*halves)
+            vector = self.builder.fadd(halves[0], halves[1])
         return self.builder.extract_element(vector, ir.Constant(_WORD, 0))
 
 
