@@ -12,7 +12,6 @@ from torch import Tensor
 from cnnexp import ops
 from cnnexp.ops import registry
 
-
 OF_PARTS = {"batch_norm_act", "conv_relu_pool", "conv_tanh_pool"}
 
 

@@ -144,9 +144,7 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
         )
         ctx.save_for_backward(*tensors)
 
-    def backward(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        if grad_output is None:
-            return (None,) * count
+    def backward(ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         needs = ctx.needs_input_grad
         # read once: under torch.utils.checkpoint each reading would compute the forward again
         saved = dict(zip(names, again(ctx.plan, ctx.saved_tensors), strict=True))
@@ -188,11 +186,16 @@ def _plain(function: type[Any]) -> type[Any]:
             ctx.set_materialize_grads(False)
         return output
 
+    def backward(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad_output is None:
+            return (None,) * len(ctx.needs_input_grad)
+        return function.backward(ctx, grad_output)
+
     return _class(
         function.__name__,
         torch.autograd.Function,
         forward=staticmethod(forward),
-        backward=staticmethod(function.backward),
+        backward=staticmethod(backward),
     )
 
 

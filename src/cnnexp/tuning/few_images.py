@@ -1,7 +1,7 @@
 """A part of a batch, for measuring where a step of the whole takes long.
 
 To tell two ways apart takes pairs of steps, five at least, and a network of a second a step would have time
-for one such comparison. Of a few images the same layers are as far apart, by and large, and a step takes as much
+for one such comparison. Of a few images the same layers are as far apart, by and large, and a step takes
 less time; whether what they chose is faster for the whole batch, steps of the whole batch say in the end.
 """
 

@@ -91,7 +91,7 @@ def silu_slope(u):
 
 @njit(**COMPILE)
 def tanh(u):
-    """The tanh of u: below 0.625 by a polynomial or a quotient of two, above it as 1 − 2t/(1 + t), t = e⁻²|ᵘ|.
+    """The tanh of u: below 0.625 by a polynomial or a quotient of two, above as 1 − 2t/(1 + t), t = e⁻²|ᵘ|.
 
     The error is at most 2 units in the last place. Coefficients of Moshier, "Methods and Programs for
     Mathematical Functions" (1989), the Cephes library.

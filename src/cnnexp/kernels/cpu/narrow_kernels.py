@@ -3,9 +3,9 @@
     z[n, o, i, j] = b[o] + Σ_{c,u,v} x[n, c, i + u·d − p, j + v·d − p]·w[o, c, u, v]
     a = tanh(z), or z            y[n, o, r, s] = Σ_window a / D[r, s], or a
 
-A library's convolution fills its vectors with channels, eight or sixteen of them, and moves an image through
-memory for each step. Here vectors run along the pixels of all rows, in planes that are padded already, an image
-stays in the cache from its first number to its last, and ∂L/∂z is never written.
+A library's convolution fills its vectors with channels, eight or sixteen of them, and moves an image
+through memory for each step. Here vectors run along the pixels of all rows, in planes that are padded, an
+image stays in the cache from its first number to its last, and ∂L/∂z is never written.
 
 Loops (outermost first), and what stays in registers:
 
@@ -13,8 +13,8 @@ Loops (outermost first), and what stays in registers:
     grad_weight  part of the batch, image, two o, taps, pixels     a sum a tap and o
     grad_input   image, some c, vectors of pixels, tap             a sum a vector
 
-Between two rows vectors compute what nobody reads; in ∂L/∂w these products are with zeros, so that an infinite
-x makes a NaN of weights that it has no part in.
+Between two rows vectors compute what nobody reads; in ∂L/∂w these products are with zeros, so that an
+infinite x makes a NaN of weights that it has no part in.
 
 Work is split by the shapes alone, never by the number of threads: the order of every sum is the same on
 every run.
@@ -45,7 +45,7 @@ _TASKS = 32  # of the images, each with planes of its own
 
 @njit(**COMPILE)
 def _at(place):
-    """A place as an index of which numba need not ask whether it counts from the end: loops become vectors."""
+    """A place as an index that numba knows not to count from the end, so that loops become vectors."""
     return np.uintp(place)
 
 
