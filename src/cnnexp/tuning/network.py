@@ -76,7 +76,8 @@ def choose_step(network: nn.Module, images: Tensor, run: Run | None = None) -> S
     Where a step takes long, a few images of the batch are measured, and steps of the whole batch have the
     last word. It takes at most some ten seconds, or one look more where a step takes seconds, once for each
     network, size of the batch and machine: the choice is kept in the user's cache, unless other programs
-    disturbed the measurement. ``network`` itself is run, in training mode, with its hooks, on ``images``: once, forward, where the choice is known. It is restored
+    disturbed the measurement. ``network`` itself is run, in training mode, with its hooks, on
+    ``images``: once, forward, where the choice is known. It is restored
     after each step (see ``cnnexp.nn.as_found``), and so are the random states in the end; only the values
     of its tensors are copied. Lazy layers are initialised first, as by any first pass.
 

@@ -113,9 +113,9 @@ def sums_of(outputs: int, vectors: int) -> Any:
     def sums(
         typing_context, out, to, step, source, reads, count, weights, w_at, start, start_at, tiles
     ):
-        """out[to + o·step + p] = start[start_at + o] + Σ_t source[reads[t] + p]·weights[w_at + t·outputs + o]
+        """out[to + o·step + p] = start[start_at + o] + Σ_t source[reads[t] + p]·weights[w_at + t·N + o].
 
-        t runs over ``count``, p over ``tiles`` times ``vectors`` vectors.
+        N is ``outputs``; t runs over ``count``, p over ``tiles`` times ``vectors`` vectors.
         """
         signature = types.void(out, _N, _N, source, reads, _N, weights, _N, start, _N, _N)
 
