@@ -44,6 +44,7 @@ def main(name: str) -> None:
         _compile_norms(getattr(torch, name))
         _compile_batch_norms(getattr(torch, name))
         _compile_depthwise(getattr(torch, name))
+        _compile_narrow(getattr(torch, name))
         matrix = torch.randn(5, 5, dtype=getattr(torch, name))
         ops.linear(matrix, matrix, matrix[0], algorithm="fused")
 
@@ -71,6 +72,15 @@ def _compile_depthwise(dtype: torch.dtype) -> None:
         image = torch.randn(2, 3, 4, 4).to(kind).requires_grad_()
         weight = torch.randn(3, 1, 3, 3).to(kind).requires_grad_()
         ops.conv2d(image, weight, groups=3, algorithm="depthwise").sum().backward()
+
+
+def _compile_narrow(dtype: torch.dtype) -> None:
+    """Call the kernels of convolutions of few channels, those of bfloat16 beside float32's."""
+    for kind in (dtype, torch.bfloat16) if dtype == torch.float32 else (dtype,):
+        image = torch.randn(2, 3, 4, 4).to(kind).requires_grad_()
+        weight = torch.randn(2, 3, 3, 3).to(kind).requires_grad_()
+        for pool in (None, ops.Pool("avg")):
+            ops.conv_tanh_pool(image, weight, pool=pool).sum().backward()
 
 
 if __name__ == "__main__":

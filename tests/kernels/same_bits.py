@@ -34,6 +34,19 @@ LARGE = {
     "conv2d depthwise, large": Call(
         "conv2d", ((16, 48, 20, 20), (48, 1, 3, 3), (48,)), {"padding": 1, "groups": 48}
     ),
+    "conv2d narrow, large": Call(
+        "conv2d", ((33, 7, 13, 14), (11, 7, 5, 3), (11,)), {"padding": (2, 1)}
+    ),
+    "conv_tanh_pool, first": Call(
+        "conv_tanh_pool",
+        ((32, 1, 28, 28), (6, 1, 5, 5), (6,)),
+        {"padding": 2, "pool": ops.Pool("avg")},
+    ),
+    "conv_tanh_pool, later": Call(
+        "conv_tanh_pool",
+        ((32, 6, 14, 14), (16, 6, 5, 5), (16,)),
+        {"pool": ops.Pool("avg", 3, 2, 1)},
+    ),
     "cross_entropy, classes": Call(
         "cross_entropy", ((500, 10),), {"target": torch.arange(500) * 7 % 10}
     ),
@@ -42,8 +55,10 @@ _KERNELS = ("fused", "depthwise")
 _LOSS = "direct"  # of the loss, which has no other way of ours
 
 
-def algorithm_of(op: str) -> str | None:
+def algorithm_of(op: str, groups: int = 2) -> str | None:
     """The way whose bits are fixed: that of our kernels, or that of the loss."""
+    if op == "conv2d" and groups == 1:
+        return "narrow"
     for name in _KERNELS:
         if name in ops.algorithm_names(op):
             return name
@@ -56,6 +71,8 @@ def _is_ours(call: Call) -> bool:
     average = pool is not None and pool.kind == "avg"
     if call.op == "conv2d":
         return groups == call.shapes[0][1] == call.shapes[1][0]
+    if call.op == "conv_tanh_pool":
+        return groups == 1
     return algorithm_of(call.op) in _KERNELS and not average and groups == 1
 
 
@@ -73,7 +90,8 @@ def bits(dtype: torch.dtype) -> Iterator[tuple[str, list[str]]]:
     """For each case the hashes of the output and of each gradient."""
     for name, call in cases().items():
         tensors = call.tensors(dtype)
-        output = call.function(algorithm_of(call.op))(*tensors)
+        way = algorithm_of(call.op, call.arguments.get("groups", 1))
+        output = call.function(way)(*tensors)
         generator = torch.Generator().manual_seed(1)
         given = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(dtype)
         grads = torch.autograd.grad(output, tensors, given)

@@ -49,6 +49,39 @@ def test_blocks_compute_what_their_parts_do_and_keep_all_names() -> None:
     torch.testing.assert_close(fused(image), expected)
 
 
+@pytest.mark.parametrize("size", [12, 13])
+def test_lenets_blocks_compute_what_their_parts_do_and_are_split_again(size: int) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(6, 5, 3, padding_mode="reflect", padding=1),
+        nn.Tanh(),
+        nn.MaxPool2d(2),  # stays a layer of its own
+        nn.Conv2d(5, 2, 1),
+        nn.Tanh(),
+    )
+    image = torch.randn(3, 1, size, size)
+    fused = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused")
+    assert [type(layer).__name__ for layer in fused] == [
+        *("ConvTanhPool", "Done", "Done"),
+        *("ConvTanhPool", "Done", "MaxPool2d"),
+        *("ConvTanhPool", "Done"),
+    ]
+    assert [n for n, _ in fused.named_modules()] == [n for n, _ in network.named_modules()]
+    assert fused.state_dict().keys() == network.state_dict().keys()
+    results = []
+    for each in (network, fused, cnnexp.nn.replace_layers(copy.deepcopy(fused), "direct")):
+        output = each(image)
+        results.append([output, *torch.autograd.grad(output.square().sum(), [*each.parameters()])])
+    for found in results[1:]:
+        torch.testing.assert_close(found, results[0])
+    cnnexp.nn.replace_layers(fused, "native")
+    assert [type(layer).__name__ for layer in fused] == [type(layer).__name__ for layer in network]
+    assert "pool" not in vars(fused[0])
+    torch.testing.assert_close(fused(image), results[0][0])
+
+
 @pytest.mark.parametrize("algorithm", ["fused", "direct"])
 def test_the_state_dict_of_a_block_is_that_of_its_convolution(algorithm: str) -> None:
     block = cnnexp.nn.ConvReLUPool(2, 3, 3, pool=ops.Pool("max", 3, 2), algorithm=algorithm)
@@ -68,12 +101,16 @@ def test_what_is_no_plain_block_stays_as_it_is() -> None:
         shared,
         nn.Sequential(nn.Conv2d(2, 2, 1), hooked, nn.MaxPool2d(2)),  # someone looks inside
         nn.Sequential(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2), nn.ReLU()),  # another order
-        nn.Sequential(nn.Conv2d(2, 2, 1), nn.Tanh(), nn.MaxPool2d(2)),
+        nn.Sequential(nn.Conv2d(2, 2, 1), nn.GELU(), nn.MaxPool2d(2)),
+        nn.Sequential(nn.Conv2d(2, 33, 1), nn.Tanh(), nn.Conv2d(33, 2, 1)),  # many channels
+        nn.Sequential(nn.Conv2d(2, 2, 1, 2), nn.Tanh()),  # a stride
+        nn.Sequential(nn.Conv2d(2, 2, 1, groups=2), nn.Tanh()),
     )
-    image = torch.randn(1, 2, 16, 16)
+    image = torch.randn(1, 2, 32, 32)
     expected = network(image)
     cnnexp.nn.replace_layers(network, "fused")
-    assert not [m for m in network.modules() if isinstance(m, cnnexp.nn.ConvReLUPool)]
+    blocks = cnnexp.nn.ConvReLUPool, cnnexp.nn.ConvTanhPool
+    assert not [m for m in network.modules() if isinstance(m, blocks)]
     torch.testing.assert_close(network(image), expected)
     assert seen == [1, 1]
 

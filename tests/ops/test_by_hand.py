@@ -172,6 +172,25 @@ def test_conv_relu_pool(algorithm: str) -> None:
     assert grads[2].tolist() == [2.0]
 
 
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("conv_tanh_pool"))
+def test_conv_tanh_pool(algorithm: str) -> None:
+    x, w = X.clone().requires_grad_(), W.clone().requires_grad_()
+    b = torch.tensor([-9.0], requires_grad=True)
+    y = ops.conv_tanh_pool(x, w, b, pool=ops.Pool("avg"), algorithm=algorithm)
+    # the convolution is 7, 9, 13, 15: less 9, −2, 0, 4, 6, whose tanh is this, and 1 − tanh² as follows
+    a, slope = [-0.964028, 0.0, 0.999329, 0.999988], [0.070651, 1.0, 0.001341, 0.000025]
+    torch.testing.assert_close(y, torch.tensor([[[[sum(a) / 4]]]]), rtol=0, atol=1e-6)
+    of_x, of_w, of_b = torch.autograd.grad(y, (x, w, b), torch.tensor([[[[4.0]]]]))
+    windows = [X[..., i : i + 2, j : j + 2] for i in (0, 1) for j in (0, 1)]
+    expected = sum(s * window for s, window in zip(slope, windows, strict=True))
+    torch.testing.assert_close(of_w, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(of_b, torch.tensor([sum(slope)]), rtol=0, atol=1e-5)
+    image = torch.zeros_like(X)
+    for s, (i, j) in zip(slope, [(0, 0), (0, 1), (1, 0), (1, 1)], strict=True):
+        image[..., i : i + 2, j : j + 2] += s * W
+    torch.testing.assert_close(of_x, image, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("algorithm", ops.algorithm_names("batch_norm"))
 def test_batch_norm_needs_a_positive_eps(algorithm: str) -> None:
     said = "eps must be positive( during training)?, but got 0"  # shorter in torch 2.11

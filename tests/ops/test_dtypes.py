@@ -169,6 +169,7 @@ ARGUMENTS: dict[str, tuple[tuple[tuple[int, ...], ...], dict[str, Any]]] = {
     "batch_norm_act": (((3, 2),), {"running_mean": None, "running_var": None, "training": True}),
     "conv2d": (((1, 2, 4, 4), (3, 2, 2, 2), (3,)), {"padding": 1}),
     "conv_relu_pool": (((1, 2, 4, 4), (3, 2, 2, 2), (3,)), {"padding": 1}),
+    "conv_tanh_pool": (((1, 2, 4, 4), (3, 2, 2, 2), (3,)), {"padding": 1}),
     "cross_entropy": (((3, 2),), {"target": torch.tensor([0, 1, 1])}),
     "linear": (((3, 2), (4, 2), (4,)), {}),
     "max_pool2d": (((1, 2, 4, 4),), {"kernel_size": 2}),

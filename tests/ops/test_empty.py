@@ -88,6 +88,11 @@ CASES: dict[str, list[tuple[Shapes, dict[str, Any]]]] = {
         for shapes, options in CONVOLVED
         for pool in (ops.Pool(), ops.Pool("max", 3, 2, 1), ops.Pool("avg"))
     ],
+    "conv_tanh_pool": [
+        (shapes, options | {"pool": pool})
+        for shapes, options in CONVOLVED
+        for pool in (None, ops.Pool("max", 3, 2, 1), ops.Pool("avg"))
+    ],
     "cross_entropy": _classified(),
     "dropout": [
         (s, {"p": p, "training": t}) for s, _ in FLAT for p in (0.5, 1) for t in (True, False)

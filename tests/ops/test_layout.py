@@ -23,6 +23,10 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
         (WEIGHT, BIAS, 1, 1, 1, 1, ops.Pool()),
         (WEIGHT, BIAS, 1, 1, 1, 1, ops.Pool("avg", 2)),
     ],
+    "conv_tanh_pool": [
+        (WEIGHT, BIAS, 1, 1, 1, 1, None),
+        (WEIGHT, BIAS, 1, 1, 1, 1, ops.Pool("avg", 2)),
+    ],
     "max_pool2d": [(2,), (3, 2, 1)],
     "avg_pool2d": [(2,), (3, 2, 1)],
     "adaptive_avg_pool2d": [(3,)],

@@ -12,8 +12,10 @@ from torch import Tensor
 from cnnexp import ops
 from cnnexp.ops import registry
 
+OF_PARTS = {"batch_norm_act", "conv_relu_pool", "conv_tanh_pool"}
 
-@pytest.mark.parametrize("op", sorted(set(ops.op_names()) - {"batch_norm_act", "conv_relu_pool"}))
+
+@pytest.mark.parametrize("op", sorted(set(ops.op_names()) - OF_PARTS))
 def test_native_is_the_function_that_its_summary_names(op: str) -> None:
     name = ops.get_algorithm(op, "native").summary.split(" and ")[0].removeprefix("torch.")
     function = functools.reduce(getattr, name.split("."), torch)
@@ -36,7 +38,7 @@ def test_a_name_is_registered_once() -> None:
 def test_an_unknown_algorithm_lists_the_known_ones_and_suggests_the_nearest() -> None:
     with pytest.raises(
         ops.UnknownAlgorithmError,
-        match=r"unknown algorithm 'dirct' for conv2d; known: depthwise, direct, fft, im2col, native, "
+        match=r"unknown algorithm 'dirct' for conv2d; known: depthwise, direct, fft, im2col, narrow, native, "
         r"reference, auto; did you mean 'direct'\?",
     ):
         ops.conv2d(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), algorithm="dirct")

@@ -99,6 +99,11 @@ SITUATIONS = {
     "conv_relu_pool average": Situation(
         "conv_relu_pool", 2, ((3, 2, 3, 3), (3,)), {"padding": 1, "pool": ops.Pool("avg")}
     ),
+    "conv2d narrow": Situation("conv2d", 2, ((3, 2, 3, 2), (3,)), {"padding": 1}),
+    "conv_tanh_pool": Situation("conv_tanh_pool", 2, ((3, 2, 3, 3), (3,)), {"padding": 1}),
+    "conv_tanh_pool average": Situation(
+        "conv_tanh_pool", 2, ((3, 2, 3, 3), (3,)), {"padding": 1, "pool": ops.Pool("avg")}
+    ),
     "cross_entropy": Situation("cross_entropy"),
     "linear": Situation("linear", 0, ((4, 10), (4,))),
     "max_pool2d": Situation("max_pool2d", 2, (), {"kernel_size": 3, "stride": 2, "padding": 1}),

@@ -193,7 +193,7 @@ def test_where_time_is_up_no_further_call_is_looked_at(monkeypatch: pytest.Monke
     def choose(budget: float) -> dict[str, str]:
         monkeypatch.setattr(network_choice, "_BUDGET", budget)
         looked.clear()
-        layers = (nn.Conv2d(1, 1, 2), nn.Tanh(), nn.Conv2d(1, 1, 1), nn.Tanh(), nn.Conv2d(1, 1, 1))
+        layers = (nn.Conv2d(1, 1, 2), nn.GELU(), nn.Conv2d(1, 1, 1), nn.GELU(), nn.Conv2d(1, 1, 1))
         network = cnnexp.nn.replace_layers(nn.Sequential(*layers), "auto")
         return cnnexp.tuning.choose_algorithms(network, torch.randn(round(9 + budget), 1, 8, 8))
 
@@ -204,8 +204,8 @@ def test_where_time_is_up_no_further_call_is_looked_at(monkeypatch: pytest.Monke
     assert set(choose(-1.0).values()) == {"native"}
     assert looked == []
     assert list(choose(60.0).values()) == ["direct", "native", "direct", "native", "direct"]
-    assert looked == ["conv2d", "tanh", "conv2d"]  # once for each kind of call
-    clock = iter([0.0, 0.0, 1.0, 11.0, 12.0, 13.0, 14.0])
+    assert looked == ["conv2d", "gelu", "conv2d"]  # once for each kind of call
+    clock = iter([0.0, 0.0, 0.0, 0.0, 1.0, 11.0, 12.0, 13.0, 14.0])
     monkeypatch.setattr(network_choice.time, "perf_counter", lambda: next(clock, 15.0))
     choose(20.0)  # after half of the time only what has promised something
     assert looked == ["conv2d", "conv2d"]
@@ -269,3 +269,50 @@ def test_a_momentum_that_changes_is_no_new_kind_of_call() -> None:
     for _ in range(3):
         layer(torch.randn(2, 2, 3, 3))
     assert len(auto._ready) == 1
+
+
+class Slow(nn.Module):
+    """A layer, and a clock that goes by the images; ``sizes`` says how many images each pass had."""
+
+    def __init__(self, sizes: list[int], only: int = 0) -> None:
+        super().__init__()
+        self.conv, self.note, self.only = nn.Conv2d(1, 1, 3), sizes.append, only
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.only and len(x) != self.only:
+            raise ValueError("another size")
+        self.note(len(x))
+        return self.conv(x)
+
+
+@pytest.mark.parametrize(
+    ("whole", "expected"), [(0.5, ({"conv": "direct"}, 0.5)), (1.5, ({"conv": "native"}, 1.0))]
+)
+def test_a_long_step_is_measured_on_few_images_and_the_whole_batch_has_the_last_word(
+    whole: float, expected: tuple[dict[str, str], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(network_choice, "clock", lambda: 0.2 * sum(sizes) / 16)
+    monkeypatch.setattr(network_choice, "measure", lambda *_: {"native": 2.0, "direct": 1.0})
+
+    def seconds(step: Step, algorithms: dict[str, str]) -> float:
+        run(step, algorithms)
+        return {"native": 1.0, "direct": 0.7 if sizes[-1] < 16 else whole}[algorithms["conv"]]
+
+    run = Step.seconds
+    monkeypatch.setattr(Step, "seconds", seconds)
+    network = cnnexp.nn.replace_layers(Slow(sizes), "auto", quiet=True)
+    found = cnnexp.tuning.choose_step(network, torch.randn(16, 1, 5, 5))
+    assert (found.layers, found.ratio) == expected
+    assert set(sizes) == {16, 3}  # a tenth of a second's, at 0.6 s for 16
+    assert sizes.index(3) == 2
+
+
+def test_a_network_of_one_size_of_batch_is_measured_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(network_choice, "clock", lambda: 0.2 * sum(sizes) / 16)
+    _step_times(monkeypatch, {"native": 1.0, "direct": 0.7})
+    monkeypatch.setattr(network_choice, "measure", lambda *_: {"native": 2.0, "direct": 1.0})
+    network = cnnexp.nn.replace_layers(Slow(sizes, only=16), "auto", quiet=True)
+    assert cnnexp.tuning.choose_step(network, torch.randn(16, 1, 5, 5)).layers == {"conv": "direct"}
+    assert set(sizes) == {16}

@@ -180,13 +180,22 @@ def _plain(function: type[Any]) -> type[Any]:
     def forward(ctx: Any, *arguments: Any) -> Any:
         output = function.forward(*arguments)
         function.setup_context(ctx, arguments, output)
+        if isinstance(
+            output, tuple
+        ):  # zeros for the gradients of the others would cost as much as they
+            ctx.set_materialize_grads(False)
         return output
+
+    def backward(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad_output is None:
+            return (None,) * len(ctx.needs_input_grad)
+        return function.backward(ctx, grad_output)
 
     return _class(
         function.__name__,
         torch.autograd.Function,
         forward=staticmethod(forward),
-        backward=staticmethod(function.backward),
+        backward=staticmethod(backward),
     )
 
 

@@ -23,6 +23,7 @@ from cnnexp.nn.layer import Layer
 from cnnexp.nn.lazy import initialise_lazy
 from cnnexp.tuning.auto import Heard, heard_calls, situation
 from cnnexp.tuning.choices import ChoiceFile
+from cnnexp.tuning.few_images import faster_as_a_whole, few_of
 from cnnexp.tuning.greedy import PROMISE, Times, choose, promises
 from cnnexp.tuning.measure import QUICK, measure
 from cnnexp.tuning.step import Step
@@ -32,10 +33,12 @@ log = logging.getLogger(__name__)
 # Seconds: for the calls alone and, of what is left, for the steps; of the calls, in the second half for those
 # of ops that have promised something.
 _BUDGET = 9.0
+_FORWARDS = 3  # that a step takes as long as: a backward has two products for each of the forward's
 BUSY = 0.8  # the share of the time that must have been this thread's for a choice to be kept
 
 Run = Callable[[nn.Module, Tensor], Any]
 Calls = dict[str, list[Heard]]
+Forward = Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,11 @@ def choose_step(network: nn.Module, images: Tensor, run: Run | None = None) -> S
     step gains by it, in pairs of steps one after the other; and what is chosen in the end must beat
     torch's own, else that is kept.
 
-    It takes at most some ten seconds, or one look more where a step takes seconds, once for each network,
-    size of the batch and machine: the choice is kept in the user's cache, unless other programs disturbed the
-    measurement. ``network`` itself is run, in
-    training mode, with its hooks, on ``images``: once, forward, where the choice is known. It is restored
+    Where a step takes long, a few images of the batch are measured, and steps of the whole batch have the
+    last word. It takes at most some ten seconds, or one look more where a step takes seconds, once for each
+    network, size of the batch and machine: the choice is kept in the user's cache, unless other programs
+    disturbed the measurement. ``network`` itself is run, in training mode, with its hooks, on
+    ``images``: once, forward, where the choice is known. It is restored
     after each step (see ``cnnexp.nn.as_found``), and so are the random states in the end; only the values
     of its tensors are copied. Lazy layers are initialised first, as by any first pass.
 
@@ -91,7 +95,7 @@ def choose_step(network: nn.Module, images: Tensor, run: Run | None = None) -> S
         layers = waiting_layers(network)
         if not layers:
             return StepChoice({}, 1.0)
-        forward = partial(network, batch) if run is None else partial(run, network, batch)
+        forward = network if run is None else partial(run, network)
         return _known_or_measured(network, layers, forward, renew, batch)
 
 
@@ -125,7 +129,7 @@ def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None
         >>> from torch import nn
         >>> from cnnexp.nn import layer_algorithms, replace_layers
         >>> from cnnexp.tuning import choose_algorithms, pin_algorithms
-        >>> network = replace_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh()), "auto")
+        >>> network = replace_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.GELU()), "auto")
         >>> chosen = choose_algorithms(network, torch.randn(2, 1, 8, 8))
         >>> list(chosen)
         ['0', '1']
@@ -139,18 +143,12 @@ def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None
 def _known_or_measured(
     network: nn.Module,
     layers: Mapping[str, Layer],
-    forward: Callable[[], Any],
+    forward: Forward,
     renew: Callable[[], None],
     images: Tensor,
 ) -> StepChoice:
-    calls: Calls = {name: [] for name in layers}
-
-    def keep(name: str, call: Heard) -> None:  # without the tensors
-        calls[name].append(call._replace(arguments=(), options={}))
-
     renew()
-    with _listening(layers, keep):
-        forward()
+    calls = _calls(layers, partial(forward, images))
     unused = [name for name, each in calls.items() if not each]
     if unused:
         log.info(
@@ -165,12 +163,23 @@ def _known_or_measured(
     known = file.get_step(text)
     if known is not None and _fits(known[0], layers):
         return StepChoice(*known)
-    renew()
     undisturbed = watch("backward auto")
-    found = _measured(network, layers, calls, forward, renew, images.device)
+    found = _measured(network, layers, forward, renew, images)
     if undisturbed():
         file.put_step(text, found.layers, found.ratio)
     return found
+
+
+def _calls(layers: Mapping[str, Layer], forward: Callable[[], Any]) -> Calls:
+    """The calls of each layer, without the tensors, in one forward pass."""
+    calls: Calls = {name: [] for name in layers}
+
+    def keep(name: str, call: Heard) -> None:
+        calls[name].append(call._replace(arguments=(), options={}))
+
+    with _listening(layers, keep):
+        forward()
+    return calls
 
 
 def watch(what: str) -> Callable[[], bool]:
@@ -200,10 +209,9 @@ def _fits(algorithms: Mapping[str, str], layers: Mapping[str, Layer]) -> bool:
 def _measured(
     network: nn.Module,
     layers: Mapping[str, Layer],
-    calls: Calls,
-    forward: Callable[[], Any],
+    forward: Forward,
     renew: Callable[[], None],
-    device: torch.device,
+    images: Tensor,
 ) -> StepChoice:
     """The choice by the clock, as far as the budget goes."""
     begin = clock()
@@ -211,12 +219,18 @@ def _measured(
         "backward auto: measuring the network's step (once for each network, batch and machine)"
     )
     base = dict.fromkeys(layers, ops.NATIVE)
-    times = _times(layers, calls, forward)
+    few, calls = _measured_on(layers, forward, renew, images)
+    renew()
+    times = _times(layers, calls, partial(forward, few))
     groups = promises({name: layer.op for name, layer in layers.items()}, times)
     left = max(1.0, _BUDGET - (clock() - begin))
-    step = Step(network, layers, forward, renew, device)
+    step = Step(network, layers, partial(forward, few), renew, images.device)
     try:
         chosen, ratio = choose(base, groups, step.seconds, left)
+        if few is not images and chosen != base:
+            whole = Step(network, layers, partial(forward, images), renew, images.device)
+            ratio = faster_as_a_whole(whole.seconds, chosen, base)
+            chosen, ratio = (chosen, ratio) if ratio < 1.0 else (base, 1.0)
     except (
         Exception
     ) as error:  # of other people's networks, in a backward pass of no loss of theirs
@@ -224,6 +238,23 @@ def _measured(
         chosen, ratio = base, 1.0
     log.debug("backward auto: measured in %.1f s", clock() - begin)
     return StepChoice(chosen, round(ratio, 4))
+
+
+def _measured_on(
+    layers: Mapping[str, Layer], forward: Forward, renew: Callable[[], None], images: Tensor
+) -> tuple[Tensor, Calls]:
+    """The images that are measured, and the calls of each layer for them."""
+    renew()
+    start = clock()
+    calls = _calls(layers, partial(forward, images))
+    few = few_of(images, _FORWARDS * (clock() - start))
+    if few is not images:
+        renew()
+        try:
+            return few, _calls(layers, partial(forward, few))
+        except Exception as error:  # of a network that takes its own size of batch alone
+            log.debug("backward auto: %d images cannot be measured", len(few), exc_info=error)
+    return images, calls
 
 
 def _times(
@@ -303,7 +334,7 @@ def pin_algorithms(network: nn.Module, algorithms: Mapping[str, str]) -> None:
         >>> from torch import nn
         >>> from cnnexp.nn import layer_algorithms, replace_layers
         >>> from cnnexp.tuning import pin_algorithms
-        >>> network = replace_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh()), "auto")
+        >>> network = replace_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.GELU()), "auto")
         >>> pin_algorithms(network, {"0": "im2col", "1": "native"})
         >>> layer_algorithms(network)
         {'0': 'im2col', '1': 'native'}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry
+from cnnexp.geometry.described import Described
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu.tables import pool_windows
 from cnnexp.kernels.operators import operator
@@ -29,13 +30,17 @@ __all__ = [
     "takes",
 ]
 
-FEW = 32  # channels of input and output that these kernels take: of more, a library's are the faster
-_PARTS = 16  # of a batch, each a sum of its own: a constant, so that the number of threads changes no rounding
+FEW = (
+    32  # channels of input and output that these kernels take: of more, a library's are the faster
+)
+_PARTS = (
+    16  # of a batch, each a sum of its own: a constant, so that no rounding depends on the threads
+)
 _ONES = {torch.float32: np.float32(1), torch.float64: np.float64(1), torch.bfloat16: np.uint16(1)}
 _NO_WINDOWS = np.empty((0, 0), np.int64)
 
 
-def takes(image: Tensor, geometry: Conv2dGeometry, c_in: int, c_out: int) -> bool:
+def takes(image: Tensor | Described, geometry: Conv2dGeometry, c_in: int, c_out: int) -> bool:
     """Whether these kernels take such a convolution: one group of few channels, of stride 1, padded at most
     by what the kernel reaches.
     """
@@ -107,10 +112,13 @@ class _Behind(NamedTuple):
     def arguments(self, pitch: int, first: int, dtype: Any) -> tuple[Any, ...]:
         """Of the kernels, in planes whose rows are ``pitch`` apart, from the place ``first`` on."""
         if self.divisor is None:
-            return _NO_WINDOWS, (0, 0), np.empty(0, dtype), True
+            return _NO_WINDOWS, (0, 0), np.empty(0, dtype), False, True
         divisor = self.divisor.detach().contiguous().numpy().reshape(-1)
         windows = _places(self.pool, pitch, first)
-        return windows, self.pool.output_size, divisor.astype(dtype, copy=False), True
+        given = self.pool.kernel_size, self.pool.stride, self.pool.padding, self.pool.ceil_mode
+        halves = given == ((2, 2), (2, 2), (0, 0), False)
+        divisors = divisor.astype(dtype, copy=False)
+        return windows, self.pool.output_size, divisors, halves, True
 
 
 @functools.lru_cache(maxsize=512)
@@ -122,7 +130,7 @@ def _places(pool: WindowGeometry, pitch: int, first: int) -> np.ndarray:
 
 
 def _nothing_behind(dtype: Any) -> tuple[Any, ...]:
-    return _NO_WINDOWS, (0, 0), np.empty(0, dtype), False
+    return _NO_WINDOWS, (0, 0), np.empty(0, dtype), False, False
 
 
 def _run_forward(

@@ -3,15 +3,18 @@
     z[n, o, i, j] = b[o] + Σ_{c,u,v} x[n, c, i + u·d − p, j + v·d − p]·w[o, c, u, v]
     a = tanh(z), or z            y[n, o, r, s] = Σ_window a / D[r, s], or a
 
-A library's convolution fills its vectors with channels, eight or sixteen of them, and moves an image through
-memory for each step. Here vectors run along the pixels of all rows, in planes that are padded already, an image
-stays in the cache from its first number to its last, and ∂L/∂z is never written.
+A library's convolution fills its vectors with channels, eight or sixteen of them, and moves an image
+through memory for each step. Here vectors run along the pixels of all rows, in planes that are padded, an
+image stays in the cache from its first number to its last, and ∂L/∂z is never written.
 
 Loops (outermost first), and what stays in registers:
 
     forward      image, some o, vectors of pixels, tap             a sum a vector
     grad_weight  part of the batch, image, two o, taps, pixels     a sum a tap and o
     grad_input   image, some c, vectors of pixels, tap             a sum a vector
+
+Between two rows vectors compute what nobody reads; in ∂L/∂w these products are with zeros, so that an
+infinite x makes a NaN of weights that it has no part in.
 
 Work is split by the shapes alone, never by the number of threads: the order of every sum is the same on
 every run.
@@ -42,7 +45,7 @@ _TASKS = 32  # of the images, each with planes of its own
 
 @njit(**COMPILE)
 def _at(place):
-    """A place as an index of which numba need not ask whether it counts from the end: loops become vectors."""
+    """A place as an index that numba knows not to count from the end, so that loops become vectors."""
     return np.uintp(place)
 
 
@@ -134,11 +137,21 @@ def _write(planes, plane, pitch, size, image, n, channels, last):
 
 
 @njit(**COMPILE)
-def _pooled(planes, plane, channels, windows, divisors, means):
+def _pooled(planes, plane, pitch, channels, pool, means):
     """Leave in ``means`` (channels, windows) those of the planes over the windows."""
+    windows, shown, divisors, halves = pool
     count, size = windows.shape
     for o in range(channels):
         base = o * plane
+        if halves:  # windows 2×2 side by side, which vectors read
+            for r in range(shown[0]):
+                to, above = r * shown[1], base + 2 * r * pitch
+                below, mean = above + pitch, o * count + to
+                for s in range(shown[1]):
+                    total = planes[_at(above + 2 * s)] + planes[_at(above + 2 * s + 1)]
+                    total = total + planes[_at(below + 2 * s)] + planes[_at(below + 2 * s + 1)]
+                    means[_at(mean + s)] = total / divisors[_at(to + s)]
+            continue
         for k in range(count):
             total = of_kind(0.0, means[0])
             for e in range(size):
@@ -149,14 +162,32 @@ def _pooled(planes, plane, channels, windows, divisors, means):
 
 
 @njit(**COMPILE)
-def _spread(grads, plane, channels, windows, divisors, planes):
-    """The transpose of :func:`_pooled`, added to ``planes``: each window's gradient in equal shares."""
-    count, size = windows.shape
+def _spread(grads, at, pitch, plane, channels, size, pool, planes):
+    """The transpose of :func:`_pooled`: each window's gradient in equal shares to its pixels, 0 to others."""
+    windows, shown, divisors, halves = pool
+    count, elements = windows.shape
+    height, width = size
     for o in range(channels):
         base = o * plane
+        if not halves or 2 * shown[0] < height or 2 * shown[1] < width:
+            for i in range(height):
+                row = base + at + i * pitch
+                for j in range(width):
+                    planes[_at(row + j)] = 0
+        if halves:
+            for r in range(shown[0]):
+                of, above = r * shown[1], base + at + 2 * r * pitch
+                below, grad = above + pitch, o * count + of
+                for s in range(shown[1]):
+                    share = grads[_at(grad + s)] / divisors[_at(of + s)]
+                    planes[_at(above + 2 * s)] = share
+                    planes[_at(above + 2 * s + 1)] = share
+                    planes[_at(below + 2 * s)] = share
+                    planes[_at(below + 2 * s + 1)] = share
+            continue
         for k in range(count):
             share = grads[_at(o * count + k)] / divisors[k]
-            for e in range(size):
+            for e in range(elements):
                 place = windows[k, e]
                 if place >= 0:
                     planes[_at(base + place)] += share
@@ -167,18 +198,15 @@ def _behind(grad, kept, n, channels, last, size, layout, behind, means, planes):
     """Leave ∂L/∂z of image n in ``planes``, from ∂L/∂y and a; what is between the rows stays.
 
     ``layout``: where the first pixel stands, the pitch and the size of a plane; ``behind``: the windows, by
-    such places, their number in each direction, their divisors, and whether there is a tanh.
+    such places, their number in each direction, their divisors, whether they are 2×2 side by side, and
+    whether there is a tanh.
     """
-    (at, pitch, plane), (windows, shown, divisors, active) = layout, behind
+    (at, pitch, plane), (windows, shown, divisors, halves, active) = layout, behind
     height, width = size
     if windows.shape[0]:
-        for o in range(channels):
-            for i in range(height):
-                row = o * plane + at + i * pitch
-                for j in range(width):
-                    planes[_at(row + j)] = 0
         _read(grad, n, channels, shown, last, 0, shown[1], windows.shape[0], means)
-        _spread(means, plane, channels, windows, divisors, planes)
+        pool = windows, shown, divisors, halves
+        _spread(means, at, pitch, plane, channels, size, pool, planes)
     else:
         _read(grad, n, channels, size, last, at, pitch, plane, planes)
     if active:
@@ -204,11 +232,11 @@ def forward(addresses, element, images, shape, lasts, geometry, reads, behind, l
         geometry: (H, W), (P, Q), padding, and rows and columns of a padded plane.
         reads: Where each tap (c, u, v) reads, from the pixel's place in the padded planes on.
         behind: (R·S, K) windows, by places in such planes, none without pooling; (R, S); (R·S,) divisors;
-            whether there is a tanh.
+            whether these windows are 2×2 side by side; whether there is a tanh.
         like: An array of the kind of the sums.
     """
     (c_out, c_in, area), (size, shown, pad, pitch) = shape, geometry
-    windows, pooled, divisors, active = behind
+    windows, pooled, divisors, halves, active = behind
     pixels = shown[0] * shown[1]
     results = windows.shape[0] if windows.shape[0] else pixels
     x = carray(numbers_at(addresses[0], element), images * c_in * size[0] * size[1])
@@ -235,7 +263,8 @@ def forward(addresses, element, images, shape, lasts, geometry, reads, behind, l
                     values[k] = tanh(values[k])
                 _write(values, plane, wide_row, shown, kept, n, c_out, False)
             if windows.shape[0]:
-                _pooled(values, plane, c_out, windows, divisors, means)
+                pool = windows, pooled, divisors, halves
+                _pooled(values, plane, wide_row, c_out, pool, means)
                 _write(means, results, pooled[1], pooled, output, n, c_out, lasts[1])
             else:
                 _write(values, plane, wide_row, shown, output, n, c_out, lasts[1])
@@ -254,7 +283,7 @@ def grad_weight(addresses, element, images, shape, lasts, geometry, reads, behin
         element, images, shape, geometry, behind, like: As of :func:`forward`.
     """
     (c_out, c_in, area), (size, shown, pad, pitch) = shape, geometry
-    windows, pooled, divisors, active = behind
+    windows, pooled, divisors, halves, active = behind
     pixels, count, weights = shown[0] * shown[1], reads.size, c_in * area
     results = windows.shape[0] if windows.shape[0] else pixels
     x = carray(numbers_at(addresses[0], element), images * c_in * size[0] * size[1])
@@ -277,7 +306,7 @@ def grad_weight(addresses, element, images, shape, lasts, geometry, reads, behin
         for n in range(images * part // parts, images * (part + 1) // parts):
             at = pad[0] * wide_row + pad[1]
             _read(x, n, c_in, size, lasts[0], at, wide_row, padded, planes)
-            layout, after = (0, wide_row, plane), (windows, pooled, divisors, active)
+            layout, after = (0, wide_row, plane), (windows, pooled, divisors, halves, active)
             _behind(grad, kept, n, c_out, lasts[1], shown, layout, after, means, grads)
             for pair in range(pairs):
                 for tap in range(0, count, TAPS):
@@ -309,7 +338,7 @@ def grad_input(addresses, element, images, shape, lasts, geometry, reads, behind
         element, images, shape, like: As of :func:`forward`.
     """
     (c_out, c_in, area), (size, shown, pad, pitch) = shape, geometry
-    windows, pooled, divisors, active = behind
+    windows, pooled, divisors, halves, active = behind
     pixels, inputs = size[0] * size[1], shown[0] * shown[1]
     results = windows.shape[0] if windows.shape[0] else pixels
     grad = carray(numbers_at(addresses[0], element), images * c_out * results)
@@ -325,7 +354,13 @@ def grad_input(addresses, element, images, shape, lasts, geometry, reads, behind
         values, means = aligned(c_in * plane, like), aligned(c_out * windows.shape[0] + 1, like)
         for n in range(images * task // tasks, images * (task + 1) // tasks):
             layout = pad[0] * wide_row + pad[1], wide_row, padded
-            after = windows, pooled, divisors, active  # numba takes no tuple of tuples into a loop
+            after = (
+                windows,
+                pooled,
+                divisors,
+                halves,
+                active,
+            )  # numba takes no tuple of tuples into a loop
             _behind(grad, kept, n, c_out, lasts[0], size, layout, after, means, planes)
             _convolve(planes, reads, taps, nothing, c_in, length, plane, values)
             _write(values, plane, wide_row, shown, output, n, c_in, lasts[1])

@@ -3,10 +3,11 @@
     sums     out[o, p] = start[o] + Σ_t source[reads[t] + p] · weights[t, o]      a register a vector of p
     shares   out[t, o] = Σ_p source[reads[t] + p] · grads[o, p]                   a register a pair (t, o)
 
-Positions p run on through all rows of a padded image, so that vectors are full whatever the width of a row and
-the number of channels. Of ``sums`` each position is a sum of its own; a sum of ``shares`` has a fixed number of
-lanes, one for every so many positions, which are added up in a fixed order in the end, and LLVM lays them into
-the registers of the machine. So no bit depends on how many sums run side by side, nor on the machine.
+Positions p run on through all rows of a padded image, so that vectors are full whatever the width of a row
+and the number of channels. Of ``sums`` each position is a sum of its own; a sum of ``shares`` has a fixed
+number of lanes, one for every so many positions, which are added up in a fixed order in the end, and LLVM
+lays them into the registers of the machine. So no bit depends on how many sums run side by side, nor on
+the machine.
 
 numba caches a compiled kernel by the kernel's own file: after a change here, touch the files that call it.
 """
@@ -101,7 +102,7 @@ class _Code:
                 )
                 for at in (0, count)
             ]
-            vector = self.builder.fadd(*halves)
+            vector = self.builder.fadd(halves[0], halves[1])
         return self.builder.extract_element(vector, ir.Constant(_WORD, 0))
 
 
@@ -112,9 +113,9 @@ def sums_of(outputs: int, vectors: int) -> Any:
     def sums(
         typing_context, out, to, step, source, reads, count, weights, w_at, start, start_at, tiles
     ):
-        """out[to + o·step + p] = start[start_at + o] + Σ_t source[reads[t] + p] · weights[w_at + t·outputs + o].
+        """out[to + o·step + p] = start[start_at + o] + Σ_t source[reads[t] + p]·weights[w_at + t·N + o].
 
-        t runs over ``count``, p over ``tiles`` times ``vectors`` vectors.
+        N is ``outputs``; t runs over ``count``, p over ``tiles`` times ``vectors`` vectors.
         """
         signature = types.void(out, _N, _N, source, reads, _N, weights, _N, start, _N, _N)
 
