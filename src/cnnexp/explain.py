@@ -134,6 +134,7 @@ def _trained(request: _Request) -> tuple[TrainedNetwork, Subject, str, Settings]
 
     settings = read_settings(request.others, {**_OF_RUN, **_OWN}, data=True)
     trained = settings.load("direct")
+    trained.require_classes("cnnexp.explain")
     number = _number(request.image)
     if number is None:
         subject = picture(trained, Path(request.image), request.value_range)

@@ -1,5 +1,6 @@
 """Image sets as tensors or picture files, their splits and batches."""
 
+from cnnexp.data.arrays import load_arrays
 from cnnexp.data.batches import (
     BatchOrder,
     GatheredBatches,
@@ -46,6 +47,7 @@ __all__ = [
     "batch_loader",
     "checked_range",
     "image_set",
+    "load_arrays",
     "load_digits",
     "load_image_folder",
     "load_mnist",

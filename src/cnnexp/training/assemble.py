@@ -113,7 +113,11 @@ def assemble(
             for each in diagnostics
             if ranks.first
         ),
-        TestPictures(job.data.images.classes, ranks=ranks, embedding=full),
+        *(
+            [TestPictures(job.data.images.classes, ranks=ranks, embedding=full)]
+            if job.data.images.targets == "classes"
+            else []
+        ),
         history,
         RunStatus(folder),
         *([ProgressBar(refresh_rate=10)] if progress_bar else []),
@@ -186,8 +190,9 @@ def _diagnostics(job: TrainingJob, ranks: Ranks) -> list[Diagnostics]:
     """The callback that measures, in a list, which is empty where ``job`` asks for none."""
     if job.diagnostics.name == "off":
         return []
-    images = job.data.images
-    return [Diagnostics(job.diagnostics, images.train.shape, len(images.classes), ranks)]
+    images = job.data.images  # labels and numbers are no choice among so many classes
+    count = len(images.classes) if images.targets == "classes" else 1
+    return [Diagnostics(job.diagnostics, images.train.shape, count, ranks)]
 
 
 def make_classifier(
@@ -204,6 +209,7 @@ def make_classifier(
     # mean and standard deviation are measured on training images, and would be published with the weights
     fixed = ((0.5,) * images.channels,) * 2
     mean, std = fixed if job.privacy.private else (images.mean, images.std)
+    metrics = {} if job.metrics is None else job.metrics(images)
     options: dict[str, Any] = {
         "num_classes": len(images.classes),
         "mean": mean,
@@ -211,7 +217,9 @@ def make_classifier(
         "optimizer": job.optimizer,
         "scheduler": job.scheduler,
         "regularizers": job.regularizers,
-        "loss": loss_layer(job.backward),
+        "loss": loss_layer(job.backward) if job.loss is None else job.loss(job.data),
+        "targets": images.targets,
+        "metrics": metrics,
         "seed": job.seed,
         "monitor": job.monitor,
         "images_per_step": len(job.data.train) if job.full_batch else None,
