@@ -74,7 +74,7 @@ def test_they_train_choose_and_are_reported(command: Command, own: Path) -> None
     result = json.loads((own / "run/result.json").read_text())
     assert result["test/worst_error"] >= result["test/mae"] > 0
     for name in ("evaluate", "predict"):
-        more = ("files=mine.npz",) if name == "predict" else ()
+        more = ("mine.npz",) if name == "predict" else ()
         used = command(f"cnnexp.{name}", "run=run", *more)
         assert used.returncode in (1, 2)
         assert "gives numbers, not one class an image" in used.stderr

@@ -6,15 +6,14 @@ import csv
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from cnnexp.config import Composer, conf_dir, plain_config
 from cnnexp.config.build import build_job, check_job
-from cnnexp.models import torchvision_model
 from cnnexp.runs import RunFolder
 from cnnexp.training import run_training
+from tests.config.own_files import NEED_FILES, settings_with_files
 from tests.config.test_compose import NEED_GPU
 from tests.data.official_files import WRITERS
 from tests.data.picture_files import write_pictures
@@ -45,32 +44,6 @@ SMALL = {
 }
 
 
-OF_ARRAYS = {  # choices that need arrays, and the targets that these must have
-    "arrays": "classes",
-    "binary_cross_entropy": "labels",
-    **dict.fromkeys(("mse", "huber", "rmse", "r2"), "numbers"),
-}
-
-
-def _arrays(folder: Path, kind: str) -> dict[str, str]:
-    """A file of 300 small images with targets of ``kind``, and the settings that go with it."""
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (300, 12, 16), dtype=np.uint8)
-    bright = images.mean((1, 2))
-    labels = {
-        "classes": (bright > np.median(bright)).astype(int),
-        "labels": np.stack([bright > np.median(bright), images[:, 0, 0] > 127], 1),
-        "numbers": bright / 255,
-    }[kind]
-    np.savez(folder / f"{kind}.npz", images=images, labels=labels)
-    settings = {"data": "arrays", "data.file": str(folder / f"{kind}.npz")}
-    if kind == "labels":
-        settings["loss"] = "binary_cross_entropy"
-    if kind == "numbers":
-        settings |= {"loss": "mse", "checkpoint.monitor": "val/mae"}
-    return settings
-
-
 def _overrides(choice: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The small training with ``choice``, whose files, if it needs any, are written to ``folder``."""
     group, _, name = choice.partition("=")
@@ -83,14 +56,8 @@ def _overrides(choice: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> li
     if choice == "data=image_folder":
         write_pictures(folder / "pictures", count=10)
         small |= {"data.folder": "pictures", "data.image_size": "12"}
-    elif name in OF_ARRAYS:
-        small |= _arrays(folder, OF_ARRAYS[name])
-    elif name == "fine_tune":
-        write_pictures(folder / "pictures", count=10)
-        weights = torchvision_model("resnet18", num_classes=1000).state_dict()
-        torch.save(weights, folder / "resnet18.pth")
-        small |= {"data": "image_folder", "data.folder": "pictures", "data.image_size": "32"}
-        small |= {"init_from": str(folder / "resnet18.pth")}
+    elif name in NEED_FILES:
+        small |= settings_with_files(name, folder)
     elif name in WRITERS:
         WRITERS[name](folder, monkeypatch)
         small |= {"data.root": str(folder), "data.download": "false"}

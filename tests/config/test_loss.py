@@ -155,8 +155,8 @@ def test_a_loss_of_ones_own() -> None:
     [
         ("labels", (), r"is of one class an image, but labels has several labels an image; "
          r"set loss=binary_cross_entropy"),
-        ("numbers", ("loss=binary_cross_entropy",), r"is of several labels an image, but numbers has numbers; "
-         r"set loss=mse or huber"),
+        ("numbers", ("loss=binary_cross_entropy",), r"is of several labels an image, but numbers has "
+         r"numbers; set loss=mse or huber"),
         ("classes", ("loss=mse",), r"set loss=cross_entropy or focal"),
         ("numbers", ("loss=mse",), r"checkpoint.monitor=val/acc: must be one of val/mae, val/loss, numbers "
          r"have no accuracy"),

@@ -113,11 +113,7 @@ def assemble(
             for each in diagnostics
             if ranks.first
         ),
-        *(
-            [TestPictures(job.data.images.classes, ranks=ranks, embedding=full)]
-            if job.data.images.targets == "classes"
-            else []
-        ),
+        *_test_pictures(job, ranks),
         history,
         RunStatus(folder),
         *([ProgressBar(refresh_rate=10)] if progress_bar else []),
@@ -179,6 +175,14 @@ def _checkpoints(
         keep=not job.trainer.get("fast_dev_run"),
         ranks=ranks,
     )
+
+
+def _test_pictures(job: TrainingJob, ranks: Ranks) -> list[TestPictures]:
+    """What draws the classes that are confused; labels and numbers have none."""
+    images, full = job.data.images, job.diagnostics.name == "full"
+    if images.targets != "classes":
+        return []
+    return [TestPictures(images.classes, ranks=ranks, embedding=full)]
 
 
 def _nobody(_epoch: int, _batch: int) -> Tensor:

@@ -178,20 +178,20 @@ def _run(
     folder.write_result(result)
     folder.write_status("done", epoch=result["epochs"], step=result["steps"])
     if job.test:
-        score = score_name(job.data.images.targets)
-        value = result[f"test/{score}"]
-        log.info(
-            "test/%s %s  test/loss %.4f  (weights of epoch %d)",
-            score,
-            f"{100 * value:.2f} %" if score == "acc" else f"{value:.4f}",
-            result["test/loss"],
-            result["best_epoch"],
-        )
+        _say_tested(score_name(job.data.images.targets), result)
     if job.trainer.get("profiler"):
         log.info("profile in %s", folder.profile)
     if not job.trainer.get("fast_dev_run"):  # which is nobody's to look for
         log.info("run folder %s", folder)
     return result
+
+
+def _say_tested(score: str, result: Mapping[str, Any]) -> None:
+    """Log how good the weights of the best epoch are on the test images."""
+    value = result[f"test/{score}"]
+    figure = f"{100 * value:.2f} %" if score == "acc" else f"{value:.4f}"
+    loss, epoch = result["test/loss"], result["best_epoch"]
+    log.info("test/%s %s  test/loss %.4f  (weights of epoch %d)", score, figure, loss, epoch)
 
 
 def _write_end(
