@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -146,7 +147,7 @@ def test_losses_of_labels_and_numbers(algorithm: str) -> None:
     x = torch.tensor([0.5, -3.0], dtype=torch.float64, requires_grad=True)
     t = torch.tensor([1.0, 0.0], dtype=torch.float64)
     weight = torch.tensor([3.0, 3.0], dtype=torch.float64)
-    named = {"algorithm": algorithm, "reduction": "sum"}
+    named: dict[str, Any] = {"algorithm": algorithm, "reduction": "sum"}
     for loss, value, grads in (
         (ops.mse_loss(x, t, **named), 9.25, [-1.0, -6.0]),
         (ops.huber_loss(x, t, **named), 0.125 + 2.5, [-0.5, -1.0]),
