@@ -59,6 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     if values["split"] not in ("test", "val", "train"):
         raise ConfigError(f"split={values['split']}: must be one of test, val, train")
     trained = settings.load(values["backward"])
+    trained.require_classes("cnnexp.evaluate")
     _to_device(trained, values["device"])
     data = data_of_run(trained, settings.data, settings.extra_targets)
     with said_on(sys.stderr):

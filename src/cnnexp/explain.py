@@ -140,6 +140,7 @@ def _trained(
 
     settings = read_settings(request.others, {**_OF_RUN, **_OWN}, data=True)
     trained = settings.load("direct")
+    trained.require_classes("cnnexp.explain")
     number, images = _number(request.image), None
     if number is None:
         subject = picture(trained, Path(request.image), request.value_range)

@@ -64,6 +64,7 @@ def _run(options: argparse.Namespace) -> int:
 
     given = read_settings(settings, _KEYS)
     trained = given.load()
+    trained.require_classes("cnnexp.predict")
     files = list(picture_files(places))
     characters = None if options.form is None else options.form == "character"
     given.say_which_run("cnnexp.predict", always=True)  # no other line names the run

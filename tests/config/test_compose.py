@@ -11,6 +11,7 @@ from cnnexp.config import Composer, ConfigError, conf_dir, plain_config
 from cnnexp.config.build import build_job, check_job
 from cnnexp.config.resolvers import register_resolvers
 from cnnexp.ops import AUTO, algorithm_names, op_names
+from tests.config.own_files import NEED_FILES, settings_with_files
 from tests.data.official_files import WRITERS
 from tests.data.picture_files import write_pictures
 
@@ -55,7 +56,11 @@ def test_every_choice_composes_checks_and_builds(
         WRITERS[choice.removeprefix("data=")](tmp_path, monkeypatch)
         overrides += [f"data.root={tmp_path}", "data.val_size=5"]
         overrides += ["data.split=letters"] if choice == "data=emnist" else []
-    if choice == "data=image_folder":
+    group, _, name = choice.partition("=")
+    if name in NEED_FILES:
+        needed = settings_with_files(name, tmp_path)
+        overrides += [f"{key}={value}" for key, value in needed.items() if key != group]
+    elif choice == "data=image_folder":
         write_pictures(tmp_path / "pictures")
         overrides += ["data.folder=pictures", "data.image_size=28"]
     elif choice not in ("data=digits", "data=synthetic"):

@@ -11,9 +11,9 @@ import torch
 
 from cnnexp.config import Composer, conf_dir, plain_config
 from cnnexp.config.build import build_job, check_job
-from cnnexp.models import torchvision_model
 from cnnexp.runs import RunFolder
 from cnnexp.training import run_training
+from tests.config.own_files import NEED_FILES, settings_with_files
 from tests.config.test_compose import NEED_GPU
 from tests.data.official_files import WRITERS
 from tests.data.picture_files import write_pictures
@@ -56,12 +56,8 @@ def _overrides(choice: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> li
     if choice == "data=image_folder":
         write_pictures(folder / "pictures", count=10)
         small |= {"data.folder": "pictures", "data.image_size": "12"}
-    elif name == "fine_tune":
-        write_pictures(folder / "pictures", count=10)
-        weights = torchvision_model("resnet18", num_classes=1000).state_dict()
-        torch.save(weights, folder / "resnet18.pth")
-        small |= {"data": "image_folder", "data.folder": "pictures", "data.image_size": "32"}
-        small |= {"init_from": str(folder / "resnet18.pth")}
+    elif name in NEED_FILES:
+        small |= settings_with_files(name, folder)
     elif name in WRITERS:
         WRITERS[name](folder, monkeypatch)
         small |= {"data.root": str(folder), "data.download": "false"}
@@ -73,6 +69,7 @@ def _overrides(choice: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> li
         del small["data.train_size"], small["data.val_size"]
     if name in ("image_folder", "fine_tune", *WRITERS):  # few images
         small |= {"data.train_size": "0.9", "data.val_size": "0.2", "data.batch_size": "5"}
+    small.pop(group, None)
     return [*(f"{key}={value}" for key, value in small.items()), choice]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -128,10 +129,17 @@ class Run:
         return {row["name"] for row in self.folder.read_metrics()}
 
 
+def _small(overrides: Sequence[str]) -> list[str]:
+    """The settings of ``TINY`` that ``overrides`` leave, without those of the data if they choose other."""
+    keys = {override.lstrip("+").partition("=")[0] for override in overrides}
+    if "data" in keys:
+        keys |= {"data.size", "data.image_size"}
+    return [f"{key}={value}" for key, value in TINY.items() if key not in keys]
+
+
 def tiny_job(*overrides: str, spy: str = "") -> TrainingJob:
     """The smallest training with ``overrides``, checked, as a command's is."""
-    keys = {override.lstrip("+").partition("=")[0] for override in overrides}
-    small = [f"{key}={value}" for key, value in TINY.items() if key not in keys]
+    small = _small(overrides)
     watched = ["+callbacks.spy._target_=tests.config.tiny_runs.Spy", *([spy] if spy else [])]
     composed = Composer("train").compose([*small, *overrides, *watched])
     job = build_job(plain_config(composed), ("tests.",))
@@ -141,8 +149,7 @@ def tiny_job(*overrides: str, spy: str = "") -> TrainingJob:
 
 def checked(*overrides: str) -> None:
     """Check that training without the spy, and run nothing."""
-    keys = {override.lstrip("+").partition("=")[0] for override in overrides}
-    small = [f"{key}={value}" for key, value in TINY.items() if key not in keys]
+    small = _small(overrides)
     check_job(build_job(plain_config(Composer("train").compose([*small, *overrides]))))
 
 

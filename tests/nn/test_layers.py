@@ -39,9 +39,12 @@ PAIRS += [
 ]
 
 
+LOSSES = {"CrossEntropyLoss", "BCEWithLogitsLoss", "MSELoss", "HuberLoss"}
+
+
 def test_every_replacement_is_among_the_pairs() -> None:
     names = {twin.__name__ for twin in cnnexp.nn.REPLACEMENTS.values()}
-    assert names == {name for name, *_ in PAIRS} | {"CrossEntropyLoss"}
+    assert names == {name for name, *_ in PAIRS} | LOSSES
 
 
 def _pairs() -> list[Any]:
@@ -117,6 +120,29 @@ def test_the_loss_is_its_torch_twin(algorithm: str) -> None:
     logits, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 2])
     ours = cnnexp.nn.CrossEntropyLoss(**options, algorithm=algorithm)
     torch.testing.assert_close(ours(logits, target), nn.CrossEntropyLoss(**options)(logits, target))
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "native"])
+def test_the_losses_of_labels_and_numbers_are_their_torch_twins(algorithm: str) -> None:
+    values, numbers = torch.randn(4, 3), torch.randn(4, 3)
+    each: list[tuple[str, dict[str, Any], torch.Tensor]] = [
+        ("BCEWithLogitsLoss", {"pos_weight": torch.rand(3)}, numbers.sigmoid()),
+        ("MSELoss", {"reduction": "sum"}, numbers),
+        ("HuberLoss", {"delta": 0.5}, numbers),
+    ]
+    for name, options, target in each:
+        ours = getattr(cnnexp.nn, name)(**options, algorithm=algorithm)
+        theirs = getattr(nn, name)(**options)
+        torch.testing.assert_close(ours(values, target), theirs(values, target))
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "native"])
+def test_the_focal_loss_without_a_focus_is_the_cross_entropy(algorithm: str) -> None:
+    logits, target, weight = torch.randn(4, 3), torch.tensor([0, 1, 2, 2]), torch.rand(3)
+    focal = cnnexp.nn.FocalLoss(weight, gamma=0.0, algorithm=algorithm)
+    torch.testing.assert_close(focal(logits, target), nn.CrossEntropyLoss(weight)(logits, target))
+    with pytest.raises(ValueError, match="gamma must be at least 0, but got -1"):
+        cnnexp.nn.FocalLoss(gamma=-1)
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "fused", "im2col"])

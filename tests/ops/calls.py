@@ -38,6 +38,10 @@ class Call(NamedTuple):
         return function
 
 
+LOSSES = (  # what compares outputs with targets
+    *("cross_entropy", "focal_loss"),
+    *("binary_cross_entropy_with_logits", "huber_loss", "mse_loss"),
+)
 STATISTICS = {"running_mean": torch.tensor([0.5, -1.0]), "running_var": torch.tensor([0.7, 2.0])}
 STATISTICS = {name: tensor.double() for name, tensor in STATISTICS.items()}
 
@@ -134,6 +138,16 @@ CALLS: dict[str, Call] = {
     "cross_entropy of probabilities": Call(
         "cross_entropy", ((2, 3, 2), (2, 3, 2)), {"reduction": "none"}
     ),
+    "binary_cross_entropy_with_logits": Call(
+        "binary_cross_entropy_with_logits",
+        ((2, 3), (2, 3)),
+        {"pos_weight": torch.tensor([0.5, 1.0, 2.0]).double(), "reduction": "sum"},
+    ),
+    "focal_loss": Call(
+        "focal_loss", ((2, 4),), {"target": torch.tensor([1, 3]), "reduction": "sum"}
+    ),
+    "huber_loss": Call("huber_loss", ((2, 3), (2, 3)), {"reduction": "none", "delta": 0.7}),
+    "mse_loss": Call("mse_loss", ((2, 3), (2, 3))),
     "dropout": Call("dropout", ((2, 3, 4),), {"p": 0.4}),
     "gelu": Call("gelu", ((2, 3, 4),)),
     "gelu tanh": Call("gelu", ((2, 3, 4),), {"approximate": "tanh"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -129,6 +130,35 @@ def test_cross_entropy_is_softmax_minus_target(algorithm: str) -> None:
     loss = ops.cross_entropy(z, torch.tensor([0]), label_smoothing=0.2, algorithm=algorithm)
     # the target is 0.9, 0.1
     torch.testing.assert_close(torch.autograd.grad(loss, z)[0], torch.tensor([[-0.65, 0.65]]))
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("focal_loss"))
+def test_the_focal_loss_of_an_even_guess(algorithm: str) -> None:
+    z = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    loss = ops.focal_loss(z, torch.tensor([0]), gamma=2.0, algorithm=algorithm)
+    assert loss.item() == pytest.approx(0.25 * math.log(2))  # (1 − ½)² · −log ½
+    (grad,) = torch.autograd.grad(loss, z)
+    slope = 0.5 * (0.25 + 2 * 0.5 * 0.5 * math.log(2))  # |s − 1| · ((1−p)² − 2p(1−p) log p)
+    assert grad[0].tolist() == pytest.approx([-slope, slope])
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "native"])
+def test_losses_of_labels_and_numbers(algorithm: str) -> None:
+    x = torch.tensor([0.5, -3.0], dtype=torch.float64, requires_grad=True)
+    t = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    weight = torch.tensor([3.0, 3.0], dtype=torch.float64)
+    named: dict[str, Any] = {"algorithm": algorithm, "reduction": "sum"}
+    for loss, value, grads in (
+        (ops.mse_loss(x, t, **named), 9.25, [-1.0, -6.0]),
+        (ops.huber_loss(x, t, **named), 0.125 + 2.5, [-0.5, -1.0]),
+        (
+            ops.binary_cross_entropy_with_logits(x, t, pos_weight=weight, **named),
+            3 * math.log(1 + math.exp(-0.5)) + math.log(1 + math.exp(-3)),
+            [-3 / (1 + math.exp(0.5)), 1 / (1 + math.exp(3))],
+        ),
+    ):
+        assert loss.item() == pytest.approx(value)
+        assert torch.autograd.grad(loss, x)[0].tolist() == pytest.approx(grads)
 
 
 @pytest.mark.parametrize("algorithm", ops.algorithm_names("cross_entropy"))

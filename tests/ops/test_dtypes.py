@@ -171,6 +171,10 @@ ARGUMENTS: dict[str, tuple[tuple[tuple[int, ...], ...], dict[str, Any]]] = {
     "conv_relu_pool": (((1, 2, 4, 4), (3, 2, 2, 2), (3,)), {"padding": 1}),
     "conv_tanh_pool": (((1, 2, 4, 4), (3, 2, 2, 2), (3,)), {"padding": 1}),
     "cross_entropy": (((3, 2),), {"target": torch.tensor([0, 1, 1])}),
+    "focal_loss": (((3, 2),), {"target": torch.tensor([0, 1, 1])}),
+    **dict.fromkeys(
+        ("binary_cross_entropy_with_logits", "huber_loss", "mse_loss"), (((3, 2), (3, 2)), {})
+    ),
     "linear": (((3, 2), (4, 2), (4,)), {}),
     "max_pool2d": (((1, 2, 4, 4),), {"kernel_size": 2}),
 }

@@ -69,6 +69,12 @@ def _classified() -> list[tuple[Shapes, dict[str, Any]]]:
     return cases
 
 
+# values and their targets
+COMPARED: list[tuple[Shapes, dict[str, Any]]] = [
+    ((shape, shape), {"reduction": reduction})
+    for shape in ((0,), (0, 3), (2, 0))
+    for reduction in ("mean", "sum", "none")
+]
 CASES: dict[str, list[tuple[Shapes, dict[str, Any]]]] = {
     "adaptive_avg_pool2d": [
         ((shape,), {"output_size": size})
@@ -94,6 +100,13 @@ CASES: dict[str, list[tuple[Shapes, dict[str, Any]]]] = {
         for pool in (None, ops.Pool("max", 3, 2, 1), ops.Pool("avg"))
     ],
     "cross_entropy": _classified(),
+    "binary_cross_entropy_with_logits": COMPARED,
+    "huber_loss": COMPARED,
+    "mse_loss": COMPARED,
+    "focal_loss": [
+        (((0, 3),), {"target": torch.zeros(0, dtype=torch.int64), "reduction": reduction})
+        for reduction in ("mean", "sum", "none")
+    ],
     "dropout": [
         (s, {"p": p, "training": t}) for s, _ in FLAT for p in (0.5, 1) for t in (True, False)
     ],

@@ -28,6 +28,13 @@ TORCH_ASKS_POOLING = TorchVersion(torch.__version__) < "2.13"
 POOLINGS = ("avg_pool2d", "conv_relu_pool", "max_pool2d")
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
+OF_CLASSES = ("cross_entropy", "focal_loss")  # logits, and a class for each
+COMPARING = (
+    "binary_cross_entropy_with_logits",
+    "huber_loss",
+    "mse_loss",
+)  # with targets of their shape
+
 
 class Situation(NamedTuple):
     """A call on images (n, channels, h, 10), or rows (n, h, 10), with parameters of fixed shapes."""
@@ -39,7 +46,7 @@ class Situation(NamedTuple):
 
     def image(self, n: int, h: int) -> Tensor:
         shape = (n, self.channels, h, 10) if self.channels else (n, h, 10)
-        if self.op == "cross_entropy":
+        if self.op in OF_CLASSES:
             shape = (n, 5, h)
         return torch.randn(shape, generator=torch.Generator().manual_seed(n))  # without ties
 
@@ -54,7 +61,9 @@ class Situation(NamedTuple):
                 self.own = nn.ParameterList([nn.Parameter(torch.randn(s)) for s in shapes])
 
             def forward(self, image: Tensor) -> Tensor:
-                if op == "cross_entropy":
+                if op in COMPARING:
+                    return function(image, torch.full_like(image, 0.25), **options)
+                if op in OF_CLASSES:
                     target = torch.zeros_like(image[:, 0], dtype=torch.int64)
                     return function(image, target=target, **options)
                 if op == "dropout":  # without the seed, which no compiler traces
@@ -104,7 +113,7 @@ SITUATIONS = {
     "conv_tanh_pool average": Situation(
         "conv_tanh_pool", 2, ((3, 2, 3, 3), (3,)), {"padding": 1, "pool": ops.Pool("avg")}
     ),
-    "cross_entropy": Situation("cross_entropy"),
+    **{op: Situation(op) for op in (*OF_CLASSES, *COMPARING)},
     "linear": Situation("linear", 0, ((4, 10), (4,))),
     "max_pool2d": Situation("max_pool2d", 2, (), {"kernel_size": 3, "stride": 2, "padding": 1}),
 }
@@ -157,7 +166,7 @@ def test_one_graph_serves_all_sizes(situation: Situation, algorithm: str) -> Non
 @every_situation
 def test_exports_with_open_batch_and_height(situation: Situation, algorithm: str) -> None:
     sizes = {0: torch.export.Dim("n", min=2, max=64), 1: torch.export.Dim("h", min=6, max=999)}
-    if situation.channels or situation.op == "cross_entropy":
+    if situation.channels or situation.op in OF_CLASSES:
         sizes[2] = sizes.pop(1)
     module, example = situation.module(algorithm), (situation.image(3, 9),)
     if situation.op in POOLINGS and TORCH_ASKS_POOLING:

@@ -38,6 +38,8 @@ from cnnexp.config.check import check_types
 from cnnexp.config.data import data_module
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.init_from import starting_weights
+from cnnexp.config.loss import check_loss, loss_of
+from cnnexp.config.metrics import check_metrics, check_monitor, metrics_of
 from cnnexp.config.monitors import check_monitors, check_plateau
 from cnnexp.config.privacy import check_account, check_private, check_private_network
 from cnnexp.config.regularization import check_clipping, regularizers
@@ -99,6 +101,8 @@ def build_job(
         network=partial(_network, typed.model, typed.parameters.frozen, extra),
         optimizer=partial(_optimizer, typed, regularizing, extra),
         scheduler=_schedule(typed, extra),
+        loss=loss_of(typed, extra),
+        metrics=metrics_of(typed.metrics, extra),
         start=starting_weights(**vars(typed.init_from)),
         full_batch=steps_by_all_images(optimizer),
         regularizers=regularizing,
@@ -149,6 +153,9 @@ def check_job(
         if isinstance(error, ValueError):
             raise ConfigError(str(error)) from error
         raise
+    check_loss(job)
+    check_metrics(job)
+    check_monitor(job)
     if job.privacy.private:
         check_account(job)
     check_batches(job)

@@ -18,10 +18,10 @@ from cnnexp.regularization import taking_part
 from cnnexp.suggestions import did_you_mean
 from cnnexp.training import TrainingJob
 from cnnexp.training.lightning_internals import looks_at_epoch_end, saves_at_epoch_end
+from cnnexp.training.scores import score_name
 from cnnexp.training.trainer_settings import validates
 
-_AT_EPOCH_END = ("train/loss", "train/acc", "perf/images_per_second")
-_OF_VALIDATION = ("val/loss", "val/acc", "perf/train_seconds")
+_AT_EPOCH_END = ("train/loss", "train/acc", "train/mae", "perf/images_per_second")
 _FIELDS = re.compile(r"\{(.*?)[:\}]")  # of a file name, as Lightning finds them
 _OF_ANY = ("epoch", "step")  # what a ModelCheckpoint knows beside metrics
 
@@ -29,8 +29,17 @@ _OF_ANY = ("epoch", "step")  # what a ModelCheckpoint knows beside metrics
 def logged_metrics(job: TrainingJob) -> list[str]:
     """The names of what callbacks find in ``trainer.callback_metrics``."""
     penalties = [f"train/penalty/{each.name}" for each in taking_part(job.regularizers, "penalty")]
-    train = ["train/loss", "train/acc", "train/loss_step", "train/lr", *penalties]
-    return [*train, _AT_EPOCH_END[-1], *(_OF_VALIDATION if validates(job) else ())]
+    score = score_name(job.data.images.targets)
+    train = ["train/loss", f"train/{score}", "train/loss_step", "train/lr", *penalties]
+    return [*train, _AT_EPOCH_END[-1], *(_of_validation(job) if validates(job) else ())]
+
+
+def _of_validation(job: TrainingJob) -> list[str]:
+    """The metrics that a validation of ``job`` logs."""
+    images = job.data.images
+    names = () if job.metrics is None else job.metrics(images)
+    known = [f"val/{name}" for name in ("loss", score_name(images.targets), *names)]
+    return [*known, "perf/train_seconds"]
 
 
 def check_monitors(job: TrainingJob, named: Mapping[str, Callback]) -> None:
@@ -63,7 +72,7 @@ def _check_logged(job: TrainingJob, what: str, metric: str, rates: bool) -> None
     known = logged_metrics(job)
     if metric in known or metric.startswith("train/lr/") or (rates and metric.startswith("lr-")):
         return
-    if metric in _OF_VALIDATION:
+    if metric in _of_validation(job):
         raise ConfigError(
             f"{what}: the run has no validation, so nobody logs {metric}; see data.val_size and "
             f"trainer.limit_val_batches"
@@ -87,7 +96,7 @@ def _check_in_time(job: TrainingJob, name: str, callback: Callback, monitor: str
         interval = job.trainer.get("val_check_interval")  # 1.0 is a whole epoch, 1 is a batch
         within_epochs = interval not in (None, 1.0) or isinstance(interval, int)
         at_end = not validates(job) or (every_epoch and not within_epochs)
-    if at_end and monitor in _OF_VALIDATION and not every_epoch:
+    if at_end and monitor in _of_validation(job) and not every_epoch:
         raise ConfigError(
             f"{name}.{key}=true: {monitor} is not there at the end of an epoch without validation; leave "
             f"{key} out"

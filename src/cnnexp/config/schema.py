@@ -203,7 +203,7 @@ class AcceleratorConfig:
 class CheckpointConfig:
     """What is kept: see ``cnnexp.training.callbacks.Checkpoints``.
 
-    The best epoch is that with the greatest val/acc or the least val/loss.
+    The best epoch is that with the greatest val/acc, the least val/loss, or the best of another metric.
     """
 
     monitor: str = "val/acc"
@@ -211,7 +211,11 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, "checkpoint", 1, "every_n_steps")
-        check_one_of("checkpoint.monitor", self.monitor, ("val/acc", "val/loss"))
+        if not self.monitor.startswith("val/"):  # which there are is known once the data is
+            raise ValueError(
+                f"checkpoint.monitor={self.monitor}: must be one of val/acc, val/loss, or another metric of "
+                f"the validation images, such as val/f1 with metrics=f1"
+            )
 
 
 @dataclass
@@ -256,6 +260,8 @@ class TrainConfig:
     test: bool = True
     init_from: InitFromConfig = field(default_factory=InitFromConfig)
     parameters: ParametersConfig = field(default_factory=ParametersConfig)
+    loss: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
     logger: dict[str, Any] = field(default_factory=dict)

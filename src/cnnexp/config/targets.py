@@ -24,6 +24,8 @@ from cnnexp.suggestions import did_you_mean
 ALLOWED: Mapping[str, tuple[str, ...]] = {
     "data": ("cnnexp.data.", "cnnexp.attacks.canaries.load", "cnnexp.attacks.shadows.load"),
     "model": ("cnnexp.models.", "cnnexp.nn.", "torch.nn.", "torchvision.models."),
+    "loss": ("cnnexp.nn.", "torch.nn."),
+    "metrics": ("torchmetrics.",),
     "optimizer": ("torch.optim.", "cnnexp.optim.", "pytorch_optimizer.", "schedulefree."),
     "scheduler": ("torch.optim.lr_scheduler.", "cnnexp.optim."),
     "regularization": ("cnnexp.regularization.",),
@@ -33,7 +35,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "trainer.profiler": ("lightning.pytorch.profilers.",),
 }
 
-_NAMED = ("callbacks", "logger")  # hold several, each under a name
+_NAMED = ("callbacks", "logger", "metrics")  # hold several, each under a name
 
 # Packages that come with an extra of ours, as in pip install "cnnexp[optimizers]".
 EXTRAS = {"pytorch_optimizer": "optimizers", "schedulefree": "optimizers"}

@@ -1,5 +1,6 @@
 """Image sets as tensors or picture files, their splits and batches."""
 
+from cnnexp.data.arrays import load_arrays
 from cnnexp.data.batches import (
     BatchOrder,
     GatheredBatches,
@@ -49,6 +50,7 @@ __all__ = [
     "checked_range",
     "given_images",
     "image_set",
+    "load_arrays",
     "load_digits",
     "load_image_folder",
     "load_mnist",

@@ -103,6 +103,8 @@ class ImageSet:
         notice: What every run on this set must say first; empty if nothing.
         stands_in_for: How many training images the set has that this one replaces; 0 if it replaces none.
         val: The validation images of a set that brings its own; None to take them from ``train``.
+        targets: What the labels are: ``classes`` (N,) int64, one an image; ``labels`` (N, K) of 0 and 1,
+            several an image; ``numbers`` (N, K). ``classes`` then holds the names of the K.
     """
 
     name: str
@@ -115,6 +117,7 @@ class ImageSet:
     notice: str = ""
     stands_in_for: int = 0
     val: Samples | None = None
+    targets: str = "classes"
 
     @property
     def channels(self) -> int:
@@ -134,6 +137,10 @@ class ImageSet:
         Raises:
             ValueError: A name is unknown or repeated, or there are fewer than two.
         """
+        if self.targets != "classes":
+            raise ValueError(
+                f"classes=[{', '.join(names)}]: {self.name} has {self.targets}, not one class an image"
+            )
         unknown = [name for name in names if name not in self.classes]
         if unknown or len(set(names)) != len(names) or len(names) < 2:
             raise ValueError(

@@ -68,7 +68,7 @@ def run_job(
             training, folder, progress_bar=progress_bar, resume=again, ranks=ranks
         )
         ranks.part()
-        return result["val/acc"]
+        return result.get("val/acc")
     except TrainingStopped as stop:
         if first:
             log.warning("%s; status and checkpoints are in %s", stop, folder)

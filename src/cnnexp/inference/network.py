@@ -39,7 +39,7 @@ class TrainedNetwork:
     Attributes:
         classifier: The network in evaluation mode, on the CPU; takes images (N, C, H, W) in 0…1.
         dataset: The data set that it was trained on, for example ``"mnist"``.
-        classes: The name of each class.
+        classes: The name of each class, or of each label or number.
         shape: (C, H, W) of its images.
         folder: The run folder.
         checkpoint: ``best.ckpt`` or ``last.ckpt``.
@@ -47,6 +47,7 @@ class TrainedNetwork:
         trained_weights: Where the weights are an average (EMA, SWA, schedule-free), the weights that were
             trained, by their names in the classifier; else None.
         config: The run's config.
+        targets: ``classes``, ``labels`` or ``numbers``: what the outputs are.
     """
 
     classifier: Classifier
@@ -58,6 +59,19 @@ class TrainedNetwork:
     epoch: int
     trained_weights: Mapping[str, Tensor] | None
     config: Mapping[str, Any]
+    targets: str = "classes"
+
+    def require_classes(self, what: str) -> None:
+        """Make sure that it is a classifier.
+
+        Raises:
+            TrainedNetworkError: It gives labels or numbers, which ``what`` is not made for.
+        """
+        if self.targets != "classes":
+            raise TrainedNetworkError(
+                f"{self.folder}: gives {self.targets}, not one class an image, which {what} needs; "
+                f"export it, or use cnnexp.load_run"
+            )
 
     @property
     def network(self) -> nn.Module:
@@ -124,6 +138,7 @@ def load_trained(
         epoch=_epoch(content, name),
         trained_weights=_trained_weights(content, state),
         config=config,
+        targets=images.targets,
     )
 
 
@@ -146,6 +161,8 @@ def for_inference(config: Mapping[str, Any], backward: str) -> dict[str, Any]:
     optimizer = {"_target_": "torch.optim.SGD", "lr": 0.1}  # the run's own may need an extra
     for_training = {
         "init_from": {},
+        "loss": {},
+        "metrics": {},
         "scheduler": {"_target_": None},
         "regularization": {},
         "callbacks": {},
@@ -180,7 +197,9 @@ def _stand_in(folder: RunFolder) -> ImageSet:
         shape, classes = data["shape"], data["classes"]
         if len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape):
             raise ValueError(f"shape is {shape}, not [channels, height, width]")
-        if math.prod(shape) > _MOST_PIXELS or not 2 <= len(classes) <= _MOST_CLASSES:
+        targets = str(data.get("targets", "classes"))
+        least = 2 if targets == "classes" else 1
+        if math.prod(shape) > _MOST_PIXELS or not least <= len(classes) <= _MOST_CLASSES:
             raise ValueError(f"images of {shape} in {len(classes)} classes are too large")
         if not all(isinstance(name, str) for name in classes):
             raise ValueError("classes are no names")
@@ -198,6 +217,7 @@ def _stand_in(folder: RunFolder) -> ImageSet:
         nothing,
         nothing,
         str(data.get("checksum")),
+        targets=targets if targets in ("labels", "numbers") else "classes",
     )
 
 

@@ -10,7 +10,7 @@ from cnnexp.nn.fuse import fuse_blocks, split_blocks
 from cnnexp.nn.layer import Layer, layer_algorithms
 from cnnexp.nn.lazy import LazyBatchNorm2d, LazyConv2d, LazyLinear, initialise_lazy
 from cnnexp.nn.linear import Linear
-from cnnexp.nn.loss import CrossEntropyLoss
+from cnnexp.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, FocalLoss, HuberLoss, MSELoss
 from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
 from cnnexp.nn.per_sample import (
     GradientNoise,
@@ -30,6 +30,7 @@ __all__ = [
     "REPLACEMENTS",
     "AdaptiveAvgPool2d",
     "AvgPool2d",
+    "BCEWithLogitsLoss",
     "BatchNorm2d",
     "BatchNormAct2d",
     "Conv2d",
@@ -38,6 +39,8 @@ __all__ = [
     "Conversion",
     "CrossEntropyLoss",
     "Dropout",
+    "FocalLoss",
+    "HuberLoss",
     "GradientNoise",
     "LargestGradients",
     "Layer",
@@ -46,6 +49,7 @@ __all__ = [
     "LazyConv2d",
     "LazyLinear",
     "Linear",
+    "MSELoss",
     "MaxPool2d",
     "PerSampleError",
     "conversion",

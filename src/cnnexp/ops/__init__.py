@@ -15,15 +15,19 @@ from cnnexp.ops.autograd import differentiable, in_place
 from cnnexp.ops.avg_pool2d import avg_pool2d
 from cnnexp.ops.batch_norm import batch_norm
 from cnnexp.ops.batch_norm_act import batch_norm_act
+from cnnexp.ops.binary_cross_entropy_with_logits import binary_cross_entropy_with_logits
 from cnnexp.ops.conv2d import conv2d
 from cnnexp.ops.conv_relu_pool import conv_relu_pool
 from cnnexp.ops.conv_tanh_pool import conv_tanh_pool
 from cnnexp.ops.cross_entropy import cross_entropy
 from cnnexp.ops.dropout import dropout
+from cnnexp.ops.focal_loss import focal_loss
 from cnnexp.ops.gelu import gelu
+from cnnexp.ops.huber_loss import huber_loss
 from cnnexp.ops.leaky_relu import leaky_relu
 from cnnexp.ops.linear import linear
 from cnnexp.ops.max_pool2d import max_pool2d
+from cnnexp.ops.mse_loss import mse_loss
 from cnnexp.ops.registry import (
     AUTO,
     NATIVE,
@@ -54,6 +58,7 @@ __all__ = [
     "avg_pool2d",
     "batch_norm",
     "batch_norm_act",
+    "binary_cross_entropy_with_logits",
     "conv2d",
     "conv_relu_pool",
     "conv_tanh_pool",
@@ -61,14 +66,17 @@ __all__ = [
     "declare",
     "differentiable",
     "dropout",
+    "focal_loss",
     "gelu",
     "get_algorithm",
     "get_op",
+    "huber_loss",
     "in_place",
     "is_activation",
     "leaky_relu",
     "linear",
     "max_pool2d",
+    "mse_loss",
     "op_names",
     "register",
     "relu",

@@ -226,20 +226,63 @@ def _cross_entropy(draw: Draw) -> Case:
     return Case([logits], arguments | {"target": target})
 
 
+def _focal_loss(draw: Draw) -> Case:
+    classes, n = draw.randint(1, 5), draw.choice([1, 1, 2, 4])
+    rest = [draw.randint(1, 3) for _ in range(draw.choice([0, 0, 1, 2]))]
+    arguments: dict[str, Any] = {
+        "target": torch.randint(classes, [n + draw.choice([0] * 12 + [1]), *rest]),
+        "weight": draw.choice([None, torch.rand(classes, dtype=_DTYPE) + 0.1]),
+        "gamma": draw.choice([0.0, 1.0, 2.0, 2.0, 3.5, -1.0]),
+        "reduction": draw.choice(["mean", "mean", "sum", "none", "average"]),
+    }
+    return Case([2 * _normal([n, classes, *rest])], arguments)
+
+
+def _of_two(draw: Draw) -> tuple[list[Tensor], dict[str, Any]]:
+    """Values, targets and the reduction of a loss that compares element with element."""
+    shape = [draw.randint(0, 4) for _ in range(draw.randint(1, 3))]
+    reduction = draw.choice(["mean", "mean", "sum", "none", "average"])
+    return [2 * _normal(shape), _normal(shape)], {"reduction": reduction}
+
+
+def _mse_loss(draw: Draw) -> Case:
+    return Case(*_of_two(draw))
+
+
+def _huber_loss(draw: Draw) -> Case:
+    tensors, arguments = _of_two(draw)
+    return Case(tensors, arguments | {"delta": draw.choice([0.5, 1.0, 2.0, 0.0])})
+
+
+def _binary_cross_entropy(draw: Draw) -> Case:
+    (values, target), arguments = _of_two(draw)
+    target = target.sigmoid()
+    if draw.random() < 0.1:
+        target = target.unsqueeze(0)
+    size = values.shape[-1:]
+    arguments["weight"] = draw.choice([None, None, torch.rand(size, dtype=_DTYPE) + 0.1])
+    arguments["pos_weight"] = draw.choice([None, torch.rand(size, dtype=_DTYPE) + 0.5])
+    return Case([3 * values, target], arguments)
+
+
 _DRAWN: dict[str, Callable[..., Case]] = {
     "adaptive_avg_pool2d": _adaptive_avg_pool2d,
     "avg_pool2d": _avg_pool2d,
     "batch_norm": _batch_norm,
     "batch_norm_act": _batch_norm_act,
+    "binary_cross_entropy_with_logits": _binary_cross_entropy,
     "conv2d": _any_conv2d,
     "conv_relu_pool": _conv_relu_pool,
     "conv_tanh_pool": _conv_tanh_pool,
     "cross_entropy": _cross_entropy,
     "dropout": _dropout,
+    "focal_loss": _focal_loss,
     "gelu": _gelu,
+    "huber_loss": _huber_loss,
     "leaky_relu": _leaky_relu,
     "linear": _linear,
     "max_pool2d": _max_pool2d,
+    "mse_loss": _mse_loss,
 }
 
 

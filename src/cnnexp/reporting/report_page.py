@@ -16,7 +16,7 @@ from cnnexp.reporting.scores import (
     comparison_table,
     score_table,
 )
-from cnnexp.reporting.tables import FIGURES, by_validation, results_table, summary_table
+from cnnexp.reporting.tables import by_validation, figures_of, results_table, summary_table
 from cnnexp.runs.files import plain, write_text
 
 _FIRST = ("val/acc", "val/loss", "train/loss", "train/acc")
@@ -60,7 +60,7 @@ def _content(report: Report, file: Path) -> dict[str, Any]:
     return {
         "about": f"{len(runs)} runs: {counts}. Made {time.strftime('%Y-%m-%d %H:%M')}.",
         "settings": list(report.settings),
-        "figures": list(FIGURES),
+        "figures": figures_of(runs),
         "metrics": metrics,
         "summary": summary_table(report.groups),
         "runs": results_table(runs, report.settings, file.parent),

@@ -28,11 +28,18 @@ FIGURES = (
 )
 
 
+def figures_of(runs: Sequence[Run]) -> list[str]:
+    """The figures of ``runs``: those that all have, and the metrics that some logged beside them."""
+    scores = ("val/", "test/")
+    own = {key for run in runs for key in run.result if key.startswith(scores)} - set(FIGURES)
+    return [*FIGURES, *sorted(own)]
+
+
 def results_table(
     runs: Sequence[Run], settings: Mapping[str, Sequence[Any]], base: Path | None = None
 ) -> list[dict[str, Any]]:
     """One row per run: its folder, state, data, the settings that differ, figures, code."""
-    rows = []
+    rows, figures = [], figures_of(runs)
     for i, run in enumerate(runs):
         path = run.folder.path
         if base is not None and path.is_relative_to(base):
@@ -44,7 +51,7 @@ def results_table(
                 "dataset": run.dataset,
                 **{key: values[i] for key, values in settings.items()},
                 "seed": run.seed,
-                **{name: run.result.get(name, run.status.get(name)) for name in FIGURES},
+                **{name: run.result.get(name, run.status.get(name)) for name in figures},
                 "health": _troubles(
                     run.result.get("health") or run.status.get("health", ()),
                     run.result.get("diagnosis", {}),
@@ -74,7 +81,7 @@ def summary_table(groups: Sequence[Group]) -> list[dict[str, str]]:
     """One row per setting, the best by validation first: number of runs, mean ± 95 % interval of
     accuracies.
     """
-    rows = []
+    rows, own = [], figures_of([run for group in groups for run in group.runs])[len(FIGURES) :]
     for group in sorted(groups, key=by_validation):
         done = sum(run.state == "done" for run in group.runs)
         seconds = group.mean("seconds_fit")[0]
@@ -85,10 +92,18 @@ def summary_table(groups: Sequence[Group]) -> list[dict[str, str]]:
                 "runs": f"{done}" if done == len(group.runs) else f"{done} of {len(group.runs)}",
                 "val/acc": percent(*group.mean("val/acc")),
                 "test/acc": percent(*group.mean("test/acc")),
+                **{name: _plus_minus(*group.mean(name)) for name in own},
                 "seconds": "" if math.isnan(seconds) else f"{seconds:.0f}",
             }
         )
     return rows
+
+
+def _plus_minus(mean: float, half: float, _runs: int) -> str:
+    """A figure of any unit with its interval; empty where no run has it."""
+    if math.isnan(mean):
+        return ""
+    return f"{mean:.4g}" if math.isnan(half) else f"{mean:.4g} ± {half:.2g}"
 
 
 def by_validation(group: Group) -> float:

@@ -92,6 +92,9 @@ _ROWS = (
     # what auto chose on this machine: another one may choose otherwise for the same job
     Key("backward.layers",                  NO,      YES,   NO,    YES),
     Key("backward.recompute",               YES,     NO,    YES,   YES,  False),
+    Key("loss",                             YES,     NO,    YES,   YES,
+        {"_target_": "cnnexp.nn.CrossEntropyLoss", "class_weights": None}),
+    Key("metrics",                          YES,     NO,    YES,   NO,   {}),
     # how it learns
     Key("optimizer",                        YES,     NO,    YES,   YES),
     Key("scheduler",                        YES,     NO,    YES,   YES),

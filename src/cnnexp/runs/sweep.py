@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from cnnexp.runs.comparison_plan import Comparison
 from cnnexp.runs.files import RunFolderError, read_json
 from cnnexp.runs.folder import RunFolder
+from cnnexp.runs.goodness import less_is_better
 
 SWEEP = "sweep.json"  # the arguments of the command that was given last, and where
 
@@ -52,7 +53,7 @@ class Goal:
     @classmethod
     def of(cls, key: str) -> Goal:
         """The goal where nothing but the key is known: a loss is to be small."""
-        return cls(key, not key.endswith("loss"))
+        return cls(key, not less_is_better(key))
 
 
 class _Overridden(Protocol):
@@ -130,7 +131,7 @@ def goals_of(jobs: Sequence[SweepJob], comparison: Comparison | None, monitor: s
         ]
     set_to = (o.lstrip("+").partition("=") for job in jobs for o in job.overrides)
     given = {monitor, *(value for key, _, value in set_to if key == "checkpoint.monitor")}
-    return [Goal.of(monitor if given == {"val/loss"} else "val/acc")]
+    return [Goal.of(monitor if given == {monitor} else "val/acc")]
 
 
 def value_of(job: SweepJob, goal: Goal) -> float | None:

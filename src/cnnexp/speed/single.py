@@ -87,6 +87,10 @@ _LISTED: tuple[Situation, ...] = (
     Situation("linear", "large", ((256, 1024), (1024, 1024), (1024,)), {}),
     Situation("cross_entropy", "", ((128, 10),), {"target": torch.arange(128) % 10}),
     Situation("cross_entropy", "1000 classes", ((256, 1000),), {"target": torch.arange(256)}),
+    Situation("focal_loss", "", ((128, 10),), {"target": torch.arange(128) % 10}),
+    Situation("mse_loss", "", ((128, 10), (128, 10)), {}),
+    Situation("huber_loss", "", ((128, 10), (128, 10)), {}),
+    Situation("binary_cross_entropy_with_logits", "", ((128, 40), (128, 40)), {}),
 )
 SITUATIONS: tuple[Situation, ...] = (
     *_LISTED,

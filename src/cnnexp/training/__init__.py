@@ -16,12 +16,14 @@ from cnnexp.training.resume.files import (
 from cnnexp.training.run import run_training
 from cnnexp.training.starting_weights import StartingWeights, StartingWeightsError
 from cnnexp.training.stopping import TrainingPruned, TrainingStopped
-from cnnexp.training.training_job import TrainingJob, mode_of
+from cnnexp.training.training_job import LossFactory, MetricsFactory, TrainingJob, mode_of
 
 __all__ = [
     "ALONE",
     "CheckpointError",
     "Classifier",
+    "LossFactory",
+    "MetricsFactory",
     "NonFiniteError",
     "OnNaN",
     "OptimizerFactory",

@@ -123,7 +123,7 @@ def assemble(
             if ranks.first
         ),
         *([HardestImages(job.data, job.data.images.classes)] if full and ranks.first else []),
-        TestPictures(job.data.images.classes, ranks=ranks, embedding=full),
+        *_test_pictures(job, ranks),
         history,
         RunStatus(folder),
         *([finding] if finding is not None else []),
@@ -200,6 +200,14 @@ def _checkpoints(
     )
 
 
+def _test_pictures(job: TrainingJob, ranks: Ranks) -> list[TestPictures]:
+    """What draws the classes that are confused; labels and numbers have none."""
+    images, full = job.data.images, job.diagnostics.name == "full"
+    if images.targets != "classes":
+        return []
+    return [TestPictures(images.classes, ranks=ranks, embedding=full)]
+
+
 def _nobody(_epoch: int, _batch: int) -> Tensor:
     """No image: a private training names none."""
     return torch.empty(0, dtype=torch.int64)
@@ -209,9 +217,10 @@ def _diagnostics(job: TrainingJob, ranks: Ranks) -> list[Diagnostics]:
     """The callback that measures, in a list, which is empty where ``job`` asks for none."""
     if job.diagnostics.name == "off":
         return []
-    images = job.data.images
-    classes, facts = len(images.classes), setting_facts(job)
-    return [Diagnostics(job.diagnostics, images.train.shape, classes, ranks, facts)]
+    images = job.data.images  # labels and numbers are no choice among so many classes
+    count = len(images.classes) if images.targets == "classes" else 1
+    facts = setting_facts(job)
+    return [Diagnostics(job.diagnostics, images.train.shape, count, ranks, facts)]
 
 
 def make_classifier(
@@ -228,6 +237,7 @@ def make_classifier(
     # mean and standard deviation are measured on training images, and would be published with the weights
     fixed = ((0.5,) * images.channels,) * 2
     mean, std = fixed if job.privacy.private else (images.mean, images.std)
+    metrics = {} if job.metrics is None else job.metrics(images)
     options: dict[str, Any] = {
         "num_classes": len(images.classes),
         "mean": mean,
@@ -235,7 +245,9 @@ def make_classifier(
         "optimizer": job.optimizer,
         "scheduler": job.scheduler,
         "regularizers": job.regularizers,
-        "loss": loss_layer(job.backward),
+        "loss": loss_layer(job.backward) if job.loss is None else job.loss(job.data),
+        "targets": images.targets,
+        "metrics": metrics,
         "seed": job.seed,
         "monitor": job.monitor,
         "images_per_step": len(job.data.train) if job.full_batch else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics import Metric
 
 from cnnexp.data import BatchSlice
 from cnnexp.regularization import Regularizer
@@ -18,6 +19,7 @@ from cnnexp.training.events import StepEvents
 from cnnexp.training.image_network import ImageNetwork
 from cnnexp.training.lightning_internals import may_stop_early
 from cnnexp.training.ranks import ALONE, Ranks
+from cnnexp.training.scores import batch_score, score_name
 
 __all__ = ["Classifier"]
 
@@ -43,8 +45,9 @@ class Classifier(ImageNetwork):
             validation. None for a constant learning rate.
         regularizers: Methods that take part in the events of a step, in this order where two take part
             in the same one; their callbacks are the Trainer's affair.
-        loss: The mean softmax cross-entropy of logits (N, num_classes) and labels (N,); torch's own
-            if None.
+        loss: The mean loss of logits (N, num_classes) and targets; the softmax cross-entropy of labels
+            (N,), torch's own, if None.
+        targets, metrics: See :class:`ImageNetwork`.
         seed: Of random changes to images and labels, which are functions of (seed, epoch, batch).
         monitor: The validation metric that ``ReduceLROnPlateau`` looks at.
         images_per_step: How many images a step of the optimiser is by, where accumulated batches
@@ -73,6 +76,8 @@ class Classifier(ImageNetwork):
         scheduler: SchedulerFactory | None = None,
         regularizers: Sequence[Regularizer] = (),
         loss: nn.Module | None = None,
+        targets: str = "classes",
+        metrics: Mapping[str, Metric] | None = None,
         seed: int = 0,
         monitor: str = "val/acc",
         images_per_step: int | None = None,
@@ -87,6 +92,8 @@ class Classifier(ImageNetwork):
             mean=mean,
             std=std,
             loss=loss or nn.CrossEntropyLoss(),
+            targets=targets,
+            metrics=metrics,
             channels_last=channels_last,
             ranks=ranks,
         )
@@ -171,11 +178,11 @@ class Classifier(ImageNetwork):
         share: BatchSlice,
     ) -> None:
         size, count = labels.size(0), self._ranks.count
-        accuracy = (logits.argmax(1) == labels).float().mean()
+        score = {score_name(self.targets): batch_score(logits, labels, self.targets)}
         if not self._leave_out_non_finite or bool(loss.isfinite()):
-            self._means.add(share.own, loss=loss, acc=accuracy)
+            self._means.add(share.own, loss=loss, **score)
         else:
-            self._means.add(0, loss=torch.zeros_like(loss), acc=accuracy)
+            self._means.add(0, loss=torch.zeros_like(loss), **score)
         of_all = loss if count == 1 else loss.detach() * share.weight(count)
         self.step_loss = of_all.detach()
         self.log("train/loss_step", of_all, prog_bar=True, batch_size=size, sync_dist=count > 1)

@@ -26,7 +26,7 @@ def log_hparams(loggers: Sequence[Logger], config: Mapping[str, Any]) -> None:
 
 def log_hparams_metrics(loggers: Sequence[Logger], result: Mapping[str, Any], step: int) -> None:
     """Fill in the metrics from ``result``, at ``step``."""
-    known = {f"hp/{name}": result[name] for name in HPARAMS_METRICS if result[name] is not None}
+    known = {f"hp/{name}": result[name] for name in HPARAMS_METRICS if result.get(name) is not None}
     for board in _boards(loggers):
         board.log_metrics(known, step)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -13,32 +13,9 @@ from cnnexp.ops.layout import in_layout
 from cnnexp.optim import keep_frozen
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.schedule_free import ScheduleFreeModule
+from cnnexp.training.scores import judged, score_metric, score_name
 
 _Own = TypeVar("_Own", bound="ImageNetwork")
-
-
-class Accuracy(Metric):
-    """The share of images whose greatest logit is that of their label.
-
-    ``torchmetrics.classification`` has the same, and imports a hundred metrics and three libraries with it.
-    """
-
-    right: Tensor
-    images: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for count in ("right", "images"):
-            self.add_state(count, torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch of logits (N, num_classes) and labels (N,)."""
-        self.right += (logits.argmax(1) == labels).sum()
-        self.images += labels.size(0)
-
-    def compute(self) -> Tensor:
-        """In [0, 1]; NaN before the first image."""
-        return self.right.float() / self.images
 
 
 class ImageNetwork(ScheduleFreeModule):
@@ -48,7 +25,11 @@ class ImageNetwork(ScheduleFreeModule):
         network: Maps normalised images (N, C, H, W) to logits (N, num_classes).
         num_classes: Number of classes.
         mean, std: Of the training pixels, one number a channel; kept in the checkpoint.
-        loss: The mean softmax cross-entropy of logits (N, num_classes) and labels (N,).
+        loss: The mean loss of logits (N, num_classes) and the targets.
+        targets: What these are: ``classes`` (N,), of which ``acc`` is the share that is right; ``labels``
+            (N, num_classes) of 0 and 1, several an image, ``acc`` likewise; ``numbers``
+            (N, num_classes), whose ``mae`` is the mean absolute error.
+        metrics: What else is logged, by name; they get what ``cnnexp.training.scores.judged`` gives.
         channels_last: Keep images and kernels in channels_last memory.
         ranks: The processes that share the batches.
     """
@@ -64,6 +45,8 @@ class ImageNetwork(ScheduleFreeModule):
         mean: Sequence[float],
         std: Sequence[float],
         loss: nn.Module,
+        targets: str = "classes",
+        metrics: Mapping[str, Metric] | None = None,
         channels_last: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
@@ -73,8 +56,11 @@ class ImageNetwork(ScheduleFreeModule):
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         self.num_classes, self.loss, self._ranks = num_classes, loss, ranks
-        self.val_acc = Accuracy()
-        self.test_acc = Accuracy()
+        self.targets, extra = targets, dict(metrics or {})
+        self.val_acc = score_metric(targets)
+        self.test_acc = score_metric(targets)
+        self.val_metrics = nn.ModuleDict(extra)
+        self.test_metrics = nn.ModuleDict({name: each.clone() for name, each in extra.items()})
 
     @property
     def backbone(self) -> nn.ModuleList:
@@ -99,24 +85,37 @@ class ImageNetwork(ScheduleFreeModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log loss and accuracy of one validation batch."""
-        self._evaluate("val", self.val_acc, batch)
+        self._evaluate("val", self.val_acc, self.val_metrics, batch)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Log loss and accuracy of one test batch; returns the logits (N, num_classes)."""
-        return self._evaluate("test", self.test_acc, batch)
+        return self._evaluate("test", self.test_acc, self.test_metrics, batch)
 
-    def _evaluate(self, part: str, accuracy: Accuracy, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def _evaluate(
+        self, part: str, score: Metric, metrics: nn.ModuleDict, batch: tuple[Tensor, Tensor]
+    ) -> Tensor:
         images, labels = batch
         size = labels.size(0)
         if size == 0:  # a small batch had none for this rank
             return images.new_zeros(0, self.num_classes)
         logits = self(images)
-        accuracy.update(logits, labels)
+        given = (
+            (logits, labels) if self.targets == "classes" else judged(logits, labels, self.targets)
+        )
+        score.update(*given)
         loss, ranks = self.loss(logits, labels), self._ranks.count
         # Lightning divides the number of images by that of ranks in whole numbers: 40 by 3 would be 13
         whole, among = size * ranks, ranks > 1
         self.log(
             f"{part}/loss", loss, on_step=False, on_epoch=True, batch_size=whole, sync_dist=among
         )
-        self.log(f"{part}/acc", accuracy, on_step=False, on_epoch=True, batch_size=size)
+        named = {score_name(self.targets): score}
+        # what is tried out before the training are too few images for some metrics
+        tried = part == "val" and self.trainer.sanity_checking
+        for name, metric in () if tried else metrics.items():
+            assert isinstance(metric, Metric)
+            metric.update(*judged(logits, labels, self.targets))
+            named[name] = metric
+        for name, metric in named.items():
+            self.log(f"{part}/{name}", metric, on_step=False, on_epoch=True, batch_size=size)
         return logits

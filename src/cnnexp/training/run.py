@@ -39,6 +39,7 @@ from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.resume.files import CheckpointError, read_checkpoint, read_own_checkpoint
 from cnnexp.training.resume.point import ResumePoint, go_back, newest_checkpoint
 from cnnexp.training.resume.position import Position
+from cnnexp.training.scores import score_name
 from cnnexp.training.settle import Settlement, settle
 from cnnexp.training.stopping import StopSignals, TrainingPruned, TrainingStopped
 from cnnexp.training.training_job import TrainingJob
@@ -179,17 +180,20 @@ def _run(
     folder.write_result(result)
     folder.write_status("done", epoch=result["epochs"], step=result["steps"])
     if job.test:
-        log.info(
-            "test/acc %.2f %%  test/loss %.4f  (weights of epoch %d)",
-            100 * result["test/acc"],
-            result["test/loss"],
-            result["best_epoch"],
-        )
+        _say_tested(score_name(job.data.images.targets), result)
     if job.trainer.get("profiler"):
         log.info("profile in %s", folder.profile)
     if not job.trainer.get("fast_dev_run"):  # which is nobody's to look for
         log.info("run folder %s", folder)
     return result
+
+
+def _say_tested(score: str, result: Mapping[str, Any]) -> None:
+    """Log how good the weights of the best epoch are on the test images."""
+    value = result[f"test/{score}"]
+    figure = f"{100 * value:.2f} %" if score == "acc" else f"{value:.4f}"
+    loss, epoch = result["test/loss"], result["best_epoch"]
+    log.info("test/%s %s  test/loss %.4f  (weights of epoch %d)", score, figure, loss, epoch)
 
 
 def _write_end(
@@ -268,6 +272,7 @@ def _describe(
             "sizes": sizes,
             "shape": list(images.train.shape),
             "classes": list(images.classes),
+            **({"targets": images.targets} if images.targets != "classes" else {}),
         },
     )
     if position is not None:  # the run is of several commands, maybe of several versions
@@ -303,15 +308,16 @@ def _train_and_test(
     last = made.history.last
     skipped, factor = made.guard.skipped, classifier.lr_factor
     rates = made.throughput.images_per_second
+    score = score_name(job.data.images.targets)
     result = {
         "status": "done",
         "dataset": job.data.images.name,
         "backward": job.backward,
         "backward/layers": layer_algorithms(classifier.network),
         "precision": trainer.precision,
-        "test/acc": round(test["test/acc"], 6) if test else None,
+        f"test/{score}": round(test[f"test/{score}"], 6) if test else None,
         "test/loss": test["test/loss"] if test else None,
-        "val/acc": round(best["val/acc"], 6) if "val/acc" in best else None,
+        f"val/{score}": round(best[f"val/{score}"], 6) if f"val/{score}" in best else None,
         "val/loss": best.get("val/loss"),
         "train/loss": last.get("train/loss"),
         "best_epoch": int(best.get("epoch", 0)),
@@ -323,6 +329,8 @@ def _train_and_test(
         "seed": job.seed,
         "config_hash": config_hash(job.config),
     }
+    for name in classifier.val_metrics:
+        result |= {f"test/{name}": test.get(f"test/{name}"), f"val/{name}": best.get(f"val/{name}")}
     if made.diagnostics is not None:
         result["health"] = [verdict.as_dict() for verdict in made.diagnostics.health.verdicts]
     if made.judge is not None:

@@ -9,21 +9,26 @@ from typing import Any, Literal
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from torch import nn
+from torchmetrics import Metric
 
 from cnnexp.data import ImageDataModule, ImageSet
 from cnnexp.diagnostics import DiagnosticsSettings
 from cnnexp.privacy import PrivacySettings
 from cnnexp.regularization import Regularizer, taking_part
 from cnnexp.runs import RunFolder
+from cnnexp.runs.goodness import less_is_better
 from cnnexp.training.classifier import OptimizerFactory, SchedulerFactory
 from cnnexp.training.non_finite import OnNaN
 from cnnexp.training.ranks import Parallelism
 from cnnexp.training.starting_weights import StartingWeights
 
+LossFactory = Callable[[ImageDataModule], nn.Module]
+MetricsFactory = Callable[[ImageSet], Mapping[str, Metric]]
+
 
 def mode_of(monitor: str) -> Literal["max", "min"]:
     """Whether the greatest or the least of the metric ``monitor`` is the best."""
-    return "min" if monitor.endswith("loss") else "max"
+    return "min" if less_is_better(monitor) else "max"
 
 
 @dataclass
@@ -36,6 +41,8 @@ class TrainingJob:
         start: The weights that the network begins with; None for those that ``network`` gives it.
         optimizer: Makes the optimiser of the network.
         scheduler: Makes the schedule from the optimiser and the total of steps; None for none.
+        loss: Makes the loss for the data; None for the softmax cross-entropy.
+        metrics: Makes what is measured of validation and test images beside loss and score, by name.
         full_batch: One step an epoch, by all training images: gradient descent.
         regularizers: Methods that take part in the events of a step, in this order where two take part
             in the same one.
@@ -73,6 +80,8 @@ class TrainingJob:
     network: Callable[[ImageSet], nn.Module]
     optimizer: OptimizerFactory
     scheduler: SchedulerFactory | None = None
+    loss: LossFactory | None = None
+    metrics: MetricsFactory | None = None
     full_batch: bool = False
     start: StartingWeights | None = None
     regularizers: Sequence[Regularizer] = ()

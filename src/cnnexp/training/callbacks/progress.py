@@ -44,12 +44,15 @@ class EpochHistory(Callback):
         epoch = epoch_of(trainer)
         if self._sparse and str(epoch).rstrip("0") not in ("1", "2", "5"):
             return
-        parts = [
-            f"{name} {_figure(name, self.last[name])}"
-            for name in ("train/loss", "train/acc", "val/loss", "val/acc", "perf/images_per_second")
-            if name in self.last
-        ]
+        parts = [f"{name} {_figure(name, self.last[name])}" for name in self._shown()]
         log.info("epoch %d/%s  %s", epoch, trainer.max_epochs, "  ".join(parts))
+
+    def _shown(self) -> list[str]:
+        """The names of an epoch's figures, in the order in which they are printed."""
+        first = ("train/loss", "train/acc", "train/mae", "val/loss", "val/acc", "val/mae")
+        names = [name for name in first if name in self.last]
+        names += [name for name in self.last if name.startswith("val/") and name not in first]
+        return [*names, *(n for n in ("perf/images_per_second",) if n in self.last)]
 
     def state_dict(self) -> dict[str, Any]:
         """The metrics so far."""
