@@ -55,5 +55,13 @@ def test_an_installed_wheel_runs_in_an_empty_folder(wheel: Path, empty_folder: P
     assert done.returncode == 0, done.stderr
     (result,) = work.glob("outputs/train/lenet5/*/result.json")
     assert '"dataset": "digits"' in result.read_text()
+    find = [sys.executable, "-m", "cnnexp.lr_find", "data=digits", "model=lenet5", "optimizer=sgd"]
+    find += ["accelerator=cpu", "backward=native", "--from=1e-2", "--steps=30"]
+    found = subprocess.run(
+        find, cwd=work, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert found.returncode == 0, found.stderr
+    assert "optimizer.lr=" in found.stdout
+    assert len([*work.glob("outputs/lr_find/lenet5/*/lr_find.png")]) == 1
     provenance = result.with_name("provenance.json").read_text()
     assert '"git": null' in provenance  # an installed package has no checkout

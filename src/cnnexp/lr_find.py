@@ -14,9 +14,11 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
 
 from cnnexp.commandline import run_command
 from cnnexp.config import Composer, ConfigError, plain_config
@@ -30,10 +32,11 @@ if TYPE_CHECKING:
     from cnnexp.lr_range import LossCurve, Ramp, Suggestion
     from cnnexp.training import TrainingJob
 
+_ONE = "a range test is of one training; run it for each value"
 _NOT_HERE = {  # settings of cnnexp.train that say what a range test does not do
     "run": "a range test begins with new weights; a run's settings are taken by --config-dir <run folder> "
     "--config-name config",
-    "sweep": "a range test is of one setting; for a sweep, python -m cnnexp.train -m",
+    "sweep": _ONE,
     "hydra.run.dir": "a range test makes no run; its files go where --output says",
     "validate_only": "a range test is checked before it begins, and takes seconds",
 }
@@ -61,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "--to", dest="high", type=float, default=high, metavar="RATE", help=f"default: {high:g}"
     )
     parser.add_argument("--steps", type=int, default=steps, metavar="N", help=f"default: {steps}")
+    parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--output",
@@ -77,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     _check(options)
     composer = Composer(options.config_name, options.config_path, options.config_dir)
-    config = composer.compose([*for_all(), *options.settings])
+    config = _composed(composer, options.settings)
     plain = plain_config(config)
     job = checked_job(config, plain, options.settings)
     from cnnexp.kernels.compilation import said_on
@@ -112,7 +116,19 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if found is None else 0
 
 
+def _composed(composer: Composer, settings: Sequence[str]) -> DictConfig:
+    overrides = [*for_all(), *settings]
+    try:
+        return composer.compose(overrides)
+    except ConfigError:
+        if len(composer.jobs(overrides).overrides) == 1:
+            raise
+    raise ConfigError(f"{' '.join(settings)}: {_ONE}")
+
+
 def _check(options: argparse.Namespace) -> None:
+    if options.multirun:
+        raise ConfigError(f"-m: {_ONE}")
     for setting in options.settings:
         key = key_of(setting)
         if key in _NOT_HERE:
@@ -125,7 +141,8 @@ def _say_what_it_costs(job: TrainingJob, ramp: Ramp) -> None:
     images, hint = f"{job.data.batch_size:,}", ""
     if job.full_batch:
         images, hint = f"all {len(job.data.train):,}", "; data.train_size=1000 is quicker"
-    left_out = [part for part in ("scheduler", "callbacks") if job.config.get(part)]
+    left_out = ["the schedule"] if job.scheduler is not None else []
+    left_out += ["callbacks"] if job.config.get("callbacks") else []
     if left_out:
         hint += f"; without {' and '.join(left_out)}"
     print(f"at most {ramp.steps} steps of {images} training images{hint}", file=sys.stderr)

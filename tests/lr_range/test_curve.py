@@ -58,7 +58,7 @@ def test_what_falls_and_diverges_is_suggested_from() -> None:
     falls = [2.3] * 20 + [2.3 - 0.1 * k for k in range(20)] + [0.4] * 5 + [60.0]
     found = suggest(_curve(*falls))
     assert found is not None
-    assert found.minimum == pytest.approx(10 ** (44 / 10 - 6))  # the last before it diverges
+    assert 10 ** (38 / 10 - 6) < found.minimum <= 10 ** (44 / 10 - 6)  # before it diverges
     assert found.rate == max(found.steepest, found.minimum / 10)
     assert 10 ** (20 / 10 - 6) < found.steepest < found.minimum
     assert not found.at_end

@@ -100,9 +100,10 @@ def test_a_loss_that_does_not_fall_is_said(typed: Run, empty_folder: Path) -> No
     [
         (["optimizer.lrr=1"], "did you mean"),
         (["optimizer=addam"], "unknown choice"),
-        (["optimizer.lr=1e-3,1e-2"], "optimizer.lr"),
+        (["optimizer.lr=1e-3,1e-2"], "optimizer.lr=1e-3,1e-2: a range test is of one training"),
+        (["-m", "seed=0,1"], "-m: a range test is of one training; run it for each value"),
         (["run=latest"], "run=latest: a range test begins with new weights"),
-        (["sweep=compare_optimizers"], "a range test is of one setting"),
+        (["sweep=compare_optimizers"], "a range test is of one training"),
         (["hydra.run.dir=x"], "a range test makes no run"),
         (["--from=1", "--to=0.1"], "--from, --to, --steps: from 1 to 0.1: the rates must rise"),
         (["--steps=2"], "steps=2: must be at least 20"),

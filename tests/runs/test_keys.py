@@ -151,6 +151,7 @@ def test_reports_hide_what_they_hid_in_the_first_version() -> None:
     assert hidden == {
         *("seed", "name", "output_dir", "sweep", "sweep.name", "sweep.retry", "hydra"),
         *("logger", "validate_only", "allow_targets", "backward.layers"),
+        *("debug", "debug.name"),  # whose runs are in no report
         *("checkpoint", "checkpoint.monitor", "checkpoint.every_n_steps"),
         *("data.root", "data.download", "data.fallback", "data.num_workers"),
     }

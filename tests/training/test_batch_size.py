@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,6 +73,32 @@ def test_a_limit_decides_where_there_is_much_and_is_said() -> None:
     assert fit.why.startswith("the limit on a cpu; ")
     unknown = by_measuring(_allocating(1), 100, "the limit", free=None)
     assert (unknown.images, "is not known" in unknown.why) == (64, True)
+
+
+@pytest.mark.parametrize(
+    ("most", "images", "said"),
+    [(1024, 64, "tried, the next does not fit 90% of 0.001 GB"), (32, 32, "the limit on a cuda")],
+)
+def test_on_a_gpu_batches_are_tried_until_memory_is_out(
+    most: int, images: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an account of 10,000 bytes an image in place of a GPU's, since there is none here."""
+    tried, emptied = [0], []
+
+    def step(size: int) -> None:
+        tried.append(size)
+        if size > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    whole = SimpleNamespace(total_memory=10**6)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: whole)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 10_000 * tried[-1])
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    fit = batch_size._by_trying(step, most, "the limit on a cuda", torch.device("cuda"))
+    assert (fit.images, fit.why) == (images, said)
+    assert max(tried) <= 128
+    assert emptied
 
 
 def test_where_not_one_image_fits_one_is_taken() -> None:

@@ -15,6 +15,7 @@ SMOOTHING = 0.9  # of the moving average; a point is then mostly of the ten step
 DIVERGED = 4.0  # times the least smoothed loss
 _LEAST_POINTS = 10
 _LEAST_DROP = 0.02  # of the loss at the beginning; less may be chance
+_MOST_OF_IT = 0.9
 _BEGINNING = 5  # points whose moving average is of too few losses to say anything
 
 
@@ -83,7 +84,9 @@ class Suggestion:
 
     Attributes:
         steepest: The rate at which the smoothed loss falls most steeply over the logarithm of the rate.
-        minimum: The rate at which the smoothed loss is least, so that it no longer falls.
+        minimum: The rate at which the smoothed loss is at its minimum: has made 90 % of its whole fall. The
+            least of all may come decades later by chance, where a loss wanders before it diverges, as with
+            batch normalisation.
         at_end: Whether the loss was still falling at the last rate, so that a larger one may be better.
     """
 
@@ -128,9 +131,12 @@ def suggest(curve: LossCurve) -> Suggestion | None:
     start = max(losses[: lowest + 1])
     if lowest <= _BEGINNING or start - losses[lowest] < _LEAST_DROP * start:
         return None
-    steepest = min(range(_BEGINNING, lowest), key=lambda k: _slope(rates, losses, k))
+    top = losses.index(start)
+    enough = start - _MOST_OF_IT * (start - losses[lowest])
+    bottom = next(k for k in range(max(top, _BEGINNING) + 1, len(losses)) if losses[k] <= enough)
+    steepest = min(range(_BEGINNING, bottom), key=lambda k: _slope(rates, losses, k))
     at_end = lowest == len(losses) - 1 and not curve.diverged
-    return Suggestion(rates[steepest], rates[lowest], at_end)
+    return Suggestion(rates[steepest], rates[bottom], at_end)
 
 
 def _finite(point: tuple[float, float]) -> bool:

@@ -51,8 +51,9 @@ def run_range_test(job: TrainingJob, ramp: Ramp) -> LossCurve:
         job.data.repeat_first_epoch(overfits(job))
         job.data.start_at(0, 0)
         classifier = make_classifier(job, job.data.images)
+        settings: dict[str, Any] = {**lightning_settings(job, Path()), "limit_val_batches": 0}
         trainer = L.Trainer(
-            **lightning_settings(job, Path()) | {"limit_val_batches": 0},
+            **settings,
             max_epochs=-1,
             max_steps=ramp.steps + 1,  # the loss after the last step is that of one more
             callbacks=[rising],

@@ -65,8 +65,13 @@ def settle_batch_size(job: TrainingJob) -> TrainingJob:
     images = len(job.data.train)
     with quiet_lightning():
         settings = lightning_settings(job, Path()) | {"profiler": None, "fast_dev_run": False}
-        alone = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        trainer = L.Trainer(**settings, **alone, enable_model_summary=False)
+        trainer = L.Trainer(
+            **settings,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
     device = trainer.strategy.root_device
     step = _training_step(job, trainer)
     most, limit = MOST.get(device.type, MOST_ELSEWHERE), f"the limit on a {device.type}"
@@ -162,7 +167,7 @@ def _training_step(job: TrainingJob, trainer: L.Trainer) -> Callable[[int], Any]
     classifier: Classifier = make_classifier(job, images)
     trainer.precision_plugin.convert_module(classifier)
     classifier = classifier.to(trainer.strategy.root_device).train()
-    optimizer = job.optimizer(classifier.network)
+    optimizer: Any = job.optimizer(classifier.network)
     if callable(train := getattr(optimizer, "train", None)):  # a schedule-free one
         train()
 
