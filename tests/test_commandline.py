@@ -29,6 +29,7 @@ REFUSED = {
     "cnnexp.export": ["format=onnx"],
     "cnnexp.grade": ["conv2d"],
     "cnnexp.gradcheck": ["--json=no/where.json"],
+    "cnnexp.new": ["no-name"],
     "cnnexp.predict": ["run=latest"],
     "cnnexp.report": ["nowhere"],
     "cnnexp.sweep": ["stop", "nowhere"],

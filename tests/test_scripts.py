@@ -22,6 +22,7 @@ REFUSED = {
     "cnnexp-export": (["run=nowhere"], "run=nowhere: holds no run"),
     "cnnexp-grade": (["nothing", "x.py"], "nothing: no op that can be graded"),
     "cnnexp-gradcheck": (["--op", "nowhere"], "--op=nowhere: unknown"),
+    "cnnexp-new": (["no-name"], "no-name: must be the name of a Python package"),
     "cnnexp-predict": (["run=nowhere", "x.png"], "run=nowhere: holds no run"),
     "cnnexp-report": (["nowhere"], "nowhere: there is no such folder"),
     "cnnexp-sweep": (["status", "nowhere"], "nowhere: no such sweep"),

@@ -91,6 +91,11 @@ class Composer:
         self._path = Path(config_path).resolve() if config_path else conf_dir()
         self._dir = Path(config_dir).resolve() if config_dir else None
 
+    @property
+    def folders(self) -> list[Path]:
+        """Those that hold configs, in the order in which they are searched."""
+        return [self._path] if self._dir is None else [self._dir, self._path]
+
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of one job, Hydra's node included; interpolations are not yet resolved.
 

@@ -206,7 +206,8 @@ def _given(model: Any, data: Any, test: Any, classes: Sequence[str] | None) -> _
         raise ConfigError(
             f"test and classes go with images given as objects; data={data or 'mnist'} has its own"
         )
-    return _Given(None if isinstance(model, str) else model, images)
+    given: Any = None if isinstance(model, str) else model
+    return _Given(given, images)
 
 
 def _choices(given: _Given, model: Any, data: Any, wished: Sequence[str]) -> list[str]:
