@@ -43,8 +43,7 @@ def help_text(config: DictConfig, folders: Sequence[Path], *, resolve: bool = Fa
             own = comments_of(files[name])
             comments |= {f"{group}.{key}": said for key, said in own.items()}
     bare = OmegaConf.create({key: part for key, part in raw(config).items() if key != "hydra"})
-    values = OmegaConf.to_container(bare, resolve=resolve)
-    assert isinstance(values, dict)
+    values: Any = OmegaConf.to_container(bare, resolve=resolve)
     lines += ["", "== Values (key=value) ==  (* is chosen)", "", *_values(values, comments)]
     return "\n".join(lines) + (
         "\n\n--cfg job shows the config that a command would run; --hydra-help lists Hydra's own flags."
