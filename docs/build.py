@@ -45,6 +45,7 @@ PUBLIC = (
     "cnnexp.training",
     "cnnexp.diagnostics",
     "cnnexp.inference",
+    "cnnexp.notebook",
     "cnnexp.explanation",
     "cnnexp.grading",
     "cnnexp.runs",

@@ -31,6 +31,7 @@ REFUSED = {
     "cnnexp.grade": ["conv2d"],
     "cnnexp.gradcheck": ["--json=no/where.json"],
     "cnnexp.lr_find": ["run=latest"],
+    "cnnexp.new": ["no-name"],
     "cnnexp.predict": ["run=latest"],
     "cnnexp.report": ["nowhere"],
     "cnnexp.sweep": ["stop", "nowhere"],

@@ -27,7 +27,7 @@ def test_the_wheel_holds_the_code_the_config_tree_and_nothing_else(wheel: Path) 
     conf = {f"cnnexp/{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.yaml")}
     files = [
         file
-        for ending in ("*.py", "py.typed", "*.html", "*.css", "*.js")
+        for ending in ("*.py", "py.typed", "*.html", "*.css", "*.js", "*.txt")
         for file in (ROOT / "src").rglob(ending)
     ]
     code = {str(file.relative_to(ROOT / "src")) for file in files}
@@ -65,3 +65,34 @@ def test_an_installed_wheel_runs_in_an_empty_folder(wheel: Path, empty_folder: P
     assert len([*work.glob("outputs/lr_find/lenet5/*/lr_find.png")]) == 1
     provenance = result.with_name("provenance.json").read_text()
     assert '"git": null' in provenance  # an installed package has no checkout
+
+
+def test_an_installed_wheel_makes_a_package_that_trains_and_fits(
+    wheel: Path, empty_folder: Path
+) -> None:
+    site = empty_folder / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*install, "--target", str(site), str(wheel)], check=True, timeout=120)
+    work = empty_folder / "work"
+    work.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    program = (
+        "import cnnexp, torch; from torch import nn; from cnnexp.nn import per_sample_norms;"
+        "net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2));"
+        "x, y = torch.randint(256, (60, 8, 8), dtype=torch.uint8), torch.arange(60) % 2;"
+        "run = cnnexp.fit(net, (x, y), epochs=1, progress=False, accelerator='cpu');"
+        "batch = x.unsqueeze(1) / 255, y;"
+        "print(len(run.metrics), per_sample_norms(net, nn.CrossEntropyLoss(), batch).shape)"
+    )
+    short = ("experiment=first", "trainer.max_epochs=1", "accelerator=cpu", "backward=direct")
+    for folder, arguments, said in (
+        (work, ("-m", "cnnexp.new", "lab_of_mine"), "lab_of_mine/conf/model/lab_of_mine_net.yaml"),
+        (work / "lab_of_mine", ("-m", "lab_of_mine", *short), "run folder outputs/train/first"),
+        (work, ("-c", program), "1 torch.Size([60])"),
+    ):
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout

@@ -24,6 +24,7 @@ REFUSED = {
     "cnnexp-grade": (["nothing", "x.py"], "nothing: no op that can be graded"),
     "cnnexp-gradcheck": (["--op", "nowhere"], "--op=nowhere: unknown"),
     "cnnexp-lr-find": (["data.batch_sise=3"], "there is no key"),
+    "cnnexp-new": (["no-name"], "no-name: must be the name of a Python package"),
     "cnnexp-predict": (["run=nowhere", "x.png"], "run=nowhere: holds no run"),
     "cnnexp-report": (["nowhere"], "nowhere: there is no such folder"),
     "cnnexp-sweep": (["status", "nowhere"], "nowhere: no such sweep"),

@@ -58,8 +58,30 @@ def test_help_lists_every_choice_and_how_to_use_them(command: Command) -> None:
     assert done.returncode == 0
     assert "python -m cnnexp.train -m optimizer=adam,sgd seed=0,1" in done.stdout
     for group in ("backward", "optimizer", "model", "regularization", "scheduler"):
-        choices = ", ".join(sorted(file.stem for file in (conf_dir() / group).glob("*.yaml")))
-        assert f"{group}: {choices}\n" in done.stdout
+        part = done.stdout.partition(f"\n{group}:\n")[2].partition("\n\n")[0]
+        names = [line.strip("* ").split()[0] for line in part.splitlines()]
+        assert names == sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+        assert all(len(line.split()) > 2 for line in part.splitlines())  # each says what it is
+
+
+def test_help_says_what_each_value_means(command: Command, empty_folder: Path) -> None:
+    own = empty_folder / "own" / "model"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text(
+        "# My network\n_target_: my.Net\nwide: 3  # how wide\ndeep: {a: 1}\nlist:  # of things\n  - 1\n"
+    )
+    done = command("cnnexp.train", "--help", "--config-dir", "own", "model=mine", "seed=7")
+    assert done.returncode == 0, done.stderr
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert "* mine My network" in lines
+    for line in (
+        "wide: 3 how wide", "list: [1] of things", "seed: 7 seed of weights, split and order of the data",
+        "monitor: val/acc which epoch is tested: that with the greatest val/acc | the least val/loss",
+    ):  # fmt: skip
+        assert line in lines
+    assert "name: ${hydra:runtime.choices.model}" in done.stdout
+    resolved = command("cnnexp.train", "--help", "--resolve", "model=tiny").stdout
+    assert re.search(r"^name: tiny ", resolved, re.M)
 
 
 @pytest.mark.parametrize(

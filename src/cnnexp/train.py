@@ -29,6 +29,7 @@ from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.arguments import key_of, read_arguments
 from cnnexp.config.compose import conf_dir
 from cnnexp.config.dry_run import end_dry_run, is_dry_run
+from cnnexp.config.help import help_text
 from cnnexp.config.hydra_internals import hand_to_hydra, run_composed
 from cnnexp.config.hydra_settings import check_shown, folder_of, for_all, is_param, own_run_dir
 from cnnexp.config.init_from import in_full
@@ -64,6 +65,10 @@ def _main(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> int:
             composer.compose(flags.overrides)
         if flags.resolve or flags.package is not None:
             check_shown(composer.compose(flags.overrides), flags)
+        if flags.help:
+            config = composer.compose(flags.overrides)
+            print(help_text(config, composer.folders, resolve=flags.resolve))
+            return 0
         hand_to_hydra(parser, flags, conf_dir(), run_job)
         return 0
     given = flags.overrides

