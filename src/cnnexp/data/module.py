@@ -239,6 +239,14 @@ class ImageDataModule(L.LightningDataModule):
         """A loader of the official test images in order."""
         return _in_order(self, self.images.test, self._rank, self._ranks)
 
+    def transfer_batch_to_device(
+        self, batch: tuple[Tensor, Tensor], device: torch.device, dataloader_idx: int
+    ) -> tuple[Tensor, Tensor]:
+        """The batch on ``device``; Lightning would look through it even where it is there already."""
+        if all(part.device == device for part in batch):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int
     ) -> tuple[Tensor, Tensor]:
@@ -246,7 +254,7 @@ class ImageDataModule(L.LightningDataModule):
         of four.
         """
         images, labels = batch
-        return images.float() / 255, labels
+        return images.float().div_(255), labels
 
 
 def _training_batches(

@@ -35,6 +35,7 @@ from cnnexp.training.callbacks import (
     needs_plain_kernels,
 )
 from cnnexp.training.classifier import Classifier
+from cnnexp.training.lightning_internals import move_logged_values_once
 from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.memory_layout import takes_channels_last
 from cnnexp.training.privacy_account import PrivacyAccount, privacy_account
@@ -138,6 +139,7 @@ def _trainer(
     *,
     bar: bool,
 ) -> L.Trainer:
+    move_logged_values_once()
     loggers: list[Logger] = [MetricsFile(folder), *job.loggers(folder)]
     return L.Trainer(
         **lightning_settings(job, folder.profile),
