@@ -62,7 +62,8 @@ class Turns(Callback):
     def _loop(self, trainer: L.Trainer, module: Classifier, size: int) -> float:
         """Milliseconds a step; the run's weights stay as they are."""
         kept = {name: value.clone() for name, value in module.network.state_dict().items()}
-        optimizer = type(trainer.optimizers[0])(module.network.parameters())
+        kind: Any = type(trainer.optimizers[0])
+        optimizer = kind(module.network.parameters())
         images, labels = trainer.datamodule.train.batch(torch.arange(size * self._block))  # pyright: ignore
         parts = zip(images.split(size), labels.split(size), strict=True)
         inputs = [(module.normalise(each.float() / 255), targets) for each, targets in parts]

@@ -92,7 +92,7 @@ def move_logged_values_once() -> None:
                 return kept
         return _moved(kept, *arguments, **options)
 
-    _ResultMetric.to = moved
+    _ResultMetric.to = moved  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def rewind_on_own_memory(callback: ModelPruning) -> None:
