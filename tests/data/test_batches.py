@@ -118,3 +118,11 @@ def test_only_some_classes_in_the_order_given() -> None:
     for names in (["7"], ["7", "7"], ["7", "seven"]):
         with pytest.raises(ValueError, match=r"must be two or more of digits's, each once: 0, 1"):
             whole.keep_classes(names)
+
+
+def test_a_batch_is_transferred_to_another_device_alone() -> None:
+    data = ImageDataModule(load_digits, batch_size=4)
+    batch = (torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    assert data.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
+    moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert [part.device.type for part in moved] == ["meta", "meta"]

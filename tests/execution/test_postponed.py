@@ -60,6 +60,10 @@ class Count(torchmetrics.Metric):
 count = Count()
 count.update()
 before = {"matplotlib", "torchmetrics.functional"} & set(sys.modules)
+import scipy, torch.utils.flop_counter
+by_name = (torch.utils.flop_counter, scipy.linalg, torchmetrics.utilities.plot)
+names = ("torch.utils.flop_counter", "scipy.linalg", "torchmetrics.utilities.plot")
+assert by_name == tuple(map(sys.modules.get, names))
 figure, axes = count._plot()
 kind = type(torchmetrics).__name__
 made = torchmetrics.Accuracy("multiclass", num_classes=3)
@@ -113,12 +117,36 @@ def test_a_module_below_a_postponed_one_is_imported_once() -> None:
     assert told(program) == [True, True]
 
 
-def test_what_is_imported_already_is_left_alone() -> None:
+OTHERWISE = """
+import json, sys
+from importlib.abc import MetaPathFinder
+
+class Once(MetaPathFinder):
+    asked = 0
+    def find_spec(self, name, path, target=None):
+        if name == "torchmetrics.utilities":
+            self.asked += 1
+            if self.asked == 1:
+                raise ImportError("of another version")
+
+once = Once()
+sys.meta_path.insert(0, once)
+postpone_unused()
+import torchmetrics
+print(json.dumps([type(torchmetrics).__name__, hasattr(torchmetrics, "Accuracy"), once.asked > 1]))
+"""
+
+
+def test_metrics_of_a_version_that_is_built_otherwise_are_imported_as_usual() -> None:
+    begin = BEGIN.partition("\n")[0] + "\n"
+    assert told(begin + OTHERWISE) == ["module", True, True]
+
+
+def test_nothing_is_postponed_in_jobs_that_are_forked_from_a_warm_server() -> None:
     program = (
-        "import json, sys, torch._dynamo, torchmetrics\nfunctional = torchmetrics.functional\n"
+        "import json, sys, cnnexp.execution.warm\n"
         + BEGIN
-        + "names = ('torch._dynamo', 'torchmetrics')\n"
-        "kinds = [type(sys.modules[name]).__name__ for name in names]\n"
-        "print(json.dumps([*kinds, torchmetrics.functional is functional]))\n"
+        + "names = ('torch._dynamo', 'torchmetrics', 'torch.utils.flop_counter', 'scipy.linalg')\n"
+        "print(json.dumps([type(sys.modules[name]).__name__ for name in names]))\n"
     )
-    assert told(program) == ["module", "module", True]
+    assert told(program) == ["module"] * 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import lightning as L
 import pytest
@@ -19,6 +20,10 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loops.training_epoch_loop import (
     _TrainingEpochLoop,
 )
+from lightning.pytorch.trainer.connectors.logger_connector.result import (
+    _ResultCollection,
+    _ResultMetric,
+)
 from torch import nn
 
 from cnnexp.training import quiet_lightning
@@ -28,6 +33,7 @@ from cnnexp.training.lightning_internals import (
     cpu_stats,
     looks_at_epoch_end,
     may_stop_early,
+    move_logged_values_once,
     pruning_is_permanent,
     rewind_on_own_memory,
     saves_at_epoch_end,
@@ -141,3 +147,25 @@ def test_arguments_that_callbacks_were_not_given() -> None:
     assert cpu_stats(DeviceStatsMonitor()) is None
     assert looks_at_epoch_end(EarlyStopping("a")) is None
     assert saves_at_epoch_end(ModelCheckpoint()) is None
+
+
+@pytest.mark.parametrize("on_epoch", [False, True])
+def test_a_logged_value_is_moved_where_it_is_elsewhere_alone(on_epoch: bool) -> None:
+    kept: Any = _ResultCollection(training=True)
+    place = torch.device("meta")
+
+    def log(value: torch.Tensor) -> _ResultMetric:
+        kept.log("fx", "loss", value, on_step=not on_epoch, on_epoch=on_epoch, batch_size=3)
+        return kept["fx.loss"]
+
+    move_logged_values_once()
+    move_logged_values_once()
+    first = log(torch.tensor(2.0))
+    with patch(f"{_ResultMetric.__module__}.apply_to_collection") as look:
+        log(torch.tensor(4.0))
+    look.assert_not_called()
+    assert vars(first)["value"].item() == ((2 + 4) * 3 if on_epoch else 4)
+    log(torch.zeros((), device=place))
+    assert vars(first)["value"].device == place
+    tensors = [value for value in vars(first).values() if isinstance(value, torch.Tensor)]
+    assert {tensor.device for tensor in tensors} == {place}

@@ -29,6 +29,7 @@ from cnnexp.training import (
     run_training,
 )
 from cnnexp.training.callbacks import NonFiniteGuard
+from cnnexp.training.non_finite import finite_flags
 from tests.training.resumable import STEPS, assert_same_run, new_folder, small_job
 from tests.training.test_resume import _Signal
 
@@ -349,3 +350,15 @@ def test_steps_that_are_looked_at_together_are_told_apart(tmp_path: Path) -> Non
         torch.tensor(json.loads(RunFolder(folder.path).non_finite.read_text())["images"]),
         data.members(0, 2),
     )
+
+
+@pytest.mark.parametrize("device", ["cpu", "elsewhere"])
+def test_gradients_are_finite_though_their_sum_is_not(device: str, monkeypatch: Any) -> None:
+    network = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False))
+    network[0].weight.grad = torch.full((2, 2), 3e38)
+    network[1].weight.grad = torch.tensor([[math.inf, -math.inf]])
+    if device != "cpu":  # as on a device that is waited for
+        monkeypatch.setattr(Tensor, "sum", None)
+        monkeypatch.setattr(Tensor, "device", torch.device("cuda"))
+    flags = finite_flags([torch.tensor(1.0), torch.tensor(math.nan)], network, gradients=True)
+    assert flags.tolist() == [False, True, False]

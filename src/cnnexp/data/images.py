@@ -78,7 +78,7 @@ class LabelledImages:
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return images (B, C, H, W) and labels (B,) for (B,) indices, by one gather."""
-        return self.images[indices], self.labels[indices]
+        return self.images.index_select(0, indices), self.labels.index_select(0, indices)
 
     def select(self, indices: Tensor, labels: Tensor | None = None) -> LabelledImages:
         """The images at ``indices``, in that order; ``labels`` (B,), if given, replace their

@@ -19,7 +19,28 @@ __all__ = ["SAMPLING", "ImageDataModule"]
 SAMPLING = ("shuffle", "poisson")
 
 
-class ImageDataModule(L.LightningDataModule):
+class _OnDevice(L.LightningDataModule):
+    """How batches of uint8 images get to the device."""
+
+    def transfer_batch_to_device(
+        self, batch: tuple[Tensor, Tensor], device: torch.device, dataloader_idx: int
+    ) -> tuple[Tensor, Tensor]:
+        """The batch on ``device``; Lightning would look through it even where it is there already."""
+        if all(part.device == device for part in batch):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def on_after_batch_transfer(
+        self, batch: tuple[Tensor, Tensor], dataloader_idx: int
+    ) -> tuple[Tensor, Tensor]:
+        """Scale the pixels to 0…1 on the device, so that a pixel travels there as one byte instead
+        of four.
+        """
+        images, labels = batch
+        return images.float().div_(255), labels
+
+
+class ImageDataModule(_OnDevice):
     """Batches of (images (B, C, H, W) float32 in 0…1, labels (B,) int64) of one image set.
 
     The training images are split once, by ``split_seed``: ``val_size`` of them are for validation, the
@@ -238,15 +259,6 @@ class ImageDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """A loader of the official test images in order."""
         return _in_order(self, self.images.test, self._rank, self._ranks)
-
-    def on_after_batch_transfer(
-        self, batch: tuple[Tensor, Tensor], dataloader_idx: int
-    ) -> tuple[Tensor, Tensor]:
-        """Scale the pixels to 0…1 on the device, so that a pixel travels there as one byte instead
-        of four.
-        """
-        images, labels = batch
-        return images.float() / 255, labels
 
 
 def _training_batches(

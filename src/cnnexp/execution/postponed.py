@@ -19,8 +19,6 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-import torch
-
 __all__ = ["postpone_unused"]
 
 _LOADING = threading.RLock()
@@ -72,10 +70,14 @@ def _execute(module: ModuleType) -> None:
         ready, _, loaded, _ = module.__dict__.pop("_postponed")
         for name in ready:
             del module.__dict__[name]
-        module.__class__ = ModuleType
+        module.__class__ = ModuleType  # pyright: ignore[reportAttributeAccessIssue]
         assert module.__spec__ is not None
         assert module.__spec__.loader is not None
-        module.__spec__.loader.exec_module(module)
+        try:
+            module.__spec__.loader.exec_module(module)
+        except BaseException:  # as of any import that fails
+            sys.modules.pop(module.__name__, None)
+            raise
         loaded()
 
 
@@ -128,6 +130,9 @@ def _postpone(
         return None
     module = _Postponed(spec, ready, elsewhere or {}, loaded, whole)
     sys.modules[name] = module
+    parent, _, last = name.rpartition(".")
+    if parent in sys.modules:  # as Python does
+        setattr(sys.modules[parent], last, module)
     return module
 
 
@@ -166,9 +171,7 @@ def _postpone_compiler() -> None:
         "disable": disable,
         "graph_break": lambda *_arguments, **_options: None,
     }
-    module = _postpone("torch._dynamo", ready, loaded=loaded)
-    if module is not None:
-        torch._dynamo = module  # pyright: ignore
+    _postpone("torch._dynamo", ready, loaded=loaded)
 
 
 def _postpone_metrics() -> None:
@@ -184,8 +187,14 @@ def _postpone_metrics() -> None:
     plots = "torchmetrics.utilities.plot"
     ready = {"_AX_TYPE": Any, "_PLOT_OUT_TYPE": Any}
     ready["plot_single_or_multi_val"] = _later(plots, "plot_single_or_multi_val")
-    _postpone(plots, ready, folder=f"{module.__path__[0]}/utilities")
-    importlib.import_module("torchmetrics.utilities")  # which the base of all metrics needs first
+    plot = _postpone(plots, ready, folder=f"{module.__path__[0]}/utilities")
+    try:
+        # which the base of all metrics needs first
+        utilities = importlib.import_module("torchmetrics.utilities")
+        utilities.__dict__["plot"] = plot
+    except ImportError:  # a version that is built otherwise is imported as a whole
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchmetrics"]:
+            del sys.modules[name]
 
 
 def postpone_unused() -> None:

@@ -34,7 +34,7 @@ def run_job(
     """
     from cnnexp.execution.postponed import postpone_unused
 
-    postpone_unused()
+    postpone_unused()  # before they are
     from cnnexp.config.build import build_job
     from cnnexp.execution.ranks import run_ranks
     from cnnexp.training import (
@@ -45,8 +45,7 @@ def run_job(
         run_training,
     )
 
-    folder = RunFolder(job.folder)
-    first = True
+    folder, first = RunFolder(job.folder), True
     try:
         training = checked or build_job(job.config, job.allowed)
         parallel = training.parallel

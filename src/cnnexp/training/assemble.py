@@ -39,6 +39,7 @@ from cnnexp.training.callbacks import (
 )
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.debugging import LayerProfile, OverfitCheck
+from cnnexp.training.lightning_internals import move_logged_values_once
 from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.memory_layout import takes_channels_last
 from cnnexp.training.privacy_account import PrivacyAccount, privacy_account
@@ -165,6 +166,7 @@ def _trainer(
     *,
     bar: bool,
 ) -> L.Trainer:
+    move_logged_values_once()
     loggers: list[Logger] = [MetricsFile(folder), *job.loggers(folder)]
     return L.Trainer(
         **lightning_settings(job, folder.profile),

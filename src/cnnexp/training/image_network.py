@@ -80,7 +80,7 @@ class ImageNetwork(ScheduleFreeModule):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in 0…1 → what the network gets, in its memory layout."""
-        normalised = (images - self.mean) / self.std
+        normalised = (images - self.mean).div_(self.std)
         return in_layout(normalised, self._layout)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

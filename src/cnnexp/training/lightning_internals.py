@@ -5,6 +5,8 @@ Each use is one function, which says what public way was looked for. Tried with 
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning as L
 from lightning.pytorch.callbacks import (
     DeviceStatsMonitor,
@@ -12,6 +14,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     ModelPruning,
 )
+from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultMetric
 from torch import Tensor, nn
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "cpu_stats",
     "looks_at_epoch_end",
     "may_stop_early",
+    "move_logged_values_once",
     "pruning_is_permanent",
     "rewind_on_own_memory",
     "saves_at_epoch_end",
@@ -65,6 +69,30 @@ def ask_no_rank_for_sigterm(trainer: L.Trainer) -> None:
     The Trainer's arguments and ``plugins`` were looked at: there is none that turns it off.
     """
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+
+
+_moved = _ResultMetric.to
+
+
+def move_logged_values_once() -> None:
+    """Let a logged value be moved to its device where it is not there yet, in every trainer of the process.
+
+    Lightning 2.6 looks through all that it keeps of the value, each time that it is logged, which is most of
+    what logging costs. The arguments of ``LightningModule.log`` were looked at: none leaves that out, and
+    plain numbers are looked through as well.
+    """
+
+    def moved(kept: _ResultMetric, *arguments: Any, **options: Any) -> _ResultMetric:
+        if kept.is_tensor and len(arguments) == 1 and not options:
+            tensors = [
+                kept.value,
+                *([kept.cumulated_batch_size] if kept.meta.is_mean_reduction else []),
+            ]
+            if all(tensor.device == arguments[0] for tensor in tensors):
+                return kept
+        return _moved(kept, *arguments, **options)
+
+    _ResultMetric.to = moved  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def rewind_on_own_memory(callback: ModelPruning) -> None:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.profilers import PassThroughProfiler
+
 from cnnexp.training.training_job import TrainingJob
+
+_NOTHING = nullcontext()
+
+
+class NoProfiler(PassThroughProfiler):
+    """Measures nothing, without a new context for each of the hundred and more calls of hooks in a step."""
+
+    def profile(self, action_name: str) -> AbstractContextManager[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """A context that does nothing."""
+        return _NOTHING
 
 
 def lightning_settings(job: TrainingJob, profile: Path) -> dict[str, Any]:
@@ -29,6 +42,7 @@ def lightning_settings(job: TrainingJob, profile: Path) -> dict[str, Any]:
         settings["accumulate_grad_batches"] = len(job.data.train_dataloader())
     if callable(settings.get("profiler")):
         settings["profiler"] = settings["profiler"](profile)
+    settings["profiler"] = settings.get("profiler") or NoProfiler()
     if job.parallel is not None:
         settings |= {
             "devices": job.parallel.devices,
