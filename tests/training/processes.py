@@ -73,7 +73,7 @@ def train(
     for process in work:
         process.start()
     for process in work:
-        process.join(120)
+        process.join(300)  # not so long, but on machines that others use as well
         process.kill()
     return [process.exitcode or 0 for process in work]
 
