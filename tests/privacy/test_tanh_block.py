@@ -9,14 +9,14 @@ import torch
 
 import cnnexp
 from cnnexp.models import LeNet5
-from cnnexp.privacy.watch import watched
+from cnnexp.nn.per_sample.watch import watched
 
 
 @pytest.mark.parametrize("algorithm", ["fused", "im2col"])
 def test_norms_are_those_of_the_parts(algorithm: str) -> None:
     network = LeNet5(image_size=(12, 12)).double()
     fused = cnnexp.replace_layers(copy.deepcopy(network), "fused", quiet=True)
-    fused.features[0].algorithm = algorithm  # pyright: ignore[reportAttributeAccessIssue]
+    fused.features[0].algorithm = algorithm  # pyright: ignore[reportArgumentType]
     images = torch.randn(3, 1, 12, 12, dtype=torch.float64)
     norms = []
     for each in (network, fused):

@@ -110,7 +110,28 @@ class RunFiles:
             self.path.rmdir()
 
 
-class RunFolder(RunFiles):
+class RunFindings(RunFiles):
+    """Read and write what was found out about the training."""
+
+    def write_evidence(self, evidence: Mapping[str, Any]) -> None:
+        """Write evidence.json, what the verdict on the training is based on."""
+        write_json(self.evidence, evidence)
+
+    def read_evidence(self) -> dict[str, Any]:
+        """The content of evidence.json; empty if there is none."""
+        return read_json(self.evidence)
+
+    def write_non_finite(self, finding: Mapping[str, Any]) -> Path:
+        """Write nonfinite.json, and return its path."""
+        write_json(self.non_finite, finding)
+        return self.non_finite
+
+    def read_non_finite(self) -> dict[str, Any]:
+        """The content of nonfinite.json; empty if there is none."""
+        return read_json(self.non_finite)
+
+
+class RunFolder(RunFindings):
     """Read and write one run's files; see :class:`RunFiles` for where they are."""
 
     def write_config(self, config: Mapping[str, Any]) -> None:
@@ -160,23 +181,6 @@ class RunFolder(RunFiles):
     def read_result(self) -> dict[str, Any]:
         """The content of result.json; empty if there is none."""
         return read_json(self.result)
-
-    def write_evidence(self, evidence: Mapping[str, Any]) -> None:
-        """Write evidence.json, what the verdict on the training is based on."""
-        write_json(self.evidence, evidence)
-
-    def read_evidence(self) -> dict[str, Any]:
-        """The content of evidence.json; empty if there is none."""
-        return read_json(self.evidence)
-
-    def write_non_finite(self, finding: Mapping[str, Any]) -> Path:
-        """Write nonfinite.json, and return its path."""
-        write_json(self.non_finite, finding)
-        return self.non_finite
-
-    def read_non_finite(self) -> dict[str, Any]:
-        """The content of nonfinite.json; empty if there is none."""
-        return read_json(self.non_finite)
 
     def append_metrics(self, metrics: Mapping[str, float], *, epoch: int | None, step: int) -> None:
         """Append one row a metric to metrics.csv, with a head line if the file is new.

@@ -107,7 +107,6 @@ def assemble(
     diagnostics = _diagnostics(job, ranks)
     judges = [Judge(each, job.diagnostics.every, ranks) for each in diagnostics]
     finding = _debugging(job, folder) if ranks.first else None
-    full = job.diagnostics.name == "full"
     own_bar = any(isinstance(callback, AnyProgressBar) for callback in own)
     progress_bar = progress_bar and ranks.first and not own_bar
     callbacks: list[Callback] = [
@@ -117,14 +116,7 @@ def assemble(
         *judges,
         *([PrivacyLog(account)] if account is not None else []),
         LearningRate(),
-        FirstLayerFilters(),
-        *(
-            TrainingPictures(each, job.data, folder, full=full)
-            for each in diagnostics
-            if ranks.first
-        ),
-        *([HardestImages(job.data, job.data.images.classes)] if full and ranks.first else []),
-        *_test_pictures(job, ranks),
+        *_pictures(job, folder, diagnostics, ranks),
         history,
         RunStatus(folder),
         *([finding] if finding is not None else []),
@@ -137,6 +129,19 @@ def assemble(
     measured = (next(iter(diagnostics), None), next(iter(judges), None))
     kept = (throughput, history, checkpoints, guard, start, *measured, account, finding)
     return Assembly(classifier, trainer, *kept)
+
+
+def _pictures(
+    job: TrainingJob, folder: RunFolder, diagnostics: Sequence[Diagnostics], ranks: Ranks
+) -> list[Callback]:
+    """The callbacks that draw, in the order in which they do."""
+    images, full = job.data.images, job.diagnostics.name == "full"
+    training: list[Callback] = []
+    if ranks.first:
+        training += [TrainingPictures(each, job.data, folder, full=full) for each in diagnostics]
+        if full and images.targets == "classes":
+            training.append(HardestImages(job.data, images.classes))
+    return [FirstLayerFilters(), *training, *_test_pictures(job, ranks)]
 
 
 def _debugging(job: TrainingJob, folder: RunFolder) -> OverfitCheck | LayerProfile | None:

@@ -306,7 +306,6 @@ def _train_and_test(
     if job.test:
         test = trainer.test(classifier, datamodule=job.data, verbose=False)[0]
     last = made.history.last
-    skipped, factor = made.guard.skipped, classifier.lr_factor
     rates = made.throughput.images_per_second
     score = score_name(job.data.images.targets)
     result = {
@@ -331,22 +330,30 @@ def _train_and_test(
     }
     for name in classifier.val_metrics:
         result |= {f"test/{name}": test.get(f"test/{name}"), f"val/{name}": best.get(f"val/{name}")}
-    if made.diagnostics is not None:
-        result["health"] = [verdict.as_dict() for verdict in made.diagnostics.health.verdicts]
-    if made.judge is not None:
-        result["diagnosis"] = made.judge.diagnosis.as_dict()
-        folder.write_evidence(made.judge.evidence)
-    if job.debug != "none":
-        found = made.finding
-        result["debug"] = {"name": job.debug} if found is None else found.result()
-    if skipped or factor != 1.0:  # said only where it makes the run another
-        result |= {"steps_skipped": skipped, "lr_factor": factor}
-    if made.account is not None:
-        result |= made.account.result()
+    result |= _found_out(job, folder, made)
     log_hparams_metrics(boards, result, steps)
     for logger in trainer.loggers:
         logger.finalize("success")
     return result
+
+
+def _found_out(job: TrainingJob, folder: RunFolder, made: Assembly) -> dict[str, Any]:
+    """What the callbacks say of the training, as entries of result.json."""
+    found: dict[str, Any] = {}
+    skipped, factor = made.guard.skipped, made.classifier.lr_factor
+    if made.diagnostics is not None:
+        found["health"] = [verdict.as_dict() for verdict in made.diagnostics.health.verdicts]
+    if made.judge is not None:
+        found["diagnosis"] = made.judge.diagnosis.as_dict()
+        folder.write_evidence(made.judge.evidence)
+    if job.debug != "none":
+        finding = made.finding
+        found["debug"] = {"name": job.debug} if finding is None else finding.result()
+    if skipped or factor != 1.0:  # said only where it makes the run another
+        found |= {"steps_skipped": skipped, "lr_factor": factor}
+    if made.account is not None:
+        found |= made.account.result()
+    return found
 
 
 def _take_best(job: TrainingJob, folder: RunFolder, made: Assembly) -> dict[str, float]:

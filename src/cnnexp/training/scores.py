@@ -47,11 +47,14 @@ def score_metric(targets: str) -> Metric:
     """
     if targets == "classes":
         return Accuracy()
-    import torchmetrics  # which imports all its metrics, and takes a second
-
+    # late, since with them come all metrics, which takes a second
     if targets == "numbers":
-        return torchmetrics.MeanAbsoluteError()
-    return torchmetrics.classification.BinaryAccuracy()
+        from torchmetrics.regression import MeanAbsoluteError
+
+        return MeanAbsoluteError()
+    from torchmetrics.classification import BinaryAccuracy
+
+    return BinaryAccuracy()
 
 
 def batch_score(outputs: Tensor, wanted: Tensor, targets: str) -> Tensor:

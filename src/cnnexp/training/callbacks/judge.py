@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from cnnexp.diagnostics import Diagnosis
 from cnnexp.training.callbacks.diagnostics import Diagnostics, logged_metrics
+from cnnexp.training.callbacks.evidence_collector import EvidenceCollector
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.loggers import event_writers
 from cnnexp.training.non_finite import NonFiniteError
@@ -20,7 +21,39 @@ from cnnexp.training.ranks import ALONE, Ranks
 log = logging.getLogger(__name__)
 
 
-class Judge(Callback):
+class _ValidationListener(Callback):
+    """Give the network's answers to the validation images to the collector of evidence."""
+
+    def __init__(self, collector: EvidenceCollector) -> None:
+        self._collector = collector
+        self._validation: dict[str, float] = {}
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen to the network's answers."""
+        assert isinstance(pl_module, Classifier)
+        if not trainer.sanity_checking:
+            self._collector.validation_begins(pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Compare the answers with the labels."""
+        self._collector.validated(batch)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the figures until the epoch is over."""
+        if not trainer.sanity_checking:
+            self._collector.validation_ends()
+            self._validation = logged_metrics(trainer, "val/")
+
+
+class Judge(_ValidationListener):
     """Judge the training by the evidence that ``diagnostics`` and the validations give.
 
     It changes nothing. What is said at the end is also in result.json, under ``diagnosis``.
@@ -32,9 +65,8 @@ class Judge(Callback):
     """
 
     def __init__(self, diagnostics: Diagnostics, every: int, ranks: Ranks = ALONE) -> None:
-        self._diagnostics, self._collector = diagnostics, diagnostics.collector
-        self._every, self._ranks = every, ranks
-        self._validation: dict[str, float] = {}
+        super().__init__(diagnostics.collector)
+        self._diagnostics, self._every, self._ranks = diagnostics, every, ranks
         self._judged = 0  # steps at which the first steps were judged
 
     @property
@@ -72,30 +104,6 @@ class Judge(Callback):
             return
         self._judged = evidence.steps
         self._speak(trainer)
-
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen to the network's answers."""
-        assert isinstance(pl_module, Classifier)
-        if not trainer.sanity_checking:
-            self._collector.validation_begins(pl_module)
-
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Compare the answers with the labels."""
-        self._collector.validated(batch)
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the figures until the epoch is over."""
-        if not trainer.sanity_checking:
-            self._collector.validation_ends()
-            self._validation = logged_metrics(trainer, "val/")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Judge the epoch."""
