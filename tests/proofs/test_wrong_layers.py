@@ -46,10 +46,15 @@ class _Mistaken(nn.Module):
 
 def _layer(kind: type, **more: Any) -> nn.Module:
     torch.manual_seed(0)
-    if kind is cnnexp.nn.ConvReLUPool:
-        block = nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU(), nn.MaxPool2d(2))
+    blocks = {
+        cnnexp.nn.ConvReLUPool: (nn.ReLU(), nn.MaxPool2d(2)),
+        cnnexp.nn.ConvTanhPool: (nn.Tanh(), nn.AvgPool2d(2)),
+    }
+    if kind in blocks:
+        block = nn.Sequential(nn.Conv2d(2, 2, 3), *blocks[kind])
         cnnexp.nn.replace_layers(block)
         cnnexp.nn.fuse_blocks(block)
+        assert isinstance(block[0], kind)
         return block
     arguments = {
         cnnexp.nn.Conv2d: (2, 2, 3),
