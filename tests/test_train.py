@@ -76,7 +76,7 @@ def test_help_says_what_each_value_means(command: Command, empty_folder: Path) -
     assert "* mine My network" in lines
     for line in (
         "wide: 3 how wide", "list: [1] of things", "seed: 7 seed of weights, split and order of the data",
-        "monitor: val/acc which epoch is tested: that with the greatest val/acc | the least val/loss",
+        "monitor: val/acc which epoch is tested: that with the greatest val/acc | the least val/loss | a metric of metrics, val/f1",
     ):  # fmt: skip
         assert line in lines
     assert "name: ${hydra:runtime.choices.model}" in done.stdout
@@ -224,7 +224,7 @@ def test_a_run_prints_lines_and_writes_the_run_folder(command: Command, empty_fo
     assert run.path.parent == empty_folder / "outputs" / "train" / "lenet5"
     assert {path.name for path in run.path.iterdir()} == {
         "config.yaml", "provenance.json", "status.json", "metrics.csv", "tensorboard",
-        "checkpoints", "result.json", "train.log",
+        "checkpoints", "result.json", "evidence.json", "train.log",
     }  # fmt: skip
     assert run.read_provenance()["command"].endswith("cnnexp.train " + " ".join(SHORT) + (
         " optimizer=sgd regularization=l2 scheduler=onecycle"
