@@ -76,7 +76,8 @@ def test_help_says_what_each_value_means(command: Command, empty_folder: Path) -
     assert "* mine My network" in lines
     for line in (
         "wide: 3 how wide", "list: [1] of things", "seed: 7 seed of weights, split and order of the data",
-        "monitor: val/acc which epoch is tested: that with the greatest val/acc | the least val/loss | a metric of metrics, val/f1",
+        "monitor: val/acc which epoch is tested: that with the greatest val/acc | the least val/loss "
+        "| a metric of metrics, val/f1",
     ):  # fmt: skip
         assert line in lines
     assert "name: ${hydra:runtime.choices.model}" in done.stdout

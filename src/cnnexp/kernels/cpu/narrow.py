@@ -45,6 +45,9 @@ def takes(image: Tensor | Described, geometry: Conv2dGeometry, c_in: int, c_out:
     by what the kernel reaches.
     """
     reach = _reach(geometry)
+    numbers = (geometry.groups, *geometry.stride, *geometry.padding)
+    if any(isinstance(number, (bool, float)) for number in numbers):
+        return False  # True and 1.0 equal 1; a library's convolution refuses them
     return (
         image.device.type == "cpu"
         and image.dtype in _ONES

@@ -138,14 +138,14 @@ def _by_rows(
     input: Tensor,
     conv: Conv2dGeometry,
     pool: WindowGeometry,
-    most_kept: int = KEPT_NUMBERS,
+    most_kept: int | None = None,
 ) -> WinnersNorms:
-    """By the rows of each image's ∂L/∂w, which are kept where they are at most ``most_kept`` numbers."""
+    """By the rows of each image's ∂L/∂w, kept where they are at most ``most_kept`` or ``KEPT_NUMBERS``."""
     from cnnexp.kernels.cpu import norm_kernels
 
     (n, c_in), c_out = input.shape[:2], grad_output.size(1)
     weights = c_in * math.prod(conv.kernel_size)
-    kept = n * c_out * weights <= most_kept
+    kept = n * c_out * weights <= (KEPT_NUMBERS if most_kept is None else most_kept)
     made = empty_in_large_pages((n if kept else 0, c_out, weights), input)
     of_bias, norms = input.new_empty(n, c_out), np.empty((2, n))
     arrays = array_of(input), array_of(code), array_of(grad_output)
@@ -164,15 +164,15 @@ def _written(
     input: Tensor,
     conv: Conv2dGeometry,
     pool: WindowGeometry,
-    most_numbers: int = MOST_NUMBERS,
+    most_numbers: int | None = None,
 ) -> WinnersNorms:
-    """By each image's ∂L/∂w, as many at a time as ``most_numbers`` holds."""
+    """By each image's ∂L/∂w, as many at a time as ``most_numbers`` or ``MOST_NUMBERS`` holds."""
     from cnnexp.kernels.cpu import few_channels, norm_kernels
 
     (n, c_in), c_out = input.shape[:2], grad_output.size(1)
     weights = c_in * math.prod(conv.kernel_size)
     rows = -(-weights // 4) * 4
-    together = max(1, most_numbers // (rows * c_out))
+    together = max(1, (MOST_NUMBERS if most_numbers is None else most_numbers) // (rows * c_out))
     fields = receptive_fields(conv, pool, c_in)
     norms, made = np.empty((2, n)), input.new_empty(0, rows, c_out)
     biases = input.new_empty(n, c_out)
