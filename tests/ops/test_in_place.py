@@ -100,7 +100,11 @@ def test_an_output_is_changed_in_place_as_that_of_torch(call: Call, algorithm: s
             use = USES[name]
             expected = _expected(call, kind, name)
             found = _outcome(call.function(algorithm), tensors, use)
-            if call.op in ("batch_norm_act", "conv_tanh_pool") and algorithm != "native" and expected[0] != found[0]:
+            if (
+                call.op in ("batch_norm_act", "conv_tanh_pool")
+                and algorithm != "native"
+                and expected[0] != found[0]
+            ):
                 # torch's activation keeps its output, and ours does not
                 expected = _outcome(lambda *t: call.function(None)(*t).clone(), tensors, use)
             assert found[0] == expected[0], f"{kind}, {name}"

@@ -13,6 +13,8 @@ from cnnexp.proofs.devices import judged_on, moved, twin_on
 from cnnexp.proofs.measures import largest_error, values_and_gradients
 from cnnexp.proofs.torch_twins import called
 
+# torch's gradients of their means divide by the number of elements in Python on the device meta
+DIVIDE_BY_NONE = {("huber_loss", "native"), ("mse_loss", "native")}
 META, CUDA = torch.device("meta"), torch.device("cuda")
 
 
@@ -100,4 +102,6 @@ def test_no_op_mixes_devices(op: str) -> None:
         for algorithm in ops.algorithm_names(op):
             there = moved(case, META)
             assert there is not None
+            if (op, algorithm) in DIVIDE_BY_NONE and not there.tensors[0].numel():
+                continue
             _meta_call(op, algorithm, there)

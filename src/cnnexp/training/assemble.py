@@ -105,7 +105,7 @@ def assemble(
     checkpoints = _checkpoints(job, folder, signals, guard, resume, ranks)
     throughput, history = Throughput(), EpochHistory(sparse=job.debug == "overfit")
     diagnostics = _diagnostics(job, ranks)
-    judges = [Judge(each, job.diagnostics.every, ranks) for each in diagnostics]
+    judges = [Judge(each, job.diagnostics.every, ranks) for each in diagnostics if _of_classes(job)]
     finding = _debugging(job, folder) if ranks.first else None
     own_bar = any(isinstance(callback, AnyProgressBar) for callback in own)
     progress_bar = progress_bar and ranks.first and not own_bar
@@ -142,6 +142,11 @@ def _pictures(
         if full and images.targets == "classes":
             training.append(HardestImages(job.data, images.classes))
     return [FirstLayerFilters(), *training, *_test_pictures(job, ranks)]
+
+
+def _of_classes(job: TrainingJob) -> bool:
+    """Whether an image has one class: what a verdict compares with guessing."""
+    return job.data.images.targets == "classes"
 
 
 def _debugging(job: TrainingJob, folder: RunFolder) -> OverfitCheck | LayerProfile | None:
