@@ -123,7 +123,7 @@ def _guesses(evidence: Evidence, epoch: dict[str, float], text: str, gain: float
     before = [one["val/acc"] for one in evidence.epochs if "val/acc" in one]
     best = max(before, default=0.0)
     if gain_of(best, guess) > 0.3:
-        number = before.index(best) + 1
+        number = next(i for i, value in enumerate(before, start=1) if value == best)
         return Outcome("lost", f"{text}. After epoch {number} it was {best:.1%}", gain)
     return Outcome("guessing", text, gain)
 
