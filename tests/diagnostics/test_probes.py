@@ -159,7 +159,9 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
         assert one.keys() == other.keys()
         assert len(one) > 20
         for name, value in one.items():
-            assert other[name] == pytest.approx(value, rel=1e-6), name
+            # of equal pixels of a background, which of a window wins is for the rounding to say
+            pooled = name.startswith("grad/") and name.endswith("/activation")
+            assert other[name] == pytest.approx(value, rel=1e-4 if pooled else 1e-6), name
     rows = [
         {(r["step"], r["name"]): r["value"] for r in f.read_metrics() if "landscape" in r["name"]}
         for f in (alone, two)

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnnexp.ops.torch_internals import (
+    constant_when_compiled,
     exporting,
     forward_level,
     has_hooks,
@@ -174,3 +175,20 @@ def test_writes_into_a_tensor_are_counted() -> None:
     assert writes_into(x) == before
     x[:2].add_(1)  # a view of it
     assert writes_into(x) > before
+
+
+def test_what_is_constant_when_compiled_is_not_traced() -> None:
+    asked: list[int] = []
+
+    @constant_when_compiled
+    def number() -> int:
+        asked.append(1)
+        return 3
+
+    def times(x: Tensor) -> Tensor:
+        return x * number()
+
+    assert constant_when_compiled(number) is number
+    compiled = torch.compile(times, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 3.0))
+    assert asked

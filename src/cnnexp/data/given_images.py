@@ -12,7 +12,6 @@ import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.functional import pil_to_tensor
 
 from cnnexp.data.images import ImageSet, LabelledImages, image_set
 from cnnexp.data.module import ImageDataModule
@@ -150,6 +149,8 @@ def _labelled(what: str, data: Any) -> LabelledImages:
 def _tensor(image: Any) -> Tensor:
     """A tensor, an array, or a picture of PIL's, as a tensor."""
     if isinstance(image, PIL.Image.Image):
+        from torchvision.transforms.functional import pil_to_tensor  # late: it takes a second
+
         return pil_to_tensor(image)
     return torch.as_tensor(image)
 

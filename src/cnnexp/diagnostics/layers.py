@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnexp.nn import left_as_found
+from cnnexp.nn import ConvTanhPool, left_as_found
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,15 @@ def _layers(calls: Sequence[_Call]) -> list[TracedLayer]:
             continue
         following = _chain(calls[i:])
         spots = [each.spot for each in following]
-        squashes = (spot for spot in spots if isinstance(spot.module, (nn.Tanh, nn.Sigmoid)))
+        squashes = (spot for spot in spots if isinstance(spot.module, _SQUASHES))
         kind = _kind(call.spot.module)
         numbers[kind] = numbers.get(kind, 0) + 1
         label, squash = f"{kind}{numbers[kind]}", next(squashes, None)
         layers.append(TracedLayer(call.name, label, call.spot.module, spots[-1], squash))
     return layers
+
+
+_SQUASHES = (nn.Tanh, nn.Sigmoid, ConvTanhPool)
 
 
 def has_weights(module: nn.Module) -> bool:

@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from cnnexp.diagnostics.layers import TracedLayer
 from cnnexp.diagnostics.reading import Reading
+from cnnexp.nn import ConvTanhPool
 from cnnexp.ops.torch_internals import norms
 
 
@@ -76,14 +77,14 @@ class StepProbe:
         self._calls = {}
 
     def _hook(self, spots: Sequence[tuple[int, _Seen, int | None]]) -> Any:
-        def hook(module: nn.Module, _taken: Any, output: Tensor) -> None:
+        def hook(module: nn.Module, taken: Any, output: Tensor) -> None:
             if not self._network.training:  # a validation between two batches of the step
                 return
             call = self._calls.get(module, 0)
             self._calls[module] = call + 1
             for number, seen, unit_dim in spots:
                 if number == call and unit_dim is None:
-                    seen.figures["saturated"].append(_saturated(module, output.detach().float()))
+                    seen.figures["saturated"].append(_saturated(module, taken[0], output))
                 elif number == call and unit_dim is not None:
                     _note(seen, output, unit_dim)
 
@@ -180,9 +181,11 @@ def _note_gradient(seen: _Seen, gradient: Tensor) -> None:
     seen.figures["gradients"].append(norm)
 
 
-def _saturated(module: nn.Module, output: Tensor) -> Tensor:
+@torch.no_grad()
+def _saturated(module: nn.Module, taken: Tensor, output: Tensor) -> Tensor:
     """The share of outputs where tanh' = 1 − a², or σ' = a(1 − a), is below a tenth of its maximum,
-    a scalar.
+    a scalar. Behind its pooling a block does not show them, so they are computed again.
     """
-    slope = 1 - output * output if isinstance(module, nn.Tanh) else 4 * output * (1 - output)
+    a = (module.squashed(taken) if isinstance(module, ConvTanhPool) else output.detach()).float()
+    slope = 4 * a * (1 - a) if isinstance(module, nn.Sigmoid) else 1 - a * a
     return (slope < 0.1).float().mean()

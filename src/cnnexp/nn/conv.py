@@ -103,9 +103,13 @@ class ConvTanhPool(Layer, nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
         if self.algorithm == ops.NATIVE:
-            image = super().forward(input).tanh()
+            image = self.squashed(input)
             return image if self.pool is None else _pooled(image, self.pool)
         return ops.conv_tanh_pool(*_arguments(self, input), self.pool, algorithm=self.algorithm)
+
+    def squashed(self, input: Tensor) -> Tensor:
+        """tanh(z), (N, C_out, H', W'), as torch's own layers compute it: what the pooling gets."""
+        return nn.Conv2d.forward(self, input).tanh()
 
     def extra_repr(self) -> str:
         """Describe the layer's settings for ``repr``."""

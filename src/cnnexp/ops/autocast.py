@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cnnexp.ops.torch_internals import constant_when_compiled
+
 
 def cast_for_autocast(
     input: Tensor, weight: Tensor, bias: Tensor | None
@@ -29,6 +31,6 @@ def autocast_dtype(input: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device)
 
 
-@torch.compiler.assume_constant_result  # the compiler of torch 2.11 does not know the question
+@constant_when_compiled  # the compiler of torch 2.11 does not know the question
 def _has_autocast(device: str) -> bool:
     return torch.amp.is_autocast_available(device)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 __all__ = [
+    "constant_when_compiled",
     "exporting",
     "forward_level",
     "has_hooks",
@@ -27,6 +28,18 @@ __all__ = [
     "watching",
     "writes_into",
 ]
+
+_Asked = TypeVar("_Asked", bound=Callable[..., Any])
+
+
+def constant_when_compiled(function: _Asked) -> _Asked:
+    """``function``, whose answers the compiler takes as they are when it traces.
+
+    ``torch.compiler.assume_constant_result`` was looked at: it sets this mark, and imports the compiler,
+    which takes a second that most programs never need.
+    """
+    function._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+    return function
 
 
 def in_torch_func() -> bool:

@@ -39,6 +39,7 @@ def _convolution(
 
 
 _conv, _block = partial(_convolution, "conv2d"), partial(_convolution, "conv_relu_pool")
+_tanh_block = partial(_convolution, "conv_tanh_pool")
 
 
 _LISTED: tuple[Situation, ...] = (
@@ -61,6 +62,7 @@ _LISTED: tuple[Situation, ...] = (
     _block("pool 3×3 by 2", 32, 32, 28, 64, 3, pool=ops.Pool("max", 3, 2, 1)),
     _block("pool 3×3 by 1", 32, 32, 14, 64, 3, pool=ops.Pool("max", 3, 1, 1)),
     _block("average", 128, 32, 14, 64, 3, pool=ops.Pool("avg")),
+    _tanh_block("LeNet-5 layer 1", 128, 1, 28, 6, 5, first=True, pool=ops.Pool("avg")),
     Situation("max_pool2d", "seed_cnn layer 1", ((128, 32, 28, 28),), {"kernel_size": 2}),
     Situation(
         "max_pool2d",

@@ -213,9 +213,8 @@ def _write_end(
             counted = folder.read_status().get("epoch", 0)
             epoch = max(made.trainer.current_epoch, counted)
             progress = {"epoch": epoch, "step": made.trainer.global_step}
-        troubles: dict[str, Any] = {}
-        if made is not None and made.diagnostics is not None and made.diagnostics.health.present:
-            troubles = {"health": [v.as_dict() for v in made.diagnostics.health.present]}
+        health = made.diagnostics.health.present if made and made.diagnostics else ()
+        troubles = {"health": [each.as_dict() for each in health]} if health else {}
         folder.write_status(state, **progress, error=reason, **troubles)
         if made is not None and made.judge is not None:
             folder.write_evidence(made.judge.evidence)
