@@ -67,13 +67,13 @@ LAYERS: dict[str, tuple[Make, Callable[[], Tensor]]] = {
     "ours.Linear": (lambda: ours.Linear(6, 3), ROW),
     "ours.Conv2d": (lambda: ours.Conv2d(4, 3, 3, padding="same"), MAP),
     "ours.ConvReLUPool": (lambda: ours.ConvReLUPool(4, 3, 3, pool=Pool()), MAP),
+    "ours.ConvTanhPool": (lambda: ours.ConvTanhPool(4, 3, 3, pool=Pool()), MAP),
     "ours.BatchNorm2d": (lambda: _moved(ours.BatchNorm2d(4)), MAP),
     "ours.BatchNormAct2d": (lambda: _moved(ours.BatchNormAct2d(4)), MAP),
 }
 # fmt: on
 WITHOUT = {  # of ours: no parameters, parameters only once they are called, or no layer
     "Conversion",
-    "CrossEntropyLoss",
     "Dropout",
     "GradientNoise",
     "LargestGradients",
@@ -88,6 +88,7 @@ WITHOUT = {  # of ours: no parameters, parameters only once they are called, or 
     "PerSampleError",
     "REPLACEMENTS",
     *ours.activation.__all__,
+    *(kind.__name__ for kind in vars(ours.loss).values() if isinstance(kind, type)),
 }  # fmt: skip
 
 

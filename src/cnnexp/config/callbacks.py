@@ -55,6 +55,7 @@ def make_callbacks(config: Mapping[str, Any], extra: Sequence[str] = ()) -> list
     for name, node in config.items():
         part = f"callbacks.{name}"
         if isinstance(node, Mapping):  # whether it works comes before what it takes
+            _check_elsewhere(part, node.get("_target_"))
             _check_kind(part, node, locate(part, node.get("_target_"), extra))
         callback = make(part, node, extra, batch_size_fn=lambda batch: len(batch[1]))
         instance_of(part, callback, Callback)
@@ -63,11 +64,18 @@ def make_callbacks(config: Mapping[str, Any], extra: Sequence[str] = ()) -> list
     return made
 
 
+def _check_elsewhere(part: str, target: object) -> None:
+    """Say what does the same here as a class of Lightning's that is no callback."""
+    package, _, name = str(target).rpartition(".")
+    if name in TUNING and package.startswith("lightning."):
+        raise ConfigError(f"{part}._target_={target}: {name} {TUNING[name]}")
+
+
 def _check_kind(part: str, node: Mapping[str, Any], kind: Callable[..., Any]) -> None:
     if not inspect.isclass(kind):
         return
     target = node["_target_"]
-    if reason := refusal(kind, {**CALLBACKS, **TUNING}):
+    if reason := refusal(kind, CALLBACKS):
         raise ConfigError(f"{part}._target_={target}: {reason}")
     if f"{kind.__module__}.".startswith(_OURS) and not issubclass(kind, WeightAverage):
         raise ConfigError(f"{part}._target_={target}: {kind.__name__} is part of every run already")
