@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from cnnexp.data import ImageDataModule, load_digits
+from cnnexp.data import ImageDataModule, load_digits, load_synthetic
 from cnnexp.diagnostics import DiagnosticsSettings
 from cnnexp.models import LeNet5, SeedCNN, TinyCNN
 from cnnexp.regularization import L2
@@ -146,8 +147,14 @@ def test_under_autocast_with_a_scaled_loss_they_are_those_of_the_unscaled(tmp_pa
 
 
 def _among(rank: int) -> TrainingJob:
-    trainer = {"max_epochs": 1, "accelerator": "cpu", "precision": "64-true"}
-    return _job(trainer=trainer, diagnostics=DiagnosticsSettings("full", 1, landscape_every=2))
+    # noisy images: of the equal pixels of a digit's background, which one of a window wins is for
+    # the rounding of the last bit to say, and the ranks' weights differ in it
+    images = partial(load_synthetic, 171 + 44)
+    return _job(
+        data=ImageDataModule(images, batch_size=32, val_size=44, train_size=171),
+        trainer={"max_epochs": 1, "accelerator": "cpu", "precision": "64-true"},
+        diagnostics=DiagnosticsSettings("full", 1, landscape_every=2),
+    )
 
 
 def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
@@ -159,9 +166,7 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
         assert one.keys() == other.keys()
         assert len(one) > 20
         for name, value in one.items():
-            # of equal pixels of a background, which of a window wins is for the rounding to say
-            pooled = name.startswith("grad/") and name.endswith("/activation")
-            assert other[name] == pytest.approx(value, rel=1e-4 if pooled else 1e-6), name
+            assert other[name] == pytest.approx(value, rel=1e-6), name
     rows = [
         {(r["step"], r["name"]): r["value"] for r in f.read_metrics() if "landscape" in r["name"]}
         for f in (alone, two)
