@@ -167,6 +167,9 @@ def _settle(
     times = measure(op, arguments, options, needs)
     name = min(times, key=lambda each: times[each])
     _file.put(text, name, times)
+    kept = _file.get(text)  # of another process, where one was faster
+    if kept is not None and kept[0] in algorithm_names(op):
+        name, times = kept
     report = ", ".join(f"{n} {1e3 * t:.3f}" for n, t in sorted(times.items(), key=lambda i: i[1]))
     log.debug("backward auto: %s takes %s (ms forward and backward: %s)", op, name, report)
     return name, times

@@ -54,7 +54,10 @@ class ChoiceFile:
         return name, known
 
     def put(self, situation: str, algorithm: str, seconds: dict[str, float]) -> None:
-        """Add a choice; choices that other processes have added since are kept."""
+        """Add a choice, unless another process has added one since this situation was asked for.
+
+        The first choice stays, so that trainings side by side take the same algorithms: ask again for it.
+        """
         times = {name: round(1e3 * each, 4) for name, each in seconds.items()}
         self._add(situation, {"algorithm": algorithm, "milliseconds": times})
 
@@ -88,7 +91,10 @@ class ChoiceFile:
         return entry if isinstance(entry, dict) else {}
 
     def _add(self, situation: str, entry: dict[str, Any]) -> None:
-        self._entries = {**self._read(), f"{situation} | {processor_name()}": entry}
+        looked, self._entries = self._entry(situation), self._read()
+        if self._entry(situation) != looked:
+            return
+        self._entries[f"{situation} | {processor_name()}"] = entry
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_text(self.path, json.dumps(self._entries, indent=1))

@@ -149,7 +149,10 @@ class _Pair:
         log.debug("precision auto: %.3f (%.3f to %.3f, %d pairs)", *found)
         if undisturbed():
             file.put_ratio(text, ratio)
-        return round(ratio, 4)
+        else:
+            file.forget()
+        kept = file.get_ratio(text)  # of another process, where one was faster
+        return round(ratio, 4) if kept is None else kept
 
     def _situation(self) -> str:
         """The network, its batch and its algorithms, as text for the file."""
