@@ -105,9 +105,10 @@ def test_what_is_shared_is_worked_out_once_and_for_those_who_need_it() -> None:
         torch.testing.assert_close(grads, true)
 
 
+@pytest.mark.parametrize("kind", ["linear", "diagonal"])
 @pytest.mark.parametrize("moved", ["a", "b", "c", "ab", "bc", "abc"])
-def test_a_linear_tangent_is_the_sum_over_the_arguments_that_move(moved: str) -> None:
-    product = differentiable(_product, a=_grad_a, b=_grad_b, c=_grad_c, tangent="linear")
+def test_a_tangent_is_the_sum_over_the_arguments_that_move(moved: str, kind: Any) -> None:
+    product = differentiable(_product, a=_grad_a, b=_grad_b, c=_grad_c, tangent=kind)
     tensors, tangents = _leaves("", 3), _leaves("", 3)
 
     def of_moved(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

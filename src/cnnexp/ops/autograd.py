@@ -50,8 +50,9 @@ def differentiable(
         tangent: How forward mode carries the tangents. ``"linear"``, of an op that is linear in each
             argument that has a gradient: ``forward`` itself, with one argument replaced by its
             tangent, summed over them; an argument that may be None is added to the output.
-            ``"diagonal"``, of an op whose outputs depend on one element each: the gradient function,
-            since a diagonal Jacobian is its own transpose. Else a function, which names what it
+            ``"diagonal"``, of an op whose outputs depend on one element of each argument that has a
+            gradient: the gradient functions, summed over these arguments, since a diagonal Jacobian is
+            its own transpose. Else a function, which names what it
             needs, the tangent of ``input`` as ``input_tangent`` (None where it has none). None: not
             offered.
         outputs: Names of what ``forward`` returns, a tuple if they are several; only the first is

@@ -12,7 +12,6 @@ flatten it, and lose the digits of log(1 − s) where s is near 1.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,23 +47,7 @@ def _of_label(target: Tensor, pos_weight: Tensor | None) -> Tensor | float:
     return 1.0 if pos_weight is None else 1 + (pos_weight - 1) * target
 
 
-def tangent(
-    input_tangent: Tensor | None,
-    target_tangent: Tensor | None,
-    input: Tensor,
-    target: Tensor,
-    pos_weight: Tensor | None,
-) -> Tensor:
-    """The tangent of each L: the sum of its gradients times the tangents of its x and t."""
-    moved = torch.zeros_like(input)
-    if input_tangent is not None:
-        moved = moved + grad_input(input_tangent, input, target, pos_weight)
-    if target_tangent is not None:
-        moved = moved + grad_target(target_tangent, input, pos_weight)
-    return moved
-
-
-_losses = differentiable(forward, input=grad_input, target=grad_target, tangent=tangent)
+_losses = differentiable(forward, input=grad_input, target=grad_target, tangent="diagonal")
 
 
 def _direct(

@@ -32,23 +32,7 @@ def grad_target(grad_output: Tensor, input: Tensor, target: Tensor, delta: float
     return grad_output * (target - input).clamp(-delta, delta)
 
 
-def tangent(
-    input_tangent: Tensor | None,
-    target_tangent: Tensor | None,
-    input: Tensor,
-    target: Tensor,
-    delta: float,
-) -> Tensor:
-    """The tangent of each L: the sum of its gradients times the tangents of its x and t."""
-    moved = torch.zeros_like(input)
-    if input_tangent is not None:
-        moved = moved + grad_input(input_tangent, input, target, delta)
-    if target_tangent is not None:
-        moved = moved + grad_target(target_tangent, input, target, delta)
-    return moved
-
-
-_losses = differentiable(forward, input=grad_input, target=grad_target, tangent=tangent)
+_losses = differentiable(forward, input=grad_input, target=grad_target, tangent="diagonal")
 
 
 def _direct(

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -31,19 +30,7 @@ def grad_target(grad_output: Tensor, input: Tensor, target: Tensor) -> Tensor:
     return grad_output * 2 * (target - input)
 
 
-def tangent(
-    input_tangent: Tensor | None, target_tangent: Tensor | None, input: Tensor, target: Tensor
-) -> Tensor:
-    """The tangent of each L: the sum of its gradients times the tangents of its x and t."""
-    moved = torch.zeros_like(input)
-    if input_tangent is not None:
-        moved = moved + grad_input(input_tangent, input, target)
-    if target_tangent is not None:
-        moved = moved + grad_target(target_tangent, input, target)
-    return moved
-
-
-_losses = differentiable(forward, input=grad_input, target=grad_target, tangent=tangent)
+_losses = differentiable(forward, input=grad_input, target=grad_target, tangent="diagonal")
 
 
 def _direct(

@@ -79,11 +79,10 @@ def wire(
     made = {name for names in shared for name in _parts(names)}
     known = {"grad_output", *stored, *made}
     ends = [(arguments.index(name), f, _reads(f, known)) for name, f in gradients.items()]
-    moved = (
-        ends[0][1:]
-        if tangent == "diagonal"
-        else _moved(tangent, forward, annotated, list(gradients), known)
-    )
+    if tangent == "diagonal":
+        moved = _diagonal(ends, arguments)
+    else:
+        moved = _moved(tangent, forward, annotated, list(gradients), known)
 
     asked: dict[str, set[int]] = {}  # who needs what
     for user, _, reads in [*ends, *([(OF_TANGENT, *moved)] if moved else [])]:
@@ -161,6 +160,26 @@ def _moved(
     if tangent is None or isinstance(tangent, str):
         return None
     return tangent, _reads(tangent, {*known, *[f"{name}_tangent" for name in moving]})
+
+
+def _diagonal(ends: list[tuple[int, Function, Names]], arguments: Names) -> tuple[Function, Names]:
+    """The gradient functions with the tangents in place of the output's gradient, summed over them."""
+    if len(ends) == 1:  # which takes its tangent for ``grad_output``
+        return ends[0][1:]
+    tangents = [f"{arguments[place]}_tangent" for place, _, _ in ends]
+    others = {name for _, _, reads in ends for name in reads} - {"grad_output"}
+    names = (*sorted(others), *tangents)
+
+    def tangent(*values: Any) -> torch.Tensor:
+        at = dict(zip(names, values, strict=True))
+        moved = [
+            computed(function, reads, {**at, "grad_output": at[name]})
+            for name, (_, function, reads) in zip(tangents, ends, strict=True)
+            if at[name] is not None
+        ]
+        return sum(moved[1:], moved[0])
+
+    return tangent, names
 
 
 def _linear(

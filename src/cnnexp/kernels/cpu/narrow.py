@@ -7,6 +7,7 @@ Images (N, C, H, W) are taken as they lie: in channels_last memory, or plain. nu
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,6 +137,45 @@ def _nothing_behind(dtype: Any) -> tuple[Any, ...]:
     return _NO_WINDOWS, (0, 0), np.empty(0, dtype), False, False
 
 
+def _launch(
+    kernel: Callable[..., None],
+    tensors: tuple[Tensor | None, ...],
+    lasts: tuple[Tensor, Tensor],
+    weight: Tensor,
+    places: tuple[Any, ...],
+    reads: np.ndarray,
+    behind: tuple[_Behind | None, int],
+    *parts: int,
+) -> None:
+    """Call ``kernel`` with the addresses of ``tensors``, 0 for None.
+
+    Args:
+        kernel: Of ``narrow_kernels``, whose arguments the others are.
+        tensors: All of one dtype, without gaps in memory.
+        lasts: The images that are read and written, channels last or plain.
+        weight: Of the convolution, or a tensor of its shape.
+        places: Sizes and padding, and rows and columns of a padded plane.
+        reads: Where each tap reads.
+        behind: What is behind the convolution, and the place of the first pixel in the planes.
+        *parts: Into how many sums the batch is cut, where it is.
+    """
+    (after, first), number = behind, _number(weight.dtype)
+    pitch = places[-1][1]
+    rest = after.arguments(pitch, first, number.dtype) if after else _nothing_behind(number.dtype)
+    kernel(
+        tuple(0 if tensor is None else tensor.data_ptr() for tensor in tensors),
+        _ONES[weight.dtype],
+        lasts[0].size(0),
+        (weight.size(0), weight.size(1), weight.size(2) * weight.size(3)),
+        (_channels_last(lasts[0]), _channels_last(lasts[1])),
+        places,
+        reads,
+        rest,
+        *parts,
+        number,
+    )
+
+
 def _run_forward(
     input: Tensor,
     weight: Tensor,
@@ -147,26 +187,13 @@ def _run_forward(
 ) -> None:
     from cnnexp.kernels.cpu import narrow_kernels
 
-    source, weight, like = _in_order(input), weight.contiguous(), _number(input.dtype)
+    source, weight = _in_order(input), weight.contiguous()
     bias = None if bias is None else bias.contiguous()
     pitch, reads = _table(conv, weight.size(1), conv.padding)
-    narrow_kernels.forward(
-        (
-            source.data_ptr(),
-            weight.data_ptr(),
-            0 if bias is None else bias.data_ptr(),
-            0 if kept is None else kept.data_ptr(),
-            output.data_ptr(),
-        ),
-        _ONES[input.dtype],
-        source.size(0),
-        _sizes(weight),
-        (_channels_last(source), _channels_last(output)),
-        (conv.input_size, conv.output_size, conv.padding, pitch),
-        reads,
-        behind.arguments(pitch[1], 0, like.dtype) if behind else _nothing_behind(like.dtype),
-        like,
-    )
+    places = conv.input_size, conv.output_size, conv.padding, pitch
+    tensors = source, weight, bias, kept, output
+    kernel = narrow_kernels.forward
+    _launch(kernel, tensors, (source, output), weight, places, reads, (behind, 0))
 
 
 def _run_grad_weight(
@@ -181,26 +208,13 @@ def _run_grad_weight(
         return grad.zero_(), of_bias.zero_()
     from cnnexp.kernels.cpu import narrow_kernels
 
-    source, outer, like = _in_order(input), _in_order(grad_output), _number(input.dtype)
+    source, outer = _in_order(input), _in_order(grad_output)
     pitch, reads = _table(conv, input.size(1), conv.padding, narrow_kernels.TAPS)
-    narrow_kernels.grad_weight(
-        (
-            source.data_ptr(),
-            outer.data_ptr(),
-            0 if kept is None else kept.data_ptr(),
-            grad.data_ptr(),
-            of_bias.data_ptr(),
-        ),
-        _ONES[input.dtype],
-        source.size(0),
-        _sizes(grad),
-        (_channels_last(source), _channels_last(outer)),
-        (conv.input_size, conv.output_size, conv.padding, pitch),
-        reads,
-        behind.arguments(pitch[1], 0, like.dtype) if behind else _nothing_behind(like.dtype),
-        min(_PARTS, source.size(0)),
-        like,
-    )
+    tensors = source, outer, kept, grad, of_bias
+    places = conv.input_size, conv.output_size, conv.padding, pitch
+    parts = min(_PARTS, source.size(0))
+    kernel = narrow_kernels.grad_weight
+    _launch(kernel, tensors, (source, outer), grad, places, reads, (behind, 0), parts)
     return grad, of_bias
 
 
@@ -216,31 +230,14 @@ def _run_grad_input(
         return grad
     from cnnexp.kernels.cpu import narrow_kernels
 
-    outer, weight, like = _in_order(grad_output), weight.contiguous(), _number(weight.dtype)
-    reach = _reach(conv)
+    outer, weight, reach = _in_order(grad_output), weight.contiguous(), _reach(conv)
     pitch, reads = _table(conv, weight.size(0), reach)
     first = reach[0] * pitch[1] + reach[1]
-    narrow_kernels.grad_input(
-        (
-            outer.data_ptr(),
-            0 if kept is None else kept.data_ptr(),
-            weight.data_ptr(),
-            grad.data_ptr(),
-        ),
-        _ONES[weight.dtype],
-        outer.size(0),
-        _sizes(weight),
-        (_channels_last(outer), _channels_last(grad)),
-        (conv.output_size, conv.input_size, reach, pitch),
-        reads,
-        behind.arguments(pitch[1], first, like.dtype) if behind else _nothing_behind(like.dtype),
-        like,
-    )
+    tensors = outer, kept, weight, grad
+    places = conv.output_size, conv.input_size, reach, pitch
+    kernel = narrow_kernels.grad_input
+    _launch(kernel, tensors, (outer, grad), weight, places, reads, (behind, first))
     return grad
-
-
-def _sizes(weight: Tensor) -> tuple[int, int, int]:
-    return weight.size(0), weight.size(1), weight.size(2) * weight.size(3)
 
 
 def _output(input: Tensor, weight: Tensor, bias: Tensor | None, conv: Conv2dGeometry) -> Tensor:
