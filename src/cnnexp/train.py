@@ -49,9 +49,8 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its code."""
-    logging.raiseExceptions = (
-        False  # a log line that a full disk has no room for is no reason to stop
-    )
+    # a log line that a full disk has no room for is no reason to stop
+    logging.raiseExceptions = False
     register_resolvers()
     run_command("cnnexp.train", lambda: _main(*read_arguments(sys.argv[1:])))
 

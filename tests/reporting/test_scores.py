@@ -136,9 +136,8 @@ def test_a_study_that_is_not_complete_for_all_is_left_out(folder: Path) -> None:
     cells = {(cell.workload, cell.candidate): cell for cell in _compared(folder).cells}
     assert cells["w1", "fast"].to_target["steps"][0] == 12.5  # of 15 and 10
     assert cells["w2", "slow"].to_target["steps"][0] == 20
-    for path in folder.glob(
-        "w2slow*"
-    ):  # a candidate of which nothing is over yet is not a slow one
+    # a candidate of which nothing is over yet is not a slow one
+    for path in folder.glob("w2slow*"):
         RunFolder(path).write_status("running")
     assert _compared(folder).ratios["steps"] == {"fast": [1], "slow": [2.4]}
 

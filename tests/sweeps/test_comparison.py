@@ -130,9 +130,8 @@ def test_every_comparison_can_start(
 ) -> None:
     small = ("data=digits", "data.train_size=1000", "data.val_size=100")
     few = ("hydra.sweeper.trials=1", "hydra.sweeper.studies=1")
-    if (
-        file.stem == "compare_optimizers"
-    ):  # each workload says how many images, more than there are digits
+    # each workload says how many images, more than there are digits
+    if file.stem == "compare_optimizers":
         few += tuple(
             f"hydra.sweeper.workloads.{name}.overrides=['model={name}']"
             for name in ("lenet5", "seed_cnn", "tiny")

@@ -19,9 +19,8 @@ from torch import Tensor
 from cnnexp.attacks.scoring import ImageScores
 
 FEWEST_SHADOWS = 4  # a variance needs two shadows with an image, and two without
-ENOUGH_FOR_OWN = (
-    64  # with fewer, a variance of all images is more exact than one of each (section VI.B)
-)
+# with fewer, a variance of all images is more exact than one of each (section VI.B)
+ENOUGH_FOR_OWN = 64
 
 
 def loss_scores(scores: ImageScores) -> Tensor:

@@ -42,9 +42,8 @@ def run_at_hand(
             limit(limits.memory * 2**20, limits.seconds)
             _work(submission, cases, folder, str(file))
 
-        if hasattr(
-            os, "fork"
-        ):  # a notebook has threads, so that a fork is no more than mostly safe
+        # a notebook has threads, so that a fork is no more than mostly safe
+        if hasattr(os, "fork"):
             code = forked(work, folder, limits.seconds)
         else:  # Windows: no limits, and an endless loop is one
             _work(submission, cases, folder, str(file))

@@ -59,9 +59,8 @@ class Scattering2d(nn.Module):
         torch.Size([2, 243, 7, 7])
     """
 
-    differentiable = (
-        False  # for cnnexp.nn.conversion: no backward is torch's here, as there is none
-    )
+    # for cnnexp.nn.conversion: no backward is torch's here, as there is none
+    differentiable = False
 
     def __init__(
         self,

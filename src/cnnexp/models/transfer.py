@@ -150,9 +150,8 @@ def _unwrapped(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict
         if any(name.startswith(prefix) for name in own):
             continue
         inside = {n.removeprefix(prefix): v for n, v in weights.items() if n.startswith(prefix)}
-        if (
-            inside
-        ):  # what stands beside the network, such as the mean of the pixels, is no part of it
+        # what stands beside the network, such as the mean of the pixels, is no part of it
+        if inside:
             return inside
     return dict(weights)
 

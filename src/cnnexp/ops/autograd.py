@@ -181,9 +181,8 @@ def _plain(function: type[Any]) -> type[Any]:
     def forward(ctx: Any, *arguments: Any) -> Any:
         output = function.forward(*arguments)
         function.setup_context(ctx, arguments, output)
-        if isinstance(
-            output, tuple
-        ):  # zeros for the gradients of the others would cost as much as they
+        # zeros for the gradients of the others would cost as much as they
+        if isinstance(output, tuple):
             ctx.set_materialize_grads(False)
         return output
 

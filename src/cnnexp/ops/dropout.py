@@ -54,9 +54,8 @@ def _mask(input: Tensor, p: float) -> Tensor:
     """Drawn outside of the Function, where ``vmap(randomness=…)`` applies to it."""
     if p == 1:
         return torch.zeros_like(input, dtype=torch.bool)
-    if (
-        in_torch_func()
-    ):  # whose in-place draws ask for a mapped tensor, and where torch draws row by row
+    # whose in-place draws ask for a mapped tensor, and where torch draws row by row
+    if in_torch_func():
         ones = torch.ones_like(input, memory_format=torch.contiguous_format)
         return torch.native_dropout(ones, p, True)[1]
     return torch.empty_like(input, dtype=torch.bool).bernoulli_(1 - p)

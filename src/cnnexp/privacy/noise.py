@@ -107,9 +107,8 @@ class GaussianNoise(ABC):
             return
         sizes = [gradient.numel() for gradient in gradients]
         count = sum(sizes)
-        if (
-            len(self._made) != count + count % 2
-        ):  # new memory in each step would cost as much as noise
+        # new memory in each step would cost as much as noise
+        if len(self._made) != count + count % 2:
             self._made = np.empty(count + count % 2)
         self._fill(self._made, step)
         parts = torch.from_numpy(self._made[:count]).split(sizes)

@@ -10,9 +10,8 @@ from cnnexp.speed.result import Measured
 __all__ = ["EQUAL", "PROMISE", "Comparison", "broken_promises", "compare", "compare_by_precision"]
 
 EQUAL = 0.02  # a ratio that is nearer to 1 is no difference
-PROMISE = (
-    1.02  # auto takes at most this share of the time of torch in the same precision and layout
-)
+# auto takes at most this share of the time of torch in the same precision and layout
+PROMISE = 1.02
 _LOW = "bfloat16"  # in the name of a way that computes in it
 
 

@@ -98,9 +98,8 @@ def _pickled(file: Path) -> Mapping[str, Any]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except CheckpointError as error:
         raise WeightFileError(str(error)) from error
-    except (
-        Exception
-    ) as error:  # of pickle, zip or torch: it is none of torch's files, or a malicious one
+    except Exception as error:
+        # of pickle, zip or torch: it is none of torch's files, or a malicious one
         reason = str(error).partition("\n")[0]
         raise WeightFileError(
             f"{file}: is no file of torch.save with tensors and plain types alone: {reason}"

@@ -234,9 +234,8 @@ def _measured(
             whole = Step(network, layers, partial(forward, images), renew, images.device)
             ratio = faster_as_a_whole(whole.seconds, chosen, base)
             chosen, ratio = (chosen, ratio) if ratio < 1.0 else (base, 1.0)
-    except (
-        Exception
-    ) as error:  # of other people's networks, in a backward pass of no loss of theirs
+    except Exception as error:
+        # of other people's networks, in a backward pass of no loss of theirs
         log.warning("backward auto: the step cannot be measured here, native is kept: %s", error)
         chosen, ratio = base, 1.0
     log.debug("backward auto: measured in %.1f s", clock() - begin)

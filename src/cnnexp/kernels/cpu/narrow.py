@@ -31,12 +31,10 @@ __all__ = [
     "takes",
 ]
 
-FEW = (
-    32  # channels of input and output that these kernels take: of more, a library's are the faster
-)
-_PARTS = (
-    16  # of a batch, each a sum of its own: a constant, so that no rounding depends on the threads
-)
+# channels of input and output that these kernels take: of more, a library's are the faster
+FEW = 32
+# of a batch, each a sum of its own: a constant, so that no rounding depends on the threads
+_PARTS = 16
 _ONES = {torch.float32: np.float32(1), torch.float64: np.float64(1), torch.bfloat16: np.uint16(1)}
 _NO_WINDOWS = np.empty((0, 0), np.int64)
 

@@ -53,9 +53,8 @@ __all__ = ["gram_norms", "one_window_norms", "row_norms", "weighted_images", "wr
 
 _PIECE = 256  # numbers of a weighted sum that stand in registers
 
-_LANES = (
-    16  # of the sums that are split, on every processor: so a vector's length changes no rounding
-)
+# of the sums that are split, on every processor: so a vector's length changes no rounding
+_LANES = 16
 _CODES = 256
 
 
