@@ -242,7 +242,7 @@ def _describe(
         type(made.classifier.network).__name__,
         f"{parameters:,}",
         job.backward,
-        images.name,
+        job.data.title,
         "/".join(f"{size:,}" for size in sizes),
         device,
         made.trainer.precision,
