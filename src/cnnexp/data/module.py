@@ -277,12 +277,10 @@ def _parts(data: ImageDataModule) -> tuple[Tensor, Tensor]:
     images, count = data.images, len(data.images.train)
     generator = torch.Generator().manual_seed(data.split_seed)
     order = torch.randperm(count, generator=generator)
-    asked = f"data.folds={data.folds}"
-    if data.folds is None:
-        val_size = _count(data.val_size or 0, count, _scale(images))
-        asked = f"data.val_size={data.val_size}" if val_size else ""
-    if images.val is not None and asked:
-        instead = "data.val_size=0" if data.folds is None else "data.folds=null data.val_size=0"
+    val_size = 0 if data.folds else _count(data.val_size or 0, count, _scale(images))
+    if images.val is not None and (data.folds or val_size):
+        asked = f"data.folds={data.folds}" if data.folds else f"data.val_size={data.val_size}"
+        instead = "data.folds=null data.val_size=0" if data.folds else "data.val_size=0"
         raise ValueError(
             f"{asked}: {images.name} brings {len(images.val)} validation images of its own; set {instead}"
         )

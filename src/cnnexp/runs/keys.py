@@ -76,6 +76,8 @@ _ROWS = (
     Key("sweep.retry",                      NO,      YES,   NO,    NO),
     Key("hydra",                            NO,      NO,    NO,    NO),
     Key("logger",                           YES,     YES,   NO,    NO),
+    Key("logger.mlflow",                    NO,      YES,   NO,    NO),
+    Key("logger.wandb",                     NO,      YES,   NO,    NO),
     Key("validate_only",                    YES,     YES,   NO,    NO),
     Key("allow_targets",                    YES,     YES,   NO,    NO),
     Key("callbacks",                        YES,     NO,    YES,   NO),

@@ -42,6 +42,7 @@ from cnnexp.training.resume.position import Position
 from cnnexp.training.scores import score_name
 from cnnexp.training.settle import Settlement, settle
 from cnnexp.training.stopping import StopSignals, TrainingPruned, TrainingStopped
+from cnnexp.training.trackers import end_loggers
 from cnnexp.training.training_job import TrainingJob
 from cnnexp.version import __version__
 
@@ -178,6 +179,7 @@ def _run(
             raise cause from error
         raise
     folder.write_result(result)
+    end_loggers(made.trainer.loggers, result)
     folder.write_status("done", epoch=result["epochs"], step=result["steps"])
     if job.test:
         _say_tested(score_name(job.data.images.targets), result)
@@ -331,8 +333,6 @@ def _train_and_test(
         result |= {f"test/{name}": test.get(f"test/{name}"), f"val/{name}": best.get(f"val/{name}")}
     result |= _found_out(job, folder, made)
     log_hparams_metrics(boards, result, steps)
-    for logger in trainer.loggers:
-        logger.finalize("success")
     return result
 
 
