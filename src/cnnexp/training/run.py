@@ -29,6 +29,7 @@ from cnnexp.training.assemble import Assembly, assemble
 from cnnexp.training.batch_size import batch_size_as_before, settle_batch_size
 from cnnexp.training.callbacks import lines_above_bar
 from cnnexp.training.classifier import Classifier
+from cnnexp.training.data_lines import say_of_images
 from cnnexp.training.epochs import epoch_of_weights
 from cnnexp.training.failures import failure_reason
 from cnnexp.training.hparams import log_hparams, log_hparams_metrics
@@ -233,8 +234,7 @@ def _describe(
 ) -> None:
     """Say what is about to run, on the terminal and in the run folder."""
     images = job.data.images
-    if images.notice:
-        log.warning(images.notice)
+    say_of_images(job)
     device = _device(made.trainer)
     sizes = [len(job.data.train), len(job.data.val), len(images.test)]
     parameters = _parameters(made.classifier)
