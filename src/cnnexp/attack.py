@@ -82,6 +82,7 @@ def _run(arguments: Sequence[str]) -> int:
         backward="auto",
         extra_targets=settings.extra_targets,
     )
+    trained.require_classes("cnnexp.attack")
     from cnnexp.attacks.on_runs import Target
 
     target = Target.of_run(trained, settings.data, settings.extra_targets)

@@ -1,8 +1,8 @@
 """``python -m cnnexp.evaluate run=<folder>``: the quality of a trained network.
 
-It gives accuracy, loss, calibration error, figures of each class, and the confusion matrix; where the
-weights are an average (EMA, SWA), also the figures of the weights that were trained. The images are the
-run's own test images, or others given by ``data=…``.
+It gives accuracy, the run's own loss and metrics, calibration error, figures of each class, and the confusion
+matrix; where the weights are an average (EMA, SWA), also the figures of the weights that were trained. The
+images are the run's own test images, or others given by ``data=…``.
 
 Exit codes: 0 done, 1 a file is damaged, 2 the command cannot work.
 """
@@ -13,7 +13,8 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cnnexp.commandline import run_command
@@ -51,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cnnexp.inference import data_of_run, read_settings
+    from cnnexp.inference import data_of_run, evaluate, read_settings
+    from cnnexp.inference.run_data import judges_of_run
     from cnnexp.kernels.compilation import said_on
 
     settings = read_settings(options.settings, _DEFAULTS, data=True)
@@ -63,12 +65,15 @@ def _run(options: argparse.Namespace) -> int:
     _to_device(trained, values["device"])
     data = data_of_run(trained, settings.data, settings.extra_targets)
     with said_on(sys.stderr):
-        found = _evaluations(trained, data, values["split"])
+        loss, metrics = judges_of_run(trained, data, settings.extra_targets)
+        judge = partial(evaluate, loss=loss, metrics=metrics)
+        found = _evaluations(trained, data, values["split"], judge)
     settings.say_which_run("cnnexp.evaluate")
+    kind = "cross-entropy" if loss is None else type(loss).__name__
     if options.json:
-        print(json.dumps(_as_json(trained, data, values["split"], found), indent=2))
+        print(json.dumps(_as_json(trained, data, values["split"], found, kind), indent=2))
     else:
-        _print(trained, data, values["split"], found)
+        _print(trained, data, values["split"], found, kind)
     return 0
 
 
@@ -81,11 +86,13 @@ def _to_device(trained: TrainedNetwork, device: str) -> None:
 
 
 def _evaluations(
-    trained: TrainedNetwork, data: ImageDataModule, split: str
+    trained: TrainedNetwork,
+    data: ImageDataModule,
+    split: str,
+    judge: Callable[..., Evaluation],
 ) -> dict[str, Evaluation]:
     """The evaluations by the name of the weights: one, or "average" and "trained on"."""
     from cnnexp.data import batch_loader
-    from cnnexp.inference import evaluate
     from cnnexp.inference.evaluation import with_weights
 
     part = {"test": data.images.test, "val": data.val, "train": data.train}[split]
@@ -93,15 +100,19 @@ def _evaluations(
         raise ConfigError(f"split={split}: {data.images.name} has no such images in this run")
     batches = batch_loader(part, data.eval_batch_size)
     if trained.trained_weights is None:
-        return {"weights": evaluate(trained.classifier, batches)}
-    found = {"average": evaluate(trained.classifier, batches)}
+        return {"weights": judge(trained.classifier, batches)}
+    found = {"average": judge(trained.classifier, batches)}
     with with_weights(trained.classifier, trained.trained_weights):
-        found["trained on"] = evaluate(trained.classifier, batches)
+        found["trained on"] = judge(trained.classifier, batches)
     return found
 
 
 def _as_json(
-    trained: TrainedNetwork, data: ImageDataModule, split: str, found: Mapping[str, Evaluation]
+    trained: TrainedNetwork,
+    data: ImageDataModule,
+    split: str,
+    found: Mapping[str, Evaluation],
+    loss: str,
 ) -> dict[str, Any]:
     return {
         "run": str(trained.folder),
@@ -111,12 +122,17 @@ def _as_json(
         "checksum": data.images.checksum,
         "split": split,
         "classes": list(data.images.classes),
+        "loss": loss,
         "weights": {name: plain(each.as_dict()) for name, each in found.items()},
     }
 
 
 def _print(
-    trained: TrainedNetwork, data: ImageDataModule, split: str, found: Mapping[str, Evaluation]
+    trained: TrainedNetwork,
+    data: ImageDataModule,
+    split: str,
+    found: Mapping[str, Evaluation],
+    loss: str,
 ) -> None:
     images = data.images
     if images.notice:
@@ -132,6 +148,12 @@ def _print(
             f"{name:12}{each.accuracy:>10.2%}{f'{low:.2%} – {high:.2%}':>18}{each.loss:>10.4f}"
             f"{each.calibration_error:>20.4f}"
         )
+    if loss != "cross-entropy":
+        print(f"loss: the run's own, {loss}")
+    for name, each in found.items():
+        if each.metrics:
+            own = "  ".join(f"{metric} {value:.4f}" for metric, value in each.metrics.items())
+            print(f"{name:12}{own}")
     _print_classes(images.classes, first)
 
 

@@ -2,7 +2,8 @@
 
 It writes results.csv, results.md, results.parquet, report.html and averaged curves for TensorBoard into
 --output (default: the first PATH), and prints a table; for a comparison (``sweep=compare_…``) it writes
-comparison.csv and comparison.md as well. Exit codes: 0 written, 2 there are no runs.
+comparison.csv and comparison.md as well. Settings that have seeds or folds in common are compared in pairs
+(differences.csv). Exit codes: 0 written, 2 there are no runs.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from cnnexp.commandline import run_command
 from cnnexp.config import ConfigError
 from cnnexp.reporting import (
     comparison_table,
+    difference_table,
+    explained,
+    of_the_best,
     score_table,
     summary_table,
     write_comparison,
+    write_differences,
     write_tables,
 )
 from cnnexp.reporting.content import Report, report_on
@@ -71,6 +76,8 @@ def _report(arguments: argparse.Namespace, output: Path) -> int:
     written = write_tables(report.runs, report.settings, report.groups, output)
     if report.comparison:
         written += write_comparison(report.comparison, output)
+    if report.differences:
+        written += write_differences(report.differences, output)
     if not arguments.no_page:
         written.append(_page(arguments, output, report))
     _show(report)
@@ -85,16 +92,20 @@ def _show(report: Report) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 200
-    tables = [summary_table(report.groups)]
+    tables = [(summary_table(report.groups), report.intervals)]
     if comparison:
-        tables = [comparison_table(comparison, whole=False), score_table(comparison)]
-    for rows in filter(None, tables):
+        tables = [(comparison_table(comparison, whole=False), ""), (score_table(comparison), "")]
+    elif report.differences:
+        best = of_the_best(report.differences)
+        tables.append((difference_table(best), explained(report.differences)))
+    for rows, said in tables:
+        if not rows:
+            continue
         shown = Table(*rows[0], box=None, pad_edge=False)
         for row in rows:
             shown.add_row(*row.values())
         console.print(shown, markup=False)
-        if comparison:
-            console.print()
+        console.print(said, style="dim", markup=False, highlight=False)
     for text in report.warnings:
         console.print(text, style="yellow", markup=False, highlight=False)
     if comparison and comparison.left_out:

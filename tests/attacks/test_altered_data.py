@@ -17,7 +17,7 @@ from cnnexp.attacks.shadows import Shadow, design, pool_of
 from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.build import build_job
 from cnnexp.config.resolvers import register_resolvers
-from cnnexp.data import ImageDataModule, Samples, load_image_folder, load_synthetic
+from cnnexp.data import ImageDataModule, Samples, load_digits, load_image_folder, load_synthetic
 
 SPLIT = RunSplit(val_size=30, train_size=0.8, classes=["2", "0", "1"], split_seed=5)
 ARGUMENTS: dict[str, Any] = {"size": 200, "image_size": 6, "num_classes": 4}
@@ -149,6 +149,8 @@ def test_the_config_says_what_was_done(tmp_path: Path) -> None:
         "batch_size": 128,
         "eval_batch_size": 500,
         "val_size": 0,
+        "folds": None,
+        "fold": None,
         "train_size": None,
         "classes": None,
         "split_seed": 0,
@@ -180,3 +182,14 @@ def test_a_stand_in_is_split_in_its_proportion() -> None:
     images = canaries.load(lambda: instead, split, Canaries(2, "label", 0))
     module = ImageDataModule(lambda: images, val_size=0)
     assert (len(module.val), images.stands_in_for) == (30, 0)
+
+
+def test_a_fold_is_split_as_the_run_did(empty_folder: Path) -> None:
+    given = ["data=digits", "data.folds=5", "data.fold=3"]
+    config = plain_config(Composer("train").compose(given))
+    changed = altered_config(config, canaries.TARGET, {})["data"]
+    assert (changed["val_size"], changed["folds"], changed["fold"]) == (0, None, None)
+    own = split_as_the_run(load_digits, {}, RunSplit(**changed["run_split"]))
+    expected = ImageDataModule(load_digits, val_size=None, folds=5, fold=3)
+    assert torch.equal(own.val.labels, expected.val.labels)
+    assert len(own.train) == len(expected.train)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cnnexp import attack
@@ -187,3 +188,20 @@ def test_a_run_without_checkpoint(typed: Run) -> None:
     assert code == 1
     assert "best.ckpt" in err or "last.ckpt" in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("kind", "loss"), [("numbers", "mse"), ("labels", "binary_cross_entropy")])
+def test_runs_of_labels_and_numbers_are_refused(kind: str, loss: str, typed: Run) -> None:
+    random = np.random.default_rng(0)
+    labels = random.random(40) if kind == "numbers" else random.integers(0, 2, (40, 2))
+    np.savez(
+        f"{kind}.npz", images=random.integers(0, 256, (40, 8, 8), dtype=np.uint8), labels=labels
+    )
+    given = ("data=arrays", f"data.file={kind}.npz", f"loss={loss}", "checkpoint.monitor=val/loss")
+    small = ("model=tiny", "backward=native", "accelerator=cpu", "trainer.max_epochs=1")
+    train(Path("runs") / kind, *given, *small, "diagnostics=off")
+    code, out, err = typed(f"run=runs/{kind}")
+    assert (code, out) == (2, "")
+    assert f"gives {kind}, not one class an image, which cnnexp.attack needs" in err
+    assert err.count("\n") == 1
+    assert not Path("outputs").exists()

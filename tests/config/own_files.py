@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from cnnexp.models import torchvision_model
 from tests.data.picture_files import write_pictures
@@ -16,12 +17,25 @@ OF_ARRAYS = {
     "binary_cross_entropy": "labels",
     **dict.fromkeys(("mse", "huber", "rmse", "r2"), "numbers"),
 }
-NEED_FILES = ("fine_tune", *OF_ARRAYS)
+NEED_FILES = ("fine_tune", "csv", *OF_ARRAYS)
 
 
 def settings_with_files(name: str, folder: Path) -> dict[str, str]:
     """Write what the choice ``name``, one of ``NEED_FILES``, needs into ``folder``; returns the settings."""
+    if name == "csv":
+        return _table(folder)
     return _fine_tune(folder) if name == "fine_tune" else _arrays(OF_ARRAYS[name], folder)
+
+
+def _table(folder: Path) -> dict[str, str]:
+    settings = _arrays("classes", folder)
+    with np.load(settings["data.file"]) as found:
+        images, labels = found["images"], found["labels"]
+    for i, pixels in enumerate(images):
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    rows = [f"{i}.png,{'ab'[label]}" for i, label in enumerate(labels)]
+    (folder / "mine.csv").write_text("\n".join(["file,kind", *rows]))
+    return {"data": "csv", "data.file": str(folder / "mine.csv"), "data.num_workers": "0"}
 
 
 def _fine_tune(folder: Path) -> dict[str, str]:

@@ -51,6 +51,8 @@ def test_backward_offers_exactly_the_registered_algorithms() -> None:
 def test_every_choice_composes_checks_and_builds(
     choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if choice in ("logger=wandb", "logger=mlflow"):
+        pytest.importorskip(choice.partition("=")[2])
     overrides = [choice]
     if choice.removeprefix("data=") in WRITERS:
         WRITERS[choice.removeprefix("data=")](tmp_path, monkeypatch)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,15 @@ import torch
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 from torch.utils.data import DataLoader
 
+from cnnexp.config import Composer, plain_config
 from cnnexp.config.build import build_job
+from cnnexp.config.resolvers import register_resolvers
 from cnnexp.data import batch_loader
 from cnnexp.inference import Evaluation, evaluate, load_trained
 from cnnexp.inference.evaluation import with_weights
+from cnnexp.inference.run_data import data_of_run, judges_of_run
 from cnnexp.runs import RunFolder
-from cnnexp.training import read_checkpoint
+from cnnexp.training import read_checkpoint, run_training
 
 
 def _test_batches(run: RunFolder) -> DataLoader:
@@ -96,3 +100,33 @@ def test_no_images_are_an_error(digits_run: RunFolder) -> None:
     trained = load_trained(digits_run)
     with pytest.raises(ValueError, match="there are no images to evaluate on"):
         evaluate(trained.classifier, DataLoader([]))  # pyright: ignore[reportArgumentType]
+
+
+def test_the_runs_own_loss_and_metrics(tmp_path: Path) -> None:
+    register_resolvers()
+    given = [
+        *("data=digits", "data.train_size=160", "data.val_size=40", "data.eval_batch_size=50"),
+        *(
+            "model=tiny",
+            "backward=native",
+            "accelerator=cpu",
+            "trainer.max_epochs=1",
+            "logger=none",
+        ),
+        *("loss=focal", "loss.class_weights=balanced", "metrics=[f1,auroc]", "diagnostics=off"),
+    ]
+    config = plain_config(Composer("train").compose(given))
+    folder = RunFolder(tmp_path)
+    result = run_training(build_job(config), folder)
+    trained = load_trained(folder)
+    data = data_of_run(trained)
+    loss, metrics = judges_of_run(trained, data)
+    found = evaluate(trained.classifier, batch_loader(data.images.test, 50), loss, metrics)
+    assert found.loss == pytest.approx(result["test/loss"], rel=1e-5)
+    assert found.metrics == pytest.approx(
+        {k: result[f"test/{k}"] for k in ("f1", "auroc")}, rel=1e-5
+    )
+    assert found.as_dict()["metrics"] == found.metrics
+    plain = evaluate(trained.classifier, batch_loader(data.images.test, 50))
+    assert plain.loss != pytest.approx(found.loss, rel=0.05)
+    assert plain.metrics == {}

@@ -80,8 +80,8 @@ def test_runs_that_differ_by_their_seeds_are_one_setting(tmp_path: Path) -> None
     assert curve.mean == pytest.approx([0.91 / 3, 0.91 * 2 / 3, 0.91])
     assert curve.low[2] == pytest.approx(mean - half)
     best, worst = summary_table(groups)
-    assert (best["lr"], best["runs"], best["val/acc"]) == ("0.1", "3", "91.00 ± 2.48 %")
-    assert worst["test/acc"] == "79.00 ± 0.00 %"
+    assert (best["lr"], best["runs"], best["val/acc"]) == ("0.1", "3", "91.00 [88.52, 93.48] %")
+    assert worst["test/acc"] == "79.00 [79.00, 79.00] %"
     assert warnings_about(runs) == []
 
 
@@ -143,13 +143,13 @@ def test_the_command_writes_tables_and_an_aggregate(
     _write(Path("s") / "f", lr=0.5, state="failed", error="it </script> | broke")
     assert _report("s", monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().out
-    assert "90.00 ± 0.00 %" in said
+    assert "90.00 [90.00, 90.00] %" in said
     with Path("s/results.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert [r["state"] for r in rows] == ["done", "done", "failed"]
     assert [r["run"] for r in rows] == ["a0", "a1", "f"]
     assert rows[2]["error"] == "it </script> | broke"
-    assert "| 0.1 | mnist | 2 | 90.00 ± 0.00 % |" in Path("s/results.md").read_text()
+    assert "| 0.1 | mnist | 2 | 90.00 [90.00, 90.00] % |" in Path("s/results.md").read_text()
     parquet = pytest.importorskip("pyarrow.parquet")
     assert parquet.read_table("s/results.parquet").to_pylist()[0]["val/acc"] == 0.9
     events = EventAccumulator("s/tensorboard-means/lr=0.1").Reload()

@@ -24,10 +24,12 @@ from cnnexp.data import ImageDataModule, ImageSet, LabelledImages, Samples
 class RunSplit:
     """The keys of a run's ``data`` that split its images; see ``cnnexp.data.ImageDataModule``."""
 
-    val_size: float
+    val_size: float | None
     train_size: float | None
     classes: Sequence[str] | None
     split_seed: int
+    folds: int | None = None
+    fold: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,16 @@ def altered_config(
     own = {field.name for field in fields(DataConfig)}
     kept = {key: value for key, value in node.items() if key in own}
     arguments = {key: v for key, v in node.items() if key not in own and key != "_target_"}
-    split = {field.name: kept[field.name] for field in fields(RunSplit)}
+    split = {key: kept[key] for key in ("val_size", "train_size", "classes", "split_seed")}
+    crossed = {key: kept[key] for key in ("folds", "fold") if kept.get(key) is not None}
     data = {
         "_target_": target,
         "loader": node["_target_"],
         **arguments,
-        "run_split": split,
+        "run_split": {**split, **crossed},
         **more,
         **kept,
+        **dict.fromkeys(crossed),
         "val_size": 0,
         "train_size": None,
         "classes": None,

@@ -114,7 +114,7 @@ def build_job(
         trainer={**trainer_arguments(typed, extra), **device},
         parallel=parallel,
         callbacks=partial(make_callbacks, typed.callbacks, extra),
-        loggers=partial(make_loggers, typed.logger, extra),
+        loggers=partial(make_loggers, typed.logger, extra, typed.name),
         seed=typed.seed,
         monitor=typed.checkpoint.monitor,
         test=typed.test,

@@ -35,6 +35,7 @@ from cnnexp.suggestions import did_you_mean
 from cnnexp.training import TrainingJob
 from cnnexp.training.callbacks import WeightAverage
 from cnnexp.training.lightning_internals import cpu_stats, pruning_is_permanent
+from cnnexp.training.trackers import TrackedRun, Tracker
 
 # What takes any argument, and whom it passes them on to when the training has begun.
 _PASSED_ON: Mapping[type, Callable[..., Any]] = {
@@ -201,13 +202,19 @@ def _check_pair(one: str, a: Callback, other: str, b: Callback) -> None:
 
 
 def make_loggers(
-    config: Mapping[str, Any], extra: Sequence[str], folder: RunFolder
+    config: Mapping[str, Any], extra: Sequence[str], called: str, folder: RunFolder
 ) -> list[Logger]:
-    """One object for each part of ``logger``, which writes into the run's ``folder`` if it takes one."""
+    """One object for each part of ``logger``, which writes into the run's ``folder`` if it takes one.
+
+    Args:
+        config: That part of the config.
+        extra: Prefixes of ``_target_`` allowed beyond cnnexp's own list.
+        called: The run's name.
+        folder: The run folder.
+    """
+    given = {"save_dir": folder.path, "tracked": TrackedRun(folder, called)}
     return [
-        instance_of(
-            f"logger.{name}", make(f"logger.{name}", node, extra, save_dir=folder.path), Logger
-        )
+        instance_of(f"logger.{name}", make(f"logger.{name}", node, extra, **given), Logger)
         for name, node in config.items()
     ]
 
@@ -219,11 +226,14 @@ def check_loggers(config: Mapping[str, Any], extra: Sequence[str] = ()) -> None:
         ConfigError: It cannot.
     """
     for name, node in config.items():
-        kind = check_target(f"logger.{name}", node, ("save_dir",), extra).func
+        kind = check_target(f"logger.{name}", node, ("save_dir", "tracked"), extra).func
         if not inspect.isclass(kind):
             continue
         if reason := refusal(kind, LOGGERS):
             raise ConfigError(f"logger.{name}._target_={node['_target_']}: {reason}")
         if package := missing_package(kind):
-            package = package.replace("_", "-")
+            extra_of_ours = f'"cnnexp[{package}]"' if package in ("mlflow", "wandb") else ""
+            package = extra_of_ours or package.replace("_", "-")
             raise ConfigError(f"logger.{name}: {kind.__name__} needs pip install {package}")
+        if issubclass(kind, Tracker) and (reason := kind.unready(node)):
+            raise ConfigError(f"logger.{name}: {kind.__name__} {reason}")

@@ -22,6 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from cnnexp.config.arguments import key_of
 from cnnexp.config.errors import ConfigError
+from cnnexp.config.folds import with_folds
 from cnnexp.config.hydra_internals import Hydra, hydra_of, is_basic_sweeper, split_into_jobs
 from cnnexp.config.hydra_settings import check_listed, check_swept, with_params
 from cnnexp.config.init_from import in_full, pinned
@@ -57,7 +58,19 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     assert isinstance(plain, dict)
     hydra = whole.get("hydra")
     sweep = isinstance(hydra, dict) and hydra.get("mode") == RunMode.MULTIRUN
-    return pinned({str(key): value for key, value in plain.items()}, sweep=sweep)
+    settled = with_folds(
+        {str(key): value for key, value in plain.items()},
+        dict(leaves(whole)).get("data.split_seed"),
+        _overrides_of(hydra),
+    )
+    return pinned(settled, sweep=sweep)
+
+
+def _overrides_of(hydra: object) -> Sequence[str]:
+    """The overrides of the command line, by Hydra's node or, in a job without one, by what Hydra keeps."""
+    if not isinstance(hydra, dict):
+        return HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+    return (hydra.get("overrides") or {}).get("task") or ()
 
 
 @dataclass(frozen=True)
@@ -262,6 +275,8 @@ class Composer:
         target = node.get("_target_") if isinstance(node, DictConfig) else None
         if target is not None and _takes(parent, target, name):
             return f"{given}: not set in the config yet; {target} takes it: add +{given}"
+        if parent == "data" and name in ("folds", "fold"):
+            return f"{given}: not set in the data set's config: add +{given}"
         of_hydra = key.startswith("hydra")
         known = [k for k in _keys(raw(base)) if k.startswith("hydra.") == of_hydra]
         if key == "hydra":

@@ -31,7 +31,7 @@ TRAINER: Mapping[str, str] = {
     "devices": "set accelerator.devices",
     "num_nodes": "set accelerator.num_nodes",
     "precision": "set accelerator.precision",
-    "logger": "choose it with logger=tensorboard|csv",
+    "logger": "choose it with logger=tensorboard|csv|wandb|mlflow|none",
     "callbacks": "add each with +callbacks.<name>._target_=…",
     "fast_dev_run": WORKS,
     "max_epochs": WORKS,

@@ -62,7 +62,9 @@ class DataConfig:
     batch_size: int | str = 128
     chosen_batch_size: int | None = None
     eval_batch_size: int = 500
-    val_size: int | float = 5000
+    val_size: int | float | None = 5000
+    folds: int | None = None
+    fold: int | None = None
     train_size: int | float | None = None
     classes: list[str] | None = None
     split_seed: int = 0
@@ -80,9 +82,47 @@ class DataConfig:
             _at_least(self, "data", 1, "batch_size")
         _at_least(self, "data", 1, "chosen_batch_size", "eval_batch_size")
         _at_least(self, "data", 0, "num_workers")
-        _number_or_share("data.val_size", self.val_size, 0)
+        self._check_folds()
+        if self.val_size is not None:
+            _number_or_share("data.val_size", self.val_size, 0)
         if self.train_size is not None:
             _number_or_share("data.train_size", self.train_size, 1)
+
+    def _check_folds(self) -> None:
+        if self.folds is None:
+            if self.fold is not None:
+                raise ValueError(
+                    f"data.fold={self.fold}: is one of data.folds parts of the training images; add "
+                    f"data.folds=5, or leave it out"
+                )
+            if self.val_size is None:
+                raise ValueError(
+                    "data.val_size=null: must be a number of images, 0 for none, or a share of them; null "
+                    "goes with data.folds"
+                )
+            return
+        whole = f"""-m data.folds={self.folds} "data.fold=range({self.folds})\""""
+        if self.folds < 2:
+            raise ValueError(
+                f"data.folds={self.folds}: must be at least 2, as one part validates and the others are "
+                f"trained on; null for no cross-validation"
+            )
+        if self.val_size is not None:
+            raise ValueError(
+                f"data.val_size={self.val_size}: with data.folds={self.folds} the fold is what validates; "
+                f"leave data.val_size out"
+            )
+        if self.fold is None:
+            raise ValueError(f"data.fold is missing: say which fold validates, or all: {whole}")
+        if not 0 <= self.fold < self.folds:
+            raise ValueError(
+                f"data.fold={self.fold}: must be from 0 to {self.folds - 1}, as folds are counted from 0; "
+                f"all of them: {whole}"
+            )
+        if not 0 <= self.split_seed < 2**32:
+            raise ValueError(
+                f"data.split_seed={self.split_seed}: must be between 0 and {2**32 - 1} with data.folds"
+            )
 
     @property
     def images_per_batch(self) -> int:

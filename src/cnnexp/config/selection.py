@@ -242,4 +242,6 @@ def _first_of_best(
         why += f" ({left} not counted)"
     if others:
         why += f"; {len(others)} more reached it, this is the first"
+    if (saved_config(first.folder).get("data") or {}).get("folds") is not None:
+        why += "; its fold may be an easy one: python -m cnnexp.report compares settings over all folds"
     return Selected(first.folder, why)

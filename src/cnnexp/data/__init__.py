@@ -24,6 +24,7 @@ from cnnexp.data.images import (
 from cnnexp.data.mnist import load_mnist, load_mnist_or_digits
 from cnnexp.data.module import SAMPLING, ImageDataModule
 from cnnexp.data.picture_files import PICTURE_ENDINGS, open_picture, read_picture
+from cnnexp.data.picture_table import load_csv
 from cnnexp.data.poisson import PoissonBatches
 from cnnexp.data.synthetic import load_synthetic
 from cnnexp.data.torchvision_sets import TORCHVISION_SETS, load_torchvision_set
@@ -51,6 +52,7 @@ __all__ = [
     "given_images",
     "image_set",
     "load_arrays",
+    "load_csv",
     "load_digits",
     "load_image_folder",
     "load_mnist",

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from cnnexp.data.batches import BatchOrder, batch_loader, loader_of
 from cnnexp.data.draws import BatchSlice
+from cnnexp.data.folds import fold_of
 from cnnexp.data.images import ImageSet, Samples
 from cnnexp.data.poisson import PoissonBatches, SharedSecret
 
@@ -52,11 +53,14 @@ class ImageDataModule(_OnDevice):
         batch_size: Images per training batch, ≥ 1; with Poisson sampling their expected number.
         eval_batch_size: Images per validation or test batch, ≥ 1.
         val_size: How many training images are held out for validation, 0 for none; or, between 0 and 1,
-            their share of all. A set that brings validation images of its own takes 0.
+            their share of all. A set that brings validation images of its own takes 0. None with ``folds``.
+        folds: Into how many parts the training images are cut for a cross-validation, ≥ 2, see
+            :func:`~cnnexp.data.folds.fold_of`; None for none.
+        fold: The part that is for validation, counted from 0; the others are for training.
         train_size: How many images are trained on, drawn by ``split_seed``; or, between 0 and 1, their
             share of those that remain; None for all of these.
         classes: Names of the classes to keep, see ``ImageSet.keep_classes``; None for all.
-        split_seed: Seed of the split.
+        split_seed: Seed of the split, or of the folds, which depend on nothing else.
         shuffle_seed: Seed of the order of training batches, which is new in each epoch.
         num_workers: Processes that load the training batches, and as many again for validation;
             with 0 the training process loads them.
@@ -70,7 +74,8 @@ class ImageDataModule(_OnDevice):
     Raises:
         ValueError: An unknown ``sampling``, or ``secret`` without Poisson sampling; at the first use, if
             ``val_size`` and ``train_size`` ask for more images than there are, ``val_size`` for some
-            where the set brings its own, or ``classes`` for one that does not exist.
+            where the set brings its own, ``folds`` for more parts than there are images of each class, or
+            ``classes`` for one that does not exist.
     """
 
     def __init__(
@@ -79,7 +84,9 @@ class ImageDataModule(_OnDevice):
         *,
         batch_size: int = 128,
         eval_batch_size: int = 500,
-        val_size: float = 5000,
+        val_size: float | None = 5000,
+        folds: int | None = None,
+        fold: int | None = None,
         train_size: float | None = None,
         classes: Sequence[str] | None = None,
         split_seed: int = 0,
@@ -102,6 +109,7 @@ class ImageDataModule(_OnDevice):
         self._chosen = torch.empty(0, dtype=torch.int64)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.train_size = val_size, train_size
+        self.folds, self.fold = folds, fold
         self._classes = None if classes is None else tuple(classes)
         self.split_seed, self.shuffle_seed = split_seed, shuffle_seed
         self.num_workers, self.pin_memory = num_workers, pin_memory
@@ -120,6 +128,12 @@ class ImageDataModule(_OnDevice):
         return self._images
 
     @property
+    def title(self) -> str:
+        """The name of the image set, with the fold that validates: ``digits, fold 2 of 0…4``."""
+        fold = "" if self.folds is None else f", fold {self.fold} of 0…{self.folds - 1}"
+        return f"{self.images.name}{fold}"
+
+    @property
     def train(self) -> Samples:
         """The images trained on."""
         return self.split()[0]
@@ -132,26 +146,21 @@ class ImageDataModule(_OnDevice):
     def split(self) -> tuple[Samples, Samples]:
         """The (training, validation) images, split at the first use."""
         if self._split is None:
-            whole, instead_of = self.images.train, self.images.stands_in_for
-            scale = len(whole) / instead_of if instead_of else 1.0
-            val_size, own = _count(self.val_size, len(whole), scale), self.images.val
-            if own is not None and val_size:
-                raise ValueError(
-                    f"data.val_size={self.val_size}: {self.images.name} brings {len(own)} validation "
-                    f"images of its own; set data.val_size=0"
-                )
-            room = len(whole) - val_size
-            wanted = room
+            whole, own = self.images.train, self.images.val
+            held_out, rest = _parts(self)
+            room, wanted = len(rest), len(rest)
             if self.train_size is not None:
-                wanted = max(1, _count(self.train_size, room, scale))
+                wanted = max(1, _count(self.train_size, room, _scale(self.images)))
             if room < 1 or wanted > room:
+                held = (
+                    f"data.val_size={self.val_size}"
+                    if self.folds is None
+                    else f"{self.folds} folds"
+                )
                 raise ValueError(
                     f"{self.images.name} has {len(whole)} training images: too few for "
-                    f"data.val_size={self.val_size} and data.train_size={self.train_size}"
+                    f"{held} and data.train_size={self.train_size}"
                 )
-            generator = torch.Generator().manual_seed(self.split_seed)
-            order = torch.randperm(len(whole), generator=generator)
-            held_out, rest = order[:val_size], order[val_size:]
             self._chosen = rest[:wanted].sort().values
             self._split = (
                 whole.select(self._chosen),
@@ -259,6 +268,33 @@ class ImageDataModule(_OnDevice):
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """A loader of the official test images in order."""
         return _in_order(self, self.images.test, self._rank, self._ranks)
+
+
+def _parts(data: ImageDataModule) -> tuple[Tensor, Tensor]:
+    """The indices of the training images that are held out for validation, and of the others in the order
+    in which they are taken.
+    """
+    images, count = data.images, len(data.images.train)
+    generator = torch.Generator().manual_seed(data.split_seed)
+    order = torch.randperm(count, generator=generator)
+    val_size = 0 if data.folds else _count(data.val_size or 0, count, _scale(images))
+    if images.val is not None and (data.folds or val_size):
+        asked = f"data.folds={data.folds}" if data.folds else f"data.val_size={data.val_size}"
+        instead = "data.folds=null data.val_size=0" if data.folds else "data.val_size=0"
+        raise ValueError(
+            f"{asked}: {images.name} brings {len(images.val)} validation images of its own; set {instead}"
+        )
+    if data.folds is None:
+        return order[:val_size], order[val_size:]
+    assert data.fold is not None
+    classes = images.classes if images.targets == "classes" else None
+    held_out = fold_of(images.train.labels, classes, data.folds, data.fold, data.split_seed)
+    return held_out, order[~torch.isin(order, held_out)]
+
+
+def _scale(images: ImageSet) -> float:
+    """How many images the set has by one of that which it stands in for."""
+    return len(images.train) / images.stands_in_for if images.stands_in_for else 1.0
 
 
 def _training_batches(

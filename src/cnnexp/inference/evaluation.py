@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from cnnexp.training import Classifier
 from cnnexp.training.callbacks.pictures import wilson_interval
+from cnnexp.training.scores import judged
 
 __all__ = ["Evaluation", "evaluate", "with_weights"]
 
@@ -27,17 +29,20 @@ class Evaluation:
 
     Attributes:
         images: How many images were evaluated.
-        loss: Mean softmax cross-entropy in nats.
+        loss: The mean of the loss that the run is judged by; without one of its own, of the softmax
+            cross-entropy in nats.
         calibration_error: Expected calibration error in [0, 1]: the difference between confidence and
             accuracy, averaged over 15 equal bins of the confidence (Guo et al., "On Calibration of Modern
             Neural Networks", 2017, section 2).
         confusion: (classes, classes) counts: one row per true class, one column per predicted class.
+        metrics: The run's further metrics by name.
     """
 
     images: int
     loss: float
     calibration_error: float
     confusion: Sequence[Sequence[int]]
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> float:
@@ -70,14 +75,27 @@ class Evaluation:
             "accuracy_95": [low, high],
             "loss": self.loss,
             "calibration_error": self.calibration_error,
+            **({"metrics": dict(self.metrics)} if self.metrics else {}),
             "by_class": self.by_class(),
             "confusion": [list(row) for row in self.confusion],
         }
 
 
 @torch.inference_mode()
-def evaluate(classifier: Classifier, batches: DataLoader[tuple[Tensor, Tensor]]) -> Evaluation:
+def evaluate(
+    classifier: Classifier,
+    batches: DataLoader[tuple[Tensor, Tensor]],
+    loss: nn.Module | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+) -> Evaluation:
     """Evaluate ``classifier`` on all ``batches`` of (images (B, C, H, W) uint8, labels (B,)).
+
+    Args:
+        classifier: In evaluation mode.
+        batches: The images.
+        loss: The mean loss of a batch, which counts by its images, as in a training; None for the softmax
+            cross-entropy.
+        metrics: What else is measured, by name; each is reset first.
 
     Raises:
         ValueError: There are no images.
@@ -86,11 +104,17 @@ def evaluate(classifier: Classifier, batches: DataLoader[tuple[Tensor, Tensor]])
     classes = classifier.num_classes
     confusion = MulticlassConfusionMatrix(classes).to(device)
     calibration = MulticlassCalibrationError(classes, n_bins=_BINS).to(device)
-    loss, count = torch.zeros((), dtype=torch.float64), 0
+    criterion = (loss or nn.CrossEntropyLoss()).to(device)
+    others = {name: metric.to(device) for name, metric in (metrics or {}).items()}
+    for metric in others.values():
+        metric.reset()
+    total, count = torch.zeros((), dtype=torch.float64), 0
     for pixels, labels in batches:
         labels = labels.to(device)
         logits = classifier(pixels.to(device).float() / 255).float()
-        loss += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").double().cpu()
+        total += criterion(logits, labels).double().cpu() * labels.size(0)
+        for metric in others.values():
+            metric.update(*judged(logits, labels, classifier.targets))
         confusion.update(logits, labels)
         calibration.update(logits.softmax(1), labels)
         count += labels.size(0)
@@ -98,9 +122,10 @@ def evaluate(classifier: Classifier, batches: DataLoader[tuple[Tensor, Tensor]])
         raise ValueError("there are no images to evaluate on")
     return Evaluation(
         images=count,
-        loss=float(loss) / count,
+        loss=float(total) / count,
         calibration_error=float(calibration.compute()),
         confusion=confusion.compute().tolist(),
+        metrics={name: float(metric.compute()) for name, metric in others.items()},
     )
 
 

@@ -65,10 +65,10 @@ class TrainedNetwork:
         """Make sure that it is a classifier.
 
         Raises:
-            TrainedNetworkError: It gives labels or numbers, which ``what`` is not made for.
+            ConfigError: It gives labels or numbers, which ``what`` is not made for.
         """
         if self.targets != "classes":
-            raise TrainedNetworkError(
+            raise ConfigError(
                 f"{self.folder}: gives {self.targets}, not one class an image, which {what} needs; "
                 f"export it, or use cnnexp.load_run"
             )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
+from torchmetrics import Metric
+
 from cnnexp.config.build import build_job
 from cnnexp.config.compose import Composer, plain_config
 from cnnexp.config.errors import ConfigError
@@ -45,6 +48,28 @@ def data_of_run(
             f"but {images.name} has {_shape(images.train.shape)} of {len(images.classes)}"
         )
     return module
+
+
+def judges_of_run(
+    trained: TrainedNetwork, data: ImageDataModule, extra_targets: Sequence[str] = ()
+) -> tuple[nn.Module | None, dict[str, Metric]]:
+    """The loss and the further metrics that the run was judged by, as in its result.json.
+
+    Args:
+        trained: The network of a run folder.
+        data: The images to be judged on; balanced class weights are those of its training images.
+        extra_targets: Prefixes of ``_target_`` allowed beyond cnnexp's own list.
+
+    Returns:
+        The loss, None for the softmax cross-entropy; and the metrics by name.
+
+    Raises:
+        ConfigError: One is not allowed, or cannot be made for these images.
+    """
+    own = {part: trained.config.get(part) or {} for part in ("loss", "metrics")}
+    job = build_job({**for_inference(trained.config, "native"), **own}, extra_targets)
+    loss = None if job.loss is None else job.loss(data)
+    return loss, {} if job.metrics is None else dict(job.metrics(data.images))
 
 
 def with_data(trained: TrainedNetwork, data: Sequence[str]) -> Mapping[str, Any]:

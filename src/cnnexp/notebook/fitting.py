@@ -241,7 +241,8 @@ def _choices(given: _Given, model: Any, data: Any, wished: Sequence[str]) -> lis
         if own := [key for key in keys if key.removeprefix("data.") in _LOADED_BY and "." in key]:
             raise ConfigError(f"{own[0]}: the images are given as an object; change that")
         held = "0" if given.images.val is not None else "0.1"
-        chosen = ["data=synthetic", f"data.val_size={held}", *chosen]
+        size = [] if "data.folds" in keys else [f"data.val_size={held}"]
+        chosen = ["data=synthetic", *size, *chosen]
     elif isinstance(data, str):
         chosen.insert(0, f"data={data}")
     return chosen

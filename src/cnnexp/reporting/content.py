@@ -9,6 +9,7 @@ from typing import Any
 
 from cnnexp.reporting.gather import Run, gather, settings_that_differ, warnings_about
 from cnnexp.reporting.groups import Group, group_runs
+from cnnexp.reporting.paired import Difference, differences
 from cnnexp.reporting.scores import Compared, compared
 
 
@@ -21,17 +22,31 @@ class Report:
         settings: The settings in which they differ: key → the value of each run.
         groups: The groups of these runs; in a comparison, of its final runs.
         comparison: The results of a fair comparison, if the runs are of one.
+        differences: How far the settings differ, by seed or fold; none in a fair comparison.
     """
 
     runs: Sequence[Run]
     settings: Mapping[str, Sequence[Any]]
     groups: Sequence[Group]
     comparison: Compared | None = None
+    differences: Sequence[Difference] = ()
 
     @property
     def running(self) -> int:
         """How many runs are under way."""
         return sum(run.state == "running" for run in self.runs)
+
+    @property
+    def intervals(self) -> str:
+        """What the brackets behind the means of this report say."""
+        folds = any(run.fold is not None for run in self.runs)
+        means = (
+            "the folds of a setting, each the mean of its seeds"
+            if folds
+            else "the runs of a setting"
+        )
+        wider = ", widened for the images that folds share (Nadeau & Bengio, 2003)" if folds else ""
+        return f"Mean over {means} [95 % interval by Student's t{wider}]."
 
     @property
     def warnings(self) -> list[str]:
@@ -47,7 +62,8 @@ def report_on(paths: Sequence[Path]) -> Report | None:
     found = compared(paths[0], runs) if len(paths) == 1 else None
     if found is None:
         differing = settings_that_differ(runs)
-        return Report(runs, differing, group_runs(runs, differing))
+        groups = group_runs(runs, differing)
+        return Report(runs, differing, groups, differences=differences(groups))
     comparison, runs = found
     columns = comparison.columns
     finals = [i for i, final in enumerate(columns["final"]) if final == "yes"]

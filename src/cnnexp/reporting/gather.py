@@ -33,6 +33,9 @@ class Run:
         commit: The commit of the code, with ``+`` if it had been changed since; "" if unknown.
         problems: Messages about files in the folder that cannot be read.
         debug: Whether it was to find something out, beside all real runs.
+        fold: Of a cross-validation, what its validation images are: how many folds there are, the seed of
+            their shuffling, and which of them it is; None without one.
+        shared: Of a cross-validation, how many images validate by one that is trained on; else 0.
     """
 
     folder: RunFolder
@@ -47,6 +50,8 @@ class Run:
     commit: str
     problems: Sequence[str] = field(default_factory=tuple)
     debug: bool = False
+    fold: tuple[int, int, int] | None = None
+    shared: float = 0.0
 
     @cached_property
     def curves(self) -> dict[str, dict[int, float]]:
@@ -94,22 +99,47 @@ def _read(folder: RunFolder) -> Run:
     data, git = provenance.get("dataset") or {}, provenance.get("git") or {}
     commit = str(git.get("commit", ""))[:10] + ("+" if git.get("dirty") else "")
     flat = dict(leaves(config))
+    fold = _fold(flat)
+    choices = _choices(content(lambda: read_json(folder.job)).get("overrides", ()))
     if flat.get("data.split_seed") == flat.get("seed"):  # the split then follows the seed
         flat.pop("data.split_seed", None)
+    if fold is not None:  # whichever way the folds were shuffled, the setting is the same
+        flat.pop("data.split_seed", None)
+        choices.pop("data.split_seed", None)
     return Run(
         folder,
         str(status.get("state", "unreadable" if problems else "waiting")),
         status,
         result,
         {key: value for key, value in flat.items() if meaning(key).report},
-        _choices(content(lambda: read_json(folder.job)).get("overrides", ())),
+        choices,
         flat.get("seed"),
         str(data.get("name", result.get("dataset", ""))),
         str(data.get("checksum", "")),
         commit,
         problems,
         debug=flat.get("debug.name", "none") != "none",
+        fold=fold,
+        shared=0.0 if fold is None else _shared(fold[0], data.get("sizes")),
     )
+
+
+def _fold(flat: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """(folds, split seed, fold) of a run's config by dotted keys; None without a cross-validation."""
+    found = tuple(flat.get(f"data.{name}") for name in ("folds", "split_seed", "fold"))
+    folds, seed, fold = found
+    if not (isinstance(folds, int) and isinstance(seed, int) and isinstance(fold, int)):
+        return None
+    return folds, seed, fold
+
+
+def _shared(folds: int, sizes: Any) -> float:
+    """Validation images by training images: of the run, as provenance.json has them, else of its folds."""
+    try:
+        train, val = (int(each) for each in sizes[:2])
+        return val / train
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 1 / max(1, folds - 1)
 
 
 def _choices(overrides: Sequence[Any]) -> dict[str, Any]:

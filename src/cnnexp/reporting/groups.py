@@ -1,10 +1,10 @@
-"""Groups of runs that differ only by their seeds, with means and their 95 % intervals."""
+"""Groups of runs that differ only by their seeds and folds, with means and their 95 % intervals."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cnnexp.reporting.gather import Run
@@ -42,20 +42,50 @@ class Group:
         return " ".join(parts) or "all runs"
 
     def mean(self, key: str) -> tuple[float, float, int]:
-        """Mean, half of the 95 % interval (NaN for one run) and number of runs, for a figure of
+        """Mean, half of the 95 % interval (NaN for one run) and number of values, for a figure of
         result.json.
+
+        The values are those of the runs; in a cross-validation those of its folds, each the mean over seeds.
         """
-        values = [run.result[key] for run in self.runs if _is_number(run.result.get(key))]
-        return interval(values)
+        return self._interval(
+            {id(r): r.result[key] for r in self.runs if is_number(r.result.get(key))}
+        )
+
+    def by_unit(self, key: str) -> dict[Hashable, float]:
+        """A figure of result.json by what is the same in the runs of other settings: by the fold or, without
+        folds, by the seed; over several runs of one unit their mean.
+        """
+        found = {id(r): r.result[key] for r in self.runs if is_number(r.result.get(key))}
+        return self._units(found)
+
+    @property
+    def shared(self) -> float:
+        """How many images validate by one that is trained on, where the runs are folds; else 0."""
+        return max((run.shared for run in self.runs), default=0.0)
+
+    def _units(self, values: Mapping[int, float]) -> dict[Hashable, float]:
+        """``values`` by run → by fold or seed."""
+        units: dict[Hashable, list[float]] = {}
+        for run in self.runs:
+            if id(run) in values:
+                units.setdefault(run.seed if run.fold is None else run.fold, []).append(
+                    values[id(run)]
+                )
+        return {unit: statistics.mean(own) for unit, own in units.items()}
+
+    def _interval(self, values: Mapping[int, float]) -> tuple[float, float, int]:
+        if any(run.fold is not None for run in self.runs):
+            values = dict(enumerate(self._units(values).values()))
+        return interval([*values.values()], self.shared)
 
     def curve(self, name: str) -> Curve:
         """The curve of a metric by epoch; at epochs that fewer runs have reached, the interval is wider."""
-        own = [run.curves.get(name, {}) for run in self.runs]
-        epochs = sorted({epoch for each in own for epoch in each})
+        own = {id(run): run.curves.get(name, {}) for run in self.runs}
+        epochs = sorted({epoch for each in own.values() for epoch in each})
         mean, low, high = [], [], []
         for epoch in epochs:
-            values = [e[epoch] for e in own if epoch in e and math.isfinite(e[epoch])]
-            middle, half, _ = interval(values)
+            values = {i: e[epoch] for i, e in own.items() if epoch in e and math.isfinite(e[epoch])}
+            middle, half, _ = self._interval(values)
             half = 0.0 if math.isnan(half) else half
             least, most = (0.0, 1.0) if name.endswith("/acc") else (-math.inf, math.inf)
             mean.append(middle)
@@ -80,8 +110,16 @@ def group_runs(runs: Sequence[Run], settings: Mapping[str, Sequence[object]]) ->
     ]
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, int]:
-    """Mean, half of its 95 % interval by Student's t, and number of values; NaN where it is undefined."""
+def interval(values: Sequence[float], shared: float = 0.0) -> tuple[float, float, int]:
+    """Mean, half of its 95 % interval by Student's t, and number of values; NaN where it is undefined.
+
+    Args:
+        values: One each seed or fold.
+        shared: Of folds, how many images validate by one that is trained on. The folds of a cross-validation
+            share most of their training images, so that their values vary less than those of new images
+            would: the variance of the mean is taken as s²·(1/n + ``shared``) in the place of s²/n (Nadeau &
+            Bengio, "Inference for the generalization error", Machine Learning 52, 2003).
+    """
     n = len(values)
     if n == 0:
         return math.nan, math.nan, 0
@@ -89,15 +127,21 @@ def interval(values: Sequence[float]) -> tuple[float, float, int]:
         return values[0], math.nan, 1
     from scipy.stats import t
 
-    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(values) * math.sqrt(1 / n + shared)
     return statistics.mean(values), half, n
 
 
 def percent(mean: float, half: float, n: int) -> str:
-    """The text for the result of :func:`interval` on shares, in percent; "" if there are no values."""
+    """The text for the result of :func:`interval` on shares, in percent; "" if there are no values.
+
+    A share lies in 0…1, and so do the ends of its interval.
+    """
     if n == 0:
         return ""
-    return f"{mean:.2%}" if math.isnan(half) else f"{100 * mean:.2f} ± {100 * half:.2f} %"
+    if math.isnan(half):
+        return f"{mean:.2%}"
+    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
+    return f"{100 * mean:.2f} [{100 * low:.2f}, {100 * high:.2f}] %"
 
 
 def short(value: object) -> str:
@@ -112,5 +156,6 @@ def short(value: object) -> str:
     return text.rpartition(".")[2] if "." in text and " " not in text else text
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

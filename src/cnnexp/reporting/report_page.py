@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnexp.reporting.content import Report
+from cnnexp.reporting.paired import difference_table, explained, shown_on_page
 from cnnexp.reporting.scores import (
     MEASURES,
     TAU,
@@ -63,6 +64,9 @@ def _content(report: Report, file: Path) -> dict[str, Any]:
         "figures": figures_of(runs),
         "metrics": metrics,
         "summary": summary_table(report.groups),
+        "intervals": report.intervals,
+        "differences": difference_table(shown_on_page(report.differences)),
+        "tested": explained(report.differences),
         "runs": results_table(runs, report.settings, file.parent),
         "warnings": report.warnings,
         "groups": [

@@ -40,6 +40,7 @@ def results_table(
 ) -> list[dict[str, Any]]:
     """One row per run: its folder, state, data, the settings that differ, figures, code."""
     rows, figures = [], figures_of(runs)
+    folds = any(run.fold is not None for run in runs)
     for i, run in enumerate(runs):
         path = run.folder.path
         if base is not None and path.is_relative_to(base):
@@ -51,6 +52,7 @@ def results_table(
                 "dataset": run.dataset,
                 **{key: values[i] for key, values in settings.items()},
                 "seed": run.seed,
+                **({"fold": None if run.fold is None else run.fold[-1]} if folds else {}),
                 **{name: run.result.get(name, run.status.get(name)) for name in figures},
                 "health": _troubles(
                     run.result.get("health") or run.status.get("health", ()),
@@ -78,8 +80,8 @@ def _troubles(verdicts: Sequence[Mapping[str, Any]], diagnosis: Mapping[str, Any
 
 
 def summary_table(groups: Sequence[Group]) -> list[dict[str, str]]:
-    """One row per setting, the best by validation first: number of runs, mean ± 95 % interval of
-    accuracies.
+    """One row per setting, the best by validation first: number of runs, mean and 95 % interval of each
+    score.
     """
     rows, own = [], figures_of([run for group in groups for run in group.runs])[len(FIGURES) :]
     for group in sorted(groups, key=by_validation):
@@ -92,24 +94,30 @@ def summary_table(groups: Sequence[Group]) -> list[dict[str, str]]:
                 "runs": f"{done}" if done == len(group.runs) else f"{done} of {len(group.runs)}",
                 "val/acc": percent(*group.mean("val/acc")),
                 "test/acc": percent(*group.mean("test/acc")),
-                **{name: _plus_minus(*group.mean(name)) for name in own},
+                **{name: _with_interval(*group.mean(name)) for name in own},
                 "seconds": "" if math.isnan(seconds) else f"{seconds:.0f}",
             }
         )
     return rows
 
 
-def _plus_minus(mean: float, half: float, _runs: int) -> str:
+def _with_interval(mean: float, half: float, _values: int) -> str:
     """A figure of any unit with its interval; empty where no run has it."""
     if math.isnan(mean):
         return ""
-    return f"{mean:.4g}" if math.isnan(half) else f"{mean:.4g} ± {half:.2g}"
+    return (
+        f"{mean:.4g}" if math.isnan(half) else f"{mean:.4g} [{mean - half:.4g}, {mean + half:.4g}]"
+    )
 
 
 def by_validation(group: Group) -> float:
-    """A key to sort groups by: the best val/acc first, groups without one last."""
-    value = group.mean("val/acc")[0]
-    return math.inf if math.isnan(value) else -value
+    """A key to sort groups by: the best val/acc first or, of numbers, the least val/mae; those without one
+    last.
+    """
+    value, error = group.mean("val/acc")[0], group.mean("val/mae")[0]
+    if math.isnan(value):
+        return math.inf if math.isnan(error) else error
+    return -value
 
 
 def markdown(rows: Sequence[dict[str, str]]) -> str:

@@ -26,7 +26,7 @@ class Key:
         identity: Whether a job with another value is another job, with a hash and a folder of its own.
         resume: Whether a command may change it when it resumes a run.
         report: Whether runs that differ in it are another setting in a report. (Of runs that differ in
-            their seeds alone a report gives the mean.)
+            their seeds or folds alone a report gives the mean.)
         hparam: Whether TensorBoard's table of hyperparameters shows it.
         without: Of a key that came later, the value at which all is as it was before: at this value the
             job is the one that it was without the key, and keeps its hash.
@@ -62,6 +62,9 @@ _ROWS = (
     Key("data.chosen_batch_size",           NO,      NO,    YES,   YES),
     Key("data.eval_batch_size",             YES,     NO,    YES,   YES),
     Key("data.val_size",                    YES,     NO,    YES,   YES),
+    # runs that differ in the fold alone are one setting, as those that differ in their seeds are
+    Key("data.folds",                       YES,     NO,    YES,   YES,  None),
+    Key("data.fold",                        YES,     NO,    NO,    YES,  None),
     Key("data.train_size",                  YES,     NO,    YES,   YES),
     Key("data.classes",                     YES,     NO,    YES,   YES),
     Key("data.split_seed",                  YES,     NO,    YES,   YES),
@@ -73,6 +76,8 @@ _ROWS = (
     Key("sweep.retry",                      NO,      YES,   NO,    NO),
     Key("hydra",                            NO,      NO,    NO,    NO),
     Key("logger",                           YES,     YES,   NO,    NO),
+    Key("logger.mlflow",                    NO,      YES,   NO,    NO),
+    Key("logger.wandb",                     NO,      YES,   NO,    NO),
     Key("validate_only",                    YES,     YES,   NO,    NO),
     Key("allow_targets",                    YES,     YES,   NO,    NO),
     Key("callbacks",                        YES,     NO,    YES,   NO),

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnnexp.config import Composer, plain_config
-from cnnexp.config.arguments import quoted
+from cnnexp.config import Composer, ConfigError, plain_config
+from cnnexp.config.arguments import key_of, quoted
 from cnnexp.config.compose import conf_dir
 from cnnexp.config.dry_run import refuse_dry_run
 from cnnexp.config.hydra_internals import hand_to_hydra
@@ -52,6 +52,7 @@ def run_sweep(
     jobs = composer.jobs(flags.overrides)
     whole = composer.compose(jobs.overrides[0])
     check_settings(whole.hydra)
+    _refuse_chosen_fold(jobs.swept)
     known = jobs.overrides if jobs.complete else known_jobs(whole.hydra, jobs)
     launcher = whole.hydra.runtime.choices["hydra/launcher"]
     if launcher == "local":
@@ -84,6 +85,16 @@ def run_sweep(
     flags.overrides.append(quoted("hydra.sweep.dir", sweep))  # one folder for all jobs
     hand_to_hydra(parser, flags, conf_dir(), task)
     return exit_code(list(folders.values())) if jobs.complete else 0
+
+
+def _refuse_chosen_fold(swept: Sequence[str]) -> None:
+    """Refuse folds that a sweeper would choose among; ``swept``: what is left to it."""
+    for override in swept:
+        if key_of(override) == "data.fold":
+            raise ConfigError(
+                f"{override}: a sweeper that chooses would choose the fold with the easiest images; search "
+                f"on one split, then cross-validate what it found by a sweep without hydra/sweeper"
+            )
 
 
 def _count(number: int, noun: str) -> str:

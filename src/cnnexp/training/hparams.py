@@ -1,4 +1,4 @@
-"""TensorBoard's HParams tab: the config's choices beside the real final metrics."""
+"""TensorBoard's HParams tab: the config's choices beside the real final metrics; and trackers' configs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from cnnexp.runs.files import leaves
 from cnnexp.runs.keys import KEYS, meaning
+from cnnexp.training.trackers import Tracker
 
 HPARAMS_METRICS = ("test/acc", "test/loss", "val/acc", "val/loss", "train/loss")
 
 
 def log_hparams(loggers: Sequence[Logger], config: Mapping[str, Any]) -> None:
-    """Enter the run in the tab, its metrics unknown yet.
+    """Enter the run in the tab, its metrics unknown yet; trackers get the whole config.
 
     The metrics must be named once, before they are known: TensorBoard takes the first list that it
     sees, and Lightning's own default would be a column ``hp_metric`` of −1.
@@ -22,6 +23,9 @@ def log_hparams(loggers: Sequence[Logger], config: Mapping[str, Any]) -> None:
     flat = hyperparameters(config)
     for board in _boards(loggers):
         board.log_hyperparams(flat, {f"hp/{name}": float("nan") for name in HPARAMS_METRICS})
+    for tracker in loggers:
+        if isinstance(tracker, Tracker):
+            tracker.log_config(config)
 
 
 def log_hparams_metrics(loggers: Sequence[Logger], result: Mapping[str, Any], step: int) -> None:

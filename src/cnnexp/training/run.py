@@ -29,6 +29,7 @@ from cnnexp.training.assemble import Assembly, assemble
 from cnnexp.training.batch_size import batch_size_as_before, settle_batch_size
 from cnnexp.training.callbacks import lines_above_bar
 from cnnexp.training.classifier import Classifier
+from cnnexp.training.data_lines import say_of_images
 from cnnexp.training.epochs import epoch_of_weights
 from cnnexp.training.failures import failure_reason
 from cnnexp.training.hparams import log_hparams, log_hparams_metrics
@@ -42,6 +43,7 @@ from cnnexp.training.resume.position import Position
 from cnnexp.training.scores import score_name
 from cnnexp.training.settle import Settlement, settle
 from cnnexp.training.stopping import StopSignals, TrainingPruned, TrainingStopped
+from cnnexp.training.trackers import end_loggers
 from cnnexp.training.training_job import TrainingJob
 from cnnexp.version import __version__
 
@@ -178,6 +180,7 @@ def _run(
             raise cause from error
         raise
     folder.write_result(result)
+    end_loggers(made.trainer.loggers, result)
     folder.write_status("done", epoch=result["epochs"], step=result["steps"])
     if job.test:
         _say_tested(score_name(job.data.images.targets), result)
@@ -231,8 +234,7 @@ def _describe(
 ) -> None:
     """Say what is about to run, on the terminal and in the run folder."""
     images = job.data.images
-    if images.notice:
-        log.warning(images.notice)
+    say_of_images(job)
     device = _device(made.trainer)
     sizes = [len(job.data.train), len(job.data.val), len(images.test)]
     parameters = _parameters(made.classifier)
@@ -242,7 +244,7 @@ def _describe(
         type(made.classifier.network).__name__,
         f"{parameters:,}",
         job.backward,
-        images.name,
+        job.data.title,
         "/".join(f"{size:,}" for size in sizes),
         device,
         made.trainer.precision,
@@ -331,8 +333,6 @@ def _train_and_test(
         result |= {f"test/{name}": test.get(f"test/{name}"), f"val/{name}": best.get(f"val/{name}")}
     result |= _found_out(job, folder, made)
     log_hparams_metrics(boards, result, steps)
-    for logger in trainer.loggers:
-        logger.finalize("success")
     return result
 
 
