@@ -198,6 +198,7 @@ class AcceleratorConfig:
     precision: str = "32-true"
     chosen_precision: str | None = None
     channels_last: bool = True
+    steps_per_call: int | str = 1
     sync_batch_norm: bool = False
     gradient_compression: str = "none"
     bucket_mb: int = 25
@@ -210,6 +211,12 @@ class AcceleratorConfig:
         if not isinstance(self.devices, str):
             _at_least(self, "accelerator", 1, "devices")
         _at_least(self, "accelerator", 1, "num_nodes", "bucket_mb")
+        if isinstance(self.steps_per_call, str) and self.steps_per_call != "auto":
+            raise ValueError(
+                f"accelerator.steps_per_call={self.steps_per_call}: must be a whole number ≥ 1, or auto"
+            )
+        if not isinstance(self.steps_per_call, str):
+            _at_least(self, "accelerator", 1, "steps_per_call")
         allowed = ("32-true", "64-true", "bf16-mixed", "16-mixed", "auto")
         check_one_of("accelerator.precision", self.precision, allowed)
         self._check_choice()

@@ -105,6 +105,8 @@ def _base_rate(optimizer: Optimizer) -> float:
 class _RisingRate(Callback):
     """Give the optimiser the rates of ``ramp``, and keep the losses until these diverge."""
 
+    at_each_step = True
+
     def __init__(self, ramp: Ramp) -> None:
         self.curve, self._ramp = LossCurve(), ramp
         self._multiples: list[float] = []

@@ -19,6 +19,8 @@ class WeightAverage(Callback):
     Until the first update the average is the weights themselves.
     """
 
+    at_each_step = True
+
     def __init__(self) -> None:
         self.updates = 0
         self._average: dict[str, Tensor] = {}

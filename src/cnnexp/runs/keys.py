@@ -112,6 +112,8 @@ _ROWS = (
     # what precision=auto chose on this machine; a run that is resumed keeps it
     Key("accelerator.chosen_precision",     NO,      NO,    YES,   NO),
     Key("accelerator.channels_last",        YES,     NO,    YES,   NO),
+    # in how large turns the loop goes round changes no number
+    Key("accelerator.steps_per_call",       NO,      YES,   NO,    NO,   1),
     Key("accelerator.sync_batch_norm",      YES,     NO,    YES,   NO),
     Key("accelerator.gradient_compression", YES,     NO,    YES,   NO),
     Key("accelerator.bucket_mb",            YES,     NO,    YES,   NO),

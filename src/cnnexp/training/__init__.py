@@ -15,6 +15,7 @@ from cnnexp.training.resume.files import (
 )
 from cnnexp.training.run import run_training
 from cnnexp.training.starting_weights import StartingWeights, StartingWeightsError
+from cnnexp.training.steps_per_call import StepsPerCall
 from cnnexp.training.stopping import TrainingPruned, TrainingStopped
 from cnnexp.training.training_job import LossFactory, MetricsFactory, TrainingJob, mode_of
 
@@ -33,6 +34,7 @@ __all__ = [
     "SchedulerFactory",
     "StartingWeights",
     "StartingWeightsError",
+    "StepsPerCall",
     "TrainingJob",
     "TrainingPruned",
     "TrainingStopped",

@@ -39,7 +39,7 @@ from cnnexp.training.callbacks import (
 )
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.debugging import LayerProfile, OverfitCheck
-from cnnexp.training.lightning_internals import move_logged_values_once
+from cnnexp.training.lightning_internals import move_logged_values_once, take_steps_per_call
 from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.memory_layout import takes_channels_last
 from cnnexp.training.privacy_account import PrivacyAccount, privacy_account
@@ -49,6 +49,7 @@ from cnnexp.training.resume.callback import Checkpoints
 from cnnexp.training.resume.plugin import CheckpointFiles
 from cnnexp.training.resume.point import ResumePoint
 from cnnexp.training.setting_facts import setting_facts
+from cnnexp.training.steps_per_call import sees_each_step, settle_steps_per_call
 from cnnexp.training.stopping import StopSignals
 from cnnexp.training.trainer_settings import lightning_settings, overfits, validates
 from cnnexp.training.training_job import TrainingJob
@@ -94,6 +95,8 @@ def assemble(
     own = at_home([*job.regularizing_callbacks(), *job.callbacks()], folder)
     if needs_plain_kernels(own):
         job = replace(job, channels_last=False)
+    job = _with_steps_per_call(job, own)
+    signals.steps_per_call = job.settled_steps_per_call
     account = None
     if job.privacy.private:
         account = privacy_account(job, SpentSteps(folder.spent, writes=ranks.first))
@@ -120,10 +123,13 @@ def assemble(
         history,
         RunStatus(folder),
         *([finding] if finding is not None else []),
-        *([ProgressBar(refresh_rate=10)] if progress_bar else []),
+        *([_bar(job)] if progress_bar else []),
         checkpoints,
     ]
     trainer = _trainer(job, folder, resume, [*callbacks, *own], bar=progress_bar or own_bar)
+    take_steps_per_call(
+        trainer, job.settled_steps_per_call, sees_each_step, log_each=job.privacy.private
+    )
     # before a checkpoint is read: Lightning converts afterwards, and float64 would go through float32
     trainer.precision_plugin.convert_module(classifier)
     measured = (next(iter(diagnostics), None), next(iter(judges), None))
@@ -158,6 +164,17 @@ def _debugging(job: TrainingJob, folder: RunFolder) -> OverfitCheck | LayerProfi
         methods = [f"regularization={each.name}" for each in job.regularizers]
         return OverfitCheck([*methods, *schedule])
     return None
+
+
+def _with_steps_per_call(job: TrainingJob, own: Sequence[Callback]) -> TrainingJob:
+    """``job`` with the number of steps that a call of Lightning's loop has, ``own`` callbacks considered."""
+    rows = job.trainer.get("log_every_n_steps") or 50  # Lightning's default
+    return replace(job, steps_per_call=settle_steps_per_call(job.steps_per_call, rows, own))
+
+
+def _bar(job: TrainingJob) -> ProgressBar:
+    """A bar that is drawn anew after every ten steps; of longer calls after each."""
+    return ProgressBar(refresh_rate=10 if job.settled_steps_per_call == 1 else 1)
 
 
 def _share_batches(job: TrainingJob, ranks: Ranks) -> None:
@@ -203,6 +220,7 @@ def _checkpoints(
         monitor=job.monitor if validates(job) else None,
         mode=job.mode,
         every_n_steps=job.checkpoint_steps,
+        steps_per_call=job.settled_steps_per_call,
         signals=signals,
         resume=resume,
         check=guard.before_checkpoint,

@@ -17,7 +17,7 @@ from cnnexp.regularization import Regularizer
 from cnnexp.training.epoch_means import EpochMeans
 from cnnexp.training.events import StepEvents
 from cnnexp.training.image_network import ImageNetwork
-from cnnexp.training.lightning_internals import may_stop_early
+from cnnexp.training.lightning_internals import is_logged, may_stop_early
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.scores import batch_score, score_name
 
@@ -185,6 +185,8 @@ class Classifier(ImageNetwork):
             self._means.add(0, loss=torch.zeros_like(loss), **score)
         of_all = loss if count == 1 else loss.detach() * share.weight(count)
         self.step_loss = of_all.detach()
+        if not is_logged(self.trainer):
+            return
         self.log("train/loss_step", of_all, prog_bar=True, batch_size=size, sync_dist=count > 1)
         for name, term in terms.items():
             self.log(f"train/penalty/{name}", term, batch_size=size)

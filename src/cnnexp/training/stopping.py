@@ -41,10 +41,12 @@ class StopSignals:
 
     Attributes:
         request: What to raise between two steps; None as long as nobody asked.
+        steps_per_call: How many steps are done before one looks.
     """
 
     def __init__(self) -> None:
         self.request: TrainingStopped | None = None
+        self.steps_per_call = 1
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -74,4 +76,6 @@ class StopSignals:
         here = process_rank()
         if here is None or here.rank == 0:
             # logging is not for signal handlers
-            os.write(2, f"{name}: stopping after this step; once more stops at once\n".encode())
+            steps = self.steps_per_call
+            when = "this step" if steps == 1 else f"this call of up to {steps} steps"
+            os.write(2, f"{name}: stopping after {when}; once more stops at once\n".encode())

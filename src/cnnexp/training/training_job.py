@@ -21,6 +21,7 @@ from cnnexp.training.classifier import OptimizerFactory, SchedulerFactory
 from cnnexp.training.non_finite import OnNaN
 from cnnexp.training.ranks import Parallelism
 from cnnexp.training.starting_weights import StartingWeights
+from cnnexp.training.steps_per_call import StepsPerCall
 
 LossFactory = Callable[[ImageDataModule], nn.Module]
 MetricsFactory = Callable[[ImageSet], Mapping[str, Metric]]
@@ -65,6 +66,8 @@ class TrainingJob:
         checkpoint_steps: Steps of the optimiser between two checkpoints to resume from; None for one an
             epoch.
         channels_last: Memory layout of images and kernels.
+        steps_per_call: Steps of the optimiser in one call of Lightning's loop, ≥ 1, or ``auto``, see
+            ``cnnexp.training.steps_per_call``.
         on_nan: What to do about a loss or gradient that is infinite or NaN: ``stop`` the training,
             ``skip`` the step, or ``lower_lr``: go back to the last checkpoint with half the learning rate.
         privacy: What is promised to those whose images are trained on; nothing by default.
@@ -99,6 +102,7 @@ class TrainingJob:
     test: bool = True
     checkpoint_steps: int | None = None
     channels_last: bool = True
+    steps_per_call: StepsPerCall = 1
     on_nan: OnNaN = "stop"
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
     diagnostics: DiagnosticsSettings = field(
@@ -107,6 +111,11 @@ class TrainingJob:
     debug: str = "none"
     config: Mapping[str, Any] = field(default_factory=dict)
     identity: str = ""
+
+    @property
+    def settled_steps_per_call(self) -> int:
+        """Steps of the optimiser in a call, 1 where ``auto`` is not settled yet."""
+        return 1 if self.steps_per_call == "auto" else self.steps_per_call
 
     @property
     def mode(self) -> Literal["max", "min"]:

@@ -55,6 +55,8 @@ class Diagnostics(Callback):
         layers: Those that are measured, from the start of the training on; none with fsdp.
     """
 
+    at_each_step = True
+
     def __init__(
         self,
         settings: DiagnosticsSettings,

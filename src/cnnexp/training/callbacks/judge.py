@@ -64,6 +64,8 @@ class Judge(_ValidationListener):
         ranks: The processes of the training.
     """
 
+    at_each_step = True
+
     def __init__(self, diagnostics: Diagnostics, every: int, ranks: Ranks = ALONE) -> None:
         super().__init__(diagnostics.collector)
         self._diagnostics, self._every, self._ranks = diagnostics, every, ranks

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from cnnexp.kernels.compilation import clock
 from cnnexp.optim import NO_DECAY
+from cnnexp.training.lightning_internals import is_logged
 
 
 class LearningRate(Callback):
@@ -19,10 +20,14 @@ class LearningRate(Callback):
     which layer it is.
     """
 
+    at_each_step = True
+
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Log it with the step's other scalars."""
+        if not is_logged(trainer):
+            return
         rates: dict[str, float] = {}
         for optimizer in trainer.optimizers:
             for i, group in enumerate(optimizer.param_groups):
@@ -42,6 +47,8 @@ class Throughput(Callback):
     Attributes:
         images_per_second: Of each epoch so far.
     """
+
+    at_each_step = True
 
     def __init__(self) -> None:
         self.images_per_second: list[float] = []

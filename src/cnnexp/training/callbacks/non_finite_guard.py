@@ -62,6 +62,8 @@ class NonFiniteGuard(Callback):
         NonFiniteError: In its hooks.
     """
 
+    at_each_step = True
+
     def __init__(
         self,
         folder: RunFolder,

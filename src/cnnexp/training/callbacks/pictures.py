@@ -75,6 +75,8 @@ class TrainingPictures(Callback):
         full: Draw the graph and histograms of activations as well.
     """
 
+    at_each_step = True
+
     def __init__(
         self, diagnostics: Diagnostics, data: ImageDataModule, folder: RunFolder, *, full: bool
     ) -> None:

@@ -22,6 +22,8 @@ class PrivacyLog(Callback):
         account: Of the run.
     """
 
+    at_each_step = True
+
     def __init__(self, account: PrivacyAccount) -> None:
         self._account = account
 

@@ -38,6 +38,8 @@ class LayerProfile(Callback):
         steps: How many steps were measured.
     """
 
+    at_each_step = True
+
     name = "profile"
 
     def __init__(self, folder: Path) -> None:

@@ -19,6 +19,7 @@ from cnnexp.runs.files import SCRATCH
 from cnnexp.training.lightning_internals import (
     ask_no_rank_for_sigterm,
     begin_anew,
+    every_callback,
     steps_logged,
 )
 from cnnexp.training.loggers import event_writers
@@ -45,6 +46,7 @@ class Checkpoints(Checkpoint):
         monitor: The validation metric whose best epoch best.ckpt is of; None for no best.ckpt.
         mode: Whether the greatest or the least of it is the best.
         every_n_steps: Steps of the optimiser between two last.ckpt; None for once an epoch.
+        steps_per_call: Steps in a call of Lightning's loop; checkpoints and stops come between two calls.
         signals: Where signals ask for a stop.
         resume: The checkpoint that the training resumes from.
         check: Called with trainer and module before each is written; raises if these weights are none
@@ -54,6 +56,8 @@ class Checkpoints(Checkpoint):
         ranks: The processes of the training, all of which stop together.
     """
 
+    at_each_step = True
+
     def __init__(
         self,
         folder: RunFolder,
@@ -62,6 +66,7 @@ class Checkpoints(Checkpoint):
         mode: str,
         signals: StopSignals,
         every_n_steps: int | None = None,
+        steps_per_call: int = 1,
         resume: ResumePoint | None = None,
         check: Callable[[L.Trainer, L.LightningModule], None] = lambda _trainer, _module: None,
         identity: str = "",
@@ -71,7 +76,7 @@ class Checkpoints(Checkpoint):
         self._folder, self._monitor, self._mode = folder, monitor, mode
         self._signals, self._every, self._keep = signals, every_n_steps, keep
         self._resume, self._check, self._identity = resume, check, identity
-        self._ranks = ranks
+        self._ranks, self._steps_per_call = ranks, steps_per_call
         self._best = -math.inf
         self._saving: Position | None = None
         self._saved_step = -1
@@ -114,14 +119,20 @@ class Checkpoints(Checkpoint):
             begin_anew(trainer, self._resume.position.batches_that_stepped)
             self._saved_step = trainer.global_step
             self._resume = None
-        if batch_idx % trainer.accumulate_grad_batches:  # gradients of earlier batches wait
+        # gradients of earlier batches wait, or the rest of a call
+        if batch_idx % (trainer.accumulate_grad_batches * self._steps_per_call):
             return
         stop, step = self._ranks.stop(self._signals.request), trainer.global_step
-        due = step > 0 and (batch_idx == 0 or bool(self._every and step % self._every == 0))
+        due = step > 0 and (batch_idx == 0 or self._is_over(step))
         if (stop or due) and self._saved_step != step:
             self._save_last(trainer, batch_idx, finished=False)
         if stop:
             raise stop
+
+    def _is_over(self, step: int) -> bool:
+        """Whether the steps between two last.ckpt are over, since the last one was written."""
+        every = self._every
+        return every is not None and step // every > max(0, self._saved_step) // every
 
     def on_test_batch_start(self, *arguments: Any, **options: Any) -> None:
         """Stop: the training is done, and the test is made anew."""
@@ -168,9 +179,13 @@ class Checkpoints(Checkpoint):
             return
         try:
             file.parent.mkdir(exist_ok=True)
-            trainer.save_checkpoint(file, weights_only=False)
+            self._save(trainer, file)
         except FileNotFoundError:  # the folder was deleted at this very moment
             file.parent.mkdir(exist_ok=True)
+            self._save(trainer, file)
+
+    def _save(self, trainer: L.Trainer, file: Path) -> None:
+        with every_callback(trainer):
             trainer.save_checkpoint(file, weights_only=False)
 
     def on_save_checkpoint(
