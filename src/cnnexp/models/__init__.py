@@ -3,6 +3,7 @@
 ``cnnexp.nn.replace_layers`` gives the hand-derived backward to any of them, and to any other network.
 """
 
+from cnnexp.models.fast_cnn import FastCNN
 from cnnexp.models.given_network import (
     given_network,
     key_of_network,
@@ -22,6 +23,7 @@ from cnnexp.models.transfer import Transfer, transfer_weights
 from cnnexp.models.vgg import TinyCNN, VGGLike
 
 __all__ = [
+    "FastCNN",
     "LeNet5",
     "Remembered",
     "ScatterCNN",
