@@ -47,6 +47,7 @@ from cnnexp.config.build import build_job
 from cnnexp.runs import RunFolder
 from cnnexp.speed.result import conditions
 from cnnexp.training import run_training
+from cnnexp.tuning import multiplies_bfloat16
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "fast.csv"
@@ -86,7 +87,7 @@ STUDIES = {
     "cifar10": Study(
         {
             "cnnexp fast_cifar10": (
-                *("experiment=fast_cifar10", "data=synthetic", "data.image_size=[32,32]"),
+                *("experiment=fast_cifar10", "data=synthetic", "data.image_size=32"),
                 *("data.channels=3", "data.size=20000", "data.val_size=0", "data.batch_size=500"),
             )
         },
@@ -140,77 +141,75 @@ def ours(settings: Sequence[str], seed: int, layers: dict[str, str]) -> dict[str
 
 
 def rival(name: str, data: Path, seed: int) -> dict[str, Any]:
-    """A training of the rival ``name``, by its program in benchmarks/peers."""
-    said: dict[str, list[float]] = {}
+    """A training of the rival ``name``, by its program in benchmarks/peers, in this process."""
+    lines: list[str] = []
 
-    def heard(event: str, *values: object) -> None:
-        said.setdefault(event, []).append([float(str(value)) for value in values])  # pyright: ignore
+    def heard(*words: object) -> None:
+        lines.append(" ".join(map(str, words)))
 
     if name == "one epoch":
         import mnist
         import one_epoch
         import plain_torch
 
-        from cnnexp.tuning import multiplies_bfloat16
-
         one_epoch.say = heard
         (train, held_out, test) = (plain_torch.tensors(part) for part in mnist.parts(data, seed))
         images, labels = (torch.cat(pair) for pair in zip(train, held_out, strict=True))
         way = "bfloat16" if multiplies_bfloat16(torch.device("cpu")) else "channels_last"
         model = one_epoch.train(images, labels, way, seed)
-        accuracy = plain_torch.accuracy(model, *test, torch.channels_last)
-        name, count = f"one epoch, {way}", len(images)
-    else:
-        import mnist
-        import pytorch_example
+        heard("test", plain_torch.accuracy(model, *test, torch.channels_last))
+        return heard_of(f"one epoch, {way}", [*lines, "epoch 1 nan"])
+    import mnist
+    import pytorch_example
 
-        pytorch_example.say = heard
-        task = mnist.Task(data, 14, seed, "")
-        pytorch_example.asked = lambda: task
-        pytorch_example.main()
-        accuracy, count = said["test"][0][0], 60_000 * len(said["epoch"])  # pyright: ignore
-    seconds, cpu_seconds = said["trained"][0]  # pyright: ignore[reportGeneralTypeIssues]
+    pytorch_example.say = heard
+    task = mnist.Task(data, 14, seed, "")
+    pytorch_example.asked = lambda: task
+    pytorch_example.main()
+    return heard_of(name, lines)
+
+
+def heard_of(name: str, lines: Sequence[str]) -> dict[str, Any]:
+    """The figures of the rival ``name``, which it said in ``lines``."""
+    said = {words[0]: words[1:] for line in lines if (words := line.split())}
     return {
         "program": name,
-        "seconds": seconds,
-        "cpu_seconds": cpu_seconds,
-        "images": count,
-        "accuracy": accuracy,
+        "seconds": float(said["trained"][0]),
+        "cpu_seconds": float(said["trained"][1]),
+        "images": 60_000 * int(said["epoch"][0]),
+        "accuracy": float(said["test"][0]),
         "on": "test",
     }
 
 
-def measure(name: str, study: Study, data: Path, seeds: int, rivals: int) -> list[Row]:
-    """A row a training; a line is shown for each. What is compiled and measured first is not counted."""
+def measure(name: str, study: Study, data: Path, seeds: int, rivals: int) -> None:
+    """A row a training, written as it ends; what is compiled and measured first is not counted."""
     rows: list[Row] = []
     layers: dict[str, dict[str, str]] = {program: {} for program in study.settings}
-    about = conditions(torch.device("cpu"))
-    for seed in range(seeds):
-        for program, settings in study.settings.items():
+    for seed in range(max(seeds, rivals)):
+        found: list[dict[str, Any]] = []
+        for program, settings in study.settings.items() if seed < seeds else ():
             if seed == 0:
-                ours([*settings, "data.train_size=1024", "trainer.max_epochs=1"], 0, layers[program])
-            rows.append({"program": program, **ours(settings, seed, layers[program])})
-            _show(rows[-1], seed)
+                few = ("data.train_size=1024", "trainer.max_epochs=1")
+                ours([*settings, *few], 0, layers[program])
+            found.append({"program": program, **ours(settings, seed, layers[program])})
         if seed < rivals:
-            rows.append(rival(study.rival, data, seed))
-            _show(rows[-1], seed)
+            found.append(rival(study.rival, data, seed))
+        for row in found:
+            rows.append(as_row(name, seed, row))
+            print(
+                f"{row['program']}, seed {seed}: {100 * row['accuracy']:.2f} % ({row['on']})  "
+                f"{row['seconds']:.2f} s, of the processor {row['cpu_seconds']:.2f} s",
+                flush=True,
+            )
+        write(name, rows)
+
+
+def as_row(name: str, seed: int, found: Mapping[str, Any]) -> Row:
+    """The row of a training, with the conditions of its measurement."""
     digits = {"seconds": 3, "cpu_seconds": 3, "accuracy": 4}
-    return [
-        {
-            "study": name,
-            **{key: round(v, digits[key]) if key in digits else v for key, v in row.items()},
-            **about,
-        }
-        for row in rows
-    ]
-
-
-def _show(row: Row, seed: int) -> None:
-    print(
-        f"{row['program']}, seed {seed}: {100 * row['accuracy']:.2f} % ({row['on']})  "
-        f"{row['seconds']:.2f} s, of the processor {row['cpu_seconds']:.2f} s",
-        flush=True,
-    )
+    rounded = {key: round(v, digits[key]) if key in digits else v for key, v in found.items()}
+    return {"study": name, "seed": seed, **rounded, **conditions(torch.device("cpu"))}
 
 
 def read() -> list[dict[str, str]]:
@@ -286,6 +285,9 @@ def main() -> None:
     parser.add_argument("study", choices=[*STUDIES, "table"])
     parser.add_argument("--seeds", type=int, help="trainings of ours")
     parser.add_argument("--rivals", type=int, help="trainings of the rival")
+    parser.add_argument(
+        "--said", type=Path, help="add the rival's row from the lines of its program, in this file"
+    )
     options = parser.parse_args()
     data = Path(os.environ.get("CNNEXP_DATA", ROOT / "data")).resolve()
     if options.study != "table":
@@ -296,7 +298,12 @@ def main() -> None:
         study = STUDIES[options.study]
         seeds = study.seeds if options.seeds is None else options.seeds
         rivals = study.rivals if options.rivals is None else options.rivals
-        write(options.study, measure(options.study, study, data, seeds, rivals))
+        if options.said is None:
+            measure(options.study, study, data, seeds, rivals)
+        else:
+            found = heard_of(study.rival, options.said.read_text(encoding="utf-8").splitlines())
+            own = [row for row in read() if row["study"] == options.study]
+            write(options.study, [*own, as_row(options.study, 0, found)])
     for name in STUDIES:
         made = table(name, read())
         place(f"fast-{name}", made)

@@ -21,6 +21,7 @@ from cnnexp.models.tanh_cnn import TanhCNN
 from cnnexp.models.torchvision_models import torchvision_model
 from cnnexp.models.transfer import Transfer, transfer_weights
 from cnnexp.models.vgg import TinyCNN, VGGLike
+from cnnexp.models.whitened_cnn import WhitenedCNN
 
 __all__ = [
     "FastCNN",
@@ -35,6 +36,7 @@ __all__ = [
     "TinyCNN",
     "Transfer",
     "VGGLike",
+    "WhitenedCNN",
     "given_network",
     "initialise",
     "key_of_network",
