@@ -62,5 +62,7 @@ def _read(data: Path, prefix: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def say(event: str, *values: object) -> None:
-    """A line: ``first step``, ``epoch <number> <accuracy>``, ``trained <seconds>``, ``test <accuracy>``."""
+    """A line: ``first step``, ``epoch <number> <accuracy>``, ``trained <seconds> <of the processor>``,
+    ``test <accuracy>``.
+    """
     print(event, *values, flush=True)

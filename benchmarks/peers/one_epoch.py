@@ -12,7 +12,7 @@ import time
 import torch
 from mnist import asked, parts, say
 from plain_torch import accuracy, tensors
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 BATCH = 256
@@ -27,22 +27,27 @@ def network() -> nn.Sequential:
     )
 
 
-def main() -> None:
-    """Train for one epoch on all 60,000 images."""
-    task = asked("NCHW", "channels_last", "bfloat16")
-    torch.manual_seed(task.seed)
-    layout = torch.contiguous_format if task.way == "NCHW" else torch.channels_last
+def train(images: Tensor, labels: Tensor, way: str, seed: int, epochs: int = 1) -> nn.Module:
+    """The trained network; it says when its first step is done, and how long all of them took.
+
+    Args:
+        images: (N, 1, 28, 28), normalised.
+        labels: (N,) of 0 … 9.
+        way: ``NCHW``, ``channels_last`` or ``bfloat16``.
+        seed: Of weights and order.
+        epochs: One is the recipe.
+    """
+    torch.manual_seed(seed)
+    layout = torch.contiguous_format if way == "NCHW" else torch.channels_last
     model: nn.Module = network().to(memory_format=layout)  # pyright: ignore[reportCallIssue]
-    (images, labels), held_out, test = (tensors(part) for part in parts(task.data, task.seed))
-    images, labels = torch.cat([images, held_out[0]]), torch.cat([labels, held_out[1]])
-    begin = time.perf_counter()
+    begin, begin_cpu = time.perf_counter(), time.process_time()
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.7, 0.9))
-    steps = -(-len(images) // BATCH) * task.epochs
+    steps = -(-len(images) // BATCH) * epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=steps)
-    for epoch in range(1, task.epochs + 1):
+    for epoch in range(1, epochs + 1):
         for i, chosen in enumerate(torch.randperm(len(images)).split(BATCH)):
             optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=task.way == "bfloat16"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=way == "bfloat16"):
                 logits = model(images[chosen].contiguous(memory_format=layout))
                 loss = F.cross_entropy(logits, labels[chosen])
             loss.backward()
@@ -50,9 +55,19 @@ def main() -> None:
             schedule.step()
             if epoch == 1 and i == 0:
                 say("first step")
-        if epoch < task.epochs:
+        if epoch < epochs:
             say("epoch", epoch, float("nan"))
-    say("trained", time.perf_counter() - begin)
+    say("trained", time.perf_counter() - begin, time.process_time() - begin_cpu)
+    return model
+
+
+def main() -> None:
+    """Train for one epoch on all 60,000 images."""
+    task = asked("NCHW", "channels_last", "bfloat16")
+    layout = torch.contiguous_format if task.way == "NCHW" else torch.channels_last
+    (images, labels), held_out, test = (tensors(part) for part in parts(task.data, task.seed))
+    images, labels = torch.cat([images, held_out[0]]), torch.cat([labels, held_out[1]])
+    model = train(images, labels, task.way, task.seed, task.epochs)
     found = accuracy(model, *test, layout)
     say("epoch", task.epochs, found)
     say("test", found)

@@ -10,6 +10,7 @@ from cnnexp.data import BatchSlice, Draws, seeded_generator
 from cnnexp.regularization import (
     RandomElastic,
     RandomErasing,
+    RandomFlip,
     RandomRotation,
     RandomShift,
     Regularizer,
@@ -17,6 +18,8 @@ from cnnexp.regularization import (
 
 ALL: dict[str, Callable[[], Regularizer]] = {
     "shift": lambda: RandomShift(2),
+    "mirrored_shift": lambda: RandomShift(2, "reflect"),
+    "flip": lambda: RandomFlip(alternate=False),
     "rotation": lambda: RandomRotation(15),
     "elastic": lambda: RandomElastic(8.0, 3.0),
     "erasing": lambda: RandomErasing(1.0),
@@ -76,6 +79,41 @@ def test_shift_moves_by_whole_pixels_each_as_often() -> None:
     assert counts.min() > 60  # of 100 expected for each of the nine places
 
 
+@pytest.mark.parametrize("edge", ["replicate", "reflect"])
+def test_shift_is_a_window_of_the_padded_image(edge: str) -> None:
+    images = _images()
+    moved = RandomShift(2, edge).images(images, _draws(images, 7))
+    corner = _draws(images, 7).integers(5, 1, before=(2,))
+    padded = torch.nn.functional.pad(images, (2, 2, 2, 2), mode=edge)
+    for i, (row, column) in enumerate(corner.view(2, -1).T.tolist()):
+        assert torch.equal(moved[i], padded[i, :, row : row + 12, column : column + 17])
+
+
+def test_alternating_flips_show_each_form_once_in_two_epochs() -> None:
+    images = torch.randint(0, 256, (200, 3, 6, 7), generator=seeded_generator(1)).float() / 255
+    flip = RandomFlip(alternate=True)
+    first, second, third = (
+        flip.images(images, Draws(seeded_generator(0, epoch), 200, epoch=epoch))
+        for epoch in range(3)
+    )
+    assert torch.equal(first.flip(3), second)
+    assert torch.equal(first, third)
+    as_they_are = (first == images).flatten(1).all(1)
+    assert torch.equal(first[~as_they_are], images[~as_they_are].flip(3))
+    assert 60 < as_they_are.sum() < 140
+    order = torch.randperm(200, generator=seeded_generator(2))  # another batch, the same images
+    again = flip.images(images[order], Draws(seeded_generator(5), 200))
+    assert torch.equal(again, first[order])
+
+
+def test_drawn_flips_mirror_half_of_the_images() -> None:
+    images = _images(400)
+    flipped = RandomFlip(alternate=False).images(images, _draws(images, 4))
+    mirrored = (flipped == images.flip(3)).flatten(1).all(1)
+    assert torch.equal(flipped[~mirrored], images[~mirrored])
+    assert 160 < mirrored.sum() < 240
+
+
 def test_rotation_by_a_quarter_is_torchs_rot90(monkeypatch: pytest.MonkeyPatch) -> None:
     images = _images(1, 1, (9, 9))
     monkeypatch.setattr(torch, "rand", lambda n, **_: torch.ones(n, dtype=torch.float64))
@@ -123,6 +161,10 @@ def test_erasing_blanks_a_rectangle_within_its_bounds() -> None:
     ("make", "message"),
     [
         (lambda: RandomShift(0), r"random_shift\.pixels must be at least 1, but got 0"),
+        (
+            lambda: RandomShift(1, "wrap"),
+            r"random_shift\.edge must be one of replicate, reflect, but got wrap",
+        ),
         (lambda: RandomRotation(200), r"random_rotation\.degrees must be above 0, at most 180"),
         (lambda: RandomElastic(0, 1), r"random_elastic\.alpha must be above 0, but got 0"),
         (lambda: RandomElastic(1, 0), r"random_elastic\.sigma must be above 0, but got 0"),

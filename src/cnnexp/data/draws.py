@@ -60,12 +60,18 @@ class Draws:
         generator: The generator that they are drawn from.
         images: How many images the whole batch has.
         share: The slice whose images are here; None for the whole batch.
+        epoch: The epoch that the batch is of, from 0.
     """
 
     def __init__(
-        self, generator: torch.Generator, images: int, share: BatchSlice | None = None
+        self,
+        generator: torch.Generator,
+        images: int,
+        share: BatchSlice | None = None,
+        *,
+        epoch: int = 0,
     ) -> None:
-        self.generator, self._images = generator, images
+        self.generator, self._images, self.epoch = generator, images, epoch
         self._start, self._here = (share.start, share.images) if share else (0, images)
 
     def uniform(

@@ -3,6 +3,7 @@
 ``cnnexp.nn.replace_layers`` gives the hand-derived backward to any of them, and to any other network.
 """
 
+from cnnexp.models.fast_cnn import FastCNN
 from cnnexp.models.given_network import (
     given_network,
     key_of_network,
@@ -20,8 +21,10 @@ from cnnexp.models.tanh_cnn import TanhCNN
 from cnnexp.models.torchvision_models import torchvision_model
 from cnnexp.models.transfer import Transfer, transfer_weights
 from cnnexp.models.vgg import TinyCNN, VGGLike
+from cnnexp.models.whitened_cnn import WhitenedCNN
 
 __all__ = [
+    "FastCNN",
     "LeNet5",
     "Remembered",
     "ScatterCNN",
@@ -33,6 +36,7 @@ __all__ = [
     "TinyCNN",
     "Transfer",
     "VGGLike",
+    "WhitenedCNN",
     "given_network",
     "initialise",
     "key_of_network",

@@ -3,6 +3,7 @@
 from cnnexp.optim.gradient_descent import GradientDescent
 from cnnexp.optim.lbfgs import LBFGS
 from cnnexp.optim.muon import MuonWithAdamW
+from cnnexp.optim.normalized_muon import NormalizedMuon
 from cnnexp.optim.param_groups import NO_DECAY, freeze, keep_frozen, param_groups
 from cnnexp.optim.sam import SAM
 from cnnexp.optim.schedules import (
@@ -23,6 +24,7 @@ __all__ = [
     "SAM",
     "GradientDescent",
     "MuonWithAdamW",
+    "NormalizedMuon",
     "asks_again",
     "cosine",
     "freeze",

@@ -21,6 +21,7 @@ from cnnexp.regularization.mixing import mix
 from cnnexp.regularization.mixup import MixUp
 from cnnexp.regularization.random_elastic import RandomElastic
 from cnnexp.regularization.random_erasing import RandomErasing
+from cnnexp.regularization.random_flip import RandomFlip
 from cnnexp.regularization.random_rotation import RandomRotation
 from cnnexp.regularization.random_shift import RandomShift
 from cnnexp.regularization.regularizer import EVENTS, Draws, Regularizer, takes_part, taking_part
@@ -46,6 +47,7 @@ __all__ = [
     "MixUp",
     "RandomElastic",
     "RandomErasing",
+    "RandomFlip",
     "RandomRotation",
     "RandomShift",
     "Regularizer",

@@ -10,33 +10,39 @@ from torch.nn import functional as F
 
 from cnnexp.regularization.regularizer import Draws, Regularizer
 
+EDGES = ("replicate", "reflect")
+
 
 @dataclass
 class RandomShift(Regularizer):
     """Move each image by whole pixels, in both directions between −``pixels`` and ``pixels``.
 
     Args:
-        pixels: At least 1. Pixels that come in from beyond the edge repeat the edge's; zeros would be the
-            mean of all images, a grey frame that no image has.
+        pixels: At least 1.
+        edge: What comes in from beyond the edge: ``"replicate"`` repeats the edge's pixels, ``"reflect"``
+            mirrors those behind it. Zeros would be the mean of all images, a grey frame that no image has.
 
     Raises:
-        ValueError: ``pixels`` is below 1.
+        ValueError: ``pixels`` is below 1, or ``edge`` unknown; on images no larger than ``pixels``, which have
+            nothing to mirror.
     """
 
     name = "random_shift"
 
     pixels: int
+    edge: str = "replicate"
 
     def __post_init__(self) -> None:
         self.require(self.pixels >= 1, "pixels", "at least 1")
+        self.require(self.edge in EDGES, "edge", f"one of {', '.join(EDGES)}")
 
     def images(self, images: Tensor, draws: Draws) -> Tensor:
         """Return the shifted images: (B, C, H, W) → (B, C, H, W)."""
-        n, _, height, width = images.shape
+        height, width = images.shape[-2:]
         p = self.pixels
         corner = draws.integers(2 * p + 1, 1, before=(2,)).to(images.device)
-        rows = corner[0] + torch.arange(height, device=images.device)
-        columns = corner[1] + torch.arange(width, device=images.device)
-        padded = F.pad(images, (p, p, p, p), mode="replicate")
-        each = torch.arange(n, device=images.device).view(n, 1, 1)
-        return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        padded = F.pad(images, (p, p, p, p), mode=self.edge)
+        # every shift of every image, without memory of its own; whole rows are copied
+        shifts = padded.unfold(2, height, 1).unfold(3, width, 1)
+        each = torch.arange(len(images), device=images.device)
+        return shifts[each, :, corner[0].view(-1), corner[1].view(-1)]

@@ -20,6 +20,11 @@ class Draws(Protocol):
         """Where they come from, on the CPU."""
         ...
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that the batch is of, from 0."""
+        ...
+
     def uniform(
         self, *after: int, before: Sequence[int] = (), dtype: torch.dtype | None = None
     ) -> Tensor:

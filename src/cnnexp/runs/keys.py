@@ -104,6 +104,7 @@ _ROWS = (
     Key("optimizer",                        YES,     NO,    YES,   YES),
     Key("scheduler",                        YES,     NO,    YES,   YES),
     Key("regularization",                   YES,     NO,    YES,   YES),
+    Key("regularization.random_shift.edge", YES,     NO,    YES,   YES,  "replicate"),
     Key("accelerator",                      YES,     NO,    YES,   NO),
     Key("accelerator.name",                 YES,     YES,   YES,   NO),
     Key("accelerator.devices",              YES,     YES,   YES,   NO),

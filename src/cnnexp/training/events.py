@@ -50,7 +50,7 @@ class StepEvents:
         if not any(self._of[event] for event in ("images", "labels", "mix")):
             return images, labels
         generator = seeded_generator(self._seed, epoch, batch_idx)
-        draws = Draws(generator, share.of, share)
+        draws = Draws(generator, share.of, share, epoch=epoch)
         for each in self._of["images"]:
             images = each.images(images, draws)
         for each in self._of["labels"]:
