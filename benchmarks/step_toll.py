@@ -2,12 +2,15 @@
 
     python benchmarks/step_toll.py --csv benchmarks/results/step_toll.csv
 
-The recipe ``experiment=article`` on real MNIST with all that a run has by default (guard, diagnostics, logs,
-TensorBoard), and the same network, batches and optimiser in a plain loop, in blocks that take turns in one
-process by one thread. What is counted is the processor time of that thread, so that other programs disturb
-less. A step of the run is the time from the start of one batch to that of the next; validations and
-checkpoints lie between epochs and are not counted. A ratio is of a block and the one before it; the median
-over the blocks counts.
+The recipe ``experiment=article`` on real MNIST, or a small network on the bundled digits (``--small``), with
+all that a run has by default (guard, diagnostics, logs, TensorBoard), by 1, 10 and 50 steps in a turn of
+Lightning's loop (``accelerator.steps_per_call``); and the same network, batches and optimiser in a plain
+loop.
+Blocks of as many steps take turns in one process by one thread: each training runs in a thread of its own,
+of which one at a time goes on, and after each block of a run follows one of the plain loop. What is counted
+is the processor time of that thread, so that other programs disturb less. A step of the run is the time from
+the start of one batch to that of the next; validations and checkpoints lie between epochs and are not
+counted. A ratio is of a block and the plain loop's after it; the median over the blocks counts.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import csv
 import logging
 import statistics
 import tempfile
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +35,32 @@ from cnnexp.config import Composer, plain_config
 from cnnexp.config.build import build_job
 from cnnexp.runs import RunFolder
 from cnnexp.speed.result import conditions
-from cnnexp.training import Classifier, run_training
+from cnnexp.training import Classifier, TrainingJob, run_training
+
+CALLS = (1, 10, 50)  # steps in a turn of Lightning's loop
+_SMALL = ("data=digits", "model=tiny", "data.batch_size=8", "data.val_size=100")
+
+
+class Relay:
+    """Lets one of several threads go on at a time, in turn."""
+
+    def __init__(self, count: int) -> None:
+        self._waiting, self._next = list(range(count)), 0
+        self._changed = threading.Condition()
+
+    def wait(self, number: int) -> None:
+        """Wait until it is the turn of thread ``number``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting[self._next] == number)
+
+    def pass_on(self, number: int, *, leave: bool = False) -> None:
+        """End the turn of thread ``number``, for good with ``leave``."""
+        with self._changed:
+            at = self._waiting.index(number)
+            if leave:
+                del self._waiting[at]
+            self._next = (at if leave else at + 1) % max(1, len(self._waiting))
+            self._changed.notify_all()
 
 
 class Turns(Callback):
@@ -41,30 +70,35 @@ class Turns(Callback):
         of_run, of_loop: Milliseconds a step, one figure a block.
     """
 
-    def __init__(self, block: int) -> None:
+    at_each_step = True
+
+    def __init__(self, block: int, number: int, relay: Relay) -> None:
         self.of_run: list[float] = []
         self.of_loop: list[float] = []
-        self._block, self._began = block, 0.0
+        self._block, self._number, self._relay, self._began = block, number, relay, 0.0
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Close a block; the plain loop has batches of the same sizes."""
-        size = len(batch[1])
-        if batch_idx and batch_idx % self._block == 0:
+        if batch_idx % self._block:
+            return
+        if batch_idx:
             spent = time.thread_time() - self._began
             self.of_run.append(1e3 * spent / self._block)
             assert isinstance(pl_module, Classifier)
-            self.of_loop.append(self._loop(trainer, pl_module, size))
-        if batch_idx % self._block == 0:
-            self._began = time.thread_time()
+            self.of_loop.append(self._loop(trainer, pl_module, len(batch[1])))
+        self._relay.pass_on(self._number)
+        self._relay.wait(self._number)
+        self._began = time.thread_time()
 
     def _loop(self, trainer: L.Trainer, module: Classifier, size: int) -> float:
         """Milliseconds a step; the run's weights stay as they are."""
         kept = {name: value.clone() for name, value in module.network.state_dict().items()}
         kind: Any = type(trainer.optimizers[0])
         optimizer = kind(module.network.parameters())
-        images, labels = trainer.datamodule.train.batch(torch.arange(size * self._block))  # pyright: ignore
+        train = trainer.datamodule.train  # pyright: ignore
+        images, labels = train.batch(torch.arange(size * self._block) % len(train))
         parts = zip(images.split(size), labels.split(size), strict=True)
         inputs = [(module.normalise(each.float() / 255), targets) for each, targets in parts]
         start = time.thread_time()
@@ -77,37 +111,68 @@ class Turns(Callback):
         return 1e3 * spent / self._block
 
 
+def _job(options: argparse.Namespace, steps: int) -> TrainingJob:
+    size = 8 if options.small else 128
+    overrides = list(_SMALL) if options.small else ["experiment=article", "data.fallback=error"]
+    if not options.small:
+        overrides += [f"data.train_size={size * (options.block * options.blocks + 1)}"]
+    overrides += ["backward=fused", "accelerator=cpu", "trainer.max_epochs=1", "test=false"]
+    overrides += [f"accelerator.steps_per_call={steps}"]
+    return build_job(plain_config(Composer("train").compose(overrides)))
+
+
+def _train(job: TrainingJob, turns: Turns, number: int, relay: Relay) -> None:
+    relay.wait(number)
+    try:
+        torch.set_num_threads(1)
+        with tempfile.TemporaryDirectory() as scratch:
+            run_training(replace(job, callbacks=lambda: [turns]), RunFolder(Path(scratch)))
+    finally:
+        relay.pass_on(number, leave=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--blocks", type=int, default=20)
-    parser.add_argument("--block", type=int, default=20, help="steps")
+    parser.add_argument("--blocks", type=int, default=10)
+    parser.add_argument("--block", type=int, default=50, help="steps")
+    parser.add_argument("--small", action="store_true", help="a small network on digits")
     parser.add_argument("--csv", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING)
-    images = 128 * (options.block * options.blocks + 1)
-    overrides = ["experiment=article", "backward=fused", "accelerator=cpu", "data.fallback=error"]
-    overrides += ["trainer.max_epochs=1", "test=false", f"data.train_size={images}"]
-    job = build_job(plain_config(Composer("train").compose(overrides)))
-    turns = Turns(options.block)
-    with tempfile.TemporaryDirectory() as scratch:
-        run_training(replace(job, callbacks=lambda: [turns]), RunFolder(Path(scratch)))
-    ratios = [a / b for a, b in zip(turns.of_run, turns.of_loop, strict=True)][
-        1:
-    ]  # the first compiles
-    row: dict[str, Any] = {
-        "steps": options.block * len(ratios),
-        "milliseconds_run": round(statistics.median(turns.of_run[1:]), 2),
-        "milliseconds_loop": round(statistics.median(turns.of_loop[1:]), 2),
-        "ratio": round(statistics.median(ratios), 3),
-    } | conditions(torch.device("cpu"))
-    for name, value in row.items():
-        print(f"{name:22} {value}")
+    relay = Relay(len(CALLS))
+    turns = [Turns(options.block, number, relay) for number in range(len(CALLS))]
+    threads = [
+        threading.Thread(target=_train, args=(_job(options, steps), turns[number], number, relay))
+        for number, steps in enumerate(CALLS)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rows: list[dict[str, Any]] = []
+    for steps, each in zip(CALLS, turns, strict=True):
+        ratios = [a / b for a, b in zip(each.of_run, each.of_loop, strict=True)]
+        kept = slice(1, None) if len(ratios) > 1 else slice(None)  # the first compiles
+        rows.append(
+            {
+                "network": "tiny" if options.small else "article",
+                "steps_per_call": steps,
+                "steps": options.block * len(ratios[kept]),
+                "milliseconds_run": round(statistics.median(each.of_run[kept]), 3),
+                "milliseconds_loop": round(statistics.median(each.of_loop[kept]), 3),
+                "ratio": round(statistics.median(ratios[kept]), 3),
+            }
+            | conditions(torch.device("cpu"))
+        )
+    for row in rows:
+        print("  ".join(f"{name} {row[name]}" for name in list(row)[:6]))
+    print("  ".join(f"{name} {value}" for name, value in list(rows[0].items())[6:]))
     if options.csv is not None:
         with options.csv.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(row), lineterminator="\n")
+            writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerow(row)
+            writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -22,6 +21,8 @@ from lightning.pytorch.callbacks import (
 )
 
 from cnnexp.data import ImageDataModule, load_digits
+from cnnexp.diagnostics import DiagnosticsSettings
+from cnnexp.models import SeedCNN
 from cnnexp.optim import LBFGS, SAM, GradientDescent, MuonWithAdamW, onecycle, plateau
 from cnnexp.privacy import PrivacySettings
 from cnnexp.regularization import L2, Clip, MaxNorm, MixUp, RandomShift
@@ -121,13 +122,14 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "accumulated": {"trainer": {"accumulate_grad_batches": 2}},
     "all images a step": {"optimizer": _by(GradientDescent, lr=0.2), "full_batch": True},
     "validated within": {"trainer": {"val_check_interval": 3}},
-    "so many steps": {"trainer": {"max_epochs": -1, "max_steps": 15}},
+    "so many steps": {"trainer": {"max_epochs": -1, "max_steps": 11}},
     "skipping": {"on_nan": "skip"},
 }
 
 
 def _way(name: str, steps: int, *callbacks: Callback) -> TrainingJob:
-    way = dict(OPTIMIZERS[name])
+    way = {"diagnostics": DiagnosticsSettings("basic", 4), **OPTIMIZERS[name]}
+    way["trainer"] = {"max_epochs": 2, **way.get("trainer", {})}
     if "callbacks" in way:
         way["callbacks"] = partial(way["callbacks"], *callbacks)
     return job(steps, *callbacks, **way)
@@ -137,7 +139,7 @@ def _way(name: str, steps: int, *callbacks: Callback) -> TrainingJob:
 def test_every_way_to_train_stops_and_resumes_to_the_same_bits(name: str, tmp_path: Path) -> None:
     whole, folder = new_folder(tmp_path / "whole"), new_folder(tmp_path / "run")
     result = run_training(_way(name, 1), whole)
-    stop = EachStep(signal_at=min(STEPS + 3, result["steps"] - 1))
+    stop = EachStep(signal_at=min(STEPS + 1, result["steps"] - 1))
     with pytest.raises(TrainingStopped):
         run_training(_way(name, 4, stop), folder)
     run_training(_way(name, 4), folder, resume=True)
@@ -230,13 +232,12 @@ def _private(steps: int) -> TrainingJob:
         regularizers=[L2(1e-4), RandomShift(2)],
         privacy=privacy,
         network=_plain,
+        diagnostics=DiagnosticsSettings("basic", 4),
         backward="fused",
     )
 
 
 def _plain(images: Any) -> torch.nn.Module:
-    from cnnexp.models import SeedCNN
-
     return SeedCNN(channels=[4, 8])
 
 

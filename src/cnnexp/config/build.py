@@ -35,6 +35,7 @@ from cnnexp.config.callbacks import (
     named_callbacks,
 )
 from cnnexp.config.check import check_types
+from cnnexp.config.compiled import check_compile
 from cnnexp.config.data import data_module
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.init_from import starting_weights
@@ -93,6 +94,7 @@ def build_job(
     _check_kind(typed, optimizer, regularizing)
     check_private(typed, optimizer, regularizing)
     check_clipping(regularizing, typed.trainer)
+    check_compile(typed)
     device = accelerator_settings(typed.accelerator, elsewhere=elsewhere)
     parallel = parallelism(typed.accelerator, elsewhere=elsewhere)
     open_batch = _batch_size_is_open(typed, parallel)
@@ -110,6 +112,8 @@ def build_job(
         backward=typed.backward.name,
         backward_layers=typed.backward.layers,
         recompute=typed.backward.recompute,
+        compile=cast(Any, typed.compile.name),
+        compile_chosen=typed.compile.chosen,
         choose_precision=_precision_is_open(typed.accelerator),
         choose_batch_size=open_batch,
         trainer={**trainer_arguments(typed, extra), **device},

@@ -21,6 +21,7 @@ __all__ = [
     "AcceleratorConfig",
     "BackwardConfig",
     "CheckpointConfig",
+    "CompileConfig",
     "DataConfig",
     "InitFromConfig",
     "ParametersConfig",
@@ -247,6 +248,25 @@ class AcceleratorConfig:
 
 
 @dataclass
+class CompileConfig:
+    """Whether torch.compile computes the training passes; see ``cnnexp.tuning.choose_compiled``.
+
+    ``chosen`` is what ``auto`` chose: a run writes it into its config.yaml, and a run from that config takes
+    the same.
+    """
+
+    name: str = "off"
+    chosen: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_one_of("compile.name", self.name, ("off", "on", "auto"))
+        if self.chosen is not None and self.name != "auto":
+            raise ValueError(
+                f"compile.chosen goes with compile.name=auto, not {self.name}; set compile.chosen=null"
+            )
+
+
+@dataclass
 class CheckpointConfig:
     """What is kept: see ``cnnexp.training.callbacks.Checkpoints``.
 
@@ -310,6 +330,7 @@ class TrainConfig:
     loss: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
+    compile: CompileConfig = field(default_factory=CompileConfig)
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
     logger: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)

@@ -97,6 +97,10 @@ _ROWS = (
     # what auto chose on this machine: another one may choose otherwise for the same job
     Key("backward.layers",                  NO,      YES,   NO,    YES),
     Key("backward.recompute",               YES,     NO,    YES,   YES,  False),
+    # torch.compile rounds otherwise; what auto chose on this machine is kept by a run that is resumed
+    Key("compile",                          YES,     NO,    YES,   YES,  {"name": "off", "chosen": None}),
+    Key("compile.name",                     YES,     NO,    YES,   YES),
+    Key("compile.chosen",                   NO,      NO,    YES,   NO),
     Key("loss",                             YES,     NO,    YES,   YES,
         {"_target_": "cnnexp.nn.CrossEntropyLoss", "class_weights": None}),
     Key("metrics",                          YES,     NO,    YES,   NO,   {}),

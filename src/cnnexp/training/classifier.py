@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 
 from cnnexp.data import BatchSlice
+from cnnexp.ops.torch_internals import has_hooks
 from cnnexp.regularization import Regularizer
 from cnnexp.training.epoch_means import EpochMeans
 from cnnexp.training.events import StepEvents
@@ -20,6 +21,7 @@ from cnnexp.training.image_network import ImageNetwork
 from cnnexp.training.lightning_internals import is_logged, may_stop_early
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.scores import batch_score, score_name
+from cnnexp.tuning import compiled
 
 __all__ = ["Classifier"]
 
@@ -61,6 +63,7 @@ class Classifier(ImageNetwork):
     Attributes:
         lr_factor: What the learning rates of the optimiser and its schedule are multiplied by at
             each step; 1 unless ``on_nan=lower_lr`` lowered it. Kept in the checkpoint.
+        compile_facts: What is to be told of ``compile_network``; empty where it was not called.
         step_loss: The cross-entropy of the last training batch, a scalar on the device; with several
             ranks, a part of it whose mean over these it is. None before the first.
     """
@@ -106,12 +109,14 @@ class Classifier(ImageNetwork):
         self._means = EpochMeans()
         self.lr_factor = 1.0
         self.step_loss: Tensor | None = None
+        self._compiled: tuple[Callable[[Tensor], Tensor], set[nn.Module]] | None = None
+        self.compile_facts: dict[str, bool] = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of one batch, penalties included."""
         images, labels = batch
         images, targets = self.vary(images, labels, batch_idx)
-        logits = self(images)
+        logits = self._logits(images)
         share = self.share(batch_idx, labels)
         weight = share.weight(self._ranks.count)
         loss = self.train_loss(logits, targets)
@@ -124,6 +129,26 @@ class Classifier(ImageNetwork):
         if self._images_per_step is None:
             return total
         return total * (share.of * self.trainer.accumulate_grad_batches / self._images_per_step)
+
+    def compile_network(self) -> None:
+        """Let torch.compile compute the training passes of the network, as it is now.
+
+        Its parameters, its state dict, validation and test are as before. A step at which somebody watches
+        the layers, as a measurement of diagnostics does, computes the network as it is written: the compiled
+        one would not call the hooks.
+        """
+        hooked = {module for module in self.network.modules() if has_hooks(module)}
+        self._compiled = compiled(self.network), hooked  # in a tuple it is no part of this module
+        self.compile_facts = {"compiled": True}
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """The logits of a training pass."""
+        if self._compiled is None:
+            return self(images)
+        network, hooked = self._compiled
+        if any(has_hooks(module) and module not in hooked for module in self.network.modules()):
+            return self(images)
+        return network(self.normalise(images))
 
     def objective(self, images: Tensor, targets: Tensor) -> Tensor:
         """What the training minimises: the mean loss of images as ``vary`` gives them, and the penalties."""

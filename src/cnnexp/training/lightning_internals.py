@@ -111,23 +111,31 @@ class _StepsPerCall(_TrainingEpochLoop):
         super().__init__(trainer, before.min_steps, before.max_steps)
         self._steps, self._sees_each, self._log_each = steps, sees_each, log_each
         self._everyone: list[Callback] | None = None  # while only some callbacks take part
+        self._first = (
+            True  # a resumed training counts aright within its first step only, see begin_anew
+        )
 
     @property
     def is_logged(self) -> bool:
         """Whether the present step has to log what it has to say."""
         due = self.trainer._logger_connector.should_update_logs
-        return self._everyone is None or self._log_each or due
+        return self._everyone is None or self._first or self._log_each or due
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """The steps of a call, the last one with Lightning's whole turn."""
         if not self.restarting and not self._ends_call():
             with self._some_callbacks():
                 while not self._ends_call():
-                    super().advance(data_fetcher)
+                    self._turn(data_fetcher)
                     if self.trainer.should_stop:
                         return  # to what Lightning does after a turn
                     super().on_advance_end(data_fetcher)
-        super().advance(data_fetcher)
+        self._turn(data_fetcher)
+
+    def _turn(self, data_fetcher: _DataFetcher) -> None:
+        begun = self.batch_progress.total.ready
+        super().advance(data_fetcher)  # after a restart it may find nothing to do
+        self._first = self._first and self.batch_progress.total.ready == begun
 
     def _ends_call(self) -> bool:
         """Whether the next batch is the last one of its call."""

@@ -61,7 +61,7 @@ def settle_precision(
     return SettledPrecision(config, choice.step, choice.ratio)
 
 
-def as_before(job: TrainingJob, folder: RunFolder, ranks: Ranks) -> TrainingJob:
+def precision_as_before(job: TrainingJob, folder: RunFolder, ranks: Ranks) -> TrainingJob:
     """``job`` with the precision that its run in ``folder`` chose, if it did, so that nothing is measured."""
     found = (folder.read_config().get("accelerator") or {}) if ranks.first else None
     node: Mapping[str, Any] = ranks.from_first(found)

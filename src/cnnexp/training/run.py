@@ -34,14 +34,13 @@ from cnnexp.training.epochs import epoch_of_weights
 from cnnexp.training.failures import failure_reason
 from cnnexp.training.hparams import log_hparams, log_hparams_metrics
 from cnnexp.training.non_finite import NonFiniteError
-from cnnexp.training.precision import as_before
 from cnnexp.training.quiet import quiet_lightning
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.resume.files import CheckpointError, read_checkpoint, read_own_checkpoint
 from cnnexp.training.resume.point import ResumePoint, go_back, newest_checkpoint
 from cnnexp.training.resume.position import Position
 from cnnexp.training.scores import score_name
-from cnnexp.training.settle import Settlement, settle
+from cnnexp.training.settle import Settlement, as_before, settle
 from cnnexp.training.stopping import StopSignals, TrainingPruned, TrainingStopped
 from cnnexp.training.trackers import end_loggers
 from cnnexp.training.training_job import TrainingJob
@@ -315,6 +314,7 @@ def _train_and_test(
         "backward": job.backward,
         "backward/layers": layer_algorithms(classifier.network),
         "precision": trainer.precision,
+        **classifier.compile_facts,
         f"test/{score}": round(test[f"test/{score}"], 6) if test else None,
         "test/loss": test["test/loss"] if test else None,
         f"val/{score}": round(best[f"val/{score}"], 6) if f"val/{score}" in best else None,

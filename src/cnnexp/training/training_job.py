@@ -51,6 +51,9 @@ class TrainingJob:
         backward_layers: With ``backward="auto"``, the algorithm of each layer; None to choose them.
         recompute: Whether convolutions compute again what a batch normalisation gave them, see
             ``cnnexp.nn.replace_layers``.
+        compile: Whether torch.compile computes the training passes: ``off``, ``on``, or ``auto``, where that
+            is faster.
+        compile_chosen: With ``auto``, what was chosen; None to measure.
         choose_precision: Whether it is measured before the first step if ``bf16-mixed`` is faster than the
             trainer's precision, which is ``32-true``.
         choose_batch_size: Whether ``data.batch_size`` is to be the largest that fits into memory.
@@ -91,6 +94,8 @@ class TrainingJob:
     backward: str = "auto"
     backward_layers: Mapping[str, str] | None = None
     recompute: bool = False
+    compile: Literal["off", "on", "auto"] = "off"
+    compile_chosen: bool | None = None
     choose_precision: bool = False
     choose_batch_size: bool = False
     trainer: Mapping[str, Any] = field(default_factory=dict)
