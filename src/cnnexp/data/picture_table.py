@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,12 +16,11 @@ from cnnexp.data.images import DataFileError, DataUnavailableError, ImageSet, pi
 from cnnexp.data.picture_files import PICTURE_ENDINGS, verify_picture
 from cnnexp.data.table_columns import (
     Row,
-    class_labels,
     column,
     kind_of,
+    labels_of,
     names_of_classes,
     read_table,
-    values_of,
 )
 
 _TEST_SHARE = 0.2
@@ -77,29 +77,35 @@ def load_csv(
     classes = names_of_classes(rows, columns[0]) if kind == "classes" else tuple(columns)
     if kind == "classes":
         _check_classes(parts, columns[0])
-    shape, depth = (channels, image_size, image_size), checked_range(value_range)
-    made: dict[str, PictureFiles] = {}
-    for name, own in parts.items():
-        files = [_picture(row, image, folder) for row in own]
-        values = (
-            class_labels(own, columns[0], classes)
-            if kind == "classes"
-            else values_of(own, columns, kind)
+    like = PictureFiles(
+        (), torch.empty(0), (channels, image_size, image_size), checked_range(value_range)
+    )
+    made = {
+        name: replace(
+            like,
+            files=[_picture(row, image, folder) for row in own],
+            labels=labels_of(own, columns, kind, classes),
         )
-        made[name] = PictureFiles(files, values, shape, depth)
+        for name, own in parts.items()
+    }
     _check_apart(parts, made)
     if "test" not in made:
-        made["train"], made["test"] = _cut(
-            table, made["train"], classes if kind == "classes" else ()
-        )
-    train = made["train"]
+        strata = classes if kind == "classes" else ()
+        made["train"], made["test"] = _cut(table, made["train"], strata)
+    return _image_set(table.stem, made, classes, kind)
+
+
+def _image_set(
+    name: str, parts: Mapping[str, PictureFiles], classes: Sequence[str], kind: str
+) -> ImageSet:
+    """The set of ``train``, ``test`` and maybe ``val``, with the mean and so on of its pixels."""
+    train = parts["train"]
     order = torch.randperm(len(train), generator=seeded_generator(0))[:_MEASURED]
     mean, std = pixel_statistics(train.batch(order.sort().values)[0])
-    checksum = _checksum(made)
     return ImageSet(
-        table.stem,
-        *(train, made["test"], classes, mean, std, checksum),
-        val=made.get("val"),
+        name,
+        *(train, parts["test"], tuple(classes), mean, std, _checksum(parts)),
+        val=parts.get("val"),
         targets=kind,
     )
 
