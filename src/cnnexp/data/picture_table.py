@@ -63,11 +63,7 @@ def load_csv(
         DataFileError: A table or a picture cannot be read, or a value is empty or of the wrong kind.
         ValueError: A column is unknown, or a range is violated.
     """
-    if image_size < 1 or channels not in (1, 3):
-        raise ValueError(
-            f"pictures need an image_size of at least 1 and 1 or 3 channels, but got {image_size} and "
-            f"{channels}"
-        )
+    like = _like(image_size, channels, value_range)
     table = Path(file).expanduser()
     parts = _parts(table, split, {"val": val_file, "test": test_file})
     rows = [row for part in parts.values() for row in part]
@@ -77,33 +73,37 @@ def load_csv(
     classes = names_of_classes(rows, columns[0]) if kind == "classes" else tuple(columns)
     if kind == "classes":
         _check_classes(parts, columns[0])
-    like = PictureFiles(
-        (), torch.empty(0), (channels, image_size, image_size), checked_range(value_range)
-    )
-    made = {
-        name: replace(
-            like,
-            files=[_picture(row, image, folder) for row in own],
-            labels=labels_of(own, columns, kind, classes),
-        )
-        for name, own in parts.items()
-    }
+    made = {}
+    for name, own in parts.items():
+        files = [_picture(row, image, folder) for row in own]
+        made[name] = replace(like, files=files, labels=labels_of(own, columns, kind, classes))
     _check_apart(parts, made)
-    if "test" not in made:
-        strata = classes if kind == "classes" else ()
-        made["train"], made["test"] = _cut(table, made["train"], strata)
-    return _image_set(table.stem, made, classes, kind)
+    return _image_set(table, made, classes, kind)
+
+
+def _like(image_size: int, channels: int, value_range: Sequence[float] | None) -> PictureFiles:
+    """What all pictures are brought to, without a picture yet."""
+    if image_size < 1 or channels not in (1, 3):
+        raise ValueError(
+            f"pictures need an image_size of at least 1 and 1 or 3 channels, but got {image_size} and "
+            f"{channels}"
+        )
+    shape = (channels, image_size, image_size)
+    return PictureFiles((), torch.empty(0), shape, checked_range(value_range))
 
 
 def _image_set(
-    name: str, parts: Mapping[str, PictureFiles], classes: Sequence[str], kind: str
+    table: Path, parts: dict[str, PictureFiles], classes: Sequence[str], kind: str
 ) -> ImageSet:
-    """The set of ``train``, ``test`` and maybe ``val``, with the mean and so on of its pixels."""
+    """The set of ``train``, maybe ``val``, and ``test``, which is cut from the first where it is missing."""
+    if "test" not in parts:
+        strata = classes if kind == "classes" else ()
+        parts["train"], parts["test"] = _cut(table, parts["train"], strata)
     train = parts["train"]
     order = torch.randperm(len(train), generator=seeded_generator(0))[:_MEASURED]
     mean, std = pixel_statistics(train.batch(order.sort().values)[0])
     return ImageSet(
-        name,
+        table.stem,
         *(train, parts["test"], tuple(classes), mean, std, _checksum(parts)),
         val=parts.get("val"),
         targets=kind,
