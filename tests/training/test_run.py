@@ -15,6 +15,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from cnnexp import ops
 from cnnexp.data import ImageDataModule, load_digits, load_mnist
@@ -160,6 +161,12 @@ def test_tensorboard_has_the_curves_the_pictures_and_the_hparams(tmp_path: Path)
         assert math.isnan(values[0])  # announced at the start …
         assert values[-1] == pytest.approx(result[name], rel=1e-5)  # … and real at the end
     assert "hp_metric" not in board.Tags()["scalars"]
+    told = [each.plugin_data for each in board.summary_metadata.values()]
+    contents = [each.content for each in told if each.plugin_name == "hparams"]
+    kind = plugin_data_pb2.HParamsPluginData  # pyright: ignore[reportAttributeAccessIssue]
+    experiments = [kind.FromString(each).experiment for each in contents]
+    names = [info.name for each in experiments for info in each.hparam_infos]
+    assert sorted(names)[0] == "Dataset"  # as TensorBoard sorts its columns
 
 
 def test_the_best_epoch_by_validation_is_tested_not_the_last(tmp_path: Path) -> None:

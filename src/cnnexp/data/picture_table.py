@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,12 +16,11 @@ from cnnexp.data.images import DataFileError, DataUnavailableError, ImageSet, pi
 from cnnexp.data.picture_files import PICTURE_ENDINGS, verify_picture
 from cnnexp.data.table_columns import (
     Row,
-    class_labels,
     column,
     kind_of,
+    labels_of,
     names_of_classes,
     read_table,
-    values_of,
 )
 
 _TEST_SHARE = 0.2
@@ -63,11 +63,7 @@ def load_csv(
         DataFileError: A table or a picture cannot be read, or a value is empty or of the wrong kind.
         ValueError: A column is unknown, or a range is violated.
     """
-    if image_size < 1 or channels not in (1, 3):
-        raise ValueError(
-            f"pictures need an image_size of at least 1 and 1 or 3 channels, but got {image_size} and "
-            f"{channels}"
-        )
+    like = _like(image_size, channels, value_range)
     table = Path(file).expanduser()
     parts = _parts(table, split, {"val": val_file, "test": test_file})
     rows = [row for part in parts.values() for row in part]
@@ -77,29 +73,39 @@ def load_csv(
     classes = names_of_classes(rows, columns[0]) if kind == "classes" else tuple(columns)
     if kind == "classes":
         _check_classes(parts, columns[0])
-    shape, depth = (channels, image_size, image_size), checked_range(value_range)
-    made: dict[str, PictureFiles] = {}
+    made = {}
     for name, own in parts.items():
         files = [_picture(row, image, folder) for row in own]
-        values = (
-            class_labels(own, columns[0], classes)
-            if kind == "classes"
-            else values_of(own, columns, kind)
-        )
-        made[name] = PictureFiles(files, values, shape, depth)
+        made[name] = replace(like, files=files, labels=labels_of(own, columns, kind, classes))
     _check_apart(parts, made)
-    if "test" not in made:
-        made["train"], made["test"] = _cut(
-            table, made["train"], classes if kind == "classes" else ()
+    return _image_set(table, made, classes, kind)
+
+
+def _like(image_size: int, channels: int, value_range: Sequence[float] | None) -> PictureFiles:
+    """What all pictures are brought to, without a picture yet."""
+    if image_size < 1 or channels not in (1, 3):
+        raise ValueError(
+            f"pictures need an image_size of at least 1 and 1 or 3 channels, but got {image_size} and "
+            f"{channels}"
         )
-    train = made["train"]
+    shape = (channels, image_size, image_size)
+    return PictureFiles((), torch.empty(0), shape, checked_range(value_range))
+
+
+def _image_set(
+    table: Path, parts: dict[str, PictureFiles], classes: Sequence[str], kind: str
+) -> ImageSet:
+    """The set of ``train``, maybe ``val``, and ``test``, which is cut from the first where it is missing."""
+    if "test" not in parts:
+        strata = classes if kind == "classes" else ()
+        parts["train"], parts["test"] = _cut(table, parts["train"], strata)
+    train = parts["train"]
     order = torch.randperm(len(train), generator=seeded_generator(0))[:_MEASURED]
     mean, std = pixel_statistics(train.batch(order.sort().values)[0])
-    checksum = _checksum(made)
     return ImageSet(
         table.stem,
-        *(train, made["test"], classes, mean, std, checksum),
-        val=made.get("val"),
+        *(train, parts["test"], tuple(classes), mean, std, _checksum(parts)),
+        val=parts.get("val"),
         targets=kind,
     )
 

@@ -142,18 +142,18 @@ def names_of_classes(rows: Sequence[Row], name: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def class_labels(rows: Sequence[Row], name: str, classes: Sequence[str]) -> Tensor:
-    """(N,) int64: which of ``classes`` each row has in column ``name``."""
-    place = {each: i for i, each in enumerate(classes)}
-    return torch.tensor([place[row.value(name)] for row in rows], dtype=torch.int64)
-
-
-def values_of(rows: Sequence[Row], columns: Sequence[str], kind: str) -> Tensor:
-    """(N, K) float32: the labels (0 or 1) or numbers in the ``columns``.
+def labels_of(
+    rows: Sequence[Row], columns: Sequence[str], kind: str, classes: Sequence[str]
+) -> Tensor:
+    """(N,) int64, which of ``classes`` each row has; or (N, K) float32, the labels (0 or 1) or numbers in the
+    ``columns``.
 
     Raises:
         DataFileError: A value is no finite number or, of labels, neither 0 nor 1.
     """
+    if kind == "classes":
+        place = {each: i for i, each in enumerate(classes)}
+        return torch.tensor([place[row.value(columns[0])] for row in rows], dtype=torch.int64)
     found = [[_checked(row, name, kind) for name in columns] for row in rows]
     return torch.tensor(found, dtype=torch.float32).reshape(len(rows), len(columns))
 

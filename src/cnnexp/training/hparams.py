@@ -14,13 +14,16 @@ from cnnexp.training.trackers import Tracker
 HPARAMS_METRICS = ("test/acc", "test/loss", "val/acc", "val/loss", "train/loss")
 
 
-def log_hparams(loggers: Sequence[Logger], config: Mapping[str, Any]) -> None:
+def log_hparams(loggers: Sequence[Logger], config: Mapping[str, Any], dataset: str) -> None:
     """Enter the run in the tab, its metrics unknown yet; trackers get the whole config.
 
     The metrics must be named once, before they are known: TensorBoard takes the first list that it
     sees, and Lightning's own default would be a column ``hp_metric`` of −1.
     """
     flat = hyperparameters(config)
+    # what people look for first: TensorBoard shows five columns, by ASCII, in which capitals come first
+    first = {"Dataset": dataset, "Learning rate": flat.get("optimizer.lr")}
+    flat = {**{name: value for name, value in first.items() if value is not None}, **flat}
     for board in _boards(loggers):
         board.log_hyperparams(flat, {f"hp/{name}": float("nan") for name in HPARAMS_METRICS})
     for tracker in loggers:

@@ -293,7 +293,7 @@ def _train_and_test(
     parameters = _parameters(classifier)  # before a callback freezes some
     boards = trainer.loggers if job.trainer.get("enable_autolog_hparams", True) else []
     if point is None:
-        log_hparams(boards, job.config)
+        log_hparams(boards, job.config, job.data.images.name)
     begin = (point.position.epoch, point.position.batch) if point else (0, 0)
     job.data.start_at(*begin)  # an earlier attempt may have left another place there
     file = point.file if point else None
