@@ -104,12 +104,12 @@ class Clock(Callback):
     def __init__(self) -> None:
         self.seconds = self.cpu_seconds = 0.0
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def setup(self, *_: object, stage: str) -> None:
         """Start, where a fit begins."""
         if stage == "fit":
             self._begin = time.perf_counter(), time.process_time()
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def teardown(self, *_: object, stage: str) -> None:
         """Stop, where it ends."""
         if stage == "fit":
             self.seconds = time.perf_counter() - self._begin[0]
@@ -238,8 +238,8 @@ def table(name: str, rows: Sequence[Row]) -> str:
     by_program: dict[str, list[Row]] = {}
     for row in own:
         by_program.setdefault(str(row["program"]), []).append(row)
-    base = next((p for p in by_program if p.startswith(STUDIES[name].rival)), "")
-    base = base if STUDIES[name].rival else next(iter(by_program))
+    first, beside_it = next(iter(by_program)), STUDIES[name].rival
+    base = next((p for p in by_program if beside_it and p.startswith(beside_it)), first)
     part = {"test": "test", "val": "validation"}[str(own[0]["on"])]
     lines = [
         f"| program | n | {part} accuracy, mean ± deviation | least–greatest | images | seconds | "
@@ -264,8 +264,8 @@ def table(name: str, rows: Sequence[Row]) -> str:
         [
             *lines,
             "",
-            f"Made by `python benchmarks/fast.py {name}`: times are medians (least–greatest), the ratio is of "
-            f"the processor's{beside}; {last['date']}; {last['processor']}, {last['threads']} thread"
+            f"Made by `python benchmarks/fast.py {name}`: times are medians (least–greatest), the ratio is "
+            f"of the processor's{beside}; {last['date']}; {last['processor']}, {last['threads']} thread"
             f"{'s' if int(last['threads']) > 1 else ''}; cnnexp {last['cnnexp']}, torch {last['torch']}, "
             f"Python {last['python']}.",
         ]

@@ -68,7 +68,11 @@ class NormalizedMuon(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        for name, value in {"lr": lr, "adam_share": adam_share, "weight_decay": weight_decay}.items():
+        for name, value in {
+            "lr": lr,
+            "adam_share": adam_share,
+            "weight_decay": weight_decay,
+        }.items():
             if not (value >= 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be at least 0 and finite, but got {value}")
         if not 0 <= momentum < 1:
