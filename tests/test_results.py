@@ -31,6 +31,7 @@ NETWORKS = _benchmark("networks")
 KERNELS = _benchmark("kernels")
 GRADING = _benchmark("grading")
 PEERS = _benchmark("peers")
+FAST = _benchmark("fast")
 
 
 @pytest.mark.parametrize("name", ACCURACY.STUDIES)
@@ -65,6 +66,23 @@ def test_the_table_of_the_gpu_is_that_of_its_file(monkeypatch: pytest.MonkeyPatc
     _is_in_the_documents("gpu", table(ACCURACY.read("gpu")))
 
 
+@pytest.mark.parametrize("name", FAST.STUDIES)
+def test_every_table_of_the_shortest_trainings_is_that_of_its_file(name: str) -> None:
+    _is_in_the_documents(f"fast-{name}", FAST.table(name, FAST.read()))
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "seeds"), [("fast99", 0.990, 30), ("fast994", 0.994, 10)]
+)
+def test_the_shortest_trainings_reach_what_they_promise(
+    name: str, least: float, seeds: int
+) -> None:
+    own = [row for row in FAST.read() if row["program"] == f"cnnexp {name}"]
+    assert len({row["seed"] for row in own}) == len(own) >= seeds
+    assert {row["on"] for row in own} == {"test"}
+    assert sum(float(row["accuracy"]) for row in own) / len(own) >= least
+
+
 def _is_in_the_documents(name: str, made: str) -> None:
     places = 0
     for document in ACCURACY.DOCUMENTS:
@@ -97,6 +115,9 @@ def test_the_figures_that_the_project_promises() -> None:
     assert all(int(r["parameters"]) < 8000 for r in rows if r["experiment"] == "tiny")
     optimizers = ACCURACY.read("optimizers")
     known = {file.stem for file in (ROOT / "conf" / "optimizer").glob("*.yaml")}
+    known -= {
+        "normalized_muon"
+    }  # for networks with normalisations: docs/fast.md measures it on one
     assert {row["optimizer"] for row in optimizers} == known
     for name in known:
         own = [float(row["test/acc"]) for row in optimizers if row["optimizer"] == name]

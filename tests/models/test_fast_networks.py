@@ -97,4 +97,6 @@ def test_a_config_sets_the_whitening_by_the_training_images() -> None:
     pixels, _ = images.train.batch(torch.arange(60))
     found = network.whitening((pixels.float() / 255 - mean) / std)[:, :12]
     moments = found.movedim(1, -1).flatten(0, -2)
-    torch.testing.assert_close(moments.mT @ moments / len(moments), torch.eye(12), atol=0.05, rtol=0)
+    torch.testing.assert_close(
+        moments.mT @ moments / len(moments), torch.eye(12), atol=0.05, rtol=0
+    )

@@ -36,7 +36,7 @@ def test_hidden_weights_get_a_norm_and_an_orthogonal_step_the_rest_adams(
     layout: torch.memory_format,
 ) -> None:
     network, twin = _network(layout), _network()
-    optimizer = NormalizedMuon(param_groups(network), lr=0.1, adam_lr=0.02, momentum=0.0)
+    optimizer = NormalizedMuon(param_groups(network), lr=0.1, adam_share=0.2, momentum=0.0)
     _backward(network)
     before, grads = _values(network), {n: p.grad for n, p in network.named_parameters()}
     optimizer.step()
@@ -130,7 +130,7 @@ def test_a_schedule_of_lr_scales_adams_rate_as_well() -> None:
     ("options", "message"),
     [
         ({"lr": -0.1}, r"lr must be at least 0 and finite, but got -0\.1"),
-        ({"adam_lr": float("nan")}, "adam_lr must be at least 0 and finite, but got nan"),
+        ({"adam_share": float("nan")}, "adam_share must be at least 0 and finite, but got nan"),
         ({"momentum": 1.0}, r"momentum must be at least 0 and below 1, but got 1\.0"),
         ({"ns_steps": 0}, "ns_steps must be at least 1, but got 0"),
         ({"weight_decay": -1.0}, "weight_decay must be at least 0"),

@@ -89,6 +89,12 @@ def test_shift_is_a_window_of_the_padded_image(edge: str) -> None:
         assert torch.equal(moved[i], padded[i, :, row : row + 12, column : column + 17])
 
 
+def test_an_image_that_is_too_small_to_mirror_is_refused() -> None:
+    images = _images(size=(4, 9))
+    with pytest.raises(ValueError, match=r"pixels must be below the 4 pixels .* but got 4"):
+        RandomShift(4, "reflect").images(images, _draws(images, 0))
+
+
 def test_alternating_flips_show_each_form_once_in_two_epochs() -> None:
     images = torch.randint(0, 256, (200, 3, 6, 7), generator=seeded_generator(1)).float() / 255
     flip = RandomFlip(alternate=True)

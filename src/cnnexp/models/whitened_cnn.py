@@ -71,7 +71,9 @@ class WhitenedCNN(nn.Module):
         patches = F.unfold(images, self.whitening.kernel_size).transpose(1, 2).flatten(0, 1)
         covariance = patches.mT @ patches / len(patches)
         values, vectors = torch.linalg.eigh(covariance.double())
-        kernels = (vectors / (values + 5e-4).sqrt()).mT.reshape(-1, *self.whitening.weight.shape[1:])
+        kernels = (vectors / (values + 5e-4).sqrt()).mT.reshape(
+            -1, *self.whitening.weight.shape[1:]
+        )
         self.whitening.weight.copy_(torch.cat([kernels, -kernels]))
 
     def forward(self, images: Tensor) -> Tensor:

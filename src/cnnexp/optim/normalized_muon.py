@@ -31,7 +31,7 @@ class NormalizedMuon(Optimizer):
         params: Parameters or groups of them, in the order of the network's layers: the last one of two or
             more axes is the last layer's weight.
         lr: Relative change of a hidden weight by a step, ≥ 0.
-        adam_lr: Adam's learning rate where the schedule has ``lr``, ≥ 0: both have one schedule.
+        adam_share: Adam's learning rate as a share of ``lr``, ≥ 0: both have one schedule.
         momentum: Of the hidden weights, in [0, 1).
         ns_steps: Newton-Schulz iterations towards the orthogonal matrix, ≥ 1; 3 are enough here.
         betas, eps: As for Adam.
@@ -60,15 +60,19 @@ class NormalizedMuon(Optimizer):
     def __init__(
         self,
         params: Any,
-        lr: float = 0.15,
-        adam_lr: float = 0.02,
+        lr: float = 0.02,
+        adam_share: float = 0.133,
         momentum: float = 0.7,
         ns_steps: int = 3,
         betas: Sequence[float] = (0.8, 0.95),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        for name, value in {"lr": lr, "adam_lr": adam_lr, "weight_decay": weight_decay}.items():
+        for name, value in {
+            "lr": lr,
+            "adam_share": adam_share,
+            "weight_decay": weight_decay,
+        }.items():
             if not (value >= 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be at least 0 and finite, but got {value}")
         if not 0 <= momentum < 1:
@@ -76,8 +80,7 @@ class NormalizedMuon(Optimizer):
         if ns_steps < 1:
             raise ValueError(f"ns_steps must be at least 1, but got {ns_steps}")
         settings = {"momentum": momentum, "ns_steps": ns_steps, "weight_decay": weight_decay}
-        # what Adam's rate is of lr, which the schedule sets
-        super().__init__(params, {"lr": lr, "adam_share": adam_lr / lr if lr else 0.0, **settings})
+        super().__init__(params, {"lr": lr, "adam_share": adam_share, **settings})
         self._hidden: list[Tensor] = []
         rest: list[dict[str, Any]] = []
         last = [p for group in self.param_groups for p in group["params"] if p.dim() >= 2][-1:]
@@ -88,7 +91,7 @@ class NormalizedMuon(Optimizer):
             rest.append({"params": others, "weight_decay": group["weight_decay"]})
         # a group of no parameters stays, so that the groups of both are the same
         self._adam = torch.optim.AdamW(
-            rest, lr=adam_lr, betas=(betas[0], betas[1]), eps=eps, fused=True
+            rest, lr=lr * adam_share, betas=(betas[0], betas[1]), eps=eps, fused=True
         )
 
     @torch.no_grad()

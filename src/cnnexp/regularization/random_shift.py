@@ -23,8 +23,8 @@ class RandomShift(Regularizer):
             mirrors those behind it. Zeros would be the mean of all images, a grey frame that no image has.
 
     Raises:
-        ValueError: ``pixels`` is below 1, or ``edge`` unknown; on images no larger than ``pixels``, which have
-            nothing to mirror.
+        ValueError: ``pixels`` is below 1, or ``edge`` unknown; at images that have no
+            ``pixels`` behind the edge to mirror.
     """
 
     name = "random_shift"
@@ -40,6 +40,11 @@ class RandomShift(Regularizer):
         """Return the shifted images: (B, C, H, W) → (B, C, H, W)."""
         height, width = images.shape[-2:]
         p = self.pixels
+        if self.edge == "reflect" and p >= min(height, width):
+            raise ValueError(
+                f"regularization.random_shift.pixels must be below the {min(height, width)} pixels of the "
+                f"images' shorter side with edge=reflect, but got {p}"
+            )
         corner = draws.integers(2 * p + 1, 1, before=(2,)).to(images.device)
         padded = F.pad(images, (p, p, p, p), mode=self.edge)
         # every shift of every image, without memory of its own; whole rows are copied
