@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from cnnexp.runs import RunFolder
 from cnnexp.runs.files import leaves, read_json
-from cnnexp.runs.sweep import is_sweep
+from cnnexp.runs.sweep import is_sweep, names_of, sweep_jobs
 
 _LONGEST = 128  # characters of a name that both show whole
 _FIGURES = (".png", ".svg", ".html")
@@ -52,7 +52,13 @@ class TrackedRun:
 
     @property
     def name(self) -> str:
-        """The overrides of a sweep's job; of a single run its name and its folder's."""
+        """What a sweep's job differs in from the others, else its overrides; of a single run its name and
+        its folder's.
+        """
+        above = self.folder.path.parent
+        named = names_of(sweep_jobs(above)) if is_sweep(above) else {}
+        if (name := named.get(self.folder.path.name, "-")) != "-":
+            return name[:_LONGEST]
         kept = [
             str(each)
             for each in read_json(self.folder.job).get("overrides", ())
