@@ -43,7 +43,7 @@ def test_the_guide_adds_optimisers_a_regulariser_data_and_a_recipe() -> None:
 @pytest.mark.parametrize("line", COMMANDS)
 @pytest.mark.usefixtures("guide_files")
 def test_every_command_of_the_guide_trains(line: str, command: Command, empty_folder: Path) -> None:
-    done = command(*shlex.split(line), "accelerator=cpu", "backward=direct")
+    done = command(*shlex.split(line), "accelerator=cpu", "backward=direct", "logger=csv")
     assert done.returncode == 0, done.stderr
     (file,) = empty_folder.glob("outputs/train/*/*/result.json")
     result = json.loads(file.read_text(encoding="utf-8"))
@@ -62,7 +62,7 @@ def test_a_trained_network_is_used_without_its_regulariser(
     command: Command, empty_folder: Path
 ) -> None:
     (line,) = (line for line in COMMANDS if "group_lasso" in line)
-    trained = command(*shlex.split(line), "accelerator=cpu", "backward=direct", "hydra.run.dir=run")
+    trained = command(*shlex.split(line), "accelerator=cpu", "backward=direct", "logger=csv", "hydra.run.dir=run")
     assert trained.returncode == 0, trained.stderr
     (empty_folder / "mylasso.py").unlink()
     done = command("cnnexp.evaluate", "run=run")

@@ -76,7 +76,8 @@ def test_the_readme_names_the_two_commands_first() -> None:
     ],
 )
 def test_every_training_of_the_readme_runs(line: str, command: Command, empty_folder: Path) -> None:
-    arguments = shlex.split(line)[2:] + ([] if "--" in line else list(SHORT))
+    short = [*SHORT, "logger=csv"] if " -m " in line[len("python -m") :] else [*SHORT]
+    arguments = shlex.split(line)[2:] + ([] if "--" in line else short)
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
     results = list(empty_folder.rglob("result.json"))
@@ -90,7 +91,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a sweep of one run leaves, and pictures to look at."""
     place = tmp_path_factory.mktemp("used")
     sweep = ("-m", "sweep.name=opt", "seed=0")
-    train = ("cnnexp.train", *sweep, *SHORT, "regularization=ema")
+    train = ("cnnexp.train", *sweep, *SHORT, "regularization=ema", "logger=csv")
     run_warm(train, os.environ, place).check_returncode()
     sweeps = place / "outputs" / "sweeps"
     shutil.copytree(sweeps / "opt", sweeps / "compare_optimizers")  # whose runs would take an hour

@@ -24,6 +24,7 @@ SMALL = (
     *("data=digits", "+data.image_size=8", "data.train_size=150", "data.val_size=20"),
     *("data.batch_size=50", "model=seed_cnn", "model.channels=[32]", "backward=native"),
     *("optimizer.lr=2e-2", "accelerator=cpu", "diagnostics=off", "test=false"),
+    "logger=csv",
 )
 
 

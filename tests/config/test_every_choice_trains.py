@@ -41,6 +41,7 @@ SMALL = {
     "accelerator": "cpu",
     "trainer.max_epochs": "2",
     "trainer.log_every_n_steps": "1",
+    "logger": "csv",  # the pictures of TensorBoard would take most of the time
 }
 
 

@@ -61,5 +61,5 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return train(
         tmp_path_factory.mktemp("explained") / "run",
         *("data=digits", "model=seed_cnn", "model.channels=[4,8]", "trainer.max_epochs=1"),
-        *("accelerator=cpu", "backward=fused"),
+        *("accelerator=cpu", "backward=fused", "logger=csv"),
     )
