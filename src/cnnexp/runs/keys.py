@@ -98,7 +98,7 @@ _ROWS = (
     Key("backward.layers",                  NO,      YES,   NO,    YES),
     Key("backward.recompute",               YES,     NO,    YES,   YES,  False),
     # torch.compile rounds otherwise; what auto chose on this machine is kept by a run that is resumed
-    Key("compile",                          YES,     NO,    YES,   YES,  {"name": "off", "chosen": None}),
+    Key("compile",                          YES,     NO,    YES,   YES,  {"name": "off"}),
     Key("compile.name",                     YES,     NO,    YES,   YES),
     Key("compile.chosen",                   NO,      NO,    YES,   NO),
     Key("loss",                             YES,     NO,    YES,   YES,
