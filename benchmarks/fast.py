@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib
 import logging
 import os
 import statistics
@@ -37,7 +38,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lightning as L
 import torch
 from accuracy import place
 from lightning.pytorch.callbacks import Callback
@@ -104,14 +104,14 @@ class Clock(Callback):
     def __init__(self) -> None:
         self.seconds = self.cpu_seconds = 0.0
 
-    def setup(self, *_: object, stage: str) -> None:
+    def setup(self, *_arguments: Any, **options: Any) -> None:
         """Start, where a fit begins."""
-        if stage == "fit":
+        if options["stage"] == "fit":
             self._begin = time.perf_counter(), time.process_time()
 
-    def teardown(self, *_: object, stage: str) -> None:
+    def teardown(self, *_arguments: Any, **options: Any) -> None:
         """Stop, where it ends."""
-        if stage == "fit":
+        if options["stage"] == "fit":
             self.seconds = time.perf_counter() - self._begin[0]
             self.cpu_seconds = time.process_time() - self._begin[1]
 
@@ -142,15 +142,14 @@ def ours(settings: Sequence[str], seed: int, layers: dict[str, str]) -> dict[str
 def rival(name: str, data: Path, seed: int) -> dict[str, Any]:
     """A training of the rival ``name``, by its program in benchmarks/peers, in this process."""
     lines: list[str] = []
+    mnist = importlib.import_module("mnist")
 
     def heard(*words: object) -> None:
         lines.append(" ".join(map(str, words)))
 
     if name == "one epoch":
-        import mnist
-        import one_epoch
-        import plain_torch
-
+        one_epoch: Any = importlib.import_module("one_epoch")
+        plain_torch = importlib.import_module("plain_torch")
         one_epoch.say = heard
         (train, held_out, test) = (plain_torch.tensors(part) for part in mnist.parts(data, seed))
         images, labels = (torch.cat(pair) for pair in zip(train, held_out, strict=True))
@@ -158,9 +157,7 @@ def rival(name: str, data: Path, seed: int) -> dict[str, Any]:
         model = one_epoch.train(images, labels, way, seed)
         heard("test", plain_torch.accuracy(model, *test, torch.channels_last))
         return heard_of(f"one epoch, {way}", [*lines, "epoch 1 nan"])
-    import mnist
-    import pytorch_example
-
+    pytorch_example: Any = importlib.import_module("pytorch_example")
     pytorch_example.say = heard
     task = mnist.Task(data, 14, seed, "")
     pytorch_example.asked = lambda: task

@@ -58,6 +58,9 @@ def test_every_choice_composes_checks_and_builds(
         WRITERS[choice.removeprefix("data=")](tmp_path, monkeypatch)
         overrides += [f"data.root={tmp_path}", "data.val_size=5"]
         overrides += ["data.split=letters"] if choice == "data=emnist" else []
+    if choice == "experiment=fast_cifar10":  # a recipe for images that no test downloads
+        WRITERS["cifar10"](tmp_path, monkeypatch)
+        overrides += [f"data.root={tmp_path}"]
     group, _, name = choice.partition("=")
     if name in NEED_FILES:
         needed = settings_with_files(name, tmp_path)
