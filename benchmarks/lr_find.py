@@ -1,10 +1,11 @@
 """Does the learning-rate range test suggest a good rate? Its suggestion beside a sweep, for three networks.
 
     python benchmarks/lr_find.py --csv benchmarks/results/lr_find.csv
+    python benchmarks/lr_find.py --csv … --suggest        # only the range tests
 
 Real MNIST, 4,000 images, batches of 128, 3 epochs at a constant rate. The sweep trains with each rate of a
 grid of factors of two, on four seeds; the best rate has the least mean validation loss (2,000 images). The
-range test is that of ``python -m cnnexp.lr_find`` with its defaults, on two seeds. Nothing is timed.
+range test is that of ``python -m cnnexp.lr_find`` with its defaults, on the same seeds. Nothing is timed.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from cnnexp.speed.result import conditions
 from cnnexp.training import TrainingJob, run_training
 
 RESULTS = Path(__file__).parent / "results" / "lr_find.csv"
-SWEEP_SEEDS = (0, 1, 2, 3)
-EPOCHS, SEEDS, POINTS = 3, (0, 1), 7
+
+EPOCHS, SEEDS, POINTS = 3, (0, 1, 2, 3), 7
 CASES: dict[str, tuple[Sequence[str], float]] = {  # settings, and the least rate of the grid
     "LeNet-5, SGD": (("model=lenet5", "optimizer=sgd"), 0.02),
     "tiny, AdamW": (("model=tiny", "optimizer=adamw"), 2e-3),
@@ -70,18 +71,26 @@ def trained(settings: Sequence[str], rate: float, seed: int) -> dict[str, Any]:
             return {"val/loss": math.inf, "val/acc": 0.0}
 
 
-def rows_of(name: str) -> list[dict[str, Any]]:
-    """A row for each rate of the sweep, and one for each suggestion."""
+def swept(name: str) -> list[dict[str, Any]]:
+    """A row for each rate of the sweep."""
     register_resolvers()
     logging.getLogger("cnnexp").setLevel(logging.ERROR)
     settings, least = CASES[name]
     rows = []
     for k in range(POINTS):
         rate = float(f"{least * 2**k:.3g}")
-        results = [trained(settings, rate, seed) for seed in SWEEP_SEEDS]
+        results = [trained(settings, rate, seed) for seed in SEEDS]
         rows.append(_row(name, "sweep", rate, results))
         print(rows[-1], flush=True)
-    best = min(rows, key=lambda row: row["val_loss"])
+    return rows
+
+
+def suggested(name: str, sweep: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows for the suggestions of each seed, beside the best rate of ``sweep``."""
+    register_resolvers()
+    logging.getLogger("cnnexp").setLevel(logging.ERROR)
+    settings, _ = CASES[name]
+    best, rows = min(sweep, key=lambda row: float(row["val_loss"])), []
     for seed in SEEDS:
         found = suggest(run_range_test(job_of(settings, seed), Ramp()))
         assert found is not None, name
@@ -92,7 +101,7 @@ def rows_of(name: str) -> list[dict[str, Any]]:
         }
         for kind, rate in kinds.items():
             row = {"network": name, "what": kind, "seed": seed, "rate": float(f"{rate:.3g}")}
-            rows.append({**row, "by_best": round(rate / best["rate"], 2)})
+            rows.append({**row, "by_best": round(rate / float(best["rate"]), 2)})
             print(rows[-1], flush=True)
     return rows
 
@@ -108,9 +117,9 @@ def _row(name: str, what: str, rate: float, results: Sequence[dict[str, Any]]) -
     }
 
 
-def read() -> list[dict[str, str]]:
-    """The committed rows."""
-    with RESULTS.open(newline="", encoding="utf-8") as file:
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a file, such as the committed one."""
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -139,7 +148,7 @@ def table(rows: Sequence[dict[str, str]]) -> str:
 
 
 def _both(rows: Sequence[dict[str, str]], what: str, field: str) -> str:
-    """The figures of both seeds."""
+    """The figures of all seeds."""
     return ", ".join(f"{float(row[field]):.2g}" for row in rows if row["what"] == what)
 
 
@@ -147,19 +156,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Is the suggested learning rate a good one?")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the rows to FILE")
     parser.add_argument("--table", action="store_true", help="print the committed rows as a table")
+    parser.add_argument("--suggest", action="store_true", help="keep the sweeps of --csv's FILE")
     options = parser.parse_args()
     if options.table:
-        print(table(read()))
+        print(table(read(RESULTS)))
         return
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        rows = [row for rows in pool.map(rows_of, CASES) for row in rows]
+    if options.suggest and options.csv is None:
+        parser.error("--suggest keeps the sweeps of a file: name it by --csv FILE")
     about = {**conditions(torch.device("cpu")), "date": date.today().isoformat()}
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        if options.suggest:
+            known = [row for row in read(options.csv) if row["what"] == "sweep"]
+            sweeps = [[row for row in known if row["network"] == name] for name in CASES]
+        else:
+            sweeps = [[{**row, **about} for row in rows] for rows in pool.map(swept, CASES)]
+        tests = [[{**row, **about} for row in rows] for rows in pool.map(suggested, CASES, sweeps)]
+    rows = [row for pair in zip(sweeps, tests, strict=True) for part in pair for row in part]
     if options.csv:
         fields = ["network", "what", "seed", "rate", "val_loss", "val_acc", "runs", "by_best"]
         with options.csv.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [*fields, *about], restval="")
             writer.writeheader()
-            writer.writerows({**row, **about} for row in rows)
+            writer.writerows(rows)
 
 
 if __name__ == "__main__":

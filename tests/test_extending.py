@@ -62,7 +62,9 @@ def test_a_trained_network_is_used_without_its_regulariser(
     command: Command, empty_folder: Path
 ) -> None:
     (line,) = (line for line in COMMANDS if "group_lasso" in line)
-    trained = command(*shlex.split(line), "accelerator=cpu", "backward=direct", "logger=csv", "hydra.run.dir=run")
+    trained = command(
+        *shlex.split(line), "accelerator=cpu", "backward=direct", "logger=csv", "hydra.run.dir=run"
+    )
     assert trained.returncode == 0, trained.stderr
     (empty_folder / "mylasso.py").unlink()
     done = command("cnnexp.evaluate", "run=run")

@@ -44,9 +44,9 @@ def _real_mnist() -> Path:
     return Path(data).resolve()
 
 
-QUICK = ("cnnexp", "torch, channels_last")
+QUICK = ("torch, channels_last",)
 LONG = (
-    *("cnnexp, bfloat16", "torch, bfloat16", "torch, NCHW", "torch.compile"),
+    *("cnnexp", "cnnexp, bfloat16", "torch, bfloat16", "torch, NCHW", "torch.compile"),
     *("Lightning, torchvision", "Keras, TensorFlow", "JAX, Flax"),
     *("one epoch, channels_last", "one epoch, NCHW", "one epoch, bfloat16", "PyTorch's example"),
 )

@@ -31,6 +31,7 @@ NETWORKS = _benchmark("networks")
 KERNELS = _benchmark("kernels")
 GRADING = _benchmark("grading")
 PEERS = _benchmark("peers")
+LR_FIND = _benchmark("lr_find")
 FAST = _benchmark("fast")
 
 
@@ -53,6 +54,14 @@ def test_a_job_that_is_done_again_replaces_its_row_and_no_other(
 @pytest.mark.parametrize("name", PEERS.STUDIES)
 def test_every_table_of_whole_programs_is_that_of_its_file(name: str) -> None:
     _is_in_the_documents(f"peers-{name}", PEERS.table(name, PEERS.read(name)))
+
+
+def test_the_table_of_suggested_learning_rates_is_that_of_its_file() -> None:
+    rows = LR_FIND.read(LR_FIND.RESULTS)
+    _is_in_the_documents("lr_find", LR_FIND.table(rows))
+    suggested = [float(row["by_best"]) for row in rows if row["what"] == "suggested"]
+    assert len(suggested) == len(LR_FIND.CASES) * len(LR_FIND.SEEDS)
+    assert all(1 / 3 < each < 3 for each in suggested)
 
 
 @pytest.mark.parametrize("name", NETWORKS.STUDIES)

@@ -41,6 +41,7 @@ def _job(*callbacks: Callback, **changes: Any) -> TrainingJob:
         "regularizers": [],
         "diagnostics": EVERY_STEP,
         "callbacks": lambda: list(callbacks),
+        "loggers": lambda folder: (),
         "trainer": {"max_epochs": 1, "log_every_n_steps": 1, "accelerator": "cpu"},
     }
     return small_job(**settings | changes)

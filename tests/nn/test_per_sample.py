@@ -23,6 +23,7 @@ from cnnexp.nn import (
     per_sample_norms,
     replace_layers,
 )
+from cnnexp.nn import loss as losses
 from cnnexp.ops import Pool
 
 N = 5
@@ -88,7 +89,7 @@ WITHOUT = {  # of ours: no parameters, parameters only once they are called, or 
     "PerSampleError",
     "REPLACEMENTS",
     *ours.activation.__all__,
-    *(kind.__name__ for kind in vars(ours.loss).values() if isinstance(kind, type)),
+    *(kind.__name__ for kind in vars(losses).values() if isinstance(kind, type)),
 }  # fmt: skip
 
 

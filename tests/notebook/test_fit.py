@@ -209,8 +209,13 @@ def test_overrides_are_written_as_hydra_reads_them() -> None:
     ) == [r"a='it\'s'", "b=true", "c={d:[1,2.5]}", "e=''", "f='null'", "g=0.5"]  # fmt: skip
 
 
-def test_the_log_is_as_it_was_afterwards(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log_is_as_it_was_afterwards(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     root, ours = logging.getLogger(), logging.getLogger("cnnexp")
+    # without what a command of another test has left in this process
+    others = [each for each in root.handlers if type(each) is not logging.StreamHandler]
+    monkeypatch.setattr(root, "handlers", others)
     before = list(root.handlers), ours.level
     run = cnnexp.fit(Net, _pair(), epochs=1, **{**QUIET, "progress": True})
     assert (list(root.handlers), ours.level) == before

@@ -6,16 +6,18 @@ import dataclasses
 import re
 import typing
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from cnnexp import regularization
 from cnnexp.config import ConfigError
 from cnnexp.config.resumption import check_resumable, run_identity
 from cnnexp.config.schema import DataConfig, TrainConfig
+from cnnexp.regularization import Regularizer
 from cnnexp.reporting import gather, settings_that_differ
 from cnnexp.runs import RunFolder, config_hash, keys
 from cnnexp.runs.keys import KEYS, Key, meaning, resumable_keys
@@ -185,7 +187,16 @@ def test_every_row_is_of_a_key_that_there_is() -> None:
     loader = {"data.root", "data.download", "data.fallback"}  # arguments of the loaders
     of_lightning = {"trainer.max_epochs", "trainer.enable_progress_bar"}
     trackers = {"logger.mlflow", "logger.wandb"}
-    assert set(KEYS) == {*_declared(TrainConfig), *loader, *of_lightning, *trackers, "hydra"}
+    knobs = {
+        f"regularization.{method.name}.{knob.name}"
+        for method in vars(regularization).values()
+        if isinstance(method, type) and is_dataclass(method) and issubclass(method, Regularizer)
+        for knob in fields(method)
+    }
+    of_methods = {key for key in KEYS if key.count(".") == 2 and key.startswith("regularization.")}
+    assert of_methods <= knobs
+    others = {*loader, *of_lightning, *trackers, *of_methods, "hydra"}
+    assert set(KEYS) == {*_declared(TrainConfig), *others}
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "conf").glob("**/*.yaml")), ids=lambda f: f.stem)

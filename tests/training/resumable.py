@@ -72,7 +72,8 @@ def _timed(name: str) -> bool:
 def _scalars(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:
     events = EventAccumulator(str(folder.tensorboard), size_guidance={"scalars": 0}).Reload()
     return {
-        tag: [(e.step, e.value) for e in events.Scalars(tag)]
+        # by time: files that one process begins within a second are read in the order of their names
+        tag: [(e.step, e.value) for e in sorted(events.Scalars(tag), key=lambda e: e.wall_time)]
         for tag in events.Tags()["scalars"]
         if not _timed(tag)
     }

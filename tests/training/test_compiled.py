@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cnnexp.data import ImageDataModule, load_digits
 from cnnexp.runs import config_hash
 from cnnexp.training import Classifier, TrainingJob, read_checkpoint, run_training
+from cnnexp.training.classifier import _training_logits
 from cnnexp.training.compiled import CompileError
 from cnnexp.tuning import CompileChoice, NotCompiledError, choose_compiled, try_compiled
 from cnnexp.tuning import compiled as by_torch
@@ -116,14 +117,14 @@ def test_a_watched_step_is_computed_as_written_and_its_hooks_are_called(
     classifier.compile_network()
     assert list(classifier.state_dict()) == names
     assert classifier.compile_facts == {"compiled": True}
-    logits = classifier._logits(images)
+    logits = _training_logits(classifier, classifier._compiled, images)
     assert calls == ["compiled"]
     network: Any = classifier.network
     handle = network.hidden.register_forward_hook(lambda *_: calls.append("hook"))
-    assert torch.equal(classifier._logits(images), logits)
+    assert torch.equal(_training_logits(classifier, classifier._compiled, images), logits)
     assert calls == ["compiled", "hook"]
     handle.remove()
-    classifier._logits(images)
+    _training_logits(classifier, classifier._compiled, images)
     classifier(images)  # as a validation does
     assert calls == ["compiled", "hook", "compiled"]
 

@@ -31,6 +31,8 @@ from cnnexp.training.lightning_internals import (
     ask_no_rank_for_sigterm,
     begin_anew,
     cpu_stats,
+    every_callback,
+    is_logged,
     looks_at_epoch_end,
     may_stop_early,
     move_logged_values_once,
@@ -38,6 +40,7 @@ from cnnexp.training.lightning_internals import (
     rewind_on_own_memory,
     saves_at_epoch_end,
     steps_logged,
+    take_steps_per_call,
 )
 
 
@@ -59,6 +62,50 @@ def _fit(trainer: L.Trainer, **options: Any) -> None:
     model = BoringModel()
     with quiet_lightning():
         trainer.fit(model, model.train_dataloader(), **options)
+
+
+class _Seen(Callback):
+    """The batches that it hears of, whether each is logged, and how many callbacks there are."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.logged: list[bool] = []
+        self.among: list[tuple[int, int]] = []
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+        self.begun.append(trainer.global_step)
+        self.logged.append(is_logged(trainer))
+        some = len(_callbacks(trainer))
+        with every_callback(trainer):
+            self.among.append((some, len(_callbacks(trainer))))
+
+
+def _callbacks(trainer: Any) -> list[Callback]:
+    return trainer.callbacks
+
+
+def test_a_turn_of_several_steps_is_heard_of_at_its_last_by_those_who_need_no_more() -> None:
+    each, last = _Seen(), _Seen()
+    trainer = _trainer(each, last, limit_train_batches=5, log_every_n_steps=100)
+    take_steps_per_call(trainer, 2, lambda callback: callback is each)
+    _fit(trainer)
+    assert trainer.global_step == 5
+    assert each.begun == [0, 1, 2, 3, 4]
+    assert last.begun == [1, 3, 4]  # an epoch ends a turn
+    assert each.logged == [True, True, False, True, True]  # the first step is, whatever comes after
+    everyone = len(_callbacks(trainer))
+    assert [some == everyone for some, _ in each.among] == [False, True, False, True, True]
+    assert {all_of_them for _, all_of_them in each.among} == {everyone}
+
+
+def test_a_turn_of_one_step_is_lightnings_own() -> None:
+    seen = _Seen()
+    trainer = _trainer(seen)
+    before = trainer.fit_loop.epoch_loop
+    take_steps_per_call(trainer, 1, lambda _: False)
+    assert trainer.fit_loop.epoch_loop is before
+    _fit(trainer)
+    assert (seen.begun, seen.logged) == ([0, 1, 2], [True] * 3)
 
 
 def test_the_step_that_loggers_get_is_counted(tmp_path: Any) -> None:

@@ -45,7 +45,7 @@ class Calls(Callback):
         self._began = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.seen.append((self._began, trainer.global_step, batch_idx))
         if trainer.global_step == self._at:
@@ -257,7 +257,7 @@ def test_who_sees_each_step() -> None:
 
 def test_auto_is_a_row_of_the_loggers_a_call_unless_a_callback_would_miss_steps() -> None:
     class Own(Callback):
-        def on_train_epoch_end(self, *_: Any) -> None: ...
+        def on_train_epoch_end(self, *_: Any, **__: Any) -> None: ...
 
     assert settle_steps_per_call(7, 10, [Calls()]) == 7
     assert settle_steps_per_call("auto", 10, [Own(), EachStep(), ModelCheckpoint()]) == 10

@@ -29,6 +29,11 @@ KINDS: dict[
 }
 
 
+def _as_given(values: tuple[Any, ...]) -> Any:
+    """What ``get`` gives for what ``put`` took."""
+    return values if len(values) > 1 else next(iter(values))
+
+
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNEXP_CACHE", str(tmp_path))
@@ -41,8 +46,8 @@ def test_of_two_that_measure_the_same_the_first_stays(kind: str) -> None:
     assert get(ours, "a step") is get(theirs, "a step") is None
     put(theirs, "a step", *one)
     put(ours, "a step", *other)
-    expected = one if len(one) > 1 else one[0]
-    assert get(ours, "a step") == get(theirs, "a step") == get(ChoiceFile(), "a step") == expected
+    found = [get(each, "a step") for each in (ours, theirs, ChoiceFile())]
+    assert found == [_as_given(one)] * 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -52,7 +57,7 @@ def test_what_was_known_before_is_replaced(kind: str) -> None:
     file = ChoiceFile()
     assert get(file, "a step") is not None  # and of no use, as of an algorithm that is no more
     put(file, "a step", *other)
-    assert get(ChoiceFile(), "a step") == (other if len(other) > 1 else other[0])
+    assert get(ChoiceFile(), "a step") == _as_given(other)
 
 
 def test_choices_of_other_situations_stay() -> None:

@@ -278,9 +278,8 @@ def _network(
     begins = len(images.train) and not next(network.parameters()).is_meta
     if config.get("init") == "lsuv" and begins:
         lsuv(network, _normalised(images, 256))
-    if begins and hasattr(
-        network, "init_from_images"
-    ):  # a network's own way, such as WhitenedCNN's
+    # a network's own way, such as WhitenedCNN's
+    if begins and hasattr(network, "init_from_images"):
         network.init_from_images(_normalised(images, 1000))  # pyright: ignore[reportCallIssue]
     try:
         freeze(network, frozen)

@@ -15,7 +15,7 @@ SMOOTHING = 0.9  # of the moving average; a point is then mostly of the ten step
 DIVERGED = 4.0  # times the least smoothed loss
 _LEAST_POINTS = 10
 _LEAST_DROP = 0.02  # of the loss at the beginning; less may be chance
-_MOST_OF_IT = 0.9
+_MOST_OF_IT = 0.98
 _BEGINNING = 5  # points whose moving average is of too few losses to say anything
 
 
@@ -84,7 +84,7 @@ class Suggestion:
 
     Attributes:
         steepest: The rate at which the smoothed loss falls most steeply over the logarithm of the rate.
-        minimum: The rate at which the smoothed loss is at its minimum: has made 90 % of its whole fall. The
+        minimum: The rate at which the smoothed loss is at its minimum: has made 98 % of its whole fall. The
             least of all may come decades later by chance, where a loss wanders before it diverges, as with
             batch normalisation.
         at_end: Whether the loss was still falling at the last rate, so that a larger one may be better.

@@ -284,9 +284,8 @@ def _said(folder: RunFolder | None, progress: bool) -> Iterator[None]:
         handler = logging.FileHandler(folder.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s"))
     elif progress and not any(type(each) is logging.StreamHandler for each in root.handlers):
-        handler = logging.StreamHandler(
-            sys.stdout
-        )  # the root's, which a progress bar makes room for
+        # the root's, which a progress bar makes room for
+        handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(TerminalFormatter())
     level = logger.level
     if handler is not None:

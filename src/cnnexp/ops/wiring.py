@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -177,7 +179,7 @@ def _diagonal(ends: list[tuple[int, Function, Names]], arguments: Names) -> tupl
             for name, (_, function, reads) in zip(tangents, ends, strict=True)
             if at[name] is not None
         ]
-        return sum(moved[1:], moved[0])
+        return reduce(add, moved)
 
     return tangent, names
 

@@ -170,16 +170,13 @@ def resumable_keys() -> list[str]:
 
 def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a resolved ``config`` makes its job another than all others; null at its root is nothing."""
-    parts = {
-        key: _without_the_rest(value, f"{key}.") if isinstance(value, Mapping) else value
-        for key, value in config.items()
-    }
-    return {key: value for key, value in _without_the_rest(parts).items() if value is not None}
+    return {key: value for key, value in _without_the_rest(config).items() if value is not None}
 
 
 def _without_the_rest(part: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     kept = {}
-    for key, value in part.items():
+    for key, given in part.items():
+        value = _without_the_rest(given, f"{prefix}{key}.") if isinstance(given, Mapping) else given
         row = meaning(f"{prefix}{key}")
         as_before = row.name == f"{prefix}{key}" and row.without == value
         if row.identity and not as_before:

@@ -127,9 +127,6 @@ def assemble(
         checkpoints,
     ]
     trainer = _trainer(job, folder, resume, [*callbacks, *own], bar=progress_bar or own_bar)
-    take_steps_per_call(
-        trainer, job.settled_steps_per_call, sees_each_step, log_each=job.privacy.private
-    )
     # before a checkpoint is read: Lightning converts afterwards, and float64 would go through float32
     trainer.precision_plugin.convert_module(classifier)
     measured = (next(iter(diagnostics), None), next(iter(judges), None))
@@ -195,7 +192,7 @@ def _trainer(
 ) -> L.Trainer:
     move_logged_values_once()
     loggers: list[Logger] = [MetricsFile(folder), *job.loggers(folder)]
-    return L.Trainer(
+    trainer = L.Trainer(
         **lightning_settings(job, folder.profile),
         default_root_dir=folder.path,
         callbacks=[*callbacks],
@@ -204,6 +201,9 @@ def _trainer(
         enable_progress_bar=bar,
         enable_model_summary=False,
     )
+    steps = job.settled_steps_per_call
+    take_steps_per_call(trainer, steps, sees_each_step, log_each=job.privacy.private)
+    return trainer
 
 
 def _checkpoints(

@@ -29,6 +29,10 @@ OptimizerFactory = Callable[[nn.Module], Optimizer]
 SchedulerFactory = Callable[[Optimizer, int], LRScheduler | ReduceLROnPlateau]
 
 
+# the compiled network, and the modules whose hooks were there when it was compiled
+_Compiled = tuple[Callable[[Tensor], Tensor], set[nn.Module]]
+
+
 class Classifier(ImageNetwork):
     """Train ``network`` by the softmax cross-entropy of its logits, as its regularisers have it.
 
@@ -109,14 +113,14 @@ class Classifier(ImageNetwork):
         self._means = EpochMeans()
         self.lr_factor = 1.0
         self.step_loss: Tensor | None = None
-        self._compiled: tuple[Callable[[Tensor], Tensor], set[nn.Module]] | None = None
+        self._compiled: _Compiled | None = None
         self.compile_facts: dict[str, bool] = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of one batch, penalties included."""
         images, labels = batch
         images, targets = self.vary(images, labels, batch_idx)
-        logits = self._logits(images)
+        logits = _training_logits(self, self._compiled, images)
         share = self.share(batch_idx, labels)
         weight = share.weight(self._ranks.count)
         loss = self.train_loss(logits, targets)
@@ -140,15 +144,6 @@ class Classifier(ImageNetwork):
         hooked = {module for module in self.network.modules() if has_hooks(module)}
         self._compiled = compiled(self.network), hooked  # in a tuple it is no part of this module
         self.compile_facts = {"compiled": True}
-
-    def _logits(self, images: Tensor) -> Tensor:
-        """The logits of a training pass."""
-        if self._compiled is None:
-            return self(images)
-        network, hooked = self._compiled
-        if any(has_hooks(module) and module not in hooked for module in self.network.modules()):
-            return self(images)
-        return network(self.normalise(images))
 
     def objective(self, images: Tensor, targets: Tensor) -> Tensor:
         """What the training minimises: the mean loss of images as ``vary`` gives them, and the penalties."""
@@ -287,3 +282,13 @@ def _scaled_rates(optimizer: Optimizer, factor: float) -> Iterator[None]:
     finally:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
+
+
+def _training_logits(classifier: Classifier, compiled: _Compiled | None, images: Tensor) -> Tensor:
+    """The logits of a training pass, by the compiled network unless somebody watches the layers."""
+    if compiled is None:
+        return classifier(images)
+    network, hooked = compiled
+    if any(has_hooks(each) and each not in hooked for each in classifier.network.modules()):
+        return classifier(images)
+    return network(classifier.normalise(images))

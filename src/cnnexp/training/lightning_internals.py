@@ -111,9 +111,8 @@ class _StepsPerCall(_TrainingEpochLoop):
         super().__init__(trainer, before.min_steps, before.max_steps)
         self._steps, self._sees_each, self._log_each = steps, sees_each, log_each
         self._everyone: list[Callback] | None = None  # while only some callbacks take part
-        self._first = (
-            True  # a resumed training counts aright within its first step only, see begin_anew
-        )
+        # a resumed training counts aright within its first step only, see begin_anew
+        self._first = True
 
     @property
     def is_logged(self) -> bool:
@@ -157,22 +156,24 @@ class _StepsPerCall(_TrainingEpochLoop):
 
     @contextmanager
     def _some_callbacks(self) -> Iterator[None]:
-        self._everyone = self.trainer.callbacks
-        self.trainer.callbacks = [each for each in self._everyone if self._sees_each(each)]
+        trainer: Any = self.trainer  # whose class says nothing of its callbacks
+        everyone = self._everyone = list(trainer.callbacks)
+        trainer.callbacks = [each for each in everyone if self._sees_each(each)]
         try:
             yield
         finally:
-            self.trainer.callbacks, self._everyone = self._everyone, None
+            trainer.callbacks, self._everyone = everyone, None
 
     @contextmanager
     def every_callback(self) -> Iterator[None]:
         """Within it all callbacks take part, as in what a checkpoint is made of."""
-        some = self.trainer.callbacks
-        self.trainer.callbacks = self._everyone or some
+        trainer: Any = self.trainer
+        some = trainer.callbacks
+        trainer.callbacks = self._everyone or some
         try:
             yield
         finally:
-            self.trainer.callbacks = some
+            trainer.callbacks = some
 
 
 def take_steps_per_call(

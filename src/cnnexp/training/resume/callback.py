@@ -123,16 +123,12 @@ class Checkpoints(Checkpoint):
         if batch_idx % (trainer.accumulate_grad_batches * self._steps_per_call):
             return
         stop, step = self._ranks.stop(self._signals.request), trainer.global_step
-        due = step > 0 and (batch_idx == 0 or self._is_over(step))
+        over = self._every is not None and _apart(self._saved_step, step, self._every)
+        due = step > 0 and (batch_idx == 0 or over)
         if (stop or due) and self._saved_step != step:
             self._save_last(trainer, batch_idx, finished=False)
         if stop:
             raise stop
-
-    def _is_over(self, step: int) -> bool:
-        """Whether the steps between two last.ckpt are over, since the last one was written."""
-        every = self._every
-        return every is not None and step // every > max(0, self._saved_step) // every
 
     def on_test_batch_start(self, *arguments: Any, **options: Any) -> None:
         """Stop: the training is done, and the test is made anew."""
@@ -179,14 +175,10 @@ class Checkpoints(Checkpoint):
             return
         try:
             file.parent.mkdir(exist_ok=True)
-            self._save(trainer, file)
+            _save(trainer, file)
         except FileNotFoundError:  # the folder was deleted at this very moment
             file.parent.mkdir(exist_ok=True)
-            self._save(trainer, file)
-
-    def _save(self, trainer: L.Trainer, file: Path) -> None:
-        with every_callback(trainer):
-            trainer.save_checkpoint(file, weights_only=False)
+            _save(trainer, file)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
@@ -210,6 +202,16 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave."""
         self._best = state_dict["best"]
+
+
+def _apart(saved: int, step: int, every: int) -> bool:
+    """Whether a multiple of ``every`` steps was reached since step ``saved``, −1 for none."""
+    return step // every > max(0, saved) // every
+
+
+def _save(trainer: L.Trainer, file: Path) -> None:
+    with every_callback(trainer):
+        trainer.save_checkpoint(file, weights_only=False)
 
 
 def _restore_random(states: Sequence[dict[str, Any]], ranks: Ranks) -> None:
