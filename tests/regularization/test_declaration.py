@@ -41,7 +41,9 @@ def test_a_choice_names_regularisers_and_their_knobs(choice: str) -> None:
         assert made.name == name
 
 
-def test_where_several_take_part_in_an_event_their_order_is_that_of_0_1_0() -> None:
+def test_where_several_take_part_in_an_event_their_order_is_that_of_0_1_0_and_a_flip_before() -> (
+    None
+):
     chosen = ",".join(name for name in CHOICES if name not in ("swa", "clip_norm", "clip_value"))
     composed = Composer("train").compose([f"regularization=[{chosen}]", "data=digits"])
     job = build_job(plain_config(composed))
@@ -51,6 +53,7 @@ def test_where_several_take_part_in_an_event_their_order_is_that_of_0_1_0() -> N
 
     assert names("penalty") == ["l1", "l2", "elastic_net"]
     assert names("images") == [
+        "random_flip",
         "random_elastic",
         "random_rotation",
         "random_shift",

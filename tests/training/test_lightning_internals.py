@@ -74,7 +74,7 @@ class _Seen(Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         self.begun.append(trainer.global_step)
-        self.logged.append(is_logged(trainer))
+        self.logged.append(is_logged(trainer.lightning_module))
         some = len(_callbacks(trainer))
         with every_callback(trainer):
             self.among.append((some, len(_callbacks(trainer))))
@@ -104,6 +104,7 @@ def test_a_turn_of_one_step_is_lightnings_own() -> None:
     before = trainer.fit_loop.epoch_loop
     take_steps_per_call(trainer, 1, lambda _: False)
     assert trainer.fit_loop.epoch_loop is before
+    assert is_logged(BoringModel())  # which has no Trainer
     _fit(trainer)
     assert (seen.begun, seen.logged) == ([0, 1, 2], [True] * 3)
 

@@ -188,9 +188,15 @@ def take_steps_per_call(
         trainer.fit_loop.epoch_loop = _StepsPerCall(trainer, steps, sees_each, log_each=log_each)
 
 
-def is_logged(trainer: L.Trainer) -> bool:
-    """Whether the present step has to log what it has to say: loggers are due, or it ends a call."""
-    loop = trainer.fit_loop.epoch_loop
+def is_logged(module: L.LightningModule) -> bool:
+    """Whether the present step has to log what it has to say: loggers are due, or it ends a call.
+
+    ``module.trainer`` was looked at: it raises where a module is called without a Trainer, and ``module.log``
+    does nothing then.
+    """
+    if module._trainer is None:
+        return True
+    loop = module._trainer.fit_loop.epoch_loop
     return loop.is_logged if isinstance(loop, _StepsPerCall) else True
 
 

@@ -26,7 +26,7 @@ class LearningRate(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Log it with the step's other scalars."""
-        if not is_logged(trainer):
+        if not is_logged(pl_module):
             return
         rates: dict[str, float] = {}
         for optimizer in trainer.optimizers:
