@@ -24,7 +24,7 @@ from cnnexp.training import (
 )
 from tests.diagnostics.test_probes import _job
 from tests.training.processes import train
-from tests.training.resumable import assert_same_run, new_folder, small_job
+from tests.training.resumable import assert_same_run, new_folder, small_job, tensorboard
 from tests.training.test_non_finite import Fuse
 
 FULL = DiagnosticsSettings("full", 1, landscape_every=1, sharpness_iterations=2)
@@ -150,7 +150,8 @@ def test_a_network_that_has_no_graph_says_so(
             return super().forward(input.flatten(1))
 
     job = _job(
-        network=lambda images: nn.Sequential(Untraceable(784, 10)), backward="native", diagnostics=FULL
+        network=lambda images: nn.Sequential(Untraceable(784, 10)), backward="native", diagnostics=FULL,
+        loggers=tensorboard,
     )  # fmt: skip
     run_training(job, new_folder(tmp_path / "run"))
     assert "diagnostics: no graph of this network: not to be traced" in caplog.text

@@ -38,14 +38,14 @@ def small_job(
         "backward": "direct",
         "diagnostics": DiagnosticsSettings("full", 4, landscape_every=1, sharpness_iterations=3),
         "callbacks": lambda: [*callbacks, ExponentialAverage(0.9)],
-        "loggers": _tensorboard,
+        "loggers": tensorboard,
         "trainer": {"max_epochs": epochs, "log_every_n_steps": 1, "accelerator": "cpu"},
         "config": {"seed": 0},
     }
     return TrainingJob(**settings | changes)
 
 
-def _tensorboard(folder: RunFolder) -> list[TensorBoardLogger]:
+def tensorboard(folder: RunFolder) -> list[TensorBoardLogger]:
     return [TensorBoardLogger(folder.path, "tensorboard", "", default_hp_metric=False)]
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from cnnexp.environment import variable
 from cnnexp.runs import RunFolder
 from cnnexp.runs.files import leaves, read_json
 from cnnexp.runs.sweep import is_sweep, names_of, sweep_jobs
@@ -147,7 +148,7 @@ class Wandb(Tracker, WandbLogger):
     @classmethod
     def unready(cls, node: Mapping[str, Any]) -> str:
         """That there is no key for the server, which would be asked for on the terminal."""
-        if node.get("offline", True) or os.environ.get("WANDB_API_KEY"):
+        if node.get("offline", True) or variable("WANDB_API_KEY"):
             return ""
         try:
             known = any("wandb" in host for host in netrc().hosts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
 import re
 import shutil
 import signal
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnexp.environment import variable
 from cnnexp.kernels.compilation import clock
 from cnnexp.nn.layer import layer_algorithms
 from cnnexp.tuning.auto import situation
@@ -150,7 +150,7 @@ def _by_compiler(device: torch.device) -> Iterator[None]:
 
 
 def _has_compiler() -> bool:
-    named = os.environ.get("CXX")
+    named = variable("CXX")
     return any(shutil.which(each) for each in ([named] if named else _COMPILERS))
 
 
