@@ -43,7 +43,7 @@ MISUSE = [
     (["+logger._target_=a.B"], "logger holds as many as you like, each under a name: +logger.<name>._t"),
     (["callbacks._target_=a.B"], "each under a name: +callbacks.<name>._target_=…\n"),
     (["trainer=ddp"], "trainer=ddp: there is no group 'trainer' to choose from; set its values, "
-     "trainer.<key>=…. Did you mean accelerator=ddp? The groups are accelerator, backward, data, "),
+     "trainer.<key>=…. Did you mean accelerator=ddp? The groups are accelerator, backward, compile, data, "),
     (["trainer=default"], "Devices are chosen by accelerator=auto|cpu|ddp|ddp_cpu|fsdp|gpu|mps."),
     (["checkpoint=val/loss"], "checkpoint=val/loss: there is no group 'checkpoint' to choose from"),
     (["callbacks=early"], "callbacks=early: there is no group 'callbacks' to choose from"),
