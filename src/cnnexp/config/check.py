@@ -94,6 +94,8 @@ def _no_choice(part: str, value: object) -> str:
     }
     given = "null" if value is None else value
     if part in groups:
+        if value is None:  # as at the end of a file that was cut
+            return f"{part}: its values are missing; a choice has them ({', '.join(groups[part])})"
         return (
             f"{part}={given}: must be a choice ({', '.join(groups[part])}), whose values may be set"
         )
