@@ -60,6 +60,16 @@ def test_what_was_known_before_is_replaced(kind: str) -> None:
     assert get(ChoiceFile(), "a step") == _as_given(other)
 
 
+@pytest.mark.parametrize("undisturbed", [True, False])
+def test_a_ratio_is_settled_by_the_first_that_measured_undisturbed(undisturbed: bool) -> None:
+    ours, theirs = ChoiceFile(), ChoiceFile()
+    assert ours.get_ratio("a step") is None
+    assert ours.settle_ratio("a step", 0.50001, undisturbed=False) == 0.5
+    assert theirs.get_ratio("a step") is None  # what was disturbed is not kept
+    assert theirs.settle_ratio("a step", 0.25, undisturbed=True) == 0.25
+    assert ours.settle_ratio("a step", 0.5, undisturbed=undisturbed) == 0.25
+
+
 def test_choices_of_other_situations_stay() -> None:
     ours, theirs = ChoiceFile(), ChoiceFile()
     assert ours.get_ratio("one") is None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -178,9 +179,18 @@ def _checksum(folder: Path, *parts: PictureFiles) -> str:
     """The md5 of all pictures' names and contents, in order."""
     digest = hashlib.md5()
     for part in parts:
-        for file in part.files:
-            content = file.read_bytes()
-            verify_picture(file, content, part.value_range)
-            digest.update(f"{file.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
-            digest.update(content)
+        add_pictures(digest, part, lambda file: file.relative_to(folder).as_posix())
     return digest.hexdigest()
+
+
+def add_pictures(digest: Any, part: PictureFiles, named: Callable[[Path], str]) -> None:
+    """Add the names and contents of the pictures of ``part`` to a ``digest`` of hashlib's, in order.
+
+    Raises:
+        DataFileError: One of them is no picture, see :func:`~cnnexp.data.picture_files.verify_picture`.
+    """
+    for file in part.files:
+        content = file.read_bytes()
+        verify_picture(file, content, part.value_range)
+        digest.update(f"{named(file)}\0{len(content)}\0".encode())
+        digest.update(content)

@@ -11,9 +11,9 @@ import torch
 
 from cnnexp.data.batches import seeded_generator
 from cnnexp.data.depth import checked_range
-from cnnexp.data.image_folder import PictureFiles
+from cnnexp.data.image_folder import PictureFiles, add_pictures
 from cnnexp.data.images import DataFileError, DataUnavailableError, ImageSet, pixel_statistics
-from cnnexp.data.picture_files import PICTURE_ENDINGS, verify_picture
+from cnnexp.data.picture_files import PICTURE_ENDINGS
 from cnnexp.data.table_columns import (
     Row,
     column,
@@ -226,9 +226,5 @@ def _checksum(parts: Mapping[str, PictureFiles]) -> str:
         if part is None:
             continue
         digest.update(f"{name}\0".encode() + part.labels.numpy().tobytes())
-        for file in part.files:
-            content = file.read_bytes()
-            verify_picture(file, content, part.value_range)
-            digest.update(f"{file.name}\0{len(content)}\0".encode())
-            digest.update(content)
+        add_pictures(digest, part, lambda file: file.name)
     return digest.hexdigest()

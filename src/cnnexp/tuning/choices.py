@@ -84,6 +84,17 @@ class ChoiceFile:
         """Add the time of one thing by that of another, as :meth:`put` does."""
         self._add(situation, {"ratio": round(ratio, 4)})
 
+    def settle_ratio(self, situation: str, ratio: float, *, undisturbed: bool) -> float:
+        """Add ``ratio``, unless other programs disturbed its measurement, and return it; or the ratio that
+        another process has added since this situation was asked for.
+        """
+        if undisturbed:
+            self.put_ratio(situation, ratio)
+        else:
+            self.forget()
+        kept = self.get_ratio(situation)
+        return round(ratio, 4) if kept is None else kept
+
     def _entry(self, situation: str) -> dict[str, Any]:
         if self._entries is None:
             self._entries = self._read()

@@ -124,9 +124,8 @@ def choose_compiled(network: nn.Module, images: Tensor, run: Run) -> CompileChoi
             return CompileChoice(False, math.inf, str(error), clock() - begin)
         ratio = found.ratio if found.faster or found.ratio > 1.0 else 1.0
         log.debug("compile auto: %.3f (%.3f to %.3f, %d pairs)", *found)
-        if undisturbed():
-            file.put_ratio(text, ratio)
-        return CompileChoice(ratio < 1.0, round(ratio, 4), seconds=clock() - begin)
+        ratio = file.settle_ratio(text, ratio, undisturbed=undisturbed())
+        return CompileChoice(ratio < 1.0, ratio, seconds=clock() - begin)
 
 
 def _module(network: nn.Module) -> nn.Module:

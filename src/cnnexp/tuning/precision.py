@@ -147,12 +147,7 @@ class _Pair:
         found = compare(half, full, _BUDGET)
         ratio = found.ratio if found.faster or found.ratio > 1.0 else 1.0
         log.debug("precision auto: %.3f (%.3f to %.3f, %d pairs)", *found)
-        if undisturbed():
-            file.put_ratio(text, ratio)
-        else:
-            file.forget()
-        kept = file.get_ratio(text)  # of another process, where one was faster
-        return round(ratio, 4) if kept is None else kept
+        return file.settle_ratio(text, ratio, undisturbed=undisturbed())
 
     def _situation(self) -> str:
         """The network, its batch and its algorithms, as text for the file."""
