@@ -12,6 +12,7 @@ nbclient = pytest.importorskip(
     "nbclient", reason="no nbclient here: pip install nbclient ipykernel"
 )
 pytest.importorskip("ipykernel", reason="no ipykernel here: pip install nbclient ipykernel")
+nbformat = pytest.importorskip("nbformat")  # nbclient needs it: it is there where nbclient is
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = (
@@ -26,8 +27,6 @@ CELLS = (
 
 @pytest.mark.filterwarnings("ignore")  # of the kernel's libraries
 def test_cells_train_show_a_table_and_a_figure_and_say_what_is_wrong(tmp_path: Path) -> None:
-    import nbformat
-
     cells = [nbformat.v4.new_code_cell(text) for text in CELLS]
     notebook = nbformat.v4.new_notebook(cells=cells)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
