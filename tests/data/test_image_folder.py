@@ -66,6 +66,30 @@ def test_val_stands_for_test_and_without_train_a_fifth_of_each_class_tests(parte
     assert torch.equal(one.test.batch(torch.arange(2))[0], two.test.batch(torch.arange(2))[0])
 
 
+def test_val_beside_test_validates_in_the_place_of_a_share(parted: Path) -> None:
+    before = load_image_folder(parted).checksum
+    shutil.copytree(parted / "test", parted / "val")
+    (parted / "val" / "red" / "0.png").unlink()
+    made = load_image_folder(parted)
+    assert made.val is not None
+    assert (len(made.val), len(made.test)) == (3, 4)
+    assert made.checksum != before
+    module = ImageDataModule(lambda: made, val_size=0.5)
+    assert (len(module.train), module.val) == (len(made.train), made.val)
+    shutil.rmtree(parted / "val" / "red")
+    with pytest.raises(DataUnavailableError, match=r"red holds no picture"):
+        load_image_folder(parted)
+
+
+def test_a_rectangle_and_what_is_none(parted: Path) -> None:
+    made = load_image_folder(parted, image_size=[12, 20])
+    assert made.image_size == (12, 20)
+    assert made.train.batch(torch.tensor([0, 3]))[0].shape == (2, 3, 12, 20)
+    for wrong in (0, [12, 0], [12], [12, 20, 3]):
+        with pytest.raises(ValueError, match=r"at least 1, or \[height, width\], and 1 or 3 chan"):
+            load_image_folder(parted, image_size=wrong)
+
+
 @pytest.mark.parametrize("seed", [0, 7])
 def test_workers_give_what_the_process_itself_gives(parted: Path, seed: int) -> None:
     modules = [

@@ -48,6 +48,26 @@ def test_one_line_where_a_class_is_rare(
     assert "c has none" in imbalance(_job(empty_folder, [40, 20]))
 
 
+def test_one_line_where_the_sets_own_images_validate(
+    empty_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = np.arange(30) % 3
+    images = np.zeros((30, 8, 8), dtype=np.uint8)
+    own = {"val_images": images[:9], "val_labels": labels[:9]}
+    np.savez(empty_folder / "own.npz", images=images, labels=labels, **own)
+    said = {}
+    for size in ("0.1", "0"):
+        caplog.clear()
+        given = ["data=arrays", "data.file=own.npz", f"data.val_size={size}"]
+        job = build_job(plain_config(Composer("train").compose(given)))
+        with caplog.at_level(logging.INFO):
+            say_of_images(job)
+        assert len(job.data.val) == 9
+        said[size] = caplog.messages
+    line = "own brings 9 validation images of its own, so that data.val_size=0.1 holds out none"
+    assert said == {"0.1": [line], "0": []}
+
+
 def test_no_line_up_to_three_times_nor_of_private_trainings(empty_folder: Path) -> None:
     assert imbalance(_job(empty_folder, [30, 10, 10])) == ""
     private = ("privacy=dp_sgd", "privacy.epsilon=5", "model=tanh_cnn")

@@ -64,14 +64,15 @@ class PictureFiles:
 def load_image_folder(
     folder: Path | str,
     *,
-    image_size: int = 64,
+    image_size: int | Sequence[int] = 64,
     channels: int = 3,
     value_range: Sequence[float] | None = None,
 ) -> ImageSet:
     """Pictures in ``folder``/train/<class>/… and ``folder``/test/<class>/…, of any size and format.
 
-    A folder ``val`` is used as ``test`` where ``test`` is missing. Without ``train``, the folders of the
-    classes lie in ``folder`` itself, and a fifth of each class, always the same, is the test set.
+    The pictures in a folder ``val`` beside them validate; where ``test`` is missing, they are the test.
+    Without ``train``, the folders of the classes lie in ``folder`` itself, and a fifth of each class, always
+    the same, is the test set.
     Folders below a class belong to it; hidden files and files of other kinds are ignored.
 
     Every file is read once here, for the checksum (of names and contents). Mean and standard deviation
@@ -79,7 +80,8 @@ def load_image_folder(
 
     Args:
         folder: The folder of the pictures.
-        image_size: Height and width that every picture is brought to, ≥ 1, see ``read_picture``.
+        image_size: The height and the width that every picture is brought to, ≥ 1, see ``read_picture``; one
+            number for both.
         channels: 3 for colour, 1 for grey.
         value_range: [black, white] in pictures of more than 8 bits per channel. It must be given for
             32-bit integers and floats, and for 8 or 12 bits stored in 16, where the file does not say
@@ -91,30 +93,47 @@ def load_image_folder(
         DataFileError: A file is not a picture, or nothing says what its numbers mean.
         ValueError: A range is violated.
     """
-    if image_size < 1 or channels not in (1, 3):
-        raise ValueError(
-            f"pictures need an image_size of at least 1 and 1 or 3 channels, but got {image_size} and "
-            f"{channels}"
-        )
+    like = no_pictures(image_size, channels, value_range)
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise DataUnavailableError(
             f"there is no folder {folder}; set data.folder to one that holds train/<class>/ and "
             f"test/<class>/, or <class>/"
         )
-    like = PictureFiles(
-        (), torch.empty(0), (channels, image_size, image_size), checked_range(value_range)
-    )
     parted = (folder / "train").is_dir()
     classes = _classes(folder / "train" if parted else folder)
     whole = _pictures(folder / "train" if parted else folder, classes, like)
+    val = None
     if parted:
         train, test = whole, _pictures(_test_folder(folder), classes, like)
+        if (folder / "val").is_dir() and (folder / "test").is_dir():
+            val = _pictures(folder / "val", classes, like)
     else:
         train, test = _cut(whole)
     order = torch.randperm(len(train), generator=seeded_generator(0))[:_MEASURED]
     mean, std = pixel_statistics(train.batch(order.sort().values)[0])
-    return ImageSet(folder.name, train, test, classes, mean, std, _checksum(folder, train, test))
+    parts = (train, test) if val is None else (train, test, val)
+    return ImageSet(
+        folder.name, train, test, classes, mean, std, _checksum(folder, *parts), val=val
+    )
+
+
+def no_pictures(
+    image_size: int | Sequence[int], channels: int, value_range: Sequence[float] | None
+) -> PictureFiles:
+    """A set of such pictures without one yet; the arguments are those of :func:`load_image_folder`.
+
+    Raises:
+        ValueError: A range is violated.
+    """
+    size = [image_size] * 2 if isinstance(image_size, int) else [*image_size]
+    if len(size) != 2 or min(size) < 1 or channels not in (1, 3):
+        raise ValueError(
+            f"pictures need an image_size of at least 1, or [height, width], and 1 or 3 channels, but got "
+            f"{image_size} and {channels}"
+        )
+    shape = (channels, size[0], size[1])
+    return PictureFiles((), torch.empty(0), shape, checked_range(value_range))
 
 
 def _test_folder(folder: Path) -> Path:

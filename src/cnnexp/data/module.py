@@ -53,7 +53,8 @@ class ImageDataModule(_OnDevice):
         batch_size: Images per training batch, ≥ 1; with Poisson sampling their expected number.
         eval_batch_size: Images per validation or test batch, ≥ 1.
         val_size: How many training images are held out for validation, 0 for none; or, between 0 and 1,
-            their share of all. A set that brings validation images of its own takes 0. None with ``folds``.
+            their share of all. None are where the set brings validation images of its own. None with
+            ``folds``.
         folds: Into how many parts the training images are cut for a cross-validation, ≥ 2, see
             :func:`~cnnexp.data.folds.fold_of`; None for none.
         fold: The part that is for validation, counted from 0; the others are for training.
@@ -73,8 +74,8 @@ class ImageDataModule(_OnDevice):
 
     Raises:
         ValueError: An unknown ``sampling``, or ``secret`` without Poisson sampling; at the first use, if
-            ``val_size`` and ``train_size`` ask for more images than there are, ``val_size`` for some
-            where the set brings its own, ``folds`` for more parts than there are images of each class, or
+            ``val_size`` and ``train_size`` ask for more images than there are, ``folds`` for more parts than
+            there are images of each class, or for any where the set brings validation images of its own, or
             ``classes`` for one that does not exist.
     """
 
@@ -277,15 +278,15 @@ def _parts(data: ImageDataModule) -> tuple[Tensor, Tensor]:
     images, count = data.images, len(data.images.train)
     generator = torch.Generator().manual_seed(data.split_seed)
     order = torch.randperm(count, generator=generator)
-    val_size = 0 if data.folds else _count(data.val_size or 0, count, _scale(images))
-    if images.val is not None and (data.folds or val_size):
-        asked = f"data.folds={data.folds}" if data.folds else f"data.val_size={data.val_size}"
-        instead = "data.folds=null data.val_size=0" if data.folds else "data.val_size=0"
-        raise ValueError(
-            f"{asked}: {images.name} brings {len(images.val)} validation images of its own; set {instead}"
-        )
     if data.folds is None:
+        own = images.val is not None
+        val_size = 0 if own else _count(data.val_size or 0, count, _scale(images))
         return order[:val_size], order[val_size:]
+    if images.val is not None:
+        raise ValueError(
+            f"data.folds={data.folds}: {images.name} brings {len(images.val)} validation images of its own; "
+            f"set data.folds=null"
+        )
     assert data.fold is not None
     classes = images.classes if images.targets == "classes" else None
     held_out = fold_of(images.train.labels, classes, data.folds, data.fold, data.split_seed)

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 
 from cnnexp.data.batches import seeded_generator
-from cnnexp.data.depth import checked_range
-from cnnexp.data.image_folder import PictureFiles, add_pictures
+from cnnexp.data.image_folder import PictureFiles, add_pictures, no_pictures
 from cnnexp.data.images import DataFileError, DataUnavailableError, ImageSet, pixel_statistics
 from cnnexp.data.picture_files import PICTURE_ENDINGS
 from cnnexp.data.table_columns import (
@@ -38,7 +37,7 @@ def load_csv(
     test_file: Path | str | None = None,
     folder: Path | str | None = None,
     targets: str | None = None,
-    image_size: int = 64,
+    image_size: int | Sequence[int] = 64,
     channels: int = 3,
     value_range: Sequence[float] | None = None,
 ) -> ImageSet:
@@ -63,7 +62,7 @@ def load_csv(
         DataFileError: A table or a picture cannot be read, or a value is empty or of the wrong kind.
         ValueError: A column is unknown, or a range is violated.
     """
-    like = _like(image_size, channels, value_range)
+    like = no_pictures(image_size, channels, value_range)
     table = Path(file).expanduser()
     parts = _parts(table, split, {"val": val_file, "test": test_file})
     rows = [row for part in parts.values() for row in part]
@@ -79,17 +78,6 @@ def load_csv(
         made[name] = replace(like, files=files, labels=labels_of(own, columns, kind, classes))
     _check_apart(parts, made)
     return _image_set(table, made, classes, kind)
-
-
-def _like(image_size: int, channels: int, value_range: Sequence[float] | None) -> PictureFiles:
-    """What all pictures are brought to, without a picture yet."""
-    if image_size < 1 or channels not in (1, 3):
-        raise ValueError(
-            f"pictures need an image_size of at least 1 and 1 or 3 channels, but got {image_size} and "
-            f"{channels}"
-        )
-    shape = (channels, image_size, image_size)
-    return PictureFiles((), torch.empty(0), shape, checked_range(value_range))
 
 
 def _image_set(

@@ -1,4 +1,6 @@
-"""What a run says of its images before it begins: that others stand in, and that classes are rare."""
+"""What a run says of its images before it begins: that others stand in, which ones validate, that classes are
+rare.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,17 @@ _TIMES = 3  # a class with so many times as many images as another one is worth 
 
 
 def say_of_images(job: TrainingJob) -> None:
-    """Log the notice of the image set and, where some classes are rare, a line about that."""
-    if job.data.images.notice:
-        log.warning(job.data.images.notice)
+    """Log the notice of the image set, a line where its own images validate in the place of those that
+    ``data.val_size`` would hold out, and one where some classes are rare.
+    """
+    images, held_out = job.data.images, job.data.val_size
+    if images.notice:
+        log.warning(images.notice)
+    if images.val is not None and held_out:
+        log.info(
+            "%s brings %s validation images of its own, so that data.val_size=%s holds out none",
+            *(images.name, f"{len(images.val):,}", held_out),
+        )
     if line := imbalance(job):
         log.info("%s", line)
 
