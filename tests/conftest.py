@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -156,6 +157,26 @@ def command(empty_folder: Path) -> Command:
             timeout=300,
             check=False,
         )
+
+    return run
+
+
+InProcess = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def in_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_logging: None
+) -> InProcess:
+    """Run the command of a module in this process with ``arguments``: exit code, stdout, stderr."""
+
+    def run(module: ModuleType, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
+        with pytest.raises(SystemExit) as stop:
+            module.main()
+        said = capsys.readouterr()
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, said.out, said.err
 
     return run
 

@@ -6,8 +6,7 @@ import html.parser
 import json
 import re
 import shutil
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,9 @@ from cnnexp import attack
 from cnnexp.attacks.on_runs import Target, attack_by_loss
 from cnnexp.inference import load_trained
 from cnnexp.runs import RunFolder
+from tests.conftest import InProcess
 from tests.inference.conftest import train
 
-Run = Callable[..., tuple[int, str, str]]
 SMALL = (
     *("data=digits", "+data.image_size=8", "data.train_size=150", "data.val_size=20"),
     *("data.batch_size=50", "model=seed_cnn", "model.channels=[32]", "backward=native"),
@@ -36,25 +35,10 @@ def by_heart(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 @pytest.fixture
-def typed(
-    by_heart: RunFolder,
-    empty_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    own_logging: None,
-) -> Run:
+def typed(in_process: InProcess, by_heart: RunFolder, empty_folder: Path) -> InProcess:
     """Run the command beside a copy of that run, ``runs/one``: exit code, stdout, stderr."""
     shutil.copytree(by_heart.path, empty_folder / "runs" / "one")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cnnexp.attack", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            attack.main()
-        said = capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, said.out, said.err
-
-    return run
+    return partial(in_process, attack)
 
 
 def _content(method: str) -> dict[str, object]:
@@ -75,7 +59,7 @@ class _Tags(html.parser.HTMLParser):
         self.addresses += [value for name, value in attrs if name in ("src", "href")]
 
 
-def test_by_loss(typed: Run) -> None:
+def test_by_loss(typed: InProcess) -> None:
     code, out, err = typed("run=runs/one", "checkpoint=last")
     assert (code, err) == (0, "")
     lines = out.splitlines()
@@ -105,7 +89,7 @@ def test_an_untrained_network_gives_nothing_away(tmp_path: Path) -> None:
     assert low < 0.5 < high
 
 
-def test_by_shadows_and_again(typed: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_by_shadows_and_again(typed: InProcess, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     given = ("run=runs/one", "checkpoint=last", "method=lira", "shadows=4", "jobs=2", "threads=1")
     code, out, err = typed(*given)
@@ -122,7 +106,7 @@ def test_by_shadows_and_again(typed: Run, caplog: pytest.LogCaptureFixture) -> N
     assert caplog.text.count("is done already") == 4
 
 
-def test_an_audit_of_a_run_that_promises_too_much(typed: Run) -> None:
+def test_an_audit_of_a_run_that_promises_too_much(typed: InProcess) -> None:
     given = ("run=runs/one", "method=audit", "canaries=100", "threads=1")
     code, out, err = typed(*given)
     assert code == 0, err
@@ -175,7 +159,7 @@ def test_an_audit_of_a_run_that_promises_too_much(typed: Run) -> None:
         ),
     ],
 )
-def test_misuse_is_one_message(typed: Run, given: list[str], message: str) -> None:
+def test_misuse_is_one_message(typed: InProcess, given: list[str], message: str) -> None:
     code, out, err = typed("run=runs/one", *given)
     assert (code, out) == (2, "")
     assert message in err
@@ -183,7 +167,7 @@ def test_misuse_is_one_message(typed: Run, given: list[str], message: str) -> No
     assert not Path("outputs").exists()  # nothing is left behind
 
 
-def test_a_run_without_checkpoint(typed: Run) -> None:
+def test_a_run_without_checkpoint(typed: InProcess) -> None:
     shutil.rmtree("runs/one/checkpoints")
     code, _, err = typed("run=runs/one")
     assert code == 1
@@ -192,7 +176,7 @@ def test_a_run_without_checkpoint(typed: Run) -> None:
 
 
 @pytest.mark.parametrize(("kind", "loss"), [("numbers", "mse"), ("labels", "binary_cross_entropy")])
-def test_runs_of_labels_and_numbers_are_refused(kind: str, loss: str, typed: Run) -> None:
+def test_runs_of_labels_and_numbers_are_refused(kind: str, loss: str, typed: InProcess) -> None:
     random = np.random.default_rng(0)
     labels = random.random(40) if kind == "numbers" else random.integers(0, 2, (40, 2))
     np.savez(

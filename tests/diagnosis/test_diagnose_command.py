@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,7 @@ from cnnexp.diagnosis import diagnose_run
 from cnnexp.diagnosis.tryout import changed
 from cnnexp.runs import RunFolder
 from cnnexp.training import NonFiniteError, run_training
-
-Typed = Callable[..., tuple[int, str, str]]
+from tests.conftest import InProcess
 
 DIGITS = (
     *(
@@ -61,24 +59,13 @@ def run(slow_run: RunFolder, empty_folder: Path) -> RunFolder:
 
 
 @pytest.fixture
-def typed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], empty_folder: Path
-) -> Typed:
+def typed(in_process: InProcess, empty_folder: Path) -> InProcess:
     """Run the command in this process, in an empty folder: exit code, stdout, stderr."""
-
-    def type_in(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cnnexp.diagnose", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            diagnose.main()
-        said = capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, said.out, said.err
-
-    return type_in
+    return partial(in_process, diagnose)
 
 
 def test_it_says_why_a_training_did_not_learn_and_writes_a_page(
-    run: RunFolder, typed: Typed
+    run: RunFolder, typed: InProcess
 ) -> None:
     code, out, err = typed("run=run")
     assert (code, err) == (0, "")
@@ -98,7 +85,7 @@ def test_it_says_why_a_training_did_not_learn_and_writes_a_page(
     assert "http" not in page  # nothing is fetched
 
 
-def test_json_has_the_verdict_and_its_evidence(run: RunFolder, typed: Typed) -> None:
+def test_json_has_the_verdict_and_its_evidence(run: RunFolder, typed: InProcess) -> None:
     code, out, _ = typed("run=run", "--json", "output=page.html")
     content = json.loads(out)
     assert code == 0
@@ -116,7 +103,7 @@ def test_json_has_the_verdict_and_its_evidence(run: RunFolder, typed: Typed) -> 
 
 @pytest.mark.usefixtures("own_logging")
 def test_the_first_suggestion_is_tried_in_a_process_of_its_own(
-    run: RunFolder, typed: Typed
+    run: RunFolder, typed: InProcess
 ) -> None:
     before = sorted(run.path.iterdir())
     code, out, err = typed("run=run", "--try", "40", "output=page.html")
@@ -128,7 +115,7 @@ def test_the_first_suggestion_is_tried_in_a_process_of_its_own(
     assert sorted(run.path.iterdir()) == before  # the run is left as it was
 
 
-def test_a_killed_run_is_judged_by_its_metrics(run: RunFolder, typed: Typed) -> None:
+def test_a_killed_run_is_judged_by_its_metrics(run: RunFolder, typed: InProcess) -> None:
     for file in (run.evidence, run.result):
         file.unlink()
     run.write_status("running", epoch=1, step=40)
@@ -171,7 +158,7 @@ def test_faults_of_the_settings_are_said_before_the_first_step(
     ],
 )
 def test_misuse_is_one_line(
-    arguments: list[str], message: str, run: RunFolder, typed: Typed
+    arguments: list[str], message: str, run: RunFolder, typed: InProcess
 ) -> None:
     code, out, err = typed(*arguments)
     assert (code, out) == (2, "")
@@ -180,14 +167,14 @@ def test_misuse_is_one_line(
     assert not Path("run/diagnosis.html").exists()
 
 
-def test_damaged_evidence_is_a_failure_in_one_line(run: RunFolder, typed: Typed) -> None:
+def test_damaged_evidence_is_a_failure_in_one_line(run: RunFolder, typed: InProcess) -> None:
     run.evidence.write_text('{"classes": 10}')
     code, _, err = typed("run=run")
     assert code == 1
     assert err.startswith("cnnexp.diagnose: run/evidence.json: is not evidence of this version: ")
 
 
-def test_a_run_without_a_step_cannot_be_judged(run: RunFolder, typed: Typed) -> None:
+def test_a_run_without_a_step_cannot_be_judged(run: RunFolder, typed: InProcess) -> None:
     for file in (run.evidence, run.result, run.metrics):
         file.unlink()
     code, _, err = typed("run=run")

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from array import array
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +21,16 @@ from cnnexp import __version__, explain
 from cnnexp.explanation import load_untrained
 from cnnexp.inference import load_trained, predict
 from cnnexp.runs import RunFolder
-from tests.conftest import Command
+from tests.conftest import Command, InProcess
 from tests.explanation.conftest import SMALL, traced
-
-Typed = Callable[..., tuple[int, str, str]]
 
 UNTRAINED = ("data=digits", "model=seed_cnn", "model.channels=[4,6]")
 
 
 @pytest.fixture
-def typed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], empty_folder: Path
-) -> Typed:
+def typed(in_process: InProcess, empty_folder: Path) -> InProcess:
     """Run the command in this process, in an empty folder: exit code, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cnnexp.explain", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            explain.main()
-        said = capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, said.out, said.err
-
-    return run
+    return partial(in_process, explain)
 
 
 @pytest.fixture
@@ -73,7 +60,7 @@ def _drawing(file: str) -> Path:
     return Path(file)
 
 
-def test_a_trained_network(typed: Typed, run_folder: RunFolder) -> None:
+def test_a_trained_network(typed: InProcess, run_folder: RunFolder) -> None:
     code, out, err = typed("run=run", "image=5")
     assert (code, err) == (0, "")
     first, second = out.splitlines()
@@ -99,7 +86,7 @@ def test_a_trained_network(typed: Typed, run_folder: RunFolder) -> None:
     assert _data(Path("here.html"))["label"] == 3
 
 
-def test_an_untrained_network_is_what_a_training_begins_with(typed: Typed) -> None:
+def test_an_untrained_network_is_what_a_training_begins_with(typed: InProcess) -> None:
     code, out, err = typed(*UNTRAINED, "seed=3", "image=2", "label=7")
     assert (code, err) == (0, "")
     assert "seed_cnn, untrained, seed 3; digits, test image 2: true class " in out
@@ -115,7 +102,7 @@ def test_an_untrained_network_is_what_a_training_begins_with(typed: Typed) -> No
 
 
 def test_the_weights_of_a_seed_are_those_of_a_training(
-    typed: Typed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    typed: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from cnnexp.training import run as training
     from tests.inference.conftest import train
@@ -137,7 +124,7 @@ def test_the_weights_of_a_seed_are_those_of_a_training(
 
 
 def test_a_picture_is_explained_as_what_it_is_taken_for(
-    typed: Typed, run_folder: RunFolder
+    typed: InProcess, run_folder: RunFolder
 ) -> None:
     file = _drawing("one=1.png")
     code, out, err = typed("run=run", f"image={file}")
@@ -160,7 +147,7 @@ def _deep_picture(file: Path) -> None:
     Image.fromarray(torch.linspace(0, 1, 784).reshape(28, 28).numpy()).save(file)
 
 
-def test_what_the_numbers_of_a_deep_picture_mean_is_stated(typed: Typed) -> None:
+def test_what_the_numbers_of_a_deep_picture_mean_is_stated(typed: InProcess) -> None:
     _deep_picture(Path("deep.tif"))
     code, out, err = typed(*UNTRAINED, "deep.tif")
     assert (code, out) == (1, "")
@@ -172,7 +159,7 @@ def test_what_the_numbers_of_a_deep_picture_mean_is_stated(typed: Typed) -> None
     assert "deep.tif: true class" in out
 
 
-def test_the_data_of_a_run_may_lie_elsewhere(typed: Typed, run_folder: RunFolder) -> None:
+def test_the_data_of_a_run_may_lie_elsewhere(typed: InProcess, run_folder: RunFolder) -> None:
     assert typed("run=run", "data.val_size=100")[0] == 0
     other = ("data=synthetic", "data.image_size=32", "data.size=50", "data.val_size=10")
     code, _, err = typed("run=run", *other)
@@ -215,7 +202,7 @@ def test_the_data_of_a_run_may_lie_elsewhere(typed: Typed, run_folder: RunFolder
     ],
 )  # fmt: skip
 def test_misuse_is_one_line_and_writes_nothing(
-    arguments: tuple[str, ...], message: str, typed: Typed, run_folder: RunFolder
+    arguments: tuple[str, ...], message: str, typed: InProcess, run_folder: RunFolder
 ) -> None:
     _deep_picture(Path("deep.tif"))
     code, out, err = typed(*arguments)
@@ -226,7 +213,7 @@ def test_misuse_is_one_line_and_writes_nothing(
     assert list(Path().rglob("*.part")) == []
 
 
-def test_damage_is_one_line(typed: Typed, run_folder: RunFolder) -> None:
+def test_damage_is_one_line(typed: InProcess, run_folder: RunFolder) -> None:
     Path("bad.png").write_text("no picture")
     code, out, err = typed("run=run", "bad.png")
     assert (code, out) == (1, "")
@@ -239,7 +226,7 @@ def test_damage_is_one_line(typed: Typed, run_folder: RunFolder) -> None:
 
 
 def test_a_page_that_is_there_stays_when_the_next_one_cannot_be_written(
-    typed: Typed, run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+    typed: InProcess, run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert typed("run=run")[0] == 0
     file = run_folder.path / "explain.html"

@@ -10,14 +10,13 @@ import yaml
 from cnnexp import evaluate, export, predict
 from cnnexp.training import precision
 from cnnexp.tuning import PrecisionChoice, StepChoice
+from tests.conftest import InProcess
 from tests.inference.conftest import DIGITS, train
-from tests.inference.test_commands import Run, _drawing, typed
-
-__all__ = ["typed"]  # a fixture
+from tests.inference.test_commands import _drawing
 
 
 def test_such_a_run_is_evaluated_used_and_exported(
-    typed: Run, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+    in_process: InProcess, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = PrecisionChoice(True, StepChoice({}, 1.0), 0.7)
     monkeypatch.setattr(precision, "multiplies_bfloat16", lambda _: True)
@@ -32,6 +31,6 @@ def test_such_a_run_is_evaluated_used_and_exported(
         (predict, str(_drawing(empty_folder / "one.png"))),
         (export,),
     ):
-        code, _, err = typed(module, "run=run", *arguments)
+        code, _, err = in_process(module, "run=run", *arguments)
         assert code == 0, err
     assert list(run.path.rglob("*.onnx")) or list(empty_folder.glob("*.onnx"))

@@ -1,4 +1,4 @@
-"""``cnnexp.evaluate``, ``cnnexp.predict``, ``cnnexp.export`` as they are typed."""
+"""``cnnexp.evaluate``, ``cnnexp.predict``, ``cnnexp.export`` as they are in_process."""
 
 from __future__ import annotations
 
@@ -17,23 +17,7 @@ from PIL import Image
 from cnnexp import evaluate, export, predict
 from cnnexp.inference import FORMATS
 from cnnexp.runs import RunFolder
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process: exit code, stdout, stderr."""
-
-    def run(module: Any, *arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
-        with pytest.raises(SystemExit) as stop:
-            module.main()
-        said = capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, said.out, said.err
-
-    return run
+from tests.conftest import InProcess
 
 
 def _drawing(file: Path) -> Path:
@@ -43,9 +27,11 @@ def _drawing(file: Path) -> Path:
     return file
 
 
-def test_evaluate_prints_tables_and_json(typed: Run, copied: Callable[[], RunFolder]) -> None:
+def test_evaluate_prints_tables_and_json(
+    in_process: InProcess, copied: Callable[[], RunFolder]
+) -> None:
     run = copied()
-    code, out, err = typed(evaluate, "run=run")
+    code, out, err = in_process(evaluate, "run=run")
     assert (code, err) == (0, "")
     accuracy = run.read_result()["test/acc"]
     lines = out.splitlines()
@@ -54,7 +40,7 @@ def test_evaluate_prints_tables_and_json(typed: Run, copied: Callable[[], RunFol
     assert [line.split()[0] for line in lines[4:6]] == ["average", "trained"]
     assert f"{accuracy:.2%}" in lines[4]
     assert "confusion matrix: a row a true class, a column a predicted one" in out
-    code, out, _ = typed(evaluate, "run=run", "--json", "split=val", "checkpoint=last")
+    code, out, _ = in_process(evaluate, "run=run", "--json", "split=val", "checkpoint=last")
     found = json.loads(out)
     assert code == 0
     assert (found["dataset"], found["split"], found["epoch"]) == ("digits", "val", 3)
@@ -65,14 +51,14 @@ def test_evaluate_prints_tables_and_json(typed: Run, copied: Callable[[], RunFol
     )
 
 
-def test_evaluate_on_other_images(typed: Run, copied: Callable[[], RunFolder]) -> None:
+def test_evaluate_on_other_images(in_process: InProcess, copied: Callable[[], RunFolder]) -> None:
     copied()
-    code, out, _ = typed(
+    code, out, _ = in_process(
         evaluate, "run=run", "--json", "data=synthetic", "data.size=200", "data.val_size=10",
     )  # fmt: skip
     assert code == 0
     assert json.loads(out)["dataset"] == "synthetic"
-    code, _, err = typed(evaluate, "run=run", "data=synthetic", "data.image_size=32")
+    code, _, err = in_process(evaluate, "run=run", "data=synthetic", "data.image_size=32")
     assert code == 2
     assert "the network takes 1×28×28 images of 10 classes, but synthetic has " in err
 
@@ -100,90 +86,94 @@ def test_misuse_is_one_line(
     module: Any,
     arguments: tuple[str, ...],
     message: str,
-    typed: Run,
+    in_process: InProcess,
     copied: Callable[[], RunFolder],
 ) -> None:
     copied()
-    code, out, err = typed(module, *arguments)
+    code, out, err = in_process(module, *arguments)
     assert (code, out) == (2, "")
     assert re.search(message, err), err
     assert err.count("\n") == 1
 
 
 def test_predict_is_told_what_the_numbers_of_a_deep_picture_mean(
-    typed: Run, copied: Callable[[], RunFolder]
+    in_process: InProcess, copied: Callable[[], RunFolder]
 ) -> None:
     copied()
     grey = np.asarray(Image.open(_drawing(Path("a.png"))).convert("L"))
     Image.fromarray(grey.astype(np.float32) / 255).save("a.tif")
-    _, as_it_is, _ = typed(predict, "run=run", "a.png")
-    code, out, err = typed(predict, "run=run", "a.tif")
+    _, as_it_is, _ = in_process(predict, "run=run", "a.png")
+    code, out, err = in_process(predict, "run=run", "a.tif")
     assert (code, out) == (1, "")
     assert "\ncnnexp.predict: a.tif: its pixels are floating-point numbers from" in err
-    code, out, err = typed(predict, "run=run", "a.tif", "value_range=[0,1]")
+    code, out, err = in_process(predict, "run=run", "a.tif", "value_range=[0,1]")
     assert (code, out, err) == (0, as_it_is.replace("a.png", "a.tif"), "cnnexp.predict: uses run\n")
     for wrong in ("value_range=white", "value_range=[1,1]"):
-        code, _, err = typed(predict, "run=run", "a.tif", wrong)
+        code, _, err = in_process(predict, "run=run", "a.tif", wrong)
         assert code == 2
         assert "must be two different numbers, what is black and what is white" in err
 
 
 def test_predict_names_every_picture_and_goes_on_after_bad_ones(
-    typed: Run, copied: Callable[[], RunFolder], empty_folder: Path
+    in_process: InProcess, copied: Callable[[], RunFolder], empty_folder: Path
 ) -> None:
     copied()
     Path("in").mkdir()
     _drawing(Path("in/a=1.png"))  # no setting, for all its =
     Path("in/bad.png").write_text("x")
     _drawing(Path("b.png"))
-    code, out, err = typed(predict, "run=run", "in", "b.png", "in/a=1.png")
+    code, out, err = in_process(predict, "run=run", "in", "b.png", "in/a=1.png")
     assert code == 1
     assert err == (
         "cnnexp.predict: uses run\n"
         "cnnexp.predict: in/bad.png: not a picture that can be read: no known format\n"
     )
     assert [line.split()[0] for line in out.splitlines()] == ["in/a=1.png", "b.png", "in/a=1.png"]
-    code, out, err = typed(predict, "run=run", "b.png", "--json", "--top", "2")
+    code, out, err = in_process(predict, "run=run", "b.png", "--json", "--top", "2")
     assert (code, err) == (0, "cnnexp.predict: uses run\n")
     ((found),) = json.loads(out)
     assert found["file"] == "b.png"
     assert len(found["top"]) == 2
 
 
-def test_export_says_what_it_wrote(typed: Run, copied: Callable[[], RunFolder]) -> None:
+def test_export_says_what_it_wrote(in_process: InProcess, copied: Callable[[], RunFolder]) -> None:
     copied()
-    code, out, err = typed(export, "run=run", "format=safetensors")
+    code, out, err = in_process(export, "run=run", "format=safetensors")
     assert (code, err) == (0, "")
     assert out.startswith("run/model.safetensors  ")
     assert "logits within 0.0e+00 of torch's" in out
     assert Path("run/model.safetensors").stat().st_size > 1000
-    code, out, _ = typed(export, "run=run", "format=torch_export", "output=net.pt2")
+    code, out, _ = in_process(export, "run=run", "format=torch_export", "output=net.pt2")
     assert code == 0
     assert Path("net.pt2").exists()
 
 
-def test_a_run_of_a_gpu_is_used_without_one(typed: Run, copied: Callable[[], RunFolder]) -> None:
+def test_a_run_of_a_gpu_is_used_without_one(
+    in_process: InProcess, copied: Callable[[], RunFolder]
+) -> None:
     run = copied()
     config = run.read_config()
     config["accelerator"] = {**config["accelerator"], "name": "gpu"}
     run.write_config(config)
-    assert typed(evaluate, "run=run")[0] == 0
-    assert typed(export, "run=run", "format=torch_export")[0] == 0
+    assert in_process(evaluate, "run=run")[0] == 0
+    assert in_process(export, "run=run", "format=torch_export")[0] == 0
 
 
-def test_other_data_than_the_runs_is_noticed(typed: Run, copied: Callable[[], RunFolder]) -> None:
+def test_other_data_than_the_runs_is_noticed(
+    in_process: InProcess, copied: Callable[[], RunFolder]
+) -> None:
     run = copied()
     origin = run.read_provenance()
     origin["dataset"]["checksum"] = "0"
     run.write_provenance(origin)
-    code, _, err = typed(evaluate, "run=run")
+    code, _, err = in_process(evaluate, "run=run")
     assert code == 2
     assert "the run is of digits, but what is found now (digits) has another checksum" in err
-    assert typed(evaluate, "run=run", "data=digits")[0] == 0
+    assert in_process(evaluate, "run=run", "data=digits")[0] == 0
 
 
 def test_an_export_that_fails_is_one_line(
-    typed: Run, copied: Callable[[], RunFolder], monkeypatch: pytest.MonkeyPatch
+    in_process: InProcess, copied: Callable[[], RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = copied()
 
@@ -191,7 +181,7 @@ def test_an_export_that_fails_is_one_line(
         raise ValueError("this layer\nis unknown")
 
     monkeypatch.setitem(FORMATS, "onnx", ("onnx", fails))
-    code, out, err = typed(export, "run=run")
+    code, out, err = in_process(export, "run=run")
     assert (code, out) == (1, "")
     assert err == (
         "cnnexp.export: the network cannot be exported to model.onnx: this layer is unknown\n"

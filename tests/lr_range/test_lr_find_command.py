@@ -4,38 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from cnnexp import lr_find
-from tests.conftest import Command
+from tests.conftest import Command, InProcess
 from tests.lr_range.test_range_test import SMALL
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def typed(
-    empty_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    own_logging: None,
-) -> Run:
-    """Run the command with ``arguments``: exit code, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cnnexp.lr_find", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            lr_find.main()
-        said = capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, said.out, said.err
-
-    return run
+def typed(in_process: InProcess, empty_folder: Path) -> InProcess:
+    """Run the command in this process, in an empty folder: exit code, stdout, stderr."""
+    return partial(in_process, lr_find)
 
 
 def test_it_prints_the_setting_to_use_and_leaves_picture_and_curve(
@@ -71,7 +54,7 @@ def test_it_prints_the_setting_to_use_and_leaves_picture_and_curve(
     assert command("cnnexp.train", "run=latest").returncode == 2
 
 
-def test_json_is_all_that_stdout_has(typed: Run) -> None:
+def test_json_is_all_that_stdout_has(typed: InProcess) -> None:
     code, out, _ = typed(*SMALL, "optimizer=sgd", "--steps=40", "--from=1e-3", "--json")
     assert code == 0
     found = json.loads(out)
@@ -80,13 +63,13 @@ def test_json_is_all_that_stdout_has(typed: Run) -> None:
     assert (Path(found["folder"]) / "lr_find.png").exists()
 
 
-def test_a_rate_that_the_config_does_not_name_is_added(typed: Run) -> None:
+def test_a_rate_that_the_config_does_not_name_is_added(typed: InProcess) -> None:
     code, out, _ = typed(*SMALL, "optimizer=sgd", "~optimizer.lr", "--steps=40", "--from=1e-3")
     assert code == 0
     assert "+optimizer.lr=" in out
 
 
-def test_a_loss_that_does_not_fall_is_said(typed: Run, empty_folder: Path) -> None:
+def test_a_loss_that_does_not_fall_is_said(typed: InProcess, empty_folder: Path) -> None:
     code, out, err = typed(
         *(*SMALL, "optimizer=sgd", "--from=1e-9", "--to=1e-8", "--steps=20", "--output=here")
     )
@@ -115,7 +98,7 @@ def test_a_loss_that_does_not_fall_is_said(typed: Run, empty_folder: Path) -> No
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_misuse_is_one_message_and_leaves_nothing(
-    arguments: list[str], said: str, typed: Run, empty_folder: Path
+    arguments: list[str], said: str, typed: InProcess, empty_folder: Path
 ) -> None:
     (empty_folder / "file").touch()
     code, out, err = typed(*SMALL, *arguments)

@@ -16,7 +16,7 @@ from cnnexp.config import Composer, plain_config
 from cnnexp.config.hydra_settings import for_all
 from cnnexp.reporting.gather import gather
 from cnnexp.runs import RunFolder, config_hash
-from tests.conftest import ROOT
+from tests.conftest import ROOT, InProcess
 
 SMALL = (
     *("data=digits", "data.train_size=320", "data.val_size=20", "data.batch_size=16", "name=tried"),
@@ -27,21 +27,12 @@ Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def typed(
-    empty_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    own_logging: None,
-) -> Run:
+def typed(in_process: InProcess, empty_folder: Path) -> Run:
     """Run the command with ``arguments``: exit code, and all that it said."""
 
     def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["cnnexp.train", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            train.main()
-        said = capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, said.out + said.err
+        code, out, err = in_process(train, *arguments)
+        return code, out + err
 
     return run
 
