@@ -1,14 +1,15 @@
 """How often the verdict on a training is right: failing trainings of known causes, and healthy ones.
 
     python benchmarks/verdict.py                  what is not judged yet: all, some ten minutes on a free core
-    python benchmarks/verdict.py --half 0         the half that thresholds were set by; 1: the one held out
+    python benchmarks/verdict.py --half 0         the half that thresholds were set by; 1: the one held out;
+                                                  habits: other people's
     python benchmarks/verdict.py --kind vanishing
     python benchmarks/verdict.py --table          train nothing: only the table, from the committed file
 
 Each training has 2,000 images of MNIST, a small network and seconds of time (benchmarks/verdict_parts). A
 failing one is found if the verdict is not "healthy", and named if the first finding is its cause. A healthy
-one must have no finding, and no line of ``health``. Writes benchmarks/results/verdict.csv and the table
-between ``<!-- verdict -->`` and ``<!-- end -->`` of docs/diagnostics.md.
+one must have no finding, and no line of ``health``. Writes benchmarks/results/verdict.csv and the tables
+between ``<!-- verdict -->`` or ``<!-- habits -->`` and ``<!-- end -->`` of docs/diagnostics.md.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from accuracy import place
 from verdict_parts.altering import Case
 from verdict_parts.failing import FAILING
+from verdict_parts.habits import RIGHT, SPOILT
 from verdict_parts.healthy import HEALTHY
 
 from cnnexp.diagnosis import diagnose_run
@@ -40,16 +43,18 @@ from cnnexp.training import NonFiniteError, run_training
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "benchmarks" / "results" / "verdict.csv"
-DOCUMENT = ROOT / "docs" / "diagnostics.md"
+_HABITS = "habits"  # in the place of a half
 
 
-def cases() -> list[tuple[Case, int]]:
-    """All trainings, each with its half: 0 that thresholds were set by, 1 that was held out."""
+def cases() -> list[tuple[Case, str]]:
+    """All trainings, each with its half: 0 that thresholds were set by, 1 that was held out; or ``habits``
+    for other people's, which were written when both were done.
+    """
     found, seen = [], dict[str, int]()
     for case in (*FAILING, *HEALTHY):
         seen[case.kind] = seen.get(case.kind, 0) + 1
-        found.append((case, (seen[case.kind] - 1) % 2))
-    return found
+        found.append((case, str((seen[case.kind] - 1) % 2)))
+    return found + [(case, _HABITS) for case in (*SPOILT, *RIGHT)]
 
 
 def judge(number: int) -> dict[str, str]:
@@ -76,7 +81,7 @@ def judge(number: int) -> dict[str, str]:
     return {
         "kind": case.kind,
         "case": case.name,
-        "half": str(half),
+        "half": half,
         "outcome": found.diagnosis.outcome.kind,
         "first": findings[0] if findings else "",
         "others": "; ".join(findings[1:]),
@@ -140,6 +145,32 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def habits(rows: Sequence[dict[str, str]]) -> str:
+    """The Markdown table of other people's habits: what was said first of each, and when."""
+    lines = ["| habit | named first | said | validation accuracy |", "| --- | --- | --- | --- |"]
+    said = {
+        "before": "before the first step",
+        "during": "in the first epoch",
+        "end": "at the end",
+        "": "–",
+    }
+    spoilt = [row for row in rows if row["kind"] != "healthy"]
+    for row in spoilt:
+        first = f"**{row['first'] or 'nothing'}** (wrong)" if row["named"] != "1" else row["first"]
+        lines.append(
+            f"| {row['case']} | {first} | {said[row['said']]} | {float(row['val/acc']):.1%} |"
+        )
+    right = [row for row in rows if row["kind"] == "healthy"]
+    silent = sum(row["right"] == "1" for row in right)
+    named = sum(row["named"] == "1" for row in spoilt)
+    lines += [
+        "",
+        f"{named} of {len(spoilt)} are named; of {len(right)} right twins {silent} got no finding and no "
+        f"line of `health`.",
+    ]
+    return "\n".join(lines)
+
+
 def _counts(rows: Sequence[dict[str, str]]) -> str:
     found, named = (sum(row[key] == "1" for row in rows) for key in ("found", "named"))
     return f"{len(rows)} | {found} | {named} ({named / len(rows):.0%})"
@@ -179,17 +210,10 @@ def write(rows: Sequence[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def place(made: str) -> None:
-    """Put the table into the document."""
-    head, mark, rest = DOCUMENT.read_text(encoding="utf-8").partition("<!-- verdict -->\n")
-    _, end, tail = rest.partition("<!-- end -->")
-    DOCUMENT.write_text(f"{head}{mark}{made}\n\n{end}{tail}", encoding="utf-8")
-
-
 def main() -> None:
     """As the module says."""
     parser = argparse.ArgumentParser(description="how often the verdict on a training is right")
-    parser.add_argument("--half", type=int, choices=(0, 1), help="one half of the trainings")
+    parser.add_argument("--half", choices=("0", "1", _HABITS), help="these trainings")
     parser.add_argument("--kind", help="one kind of them")
     parser.add_argument("--again", action="store_true", help="those judged already as well")
     parser.add_argument("--jobs", type=int, default=1, help="how many trainings at a time (1)")
@@ -213,7 +237,9 @@ def main() -> None:
             say(row)
             known = [row for key, row in rows.items() if key in order]
             write(sorted(known, key=lambda row: order[row["kind"], row["case"]]))
-    place(table(read()))
+    known = read()
+    place("verdict", table([row for row in known if row["half"] != _HABITS]))
+    place("habits", habits([row for row in known if row["half"] == _HABITS]))
 
 
 def say(row: dict[str, str]) -> None:

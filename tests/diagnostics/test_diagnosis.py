@@ -12,6 +12,7 @@ from cnnexp.diagnostics import CAUSES, Evidence, LayerFigures, Measurement, diag
 from cnnexp.diagnostics.diagnosis import explanation, possible
 from cnnexp.diagnostics.from_metrics import evidence_from
 from cnnexp.diagnostics.loss_curve import LossCurve
+from cnnexp.diagnostics.rules import RULES
 
 CHANCE = math.log(10)
 FACTS: dict[str, Any] = {
@@ -166,7 +167,13 @@ def test_each_cause_is_named_first_by_its_evidence(cause: str) -> None:
 
 
 def test_every_cause_is_tried() -> None:
-    elsewhere = {"label noise", "sorted batches", "no gradient", "overfitting"}  # the tests below
+    elsewhere = {
+        "label noise",
+        "sorted batches",
+        "no gradient",
+        "overfitting",
+        "oscillating",
+    }  # the tests below
     assert CASES.keys() | elsewhere == CAUSES.keys()
 
 
@@ -176,6 +183,38 @@ def test_label_noise_is_where_the_label_is_no_better_than_any_other_class() -> N
     assert [f.cause for f in diagnose(evidence).findings] == ["label noise"]
     evidence.predictions["error_rank"] = 0.2  # the second or third choice: hard images
     assert diagnose(evidence).healthy
+
+
+@pytest.mark.parametrize(
+    ("kind", "seen", "text"),
+    [
+        ("probabilities", {}, "sum to 1, so that the loss cannot fall below 1.46"),
+        ("sigmoid", {}, "lie between 0 and 1, so that the loss cannot fall below 1.46"),
+        ("tanh", {}, "lie between -1 and 1, so that the loss cannot fall below 0.797"),
+        ("relu", {}, "are cut at 0, where no gradient passes"),
+        (
+            "within 0 and 1",
+            {"least": 0.1, "greatest": 0.9},
+            "lie between 0 and 1, so that the loss",
+        ),
+        ("within 0 and 1", {"least": -3.0, "greatest": 5.0}, ""),
+        ("within 0 and 1", {}, ""),
+        ("logits", {"least": 0.1, "greatest": 0.9}, ""),
+    ],
+)
+def test_outputs_that_are_no_logits(kind: str, seen: dict[str, float], text: str) -> None:
+    evidence = _evidence((CHANCE, 0.2), 0.95, outputs=kind)
+    evidence.predictions = seen
+    findings = diagnose(evidence).findings
+    assert [f.cause for f in findings] == (["outputs squashed"] if text else [])
+    assert all(f.evidence.startswith(f"the network's outputs {text}") for f in findings)
+
+
+def test_another_loss_has_another_guess_and_no_softmax() -> None:
+    assert diagnose(_evidence((CHANCE, 0.2), 0.95, outputs="sigmoid", softmax=False)).healthy
+    scaled = _evidence((230.0, 229.0), 0.1, chance=230.26)
+    assert "exploding" not in [f.cause for f in diagnose(scaled).findings]
+    assert diagnose(scaled).outcome.kind == "guessing"
 
 
 def test_sorted_batches_hold_few_classes() -> None:
@@ -204,6 +243,25 @@ def test_overfitting_comes_from_the_epochs() -> None:
     assert diagnose(evidence, [{**trouble, "until": 9}]).healthy
     heart = diagnose(_evidence((CHANCE, 0.1), 0.11, train=0.99))
     assert [f.cause for f in heart.findings] == ["overfitting"]
+
+
+@pytest.mark.parametrize("trouble", sorted(set(RULES) - {"overfitting"}))
+def test_a_trouble_that_is_still_there_is_told_of_a_training_that_learned(trouble: str) -> None:
+    told = {
+        "trouble": trouble,
+        "layer": "features.0",
+        "since": 21,
+        "evidence": "70% of something",
+        "suggestion": "try something else",
+        "until": None,
+    }
+    evidence = _evidence((CHANCE, 0.2), 0.95)
+    (finding,) = diagnose(evidence, [told, {**told, "layer": "features.3"}]).findings
+    assert (finding.cause, finding.layer) == (trouble, "features.0")
+    assert str(finding).startswith(f"{trouble}: 70% of something since step 21: something else")
+    assert diagnose(evidence, [{**told, "until": 90}]).healthy
+    bad = diagnose(_evidence(every={"update": 1e-6}), [told])
+    assert [f.cause for f in bad.findings] == ["lr too low"]  # the rules tell its cause
 
 
 def test_numbers_that_ended_are_exploding_where_the_learning_rate_is_tried() -> None:

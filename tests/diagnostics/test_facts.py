@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnexp import ops
 from cnnexp.diagnostics import Predictions, trace_layers
 from cnnexp.diagnostics.data_facts import (
     above_chance,
@@ -17,7 +20,9 @@ from cnnexp.diagnostics.data_facts import (
     label_facts,
     neighbour_agreement,
 )
+from cnnexp.diagnostics.loss_facts import loss_facts
 from cnnexp.diagnostics.network_facts import network_facts, output_kind
+from cnnexp.nn import FocalLoss
 
 
 def test_facts_of_labels() -> None:
@@ -105,7 +110,15 @@ def test_dropout_that_is_left_on_is_noticed_without_a_change_of_the_random_state
     ("outputs", "kind"),
     [
         (torch.randn(4, 3).softmax(1), "probabilities"),
-        (torch.randn(4, 3).sigmoid(), "sigmoid"),
+        (torch.randn(4, 3).sigmoid(), "within 0 and 1"),
+        (torch.randn(4, 3, requires_grad=True).sigmoid(), "sigmoid"),
+        (torch.randn(4, 3, requires_grad=True).sigmoid().view(4, 3).double(), "sigmoid"),
+        (torch.randn(4, 3, requires_grad=True).tanh(), "tanh"),
+        (torch.randn(4, 3, requires_grad=True).relu().clone(), "relu"),
+        (ops.relu(torch.randn(4, 3, requires_grad=True)), "relu"),
+        (ops.tanh(torch.randn(4, 3, requires_grad=True)), "tanh"),
+        (torch.randn(4, 3, 5, requires_grad=True).relu().mean(2), "logits"),
+        (torch.randn(4, 3, requires_grad=True) * 1e3, "logits"),
         (torch.tensor([[0.0, 2.0], [1.0, 0.0]]), "logits"),
         (torch.randn(4, 3).log_softmax(1), "logits"),
         (torch.rand(4, 1), "logits"),
@@ -113,6 +126,39 @@ def test_dropout_that_is_left_on_is_noticed_without_a_change_of_the_random_state
 )
 def test_the_kind_of_outputs(outputs: Tensor, kind: str) -> None:
     assert output_kind(outputs) == kind
+
+
+class _Loss(nn.Module):
+    def __init__(self, of: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.of = of
+
+    def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return self.of(outputs, labels)
+
+
+def _refusing(outputs: Tensor, labels: Tensor) -> Tensor:
+    return F.binary_cross_entropy(outputs, F.one_hot(labels, 5).float())
+
+
+@pytest.mark.parametrize(
+    ("loss", "softmax", "chance"),
+    [
+        (nn.CrossEntropyLoss(), True, math.log(5)),
+        (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5, 1, 1, 2])), True, math.log(5)),
+        (FocalLoss(), True, 0.8**2 * math.log(5)),
+        (_Loss(lambda x, y: 100 * F.cross_entropy(x, y)), True, 100 * math.log(5)),
+        (_Loss(lambda x, y: F.mse_loss(x, F.one_hot(y, 5).float())), False, 0.2),
+        (_Loss(F.nll_loss), False, None),  # 0 where all is 0
+        (_Loss(_refusing), False, None),
+    ],
+    ids=["cross-entropy", "weighted", "focal", "scaled", "mse", "nll", "refusing"],
+)
+def test_facts_of_a_loss(loss: nn.Module, softmax: bool, chance: float | None) -> None:
+    state = torch.get_rng_state()
+    expected = {"softmax": softmax} if chance is None else {"softmax": softmax, "chance": chance}
+    assert loss_facts(loss, 5) == pytest.approx(expected)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_the_rank_of_the_label_among_errors() -> None:

@@ -76,8 +76,8 @@ CAUSES: Mapping[str, Cause] = {
         always=True,
     ),
     "outputs squashed": Cause(
-        "The network ends in a softmax or sigmoid, and the loss applies a softmax again: it cannot become "
-        "small, and its gradient is nearly gone.",
+        "The network ends in a softmax, sigmoid, tanh or ReLU, and the loss applies a softmax to that: it "
+        "cannot become small, and its gradient is nearly gone or cut.",
         "relu-the-linear-layer-and-the-loss",
         0,
         True,
@@ -133,6 +133,9 @@ CAUSES: Mapping[str, Cause] = {
         "Units of a ReLU give 0 for every image, so that no gradient passes.",
         "relu-the-linear-layer-and-the-loss",
         2,
+    ),
+    "oscillating": Cause(
+        "Steps jump over the minimum, to and fro, so that the loss does not fall."
     ),
     "lr too high": Cause("Steps are so large that they jump past what lowers the loss."),
     "lr too low": Cause("All steps together are too small to lower the loss by much."),

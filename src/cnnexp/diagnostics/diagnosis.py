@@ -10,6 +10,7 @@ from cnnexp.diagnostics import data_causes, setup_causes, step_causes
 from cnnexp.diagnostics.causes import Finding
 from cnnexp.diagnostics.evidence import Evidence
 from cnnexp.diagnostics.outcome import Outcome, outcome_of
+from cnnexp.diagnostics.trouble_causes import of_troubles
 
 _RULES = (*data_causes.RULES, *setup_causes.RULES, *step_causes.RULES)
 _WORDS = {
@@ -94,7 +95,7 @@ def diagnose(evidence: Evidence, troubles: Sequence[Mapping[str, Any]] = ()) -> 
 
     Args:
         evidence: Of the training.
-        troubles: Verdicts of :class:`Health` as dictionaries; "overfitting" is a finding of its own.
+        troubles: Verdicts of :class:`Health` as dictionaries.
     """
     outcome = outcome_of(evidence)
     found = [finding for rule in _RULES if (finding := rule(evidence, outcome)) is not None]
@@ -104,11 +105,8 @@ def diagnose(evidence: Evidence, troubles: Sequence[Mapping[str, Any]] = ()) -> 
         found = [
             f for f in found if f.known.always or f.cause in ("tiny batch", "random in evaluation")
         ]
-    overfits = [t for t in troubles if t["trouble"] == "overfitting" and t.get("until") is None]
-    if overfits and not any(finding.cause == "overfitting" for finding in found):
-        more = ("regularization=[l2,dropout,random_shift]",)
-        text, advice = str(overfits[0]["evidence"]), "regularise, or take more images"
-        found.append(Finding("overfitting", 0.5, text, advice, more))
+    named = {finding.cause for finding in found}
+    found += [f for f in of_troubles(troubles, evidence, outcome) if f.cause not in named]
     found.sort(key=lambda finding: (finding.rank, -finding.strength))
     if outcome.bad and not any(
         not finding.known.always or finding.known.rank == 0 for finding in found

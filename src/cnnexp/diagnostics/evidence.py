@@ -31,7 +31,8 @@ class Evidence:
             at most, to first order.
         gradient_norms: ‖∂L/∂θ‖ at the first and the last measurement; empty if unknown.
         penalties: For each penalty, what it added to the loss at the first and the last measurement.
-        facts: What is known of data, network and settings; see ``data_facts`` and ``network_facts``.
+        facts: What is known of data, network and settings; see ``data_facts``, ``network_facts`` and
+            ``loss_facts``.
         predictions: Of the last validation, see ``cnnexp.diagnostics.predictions``.
         batch_classes: The mean, over measured batches, of the number of classes in a batch as a share
             of what a shuffled batch would be expected to have; None if unknown.
@@ -55,8 +56,10 @@ class Evidence:
 
     @property
     def chance(self) -> float:
-        """The loss of a network that finds all classes equally likely, ln(classes)."""
-        return math.log(max(self.classes, 2))
+        """The loss of a network that finds all classes equally likely: ln(classes), or what the facts say of
+        another loss than the cross-entropy.
+        """
+        return float(self.facts.get("chance", math.log(max(self.classes, 2))))
 
     @property
     def first(self) -> dict[str, dict[str, Any]]:

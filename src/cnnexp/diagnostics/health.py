@@ -78,6 +78,12 @@ class Health:
         self._given_up: list[Verdict] = []
         self.steps = 0
 
+    def judge_losses_by(self, chance: float) -> None:
+        """Compare losses with that of a network that finds all classes equally likely, where it is not
+        ln(classes).
+        """
+        self._history.of_guess = chance
+
     @property
     def present(self) -> list[Verdict]:
         """The verdicts that have not passed."""

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from cnnexp.diagnostics.layers import TracedLayer, is_of
 from cnnexp.nn import left_as_found
 
+# functions that give the numbers that they get, by autograd's names
+_SAME_NUMBERS = ("view", "unsafeview", "reshape", "squeeze", "tocopy", "clone", "alias")
+
 
 def network_facts(
     network: nn.Module, layers: Sequence[TracedLayer], images: Tensor
@@ -35,11 +38,13 @@ def network_facts(
         if inputs and isinstance(inputs[0], Tensor):
             taken.append(inputs[0].detach().float())
 
-    with left_as_found(network), torch.no_grad():
+    with left_as_found(network), torch.enable_grad():
         if layers:
             layers[0].module.register_forward_pre_hook(look)
         network.eval()
-        outputs, again = network(images), network(images)
+        outputs = network(images)
+        with torch.no_grad():
+            again = network(images)
     first = taken[0] if taken else images.float()
     parameters = list(network.parameters())
     total = sum(p.numel() for p in parameters)
@@ -58,16 +63,34 @@ def network_facts(
 
 
 def output_kind(outputs: Tensor) -> str:
-    """``"probabilities"`` if the rows of (N, C) sum to 1 and none is negative, ``"sigmoid"`` if all lie in
-    0…1 otherwise, ``"logits"`` for all else.
+    """What the outputs (N, C) of a network are, by their numbers and the function that they come from.
+
+    Returns:
+        ``"probabilities"`` if the rows sum to 1 and none is below 0; ``"sigmoid"``, ``"tanh"``, ``"relu"`` if
+        that function was the last one (but for a change of shape or dtype); ``"within 0 and 1"`` if all are,
+        maybe by chance; ``"logits"`` for all else.
     """
-    outputs = outputs.detach().float()
-    if outputs.dim() != 2 or outputs.size(1) < 2 or float(outputs.min()) < 0:
+    last, outputs = _last_function(outputs), outputs.detach().float()
+    if outputs.dim() != 2 or outputs.size(1) < 2:
         return "logits"
-    if torch.allclose(outputs.sum(1), torch.ones(len(outputs), device=outputs.device), atol=1e-2):
+    ones = torch.ones(len(outputs), device=outputs.device)
+    if float(outputs.min()) >= 0 and torch.allclose(outputs.sum(1), ones, atol=1e-2):
         return "probabilities"
+    if last in ("sigmoid", "tanh", "relu"):
+        return last
     inside = float(outputs.max()) <= 1 and float(outputs.min()) > 0
-    return "sigmoid" if inside else "logits"
+    return "within 0 and 1" if inside else "logits"
+
+
+def _last_function(outputs: Tensor) -> str:
+    """The name of the function that ``outputs`` come from, in lower case; "" where autograd kept none."""
+    node: Any = outputs.grad_fn
+    while node is not None:
+        name = node.name().partition("Backward")[0].lower()
+        if name not in _SAME_NUMBERS:
+            return name
+        node = node.next_functions[0][0] if node.next_functions else None
+    return ""
 
 
 def _constant(weight: Tensor) -> bool:

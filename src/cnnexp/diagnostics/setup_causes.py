@@ -13,25 +13,30 @@ _DROPOUT = 0.8
 _TINY = 4  # images of a batch
 _SHRUNK, _OUTWEIGHS = 0.3, 0.5  # of the weights' first norm; of penalty and loss together
 _CLIPPED = 1e-3  # of the gradient's norm
+# what the outputs do, the function that does it, and how far two of them can be apart; None: any distance
+_RANGES = {
+    "probabilities": ("sum to 1", "softmax", 1.0),
+    "sigmoid": ("lie between 0 and 1", "sigmoid", 1.0),
+    "tanh": ("lie between -1 and 1", "tanh", 2.0),
+    "relu": ("are cut at 0, where no gradient passes", "ReLU", None),
+}
 _SHIPPED = {"l2": 1e-4, "l1": 1e-5, "elastic_net": 1e-5}  # strengths in conf/regularization
 
 
 def outputs_squashed(evidence: Evidence, _outcome: Outcome) -> Finding | None:
-    """Report a network whose outputs are probabilities already."""
-    kind, classes = evidence.facts.get("outputs", "logits"), evidence.classes
-    seen = evidence.predictions
-    ends = (
-        seen.get("least", -1.0),
-        seen.get("greatest", 2.0),
-    )  # after training, not by chance before
-    if kind == "logits" or (kind == "sigmoid" and (ends[0] < 0 or ends[1] > 1)):
+    """Report outputs that are cut or squeezed into a range, and a loss that takes them for logits."""
+    kind, seen = evidence.facts.get("outputs", "logits"), evidence.predictions
+    if kind == "within 0 and 1":  # by chance, unless a training has left them there
+        inside = seen.get("least", -1.0) >= 0 and seen.get("greatest", 2.0) <= 1
+        kind = "sigmoid" if inside else "logits"
+    if kind not in _RANGES or not evidence.facts.get("softmax", True):
         return None
-    least = math.log(1 + (classes - 1) / math.e)
-    what = "sum to 1" if kind == "probabilities" else "lie between 0 and 1"
-    text = f"the network's outputs {what}, so that the loss cannot fall below {least:.3g}"
-    return Finding(
-        "outputs squashed", 1.0, text, "remove the last softmax or sigmoid of the network"
-    )
+    what, last, room = _RANGES[kind]
+    text = f"the network's outputs {what}"
+    if room:  # between the largest and the smallest output
+        least = math.log(1 + (evidence.classes - 1) * math.exp(-room))
+        text += f", so that the loss cannot fall below {least:.3g}"
+    return Finding("outputs squashed", 1.0, text, f"remove the last {last} of the network")
 
 
 def frozen(evidence: Evidence, outcome: Outcome) -> Finding | None:

@@ -21,7 +21,8 @@ _RANGES = {  # all others must be at least 0
 class Thresholds:
     """The thresholds of the rules in ``cnnexp.diagnostics.rules``.
 
-    The loss at chance is ln(classes), that of a network that finds all classes equally likely.
+    The loss at chance is that of a network that finds all classes equally likely, ln(classes) for the
+    cross-entropy.
 
     Attributes:
         patience: How many measurements in a row must agree before a verdict begins or passes.

@@ -18,6 +18,7 @@ from cnnexp.diagnostics.data_facts import (
     neighbour_agreement,
 )
 from cnnexp.diagnostics.diagnosis import explanation
+from cnnexp.diagnostics.loss_facts import loss_facts
 from cnnexp.diagnostics.network_facts import network_facts
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.setting_facts import optimizer_facts
@@ -59,6 +60,7 @@ class EvidenceCollector:
         if self.evidence.facts:
             return
         facts = dict(self._settings)
+        facts |= loss_facts(classifier.loss, self.evidence.classes, classifier.device)
         private = facts.get("private", False)
         if self._data is not None and not private:
             facts |= _data_facts(self._data, self.evidence.classes)
