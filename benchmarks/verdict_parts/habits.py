@@ -121,11 +121,12 @@ class Transferred(nn.Module):
     def __init__(self, frozen: bool) -> None:
         super().__init__()
         self.backbone = nn.Sequential(conv_bn(1, 16, 2), conv_bn(16, 16, 2), nn.Flatten())
-        self.head = nn.Sequential(nn.Linear(16 * 7 * 7, 32), nn.GELU(), nn.Linear(32, 10))
+        last = nn.Linear(32, 10)
+        self.head = nn.Sequential(nn.Linear(16 * 7 * 7, 32), nn.GELU(), last)
         if frozen:  # meant for weights that were trained before, and typed for the whole network
             for p in self.parameters():
                 p.requires_grad = False
-            self.head[2].weight.requires_grad = True
+            last.weight.requires_grad = True
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.backbone(x))

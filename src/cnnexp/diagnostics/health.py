@@ -57,6 +57,8 @@ class Health:
         thresholds: The values at which the rules report a trouble.
         explain: Gives what to try instead of a trouble's own suggestion, where a stronger cause explains
             it; "" where none does.
+        chance: Gives the loss of a network that finds all classes equally likely, where it may be another
+            than ln(classes).
 
     Attributes:
         verdicts: All verdicts reached so far, including those that have passed.
@@ -68,21 +70,16 @@ class Health:
         classes: int,
         thresholds: Thresholds | None = None,
         explain: Callable[[], str] = str,
+        chance: Callable[[], float] | None = None,
     ) -> None:
         self._explain = explain
-        self._history = History(classes, thresholds or Thresholds())
+        self._history = History(classes, thresholds or Thresholds(), chance=chance)
         self.verdicts: list[Verdict] = []
         self._streaks: dict[str, list[int]] = {}  # trouble → [how often in a row, since when]
         self._clear: dict[str, int] = {}  # trouble → how often in a row it did not show
         self._windows = 0  # how many windows of losses have been judged
         self._given_up: list[Verdict] = []
         self.steps = 0
-
-    def judge_losses_by(self, chance: float) -> None:
-        """Compare losses with that of a network that finds all classes equally likely, where it is not
-        ln(classes).
-        """
-        self._history.of_guess = chance
 
     @property
     def present(self) -> list[Verdict]:

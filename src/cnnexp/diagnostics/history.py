@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -30,8 +30,7 @@ class History:
         recent: The last losses, at most a window of them.
         cosines: The last cosines between successive gradients.
         epochs: ``train/loss``, ``val/loss``, ``train/acc``, ``val/acc`` of each epoch so far.
-        of_guess: The loss of a network that finds all classes equally likely, where it is not the
-            cross-entropy's; else None.
+        chance: Gives the loss of a network that finds all classes equally likely; None for ln(classes).
     """
 
     classes: int
@@ -45,12 +44,12 @@ class History:
     recent: list[float] = field(default_factory=list)
     cosines: list[float] = field(default_factory=list)
     epochs: list[dict[str, float]] = field(default_factory=list)
-    of_guess: float | None = None
+    chance: Callable[[], float] | None = None
 
     @property
-    def chance(self) -> float:
-        """The loss of a network that finds all classes equally likely, ln(classes) unless it is given."""
-        return math.log(self.classes) if self.of_guess is None else self.of_guess
+    def loss_at_chance(self) -> float:
+        """The loss of a network that finds all classes equally likely."""
+        return math.log(self.classes) if self.chance is None else self.chance()
 
     @property
     def update_ratio(self) -> float | None:
@@ -89,7 +88,7 @@ class History:
 
     def state(self) -> dict[str, Any]:
         """Everything but the last measurement, which the next one replaces, in plain types."""
-        given = ("classes", "thresholds", "last", "norm_before", "of_guess")
+        given = ("classes", "thresholds", "last", "norm_before", "chance")
         kept = [one.name for one in fields(self) if one.name not in given]
         return {"window": self.thresholds.window, **{name: getattr(self, name) for name in kept}}
 

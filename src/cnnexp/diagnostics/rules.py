@@ -87,7 +87,7 @@ def exploding(history: History) -> Sign | None:
     if now is None or not before or (now.gradient_norm or 0.0) <= limits.growth * before:
         return None
     # a gradient also grows where the training leaves a plateau, but then the loss is below chance
-    if not history.recent or history.recent[-1] <= history.chance:
+    if not history.recent or history.recent[-1] <= history.loss_at_chance:
         return None
     grown = {
         layer: (layer.weight_gradient or 0.0) / history.first_gradients[layer.name]
@@ -138,7 +138,7 @@ def lr_too_high(history: History) -> Sign | None:
     if len(windows) < 2:
         return None
     best = min(windows[:-1])
-    if windows[-1] - best > limits.rise * history.chance:
+    if windows[-1] - best > limits.rise * history.loss_at_chance:
         return Sign(
             "", f"the loss has risen from {best:.3g} to {windows[-1]:.3g}{_updates(history)}"
         )
@@ -163,7 +163,7 @@ def stuck(history: History) -> Sign | None:
     window, loss = history.thresholds.window, history.windows[-1]
     text = (
         f"the loss stands at {loss:.3g} for {2 * window} steps; a guess among {history.classes} classes "
-        f"would have {history.chance:.3g}"
+        f"would have {history.loss_at_chance:.3g}"
     )
     return Sign("", text)
 
@@ -233,7 +233,7 @@ def _fall(losses: list[float]) -> float:
 def _stands_still(history: History, fall: float) -> bool:
     """Whether the loss is high and fell by less than ``fall`` over two windows."""
     windows = history.windows
-    if len(windows) < 3 or windows[-1] < history.thresholds.high_loss * history.chance:
+    if len(windows) < 3 or windows[-1] < history.thresholds.high_loss * history.loss_at_chance:
         return False
     return windows[-1] > (1 - fall) * windows[-3]
 

@@ -67,7 +67,12 @@ class Diagnostics(Callback):
     ) -> None:
         self._every, self._shape, self._ranks = settings.every, tuple(shape), ranks
         self.collector = EvidenceCollector(classes, facts)
-        self.health = Health(classes, settings.health, self.collector.stronger_cause)
+        self.health = Health(
+            classes,
+            settings.health,
+            self.collector.stronger_cause,
+            lambda: self.collector.evidence.chance,
+        )
         self.layers: list[TracedLayer] = []
         self._losses = StepLosses()
         self._landscape = Landscape(settings, ranks)

@@ -86,7 +86,6 @@ class Judge(_ValidationListener):
         assert isinstance(pl_module, Classifier)
         resumed = bool(self._collector.evidence.facts)
         self._collector.start(trainer, pl_module, self._diagnostics.layers)
-        self._diagnostics.health.judge_losses_by(self._collector.evidence.chance)
         found = None if resumed else self._collector.at_once()
         for finding in found.findings if found is not None else ():
             self._say(trainer, [f"verdict: before the first step: {finding}"])
