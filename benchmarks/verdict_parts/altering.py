@@ -19,7 +19,7 @@ from cnnexp.training import TrainingJob
 
 Alter = Callable[[TrainingJob], TrainingJob]
 _SHARED = (
-    *("backward=native", "accelerator=cpu", "logger=csv", "test=false", "diagnostics.every=10"),
+    *("backward=native", "accelerator=cpu", "logger=csv", "test=false"),
     *("trainer.max_epochs=2", "data.batch_size=32"),
 )
 _DATA = ("data=mnist", "data.train_size=2000", "data.val_size=1000", "data.fallback=error")

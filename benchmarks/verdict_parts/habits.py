@@ -19,6 +19,7 @@ from verdict_parts.altering import (
     as_pixels,
     from_one,
     labels_to,
+    noisy,
     sorted_by_label,
     with_images,
     with_network,
@@ -183,6 +184,12 @@ SPOILT = (
         "labels shifted by one image",
         "labels do not fit",
         _both(_net(Mlp), with_images(labels_to(_rolled))),
+    ),
+    _spoilt(
+        "a fifth of the labels by chance",
+        "label noise",
+        _both(_net(TutorialNet), with_images(labels_to(noisy(0.2)), 1)),
+        "trainer.max_epochs=4",
     ),
     _spoilt(
         "labels counted from 1, and a class more",
