@@ -239,8 +239,8 @@ def table(name: str, rows: Sequence[Row]) -> str:
     base = next((p for p in by_program if beside_it and p.startswith(beside_it)), first)
     part = {"test": "test", "val": "validation"}[str(own[0]["on"])]
     lines = [
-        f"| program | n | {part} accuracy, mean ± deviation | least–greatest | images | seconds | "
-        f"of the processor | / {base} |",
+        f"| program | {part} accuracy, mean ± deviation | least–greatest | n | images | / {base} | "
+        f"processor's seconds | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     of_base = statistics.median(_values(by_program[base], "cpu_seconds"))
@@ -249,10 +249,10 @@ def table(name: str, rows: Sequence[Row]) -> str:
         spread = statistics.stdev(accuracy) if len(accuracy) > 1 else 0.0
         cpu = _values(found, "cpu_seconds")
         lines.append(
-            f"| {program} | {len(found)} | {statistics.mean(accuracy):.2f} ± {spread:.2f} % | "
-            f"{min(accuracy):.2f}–{max(accuracy):.2f} | {int(_values(found, 'images')[0]):,} | "
-            f"{_range(_values(found, 'seconds'))} | {_range(cpu)} | "
-            f"{statistics.median(cpu) / of_base:.2f} |"
+            f"| {program} | {statistics.mean(accuracy):.2f} ± {spread:.2f} % | "
+            f"{min(accuracy):.2f}–{max(accuracy):.2f} | {len(found)} | "
+            f"{int(_values(found, 'images')[0]):,} | {statistics.median(cpu) / of_base:.2f} | "
+            f"{_range(cpu)} | {_range(_values(found, 'seconds'))} |"
         )
     last, spent = own[-1], sum(_values(own, "cpu_seconds")) / int(own[-1]["threads"])
     others = 1 - spent / sum(_values(own, "seconds"))
