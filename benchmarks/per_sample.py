@@ -16,7 +16,8 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from accuracy import place
 
 from cnnexp.models import SeedCNN
 from cnnexp.nn import per_sample_gradients, per_sample_norms, replace_layers
@@ -87,6 +92,31 @@ def ways() -> dict[str, Way]:
     }
 
 
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The Markdown table of the file's rows, with their conditions."""
+    lines = [
+        "| way | ms, median (quartiles) | / `torch.func`, median of the rounds |",
+        "| --- | --- | --- |",
+    ]
+    for row in rows:
+        ms = f"{float(row['ms']):.0f} ({float(row['low_ms']):.0f}–{float(row['high_ms']):.0f})"
+        lines.append(f"| {row['way']} | {ms} | {float(row['by torch.func']):.2f} |")
+    of = rows[0]
+    lines += [
+        "",
+        f"By `python benchmarks/per_sample.py`: a batch of {BATCH}, float32, {of['rounds']} interleaved "
+        f"rounds; {of['date']}; {of['processor']}, {of['threads']} threads; cnnexp {of['cnnexp']}, torch "
+        f"{of['torch']}, Python {of['python']}.",
+    ]
+    return "\n".join(lines)
+
+
+def read() -> list[dict[str, str]]:
+    """The rows of the committed file."""
+    with RESULTS.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def main() -> None:
     """Time all ways, show and write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -117,6 +147,7 @@ def main() -> None:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
+        place("per_sample", table(rows))
 
 
 if __name__ == "__main__":

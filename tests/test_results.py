@@ -32,6 +32,7 @@ KERNELS = _benchmark("kernels")
 GRADING = _benchmark("grading")
 PEERS = _benchmark("peers")
 LR_FIND = _benchmark("lr_find")
+PER_SAMPLE = _benchmark("per_sample")
 FAST = _benchmark("fast")
 
 
@@ -62,6 +63,10 @@ def test_the_table_of_suggested_learning_rates_is_that_of_its_file() -> None:
     suggested = [float(row["by_best"]) for row in rows if row["what"] == "suggested"]
     assert len(suggested) == len(LR_FIND.CASES) * len(LR_FIND.SEEDS)
     assert all(1 / 3 < each < 3 for each in suggested)
+
+
+def test_the_table_of_per_sample_gradients_is_that_of_its_file() -> None:
+    _is_in_the_documents("per_sample", PER_SAMPLE.table(PER_SAMPLE.read()))
 
 
 @pytest.mark.parametrize("name", NETWORKS.STUDIES)
@@ -186,11 +191,13 @@ def test_mistakes_are_found_and_named_and_nobody_right_is_accused() -> None:
     assert all(float(row["seconds"]) < 10 for row in rows)
 
 
-def test_the_table_of_verdicts_is_that_of_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tables_of_verdicts_are_those_of_their_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     verdict = importlib.import_module("verdict")
     rows = verdict.read()
-    _is_in_the_documents("verdict", verdict.table(rows))
+    habits = [row for row in rows if row["half"] == "habits"]
+    _is_in_the_documents("verdict", verdict.table([row for row in rows if row not in habits]))
+    _is_in_the_documents("habits", verdict.habits(habits))
     assert {(row["kind"], row["case"]) for row in rows} == {
         (case.kind, case.name) for case, _ in verdict.cases()
     }
