@@ -103,5 +103,8 @@ def test_rows_of_another_study_stay(
     fast.write("fast99", [*(r for r in fast.read() if r["study"] == "fast99"), slower])
     assert [row["study"] for row in fast.read()] == ["fast994", "fast99", "fast99"]
     made = fast.table("fast99", fast.read())
-    assert "| cnnexp fast99 | 99.00 ± 0.00 % | 99.00–99.00 | 1 | 256 | 0.25 | 4.00 (4.00–4.00) |" in made
+    assert (
+        "| cnnexp fast99 | 99.00 ± 0.00 % | 99.00–99.00 | 1 | 256 | 0.25 | 4.00 (4.00–4.00) |"
+        in made
+    )
     assert fast.table("parts", fast.read()).startswith("Not measured yet")
