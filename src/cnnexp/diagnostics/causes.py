@@ -201,4 +201,13 @@ class Finding:
         return {**own, "meaning": self.known.meaning, "derived": derived}
 
 
+REGULARISE = "regularization=[l2,dropout,random_shift]"
+
+
+def rate_times(evidence: Evidence, factor: float) -> tuple[str, ...]:
+    """The learning rate times ``factor``, to one digit, as an argument of the command line; () if unknown."""
+    rate = evidence.facts.get("lr")
+    return (f"optimizer.lr={rate * factor:.1g}",) if rate else ()
+
+
 CauseRule = Callable[[Evidence, Outcome], Finding | None]

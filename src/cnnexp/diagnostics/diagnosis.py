@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cnnexp.diagnostics import data_causes, setup_causes, step_causes
-from cnnexp.diagnostics.causes import Finding
+from cnnexp.diagnostics.causes import REGULARISE, Finding, rate_times
 from cnnexp.diagnostics.evidence import Evidence
 from cnnexp.diagnostics.outcome import Outcome, outcome_of
 from cnnexp.diagnostics.trouble_causes import of_troubles
@@ -125,7 +125,7 @@ def possible(overrides: Sequence[str], facts: Mapping[str, Any]) -> tuple[str, .
     kept = []
     for override in overrides:
         key = needs.get(override, override.partition("=")[0])
-        if override == "regularization=[l2,dropout,random_shift]" and "model.dropout" not in keys:
+        if override == REGULARISE and "model.dropout" not in keys:
             override = "regularization=[l2,random_shift]"
         if not key.startswith(("model.", "optimizer.", "regularization.")) or key in keys:
             kept.append(override)
@@ -150,9 +150,8 @@ def _unexplained(evidence: Evidence, outcome: Outcome, found: Sequence[Finding])
     text = (
         f"the loss stands at {evidence.curve.last:.3g}; guessing would give {evidence.chance:.3g}"
     )
-    rate = evidence.facts.get("lr")
-    tried = (f"optimizer.lr={rate / 10:.1g}",) if rate else ()
-    return [Finding("stuck", 0.1, text, "try another learning rate, and look at the labels", tried)]
+    advice = "try another learning rate, and look at the labels"
+    return [Finding("stuck", 0.1, text, advice, rate_times(evidence, 0.1))]
 
 
 def _with_consequences(found: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cnnexp.diagnostics.causes import CauseRule, Finding
+from cnnexp.diagnostics.causes import REGULARISE, CauseRule, Finding
 from cnnexp.diagnostics.evidence import Evidence
 from cnnexp.diagnostics.outcome import Outcome, gain_of, guess_of
 
@@ -202,7 +202,7 @@ def by_heart(evidence: Evidence, outcome: Outcome) -> Finding | None:
     epoch, guess = evidence.epochs[-1], guess_of(evidence)
     text = f"train/acc {epoch['train/acc']:.1%}, but val/acc {epoch['val/acc']:.1%}"
     size = gain_of(epoch["train/acc"], guess)
-    more = ("regularization=[l2,dropout,random_shift]",)
+    more = (REGULARISE,)
     return Finding("overfitting", size, text, "regularise, or take more images", more)
 
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from cnnexp.diagnostics.causes import CauseRule, Finding
+from cnnexp.diagnostics.causes import CauseRule, Finding, rate_times
 from cnnexp.diagnostics.evidence import Evidence, update_ratios
 from cnnexp.diagnostics.outcome import Outcome
 
@@ -27,7 +27,7 @@ def exploding(evidence: Evidence, outcome: Outcome) -> Finding | None:
     """Report numbers that ended, or a gradient that grows on its way back."""
     grown = _flow(evidence.first)
     most, ratio = max(grown.items(), key=lambda item: item[1], default=("", 0.0))
-    lower = _rate(evidence, 0.1)
+    lower = rate_times(evidence, 0.1)
     advice = "take smaller steps, clip the gradient, or normalise"
     if outcome.kind == "failed":
         where = evidence.non_finite.get("layer", "")
@@ -76,7 +76,7 @@ def saturated(evidence: Evidence, outcome: Outcome) -> Finding | None:
                 f"{share:.0%} of the outputs of {figures[name]['label']} are at their ends {when}"
             )
             early = when == "from the start"
-            more = ("model.init=xavier",) if early else _rate(evidence, 0.1)
+            more = ("model.init=xavier",) if early else rate_times(evidence, 0.1)
             advice = "begin with smaller weights" if early else "take smaller steps"
             return Finding("saturated", share, text, advice, more, name, late=not early)
     return None
@@ -91,7 +91,7 @@ def dead(evidence: Evidence, outcome: Outcome) -> Finding | None:
         if share >= _DEAD:
             text = f"{share:.0%} of the units of {figures[name]['label']} give 0 for every image {when}"
             early = when == "from the start"
-            more = ("model.activation=leaky_relu",) if early else _rate(evidence, 0.1)
+            more = ("model.activation=leaky_relu",) if early else rate_times(evidence, 0.1)
             advice = "let negative inputs pass a little" if early else "take smaller steps"
             return Finding("dead", share, text, advice, more, name, late=not early)
     return None
@@ -123,7 +123,7 @@ def lr_too_high(evidence: Evidence, outcome: Outcome) -> Finding | None:
     factor = min(0.1, 10 * _AIM / max(most, 1e-9))
     advice = "take smaller steps"
     return Finding(
-        "lr too high", max(strength, 0.5), ", ".join(parts), advice, _rate(evidence, factor)
+        "lr too high", max(strength, 0.5), ", ".join(parts), advice, rate_times(evidence, factor)
     )
 
 
@@ -147,7 +147,7 @@ def lr_too_low(evidence: Evidence, outcome: Outcome) -> Finding | None:
     strength = min(1.0, 0.4 + 0.2 * math.log10(_SMALL * 10 / max(ratio, 1e-12)))
     factor = max(10.0, min(_AIM / max(ratio, 1e-12), 1e6))
     return Finding(
-        "lr too low", max(strength, 0.3), text, "take larger steps", _rate(evidence, factor)
+        "lr too low", max(strength, 0.3), text, "take larger steps", rate_times(evidence, factor)
     )
 
 
@@ -186,12 +186,6 @@ def _growth(evidence: Evidence) -> dict[str, float]:
         for name, layer in first.items()
         if layer["weight"] and name in last and math.isfinite(last[name]["weight"])
     }
-
-
-def _rate(evidence: Evidence, factor: float) -> tuple[str, ...]:
-    """The learning rate times ``factor``, to one digit, as an argument of the command line."""
-    rate = evidence.facts.get("lr")
-    return (f"optimizer.lr={rate * factor:.1g}",) if rate else ()
 
 
 RULES: tuple[CauseRule, ...] = (

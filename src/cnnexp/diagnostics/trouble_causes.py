@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnnexp.diagnostics.causes import CAUSES, Finding
+from cnnexp.diagnostics.causes import CAUSES, REGULARISE, Finding, rate_times
 from cnnexp.diagnostics.evidence import Evidence
 from cnnexp.diagnostics.outcome import Outcome
 
+# by how much the learning rate is to change
 _RATES = {"dead": 0.1, "oscillating": 0.1, "lr too high": 0.1, "lr too low": 10.0}
-_REGULARISE = ("regularization=[l2,dropout,random_shift]",)
 
 
 def of_troubles(
@@ -32,12 +32,10 @@ def of_troubles(
             continue
         if cause == "overfitting":
             advice = "regularise, or take more images"
-            found.append(Finding(cause, 0.5, str(trouble["evidence"]), advice, _REGULARISE))
+            found.append(Finding(cause, 0.5, str(trouble["evidence"]), advice, (REGULARISE,)))
         elif outcome.kind == "learned":
             advice = str(trouble["suggestion"]).removeprefix("try ")
             text = f"{trouble['evidence']} since step {trouble['since']}"
-            rate = evidence.facts.get("lr")
-            factor = _RATES.get(cause)
-            more = (f"optimizer.lr={rate * factor:.1g}",) if rate and factor else ()
+            more = rate_times(evidence, _RATES[cause]) if cause in _RATES else ()
             found.append(Finding(cause, 0.3, text, advice, more, str(trouble["layer"])))
     return found

@@ -59,8 +59,8 @@ class EvidenceCollector:
             self._counts = torch.bincount(self._data.train.labels, minlength=1)
         if self.evidence.facts:
             return
-        facts = dict(self._settings)
-        facts |= loss_facts(classifier.loss, self.evidence.classes, classifier.device)
+        asked = loss_facts(classifier.loss, self.evidence.classes, classifier.device)
+        facts = {**self._settings, **asked}
         private = facts.get("private", False)
         if self._data is not None and not private:
             facts |= _data_facts(self._data, self.evidence.classes)
