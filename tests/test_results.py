@@ -34,6 +34,7 @@ PEERS = _benchmark("peers")
 LR_FIND = _benchmark("lr_find")
 PER_SAMPLE = _benchmark("per_sample")
 FAST = _benchmark("fast")
+RECOMPUTE = _benchmark("recompute")
 
 
 @pytest.mark.parametrize("name", ACCURACY.STUDIES)
@@ -67,6 +68,16 @@ def test_the_table_of_suggested_learning_rates_is_that_of_its_file() -> None:
 
 def test_the_table_of_per_sample_gradients_is_that_of_its_file() -> None:
     _is_in_the_documents("per_sample", PER_SAMPLE.table(PER_SAMPLE.read()))
+
+
+def test_the_table_of_what_is_kept_is_that_of_its_file() -> None:
+    rows = RECOMPUTE.read()
+    _is_in_the_documents("recompute", RECOMPUTE.table(rows))
+    assert [row["network"] for row in rows[:: len(RECOMPUTE.CHANGES)]] == [*RECOMPUTE.NETWORKS]
+    of_torch = {row["network"]: float(row["kept_mb"]) for row in rows if row["way"] == "torch"}
+    for row in rows:
+        if row["way"] == RECOMPUTE.AGAIN:
+            assert float(row["kept_mb"]) <= 0.6 * of_torch[row["network"]]
 
 
 @pytest.mark.parametrize("name", NETWORKS.STUDIES)

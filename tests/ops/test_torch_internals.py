@@ -13,13 +13,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnnexp.ops.torch_internals import (
+    as_it_is,
     constant_when_compiled,
     exporting,
+    factors_of,
     forward_level,
     has_hooks,
     in_torch_func,
     is_batched_by_autograd,
+    makers_of_sum,
     norms,
+    notes_on,
     repeatable_backward,
     unseen_by_modes,
     watching,
@@ -192,3 +196,65 @@ def test_what_is_constant_when_compiled_is_not_traced() -> None:
     compiled = torch.compile(times, fullgraph=True, backend="eager")
     assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 3.0))
     assert asked
+
+
+def test_the_makers_of_a_sum_are_its_operands_nodes() -> None:
+    x = torch.ones(2, requires_grad=True)
+    a, b = x.exp(), x.sin()
+    assert a.grad_fn is not None
+    assert b.grad_fn is not None
+    for total in (a + b, torch.add(a, b), a.clone().add_(b)):
+        names = [node.name() for node, place in makers_of_sum(total) if place == 0]
+        assert names in (["ExpBackward0", "SinBackward0"], ["CloneBackward0", "SinBackward0"])
+    whole = torch.stack([a, b]).unbind()
+    assert [place for _, place in makers_of_sum(whole[1] + whole[0])] == [1, 0]
+    for other in (a * b, a + x, a + 1, torch.add(a, b, alpha=2), a - b, a.detach() + b, x, x.data):
+        assert makers_of_sum(other) == []
+
+
+def test_notes_stay_on_a_node_as_long_as_it_lives() -> None:
+    x = torch.ones(2, requires_grad=True)
+    for made in (x.exp(), _Twice.apply(x)):
+        assert made.grad_fn is not None
+        notes_on(made.grad_fn)["found"] = 3
+        total = made + x.sin()
+        del made
+        ((node, _), _) = makers_of_sum(total)
+        assert notes_on(node).pop("found") == 3
+        assert "found" not in notes_on(node)
+
+
+class _Twice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * grad
+
+
+def test_the_factors_of_a_product_are_those_that_it_keeps() -> None:
+    x = torch.ones(2, requires_grad=True)
+    a, b = x.exp(), x.sin()
+    found = factors_of(a * b)
+    assert found is not None
+    assert [each.data_ptr() for each in found] == [a.data_ptr(), b.data_ptr()]
+    assert [each.grad_fn for each in found] == [a.grad_fn, b.grad_fn]
+    for other in (a + b, a * 2, a * torch.ones(2), x, x.data):
+        assert factors_of(other) is None
+    product = a * b
+    b.add_(1)
+    assert factors_of(product) is None
+
+
+def test_what_hooks_pack_is_left_to_the_backward() -> None:
+    def unpack(_tensor: Tensor) -> Tensor:
+        raise AssertionError
+
+    x = torch.ones(2, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(as_it_is, unpack):
+        assert factors_of(x.exp() * x.sin()) is None
+    with torch.autograd.graph.saved_tensors_hooks(as_it_is, as_it_is):
+        assert factors_of(x.exp() * x.sin()) is not None
+    assert as_it_is(x) is x

@@ -11,6 +11,7 @@ from cnnexp import ops
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.marks import took_mark
 from cnnexp.nn.twins import replaces
+from cnnexp.ops.relu import relu_of_sum
 
 __all__ = ["GELU", "LeakyReLU", "ReLU", "Tanh"]
 
@@ -20,14 +21,21 @@ class ReLU(Layer, nn.ReLU):
     """``torch.nn.ReLU`` with the backward of ``algorithm``."""
 
     op = "relu"
+    recompute = False  # whether ``fuse_blocks`` found that sums it reads can be computed again
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the result in the shape of ``input``, which may be any."""
-        return input if took_mark(input) else super().forward(input)
+        if took_mark(input):
+            return input
+        return relu_of_sum(input, self.inplace) if self.recompute else super().forward(input)
 
     def compute(self, input: Tensor) -> Tensor:
         """Return the result in the shape of ``input``, which may be any."""
         return ops.relu(input, self.inplace, algorithm=self.algorithm)
+
+    def extra_repr(self) -> str:
+        """Describe the layer's settings for ``repr``."""
+        return f"{super().extra_repr()}{', recompute=True' if self.recompute else ''}"
 
 
 @replaces(nn.LeakyReLU)

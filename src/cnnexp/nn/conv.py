@@ -13,6 +13,7 @@ from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import replaces
 from cnnexp.ops.conv2d.unkept import conv2d as of_unkept
 from cnnexp.ops.recomputed import can_be_recomputed
+from cnnexp.ops.recomputed_inputs import INPUTS
 
 DEPTHWISE = "depthwise"
 
@@ -22,9 +23,14 @@ class Conv2d(Layer, nn.Conv2d):
     """``torch.nn.Conv2d`` with the backward of ``algorithm``; state dicts are interchangeable."""
 
     op = "conv2d"
+    reads: str | None = (
+        None  # which of ``INPUTS`` its input is, where ``fuse_blocks`` is to save memory
+    )
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
+        if self.reads is not None:
+            input = INPUTS[self.reads](input)
         again = self.algorithm == ops.NATIVE and can_be_recomputed(input)
         if again and self.weight.requires_grad:
             return of_unkept(*_arguments(self, input))

@@ -12,6 +12,7 @@ from cnnexp.nn.activation import ReLU, Tanh
 from cnnexp.nn.conv import Conv2d, ConvReLUPool, ConvTanhPool
 from cnnexp.nn.done import Done
 from cnnexp.nn.fuse_norms import fuse_norms, is_plain_sequence, split_norms
+from cnnexp.nn.fuse_recompute import forget_inputs, shrink_pools
 from cnnexp.nn.pool import AvgPool2d, MaxPool2d
 from cnnexp.nn.twins import become, plain_class
 from cnnexp.ops.torch_internals import has_hooks
@@ -28,7 +29,8 @@ def fuse_blocks(module: nn.Module, recompute: bool = False) -> None:
     ``forward`` of its own, which may use the outputs in between.
 
     Batch normalisations and the activations that alone read them become blocks, too, wherever the
-    network calls them: see ``cnnexp.nn.fuse_norms.fuse_norms``, also for ``recompute``.
+    network calls them: see ``cnnexp.nn.fuse_norms.fuse_norms``. With ``recompute`` layers of ours keep less
+    for the backward: ``cnnexp.nn.fuse_recompute`` says what.
     """
     for sequence in module.modules():
         if not isinstance(sequence, nn.Sequential) or not is_plain_sequence(sequence):
@@ -51,10 +53,13 @@ def fuse_blocks(module: nn.Module, recompute: bool = False) -> None:
             if taken is not None:
                 setattr(sequence, pool_name, Done(taken))
     fuse_norms(module, recompute)
+    if recompute:
+        shrink_pools(module)
 
 
 def split_blocks(module: nn.Module) -> None:
     """Undo :func:`fuse_blocks`; a block that was constructed as such stays."""
+    forget_inputs(module)
     split_norms(module)
     for sequence in module.modules():
         if isinstance(sequence, nn.Sequential):

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import operator
-import warnings
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, fx, nn
 
 from cnnexp.nn.activation import ReLU
-from cnnexp.nn.as_found import left_as_found
 from cnnexp.nn.conv import Conv2d
 from cnnexp.nn.done import Done
+from cnnexp.nn.fuse_recompute import recompute_inputs
 from cnnexp.nn.layer import traced
 from cnnexp.nn.marks import took_mark
 from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
+from cnnexp.nn.passes import is_convolved, is_norm, is_plain, layer_of, passes
 from cnnexp.nn.twins import become, plain_class
-from cnnexp.ops.torch_internals import has_hooks
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {
     ReLU: "relu",
@@ -27,9 +25,6 @@ _ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.Hardswish: "hardswish",
     nn.SiLU: "silu",
 }
-
-# what keeps none of its arguments for a backward
-_KEEP_NOTHING = (operator.add, operator.iadd, operator.sub, torch.add, torch.cat)
 
 
 class _Block(NamedTuple):
@@ -73,18 +68,21 @@ def fuse_norms(module: nn.Module, recompute: bool = False) -> None:
 
     With ``recompute`` those blocks recompute whose output no other layer keeps than convolutions of ours, as
     far as the trace tells; and normalisations that such convolutions read without an activation become
-    blocks as well.
+    blocks as well. So do sums of residual blocks, and the normalisations before them (``fuse_recompute``).
     """
-    if not any(map(_is_norm, module.modules())):
+    if not any(map(is_norm, module.modules())):
         return
-    graphs = _graphs(module)
-    blocks = _in_sequences(module) if graphs is None else _found(graphs)
+    found = passes(module)
+    graphs = None if found is None else [_calls_in(module, nodes) for nodes in found]
+    operands = recompute_inputs(module, found) if recompute and found is not None else ()
+    blocks = _in_sequences(module) if graphs is None else _found(graphs, operands)
     for norm, (activation, again) in blocks.items():
         assert isinstance(norm, BatchNorm2d)
         if activation is None:
             if recompute and again:
                 become(norm, BatchNormAct2d)
                 vars(norm).update(activation="none", fused=True, recompute=True)
+                vars(norm).update(is_operand=norm in operands)
             continue
         become(norm, BatchNormAct2d)
         vars(norm).update(activation=_ACTIVATIONS[type(activation)], inplace=activation.inplace)
@@ -94,7 +92,7 @@ def fuse_norms(module: nn.Module, recompute: bool = False) -> None:
                 setattr(parent, name, Activated(activation))
 
 
-_OF_BLOCKS = ("activation", "inplace", "marks", "fused", "recompute")
+_OF_BLOCKS = ("activation", "inplace", "marks", "fused", "recompute", "is_operand")
 
 
 def split_norms(module: nn.Module) -> None:
@@ -126,64 +124,37 @@ class _Call(NamedTuple):
     convolved_after: bool
 
 
-def _graphs(module: nn.Module) -> list[list[_Call]] | None:
-    """The calls of layers in training and in evaluation; None where ``torch.fx`` cannot trace them."""
-    found = []
-    with left_as_found(module), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for training in (True, False):
-            module.train(training)
-            try:
-                nodes = fx.Tracer().trace(module).nodes
-            except Exception:  # of somebody else's forward, which is given no tensor
-                return None
-            called = [node for node in nodes if node.op == "call_module"]
-            found.append([_call(module, node) for node in called])
-    return found
+def _calls_in(module: nn.Module, nodes: Collection[fx.Node]) -> list[_Call]:
+    return [_call(module, node) for node in nodes if node.op == "call_module"]
 
 
 def _call(module: nn.Module, node: fx.Node) -> _Call:
     reader = _reader(module, node)
-    after = reader is not None and _is_convolved(module, next(iter(node.users)))
-    return _Call(_layer(module, node), reader, _is_convolved(module, node), after)
-
-
-def _is_convolved(module: nn.Module, node: fx.Node) -> bool:
-    """Whether convolutions of ours keep what ``node`` returns, and nothing else does."""
-    convolutions = 0
-    for user in node.users:
-        if user.op == "call_module" and plain_class(_layer(module, user)) is Conv2d:
-            convolutions += 1
-        elif user.op != "call_function" or user.target not in _KEEP_NOTHING:
-            return False
-    return convolutions > 0
-
-
-def _layer(module: nn.Module, node: fx.Node) -> nn.Module:
-    return module.get_submodule(str(node.target))
+    after = reader is not None and is_convolved(module, next(iter(node.users)))
+    return _Call(layer_of(module, node), reader, is_convolved(module, node), after)
 
 
 def _reader(module: nn.Module, node: fx.Node) -> nn.Module | None:
     (reader, *others) = [*node.users] or [node]
     if others or reader.op != "call_module" or reader.args != (node,) or reader.kwargs:
         return None
-    return _layer(module, reader)
+    return layer_of(module, reader)
 
 
-def _found(graphs: list[list[_Call]]) -> Blocks:
+def _found(graphs: list[list[_Call]], operands: Collection[nn.Module]) -> Blocks:
     calls: dict[nn.Module, list[_Call]] = {}
     for call in itertools.chain(*graphs):
         calls.setdefault(call.layer, []).append(call)
     blocks: Blocks = {}
     for norm, each in calls.items():
-        if not _is_norm(norm) or _calls(graphs, norm) != 1:
+        if not is_norm(norm) or _calls(graphs, norm) != 1:
             continue
         activation, *others = {call.reader for call in each}
         if not others and activation is not None and _is_activation(activation):
             if type(activation) is ReLU or _calls(graphs, activation) == 1:
                 again = all(call.convolved_after for call in each)
                 blocks[norm] = _Block(activation, again)
-        elif all(call.convolved for call in each):
+        elif norm in operands or all(call.convolved for call in each):
             blocks[norm] = _Block(None, True)
     return blocks
 
@@ -202,7 +173,7 @@ def _in_sequences(module: nn.Module) -> Blocks:
                 assert norm is not None
                 assert activation is not None
                 alone = all(len(_places(module, each)) == 1 for each in (norm, activation))
-                if alone and _is_norm(norm) and _is_activation(activation):
+                if alone and is_norm(norm) and _is_activation(activation):
                     again = reader is not None and plain_class(reader) is Conv2d
                     found[norm] = _Block(activation, again)
     return found
@@ -213,16 +184,8 @@ def is_plain_sequence(sequence: nn.Sequential) -> bool:
     return type(sequence).forward is nn.Sequential.forward and "forward" not in vars(sequence)
 
 
-def _is_norm(layer: nn.Module) -> bool:
-    return plain_class(layer) is BatchNorm2d and _is_plain(layer)
-
-
 def _is_activation(layer: nn.Module) -> bool:
-    return type(layer) in _ACTIVATIONS and _is_plain(layer)
-
-
-def _is_plain(layer: nn.Module) -> bool:
-    return not has_hooks(layer) and "forward" not in vars(layer)
+    return type(layer) in _ACTIVATIONS and is_plain(layer)
 
 
 def _places(module: nn.Module, layer: nn.Module) -> list[tuple[nn.Module, str]]:

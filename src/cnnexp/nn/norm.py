@@ -11,6 +11,7 @@ from cnnexp.nn.layer import Layer
 from cnnexp.nn.marks import mark
 from cnnexp.nn.twins import replaces
 from cnnexp.ops.batch_norm_act import activated_by_torch
+from cnnexp.ops.recomputed_sums import note
 
 
 @replaces(nn.BatchNorm2d)
@@ -46,6 +47,7 @@ class BatchNormAct2d(Layer, nn.BatchNorm2d):
     marks = False  # whether a layer after it expects the mark of ``cnnexp.nn.marks``
     fused = False  # whether ``fuse_blocks`` made it of a ``BatchNorm2d``
     recompute = False
+    is_operand = False  # whether ``fuse_blocks`` found that a sum of its output is computed again
 
     def __init__(
         self,
@@ -65,6 +67,8 @@ class BatchNormAct2d(Layer, nn.BatchNorm2d):
         else:
             arguments = *_arguments(self, input), self.activation, self.recompute
             output = ops.batch_norm_act(*arguments, algorithm=self.algorithm)
+        if self.is_operand:
+            note(output)
         return mark(output) if self.marks else output
 
     def extra_repr(self) -> str:

@@ -14,6 +14,7 @@ class MaxPool2d(Layer, nn.MaxPool2d):
     """``torch.nn.MaxPool2d`` with the backward of ``algorithm``."""
 
     op = "max_pool2d"
+    recompute = False  # whether ``fuse_blocks`` is to save memory
 
     def compute(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Map (N, C, H, W) or (C, H, W) to (N, C, P, Q) or (C, P, Q); with ``return_indices``,
@@ -29,6 +30,14 @@ class MaxPool2d(Layer, nn.MaxPool2d):
             self.return_indices,
             algorithm=self.algorithm,
         )
+
+    def way_by(self, algorithm: str) -> str:
+        """See ``Layer.way_by``: to save memory, the one that keeps the least."""
+        return "small_indices" if self.recompute else super().way_by(algorithm)
+
+    def extra_repr(self) -> str:
+        """Describe the layer's settings for ``repr``."""
+        return f"{super().extra_repr()}{', recompute=True' if self.recompute else ''}"
 
 
 @replaces(nn.AvgPool2d)

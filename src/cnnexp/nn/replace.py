@@ -39,10 +39,10 @@ def replace_layers(
     Args:
         module: The network, or one layer.
         algorithm: A name that some op has registered, or ``"auto"``.
-        recompute: With ``fused`` and ``auto``, let convolutions compute again what a batch normalisation
-            before them gave them, with or without an activation, instead of keeping it: less memory, the
-            same numbers, more time. Those normalisations take ``fused``, also where ``auto`` might choose
-            otherwise: memory is what was asked for.
+        recompute: With ``fused`` and ``auto``, let layers compute again, instead of keeping it, what follows
+            from what is kept anyway: what batch normalisations give convolutions, sums of residual blocks,
+            products (``cnnexp.nn.fuse_recompute``): less memory, the same numbers, more time. Those layers
+            take ``fused``, also where ``auto`` might choose otherwise: memory is what was asked for.
         quiet: Log nothing.
 
     Returns:

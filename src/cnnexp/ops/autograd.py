@@ -28,7 +28,7 @@ from torch import Tensor
 from cnnexp.ops.forward_mode import in_forward_mode, transformed
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
-from cnnexp.ops.recomputed import again, to_keep
+from cnnexp.ops.recomputed import again, marked_as, to_keep
 from cnnexp.ops.wiring import OF_TANGENT, Shared, Tangent, Wiring, computed, share, wire
 
 Widens = Literal["nothing", "gradients", "all"]
@@ -127,7 +127,7 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
             output = compute(*arguments)
         if writes:
             return output
-        return tuple([owned(each) for each in output]) if several else owned(output)
+        return tuple([owned(each) for each in output]) if several else _owned(output)
 
     # by how many arguments it says it has, torch.compile tells whether ``ctx`` is among them
     forward.__signature__ = inspect.signature(compute)  # pyright: ignore[reportFunctionMemberAccess]
@@ -169,6 +169,11 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
         setup_context=staticmethod(setup_context),
         backward=staticmethod(backward),
     )
+
+
+def _owned(output: Tensor) -> Tensor:
+    """``output`` as :func:`owned`, with its recipe if it has one."""
+    return marked_as(owned(output), output)
 
 
 def _plain(function: type[Any]) -> type[Any]:

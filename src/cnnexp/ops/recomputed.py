@@ -10,7 +10,7 @@ without, and which holds until something is written into the tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,24 +22,68 @@ from cnnexp.ops.torch_internals import writes_into
 _NAME = "recipe_of_cnnexp"
 
 
+class Readers:
+    """Those who compute a tensor again in a backward: the first does, and the last of them lets it go.
+
+    Attributes:
+        count: How many there are.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._left = 0
+        self._value: Tensor | None = None
+
+    def value(self, compute: Callable[[], Tensor]) -> Tensor:
+        """The tensor, for one of them; by ``compute`` where no other holds it.
+
+        With ``create_graph`` each computes its own: the value of another may be without a graph.
+        """
+        if torch.is_grad_enabled():
+            return compute()
+        value = self._value
+        if value is None:
+            value = compute()
+        self._left = (self._left or self.count) - 1
+        self._value = value if self._left > 0 else None
+        return value
+
+
 class Recipe(NamedTuple):
     """How a tensor is computed again.
 
     Attributes:
         compute: The function; it can be differentiated twice.
-        tensors: Its first arguments, which the op that made the tensor keeps.
+        tensors: Its first arguments, which the ops that made the tensor keep, or recipes of them.
         rest: Its other arguments.
         version: How often something had been written into the tensor.
+        readers: Who computes it again.
     """
 
     compute: Callable[..., Tensor]
-    tensors: tuple[Tensor | None, ...]
+    tensors: tuple[Tensor | Recipe | None, ...]
     rest: tuple[Any, ...]
     version: int
+    readers: Readers
 
     def __reduce__(self) -> tuple[Any, ...]:
         """An empty set: a file with the tensor has no use for it, and any reader takes that."""
         return set, ()
+
+    @property
+    def depth(self) -> int:
+        """How many recipes stand one within the other."""
+        inside = [each.depth for each in self.tensors if isinstance(each, Recipe)]
+        return 1 + max(inside, default=0)
+
+    def value(self) -> Tensor:
+        """The tensor."""
+
+        def compute() -> Tensor:
+            own = [each.value() if isinstance(each, Recipe) else each for each in self.tensors]
+            return self.compute(*own, *self.rest)
+
+        return self.readers.value(compute)
 
 
 Plan = dict[int, Recipe]  # by the place of a tensor, without the recipe's tensors
@@ -56,8 +100,21 @@ def recomputable(
     In ``torch.func`` and under ``torch.compile`` it gets none: there, others decide what is kept.
     """
     if output.requires_grad and not transformed():
-        setattr(output, _NAME, Recipe(compute, tensors, rest, writes_into(output)))
+        mark(output, Recipe(compute, tensors, rest, 0, Readers()))
     return output
+
+
+def mark(output: Tensor, recipe: Recipe) -> None:
+    """Let ``output``, as it is now, be computed again by ``recipe``."""
+    setattr(output, _NAME, recipe._replace(version=writes_into(output)))
+
+
+def marked_as(found: Tensor, output: Tensor) -> Tensor:
+    """``found``, which has the memory of ``output``, with the recipe of that."""
+    recipe = recipe_of(output)
+    if recipe is not None:
+        mark(found, recipe)
+    return found
 
 
 def recipe_of(tensor: Tensor | None) -> Recipe | None:
@@ -93,8 +150,9 @@ def to_keep(tensors: Sequence[Tensor | None]) -> tuple[Plan, Sequence[Tensor | N
         if recipe is None:
             kept.append(tensor)
         else:
-            plan[place] = recipe._replace(tensors=(None,) * len(recipe.tensors))
-            kept += recipe.tensors
+            recipe.readers.count += 1
+            plan[place] = _emptied(recipe)
+            kept += _tensors_of(recipe)
     return plan, kept
 
 
@@ -104,11 +162,32 @@ def again(plan: Plan, kept: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         return kept
     found: list[Tensor | None] = []
     left = iter(kept)
-    for place in range(len(kept) - sum(len(r.tensors) - 1 for r in plan.values())):
+    more = sum(len([*_tensors_of(recipe)]) - 1 for recipe in plan.values())
+    for place in range(len(kept) - more):
         recipe = plan.get(place)
-        if recipe is None:
-            found.append(next(left))
-        else:
-            own = [next(left) for _ in recipe.tensors]
-            found.append(recipe.compute(*own, *recipe.rest))
+        found.append(next(left) if recipe is None else _filled(recipe, left).value())
     return found
+
+
+def _tensors_of(recipe: Recipe) -> Iterator[Tensor | None]:
+    """What ``recipe`` and those within it need."""
+    for each in recipe.tensors:
+        if isinstance(each, Recipe):
+            yield from _tensors_of(each)
+        else:
+            yield each
+
+
+def _emptied(recipe: Recipe) -> Recipe:
+    """``recipe`` with None for each tensor, which a Function may hold in ``save_for_backward`` alone."""
+    inside = [_emptied(each) if isinstance(each, Recipe) else None for each in recipe.tensors]
+    return recipe._replace(tensors=tuple(inside))
+
+
+def _filled(recipe: Recipe, tensors: Iterator[Tensor | None]) -> Recipe:
+    """An emptied ``recipe`` with the next of ``tensors``."""
+    inside = [
+        _filled(each, tensors) if isinstance(each, Recipe) else next(tensors)
+        for each in recipe.tensors
+    ]
+    return recipe._replace(tensors=tuple(inside))

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.ops.autograd import differentiable, in_place
+from cnnexp.ops.recomputed import Readers, Recipe, mark
+from cnnexp.ops.recomputed_sums import operands
 from cnnexp.ops.registry import declare, get_algorithm
 
 
@@ -39,6 +41,44 @@ _within = in_place(write, _apart, input=grad_input)
 
 def _direct(input: Tensor, inplace: bool) -> Tensor:
     return _within(input) if inplace else _apart(input)
+
+
+# The ReLU of a sum, whose backward computes its output again instead of keeping it.
+
+
+def _marked(input: Tensor, recipe: Recipe) -> Tensor:
+    output = forward(input)
+    mark(output, recipe)
+    return output
+
+
+def _written_and_marked(input: Tensor, recipe: Recipe) -> Tensor:
+    mark(write(input), recipe)
+    return input
+
+
+_marked_apart = differentiable(_marked, input=grad_input)
+_marked_within = in_place(_written_and_marked, _marked_apart, input=grad_input)
+
+
+def _of_sum(one: Tensor, other: Tensor) -> Tensor:
+    total = one + other
+    return _apart(total) if torch.is_grad_enabled() else write(total)
+
+
+def relu_of_sum(input: Tensor, inplace: bool = False) -> Tensor:
+    """:func:`relu`, which keeps nothing where ``input`` is a sum that can be computed again.
+
+    Its own backward and convolutions of ours that read the output then compute it again, to the same bits.
+    Where ``cnnexp.ops.recomputed_sums`` does not know both operands, it keeps its output as ever.
+    """
+    known = operands(input)
+    if known is None:
+        return _direct(input, inplace)
+    recipe = Recipe(_of_sum, known, (), 0, Readers())
+    output = (_marked_within if inplace else _marked_apart)(input, recipe)
+    mark(output, recipe)  # autograd has counted what was written
+    return output
 
 
 def relu(input: Tensor, inplace: bool = False, *, algorithm: str = "direct") -> Tensor:

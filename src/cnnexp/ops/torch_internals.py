@@ -13,16 +13,21 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
+from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 __all__ = [
+    "as_it_is",
     "constant_when_compiled",
     "exporting",
+    "factors_of",
     "forward_level",
     "has_hooks",
     "in_torch_func",
     "is_batched_by_autograd",
+    "makers_of_sum",
     "norms",
+    "notes_on",
     "repeatable_backward",
     "unseen_by_modes",
     "watching",
@@ -60,6 +65,33 @@ def exporting() -> bool:
     return torch.compiler._is_exporting_flag
 
 
+def as_it_is(tensor: Tensor) -> Tensor:
+    """``tensor``: a hook that unpacks what is kept, where others may do so at any time."""
+    return tensor
+
+
+def factors_of(product: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The two tensors of which autograd knows that ``product`` is their product, and which it keeps.
+
+    None for all else, and where hooks pack what is kept (``torch.autograd.graph.saved_tensors_hooks``,
+    ``torch.utils.checkpoint``): unpacking is then for the backward alone, but for :func:`as_it_is`.
+    ``torch.autograd.graph`` was looked at: it has no name without an underscore for what a node keeps, nor
+    can it be asked for hooks.
+    """
+    node = product.grad_fn
+    if node is None or node.name() != "MulBackward0":
+        return None
+    asked: Any = torch._C
+    hooks = asked._autograd._top_saved_tensors_default_hooks(True)
+    if hooks is not None and hooks[1] is not as_it_is:
+        return None
+    try:
+        one, other = (getattr(node, name, None) for name in ("_saved_self", "_saved_other"))
+    except RuntimeError:  # written to since
+        return None
+    return (one, other) if isinstance(one, Tensor) and isinstance(other, Tensor) else None
+
+
 def forward_level() -> int:
     """How many levels of forward mode the call stands in, less 1: -1 outside of them.
 
@@ -75,6 +107,29 @@ def is_batched_by_autograd(tensor: Tensor) -> bool:
     ``torch.func`` and the type of the tensor were looked at: neither tells it from any other tensor.
     """
     return is_legacy_batchedtensor(tensor)
+
+
+def makers_of_sum(total: Tensor) -> list[tuple[Node, int]]:
+    """The nodes of autograd's graph that made the two operands of ``total``, and which outputs they are.
+
+    Empty where ``total`` is no plain sum, or an operand has no node or is a leaf. ``torch.autograd.graph``
+    was looked at: the names of nodes and what follows them are public, the factor of the second operand of a
+    sum is not.
+    """
+    node = total.grad_fn
+    if node is None or node.name() != "AddBackward0" or getattr(node, "_saved_alpha", 0) != 1:
+        return []
+    made = [(each, place) for each, place in node.next_functions if each is not None]
+    leaf = any(each.name() == "torch::autograd::AccumulateGrad" for each, _ in made)
+    return [] if leaf or len(made) != 2 else made
+
+
+def notes_on(node: Node) -> dict[Any, Any]:
+    """What people have written on a node of autograd's graph; it lives as long as that.
+
+    This is public (``torch.autograd.graph.Node.metadata``), and may be written to, which its type denies.
+    """
+    return node.metadata  # pyright: ignore[reportReturnType]
 
 
 def norms(tensors: Sequence[Tensor], order: float = 2.0) -> list[Tensor]:

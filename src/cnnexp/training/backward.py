@@ -11,7 +11,7 @@ from torch import nn
 
 from cnnexp import ops
 from cnnexp.kernels.cpu import conv_relu_pool as cpu_kernels
-from cnnexp.nn import BatchNormAct2d, ConvReLUPool, CrossEntropyLoss, conversion
+from cnnexp.nn import BatchNormAct2d, ConvReLUPool, CrossEntropyLoss, ReLU, conversion
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.example import example_batch, run_in
 from cnnexp.training.ranks import ALONE, Ranks
@@ -82,13 +82,17 @@ def settle_backward(
 
 
 def _say_what_is_recomputed(network: nn.Module) -> None:
-    """Log how many normalisations recompute: these are ``fused``, and ``auto`` chooses for the others."""
-    count = sum(isinstance(each, BatchNormAct2d) and each.recompute for each in network.modules())
-    if count:
+    """Log how many layers recompute: these are ``fused``, and ``auto`` chooses for the others."""
+    layers = [each for each in network.modules() if getattr(each, "recompute", False)]
+    norms, sums = (
+        sum(isinstance(each, kind) for each in layers) for kind in (BatchNormAct2d, ReLU)
+    )
+    if norms:
         log.info(
-            "backward.recompute: convolutions compute again what %d normalisations gave them; these are "
-            "fused, whatever that costs in time",
-            count,
+            "backward.recompute: what %d normalisations%s give is computed again; these layers are fused, "
+            "whatever that costs in time",
+            norms,
+            f" and {sums} sums" if sums else "",
         )
 
 

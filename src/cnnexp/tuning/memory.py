@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cnnexp.ops.torch_internals import as_it_is
+
 _PROCESS, _MEMINFO, _GROUPS = Path("/proc/self"), Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 _FORGET_PEAK = "5"  # what proc(5) has to be told, so that VmHWM begins anew
 
@@ -29,7 +31,7 @@ def saved_bytes(forward: Callable[[], Tensor], without: Iterable[Tensor] = ()) -
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(keep, as_it_is):
         output = forward()
     del output
     return sum(kept.values())

@@ -6,7 +6,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.geometry.windows import IntPair
-from cnnexp.ops.max_pool2d import direct, im2col, reference  # noqa: F401  (they register)
+from cnnexp.ops.max_pool2d import (  # noqa: F401  (they register)
+    direct,
+    im2col,
+    reference,
+    small_indices,
+)
 from cnnexp.ops.registry import declare, get_algorithm
 
 __all__ = ["max_pool2d"]

@@ -8,26 +8,35 @@ from typing import Any
 from torch import Tensor
 
 from cnnexp.geometry.pooling import pool_geometry
+from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.registry import Algorithm, register
 
 
-def _of_the_winners(input_tangent: Tensor, indices: Tensor) -> Tensor:
-    return input_tangent.flatten(2).gather(2, indices.flatten(2)).view_as(indices)
+def _as_they_are(indices: Tensor, geometry: WindowGeometry) -> Tensor:  # noqa: ARG001
+    return indices
 
 
 def make_max_pool2d(
-    forward: Callable[..., tuple[Tensor, Tensor]], grad_input: Callable[..., Tensor]
+    forward: Callable[..., tuple[Tensor, Tensor]],
+    grad_input: Callable[..., Tensor],
+    indices_of: Callable[[Tensor, WindowGeometry], Tensor] = _as_they_are,
 ) -> Callable[..., Tensor | tuple[Tensor, Tensor]]:
     """The function of an algorithm of ``max_pool2d``, out of its plain functions.
 
     Args:
-        forward: (input, geometry) → output and the winners' indices i·W + j.
-        grad_input: (grad_output, indices, geometry) → ∂L/∂input.
+        forward: (input, geometry) → output and what is kept of the winners' indices i·W + j.
+        grad_input: (grad_output, what is kept, geometry) → ∂L/∂input.
+        indices_of: (what is kept, geometry) → the indices; they are kept themselves if it is not given.
     """
+
+    def of_the_winners(input_tangent: Tensor, indices: Tensor, geometry: WindowGeometry) -> Tensor:
+        found = indices_of(indices, geometry)
+        return input_tangent.flatten(2).gather(2, found.flatten(2)).view_as(found)
+
     pooled = differentiable(
-        forward, input=grad_input, tangent=_of_the_winners, outputs=("output", "indices")
+        forward, input=grad_input, tangent=of_the_winners, outputs=("output", "indices")
     )
 
     def max_pool2d(input: Tensor, *arguments: Any) -> Tensor | tuple[Tensor, Tensor]:
@@ -41,10 +50,12 @@ def make_max_pool2d(
                 f"{geometry.padding}, dilation {geometry.dilation}; lower the padding or dilation"
             )
         batch = input if input.dim() == 4 else input.unsqueeze(0)
-        output, indices = (laid_out(t, batch) for t in pooled(batch, geometry))
-        if input.dim() == 3:
-            output, indices = output.squeeze(0), indices.squeeze(0)
-        return (output, indices) if return_indices else output
+        output, kept = (laid_out(t, batch) for t in pooled(batch, geometry))
+        output = output if input.dim() == 4 else output.squeeze(0)
+        if not return_indices:
+            return output
+        indices = indices_of(kept, geometry)
+        return output, indices if input.dim() == 4 else indices.squeeze(0)
 
     return max_pool2d
 

@@ -1,0 +1,65 @@
+"""What ``torch.fx`` tells of a network's forward passes, and which of our layers a block may be made of."""
+
+from __future__ import annotations
+
+import operator
+import warnings
+
+import torch
+from torch import fx, nn
+
+from cnnexp.nn.as_found import left_as_found
+from cnnexp.nn.conv import Conv2d
+from cnnexp.nn.norm import BatchNorm2d
+from cnnexp.nn.twins import plain_class
+from cnnexp.ops.torch_internals import has_hooks
+
+SUMS = (operator.add, operator.iadd, torch.add)
+_KEEP_NOTHING = (*SUMS, operator.sub, torch.cat)  # none of their arguments, for a backward
+
+
+def passes(module: nn.Module) -> list[list[fx.Node]] | None:
+    """The nodes of a pass in training and of one in evaluation; None where ``torch.fx`` cannot trace them.
+
+    Layers of ours and of ``torch.nn`` are one node each. The network is restored afterwards.
+    """
+    found = []
+    with left_as_found(module), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for training in (True, False):
+            module.train(training)
+            try:
+                found.append([*fx.Tracer().trace(module).nodes])
+            except Exception:  # of somebody else's forward, which is given no tensor
+                return None
+    return found
+
+
+def layer_of(module: nn.Module, node: fx.Node) -> nn.Module:
+    """The layer that ``node`` calls."""
+    return module.get_submodule(str(node.target))
+
+
+def is_convolved(module: nn.Module, node: fx.Node) -> bool:
+    """Whether convolutions of ours keep what ``node`` returns, and nothing else does."""
+    for user in node.users:
+        passes_on = user.op == "call_function" and user.target in _KEEP_NOTHING
+        if convolution(module, user) is None and not passes_on:
+            return False
+    return any(convolution(module, user) is not None for user in node.users)
+
+
+def convolution(module: nn.Module, node: fx.Node) -> Conv2d | None:
+    """The convolution of ours that ``node`` calls, if it calls one."""
+    layer = layer_of(module, node) if node.op == "call_module" else None
+    return layer if isinstance(layer, Conv2d) and plain_class(layer) is Conv2d else None
+
+
+def is_norm(layer: nn.Module) -> bool:
+    """Whether ``layer`` is a batch normalisation of ours that may become part of a block."""
+    return plain_class(layer) is BatchNorm2d and is_plain(layer)
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether nobody looks at the outputs of ``layer`` itself."""
+    return not has_hooks(layer) and "forward" not in vars(layer)

@@ -1,0 +1,383 @@
+"""Sums of residual blocks, products and parts that a backward computes again: the same bits, less memory."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import save_on_cpu
+from torch.func import functional_call, grad
+from torch.utils.checkpoint import checkpoint
+
+from cnnexp.nn import replace_layers, split_blocks
+from cnnexp.nn.conv import Conv2d
+from cnnexp.nn.norm import BatchNormAct2d
+from cnnexp.ops.recomputed import recipe_of
+from cnnexp.tuning.memory import saved_bytes
+
+
+class _Block(nn.Module):
+    """As torchvision writes it: the sum in place, one ReLU for all."""
+
+    def __init__(self, channels: int, more: int = 0, inplace: bool = True) -> None:
+        super().__init__()
+        wide = channels + more
+        self.conv1, self.bn1 = nn.Conv2d(channels, wide, 3, 1, 1, bias=False), nn.BatchNorm2d(wide)
+        self.conv2, self.bn2 = nn.Conv2d(wide, wide, 3, 1, 1, bias=False), nn.BatchNorm2d(wide)
+        self.relu = nn.ReLU(inplace)
+        self.down = (
+            nn.Sequential(nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide))
+            if more
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += x if self.down is None else self.down(x)
+        return self.relu(out)
+
+
+class _InOneLine(_Block):
+    """As tutorials write it, with an empty sequence for a shortcut."""
+
+    def __init__(self, channels: int, more: int = 0) -> None:
+        super().__init__(channels, more, inplace=False)
+        self.shortcut = self.down or nn.Sequential()
+        self.act = nn.ReLU()
+        del self.down
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + self.shortcut(x))
+
+
+class _Added(_Block):
+    """By a function, the shortcut first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(torch.add(x if self.down is None else self.down(x), inside))
+
+
+def _residual(kind: Callable[..., nn.Module], blocks: int = 3) -> nn.Module:
+    torch.manual_seed(0)
+    stem = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)
+    inside = [kind(4) for _ in range(blocks - 1)]
+    return nn.Sequential(*stem, *inside, kind(4, 2), kind(6), nn.Conv2d(6, 2, 1))
+
+
+class _Squeezed(nn.Module):
+    """As squeeze-and-excitation: a convolution reads a product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.act = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.SiLU()
+        self.mean, self.gate, self.last = (
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(4, 4, 1),
+            nn.Conv2d(4, 2, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = self.act(self.bn(self.conv(x)))
+        return self.last(self.gate(self.mean(inside)).sigmoid() * inside)
+
+
+class _Parted(nn.Module):
+    """As ShuffleNet: a convolution reads half of the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.bn = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.branch = nn.Conv2d(4, 4, 3, padding=1)
+        self.last = nn.Sequential(nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = self.bn(self.first(x)).sin().chunk(2, 1)
+        return self.last(torch.cat([one, self.branch(other)], 1))
+
+
+def _seeded(kind: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    return kind()
+
+
+RESIDUAL = {"in place": _Block, "in one line": _InOneLine, "added": _Added}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    **{name: (lambda kind=kind: _residual(kind)) for name, kind in RESIDUAL.items()},
+    "squeezed": lambda: _seeded(_Squeezed),
+    "parted": lambda: _seeded(_Parted),
+}
+every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def _image(**options: torch.dtype | torch.memory_format) -> Tensor:
+    image = torch.randn(3, 3, 10, 8, generator=torch.Generator().manual_seed(1))
+    return image.to(**options).requires_grad_()  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def _both(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+    plain = replace_layers(copy.deepcopy(network), "fused", quiet=True)
+    return plain, replace_layers(copy.deepcopy(network), "fused", recompute=True, quiet=True)
+
+
+def _results(network: nn.Module, image: Tensor) -> list[Tensor]:
+    output = network(image)
+    grads = torch.autograd.grad(output.float().square().sum(), [image, *network.parameters()])
+    return [output.detach(), *grads, *(each.clone() for each in network.buffers())]
+
+
+def _same(ours: list[Tensor], theirs: list[Tensor]) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one, other)
+
+
+def _kept(network: nn.Module, image: Tensor) -> int:
+    return saved_bytes(lambda: network(image), [*network.parameters(), *network.buffers()])
+
+
+@every_network
+@pytest.mark.parametrize("training", [True, False])
+def test_the_same_bits_and_less_is_kept(name: str, training: bool) -> None:
+    plain, again = (each.train(training) for each in _both(NETWORKS[name]()))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        image = _image(memory_format=layout)
+        _same(_results(again, image), _results(plain, image))
+    assert _kept(again, _image()) < _kept(plain, _image())
+
+
+@pytest.mark.parametrize("kind", RESIDUAL)
+def test_of_a_residual_block_the_inputs_of_its_normalisations_are_kept(kind: str) -> None:
+    one, two = (_both(_residual(RESIDUAL[kind], blocks))[1] for blocks in (3, 4))
+    more = _kept(two, _image(dtype=torch.float32)) - _kept(one, _image())
+    maps = 2 * 3 * 4 * 5 * 4 * 4  # two maps of three images, 4 × 5 × 4 numbers of four bytes
+    assert maps <= more < 1.1 * maps  # and copies of γ, β, μ and σ²
+
+
+def test_the_product_is_not_kept() -> None:
+    plain, again = _both(_Squeezed())
+    difference = _kept(plain, _image()) - _kept(again, _image())
+    assert difference == 3 * 4 * 8 * 6 * 4  # the product; the normalisation's output is its factor
+
+
+def test_of_a_part_the_whole_is_not_kept() -> None:
+    plain, again = _both(_Parted())
+    names = {n: m.reads for n, m in again.named_modules() if isinstance(m, Conv2d) and m.reads}
+    assert names == {"branch": "part"}
+    assert _kept(plain, _image()) - _kept(again, _image()) >= 3 * 4 * 10 * 8 * 4
+
+
+@every_network
+def test_split_blocks_takes_all_of_it_back(name: str) -> None:
+    again = _both(NETWORKS[name]())[1]
+    split_blocks(again)
+    for layer in again.modules():
+        assert not getattr(layer, "recompute", False)
+        assert getattr(layer, "reads", None) is None
+        assert not isinstance(layer, BatchNormAct2d)
+    replace_layers(again, "native", quiet=True)
+    expected = _results(NETWORKS[name]().train(), _image())
+    for ours, theirs in zip(_results(again, _image()), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_of_many_blocks_some_outputs_are_kept() -> None:
+    """So that the lists of tensors that lead to one stay short; the bits are the same."""
+    plain, again = _both(_residual(_Block, 20))
+    _same(_results(again, _image()), _results(plain, _image()))
+    depths = []
+
+    def see(_layer: nn.Module, _inputs: object, output: Tensor) -> None:
+        recipe = recipe_of(output)
+        depths.append(0 if recipe is None else recipe.depth)
+
+    for layer in again.modules():
+        if isinstance(layer, _Block):
+            layer.register_forward_hook(see)
+    again(_image())
+    assert max(depths) == 8
+    assert depths[:9].count(0) == 1
+
+
+@every_network
+@pytest.mark.parametrize("training", [True, False])
+def test_second_derivatives(name: str, training: bool) -> None:
+    network = _both(NETWORKS[name]())[1].double().train(training)
+    names = [name for name, _ in network.named_parameters()]
+    image = _image(dtype=torch.float64).detach()[:2, :, :6, :6].requires_grad_()
+
+    def function(input: Tensor, *parameters: Tensor) -> Tensor:
+        state = dict(zip(names, parameters, strict=True))
+        buffers = {name: b.clone() for name, b in network.named_buffers()}
+        return functional_call(network, {**state, **buffers}, (input,)).sin()
+
+    inputs = image, *network.parameters()
+    torch.autograd.gradcheck(function, inputs, fast_mode=True)
+    torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
+
+
+@every_network
+def test_a_second_backward_and_one_of_a_part_of_the_graph(name: str) -> None:
+    plain, again = _both(NETWORKS[name]())
+    found = []
+    for network in (plain, again):
+        image = _image()
+        loss = network(image).square().sum()
+        some = [*network.parameters()][:2]
+        grads = list(torch.autograd.grad(loss, some, retain_graph=True))
+        every = [image, *network.parameters()]
+        grads += torch.autograd.grad(loss, every, create_graph=True)
+        grads += torch.autograd.grad(loss, every, retain_graph=True)
+        found.append(grads + list(torch.autograd.grad(loss, every)))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_what_was_computed_again_is_let_go() -> None:
+    again = _both(_residual(_Block))[1]
+    made: list[weakref.ref[Tensor]] = []
+    loss = again(_image()).square().sum()
+    compute = torch.Tensor.clamp_min_
+
+    def seen(total: Tensor, bound: float) -> Tensor:
+        made.append(weakref.ref(total))
+        return compute(total, bound)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "clamp_min_", seen)
+        loss.backward()
+    gc.collect()
+    assert len(made) == 4  # each sum once, though several read it
+    assert not any(each() is not None for each in made)
+
+
+def _by_checkpoint(network: nn.Module, image: Tensor) -> Tensor:
+    return checkpoint(network, image, use_reentrant=False)  # pyright: ignore[reportReturnType]
+
+
+def _reentrant(network: nn.Module, image: Tensor) -> Tensor:
+    return checkpoint(network, image, use_reentrant=True)  # pyright: ignore[reportReturnType]
+
+
+def _kept_elsewhere(network: nn.Module, image: Tensor) -> Tensor:
+    with save_on_cpu():
+        return network(image)
+
+
+@every_network
+@pytest.mark.parametrize("run", [_by_checkpoint, _reentrant, _kept_elsewhere])
+def test_with_what_else_saves_memory(name: str, run: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    network, image = _both(NETWORKS[name]())[1].eval(), _image()
+    wanted = [image, *network.parameters()]
+    expected = torch.autograd.grad(network(image).square().sum(), wanted)
+    run(network, image).square().sum().backward()
+    for each, theirs in zip(wanted, expected, strict=True):
+        assert each.grad is not None
+        assert torch.equal(each.grad, theirs)
+
+
+@every_network
+def test_frozen_layers_autocast_and_transforms(name: str) -> None:
+    plain, again = _both(NETWORKS[name]())
+    results = []
+    for network in (plain, again):
+        for parameter in [*network.parameters()][:3]:
+            parameter.requires_grad_(False)
+        learns = [each for each in network.parameters() if each.requires_grad]
+        with torch.autocast("cpu", torch.bfloat16):
+            output = network(_image().detach())
+        results.append([output, *torch.autograd.grad(output.float().square().sum(), learns)])
+    _same(results[1], results[0])
+    state = {name: each.detach() for name, each in again.eval().named_parameters()}
+    image = _image().detach()
+
+    def loss(state: dict[str, Tensor]) -> Tensor:
+        return functional_call(again, state, (image,)).square().sum()
+
+    names, parameters = zip(*again.requires_grad_(True).named_parameters(), strict=True)
+    expected = dict(
+        zip(
+            names,
+            torch.autograd.grad(loss(dict(again.named_parameters())), parameters),
+            strict=True,
+        )
+    )
+    for key, ours in grad(loss)(state).items():
+        torch.testing.assert_close(ours, expected[key])
+
+
+@every_network
+def test_compiled_exported_copied_and_pickled(name: str) -> None:
+    network, image = _both(NETWORKS[name]())[1].eval(), _image().detach()
+    expected = network(image).detach()
+    torch._dynamo.reset()
+    compiled = torch.compile(copy.deepcopy(network), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(image).detach(), expected)
+    torch.testing.assert_close(torch.export.export(network, (image,)).module()(image), expected)
+    file = io.BytesIO()
+    torch.save(network, file)
+    file.seek(0)
+    read = torch.load(file, weights_only=False)
+    _same(_results(read, _image()), _results(copy.deepcopy(network), _image()))
+
+
+class _Changed(_Block):
+    """Blocks whose sums are not what they look like at first sight."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(4)
+        self.change, self.after = change, nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        return self.after(self.relu(self.change(self.bn2(self.conv2(out))) + x))
+
+
+CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "doubled": lambda y: y * 2,
+    "doubled in place": lambda y: y.mul_(2),
+    "a row, broadcast": lambda y: y[:, :, :1],
+    "of another precision": lambda y: y.double(),
+    "detached from its graph": lambda y: 0 * y + y.detach(),
+    "through numpy": lambda y: y + torch.from_numpy(y.detach().numpy() * 0),
+    "dropped at random": lambda y: nn.functional.dropout(y, 0.5, True),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_operand_that_was_changed_is_not_taken_for_another(name: str) -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(3)
+            self.block = _Changed(CHANGES[name])
+            self.start = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.block(self.start(x)).float()
+
+    network = Network()
+    if name == "of another precision":
+        network.block.after.double()
+    plain, again = _both(network)
+    found = []
+    for each in (plain, again):
+        torch.manual_seed(5)
+        found.append(_results(each, _image()))
+    _same(found[1], found[0])
+
+
+def test_what_was_noted_does_not_outlive_the_graph() -> None:
+    again = _both(_residual(_Block))[1]
+    block = next(each for each in again.modules() if isinstance(each, _Block))
+    inner: list[weakref.ref[Tensor]] = []
+    block.conv2.register_forward_hook(lambda _m, _i, out: inner.append(weakref.ref(out)))
+    again(_image()).square().sum().backward()
+    gc.collect()
+    assert [each() for each in inner] == [None]
