@@ -11,6 +11,7 @@ import numba
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from cnnexp.models import SeedCNN
 from cnnexp.speed import (
@@ -105,7 +106,7 @@ def test_operations_and_bytes_of_a_layer_by_hand() -> None:
         if part != "forward":
             assert work.operations == 2 * pooled * 64 * 9
     x_, w_ = torch.rand(2, 64, 7, 7), torch.rand(128, 64, 3, 3)
-    counted = torch.utils.flop_counter.FlopCounterMode(display=False)
+    counted = FlopCounterMode(display=False)
     with counted:
         nn.functional.conv2d(x_, w_, padding=1)
     assert counted.get_total_flops() == dense
@@ -136,9 +137,7 @@ def test_what_takes_too_long_is_left_out_or_done_less_often(
 ) -> None:
     monkeypatch.setattr(axes, "_seconds_of_one", lambda *_: 100.0)
     (row,) = bench_scale("batch", [2], SMALL)
-    assert row.note == (
-        "left out: 3 rounds would take about 1200 s, more than three times --limit 10"
-    )
+    assert row.note == ("left out: 3 rounds would take about 1200 s, more than 6 times --limit 10")
     monkeypatch.setattr(axes, "_seconds_of_one", lambda *_: 0.5)
     often = ScaleSettings(CPU, 2, ("fused",), rounds=9, limit=10.0)
     assert {row.rounds for row in bench_scale("batch", [1], often)} == {5}

@@ -176,7 +176,7 @@ def image_set(
     digest = hashlib.md5()
     for part in (train, test):
         for images in parts_of(part):
-            digest.update(memoryview(images.contiguous().numpy()).cast("B"))
+            digest.update(images.contiguous().numpy().data.cast("B"))
         digest.update(part.labels.numpy().tobytes())
     mean, std = pixel_statistics(parts_of(train))
     return ImageSet(name, train, test, classes, mean, std, digest.hexdigest())

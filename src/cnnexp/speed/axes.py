@@ -22,6 +22,7 @@ __all__ = ["STEP_AXES", "bench_axis", "needed_bytes", "offered_threads"]
 
 _BLOCKS = (1, 2, 4, 8)  # channels of the article's blocks, by those of the first
 _LEAST_ROUNDS = 3
+_PATIENCE = 6  # a value is left out if its least rounds take this many times the limit
 # What a step holds besides the outputs of its layers: their gradients, and what the layers keep.
 _HELD_BY_OUTPUTS, _HELD_BY_WEIGHTS = 3, 5
 
@@ -101,7 +102,7 @@ def bench_axis(
     """Time training steps at each value of ``axis``: torch in channels_last, and each of ``algorithms``.
 
     The ways of a value start from the same weights and take turns in this process. A value whose steps would
-    not fit into memory, or into three times ``limit``, or that asks for more threads than there are, gives
+    not fit into memory, or into six times ``limit``, or that asks for more threads than there are, gives
     one row that says so.
 
     Args:
@@ -144,9 +145,9 @@ def _at(
     labels = torch.randint(10, (count,), device=device)
     with _with_threads(value if axis == "threads" else None):
         once = 2 * (1 + len(algorithms)) * _seconds_of_one(network, images, labels)
-        if _LEAST_ROUNDS * once > 3 * limit:
+        if _LEAST_ROUNDS * once > _PATIENCE * limit:
             least = f"{_LEAST_ROUNDS} rounds would take about {_LEAST_ROUNDS * once:.0f} s"
-            return [refused(f"{least}, more than three times --limit {limit:g}")]
+            return [refused(f"{least}, more than {_PATIENCE} times --limit {limit:g}")]
         fitting = max(min(rounds, _LEAST_ROUNDS), min(rounds, int(limit / once)))
         rows = bench_network(
             what, network, images, labels, algorithms, device=device, rounds=fitting

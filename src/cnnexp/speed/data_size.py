@@ -24,7 +24,7 @@ _SHAPE = (1, 28, 28)
 _IMAGE = 28 * 28  # bytes
 _HELD_BY = 3.2 * _IMAGE  # bytes an image: the set, the split, and the file in the page cache
 _DRAWN = 6_000  # random images; more are these again, which cost the same
-_BATCHES = 20  # in a round
+_BATCHES = 50  # in a round
 _STARTS = 3  # how many epochs are begun
 
 
@@ -44,7 +44,7 @@ def bench_data(
         sizes: Numbers of images, each ≥ 1.
         batch_size: Images a batch, ≥ 1.
         folder: Where the files lie for the time of the measurement; None for the system's temporary folder.
-        rounds: How often 20 batches of each way are timed.
+        rounds: How often 50 batches of each way are timed.
     """
     for size in sizes:
         with tempfile.TemporaryDirectory(prefix="cnnexp-scale-", dir=folder) as place:
