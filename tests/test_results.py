@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from cnnexp.config import Composer, plain_config
 from cnnexp.runs import config_hash
@@ -89,6 +90,30 @@ def test_the_table_of_the_gpu_is_that_of_its_file(monkeypatch: pytest.MonkeyPatc
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     table = importlib.import_module("gpu_parts.table").table
     _is_in_the_documents("gpu", table(ACCURACY.read("gpu")))
+
+
+@pytest.fixture
+def scale(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("scale")
+
+
+def test_every_table_of_how_cost_grows_is_that_of_its_file(scale: Any) -> None:
+    rows = scale.read()
+    assert {row["axis"] for row in rows} == set(scale.ORDER)
+    for name, table in scale.tables.TABLES.items():
+        _is_in_the_documents(f"scale-{name}", table(rows))
+
+
+def test_the_plots_of_how_cost_grows_are_of_its_file(scale: Any) -> None:
+    for name in scale.plots.NAMES:
+        with Image.open(ROOT / "docs" / "pictures" / name) as picture:
+            assert picture.info["Source"] == scale.plots.digest(scale.RESULTS), name
+
+
+def test_the_table_of_several_processes_is_that_of_its_file() -> None:
+    scaling = _benchmark("scaling")
+    _is_in_the_documents("scaling", scaling.table(ACCURACY.read("scaling")))
 
 
 @pytest.mark.parametrize("name", FAST.STUDIES)

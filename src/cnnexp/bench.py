@@ -1,13 +1,16 @@
-"""``python -m cnnexp.bench step``, ``net`` and ``ops``: time and memory of our backward beside torch's.
+"""``python -m cnnexp.bench step|net|ops|scale``: time and memory of our backward beside torch's.
 
 ``step`` times whole training steps of a network: zero_grad, forward, loss, backward, Adam. ``net``
 times those of several networks, ours or torchvision's, by ``auto`` and by every way of torch, and says
 for each how it stands to torch's best, at all and in each precision. ``ops`` times the forward and the
-backward of single ops. torch in its own layout (NCHW), in channels_last and with torch.compile, and every
-algorithm of ours take turns in one process; figures are medians, with quartiles, and ratios of medians.
-Compare ratios, not milliseconds of different days. Of a step there is also the memory: what the forward
-saves for the backward, and the peak, which is how far one step raises the process's resident memory (on a
-GPU that of torch's tensors) above what it holds between steps.
+backward of single ops. ``scale`` shows how cost grows with the number of images, batch, width, depth, image
+size and threads, and how near the article's layers come to what the machine can do.
+
+torch in its own layout (NCHW), in channels_last and with torch.compile, and every algorithm of ours take
+turns in one process; figures are medians, with quartiles, and ratios of medians. ``scale`` has torch's
+channels_last alone. Compare ratios, not milliseconds of different days. Of a step there is also the memory:
+what the forward saves for the backward, and the peak, which is how far one step raises the process's resident
+memory (on a GPU that of torch's tensors) above what it holds between steps.
 
 ``net`` checks the promise of ``auto``: nowhere more than 2 % slower than torch in the same precision and
 layout, which it must be beyond what chance may do to count as broken.
@@ -22,7 +25,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnnexp.commandline import (
     Misuse,
@@ -48,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cnnexp.bench", description="Time our backward beside torch's."
     )
-    parts = parser.add_subparsers(dest="part", required=True, metavar="{step,net,ops}")
+    parts = parser.add_subparsers(dest="part", required=True, metavar="{step,net,ops,scale}")
     step = parts.add_parser("step", help="whole training steps of a network")
     step.add_argument(
         "--model",
@@ -75,14 +78,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     for part in (step, single):
         part.add_argument("--algorithm", help="only these, comma-separated; auto is one")
-    for part, rounds in ((step, 40), (net, 15), (single, 15)):
+    scale = parts.add_parser("scale", help="how cost grows, and the distance from the roofline")
+    _add_scale(scale)
+    for part in (step, net, single):
+        part.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    for part, rounds in ((step, 40), (net, 15), (single, 15), (scale, 15)):
         part.add_argument("--rounds", type=int, default=rounds, help=f"default: {rounds}")
         part.add_argument("--threads", type=int, help="of torch and numba (default: theirs)")
         part.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-        part.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
         part.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
         part.add_argument("--csv", type=Path, metavar="FILE", help="write the results to FILE")
     return parser
+
+
+def _add_scale(part: argparse.ArgumentParser) -> None:
+    axes = "data, batch, width, depth, size, threads, roofline"
+    part.add_argument("--axis", help=f"only these, comma-separated: {axes}")
+    part.add_argument("--values", metavar="N,N…", help="where to measure along the one --axis")
+    part.add_argument(
+        "--batch", type=int, default=16, metavar="N", help="images of steps (default: 16)"
+    )
+    part.add_argument("--algorithm", default="auto", help="of ours, comma-separated; default: auto")
+    part.add_argument(
+        "--limit",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="of the rounds of one value: fewer rounds, or none, where they take longer (default: 10)",
+    )
+    part.add_argument("--folder", type=Path, help="where mapped files lie while they are measured")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -120,6 +144,8 @@ def _measure(options: argparse.Namespace, device: torch.device) -> bool:
         rows = _steps(options, model, algorithms, device, dtype)
         _print(rows)
         speed.write_results(rows, about, options.json, options.csv)
+    elif options.part == "scale":
+        _scale(options, device, about)
     elif options.part == "net":
         chosen = names_among("name", ",".join(options.names) or None, speed.known_networks())
         chosen = chosen if options.names else list(speed.MODELS)
@@ -155,6 +181,52 @@ def _measure(options: argparse.Namespace, device: torch.device) -> bool:
             # written after each op, so that results are kept if a later one fails
             speed.write_results(rows, about, options.json, options.csv)
     return True
+
+
+def _scale(options: argparse.Namespace, device: torch.device, about: Mapping[str, Any]) -> None:
+    """Measure along each axis, and print and write each row as it comes."""
+    from cnnexp import ops, speed
+
+    axes = names_among("--axis", options.axis, speed.AXES)
+    values = _values(options, axes)
+    names = {name for op in ops.op_names() for name in ops.algorithm_names(op)} - {"reference"}
+    algorithms = names_among("--algorithm", options.algorithm, [*sorted(names), ops.AUTO])
+    if not options.limit > 0:
+        raise Misuse(f"--limit={options.limit:g}: must be above 0")
+    if options.folder is not None and not options.folder.is_dir():
+        raise Misuse(f"--folder={options.folder}: there is no such folder")
+    settings = speed.ScaleSettings(
+        device, options.batch, algorithms, options.rounds, options.limit, options.folder
+    )
+    rows: list[speed.Scaled] = []
+    for axis in axes:
+        for row in speed.bench_scale(axis, values or speed.values_of(axis), settings):
+            if not rows or rows[-1].axis != row.axis:
+                print(speed.head_of(row))
+            print(speed.line_of(row), flush=True)
+            rows.append(row)
+            speed.write_results(rows, about, options.json, options.csv)
+
+
+def _values(options: argparse.Namespace, axes: Sequence[str]) -> list[int]:
+    """The numbers of ``--values``; none if it is not given."""
+    from cnnexp import speed
+
+    if options.values is None:
+        return []
+    if len(axes) != 1 or not speed.values_of(axes[0]):
+        along = ", ".join(axis for axis in speed.AXES if speed.values_of(axis))
+        raise Misuse(f"--values={options.values}: needs one --axis of {along}")
+    least = speed.least_value(axes[0])
+    try:
+        values = [int(each) for each in options.values.split(",")]
+    except ValueError:
+        values = [0]
+    if min(values) < least:
+        raise Misuse(
+            f"--values={options.values}: must be whole numbers, comma-separated, of at least {least}"
+        )
+    return values
 
 
 def _check_size(size: int | None, model: str) -> None:

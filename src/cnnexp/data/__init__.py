@@ -21,6 +21,7 @@ from cnnexp.data.images import (
     Samples,
     image_set,
 )
+from cnnexp.data.mapped import MappedImages
 from cnnexp.data.mnist import load_mnist, load_mnist_or_digits
 from cnnexp.data.module import SAMPLING, ImageDataModule
 from cnnexp.data.picture_files import PICTURE_ENDINGS, open_picture, read_picture
@@ -42,6 +43,7 @@ __all__ = [
     "ImageDataModule",
     "ImageSet",
     "LabelledImages",
+    "MappedImages",
     "PictureFiles",
     "PoissonBatches",
     "Samples",

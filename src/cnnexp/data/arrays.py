@@ -1,10 +1,8 @@
-"""Arrays in a file: images of any size and number of channels, with classes, labels or numbers."""
+"""Arrays in files: images of any size and number of channels, with classes, labels or numbers."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +15,11 @@ from cnnexp.data.images import (
     DataUnavailableError,
     ImageSet,
     LabelledImages,
-    image_set,
+    Samples,
+    parts_of,
+    pixel_statistics,
 )
+from cnnexp.data.mapped import MappedImages, checksum_of, mapped_arrays
 from cnnexp.suggestions import did_you_mean
 
 _TEST_SHARE = 0.2  # of the images, where the file has no test images of its own
@@ -28,16 +29,20 @@ _NAMES = ("images", "labels", "test_images", "test_labels", "val_images", "val_l
 def load_arrays(
     file: str | Path, names: Sequence[str] | None = None, targets: str | None = None
 ) -> ImageSet:
-    """The images and labels in an .npz or .safetensors file.
+    """The images and labels in an .npz or .safetensors file, or in a folder of .npy files.
+
+    The images of a folder stay in their files, which are mapped into memory, so that they may be more than
+    the memory holds (see :class:`~cnnexp.data.mapped.MappedImages`); everything else is the same, to the bit.
 
     The file holds ``images``, uint8 (0…255) or float (0…1, kept with 8 bits), (N, H, W), (N, C, H, W) or
     (N, H, W, C), where C is 1, 3 or 4 of a last axis; and ``labels``: whole numbers (N,) for classes, 0 and 1
     (N, K) in whole numbers or booleans for several labels an image, floats (N,) or (N, K) for numbers. It
     may also hold ``test_images`` and ``test_labels``, ``val_images`` and ``val_labels``; without the
-    former, a fifth of the images, always the same, is for the test.
+    former, a fifth of the images, always the same, is for the test. In a folder each is a file,
+    ``images.npy`` and so on, and images are uint8.
 
     Args:
-        file: The file; nothing in it is run.
+        file: The file or the folder; nothing in it is run.
         names: Of the classes, the labels or the numbers; None for 0, 1, …
         targets: ``classes``, ``labels`` or ``numbers`` where the arrays' types do not say it; None for what
             these say.
@@ -48,11 +53,12 @@ def load_arrays(
         ValueError: ``names`` or ``targets`` does not fit.
     """
     place = Path(file).expanduser()
-    if not place.is_file():
+    if not place.exists():
         raise DataUnavailableError(
-            f"there is no file {place}; set data.file to an .npz or .safetensors file"
+            f"there is no file {place}; set data.file to an .npz or .safetensors file, or to a folder of "
+            f".npy files"
         )
-    arrays = _read(place)
+    arrays = mapped_arrays(place) if place.is_dir() else _read(place)
     for name in arrays:
         if name not in _NAMES:
             raise DataFileError(
@@ -68,14 +74,15 @@ def load_arrays(
     else:
         train, test = _cut(place, whole)
     val = _part(place, arrays, "val_", kind) if "val_images" in arrays else None
-    parts = [train, test, *([] if val is None else [val])]
+    parts: list[Samples] = [train, test, *([] if val is None else [val])]
     if len({part.shape for part in parts}) > 1:
         raise DataFileError(
             f"{place}: the parts have images of several shapes, {[p.shape for p in parts]}"
         )
-    made = image_set(place.stem, train, test, _named(place, parts, kind, names))
-    digest = hashlib.md5(place.read_bytes()).hexdigest()
-    return replace(made, val=val, targets=kind, checksum=digest)
+    classes = _named(place, parts, kind, names)
+    mean, std = pixel_statistics(parts_of(train))
+    digest = checksum_of(place)
+    return ImageSet(place.stem, train, test, classes, mean, std, digest, val=val, targets=kind)
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:
@@ -122,7 +129,7 @@ def _kind(file: Path, labels: np.ndarray, targets: str | None) -> str:
     return kind
 
 
-def _part(file: Path, arrays: Mapping[str, np.ndarray], prefix: str, kind: str) -> LabelledImages:
+def _part(file: Path, arrays: Mapping[str, np.ndarray], prefix: str, kind: str) -> Samples:
     images, key = _images(file, f"{prefix}images", arrays[f"{prefix}images"]), f"{prefix}labels"
     if key not in arrays:
         raise DataFileError(f"{file}: holds {prefix}images, but no {key}")
@@ -130,10 +137,13 @@ def _part(file: Path, arrays: Mapping[str, np.ndarray], prefix: str, kind: str) 
     if len(labels) != len(images) or not len(images):
         raise DataFileError(f"{file}: {len(images)} {prefix}images, but {len(labels)} {key}")
     if kind == "classes":
-        return LabelledImages(images, torch.from_numpy(labels.astype(np.int64)))
-    rows = torch.from_numpy(labels.astype(np.float32)).reshape(len(labels), -1)
-    if not bool(rows.isfinite().all()):
-        raise DataFileError(f"{file}: {key} holds values that are infinite or NaN")
+        rows = torch.from_numpy(labels.astype(np.int64))
+    else:
+        rows = torch.from_numpy(labels.astype(np.float32)).reshape(len(labels), -1)
+        if not bool(rows.isfinite().all()):
+            raise DataFileError(f"{file}: {key} holds values that are infinite or NaN")
+    if file.is_dir():
+        return MappedImages.whole(images, rows, file / f"{prefix}images.npy")
     return LabelledImages(images, rows)
 
 
@@ -147,6 +157,8 @@ def _images(file: Path, name: str, images: np.ndarray) -> Tensor:
         raise DataFileError(
             f"{file}: {name} has the shape {images.shape}, not (N, H, W), (N, C, H, W) or (N, H, W, C)"
         )
+    if isinstance(images, np.memmap):  # no copy of it would fit
+        return torch.from_numpy(_bytes_alone(file, name, images))
     if images.dtype.kind == "f":
         if images.size and not (images.min() >= 0 and images.max() <= 1):  # NaN is refused, too
             raise DataFileError(
@@ -161,7 +173,15 @@ def _images(file: Path, name: str, images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images))
 
 
-def _cut(file: Path, whole: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+def _bytes_alone(file: Path, name: str, images: np.ndarray) -> np.ndarray:
+    if images.dtype != np.uint8:
+        raise DataFileError(
+            f"{file}: {name}.npy is {images.dtype}; a file that is mapped into memory must be uint8, 0…255"
+        )
+    return images
+
+
+def _cut(file: Path, whole: Samples) -> tuple[Samples, Samples]:
     """(training, test), without an order that the file may have."""
     if len(whole) < 2:
         raise DataFileError(f"{file}: holds one image; training and test need one each at least")
@@ -171,7 +191,7 @@ def _cut(file: Path, whole: LabelledImages) -> tuple[LabelledImages, LabelledIma
 
 
 def _named(
-    file: Path, parts: Sequence[LabelledImages], kind: str, names: Sequence[str] | None
+    file: Path, parts: Sequence[Samples], kind: str, names: Sequence[str] | None
 ) -> tuple[str, ...]:
     if kind == "classes":
         least = min(int(part.labels.min()) for part in parts)

@@ -111,7 +111,7 @@ def load_image_folder(
     else:
         train, test = _cut(whole)
     order = torch.randperm(len(train), generator=seeded_generator(0))[:_MEASURED]
-    mean, std = pixel_statistics(train.batch(order.sort().values)[0])
+    mean, std = pixel_statistics([train.batch(order.sort().values)[0]])
     parts = (train, test) if val is None else (train, test, val)
     return ImageSet(
         folder.name, train, test, classes, mean, std, _checksum(folder, *parts), val=val

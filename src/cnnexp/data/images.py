@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+_PART = 8192  # images that are looked at at a time, so that a large set needs no more memory for it
 
 
 class DataFileError(RuntimeError):
@@ -173,19 +175,29 @@ def image_set(
     """An :class:`ImageSet` with mean, standard deviation and checksum computed from the tensors."""
     digest = hashlib.md5()
     for part in (train, test):
-        digest.update(part.images.contiguous().numpy().tobytes())
+        for images in parts_of(part):
+            digest.update(images.contiguous().numpy().data.cast("B"))
         digest.update(part.labels.numpy().tobytes())
-    mean, std = pixel_statistics(train.images)
+    mean, std = pixel_statistics(parts_of(train))
     return ImageSet(name, train, test, classes, mean, std, digest.hexdigest())
 
 
-def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of ``images`` (N, C, H, W) uint8, scaled to 0…1.
+def parts_of(samples: Samples) -> Iterator[Tensor]:
+    """All images of ``samples`` in order, (B, C, H, W) uint8, some thousands at a time."""
+    for indices in torch.arange(len(samples)).split(_PART):
+        yield samples.batch(indices)[0]
 
-    Both are rounded to four digits; the standard deviation of a constant channel is given as 1.
+
+def pixel_statistics(parts: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of images (N, C, H, W) uint8, scaled to 0…1.
+
+    Both are rounded to four digits; the standard deviation of a constant channel is given as 1. How the
+    images are cut into parts changes nothing: what is summed are counts.
+
+    Args:
+        parts: The images, in one tensor or several; one at least.
     """
-    channels = images.transpose(0, 1).flatten(1)
-    counts = torch.stack([torch.bincount(c.int(), minlength=256) for c in channels]).double()
+    counts = torch.stack([_values(images) for images in parts]).sum(0).double()
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = (counts * values).sum(1) / counts.sum(1)
     std = ((counts * values.square()).sum(1) / counts.sum(1) - mean.square()).clamp(min=0).sqrt()
@@ -193,3 +205,9 @@ def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
         tuple(round(v, 4) for v in mean.tolist()),
         tuple(round(v, 4) or 1.0 for v in std.tolist()),
     )
+
+
+def _values(images: Tensor) -> Tensor:
+    """How often each channel has each value: (C, 256) int64."""
+    channels = images.transpose(0, 1).flatten(1)
+    return torch.stack([torch.bincount(c.int(), minlength=256) for c in channels])

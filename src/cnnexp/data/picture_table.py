@@ -89,7 +89,7 @@ def _image_set(
         parts["train"], parts["test"] = _cut(table, parts["train"], strata)
     train = parts["train"]
     order = torch.randperm(len(train), generator=seeded_generator(0))[:_MEASURED]
-    mean, std = pixel_statistics(train.batch(order.sort().values)[0])
+    mean, std = pixel_statistics([train.batch(order.sort().values)[0]])
     return ImageSet(
         table.stem,
         *(train, parts["test"], tuple(classes), mean, std, _checksum(parts)),

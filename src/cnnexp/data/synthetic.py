@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from cnnexp.data.images import ImageSet, LabelledImages, image_set
+
+_AT_A_TIME = 1024  # images
 
 
 def load_synthetic(
@@ -40,9 +43,20 @@ def load_synthetic(
     parts = []
     for count in (size, max(size // 5, num_classes)):
         labels = torch.arange(count) % num_classes
-        images = patterns[labels]
-        noise = torch.randint(0, 256, images.shape, generator=generator, dtype=torch.uint8)
-        noisy = torch.rand(images.shape, generator=generator) < 0.5
-        parts.append(LabelledImages(torch.where(noisy, noise, images), labels))
+        images = torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
+        _show_patterns(images, patterns, labels, generator)
+        parts.append(LabelledImages(images, labels))
     names = tuple(str(each) for each in range(num_classes))
     return image_set("synthetic", parts[0], parts[1], names)
+
+
+def _show_patterns(
+    noise: Tensor, patterns: Tensor, labels: Tensor, generator: torch.Generator
+) -> None:
+    """Put in the place of half of the pixels of ``noise``, drawn at random, those of the class's pattern.
+
+    Some images at a time: the random numbers of all at once would take four times the memory of the images.
+    """
+    for images, own in zip(noise.split(_AT_A_TIME), labels.split(_AT_A_TIME), strict=True):
+        noisy = torch.rand(images.shape, generator=generator) < 0.5
+        images.copy_(torch.where(noisy, images, patterns[own]))

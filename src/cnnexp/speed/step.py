@@ -84,12 +84,12 @@ class _Beginning:
     def ways_with(self, algorithms: Sequence[str], recompute: bool) -> dict[str, _Way]:
         """The way of each of ``algorithms``, and the ways in bfloat16 before and after them."""
         ways = self._bfloat16_of_torch() if self.mixed else {}
-        ways |= {f"cnnexp {name}": self._ours(name) for name in algorithms}
+        ways |= {f"cnnexp {name}": self.ours(name) for name in algorithms}
         for name in (FUSED, AUTO):
             if recompute and name in algorithms:
-                ways[f"cnnexp recompute, {name}"] = self._ours(name, recompute=True)
+                ways[f"cnnexp recompute, {name}"] = self.ours(name, recompute=True)
         if self.mixed and AUTO in algorithms:
-            ways["cnnexp auto, bfloat16"] = self._ours(AUTO, bfloat16=True)
+            ways["cnnexp auto, bfloat16"] = self.ours(AUTO, bfloat16=True)
         return ways
 
     def _bfloat16_of_torch(self) -> dict[str, _Way]:
@@ -99,7 +99,7 @@ class _Beginning:
             for name, layout in layouts.items()
         }
 
-    def _ours(self, algorithm: str, bfloat16: bool = False, recompute: bool = False) -> _Way:
+    def ours(self, algorithm: str, bfloat16: bool = False, recompute: bool = False) -> _Way:
         name = NATIVE if algorithm == AUTO else resolve_algorithm("cross_entropy", algorithm)
         change = _changed(algorithm, bfloat16, recompute)
         return self.way(CrossEntropyLoss(algorithm=name), change=change, bfloat16=bfloat16)
@@ -161,6 +161,33 @@ def bench_step(
             missing.append(not_measured(what, "torch.compile", error))
     ways |= begin.ways_with(algorithms, with_recompute)
     return _timed(what, ways, device, rounds) + missing
+
+
+def bench_network(
+    what: str,
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    algorithms: Sequence[str],
+    *,
+    device: torch.device,
+    rounds: int = 40,
+) -> list[Measured]:
+    """Time steps of ``network``: torch in channels_last first, then each of ``algorithms``, in turns.
+
+    Args:
+        what: What the rows call it.
+        network: Any network; it is copied for each way.
+        images: (N, C, H, W), on ``device``.
+        labels: (N,) int64, on ``device``.
+        algorithms: Our algorithms; ``auto`` is one.
+        device: The device to compute on.
+        rounds: How often each way is timed.
+    """
+    begin = _Beginning(network, images, labels)
+    ways = {LAST: begin.way(nn.CrossEntropyLoss())}
+    ways |= {f"cnnexp {name}": begin.ours(name) for name in algorithms}
+    return _timed(what, ways, device, rounds)
 
 
 def _timed(

@@ -61,6 +61,17 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
         return None
 
 
+def own_bytes() -> int | None:
+    """The resident memory of this process without pages of files, which the system may drop; None where
+    Linux does not count it. What earlier work has freed is returned to the system first.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        return _resident("RssAnon")
+    except (OSError, AttributeError, KeyError):
+        return None
+
+
 def _resident(name: str) -> int:
     lines = (_PROCESS / "status").read_text(encoding="ascii").splitlines()
     values = dict(line.split(":", 1) for line in lines)
