@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def test_onnx_is_checked_without_onnxruntime_too(
     assert 0 <= difference < 1e-4
 
 
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11
 def test_torch_export_is_loaded_by_torch_alone(trained: TrainedNetwork, tmp_path: Path) -> None:
     file, _ = export(trained, "torch_export", tmp_path / "net.pt2")
     extra = {"classes.txt": ""}
@@ -54,6 +56,21 @@ def test_torch_export_is_loaded_by_torch_alone(trained: TrainedNetwork, tmp_path
     images = _images(trained)
     assert torch.allclose(module(images), trained.classifier(images), atol=1e-5)
     assert json.loads(extra["classes.txt"]) == [str(n) for n in range(10)]
+
+
+def test_what_torch_warns_of_its_own_reading_is_not_shown(
+    trained: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch 2.11 warns of it once a process, so that it is said here again."""
+    load = torch.export.load
+
+    def warned(file: Path) -> Any:
+        warnings.warn("The given buffer is not writable, and PyTorch does not …", stacklevel=2)
+        return load(file)
+
+    monkeypatch.setattr(torch.export, "load", warned)
+    file, _ = export(trained, "torch_export", tmp_path / "net.pt2")
+    assert file.exists()
 
 
 def test_safetensors_hold_every_number(trained: TrainedNetwork, tmp_path: Path) -> None:

@@ -182,7 +182,9 @@ def _torch_export(model: PlainNetwork, trained: TrainedNetwork, file: Path) -> R
     )
     extra = {f"{key}.txt": value for key, value in _description(trained).items()}
     torch.export.save(program, file, extra_files=extra)
-    return torch.export.load(file).module()
+    with warnings.catch_warnings():  # torch 2.11's, of the bytes that it reads from the file itself
+        warnings.filterwarnings("ignore", "The given buffer is not writable")
+        return torch.export.load(file).module()
 
 
 def _safetensors(model: PlainNetwork, trained: TrainedNetwork, file: Path) -> Run:

@@ -93,11 +93,9 @@ def _spectrum(values: Tensor, geometry: Conv2dGeometry, split: int) -> Tensor:
         spectrum = torch.complex(empty, empty)
     else:
         spectrum = torch.fft.rfft2(wide, (height, width))
-    a, b, *frequencies = spectrum.shape
-    f = frequencies[0] * frequencies[1]
-    if split == 0:
-        return spectrum.reshape(groups, a // groups, b, f).permute(0, 3, 1, 2)
-    return spectrum.reshape(a, groups, b // groups, f).permute(1, 3, 0, 2)
+    # no size is asked: torch 2.11's compiler fails on one that it takes for open and then finds given
+    shared = spectrum.flatten(2).unflatten(split, (groups, -1))
+    return shared.permute(0, 3, 1, 2) if split == 0 else shared.permute(1, 3, 0, 2)
 
 
 def _image_spectrum(input: Tensor, geometry: Conv2dGeometry) -> Tensor:
