@@ -26,8 +26,9 @@ UNUSED = (
 def told(program: str, *arguments: str, folder: Path | None = None) -> Any:
     """What a new process prints last, as JSON; it prints no warning."""
     # matplotlib before 3.10.8 beside a newer pyparsing
-    others = "ignore::DeprecationWarning:matplotlib._fontconfig_pattern"
-    command = [sys.executable, "-W", "error", "-W", others, "-c", program, *arguments]
+    others = ("matplotlib._fontconfig_pattern", "matplotlib._mathtext")
+    forgiven = [f"-Wignore::DeprecationWarning:{module}" for module in others]
+    command = [sys.executable, "-W", "error", *forgiven, "-c", program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
