@@ -59,11 +59,12 @@ peers: .venv-peers/.installed
 	  tensorflow-cpu==2.21.0 keras==3.15.1 jax==0.10.2 flax==0.12.8 optax==0.2.8
 	touch $@
 
+# Kernels of their own: those of another numba beside the sources would be compiled anew at each change.
 test-lowest:
-	$(MAKE) test VENV=.venv-lowest RESOLVED=lowest
+	NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/kernels $(MAKE) test VENV=.venv-lowest RESOLVED=lowest
 
 test-newest:
-	$(MAKE) test VENV=.venv-newest RESOLVED=newest
+	NUMBA_CACHE_DIR=$(CURDIR)/.venv-newest/kernels $(MAKE) test VENV=.venv-newest RESOLVED=newest
 
 # The stamps are older than pyproject.toml or constraints.txt when those have changed since.
 $(VENV)/.installed: pyproject.toml constraints.txt
