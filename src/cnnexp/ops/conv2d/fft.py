@@ -93,8 +93,13 @@ def _spectrum(values: Tensor, geometry: Conv2dGeometry, split: int) -> Tensor:
         spectrum = torch.complex(empty, empty)
     else:
         spectrum = torch.fft.rfft2(wide, (height, width))
-    # no size is asked: torch 2.11's compiler fails on one that it takes for open and then finds given
-    shared = spectrum.flatten(2).unflatten(split, (groups, -1))
+    if torch.compiler.is_compiling():
+        # no size is asked: torch 2.11 fails on one that it takes for open and then finds given
+        shared = spectrum.flatten(2).unflatten(split, (groups, -1))
+    else:  # batched gradients (is_grads_batched) know no flatten
+        a, b = spectrum.shape[:2]
+        shares = (groups, a // groups, b) if split == 0 else (a, groups, b // groups)
+        shared = spectrum.reshape(*shares, height * (width // 2 + 1))
     return shared.permute(0, 3, 1, 2) if split == 0 else shared.permute(1, 3, 0, 2)
 
 
