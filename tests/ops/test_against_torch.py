@@ -116,8 +116,10 @@ def test_avg_pool2d_refuses_a_divisor_of_zero(algorithm: str) -> None:
         ops.avg_pool2d(torch.zeros(1, 1, 4, 4), 2, divisor_override=0, algorithm=algorithm)
 
 
-@pytest.mark.parametrize("op", ["max_pool2d", "avg_pool2d"])
-@pytest.mark.parametrize("algorithm", ops.algorithm_names("max_pool2d"))
+@pytest.mark.parametrize(
+    ("op", "algorithm"),
+    [(op, name) for op in ("max_pool2d", "avg_pool2d") for name in ops.algorithm_names(op)],
+)
 def test_pooling_refuses_more_padding_than_half_the_window(op: str, algorithm: str) -> None:
     with pytest.raises(RuntimeError, match=r"at most half of"):
         getattr(ops, op)(torch.zeros(1, 1, 4, 4), 2, padding=2, algorithm=algorithm)
