@@ -7,8 +7,7 @@
 Each network takes 32 random images of 64×64 in channels_last and float32: zero_grad, forward, loss, backward,
 SGD. Its ways take turns in one process: torch's layers, ``fused``, and ``recompute=True`` with ``fused`` and
 with torch's own layers for all that does not have to be ours (what ``auto`` may choose). "Kept" is what the
-forward saves for the backward, each memory counted once, without the parameters; the peak is how far a step
-raises the process's resident memory. Times are ratios to ``fused``, the median of the rounds.
+forward saves for the backward, each memory counted once, without the parameters. Times are ratios to ``fused``, the median of the rounds.
 
 Writes benchmarks/results/recompute.csv with conditions; docs/pytorch.md shows it as a table.
 """
@@ -35,7 +34,7 @@ from cnnexp.nn import replace_layers
 from cnnexp.nn.layer import Layer
 from cnnexp.ops import AUTO, NATIVE
 from cnnexp.speed.result import conditions, spread
-from cnnexp.tuning.memory import peak_bytes, saved_bytes
+from cnnexp.tuning.memory import saved_bytes
 from cnnexp.tuning.timing import interleaved_times
 
 RESULTS = Path(__file__).resolve().parent / "results" / "recompute.csv"
@@ -83,10 +82,6 @@ class Way:
         self.loss().backward()
         self.optimizer.step()
 
-    def peak(self) -> int | None:
-        self.optimizer.zero_grad()
-        return peak_bytes(self.step, torch.device("cpu"))
-
 
 def measured(name: str, rounds: int) -> list[dict[str, Any]]:
     """A row for each way of the network ``name``."""
@@ -96,7 +91,6 @@ def measured(name: str, rounds: int) -> list[dict[str, Any]]:
     rows = []
     for way, each in ways.items():
         median, low, high = spread(times[way])
-        peak = each.peak()
         pairs = zip(times[way], times[FUSED], strict=True)
         rows.append(
             {
@@ -107,7 +101,6 @@ def measured(name: str, rounds: int) -> list[dict[str, Any]]:
                 "high_ms": round(high, 2),
                 "by fused": round(statistics.median(mine / theirs for mine, theirs in pairs), 3),
                 "kept_mb": round(saved_bytes(each.loss, each.network.parameters()) / 1e6, 2),
-                "peak_mb": "" if peak is None else round(peak / 1e6, 1),
                 "rounds": rounds,
                 **conditions(torch.device("cpu")),
             }
@@ -120,16 +113,14 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "Not measured yet: `python benchmarks/recompute.py`."
     lines = [
-        "| network | `fused` | `fused`, recompute | torch's layers, recompute | peak | time |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| network | `fused` | `fused`, recompute | torch's layers, recompute | time |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for name in dict.fromkeys(row["network"] for row in rows):
         of = {row["way"]: row for row in rows if row["network"] == name}
         kept = {way: float(row["kept_mb"]) / float(of[TORCH]["kept_mb"]) for way, row in of.items()}
-        peaks = [of[way]["peak_mb"] for way in (AGAIN, TORCH)]
-        peak = f"{float(peaks[0]) / float(peaks[1]):.2f}" if all(peaks) else ""
         lines.append(
-            f"| {name} | {kept[FUSED]:.2f} | {kept[AGAIN]:.2f} | {kept[LEAST]:.2f} | {peak} | "
+            f"| {name} | {kept[FUSED]:.2f} | {kept[AGAIN]:.2f} | {kept[LEAST]:.2f} | "
             f"{float(of[AGAIN]['by fused']):.2f} |"
         )
     of = rows[0]

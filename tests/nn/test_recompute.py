@@ -74,7 +74,6 @@ BIG = {  # and how many normalisations recompute, and at most what of torch's me
     "mobilenet_v2": (41, 0.4),
     "regnet_y_400mf": (36, 0.6),
     "shufflenet_v2_x0_5": (35, 0.6),
-    "vgg11_bn": (3, 0.6),
 }
 
 
