@@ -7,7 +7,8 @@
 Each network takes 32 random images of 64×64 in channels_last and float32: zero_grad, forward, loss, backward,
 SGD. Its ways take turns in one process: torch's layers, ``fused``, and ``recompute=True`` with ``fused`` and
 with torch's own layers for all that does not have to be ours (what ``auto`` may choose). "Kept" is what the
-forward saves for the backward, each memory counted once, without the parameters. Times are ratios to ``fused``, the median of the rounds.
+forward saves for the backward, each memory counted once, without the parameters. Times are ratios to
+``fused``, the median of the rounds.
 
 Writes benchmarks/results/recompute.csv with conditions; docs/pytorch.md shows it as a table.
 """
