@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from accuracy import place, read, write
 
+from cnnexp.kernels.threads import use_threads
 from cnnexp.models import SeedCNN
 from cnnexp.nn import replace_layers
 from cnnexp.speed.result import conditions, spread
@@ -59,10 +60,7 @@ def gradient_bytes() -> int:
 
 def work(rank: int, processes: int, rounds: int, meeting: str, answer: str) -> None:
     """Time all-reduces and steps as one of ``processes``; the first saves the seconds of each round."""
-    torch.set_num_threads(1)
-    import numba
-
-    numba.set_num_threads(1)
+    use_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes
     )

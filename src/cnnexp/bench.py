@@ -274,14 +274,12 @@ def _situations(options: argparse.Namespace) -> list[Situation]:
 
 
 def _use_threads(count: int) -> None:
-    import numba
-    import torch
+    from cnnexp.kernels.threads import use_threads
 
     most = os.cpu_count() or 1
     if count > most:
         raise Misuse(f"--threads={count}: this machine offers {most}")
-    torch.set_num_threads(count)
-    numba.set_num_threads(count)
+    use_threads(count)
 
 
 def _print(rows: Sequence[Measured]) -> None:

@@ -226,12 +226,12 @@ def test_notes_stay_on_a_node_as_long_as_it_lives() -> None:
 
 class _Twice(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return 2 * x
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        return 2 * inputs[0]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return 2 * grad
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        return 2 * grad_outputs[0]
 
 
 def test_the_factors_of_a_product_are_those_that_it_keeps() -> None:

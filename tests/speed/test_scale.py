@@ -70,7 +70,7 @@ def test_an_axis_has_each_way_at_each_value(axis: str) -> None:
 def test_the_roofline_has_the_machine_and_each_layer(few: None) -> None:
     rows = list(bench_scale("roofline", (), SMALL))
     machine = [row for row in rows if row.axis == "machine"]
-    assert len(machine) == 2 * len(roofline.DTYPES) + 1
+    assert len(machine) == 3 * len(roofline.DTYPES) + 1
     assert all(number > 0 for row in machine for number in row.figures.values())
     layers = {(row.what, row.way): row for row in rows if row.axis == "roofline"}
     expected = {

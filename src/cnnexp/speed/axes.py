@@ -6,13 +6,14 @@ import copy
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from cnnexp.kernels.threads import with_threads
 from cnnexp.models import SeedCNN
 from cnnexp.speed.scaled import Scaled, scaled
 from cnnexp.speed.step import LAST, bench_network
@@ -143,7 +144,7 @@ def _at(
         return [refused(f"needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} are free")]
     images = torch.rand(count, 1, size, size, device=device)
     labels = torch.randint(10, (count,), device=device)
-    with _with_threads(value if axis == "threads" else None):
+    with with_threads(value) if axis == "threads" else nullcontext():
         once = 2 * (1 + len(algorithms)) * _seconds_of_one(network, images, labels)
         if _LEAST_ROUNDS * once > _PATIENCE * limit:
             least = f"{_LEAST_ROUNDS} rounds would take about {_LEAST_ROUNDS * once:.0f} s"
@@ -164,23 +165,6 @@ def offered_threads() -> int:
     import numba
 
     return min(os.cpu_count() or 1, numba.config.NUMBA_NUM_THREADS)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-@contextmanager
-def _with_threads(count: int | None) -> Iterator[None]:
-    if count is None:
-        yield
-        return
-    import numba
-
-    before = torch.get_num_threads(), numba.get_num_threads()
-    torch.set_num_threads(count)
-    numba.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        numba.set_num_threads(before[1])
 
 
 def needed_bytes(network: nn.Module, shape: tuple[int, ...], ways: int) -> int:

@@ -27,7 +27,7 @@ from cnnexp.tuning.timing import interleaved_times
 __all__ = ["LAYERS", "bench_layers", "machine_rates", "peaks_of"]
 
 DTYPES = ("float32", "bfloat16", "float64")
-_SIDE, _IMAGES, _CHANNELS, _PIXELS = 512, 8, 256, 32  # matrices; the images of the 1×1 convolution
+_SIDE, _IMAGES, _CHANNELS, _PIXELS = 512, 8, 256, 32  # matrices; the images of the convolutions
 _COPIED = 256_000_000  # bytes: more than any cache holds
 COPY = "copy"
 TORCH, OURS = "torch channels_last", "cnnexp fused"
@@ -69,7 +69,7 @@ class Work(NamedTuple):
 
 
 def machine_rates(device: torch.device, rounds: int = 5) -> list[Scaled]:
-    """The rates of products of matrices and of 1×1 convolutions in each dtype, and of a large copy.
+    """The rates of products of matrices and of two convolutions in each dtype, and of a large copy.
 
     Each row has the figure ``gflops``, billions of operations a second, or ``gb_s``, GB read and written a
     second; both are of the median time. The axis is ``machine``.
@@ -81,10 +81,13 @@ def machine_rates(device: torch.device, rounds: int = 5) -> list[Scaled]:
         product = Work(partial(torch.mm, matrix, matrix), 2 * _SIDE**3, 3 * matrix.nbytes)
         works[f"matrices {_SIDE}×{_SIDE}", name] = product
         images = _last(torch.rand(_IMAGES, _CHANNELS, _PIXELS, _PIXELS, device=device).to(dtype))
-        weight = _last(torch.rand(_CHANNELS, _CHANNELS, 1, 1, device=device).to(dtype))
-        operations = 2 * images.numel() * _CHANNELS
-        run = partial(F.conv2d, images, weight)
-        works["1×1 convolution", name] = Work(run, operations, 2 * images.nbytes + weight.nbytes)
+        for side in (1, 3):  # on images without padding, whose zeros a kernel may leave out
+            weight = _last(torch.rand(_CHANNELS, _CHANNELS, side, side, device=device).to(dtype))
+            outputs = _IMAGES * _CHANNELS * (_PIXELS - side + 1) ** 2
+            moved = images.nbytes + weight.nbytes + outputs * images.element_size()
+            works[f"{side}×{side} convolution", name] = Work(
+                partial(F.conv2d, images, weight), 2 * outputs * _CHANNELS * side**2, moved
+            )
     source = torch.zeros(_COPIED, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
     works[COPY, ""] = Work(partial(target.copy_, source), 0, 2 * _COPIED)

@@ -1,0 +1,44 @@
+"""How many threads torch and the CPU kernels compute with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["use_threads", "with_threads"]
+
+
+def use_threads(count: int) -> None:
+    """Let torch and the kernels compute with ``count`` threads from now on.
+
+    Raises:
+        ValueError: ``count`` is not within 1 and ``NUMBA_NUM_THREADS``, the processors if that is not set.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.kernels.threads import with_threads
+        >>> with with_threads(1):
+        ...     torch.get_num_threads()
+        1
+    """
+    import numba
+
+    # numba's first: when it starts its threads, it sets the number of torch's to that of all
+    numba.set_num_threads(count)
+    torch.set_num_threads(count)
+
+
+@contextmanager
+def with_threads(count: int) -> Iterator[None]:
+    """A context in which they compute with ``count`` threads; see :func:`use_threads`."""
+    import numba
+
+    of_torch, of_numba = torch.get_num_threads(), numba.get_num_threads()
+    use_threads(count)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(of_numba)
+        torch.set_num_threads(of_torch)
