@@ -377,7 +377,11 @@ def test_what_was_noted_does_not_outlive_the_graph() -> None:
     again = _both(_residual(_Block))[1]
     block = next(each for each in again.modules() if isinstance(each, _Block))
     inner: list[weakref.ref[Tensor]] = []
-    block.conv2.register_forward_hook(lambda _m, _i, out: inner.append(weakref.ref(out)))
+
+    def see(_layer: nn.Module, _inputs: object, output: Tensor) -> None:
+        inner.append(weakref.ref(output))
+
+    block.conv2.register_forward_hook(see)
     again(_image()).square().sum().backward()
     gc.collect()
     assert [each() for each in inner] == [None]
