@@ -16,7 +16,6 @@ Writes benchmarks/results/recompute.csv with conditions; docs/pytorch.md shows i
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +28,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from accuracy import place
+from accuracy import place, read, write
 
 from cnnexp.nn import replace_layers
 from cnnexp.nn.layer import Layer
@@ -38,7 +37,6 @@ from cnnexp.speed.result import conditions, spread
 from cnnexp.tuning.memory import saved_bytes
 from cnnexp.tuning.timing import interleaved_times
 
-RESULTS = Path(__file__).resolve().parent / "results" / "recompute.csv"
 NETWORKS = (
     *("mobilenet_v2", "efficientnet_b0", "vgg11_bn", "mobilenet_v3_small", "densenet121"),
     *("resnet18", "resnet50", "shufflenet_v2_x0_5", "regnet_y_400mf", "resnext50_32x4d"),
@@ -134,14 +132,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def read() -> list[dict[str, str]]:
-    """The rows of the committed file; none where there is no such file."""
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def main() -> None:
     """Measure the networks, show and write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -150,17 +140,14 @@ def main() -> None:
     parser.add_argument("--csv", action="store_true", help="only the table, from the file")
     options = parser.parse_args()
     if options.csv:
-        place("recompute", table(read()))
+        place("recompute", table(read("recompute")))
         return
     rows: list[dict[str, Any]] = []
     for name in options.networks or NETWORKS:
         rows += measured(name, options.rounds)
         print(table(rows[-len(CHANGES) :]), flush=True)
     if not options.networks:
-        with RESULTS.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write("recompute", rows)
         place("recompute", table(rows))
 
 

@@ -72,7 +72,7 @@ def test_the_table_of_per_sample_gradients_is_that_of_its_file() -> None:
 
 
 def test_the_table_of_what_is_kept_is_that_of_its_file() -> None:
-    rows = RECOMPUTE.read()
+    rows = RECOMPUTE.read("recompute")
     _is_in_the_documents("recompute", RECOMPUTE.table(rows))
     assert [row["network"] for row in rows[:: len(RECOMPUTE.CHANGES)]] == [*RECOMPUTE.NETWORKS]
     of_torch = {row["network"]: float(row["kept_mb"]) for row in rows if row["way"] == "torch"}

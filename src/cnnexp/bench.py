@@ -21,7 +21,6 @@ Exit codes: 0 done, 1 the promise is broken, 2 the command cannot work.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -274,9 +273,9 @@ def _situations(options: argparse.Namespace) -> list[Situation]:
 
 
 def _use_threads(count: int) -> None:
-    from cnnexp.kernels.threads import use_threads
+    from cnnexp.kernels.threads import offered_threads, use_threads
 
-    most = os.cpu_count() or 1
+    most = offered_threads()
     if count > most:
         raise Misuse(f"--threads={count}: this machine offers {most}")
     use_threads(count)

@@ -11,15 +11,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import save_on_cpu
 from torch.func import functional_call, grad
-from torch.utils.checkpoint import checkpoint
 
 from cnnexp.nn import replace_layers, split_blocks
 from cnnexp.nn.conv import Conv2d
 from cnnexp.nn.norm import BatchNormAct2d
 from cnnexp.ops.recomputed import recipe_of
 from cnnexp.tuning.memory import saved_bytes
+from tests.ops.savers import by_checkpoint, kept_elsewhere, reentrant
 
 
 class _Block(nn.Module):
@@ -257,21 +256,8 @@ def test_what_was_computed_again_is_let_go() -> None:
     assert not any(each() is not None for each in made)
 
 
-def _by_checkpoint(network: nn.Module, image: Tensor) -> Tensor:
-    return checkpoint(network, image, use_reentrant=False)  # pyright: ignore[reportReturnType]
-
-
-def _reentrant(network: nn.Module, image: Tensor) -> Tensor:
-    return checkpoint(network, image, use_reentrant=True)  # pyright: ignore[reportReturnType]
-
-
-def _kept_elsewhere(network: nn.Module, image: Tensor) -> Tensor:
-    with save_on_cpu():
-        return network(image)
-
-
 @every_network
-@pytest.mark.parametrize("run", [_by_checkpoint, _reentrant, _kept_elsewhere])
+@pytest.mark.parametrize("run", [by_checkpoint, reentrant, kept_elsewhere])
 def test_with_what_else_saves_memory(name: str, run: Callable[[nn.Module, Tensor], Tensor]) -> None:
     network, image = _both(NETWORKS[name]())[1].eval(), _image()
     wanted = [image, *network.parameters()]

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.autograd.graph import save_on_cpu
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -20,6 +19,7 @@ import cnnexp.nn
 from cnnexp import ops
 from cnnexp.ops.recomputed import can_be_recomputed, recipe_of, recomputable
 from cnnexp.tuning.memory import saved_bytes
+from tests.ops.savers import by_checkpoint, kept_elsewhere, reentrant
 
 ALGORITHMS = [name for name in ops.algorithm_names("batch_norm_act") if name != "native"]
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -147,14 +147,6 @@ def test_second_derivatives(algorithm: str, training: bool) -> None:
     torch.autograd.gradgradcheck(function, inputs)
 
 
-def _by_checkpoint(network: Chain, image: Tensor) -> Tensor:
-    return checkpoint(network, image, use_reentrant=False)  # pyright: ignore[reportReturnType]
-
-
-def _reentrant(network: Chain, image: Tensor) -> Tensor:
-    return checkpoint(network, image, use_reentrant=True)  # pyright: ignore[reportReturnType]
-
-
 def _its_end_by_checkpoint(network: Chain, image: Tensor) -> Tensor:
     output = network.block(network.first(image))
 
@@ -164,14 +156,7 @@ def _its_end_by_checkpoint(network: Chain, image: Tensor) -> Tensor:
     return checkpoint(end, output, use_reentrant=False)  # pyright: ignore[reportReturnType]
 
 
-def _kept_elsewhere(network: Chain, image: Tensor) -> Tensor:
-    with save_on_cpu():
-        return network(image)
-
-
-@pytest.mark.parametrize(
-    "run", [_by_checkpoint, _reentrant, _its_end_by_checkpoint, _kept_elsewhere]
-)
+@pytest.mark.parametrize("run", [by_checkpoint, reentrant, _its_end_by_checkpoint, kept_elsewhere])
 def test_with_what_else_saves_memory(run: Callable[[Chain, Tensor], Tensor]) -> None:
     image, network = _image(), Chain(True).eval()
     wanted = [image, *network.parameters()]

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-__all__ = ["use_threads", "with_threads"]
+__all__ = ["offered_threads", "use_threads", "with_threads"]
+
+
+def offered_threads() -> int:
+    """How many threads torch and the kernels can both use in this process."""
+    import numba
+
+    return min(os.cpu_count() or 1, numba.config.NUMBA_NUM_THREADS)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def use_threads(count: int) -> None:
     """Let torch and the kernels compute with ``count`` threads from now on.
 
     Raises:
-        ValueError: ``count`` is not within 1 and ``NUMBA_NUM_THREADS``, the processors if that is not set.
+        ValueError: ``count`` is not within 1 and :func:`offered_threads`.
 
     Examples:
         >>> import torch

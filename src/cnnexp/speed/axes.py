@@ -13,13 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cnnexp.kernels.threads import with_threads
+from cnnexp.kernels.threads import offered_threads, with_threads
 from cnnexp.models import SeedCNN
 from cnnexp.speed.scaled import Scaled, scaled
 from cnnexp.speed.step import LAST, bench_network
 from cnnexp.tuning.memory import free_bytes
 
-__all__ = ["STEP_AXES", "bench_axis", "needed_bytes", "offered_threads"]
+__all__ = ["STEP_AXES", "bench_axis", "needed_bytes"]
 
 _BLOCKS = (1, 2, 4, 8)  # channels of the article's blocks, by those of the first
 _LEAST_ROUNDS = 3
@@ -158,13 +158,6 @@ def _at(
 
 def _left_out(axis: str, value: int, what: str, why: str) -> Scaled:
     return Scaled(what, LAST, note=f"left out: {why}", axis=axis, value=value)
-
-
-def offered_threads() -> int:
-    """How many threads torch and numba can both use in this process."""
-    import numba
-
-    return min(os.cpu_count() or 1, numba.config.NUMBA_NUM_THREADS)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def needed_bytes(network: nn.Module, shape: tuple[int, ...], ways: int) -> int:
