@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnexp.nn import ConvTanhPool, left_as_found
+from cnnexp.nn.deferring import Deferring
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _layers(calls: Sequence[_Call]) -> list[TracedLayer]:
             continue
         following = _chain(calls[i:])
         spots = [each.spot for each in following]
-        squashes = (spot for spot in spots if isinstance(spot.module, _SQUASHES))
+        squashes = (spot for spot in spots if _squashes(spot.module))
         kind = _kind(call.spot.module)
         numbers[kind] = numbers.get(kind, 0) + 1
         label, squash = f"{kind}{numbers[kind]}", next(squashes, None)
@@ -120,7 +121,11 @@ def _layers(calls: Sequence[_Call]) -> list[TracedLayer]:
     return layers
 
 
-_SQUASHES = (nn.Tanh, nn.Sigmoid, ConvTanhPool)
+def _squashes(module: nn.Module) -> bool:
+    """Whether the module's output shows its tanh or its sigmoid; a block's that waits shows none."""
+    return isinstance(module, (nn.Tanh, nn.Sigmoid, ConvTanhPool)) and not isinstance(
+        module, Deferring
+    )
 
 
 def has_weights(module: nn.Module) -> bool:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from cnnexp import ops
 from cnnexp.geometry.convolution import padding_by_side
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.steps import pooled
 from cnnexp.nn.twins import replaces
 from cnnexp.ops.conv2d.unkept import conv2d as of_unkept
 from cnnexp.ops.recomputed import can_be_recomputed
@@ -75,7 +76,7 @@ class ConvReLUPool(Layer, nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
         if self.algorithm == ops.NATIVE:
-            return _pooled(F.relu(super().forward(input), self.inplace), self.pool)
+            return pooled(F.relu(super().forward(input), self.inplace), self.pool)
         return ops.conv_relu_pool(*_arguments(self, input), self.pool, algorithm=self.algorithm)
 
     def extra_repr(self) -> str:
@@ -110,7 +111,7 @@ class ConvTanhPool(Layer, nn.Conv2d):
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
         if self.algorithm == ops.NATIVE:
             image = self.squashed(input)
-            return image if self.pool is None else _pooled(image, self.pool)
+            return image if self.pool is None else pooled(image, self.pool)
         return ops.conv_tanh_pool(*_arguments(self, input), self.pool, algorithm=self.algorithm)
 
     def squashed(self, input: Tensor) -> Tensor:
@@ -120,16 +121,6 @@ class ConvTanhPool(Layer, nn.Conv2d):
     def extra_repr(self) -> str:
         """Describe the layer's settings for ``repr``."""
         return f"{super().extra_repr()}, pool={self.pool}"
-
-
-def _pooled(image: Tensor, pool: ops.Pool) -> Tensor:
-    """The pooling as torch's own layer computes it."""
-    window: tuple[Any, Any, Any] = pool.kernel_size, pool.stride, pool.padding
-    if pool.kind == "avg":
-        counts = pool.count_include_pad, pool.divisor_override
-        return F.avg_pool2d(image, *window, pool.ceil_mode, *counts)
-    dilation: Any = pool.dilation
-    return F.max_pool2d(image, *window, dilation, pool.ceil_mode)
 
 
 def _arguments(

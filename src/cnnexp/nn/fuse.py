@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from torch import nn
 
 from cnnexp import ops
-from cnnexp.kernels.cpu.narrow import FEW
 from cnnexp.nn.activation import ReLU, Tanh
 from cnnexp.nn.conv import Conv2d, ConvReLUPool, ConvTanhPool
 from cnnexp.nn.done import Done
+from cnnexp.nn.fuse_calls import fuse_calls, is_narrow, pool_of, undo_calls
 from cnnexp.nn.fuse_norms import fuse_norms, is_plain_sequence, split_norms
 from cnnexp.nn.fuse_recompute import forget_inputs, shrink_pools
+from cnnexp.nn.layer import Layer
+from cnnexp.nn.passes import is_norm, is_plain, passes
 from cnnexp.nn.pool import AvgPool2d, MaxPool2d
 from cnnexp.nn.twins import become, plain_class
-from cnnexp.ops.torch_internals import has_hooks
 
 
 def fuse_blocks(module: nn.Module, recompute: bool = False) -> None:
-    """Turn each run of ``Conv2d``, activation and pooling within an ``nn.Sequential`` into a block.
+    """Turn each run of ``Conv2d``, activation and pooling of a network into a block.
 
-    With ``ReLU`` and a pooling after it, the convolution becomes a ``ConvReLUPool``. With ``Tanh``, and with
+    With ReLU and a pooling after it, the convolution becomes a ``ConvReLUPool``. With tanh, and with
     or without an average-pooling, it becomes a ``ConvTanhPool``, if it has few channels, as
-    ``cnnexp.ops.conv_tanh_pool`` has kernels for. Activation and pooling are replaced by an identity, so that
-    all names, indices and state-dict keys stay. These are not fused: layers with hooks, as a hook
-    expects each layer's own output; a convolution that is used in several places; and a sequence with a
-    ``forward`` of its own, which may use the outputs in between.
+    ``cnnexp.ops.conv_tanh_pool`` has kernels for. Layers with hooks are not fused, as a hook expects each
+    layer's own output.
+
+    Where the layers follow each other in a plain ``nn.Sequential``, activation and pooling are replaced by an
+    identity, so that all names, indices and state-dict keys stay. Elsewhere, for example in
+    ``self.pool(F.relu(self.conv(x)))``, a trace of the network by ``torch.fx`` finds them, and only the
+    convolution is changed: see ``cnnexp.nn.fuse_calls``. There ``torch.compile``, ``torch.export`` and
+    ``torch.func`` get the convolution alone, as torch computes it.
 
     Batch normalisations and the activations that alone read them become blocks, too, wherever the
     network calls them: see ``cnnexp.nn.fuse_norms.fuse_norms``. With ``recompute`` layers of ours keep less
@@ -46,13 +49,16 @@ def fuse_blocks(module: nn.Module, recompute: bool = False) -> None:
             assert act is not None
             become(conv, kind)
             taken = pool if kind is ConvReLUPool or _is_average(pool) else None
-            conv.pool = None if taken is None else _pool(taken)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+            conv.pool = None if taken is None else pool_of(taken)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
             if isinstance(act, ReLU):
                 conv.inplace = act.inplace  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
             setattr(sequence, name, Done(act))
             if taken is not None:
                 setattr(sequence, pool_name, Done(taken))
-    fuse_norms(module, recompute)
+    found = passes(module) if any(map(_may_be_fused, module.modules())) else None
+    if found is not None:
+        fuse_calls(module, found)
+    fuse_norms(module, found, recompute)
     if recompute:
         shrink_pools(module)
 
@@ -61,6 +67,7 @@ def split_blocks(module: nn.Module) -> None:
     """Undo :func:`fuse_blocks`; a block that was constructed as such stays."""
     forget_inputs(module)
     split_norms(module)
+    undo_calls(module)
     for sequence in module.modules():
         if isinstance(sequence, nn.Sequential):
             last: nn.Module | None = None
@@ -73,37 +80,33 @@ def split_blocks(module: nn.Module) -> None:
                         become(last, Conv2d)
                 else:
                     last = layer
+    for layer in module.modules():
+        if isinstance(layer, Layer) and layer.algorithm not in ops.algorithm_names(layer.op):
+            layer.algorithm = layer.way_by(layer.algorithm)
 
 
 def _block_of(
     conv: nn.Module | None, activation: nn.Module | None, pool: nn.Module | None
 ) -> type[ConvReLUPool | ConvTanhPool] | None:
     """What a convolution becomes together with the layers after it; None where they are no block."""
-    if conv is None or plain_class(conv) is not Conv2d or not (_is_plain(conv) and activation):
+    if conv is None or plain_class(conv) is not Conv2d or not (is_plain(conv) and activation):
         return None
-    if not _is_plain(activation):
+    if not is_plain(activation):
         return None
     if type(activation) is Tanh:
-        return ConvTanhPool if _is_narrow(conv) else None
-    if type(activation) is not ReLU or pool is None or not _is_plain(pool):
+        return ConvTanhPool if is_narrow(conv) else None
+    if type(activation) is not ReLU or pool is None or not is_plain(pool):
         return None
     is_maximum = type(pool) is MaxPool2d and not pool.return_indices
     return ConvReLUPool if is_maximum or _is_average(pool) else None
 
 
-def _is_plain(layer: nn.Module) -> bool:
-    return not has_hooks(layer) and "forward" not in vars(layer)
+def _may_be_fused(layer: nn.Module) -> bool:
+    return plain_class(layer) is Conv2d or is_norm(layer)
 
 
 def _is_average(pool: nn.Module | None) -> bool:
-    return type(pool) is AvgPool2d and _is_plain(pool)
-
-
-def _is_narrow(conv: nn.Module) -> bool:
-    """Whether the kernels of ``conv_tanh_pool`` take such a convolution, as far as the layer tells."""
-    assert isinstance(conv, Conv2d)
-    few = max(conv.in_channels, conv.out_channels) <= FEW
-    return few and conv.groups == 1 and tuple(conv.stride) == (1, 1)
+    return type(pool) is AvgPool2d and is_plain(pool)
 
 
 def _places(module: nn.Module, layer: nn.Module) -> int:
@@ -113,10 +116,3 @@ def _places(module: nn.Module, layer: nn.Module) -> int:
         for parent in module.modules()
         for name, child in parent.named_modules(remove_duplicate=False)
     )
-
-
-def _pool(layer: nn.Module) -> ops.Pool:
-    """The pooling of ``layer``, whose attributes have the names of those of :class:`cnnexp.ops.Pool`."""
-    names = [field.name for field in fields(ops.Pool) if hasattr(layer, field.name)]
-    kind = "max" if isinstance(layer, MaxPool2d) else "avg"
-    return ops.Pool(kind, **{name: getattr(layer, name) for name in names})

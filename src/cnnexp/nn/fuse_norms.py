@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, fx, nn
 
 from cnnexp.nn.activation import ReLU
 from cnnexp.nn.conv import Conv2d
+from cnnexp.nn.deferring import DeferredBatchNormAct2d
 from cnnexp.nn.done import Done
+from cnnexp.nn.fuse_calls import called_after
 from cnnexp.nn.fuse_recompute import recompute_inputs
 from cnnexp.nn.layer import traced
 from cnnexp.nn.marks import took_mark
 from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
-from cnnexp.nn.passes import is_convolved, is_norm, is_plain, layer_of, passes
+from cnnexp.nn.passes import Passes, is_convolved, is_norm, is_plain, layer_of
+from cnnexp.nn.steps import Step
 from cnnexp.nn.twins import become, plain_class
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {
@@ -31,11 +34,12 @@ class _Block(NamedTuple):
     """What a normalisation becomes.
 
     Attributes:
-        activation: The activation that alone reads its output; None where it is a layer for itself.
+        activation: The activation that alone reads its output, a layer, or a call of the network's own code;
+            None where it is a layer for itself.
         again: Whether only convolutions of ours keep the block's output, which can compute it again.
     """
 
-    activation: nn.Module | None
+    activation: nn.Module | Step | None
     again: bool
 
 
@@ -57,14 +61,15 @@ class Activated(Done):
         return input if took_mark(input) else part(input)
 
 
-def fuse_norms(module: nn.Module, recompute: bool = False) -> None:
+def fuse_norms(module: nn.Module, found: Passes | None, recompute: bool = False) -> None:
     """Turn each ``BatchNorm2d`` of ours whose output an activation alone reads into a ``BatchNormAct2d``.
 
-    Which these are ``torch.fx`` finds by a trace of the network, in training and in evaluation, after
-    which the network is restored. Where it cannot be traced they are those one after the other in an
-    ``nn.Sequential``. An activation that is called in one place is replaced by an identity, so that all
-    names, indices and state-dict keys stay; a ``ReLU`` of several places stays, and does nothing where
-    the normalisation did. Layers with hooks are left alone, as a hook expects each layer's own output.
+    Which these are ``found`` tells, a trace of the network in training and in evaluation. Where it cannot be
+    traced they are those one after the other in an ``nn.Sequential``. An activation that is called in one
+    place is replaced by an identity, so that all names, indices and state-dict keys stay; a ``ReLU`` of
+    several places stays, and does nothing where the normalisation did. For a function, as in
+    ``F.relu(self.bn(x))``, the normalisation waits (``cnnexp.nn.deferring``). Layers with hooks are left
+    alone, as a hook expects each layer's own output.
 
     With ``recompute`` those blocks recompute whose output no other layer keeps than convolutions of ours, as
     far as the trace tells; and normalisations that such convolutions read without an activation become
@@ -72,27 +77,32 @@ def fuse_norms(module: nn.Module, recompute: bool = False) -> None:
     """
     if not any(map(is_norm, module.modules())):
         return
-    found = passes(module)
     graphs = None if found is None else [_calls_in(module, nodes) for nodes in found]
     operands = recompute_inputs(module, found) if recompute and found is not None else ()
     blocks = _in_sequences(module) if graphs is None else _found(graphs, operands)
     for norm, (activation, again) in blocks.items():
-        assert isinstance(norm, BatchNorm2d)
+        again = recompute and again
         if activation is None:
-            if recompute and again:
-                become(norm, BatchNormAct2d)
-                vars(norm).update(activation="none", fused=True, recompute=True)
-                vars(norm).update(is_operand=norm in operands)
-            continue
-        become(norm, BatchNormAct2d)
-        vars(norm).update(activation=_ACTIVATIONS[type(activation)], inplace=activation.inplace)
-        vars(norm).update(marks=True, fused=True, recompute=recompute and again)
-        if graphs is None or _calls(graphs, activation) == 1:
-            for parent, name in _places(module, activation):
-                setattr(parent, name, Activated(activation))
+            if again:
+                _make(norm, activation="none", recompute=True, is_operand=norm in operands)
+        elif isinstance(activation, Step):
+            _make(norm, activation=activation.activation, steps=(activation,), recompute=again)
+        else:
+            name, inplace = _ACTIVATIONS[type(activation)], activation.inplace
+            _make(norm, activation=name, inplace=inplace, marks=True, recompute=again)
+            if graphs is None or _calls(graphs, activation) == 1:
+                for parent, name in _places(module, activation):
+                    setattr(parent, name, Activated(activation))
 
 
-_OF_BLOCKS = ("activation", "inplace", "marks", "fused", "recompute", "is_operand")
+def _make(norm: nn.Module, **attributes: Any) -> None:
+    """Turn ``norm`` into a block with ``attributes``."""
+    assert isinstance(norm, BatchNorm2d)
+    become(norm, DeferredBatchNormAct2d if "steps" in attributes else BatchNormAct2d)
+    vars(norm).update(attributes, fused=True)
+
+
+_OF_BLOCKS = ("activation", "inplace", "marks", "fused", "recompute", "is_operand", "steps")
 
 
 def split_norms(module: nn.Module) -> None:
@@ -113,23 +123,24 @@ class _Call(NamedTuple):
 
     Attributes:
         layer: The layer.
-        reader: The layer that alone reads what it returns.
+        reader: The layer that alone reads what it returns, or the activation that a function is.
         convolved: Whether only convolutions of ours keep what it returns.
         convolved_after: Whether only these keep what the reader returns.
     """
 
     layer: nn.Module
-    reader: nn.Module | None
+    reader: nn.Module | Step | None
     convolved: bool
     convolved_after: bool
 
 
-def _calls_in(module: nn.Module, nodes: Collection[fx.Node]) -> list[_Call]:
-    return [_call(module, node) for node in nodes if node.op == "call_module"]
+def _calls_in(module: nn.Module, nodes: Sequence[fx.Node]) -> list[_Call]:
+    return [_call(module, nodes, i) for i, node in enumerate(nodes) if node.op == "call_module"]
 
 
-def _call(module: nn.Module, node: fx.Node) -> _Call:
-    reader = _reader(module, node)
+def _call(module: nn.Module, nodes: Sequence[fx.Node], place: int) -> _Call:
+    node = nodes[place]
+    reader = _reader(module, node) or _function(module, nodes, place)
     after = reader is not None and is_convolved(module, next(iter(node.users)))
     return _Call(layer_of(module, node), reader, is_convolved(module, node), after)
 
@@ -141,6 +152,12 @@ def _reader(module: nn.Module, node: fx.Node) -> nn.Module | None:
     return layer_of(module, reader)
 
 
+def _function(module: nn.Module, nodes: Sequence[fx.Node], place: int) -> Step | None:
+    """The activation by a function that directly follows ``nodes[place]``, of those with kernels."""
+    called = [step for step, layer in called_after(module, nodes, place) if layer is None][:1]
+    return called[0] if called and called[0].activation in _ACTIVATIONS.values() else None
+
+
 def _found(graphs: list[list[_Call]], operands: Collection[nn.Module]) -> Blocks:
     calls: dict[nn.Module, list[_Call]] = {}
     for call in itertools.chain(*graphs):
@@ -150,9 +167,11 @@ def _found(graphs: list[list[_Call]], operands: Collection[nn.Module]) -> Blocks
         if not is_norm(norm) or _calls(graphs, norm) != 1:
             continue
         activation, *others = {call.reader for call in each}
-        if not others and activation is not None and _is_activation(activation):
+        again = all(call.convolved_after for call in each)
+        if not others and isinstance(activation, Step):
+            blocks[norm] = _Block(activation, again)
+        elif not others and isinstance(activation, nn.Module) and _is_activation(activation):
             if type(activation) is ReLU or _calls(graphs, activation) == 1:
-                again = all(call.convolved_after for call in each)
                 blocks[norm] = _Block(activation, again)
         elif norm in operands or all(call.convolved for call in each):
             blocks[norm] = _Block(None, True)

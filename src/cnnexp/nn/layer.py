@@ -7,6 +7,9 @@ from typing import Any, ClassVar
 from torch import fx, nn
 
 from cnnexp import ops
+from cnnexp.nn.deferred import Deferred, computed
+from cnnexp.nn.steps import Step
+from cnnexp.ops.torch_internals import has_hooks
 
 
 class Layer(nn.Module):
@@ -25,6 +28,7 @@ class Layer(nn.Module):
 
     op: ClassVar[str]
     algorithm: str
+    step: Step | None = None  # what it is to a block before it, where ``fuse_blocks`` found one
 
     def __init__(self, *args: Any, algorithm: str = "direct", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -47,7 +51,20 @@ class Layer(nn.Module):
         for value in args:
             if isinstance(value, fx.Proxy):
                 return traced(self, value.tracer, args, kwargs)
+            if isinstance(value, Deferred):
+                return self._after(value, *args, **kwargs)
+        if kwargs:
+            kwargs = computed(kwargs)
         return super().__call__(*args, **kwargs)
+
+    def _after(self, waits: Deferred, *args: Any, **kwargs: Any) -> Any:
+        """Take part in the block that ``waits``, one of ``args``, or run on what it is."""
+        alone = len(args) == 1 and not kwargs and not has_hooks(self)
+        if alone and self.step is not None:
+            taken = waits.after(self.step, bool(getattr(self, "inplace", False)))
+            if taken is not None:
+                return taken
+        return super().__call__(*computed(args), **computed(kwargs))
 
     def way_by(self, algorithm: str) -> str:
         """The algorithm that this layer takes where its network is to compute by ``algorithm``.

@@ -18,7 +18,10 @@ SUMS = (operator.add, operator.iadd, torch.add)
 _KEEP_NOTHING = (*SUMS, operator.sub, torch.cat)  # none of their arguments, for a backward
 
 
-def passes(module: nn.Module) -> list[list[fx.Node]] | None:
+Passes = list[list[fx.Node]]
+
+
+def passes(module: nn.Module) -> Passes | None:
     """The nodes of a pass in training and of one in evaluation; None where ``torch.fx`` cannot trace them.
 
     Layers of ours and of ``torch.nn`` are one node each. The network is restored afterwards.

@@ -19,6 +19,7 @@ from cnnexp import ops
 from cnnexp.kernels.compilation import clock
 from cnnexp.nn.as_found import left_as_found
 from cnnexp.nn.conversion import listed
+from cnnexp.nn.deferring import Deferring
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.lazy import initialise_lazy
 from cnnexp.tuning.auto import Heard, heard_calls, situation
@@ -311,7 +312,8 @@ def _listening(layers: Mapping[str, Layer], listen: Callable[[str, Heard], None]
         return call
 
     for name, layer in layers.items():  # hooks would miss a direct call of forward
-        vars(layer)["forward"] = named(name, layer.forward)
+        computes = "block" if isinstance(layer, Deferring) else "forward"
+        vars(layer)[computes] = named(name, getattr(layer, computes))
     with heard_calls(hear):
         yield
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cnnexp.nn.deferring import Deferring
 from cnnexp.nn.marks import mark
 from cnnexp.nn.norm import BatchNormAct2d
 from cnnexp.nn.per_sample.calls import Call, PerSample
@@ -42,7 +43,7 @@ class BatchNormCall(Call):
         """See :meth:`Call.run`."""
         if self.layer.training or self.layer.running_mean is None:
             raise PerSampleError(mixes_samples(self.name, self.layer))
-        if not isinstance(self.layer, BatchNormAct2d):
+        if not _activates(self.layer):
             return super().run(*inputs, **options)
         layer, (x,) = self.layer, inputs
         statistics = layer.running_mean, layer.running_var
@@ -51,7 +52,7 @@ class BatchNormCall(Call):
     def after(self, output: Tensor) -> Tensor:
         """See :meth:`Call.after`."""
         layer = self.layer
-        if not isinstance(layer, BatchNormAct2d):
+        if not _activates(layer):
             return output
         output = activated_by_torch(output, layer.activation)
         return mark(output) if layer.marks else output
@@ -70,6 +71,11 @@ class BatchNormCall(Call):
         """See :meth:`Call.weighted`."""
         rows = self.rows(self._scaled(factors), *self.kept)
         return {name: g.sum(0) for name, g in rows.items()}
+
+
+def _activates(layer: nn.Module) -> bool:
+    """Whether a call of ``layer`` gives its activation's output."""
+    return isinstance(layer, BatchNormAct2d) and not isinstance(layer, Deferring)
 
 
 def mixes_samples(name: str, layer: nn.Module) -> str:

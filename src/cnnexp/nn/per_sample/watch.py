@@ -11,6 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from cnnexp.nn.conv import Conv2d, ConvReLUPool, ConvTanhPool
+from cnnexp.nn.deferring import (
+    DeferredBatchNormAct2d,
+    DeferredConvReLUPool,
+    DeferredConvTanhPool,
+    Deferring,
+)
 from cnnexp.nn.linear import Linear
 from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
 from cnnexp.nn.per_sample.calls import (
@@ -41,6 +47,9 @@ _KINDS: dict[type[nn.Module], type[Call]] = {
     nn.BatchNorm3d: BatchNormCall,
     BatchNorm2d: BatchNormCall,
     BatchNormAct2d: BatchNormCall,
+    DeferredConvReLUPool: ConvCall,
+    DeferredConvTanhPool: ConvCall,
+    DeferredBatchNormAct2d: BatchNormCall,
 }
 
 
@@ -83,7 +92,8 @@ def watched(network: nn.Module, samples: int, copies: int = 1) -> Iterator[list[
     before = {name: vars(layer).get("forward") for name, (layer, _) in layers.items()}
     try:
         for name, (layer, kind) in layers.items():
-            make = partial(kind, name, layer, layer.forward, copies)
+            forward = layer.alone if isinstance(layer, Deferring) else layer.forward
+            make = partial(kind, name, layer, forward, copies)
             layer.forward = partial(_call, make, calls, samples * copies)
         yield calls
     finally:

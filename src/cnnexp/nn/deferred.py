@@ -1,0 +1,190 @@
+"""What a layer returns that waits for the calls after it, so that it can compute them as one block.
+
+``F.max_pool2d(F.relu(self.conv(x)), 2)`` are three calls of somebody else's ``forward``. To compute them
+as one, the convolution returns a :class:`Deferred` in place of its output: a tensor to every call, which
+answers ``F.relu`` with another one, and the pooling with the output of the block. Any other call, and any
+look at its shape or values, gets the convolution's own output, computed by torch at that moment, and from
+then on everything is torch's own. So the network's code runs as it stands, every time, whatever it does:
+what ``torch.fx`` saw of it before (``cnnexp.nn.fuse_calls``) is only a guess at where waiting pays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cnnexp.nn.steps import Step, step_of, writes_into_its_argument
+from cnnexp.ops.torch_internals import writes_into
+
+
+class Waiter(Protocol):
+    """A layer whose output may be deferred: ``cnnexp.nn.deferring.Deferring``."""
+
+    steps: tuple[Step, ...]
+
+    def alone(self, input: Tensor) -> Tensor:
+        """Return what the layer gives without its steps, as torch computes it."""
+        ...
+
+    def block(self, input: Tensor) -> Tensor:
+        """Return what the layer and all its steps give."""
+        ...
+
+
+@dataclass
+class Waiting:
+    """A call of a layer, and perhaps steps after it, that have not been computed.
+
+    Attributes:
+        layer: The layer.
+        input: Its argument.
+        modes: What autograd and autocast were set to.
+        writes: How often something had been written into the input; None where nobody counts.
+        before: What waited before the last step; None where there was no step yet.
+        done: How many of the layer's steps have been called.
+        value: What the layer and those steps give, once somebody has looked.
+        computed: Whether the block has been computed.
+    """
+
+    layer: Waiter
+    input: Tensor
+    modes: tuple[Any, ...]
+    writes: int | None
+    before: Waiting | None = None
+    done: int = 0
+    value: Tensor | None = None
+    computed: bool = False
+
+    def after(self, step: Step) -> Tensor | None:
+        """See ``Deferred.after``."""
+        waits = self.value is None and (self.before is None or self.before.value is None)
+        expected = self.layer.steps[self.done : self.done + 1] == (step,)
+        if not (waits and expected) or self.modes != _modes(self.input):
+            return None
+        if self.done + 1 < len(self.layer.steps):
+            return _deferred(replace(self, before=self, done=self.done + 1))
+        _check_unwritten(self)
+        self.computed = True
+        return self.layer.block(self.input)
+
+    def output(self) -> Tensor:
+        """See ``Deferred.output``."""
+        if self.value is None:
+            with _in_modes(self):
+                if self.before is not None:
+                    before = self.before.output()
+                    self.value = self.layer.steps[self.done - 1].by_torch(before)
+                else:
+                    _check_unwritten(self)
+                    with _unchanged_buffers(self):
+                        self.value = self.layer.alone(self.input)
+        return self.value
+
+
+class Deferred(Tensor):
+    """The output of a layer that waits for the calls after it; see the module."""
+
+    waiting: Waiting
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Take ``func`` as the next step of the block, or call it with the computed output."""
+        kwargs = kwargs or {}
+        step = step_of(func, args, kwargs)
+        if step is not None and isinstance(args[0], Deferred):
+            taken = args[0].after(step, writes_into_its_argument(func, kwargs))
+            if taken is not None:
+                return taken
+        return func(*computed(args), **computed(kwargs))
+
+    def after(self, step: Step, inplace: bool = False) -> Tensor | None:
+        """What ``step`` makes of this output; None where the block has no such step here.
+
+        Args:
+            step: The call.
+            inplace: Whether its result is to be left in this output.
+        """
+        taken = self.waiting.after(step)
+        if inplace and isinstance(taken, Deferred):
+            self.waiting = taken.waiting
+        elif inplace:
+            self.waiting.value = taken
+        return taken
+
+    def output(self) -> Tensor:
+        """The output, computed by torch: always the same tensor."""
+        return self.waiting.output()
+
+
+def defer(layer: Waiter, input: Tensor) -> Deferred:
+    """The output of ``layer`` on ``input``, to be computed with the calls after it."""
+    return _deferred(Waiting(layer, input, _modes(input), _writes(input)))
+
+
+def _deferred(waiting: Waiting) -> Deferred:
+    output = _PLACE.as_subclass(Deferred)
+    output.waiting = waiting
+    return output
+
+
+def computed(value: Any) -> Any:
+    """``value`` with computed outputs in place of the deferred ones in it."""
+    if isinstance(value, Deferred):
+        return value.output()
+    if isinstance(value, dict):
+        return {key: computed(each) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(computed, value))
+    return value
+
+
+# What a deferred output is to code that does not ask for torch functions, as torch.autograd.Function.apply:
+# autograd refuses a gradient for it, which would be lost.
+_PLACE = torch.empty(0, requires_grad=True)
+
+
+def _modes(input: Tensor) -> tuple[Any, ...]:
+    device = input.device.type
+    autocast = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if autocast else None
+    return torch.is_grad_enabled(), autocast, dtype
+
+
+@contextmanager
+def _in_modes(waiting: Waiting) -> Iterator[None]:
+    with_grad, autocast, dtype = waiting.modes
+    device = waiting.input.device.type
+    with torch.set_grad_enabled(with_grad), torch.autocast(device, dtype, enabled=autocast):
+        yield
+
+
+@contextmanager
+def _unchanged_buffers(waiting: Waiting) -> Iterator[None]:
+    """Within it a second computation of the same call changes no running statistics."""
+    layer: nn.Module = waiting.layer  # pyright: ignore[reportAssignmentType]
+    kept = dict(layer.named_buffers(recurse=False)) if waiting.computed else {}
+    for name, buffer in kept.items():
+        setattr(layer, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for name, buffer in kept.items():
+            setattr(layer, name, buffer)
+
+
+def _writes(input: Tensor) -> int | None:
+    return None if input.is_inference() else writes_into(input)
+
+
+def _check_unwritten(waiting: Waiting) -> None:
+    if waiting.writes != _writes(waiting.input):
+        raise RuntimeError(
+            f"the input of {type(waiting.layer).__name__} was written into between the call of the layer and "
+            f"the first use of its output, which cnnexp computes only then; write into a copy, or call "
+            f"cnnexp.nn.split_blocks(network)"
+        )
