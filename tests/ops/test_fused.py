@@ -11,14 +11,16 @@ from torch.nn import functional as F
 
 from cnnexp import ops
 from cnnexp.kernels.cpu import conv_relu_pool as cpu
-from cnnexp.kernels.cpu import winograd
+from cnnexp.kernels.cpu import narrow_blocks, winograd
 from cnnexp.kernels.cpu.tables import pool_windows, receptive_fields
 from cnnexp.kernels.operators import flat_arguments
 from cnnexp.ops.conv_relu_pool import fused
 
 
-def _block(c_in: int = 3, dtype: torch.dtype = torch.float32, size: int = 8) -> list[Tensor]:
-    shapes = (2, c_in, size, size), (5, c_in, 3, 3), (5,)
+def _block(
+    c_in: int = 3, dtype: torch.dtype = torch.float32, size: int = 8, c_out: int = 5
+) -> list[Tensor]:
+    shapes = (2, c_in, size, size), (c_out, c_in, 3, 3), (c_out,)
     return [torch.randn(shape, dtype=dtype).requires_grad_() for shape in shapes]
 
 
@@ -46,29 +48,50 @@ def test_one_byte_a_pooled_element_is_kept_beside_input_and_weight(kind: str) ->
     assert _saved_bytes("native", ops.Pool(kind)) >= 2 * 5 * 8 * 8 * 4
 
 
-@pytest.mark.parametrize("c_in", [3, 16])
-@pytest.mark.parametrize("kind", ["max", "avg"])
-def test_the_kernels_run(monkeypatch: pytest.MonkeyPatch, kind: str, c_in: int) -> None:
+_KERNELS = {
+    ("avg", 3, 5): [(cpu, "forward")],
+    ("avg", 16, 5): [(cpu, "forward")],
+    ("max", 3, 5): [
+        (narrow_blocks, "max_forward"),
+        (narrow_blocks, "max_grad_input"),
+        (narrow_blocks, "max_grad_weight"),
+    ],
+    ("max", 3, 16): [
+        (cpu, "forward_few_channels"),
+        (cpu, "winners_grad_input"),
+        (cpu, "winners_grad_weight"),
+        (cpu, "winners_grad_bias"),
+    ],
+    ("max", 16, 5): [
+        (cpu, "forward"),
+        (cpu, "winners_grad_input"),
+        (cpu, "winners_grad_weight"),
+        (cpu, "winners_grad_bias"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("kind", "c_in", "c_out"), _KERNELS)
+def test_the_kernels_run(monkeypatch: pytest.MonkeyPatch, kind: str, c_in: int, c_out: int) -> None:
     """Not the parts in their place, and neither the dense gradients where the sparse ones pay."""
-    calls: list[str] = []
-    for name in ("forward_few_channels", "forward", "winners_grad_input", "winners_grad_weight"):
-        original = getattr(cpu, name)
+    calls: list[tuple[object, str]] = []
+    for module, name in {each for kernels in _KERNELS.values() for each in kernels}:
+        original = getattr(module, name)
 
-        def counted(*arguments: object, name: str = name, original: object = original) -> object:
-            calls.append(name)
-            return original(*arguments)  # pyright: ignore[reportCallIssue]
+        def counted(
+            *arguments: object, key: Any = (module, name), original: Any = original
+        ) -> object:
+            calls.append(key)
+            return original(*arguments)
 
-        monkeypatch.setattr(cpu, name, counted)
+        monkeypatch.setattr(module, name, counted)
     monkeypatch.setattr(fused, "compose", lambda name: pytest.fail("computed by its parts"))
-    image, weight, bias = _block(c_in)
+    image, weight, bias = _block(c_in, c_out=c_out)
     output = ops.conv_relu_pool(image, weight, bias, pool=ops.Pool(kind))
     torch.autograd.grad(output.sum(), (image, weight, bias))
-    if kind == "avg":
-        assert calls == ["forward"]
-    elif c_in == 3:
-        assert calls == ["forward_few_channels", "winners_grad_input", "winners_grad_weight"]
-    else:
-        assert calls == ["forward", "winners_grad_input", "winners_grad_weight"]
+    expected = _KERNELS[kind, c_in, c_out]
+    assert calls[0] == expected[0]
+    assert sorted(map(str, calls)) == sorted(map(str, expected))
 
 
 def _forwards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -245,6 +268,9 @@ def test_the_operators_pass_torchs_own_check() -> None:
         cpu.winners_grad_weight: (output, code, image, *records),
         cpu.winners_grad_input: (output, code, weight, *records),
         cpu.winners_grad_bias: (output, code),
+        narrow_blocks.max_forward: (image, weight, bias, *records),
+        narrow_blocks.max_grad_weight: (output, code, image, *records),
+        narrow_blocks.max_grad_input: (output, code, weight, *records),
     }
     for operator, arguments in checks.items():
         flat = tuple(flat_arguments(arguments))

@@ -22,15 +22,24 @@ from cnnexp.kernels.operators import operator
 
 __all__ = [
     "FEW",
-    "block_forward",
-    "block_grad_input",
-    "block_grad_weight",
+    "NOTHING",
+    "RELU_MAX",
+    "TANH",
+    "Behind",
     "forward",
     "grad_input",
     "grad_weight",
+    "image_of",
+    "is_channels_last",
+    "new_image",
+    "new_kernel",
+    "run_forward",
+    "run_grad_input",
+    "run_grad_weight",
     "takes",
 ]
 
+NOTHING, TANH, RELU_MAX = 0, 1, 2  # what is behind a convolution; see ``narrow_planes``
 # channels of input and output that these kernels take: of more, a library's are the faster
 FEW = 32
 # of a batch, each a sum of its own: a constant, so that no rounding depends on the threads
@@ -64,17 +73,19 @@ def _reach(geometry: Conv2dGeometry) -> tuple[int, int]:
     return e_h - 1 - p_h, e_w - 1 - p_w
 
 
-def _channels_last(image: Tensor) -> bool:
+def is_channels_last(image: Tensor) -> bool:
+    """Whether the channels of ``image`` stand side by side in memory."""
     return image.stride(1) == 1 and image.stride(3) >= image.size(1)
 
 
 def _in_order(image: Tensor) -> Tensor:
     """``image`` without gaps in memory, channels last or plain, as it lies already."""
-    layout = torch.channels_last if _channels_last(image) else torch.contiguous_format
+    layout = torch.channels_last if is_channels_last(image) else torch.contiguous_format
     return image.contiguous(memory_format=layout)
 
 
-def _new_image(like: Tensor, channels: int, size: tuple[int, int], last: bool) -> Tensor:
+def new_image(like: Tensor, channels: int, size: tuple[int, int], last: bool) -> Tensor:
+    """An empty image of so many channels, which stand side by side with ``last``."""
     n = like.size(0)
     if last:
         return like.new_empty(n, *size, channels).permute(0, 3, 1, 2)
@@ -105,22 +116,42 @@ def _table(
     return (rows, columns), np.resize(reads, -(-reads.size // multiple) * multiple)
 
 
-class _Behind(NamedTuple):
-    """What is behind a convolution: the mean over windows, if there are any, and a tanh."""
+class Behind(NamedTuple):
+    """What is behind a convolution: an activation, and the windows of a pooling if there is one.
 
+    Attributes:
+        kind: ``TANH`` or ``RELU_MAX`` of ``narrow_planes``.
+        pool: The windows, of one pixel where nothing is pooled.
+        divisor: Of a mean, (R, S); None where there is none.
+    """
+
+    kind: int
     pool: WindowGeometry
-    divisor: Tensor | None
+    divisor: Tensor | None = None
 
     def arguments(self, pitch: int, first: int, dtype: Any) -> tuple[Any, ...]:
         """Of the kernels, in planes whose rows are ``pitch`` apart, from the place ``first`` on."""
-        if self.divisor is None:
-            return _NO_WINDOWS, (0, 0), np.empty(0, dtype), False, True
-        divisor = self.divisor.detach().contiguous().numpy().reshape(-1)
-        windows = _places(self.pool, pitch, first)
-        given = self.pool.kernel_size, self.pool.stride, self.pool.padding, self.pool.ceil_mode
-        halves = given == ((2, 2), (2, 2), (0, 0), False)
-        divisors = divisor.astype(dtype, copy=False)
-        return windows, self.pool.output_size, divisors, halves, True
+        none = np.empty(0, dtype)
+        if self.kind == TANH and self.divisor is None:
+            return _NO_WINDOWS, (0, 0), none, False, self.kind
+        divisors = none
+        if self.divisor is not None:
+            divisors = self.divisor.detach().contiguous().numpy().reshape(-1)
+        pool, windows = self.pool, _places(self.pool, pitch, first)
+        easy = _within(pool) if self.kind == RELU_MAX else _side_by_side(pool)
+        return windows, pool.output_size, divisors.astype(dtype, copy=False), easy, self.kind
+
+
+def _side_by_side(pool: WindowGeometry) -> bool:
+    """Whether the windows are 2×2 and share no pixel."""
+    given = pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode
+    return given == ((2, 2), (2, 2), (0, 0), False)
+
+
+@functools.lru_cache(maxsize=512)
+def _within(pool: WindowGeometry) -> bool:
+    """Whether no window has a pixel off the image."""
+    return bool((pool_windows(pool) >= 0).all())
 
 
 @functools.lru_cache(maxsize=512)
@@ -132,7 +163,7 @@ def _places(pool: WindowGeometry, pitch: int, first: int) -> np.ndarray:
 
 
 def _nothing_behind(dtype: Any) -> tuple[Any, ...]:
-    return _NO_WINDOWS, (0, 0), np.empty(0, dtype), False, False
+    return _NO_WINDOWS, (0, 0), np.empty(0, dtype), False, NOTHING
 
 
 def _launch(
@@ -142,7 +173,7 @@ def _launch(
     weight: Tensor,
     places: tuple[Any, ...],
     reads: np.ndarray,
-    behind: tuple[_Behind | None, int],
+    behind: tuple[Behind | None, int],
     *parts: int,
 ) -> None:
     """Call ``kernel`` with the addresses of ``tensors``, 0 for None.
@@ -165,7 +196,7 @@ def _launch(
         _ONES[weight.dtype],
         lasts[0].size(0),
         (weight.size(0), weight.size(1), weight.size(2) * weight.size(3)),
-        (_channels_last(lasts[0]), _channels_last(lasts[1])),
+        (is_channels_last(lasts[0]), is_channels_last(lasts[1])),
         places,
         reads,
         rest,
@@ -174,15 +205,16 @@ def _launch(
     )
 
 
-def _run_forward(
+def run_forward(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     conv: Conv2dGeometry,
     output: Tensor,
     kept: Tensor | None = None,
-    behind: _Behind | None = None,
+    behind: Behind | None = None,
 ) -> None:
+    """Leave y in ``output``, and in ``kept`` what the backward of what is behind needs."""
     from cnnexp.kernels.cpu import narrow_kernels
 
     source, weight = _in_order(input), weight.contiguous()
@@ -194,14 +226,15 @@ def _run_forward(
     _launch(kernel, tensors, (source, output), weight, places, reads, (behind, 0))
 
 
-def _run_grad_weight(
+def run_grad_weight(
     grad_output: Tensor,
     input: Tensor,
     conv: Conv2dGeometry,
     kept: Tensor | None = None,
-    behind: _Behind | None = None,
+    behind: Behind | None = None,
 ) -> tuple[Tensor, Tensor]:
-    grad, of_bias = _kernel(grad_output, input, conv), input.new_empty(grad_output.size(1))
+    """∂L/∂w (C_out, C_in, K_h, K_w) and ∂L/∂b (C_out,), through what is behind."""
+    grad, of_bias = new_kernel(grad_output, input, conv), input.new_empty(grad_output.size(1))
     if not grad_output.numel():
         return grad.zero_(), of_bias.zero_()
     from cnnexp.kernels.cpu import narrow_kernels
@@ -216,14 +249,15 @@ def _run_grad_weight(
     return grad, of_bias
 
 
-def _run_grad_input(
+def run_grad_input(
     grad_output: Tensor,
     weight: Tensor,
     conv: Conv2dGeometry,
     kept: Tensor | None = None,
-    behind: _Behind | None = None,
+    behind: Behind | None = None,
 ) -> Tensor:
-    grad = _image(grad_output, weight, conv)
+    """∂L/∂x (N, C_in, H, W), through what is behind."""
+    grad = image_of(grad_output, weight, conv)
     if not grad.numel():
         return grad
     from cnnexp.kernels.cpu import narrow_kernels
@@ -238,117 +272,38 @@ def _run_grad_input(
     return grad
 
 
-def _output(input: Tensor, weight: Tensor, bias: Tensor | None, conv: Conv2dGeometry) -> Tensor:
-    last = _channels_last(input) or _channels_last(weight)
-    return _new_image(input, weight.size(0), conv.output_size, last)
+def output_of(input: Tensor, weight: Tensor, bias: Tensor | None, conv: Conv2dGeometry) -> Tensor:
+    last = is_channels_last(input) or is_channels_last(weight)
+    return new_image(input, weight.size(0), conv.output_size, last)
 
 
-@operator("narrow_forward", _output)
+@operator("narrow_forward", output_of)
 def forward(input: Tensor, weight: Tensor, bias: Tensor | None, conv: Conv2dGeometry) -> Tensor:
     """Y (N, C_out, P, Q) from x: (N, C_in, H, W), w: (C_out, C_in, K_h, K_w) and b: (C_out,)."""
-    output = _output(input, weight, bias, conv)
+    output = output_of(input, weight, bias, conv)
     if output.numel():
-        _run_forward(input, weight, bias, conv, output)
+        run_forward(input, weight, bias, conv, output)
     return output
 
 
-def _image(grad_output: Tensor, weight: Tensor, conv: Conv2dGeometry) -> Tensor:
-    last = _channels_last(grad_output)
-    return _new_image(grad_output, weight.size(1), conv.input_size, last)
+def image_of(grad_output: Tensor, weight: Tensor, conv: Conv2dGeometry) -> Tensor:
+    """An empty ∂L/∂x, channels last if ∂L/∂y is."""
+    last = is_channels_last(grad_output)
+    return new_image(grad_output, weight.size(1), conv.input_size, last)
 
 
-@operator("narrow_grad_input", _image)
+@operator("narrow_grad_input", image_of)
 def grad_input(grad_output: Tensor, weight: Tensor, conv: Conv2dGeometry) -> Tensor:
     """∂L/∂x (N, C_in, H, W) from ∂L/∂y: (N, C_out, P, Q) and w."""
-    return _run_grad_input(grad_output, weight, conv)
+    return run_grad_input(grad_output, weight, conv)
 
 
-def _kernel(grad_output: Tensor, input: Tensor, conv: Conv2dGeometry) -> Tensor:
+def new_kernel(grad_output: Tensor, input: Tensor, conv: Conv2dGeometry) -> Tensor:
+    """An empty ∂L/∂w."""
     return input.new_empty(grad_output.size(1), input.size(1), *conv.kernel_size)
 
 
-@operator("narrow_grad_weight", _kernel)
+@operator("narrow_grad_weight", new_kernel)
 def grad_weight(grad_output: Tensor, input: Tensor, conv: Conv2dGeometry) -> Tensor:
     """∂L/∂w (C_out, C_in, K_h, K_w) from ∂L/∂y: (N, C_out, P, Q) and x: (N, C_in, H, W)."""
-    return _run_grad_weight(grad_output, input, conv)[0]
-
-
-def _output_and_kept(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    conv: Conv2dGeometry,
-    pool: WindowGeometry,
-    divisor: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    last, c_out = _channels_last(input) or _channels_last(weight), weight.size(0)
-    kept = _new_image(input, c_out, conv.output_size, last=False)
-    return _new_image(input, c_out, pool.output_size, last), kept
-
-
-@operator("conv_tanh_pool_forward", _output_and_kept)
-def block_forward(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    conv: Conv2dGeometry,
-    pool: WindowGeometry,
-    divisor: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """X (N, C_in, H, W) → the means over windows of tanh(z), (N, C_out, R, S), and tanh(z) itself.
-
-    Without ``divisor`` (R, S) there is no pooling, and ``pool`` has windows of one pixel.
-    """
-    output, kept = _output_and_kept(input, weight, bias, conv, pool, divisor)
-    if kept.numel():
-        _run_forward(input, weight, bias, conv, output, kept, _Behind(pool, divisor))
-    return output, kept
-
-
-def _kernel_and_bias(
-    grad_output: Tensor,
-    kept: Tensor,
-    input: Tensor,
-    conv: Conv2dGeometry,
-    pool: WindowGeometry,
-    divisor: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    return _kernel(grad_output, input, conv), input.new_empty(grad_output.size(1))
-
-
-@operator("conv_tanh_pool_grad_weight", _kernel_and_bias)
-def block_grad_weight(
-    grad_output: Tensor,
-    kept: Tensor,
-    input: Tensor,
-    conv: Conv2dGeometry,
-    pool: WindowGeometry,
-    divisor: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """∂L/∂w (C_out, C_in, K_h, K_w) and ∂L/∂b (C_out,) from ∂L/∂(pooled), tanh(z) and x."""
-    behind = _Behind(pool, divisor)
-    return _run_grad_weight(grad_output, input, conv, kept.contiguous(), behind)
-
-
-def _image_of_block(
-    grad_output: Tensor,
-    kept: Tensor,
-    weight: Tensor,
-    conv: Conv2dGeometry,
-    pool: WindowGeometry,
-    divisor: Tensor | None,
-) -> Tensor:
-    return _image(grad_output, weight, conv)
-
-
-@operator("conv_tanh_pool_grad_input", _image_of_block)
-def block_grad_input(
-    grad_output: Tensor,
-    kept: Tensor,
-    weight: Tensor,
-    conv: Conv2dGeometry,
-    pool: WindowGeometry,
-    divisor: Tensor | None,
-) -> Tensor:
-    """∂L/∂x (N, C_in, H, W) from ∂L/∂(pooled), tanh(z) and w."""
-    return _run_grad_input(grad_output, weight, conv, kept.contiguous(), _Behind(pool, divisor))
+    return run_grad_weight(grad_output, input, conv)[0]

@@ -1,7 +1,7 @@
-"""CPU kernels of a convolution of few channels, with tanh and average-pooling behind it or without.
+"""CPU kernels of a convolution of few channels, alone or with activation and pooling behind it.
 
     z[n, o, i, j] = b[o] + Σ_{c,u,v} x[n, c, i + u·d − p, j + v·d − p]·w[o, c, u, v]
-    a = tanh(z), or z            y[n, o, r, s] = Σ_window a / D[r, s], or a
+    y = z, or what ``narrow_planes`` makes of z
 
 A library's convolution fills its vectors with channels, eight or sixteen of them, and moves an image
 through memory for each step. Here vectors run along the pixels of all rows, in planes that are padded, an
@@ -19,7 +19,7 @@ infinite x makes a NaN of weights that it has no part in.
 Work is split by the shapes alone, never by the number of threads: the order of every sum is the same on
 every run.
 
-Compiled by numba on first use and kept in its cache; after a change in ``narrow_tiles``,
+Compiled by numba on first use and kept in its cache; after a change in ``narrow_tiles``, ``narrow_planes``,
 ``activation_kernels`` or ``precision``, touch this file.
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
@@ -30,9 +30,17 @@ import numpy as np
 from numba import carray, njit, prange
 
 from cnnexp.kernels.cpu.activation_kernels import tanh
+from cnnexp.kernels.cpu.narrow import RELU_MAX, TANH
+from cnnexp.kernels.cpu.narrow_planes import (
+    behind,
+    maxima_of,
+    means_of,
+    read,
+    write,
+)
 from cnnexp.kernels.cpu.narrow_tiles import LANES, OUTPUTS, TAPS, TILES, shares, sums_of
 from cnnexp.kernels.cpu.numbers import aligned
-from cnnexp.kernels.cpu.precision import narrow, numbers_at, of_kind, wide
+from cnnexp.kernels.cpu.precision import narrow, numbers_at, wide
 from cnnexp.kernels.cpu.vector import COMPILE, VECTOR_BYTES
 
 __all__ = ["forward", "grad_input", "grad_weight"]
@@ -41,12 +49,6 @@ _sums_6, _sums_4, _sums_2, _sums_1 = (sums_of(*tile) for tile in TILES)
 _VECTORS_6, _VECTORS_4, _VECTORS_2, _VECTORS_1 = (vectors for _, vectors in TILES)
 _SLACK = 8 * VECTOR_BYTES // 4  # positions after the last that a tile or a share may read and write
 _TASKS = 32  # of the images, each with planes of its own
-
-
-@njit(**COMPILE)
-def _at(place):
-    """A place as an index that numba knows not to count from the end, so that loops become vectors."""
-    return np.uintp(place)
 
 
 @njit(**COMPILE)
@@ -100,148 +102,32 @@ def _taps(weight, shape, backward, like):
     return made
 
 
-@njit(**COMPILE)
-def _read(image, n, channels, size, last, at, pitch, plane, planes):
-    """Copy image n into ``planes``, its first pixel to ``at`` and rows ``pitch`` apart."""
-    height, width = size
-    pixels = height * width
-    for c in range(channels):
-        for i in range(height):
-            to = c * plane + at + i * pitch
-            if last and channels > 1:
-                of = (n * pixels + i * width) * channels + c
-                for j in range(width):
-                    planes[_at(to + j)] = wide(image[_at(of + j * channels)])
-            else:
-                of = (n * channels + c) * pixels + i * width
-                for j in range(width):
-                    planes[_at(to + j)] = wide(image[_at(of + j)])
-
-
-@njit(**COMPILE)
-def _write(planes, plane, pitch, size, image, n, channels, last):
-    """Copy the planes, whose rows are ``pitch`` apart, to image n."""
-    height, width = size
-    pixels = height * width
-    for c in range(channels):
-        for i in range(height):
-            of = c * plane + i * pitch
-            if last and channels > 1:
-                to = (n * pixels + i * width) * channels + c
-                for j in range(width):
-                    image[_at(to + j * channels)] = narrow(planes[_at(of + j)], image)
-            else:
-                to = (n * channels + c) * pixels + i * width
-                for j in range(width):
-                    image[_at(to + j)] = narrow(planes[_at(of + j)], image)
-
-
-@njit(**COMPILE)
-def _pooled(planes, plane, pitch, channels, pool, means):
-    """Leave in ``means`` (channels, windows) those of the planes over the windows."""
-    windows, shown, divisors, halves = pool
-    count, size = windows.shape
-    for o in range(channels):
-        base = o * plane
-        if halves:  # windows 2×2 side by side, which vectors read
-            for r in range(shown[0]):
-                to, above = r * shown[1], base + 2 * r * pitch
-                below, mean = above + pitch, o * count + to
-                for s in range(shown[1]):
-                    total = planes[_at(above + 2 * s)] + planes[_at(above + 2 * s + 1)]
-                    total = total + planes[_at(below + 2 * s)] + planes[_at(below + 2 * s + 1)]
-                    means[_at(mean + s)] = total / divisors[_at(to + s)]
-            continue
-        for k in range(count):
-            total = of_kind(0.0, means[0])
-            for e in range(size):
-                place = windows[k, e]
-                if place >= 0:
-                    total += planes[_at(base + place)]
-            means[_at(o * count + k)] = total / divisors[k]
-
-
-@njit(**COMPILE)
-def _spread(grads, at, pitch, plane, channels, size, pool, planes):
-    """The transpose of :func:`_pooled`: each window's gradient in equal shares to its pixels, 0 to others."""
-    windows, shown, divisors, halves = pool
-    count, elements = windows.shape
-    height, width = size
-    for o in range(channels):
-        base = o * plane
-        if not halves or 2 * shown[0] < height or 2 * shown[1] < width:
-            for i in range(height):
-                row = base + at + i * pitch
-                for j in range(width):
-                    planes[_at(row + j)] = 0
-        if halves:
-            for r in range(shown[0]):
-                of, above = r * shown[1], base + at + 2 * r * pitch
-                below, grad = above + pitch, o * count + of
-                for s in range(shown[1]):
-                    share = grads[_at(grad + s)] / divisors[_at(of + s)]
-                    planes[_at(above + 2 * s)] = share
-                    planes[_at(above + 2 * s + 1)] = share
-                    planes[_at(below + 2 * s)] = share
-                    planes[_at(below + 2 * s + 1)] = share
-            continue
-        for k in range(count):
-            share = grads[_at(o * count + k)] / divisors[k]
-            for e in range(elements):
-                place = windows[k, e]
-                if place >= 0:
-                    planes[_at(base + place)] += share
-
-
-@njit(**COMPILE)
-def _behind(grad, kept, n, channels, last, size, layout, behind, means, planes):
-    """Leave ∂L/∂z of image n in ``planes``, from ∂L/∂y and a; what is between the rows stays.
-
-    ``layout``: where the first pixel stands, the pitch and the size of a plane; ``behind``: the windows, by
-    such places, their number in each direction, their divisors, whether they are 2×2 side by side, and
-    whether there is a tanh.
-    """
-    (at, pitch, plane), (windows, shown, divisors, halves, active) = layout, behind
-    height, width = size
-    if windows.shape[0]:
-        _read(grad, n, channels, shown, last, 0, shown[1], windows.shape[0], means)
-        pool = windows, shown, divisors, halves
-        _spread(means, at, pitch, plane, channels, size, pool, planes)
-    else:
-        _read(grad, n, channels, size, last, at, pitch, plane, planes)
-    if active:
-        one = of_kind(1.0, planes[0])
-        for o in range(channels):
-            for i in range(height):
-                row, of = o * plane + at + i * pitch, ((n * channels + o) * height + i) * width
-                for j in range(width):
-                    a = wide(kept[_at(of + j)])
-                    planes[_at(row + j)] *= one - a * a
-
-
 @njit(parallel=True, **COMPILE)
-def forward(addresses, element, images, shape, lasts, geometry, reads, behind, like):
-    """Leave y, and a where there is a tanh, at their addresses.
+def forward(addresses, element, images, shape, lasts, geometry, reads, after, like):
+    """Leave y, and what the backward needs of it, at their addresses.
 
     Args:
-        addresses: Of x, w, b (0 for none), a (0 for none) and y.
+        addresses: Of x, w, b (0 for none), what is kept (0 for nothing) and y.
         element: A number of the kind of all of them.
         images: N.
         shape: C_out, C_in and K_h·K_w.
-        lasts: Whether x and y have the channels last; a has not.
+        lasts: Whether x and y have the channels last; what is kept has not.
         geometry: (H, W), (P, Q), padding, and rows and columns of a padded plane.
         reads: Where each tap (c, u, v) reads, from the pixel's place in the padded planes on.
-        behind: (R·S, K) windows, by places in such planes, none without pooling; (R, S); (R·S,) divisors;
-            whether these windows are 2×2 side by side; whether there is a tanh.
+        after: (R·S, K) windows, by places in such planes, none without pooling; (R, S); (R·S,) divisors;
+            whether these windows are easy: of means 2×2 side by side, of maxima all within the planes;
+            what is behind the convolution, of ``narrow_planes``.
         like: An array of the kind of the sums.
     """
     (c_out, c_in, area), (size, shown, pad, pitch) = shape, geometry
-    windows, pooled, divisors, halves, active = behind
+    windows, pooled, divisors, easy, kind = after
     pixels = shown[0] * shown[1]
     results = windows.shape[0] if windows.shape[0] else pixels
     x = carray(numbers_at(addresses[0], element), images * c_in * size[0] * size[1])
     weight = carray(numbers_at(addresses[1], element), c_out * c_in * area)
+    active, coded = kind == TANH, kind == RELU_MAX
     kept = carray(numbers_at(addresses[3], element), images * c_out * pixels if active else 0)
+    codes = carray(numbers_at(addresses[3], np.uint8(0)), images * c_out * results if coded else 0)
     output = carray(numbers_at(addresses[4], element), images * c_out * results)
     taps, start = _taps(weight, shape, False, like), aligned(c_out, like)
     if addresses[2] != 0:
@@ -254,41 +140,48 @@ def forward(addresses, element, images, shape, lasts, geometry, reads, behind, l
     for task in prange(tasks):
         planes = aligned(c_in * padded + _SLACK, like)
         values, means = aligned(c_out * plane, like), aligned(c_out * windows.shape[0] + 1, like)
+        best, marks = aligned(plane if coded else 1, like), aligned(plane if coded else 1, like)
         for n in range(images * task // tasks, images * (task + 1) // tasks):
             at = pad[0] * wide_row + pad[1]
-            _read(x, n, c_in, size, lasts[0], at, wide_row, padded, planes)
+            read(x, n, c_in, size, lasts[0], at, wide_row, padded, planes)
             _convolve(planes, reads, taps, start, c_out, length, plane, values)
             if active:
                 for k in range(values.size):
                     values[k] = tanh(values[k])
-                _write(values, plane, wide_row, shown, kept, n, c_out, False)
+                write(values, plane, wide_row, shown, kept, n, c_out, False)
             if windows.shape[0]:
-                pool = windows, pooled, divisors, halves
-                _pooled(values, plane, wide_row, c_out, pool, means)
-                _write(means, results, pooled[1], pooled, output, n, c_out, lasts[1])
+                pool = windows, pooled, divisors, easy
+                if coded:
+                    some = codes[n * c_out * results :]
+                    maxima_of(values, plane, c_out, pool, best, marks, means, some)
+                else:
+                    means_of(values, plane, wide_row, c_out, pool, means)
+                write(means, results, pooled[1], pooled, output, n, c_out, lasts[1])
             else:
-                _write(values, plane, wide_row, shown, output, n, c_out, lasts[1])
+                write(values, plane, wide_row, shown, output, n, c_out, lasts[1])
 
 
 @njit(parallel=True, **COMPILE)
-def grad_weight(addresses, element, images, shape, lasts, geometry, reads, behind, parts, like):
+def grad_weight(addresses, element, images, shape, lasts, geometry, reads, after, parts, like):
     """Leave ∂L/∂w and ∂L/∂b at their addresses, sums over ``parts`` of the batch, in order.
 
     Args:
-        addresses: Of x, ∂L/∂y, a (0 for none), ∂L/∂w and ∂L/∂b.
+        addresses: Of x, ∂L/∂y, what was kept (0 for nothing), ∂L/∂w and ∂L/∂b.
         lasts: Whether x and ∂L/∂y have the channels last.
         reads: As of :func:`forward`; then that of the bias, which reads ones; and more of them up to a
             multiple of ``TAPS``.
         parts: Into how many sums the batch is cut.
-        element, images, shape, geometry, behind, like: As of :func:`forward`.
+        element, images, shape, geometry, after, like: As of :func:`forward`.
     """
     (c_out, c_in, area), (size, shown, pad, pitch) = shape, geometry
-    windows, pooled, divisors, halves, active = behind
+    windows, pooled, divisors, easy, kind = after
     pixels, count, weights = shown[0] * shown[1], reads.size, c_in * area
     results = windows.shape[0] if windows.shape[0] else pixels
     x = carray(numbers_at(addresses[0], element), images * c_in * size[0] * size[1])
     grad = carray(numbers_at(addresses[1], element), images * c_out * results)
+    active, coded = kind == TANH, kind == RELU_MAX
     kept = carray(numbers_at(addresses[2], element), images * c_out * pixels if active else 0)
+    codes = carray(numbers_at(addresses[2], np.uint8(0)), images * c_out * results if coded else 0)
     wide_row, padded = pitch[1], pitch[0] * pitch[1]
     length = (shown[0] - 1) * wide_row + shown[1]
     steps, pairs = -(-length // LANES), -(-c_out // OUTPUTS)
@@ -305,9 +198,9 @@ def grad_weight(addresses, element, images, shape, lasts, geometry, reads, behin
         one, total = aligned(count * OUTPUTS, like), totals[part]
         for n in range(images * part // parts, images * (part + 1) // parts):
             at = pad[0] * wide_row + pad[1]
-            _read(x, n, c_in, size, lasts[0], at, wide_row, padded, planes)
-            layout, after = (0, wide_row, plane), (windows, pooled, divisors, halves, active)
-            _behind(grad, kept, n, c_out, lasts[1], shown, layout, after, means, grads)
+            read(x, n, c_in, size, lasts[0], at, wide_row, padded, planes)
+            layout, rest = (0, wide_row, plane), (windows, pooled, divisors, easy, kind)
+            behind(grad, kept, codes, n, c_out, lasts[1], shown, layout, rest, means, grads)
             for pair in range(pairs):
                 for tap in range(0, count, TAPS):
                     to, of = tap * OUTPUTS, pair * OUTPUTS * plane
@@ -326,23 +219,25 @@ def grad_weight(addresses, element, images, shape, lasts, geometry, reads, behin
 
 
 @njit(parallel=True, **COMPILE)
-def grad_input(addresses, element, images, shape, lasts, geometry, reads, behind, like):
+def grad_input(addresses, element, images, shape, lasts, geometry, reads, after, like):
     """Leave ∂L/∂x at its address: the convolution of ∂L/∂z with the kernels turned around.
 
     Args:
-        addresses: Of ∂L/∂y, a (0 for none), w and ∂L/∂x.
+        addresses: Of ∂L/∂y, what was kept (0 for nothing), w and ∂L/∂x.
         lasts: Whether ∂L/∂y and ∂L/∂x have the channels last.
         geometry: (P, Q), (H, W), padding of ∂L/∂z, and rows and columns of a padded plane of it.
         reads: Where each tap (o, u, v) reads.
-        behind: As of :func:`forward`, the windows by places in the padded planes of ∂L/∂z.
+        after: As of :func:`forward`, the windows by places in the padded planes of ∂L/∂z.
         element, images, shape, like: As of :func:`forward`.
     """
     (c_out, c_in, area), (size, shown, pad, pitch) = shape, geometry
-    windows, pooled, divisors, halves, active = behind
+    windows, pooled, divisors, easy, kind = after
     pixels, inputs = size[0] * size[1], shown[0] * shown[1]
     results = windows.shape[0] if windows.shape[0] else pixels
     grad = carray(numbers_at(addresses[0], element), images * c_out * results)
+    active, coded = kind == TANH, kind == RELU_MAX
     kept = carray(numbers_at(addresses[1], element), images * c_out * pixels if active else 0)
+    codes = carray(numbers_at(addresses[1], np.uint8(0)), images * c_out * results if coded else 0)
     weight = carray(numbers_at(addresses[2], element), c_out * c_in * area)
     output = carray(numbers_at(addresses[3], element), images * c_in * inputs)
     taps, nothing = _taps(weight, shape, True, like), aligned(c_in, like)
@@ -354,13 +249,8 @@ def grad_input(addresses, element, images, shape, lasts, geometry, reads, behind
         values, means = aligned(c_in * plane, like), aligned(c_out * windows.shape[0] + 1, like)
         for n in range(images * task // tasks, images * (task + 1) // tasks):
             layout = pad[0] * wide_row + pad[1], wide_row, padded
-            after = (
-                windows,
-                pooled,
-                divisors,
-                halves,
-                active,
-            )  # numba takes no tuple of tuples into a loop
-            _behind(grad, kept, n, c_out, lasts[0], size, layout, after, means, planes)
+            # numba takes no tuple of tuples into a loop
+            rest = windows, pooled, divisors, easy, kind
+            behind(grad, kept, codes, n, c_out, lasts[0], size, layout, rest, means, planes)
             _convolve(planes, reads, taps, nothing, c_in, length, plane, values)
-            _write(values, plane, wide_row, shown, output, n, c_in, lasts[1])
+            write(values, plane, wide_row, shown, output, n, c_in, lasts[1])

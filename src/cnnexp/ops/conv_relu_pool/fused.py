@@ -12,7 +12,8 @@ stopped it; for average-pooling one bit an element. One byte, called the code, h
 
 and z is dropped as soon as y is known. ∂L/∂x and ∂L/∂w are those of the convolution. With
 max-pooling, ∂L/∂z is zero in all but one element a window, and the CPU kernels multiply only those
-(``sparse``); so an infinite x that had no say leaves ∂L/∂w finite, where a dense sum has 0·∞. The
+(``sparse``); so an infinite x that had no say leaves ∂L/∂w finite, where a dense sum has 0·∞. Where there
+are few channels, they go through the block an image at a time, densely (``narrow_blocks``). The
 gradient of the gradient, which few need, takes the dense way through ∂L/∂z. So does the GPU, where
 cuDNN's dense products are the faster ones.
 
@@ -31,6 +32,8 @@ from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry_of
 from cnnexp.geometry.described import Described, described, remembered
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu import conv_relu_pool as cpu
+from cnnexp.kernels.cpu import narrow_blocks
+from cnnexp.kernels.cpu.narrow import takes as takes_narrow
 from cnnexp.kernels.cpu.winograd import forward_winograd, has_tiles
 from cnnexp.kernels.gpu import conv_relu_pool as gpu
 from cnnexp.kernels.limits import pool_refusal
@@ -55,6 +58,7 @@ class Plan(NamedTuple):
     pool: WindowGeometry
     on_gpu: bool
     sparse: bool  # whether the gradients multiply the winners only
+    narrow: bool  # whether the kernels of few channels take it
     divisor: Tensor | None  # D of an average
 
 
@@ -67,6 +71,8 @@ def forward(
         return gpu.gpu_pool_forward(
             direct.forward(image, weight, None, conv), bias, pool, plan.divisor
         )
+    if plan.narrow:
+        return narrow_blocks.max_forward(image, weight, bias, conv, pool)
     if plan.sparse and image.size(1) < cpu.FEW_CHANNELS:
         return cpu.forward_few_channels(image, weight, bias, conv, pool)
     half = image.dtype == torch.bfloat16  # whose tiles would have to be rounded
@@ -114,11 +120,23 @@ def grad_input(
 ) -> Tensor:
     """∂L/∂x from ∂L/∂z, else from ∂L/∂y and its winners, and w → (N, C_in, H, W)."""
     if grad_image is None:
-        grad = cpu.winners_grad_input(grad_output, code, weight, plan.conv, plan.pool)
+        kernel = narrow_blocks.max_grad_input if plan.narrow else cpu.winners_grad_input
+        grad = kernel(grad_output, code, weight, plan.conv, plan.pool)
     else:
         function = library.grad_input if _by_library(plan) else direct.grad_input
         grad = function(grad_image, weight, plan.conv)
     return plan.conv.drop_extra(grad)
+
+
+def grad_parameters(
+    grad_output: Tensor, grad_image: Tensor | None, code: Tensor, input: Tensor, plan: Plan
+) -> tuple[Tensor, Tensor]:
+    """∂L/∂w and ∂L/∂b where the kernels of few channels sum both, else as below."""
+    if grad_image is None and plan.narrow:
+        arguments = code, plan.conv.add_extra(input), plan.conv, plan.pool
+        return narrow_blocks.max_grad_weight(grad_output, *arguments)
+    of_weight = grad_weight(grad_output, grad_image, code, input, plan)
+    return of_weight, grad_bias(grad_output, grad_image, code)
 
 
 def grad_weight(
@@ -142,10 +160,10 @@ def grad_bias(grad_output: Tensor, grad_image: Tensor | None, code: Tensor) -> T
 _block = differentiable(
     forward,
     input=grad_input,
-    weight=grad_weight,
-    bias=grad_bias,
+    weight=lambda of_weight: of_weight,
+    bias=lambda of_bias: of_bias,
     outputs=("output", "code"),
-    shared={"grad_image": grad_image},
+    shared={"grad_image": grad_image, ("of_weight", "of_bias"): grad_parameters},
 )
 
 
@@ -206,7 +224,19 @@ def _plan(
     if input.shape[-3] == 0:
         return None
     sparse = not (on_gpu or average) and _has_many_losers(conv, windows)
-    return Plan(conv, windows, on_gpu, sparse, None)
+    narrow = sparse and _is_narrow(input, weight, conv)
+    return Plan(conv, windows, on_gpu, sparse, narrow, None)
+
+
+def _is_narrow(input: Described, weight: Described, conv: Conv2dGeometry) -> bool:
+    """Whether the kernels of few channels, whose vectors run along the pixels, are to be taken.
+
+    Those whose vectors run along the channels of the output are faster where these fill them. The choice is
+    by constants, as no bit is to depend on the length of the processor's vectors.
+    """
+    c_in, c_out = input.shape[-3], weight.shape[0]
+    half_empty = c_out % 8 != 0 or c_out < 16 or (c_in > 3 and c_out < 32)
+    return c_in < cpu.FEW_CHANNELS and half_empty and takes_narrow(input, conv, c_in, c_out)
 
 
 def _has_many_losers(conv: Conv2dGeometry, pool: WindowGeometry) -> bool:

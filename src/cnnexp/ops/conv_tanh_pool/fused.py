@@ -25,7 +25,7 @@ from torch import Tensor
 from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry_of
 from cnnexp.geometry.described import Described, described, remembered
 from cnnexp.geometry.windows import WindowGeometry
-from cnnexp.kernels.cpu import narrow as cpu
+from cnnexp.kernels.cpu import narrow, narrow_blocks
 from cnnexp.ops.autocast import autocast_dtype, cast_for_autocast
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.avg_pool2d.direct import grad_input as spread
@@ -57,7 +57,7 @@ def forward(
     """Y and a from x: (N, C_in, H, W), w and b."""
     tensors = (input, weight) if bias is None else (input, weight, bias)
     image = plan.conv.add_extra(input)
-    return way_to(cpu.block_forward, *tensors)(image, weight, bias, *plan)
+    return way_to(narrow_blocks.tanh_forward, *tensors)(image, weight, bias, *plan)
 
 
 def grad_image(
@@ -79,7 +79,7 @@ def grad_input(
     """∂L/∂x from ∂L/∂z, else from ∂L/∂y and a, and w → (N, C_in, H, W)."""
     if grad_image is not None:
         return plan.conv.drop_extra(direct.grad_input(grad_image, weight, plan.conv))
-    call = way_to(cpu.block_grad_input, grad_output, weight)
+    call = way_to(narrow_blocks.tanh_grad_input, grad_output, weight)
     return plan.conv.drop_extra(call(grad_output, kept, weight, *plan))
 
 
@@ -91,7 +91,7 @@ def grad_parameters(
     if grad_image is not None:
         grad = direct.grad_weight(grad_image, image, plan.conv)
         return grad, dense_grad_bias(grad_image)
-    call = way_to(cpu.block_grad_weight, grad_output, image)
+    call = way_to(narrow_blocks.tanh_grad_weight, grad_output, image)
     return call(grad_output, kept, image, *plan)
 
 
@@ -138,7 +138,7 @@ def _plan(
         windows = pool.geometry(image)
         if pool.kind != "avg" or pool.divisor_override == 0:
             return None
-    if not cpu.takes(input, conv, input.shape[-3], weight.shape[0]):
+    if not narrow.takes(input, conv, input.shape[-3], weight.shape[0]):
         return None
     return Plan(conv, windows, None)
 

@@ -1,0 +1,228 @@
+"""Images in padded planes, for the kernels of few channels: in, out, and what is behind a convolution.
+
+Planes hold the numbers of the sums' kind, their rows ``pitch`` apart. Behind a convolution is nothing, or
+
+    TANH        y = Σ_window tanh(z) / D, or tanh(z)      kept: a = tanh(z)
+    RELU_MAX    y = max_window relu(z)                    kept: one byte a window, the winner or DEAD
+
+numba caches a compiled kernel by the kernel's own file: after a change here, touch ``narrow_kernels``.
+"""
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from cnnexp.geometry.pooling import DEAD
+from cnnexp.kernels.cpu.narrow import RELU_MAX, TANH
+from cnnexp.kernels.cpu.precision import narrow, of_kind, wide
+from cnnexp.kernels.cpu.vector import COMPILE
+
+__all__ = ["behind", "maxima_of", "means_of", "read", "write"]
+
+
+@njit(**COMPILE)
+def _at(place):
+    """A place as an index that numba knows not to count from the end, so that loops become vectors."""
+    return np.uintp(place)
+
+
+@njit(**COMPILE)
+def read(image, n, channels, size, last, at, pitch, plane, planes):
+    """Copy image n into ``planes``, its first pixel to ``at`` and rows ``pitch`` apart."""
+    height, width = size
+    pixels = height * width
+    for c in range(channels):
+        for i in range(height):
+            to = c * plane + at + i * pitch
+            if last and channels > 1:
+                of = (n * pixels + i * width) * channels + c
+                for j in range(width):
+                    planes[_at(to + j)] = wide(image[_at(of + j * channels)])
+            else:
+                of = (n * channels + c) * pixels + i * width
+                for j in range(width):
+                    planes[_at(to + j)] = wide(image[_at(of + j)])
+
+
+@njit(**COMPILE)
+def write(planes, plane, pitch, size, image, n, channels, last):
+    """Copy the planes, whose rows are ``pitch`` apart, to image n."""
+    height, width = size
+    pixels = height * width
+    for c in range(channels):
+        for i in range(height):
+            of = c * plane + i * pitch
+            if last and channels > 1:
+                to = (n * pixels + i * width) * channels + c
+                for j in range(width):
+                    image[_at(to + j * channels)] = narrow(planes[_at(of + j)], image)
+            else:
+                to = (n * channels + c) * pixels + i * width
+                for j in range(width):
+                    image[_at(to + j)] = narrow(planes[_at(of + j)], image)
+
+
+@njit(**COMPILE)
+def means_of(planes, plane, pitch, channels, pool, means):
+    """Leave in ``means`` (channels, windows) those of the planes over the windows."""
+    windows, shown, divisors, halves = pool
+    count, size = windows.shape
+    for o in range(channels):
+        base = o * plane
+        if halves:  # windows 2×2 side by side, which vectors read
+            for r in range(shown[0]):
+                to, above = r * shown[1], base + 2 * r * pitch
+                below, mean = above + pitch, o * count + to
+                for s in range(shown[1]):
+                    total = planes[_at(above + 2 * s)] + planes[_at(above + 2 * s + 1)]
+                    total = total + planes[_at(below + 2 * s)] + planes[_at(below + 2 * s + 1)]
+                    means[_at(mean + s)] = total / divisors[_at(to + s)]
+            continue
+        for k in range(count):
+            total = of_kind(0.0, means[0])
+            for e in range(size):
+                place = windows[k, e]
+                if place >= 0:
+                    total += planes[_at(base + place)]
+            means[_at(o * count + k)] = total / divisors[k]
+
+
+@njit(**COMPILE)
+def _to_all(grads, at, pitch, plane, channels, size, pool, planes):
+    """The transpose of :func:`means_of`: each window's gradient in equal shares to its pixels, else 0."""
+    windows, shown, divisors, halves = pool
+    count, elements = windows.shape
+    height, width = size
+    for o in range(channels):
+        base = o * plane
+        if not halves or 2 * shown[0] < height or 2 * shown[1] < width:
+            for i in range(height):
+                row = base + at + i * pitch
+                for j in range(width):
+                    planes[_at(row + j)] = 0
+        if halves:
+            for r in range(shown[0]):
+                of, above = r * shown[1], base + at + 2 * r * pitch
+                below, grad = above + pitch, o * count + of
+                for s in range(shown[1]):
+                    share = grads[_at(grad + s)] / divisors[_at(of + s)]
+                    planes[_at(above + 2 * s)] = share
+                    planes[_at(above + 2 * s + 1)] = share
+                    planes[_at(below + 2 * s)] = share
+                    planes[_at(below + 2 * s + 1)] = share
+            continue
+        for k in range(count):
+            share = grads[_at(o * count + k)] / divisors[k]
+            for e in range(elements):
+                place = windows[k, e]
+                if place >= 0:
+                    planes[_at(base + place)] += share
+
+
+@njit(**COMPILE)
+def maxima_of(planes, plane, channels, pool, best, marks, maxima, codes):
+    """Leave in ``maxima`` (channels, windows) those of the ReLU of the planes, and who they are in ``codes``.
+
+    The first of equals wins, and a NaN over everything, as torch has it. A processor cannot foresee who
+    wins; so windows that lie within the planes are looked at as if there were one at every place, by vectors
+    that choose without a jump, and those that there are, are picked out: a seventh of the time.
+
+    Args:
+        planes: Of the channels, ``plane`` numbers each.
+        pool: The windows, and whether all lie within the planes.
+        best, marks: For ``plane`` numbers each.
+    """
+    windows, _, _, within = pool
+    count, size = windows.shape
+    zero, dead = of_kind(0.0, maxima[0]), of_kind(DEAD, maxima[0])
+    first, last = windows[0, 0], size - 1
+    length = windows[count - 1, 0] - first + 1
+    for o in range(channels):
+        base = o * plane
+        if not within:
+            for k in range(count):
+                greatest, code = zero, np.uint8(DEAD)
+                for e in range(size):
+                    place = windows[k, e]
+                    if place >= 0:
+                        value = planes[_at(base + place)]
+                        wins = value > greatest or value != value
+                        greatest, code = value if wins else greatest, np.uint8(e) if wins else code
+                maxima[_at(o * count + k)] = greatest
+                codes[_at(o * count + k)] = code
+            continue
+        for e in range(0, size, 4):  # the last is looked at again where there are no four
+            e_1, e_2, e_3 = min(e + 1, last), min(e + 2, last), min(e + 3, last)
+            at_0, at_1 = base + windows[0, e], base + windows[0, e_1]
+            at_2, at_3 = base + windows[0, e_2], base + windows[0, e_3]
+            mark_0, mark_1 = of_kind(e, zero), of_kind(e_1, zero)
+            mark_2, mark_3 = of_kind(e_2, zero), of_kind(e_3, zero)
+            begins = e == 0
+            for p in range(length):
+                greatest = zero if begins else best[_at(p)]
+                mark = dead if begins else marks[_at(p)]
+                value = planes[_at(at_0 + p)]
+                wins = value > greatest or value != value
+                greatest, mark = value if wins else greatest, mark_0 if wins else mark
+                value = planes[_at(at_1 + p)]
+                wins = value > greatest or value != value
+                greatest, mark = value if wins else greatest, mark_1 if wins else mark
+                value = planes[_at(at_2 + p)]
+                wins = value > greatest or value != value
+                greatest, mark = value if wins else greatest, mark_2 if wins else mark
+                value = planes[_at(at_3 + p)]
+                wins = value > greatest or value != value
+                best[_at(p)], marks[_at(p)] = value if wins else greatest, mark_3 if wins else mark
+        for k in range(count):
+            place = windows[k, 0] - first
+            maxima[_at(o * count + k)] = best[_at(place)]
+            codes[_at(o * count + k)] = np.uint8(np.int32(marks[_at(place)]))
+
+
+@njit(**COMPILE)
+def _to_winners(grads, codes, at, pitch, plane, channels, size, windows, planes):
+    """The transpose of :func:`maxima_of`: each window's gradient to its winner, 0 to all others."""
+    height, width = size
+    count = windows.shape[0]
+    for o in range(channels):
+        base = o * plane
+        for i in range(height):
+            row = base + at + i * pitch
+            for j in range(width):
+                planes[_at(row + j)] = 0
+        for k in range(count):
+            code = codes[_at(o * count + k)]
+            if code != np.uint8(DEAD):
+                planes[_at(base + windows[k, np.intp(code)])] += grads[_at(o * count + k)]
+
+
+@njit(**COMPILE)
+def behind(grad, kept, codes, n, channels, last, size, layout, after, means, planes):
+    """Leave ∂L/∂z of image n in ``planes``, from ∂L/∂y and what is kept; what is between the rows stays.
+
+    ``layout``: where the first pixel stands, the pitch and the size of a plane; ``after``: the windows, by
+    such places, their number in each direction, their divisors, whether they are easy, and what is
+    behind the convolution.
+    """
+    (at, pitch, plane), (windows, shown, divisors, easy, kind) = layout, after
+    height, width = size
+    if windows.shape[0]:
+        read(grad, n, channels, shown, last, 0, shown[1], windows.shape[0], means)
+        if kind == RELU_MAX:
+            some = codes[n * channels * windows.shape[0] :]
+            _to_winners(means, some, at, pitch, plane, channels, size, windows, planes)
+        else:
+            pool = windows, shown, divisors, easy
+            _to_all(means, at, pitch, plane, channels, size, pool, planes)
+    else:
+        read(grad, n, channels, size, last, at, pitch, plane, planes)
+    if kind == TANH:
+        one = of_kind(1.0, planes[0])
+        for o in range(channels):
+            for i in range(height):
+                row, of = o * plane + at + i * pitch, ((n * channels + o) * height + i) * width
+                for j in range(width):
+                    a = wide(kept[_at(of + j)])
+                    planes[_at(row + j)] *= one - a * a
