@@ -129,6 +129,14 @@ def _of_page(file: Path, network: TrainedNetwork, stated: ValueRange | None) -> 
     return 255 * picture(network, file, "" if stated is None else str(list(stated))).pixels
 
 
+def _is_read(file: Path) -> bool:
+    try:
+        Image.open(file).load()
+    except OSError:
+        return False
+    return True
+
+
 READERS: dict[str, Callable[[Path, TrainedNetwork, ValueRange | None], Tensor]] = {
     "data=image_folder": _of_folder,
     "predict": lambda f, network, stated: read_for(network, f, False, stated),
@@ -147,6 +155,8 @@ def test_what_is_stored_is_read_or_refused(
         pytest.skip("a data set passes over files of this kind")
     file = tmp_path / f"picture.{kind.ending}"
     kind.write(file)
+    if name == "YCbCr" and not _is_read(file):
+        pytest.skip("this Pillow does not read the YCbCr that it writes")
     if kind.needs is not None:
         with pytest.raises(
             DataFileError, match="nothing says which number is black and which is wh"

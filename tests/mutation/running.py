@@ -42,7 +42,7 @@ class Outcome:
     seconds: float
 
 
-@dataclass
+@dataclass(eq=False)  # pytest puts its plugins into sets
 class Judge:
     """A plugin of pytest that runs the collected tests on each mutant instead of once.
 

@@ -81,7 +81,8 @@ def test_torch_func_compile_export_and_traces_give_the_same(name: str) -> None:
     torch.testing.assert_close(torch.compile(ours, backend="eager")(image), expected)
     torch.testing.assert_close(torch.export.export(ours, (image,)).module()(image), expected)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # that torch.jit is deprecated
+        for kind in (FutureWarning, DeprecationWarning):  # that torch.jit is deprecated
+            warnings.simplefilter("ignore", kind)
         traced = torch.jit.trace(ours, (image,))
     torch.testing.assert_close(traced(image), expected)  # pyright: ignore[reportCallIssue]
     with torch.inference_mode():

@@ -94,6 +94,42 @@ def test_the_kernels_run(monkeypatch: pytest.MonkeyPatch, kind: str, c_in: int, 
     assert sorted(map(str, calls)) == sorted(map(str, expected))
 
 
+WINDOWS = {
+    "side by side": ops.Pool(),
+    "apart": ops.Pool("max", 2, 3),
+    "over each other": ops.Pool("max", 3, 2),
+    "dilated": ops.Pool("max", 2, 2, 0, 2),
+    "of five": ops.Pool("max", (1, 5), (1, 2)),
+    "padded": ops.Pool("max", 3, 2, 1),
+    "beyond the edge": ops.Pool("max", (2, 3), ceil_mode=True),
+}
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["plain", "channels last"])
+@pytest.mark.parametrize("c_in", [1, 3, 6])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_few_channels_have_the_winners_of_torch(window: str, c_in: int, last: bool) -> None:
+    """Of equals the first, of NaN any: small whole numbers, of which sums are exact."""
+    torch.manual_seed(0)
+    pool = WINDOWS[window]
+    image = torch.randint(-1, 2, (3, c_in, 11, 13)).float()
+    image[1, 0, 4, 5] = float("nan")
+    weight, bias = torch.randint(-1, 2, (5, c_in, 3, 2)).float(), torch.tensor([-1.0, 0, 1, 2, -9])
+    if last:
+        image = image.contiguous(memory_format=torch.channels_last)
+    results = []
+    for algorithm in ("native", "fused"):
+        given = [each.clone().requires_grad_() for each in (image, weight, bias)]
+        output = ops.conv_relu_pool(*given, padding=1, pool=pool, algorithm=algorithm)
+        factor = torch.arange(output.numel()).view(output.shape) % 7 - 3.0
+        (output * factor).nan_to_num().sum().backward()
+        results.append([output, *(each.grad for each in given)])
+    theirs, ours = results
+    assert fused.with_code(image, weight, bias, 1, 1, 1, 1, pool)[2].narrow  # pyright: ignore[reportOptionalSubscript]
+    for one, other in zip(theirs, ours, strict=True):
+        torch.testing.assert_close(other, one, rtol=0, atol=0, equal_nan=True)
+
+
 def _forwards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which kernel of the forward ran: Winograd's, the library's convolution, or both in a row."""
     calls: list[str] = []

@@ -162,7 +162,7 @@ def _graphs(module: nn.Module, situation: Situation, sizes: list[tuple[int, int]
 @every_situation
 def test_one_graph_serves_all_sizes(situation: Situation, algorithm: str) -> None:
     """The first sizes are none that a parameter has, too: torch would take them for the same."""
-    by_torch = situation.pools and algorithm == "direct"
+    by_torch = situation.pools and algorithm in ("direct", "small_indices")
     graphs = 2 if by_torch and TORCH_ASKS_POOLING else 1
     assert _graphs(situation.module(algorithm), situation, [(7, 17), (8, 24), (9, 31)]) == graphs
 
