@@ -2,6 +2,7 @@
 
     python benchmarks/networks.py step        the article's network, every way             about 5 minutes
     python benchmarks/networks.py networks    sixteen networks by torch's ways and auto    about two hours
+    python benchmarks/networks.py tutorials   two networks as PyTorch's tutorials write them  about 6 minutes
     python benchmarks/networks.py … --csv     only the tables, from the committed files
 
 On a quiet machine with 32 GB of memory, most of which VGG's seven ways take: every way of a network takes its
@@ -78,6 +79,9 @@ STUDIES = {
         15,
         True,
     ),
+    "tutorials": Study(
+        (Steps("mnist_example", 28, 64), Steps("cifar_tutorial", 32, 128)), ("auto",), 25, True
+    ),
 }
 
 Row = Mapping[str, str]
@@ -126,7 +130,7 @@ def table(name: str, runs: Sequence[Sequence[Row]]) -> str:
     """The Markdown table, and the line under it that says under what it was measured."""
     if not runs:
         return f"Not measured yet: `python benchmarks/networks.py {name}`."
-    lines = _step_table(runs) if name == "step" else _networks_table(runs)
+    lines = _step_table(runs) if name == "step" else _networks_table(STUDIES[name].steps, runs)
     first = runs[0][0]
     dates = "–".join(sorted({row["date"] for run in runs for row in run}))
     about = (
@@ -159,7 +163,7 @@ def _step_table(runs: Sequence[Sequence[Row]]) -> list[str]:
     return lines
 
 
-def _networks_table(runs: Sequence[Sequence[Row]]) -> list[str]:
+def _networks_table(networks: Sequence[Steps], runs: Sequence[Sequence[Row]]) -> list[str]:
     head = ["network", "torch's best", "ms", "our best / torch's best", ""]
     head += [
         "float32: `auto` / torch",
@@ -167,7 +171,7 @@ def _networks_table(runs: Sequence[Sequence[Row]]) -> list[str]:
         "kept for the backward, float32",
     ]
     lines = [_line(head), _line(["---"] * len(head))]
-    for index, steps in enumerate(STUDIES["networks"].steps):
+    for index, steps in enumerate(networks):
         each = [medians for run in runs if (medians := _of(run, index, "full_ms"))]
         if not each:
             continue

@@ -231,9 +231,11 @@ def _values(options: argparse.Namespace, axes: Sequence[str]) -> list[int]:
 def _check_size(size: int | None, model: str) -> None:
     from cnnexp import speed
 
-    least = speed.network_named(model).least
-    if size is not None and size < least:
-        raise Misuse(f"--size={size}: {model} takes images of at least {least}")
+    known = speed.network_named(model)
+    if size is not None and size < known.least:
+        raise Misuse(f"--size={size}: {model} takes images of at least {known.least}")
+    if size is not None and known.most is not None and size > known.most:
+        raise Misuse(f"--size={size}: {model} takes images of {known.most}; leave --size out")
 
 
 def _steps(

@@ -130,10 +130,11 @@ def _of_page(file: Path, network: TrainedNetwork, stated: ValueRange | None) -> 
 
 
 def _is_read(file: Path) -> bool:
-    try:
-        Image.open(file).load()
-    except OSError:
-        return False
+    with open(file, "rb") as stream:
+        try:
+            Image.open(stream).load()
+        except OSError:
+            return False
     return True
 
 

@@ -27,9 +27,9 @@ def replace_layers(
     are switched to ``algorithm``. Other people's subclasses are left alone, since they may compute
     something else, and so are layers whose ``forward`` was replaced. An op that does not have
     ``algorithm`` takes ``direct``. With ``fused`` and ``auto``, convolutions followed by a ReLU and a
-    pooling in an ``nn.Sequential`` become one ``ConvReLUPool``, those of few channels followed by a tanh
-    one ``ConvTanhPool``, and batch normalisations with the
-    activations that alone read them ``BatchNormAct2d``, see ``cnnexp.nn.fuse_blocks``. With ``fused`` and
+    pooling, be they layers or functions, become one ``ConvReLUPool``, those of few channels followed by a
+    tanh one ``ConvTanhPool``, and batch normalisations with the activations that alone read them
+    ``BatchNormAct2d``, see ``cnnexp.nn.fuse_blocks``. With ``fused`` and
     ``depthwise``, convolutions with one kernel a channel take ``depthwise``, all others ``direct``.
 
     The layers that keep torch's backward are logged with the reason (not for ``native``, which is torch's

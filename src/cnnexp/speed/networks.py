@@ -9,6 +9,7 @@ from functools import partial
 from torch import nn
 
 from cnnexp.models import LeNet5, SeedCNN, TinyCNN, VGGLike, torchvision_model
+from cnnexp.speed.tutorials import CIFARTutorial, MNISTExample
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class TimedNetwork:
         channels: The number of channels of the images.
         size: Their height and width, unless another size is asked for.
         least: The smallest size that the network takes.
+        most: The greatest; None if there is none.
     """
 
     make: Callable[[int], nn.Module]
     channels: int = 3
     size: int = 64
     least: int = 32
+    most: int | None = None
 
 
 def _torchvision(name: str, least: int = 1) -> TimedNetwork:
@@ -54,6 +57,8 @@ MODELS: Mapping[str, TimedNetwork] = {
     "lenet5": _ours(LeNet5, 16),
     "tiny": _ours(TinyCNN, 16),
     "vgg": _ours(VGGLike, 8),
+    "mnist_example": TimedNetwork(lambda _size: MNISTExample(), 1, 28, 28, 28),
+    "cifar_tutorial": TimedNetwork(lambda _size: CIFARTutorial(), 3, 32, 32, 32),
     "resnet18": _torchvision("resnet18"),
     "mobilenet_v3_small": _torchvision("mobilenet_v3_small"),
     "vgg11": _torchvision("vgg11", 32),
