@@ -191,13 +191,20 @@ def test_an_op(command: Command) -> None:
     [
         (
             ["step", "--model", "resnet"],
-            "--model=resnet: unknown; known: seed_cnn, lenet5, tiny, vgg, resnet18",
+            "--model=resnet: unknown; known: seed_cnn, lenet5, tiny, vgg, mnist_example",
         ),
         (
             ["step", "--model", "vgg11", "--size", "8"],
             "--size=8: vgg11 takes images of at least 32",
         ),
-        (["net", "resnet1"], "name=resnet1: unknown; known: seed_cnn, lenet5, tiny, vgg, resnet18"),
+        (
+            ["net", "--size", "64", "mnist_example"],
+            "--size=64: mnist_example takes images of 28; leave --size out",
+        ),
+        (
+            ["net", "resnet1"],
+            "name=resnet1: unknown; known: seed_cnn, lenet5, tiny, vgg, mnist_example",
+        ),
         (
             ["net", "inception_v3", "--size", "32", "--batch", "2", "--no-compile"],
             "inception_v3 does not train on 2 images of 3×32×32: ",

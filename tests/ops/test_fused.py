@@ -119,8 +119,8 @@ def test_few_channels_have_the_winners_of_torch(window: str, c_in: int, last: bo
         image = image.contiguous(memory_format=torch.channels_last)
     results = []
     for algorithm in ("native", "fused"):
-        given = [each.clone().requires_grad_() for each in (image, weight, bias)]
-        output = ops.conv_relu_pool(*given, padding=1, pool=pool, algorithm=algorithm)
+        given = x, w, b = [each.clone().requires_grad_() for each in (image, weight, bias)]
+        output = ops.conv_relu_pool(x, w, b, padding=1, pool=pool, algorithm=algorithm)
         factor = torch.arange(output.numel()).view(output.shape) % 7 - 3.0
         (output * factor).nan_to_num().sum().backward()
         results.append([output, *(each.grad for each in given)])

@@ -76,8 +76,8 @@ def conversion(module: nn.Module) -> Conversion:
     """The result of ``replace_layers`` on ``module``; it changes nothing and may be called at any time.
 
     Functions called in a module's ``forward``, such as ``torch.relu``, are not layers and are not
-    listed: they keep torch's backward, unless a layer before them takes them into its block. Nor is a layer whose class says ``differentiable = False``, through
-    which no gradient passes.
+    listed: they keep torch's backward, unless a layer before them takes them into its block. Nor is a
+    layer whose class says ``differentiable = False``, through which no gradient passes.
 
     Examples:
         >>> from torch import nn

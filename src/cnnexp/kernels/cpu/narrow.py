@@ -17,14 +17,12 @@ from torch import Tensor
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.described import Described
 from cnnexp.geometry.windows import WindowGeometry
+from cnnexp.kernels.cpu.behind import NOTHING, RELU_MAX, TANH
 from cnnexp.kernels.cpu.tables import pool_windows
 from cnnexp.kernels.operators import operator
 
 __all__ = [
     "FEW",
-    "NOTHING",
-    "RELU_MAX",
-    "TANH",
     "Behind",
     "forward",
     "grad_input",
@@ -39,7 +37,6 @@ __all__ = [
     "takes",
 ]
 
-NOTHING, TANH, RELU_MAX = 0, 1, 2  # what is behind a convolution; see ``narrow_planes``
 # channels of input and output that these kernels take: of more, a library's are the faster
 FEW = 32
 # of a batch, each a sum of its own: a constant, so that no rounding depends on the threads
@@ -120,7 +117,7 @@ class Behind(NamedTuple):
     """What is behind a convolution: an activation, and the windows of a pooling if there is one.
 
     Attributes:
-        kind: ``TANH`` or ``RELU_MAX`` of ``narrow_planes``.
+        kind: ``TANH`` or ``RELU_MAX``.
         pool: The windows, of one pixel where nothing is pooled.
         divisor: Of a mean, (R, S); None where there is none.
     """

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
+from cnnexp.kernels.cpu.behind import RELU_MAX, TANH
 from cnnexp.kernels.cpu.narrow import (
-    RELU_MAX,
-    TANH,
     Behind,
     image_of,
     is_channels_last,

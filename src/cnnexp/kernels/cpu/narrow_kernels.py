@@ -30,7 +30,7 @@ import numpy as np
 from numba import carray, njit, prange
 
 from cnnexp.kernels.cpu.activation_kernels import tanh
-from cnnexp.kernels.cpu.narrow import RELU_MAX, TANH
+from cnnexp.kernels.cpu.behind import RELU_MAX, TANH
 from cnnexp.kernels.cpu.narrow_planes import (
     behind,
     maxima_of,
@@ -116,7 +116,7 @@ def forward(addresses, element, images, shape, lasts, geometry, reads, after, li
         reads: Where each tap (c, u, v) reads, from the pixel's place in the padded planes on.
         after: (R·S, K) windows, by places in such planes, none without pooling; (R, S); (R·S,) divisors;
             whether these windows are easy: of means 2×2 side by side, of maxima all within the planes;
-            what is behind the convolution, of ``narrow_planes``.
+            what is behind the convolution, of ``behind``.
         like: An array of the kind of the sums.
     """
     (c_out, c_in, area), (size, shown, pad, pitch) = shape, geometry

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from cnnexp.geometry.pooling import DEAD
-from cnnexp.kernels.cpu.narrow import RELU_MAX, TANH
+from cnnexp.kernels.cpu.behind import RELU_MAX, TANH
 from cnnexp.kernels.cpu.precision import narrow, of_kind, wide
 from cnnexp.kernels.cpu.vector import COMPILE
 
