@@ -2,10 +2,10 @@
 
     python benchmarks/kernels.py --csv benchmarks/results/kernels.csv       half a minute, on a quiet machine
 
-The layers are those of the article's network (3×3, padding 1, then max-pooling by 2×2), batch 128, float32,
-channels_last. For each kernel stands what it takes, what torch takes for the same numbers, both medians of
-interleaved rounds (the squared norms of each image's ∂L/∂w stand beside torch's ∂L/∂w of the batch), and the
-floating-point operations that a dense sum would need, a second of the kernel.
+The layers are those of the article's network (3×3, padding 1, then max-pooling by 2×2) and three of few
+channels, batch 128, float32, channels_last. For each kernel stands what it takes, what torch takes for the
+same numbers, both medians of interleaved rounds (the squared norms of each image's ∂L/∂w stand beside torch's
+∂L/∂w of the batch), and the floating-point operations that a dense sum would need, a second of the kernel.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu import conv_relu_pool as cpu
+from cnnexp.kernels.cpu import narrow_blocks
+from cnnexp.kernels.cpu.narrow import takes as takes_narrow
 from cnnexp.kernels.cpu.norms import winners_squared_norms
 from cnnexp.kernels.cpu.winograd import forward_winograd, has_tiles
 from cnnexp.speed.result import conditions, spread
@@ -38,7 +40,10 @@ class Layer(NamedTuple):
     side: int
 
 
-LAYERS = (Layer(1, 32, 28), Layer(32, 64, 14), Layer(64, 128, 7), Layer(128, 256, 3))
+LAYERS = (
+    *(Layer(1, 32, 28), Layer(32, 64, 14), Layer(64, 128, 7), Layer(128, 256, 3)),
+    *(Layer(1, 6, 28), Layer(3, 6, 32), Layer(8, 16, 14)),
+)
 
 
 def kernels(layer: Layer, batch: int) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
@@ -82,7 +87,26 @@ def kernels(layer: Layer, batch: int) -> dict[str, tuple[Callable[[], Any], Call
         lambda: winners_squared_norms(grad, code, image, conv, pool),
         library_weight,
     )
+    if takes_narrow(image, conv, layer.c_in, layer.c_out):
+        made |= _of_few_channels(rest, grad, code, (pooled, library_weight, library_input))
     return made
+
+
+def _of_few_channels(
+    block: tuple[Any, ...], grad: Tensor, code: Tensor, library: tuple[Callable[[], Any], ...]
+) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Those whose vectors run along the pixels; ∂L/∂w with ∂L/∂b."""
+    image, weight, _, *records = block
+    ours = {
+        "narrow max_forward": lambda: narrow_blocks.max_forward(*block),
+        "narrow max_grad_weight": lambda: narrow_blocks.max_grad_weight(
+            grad, code, image, *records
+        ),
+        "narrow max_grad_input": lambda: narrow_blocks.max_grad_input(grad, code, weight, *records),
+    }
+    return {
+        name: (call, theirs) for (name, call), theirs in zip(ours.items(), library, strict=True)
+    }
 
 
 def measure(layers: tuple[Layer, ...], batch: int, rounds: int) -> list[dict[str, Any]]:

@@ -90,7 +90,9 @@ def pair(forward: Forward, algorithm: str = "fused") -> tuple[Calls, Calls]:
     """A network and a copy of it in ours."""
     torch.manual_seed(0)
     theirs = Calls(forward).double()
-    return theirs, cnnexp.replace_layers(copy.deepcopy(theirs), algorithm, quiet=True)
+    return theirs, cnnexp.replace_layers(
+        copy.deepcopy(theirs), algorithm, functions=True, quiet=True
+    )
 
 
 def draw(count: int = 3) -> Tensor:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+import cnnexp
 from cnnexp.nn.deferred import Deferred
 from tests.nn.calls import CALLS, Calls, Forward, blocks_of, draw, pair, results
 
@@ -189,9 +191,71 @@ def test_writing_into_the_input_in_between_is_an_error() -> None:
     _, ours = pair(_twisted(_USUAL, written))
     ours.twist = True
     with pytest.raises(
-        RuntimeError, match="the input of DeferredConvReLUPool was written into between"
+        RuntimeError,
+        match="the input, the parameters or the mode of DeferredConvReLUPool changed between",
     ):
         ours(draw())
+
+
+def _kept(s: Calls, x: Tensor) -> Tensor:
+    s.seen.append(y := s.conv(x))
+    return F.max_pool2d(F.relu(y), 2)
+
+
+@pytest.mark.parametrize("change", ["step", "load", "input"])
+def test_an_output_that_is_looked_at_too_late_is_an_error(change: str) -> None:
+    _, ours = pair(_kept)
+    assert blocks_of(ours)
+    image, before = draw(), {name: 2 * value for name, value in ours.state_dict().items()}
+    ours(image).sum().backward()
+    if change == "step":
+        torch.optim.SGD(ours.parameters(), 0.1).step()
+    elif change == "load":
+        ours.load_state_dict(before)
+    else:
+        image.mul_(2)
+    with pytest.raises(RuntimeError, match="the input, the parameters or the mode of Deferred"):
+        ours.seen[0].mean()
+
+
+def test_a_mode_that_changes_before_the_look_is_an_error() -> None:
+    _, ours = pair(_twisted(_NORMALISED, lambda s, x: s.bn(s.conv(x))))
+    ours.twist = True
+    output = ours.eval()(draw())
+    ours.train()
+    with pytest.raises(RuntimeError, match=r"take output\.clone\(\) at the call"):
+        output.mean()
+
+
+def test_weights_for_one_call_alone_are_an_error() -> None:
+    def forward(s: Calls, x: Tensor) -> Tensor:
+        doubled = {name: value * 2 for name, value in s.conv.named_parameters()}
+        return F.max_pool2d(F.relu(functional_call(s.conv, doubled, (x,))), 2)
+
+    _, ours = pair(_twisted(_USUAL, forward))
+    ours.twist = True
+    with pytest.raises(RuntimeError, match="the input, the parameters or the mode of Deferred"):
+        ours(draw())
+
+
+def test_writing_into_an_output_after_its_activation_is_an_error() -> None:
+    def forward(s: Calls, x: Tensor) -> Tensor:
+        y = s.conv(x)
+        activated = F.relu(y)
+        y.mul_(-1)
+        return F.max_pool2d(activated, 2)
+
+    _, ours = pair(_twisted(_USUAL, forward))
+    ours.twist = True
+    with pytest.raises(RuntimeError, match="was written into before what follows from it was used"):
+        ours(draw())
+
+
+def test_nobody_gets_it_unasked() -> None:
+    network = cnnexp.replace_layers(Calls(_USUAL), "fused", quiet=True)
+    assert not blocks_of(network)
+    with pytest.raises(ValueError, match="functions=True goes with fused or auto, not direct"):
+        cnnexp.replace_layers(network, "direct", functions=True)
 
 
 class _Doubled(torch.autograd.Function):

@@ -100,7 +100,7 @@ def test_what_is_no_plain_block_stays_as_it_is() -> None:
         nn.Sequential(shared, nn.ReLU(), nn.MaxPool2d(2)),  # its convolution is used twice
         shared,
         nn.Sequential(nn.Conv2d(2, 2, 1), hooked, nn.MaxPool2d(2)),  # someone looks inside
-        nn.Sequential(nn.Conv2d(2, 2, 1), nn.AvgPool2d(2), nn.ReLU()),  # another order
+        nn.Sequential(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2), nn.ReLU()),  # another order
         nn.Sequential(nn.Conv2d(2, 2, 1), nn.GELU(), nn.MaxPool2d(2)),
         nn.Sequential(nn.Conv2d(2, 33, 1), nn.Tanh(), nn.Conv2d(33, 2, 1)),  # many channels
         nn.Sequential(nn.Conv2d(2, 2, 1, 2), nn.Tanh()),  # a stride

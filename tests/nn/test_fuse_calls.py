@@ -28,7 +28,7 @@ every_call = pytest.mark.parametrize("name", CALLS)
 def test_it_computes_what_it_did_and_is_put_back(name: str, recompute: bool) -> None:
     forward, blocks = CALLS[name]
     theirs, ours = pair(forward)
-    cnnexp.replace_layers(ours, "fused", recompute=recompute)
+    cnnexp.replace_layers(ours, "fused", recompute=recompute, functions=True)
     assert tuple(blocks_of(ours)) == blocks
     assert list(ours.state_dict()) == list(theirs.state_dict())
     for training in (True, False, True):

@@ -44,7 +44,7 @@ class Waiting:
         layer: The layer.
         input: Its argument.
         modes: What autograd and autocast were set to.
-        writes: How often something had been written into the input; None where nobody counts.
+        found: The input, the parameters and the mode of the layer, as they were.
         before: What waited before the last step; None where there was no step yet.
         done: How many of the layer's steps have been called.
         value: What the layer and those steps give, once somebody has looked.
@@ -54,10 +54,11 @@ class Waiting:
     layer: Waiter
     input: Tensor
     modes: tuple[Any, ...]
-    writes: int | None
+    found: tuple[Any, ...]
     before: Waiting | None = None
     done: int = 0
     value: Tensor | None = None
+    written: int | None = None  # how often something had been written into it when it was computed
     computed: bool = False
 
     def after(self, step: Step) -> Tensor | None:
@@ -68,7 +69,7 @@ class Waiting:
             return None
         if self.done + 1 < len(self.layer.steps):
             return _deferred(replace(self, before=self, done=self.done + 1))
-        _check_unwritten(self)
+        _check_unchanged(self)
         self.computed = True
         return self.layer.block(self.input)
 
@@ -78,11 +79,13 @@ class Waiting:
             with _in_modes(self):
                 if self.before is not None:
                     before = self.before.output()
+                    _check_unwritten(self.before)
                     self.value = self.layer.steps[self.done - 1].by_torch(before)
                 else:
-                    _check_unwritten(self)
+                    _check_unchanged(self)
                     with _unchanged_buffers(self):
                         self.value = self.layer.alone(self.input)
+            self.written = _writes(self.value)
         return self.value
 
 
@@ -123,7 +126,7 @@ class Deferred(Tensor):
 
 def defer(layer: Waiter, input: Tensor) -> Deferred:
     """The output of ``layer`` on ``input``, to be computed with the calls after it."""
-    return _deferred(Waiting(layer, input, _modes(input), _writes(input)))
+    return _deferred(Waiting(layer, input, _modes(input), _found(layer, input)))
 
 
 def _deferred(waiting: Waiting) -> Deferred:
@@ -181,10 +184,25 @@ def _writes(input: Tensor) -> int | None:
     return None if input.is_inference() else writes_into(input)
 
 
-def _check_unwritten(waiting: Waiting) -> None:
-    if waiting.writes != _writes(waiting.input):
+def _found(layer: Waiter, input: Tensor) -> tuple[Any, ...]:
+    """What the output depends on: who they are, and how often something had been written into them."""
+    parameters = layer.parameters() if isinstance(layer, nn.Module) else ()
+    given = [(id(each), _writes(each)) for each in (input, *parameters)]
+    return (*given, getattr(layer, "training", None))
+
+
+def _check_unchanged(waiting: Waiting) -> None:
+    if waiting.found != _found(waiting.layer, waiting.input):
         raise RuntimeError(
-            f"the input of {type(waiting.layer).__name__} was written into between the call of the layer and "
-            f"the first use of its output, which cnnexp computes only then; write into a copy, or call "
-            f"cnnexp.nn.split_blocks(network)"
+            f"the input, the parameters or the mode of {type(waiting.layer).__name__} changed between the "
+            f"call of the layer and the first use of its output, which cnnexp computes only then; take "
+            f"output.clone() at the call, or leave out functions=True"
+        )
+
+
+def _check_unwritten(waiting: Waiting) -> None:
+    if waiting.value is not None and waiting.written != _writes(waiting.value):
+        raise RuntimeError(
+            f"the output of {type(waiting.layer).__name__} was written into before what follows from it was "
+            f"used, which cnnexp computes only then; write into a copy, or leave out functions=True"
         )

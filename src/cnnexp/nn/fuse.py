@@ -17,7 +17,7 @@ from cnnexp.nn.pool import AvgPool2d, MaxPool2d
 from cnnexp.nn.twins import become, plain_class
 
 
-def fuse_blocks(module: nn.Module, recompute: bool = False) -> None:
+def fuse_blocks(module: nn.Module, recompute: bool = False, functions: bool = False) -> None:
     """Turn each run of ``Conv2d``, activation and pooling of a network into a block.
 
     With ReLU and a pooling after it, the convolution becomes a ``ConvReLUPool``. With tanh, and with
@@ -27,9 +27,9 @@ def fuse_blocks(module: nn.Module, recompute: bool = False) -> None:
 
     Where the layers follow each other in a plain ``nn.Sequential``, activation and pooling are replaced by an
     identity, so that all names, indices and state-dict keys stay. Elsewhere, for example in
-    ``self.pool(F.relu(self.conv(x)))``, a trace of the network by ``torch.fx`` finds them, and only the
-    convolution is changed: see ``cnnexp.nn.fuse_calls``. There ``torch.compile``, ``torch.export`` and
-    ``torch.func`` get the convolution alone, as torch computes it.
+    ``self.pool(F.relu(self.conv(x)))``, with ``functions`` a trace of the network by ``torch.fx`` finds them,
+    and only the convolution is changed: see ``cnnexp.nn.fuse_calls``. There ``torch.compile``,
+    ``torch.export`` and ``torch.func`` get the convolution alone, as torch computes it.
 
     Batch normalisations and the activations that alone read them become blocks, too, wherever the
     network calls them: see ``cnnexp.nn.fuse_norms.fuse_norms``. With ``recompute`` layers of ours keep less
@@ -55,10 +55,11 @@ def fuse_blocks(module: nn.Module, recompute: bool = False) -> None:
             setattr(sequence, name, Done(act))
             if taken is not None:
                 setattr(sequence, pool_name, Done(taken))
-    found = passes(module) if any(map(_may_be_fused, module.modules())) else None
-    if found is not None:
+    may_be = _may_be_fused if functions else is_norm
+    found = passes(module) if any(map(may_be, module.modules())) else None
+    if found is not None and functions:
         fuse_calls(module, found)
-    fuse_norms(module, found, recompute)
+    fuse_norms(module, found, recompute, functions)
     if recompute:
         shrink_pools(module)
 

@@ -61,13 +61,15 @@ class Activated(Done):
         return input if took_mark(input) else part(input)
 
 
-def fuse_norms(module: nn.Module, found: Passes | None, recompute: bool = False) -> None:
+def fuse_norms(
+    module: nn.Module, found: Passes | None, recompute: bool = False, functions: bool = False
+) -> None:
     """Turn each ``BatchNorm2d`` of ours whose output an activation alone reads into a ``BatchNormAct2d``.
 
     Which these are ``found`` tells, a trace of the network in training and in evaluation. Where it cannot be
     traced they are those one after the other in an ``nn.Sequential``. An activation that is called in one
     place is replaced by an identity, so that all names, indices and state-dict keys stay; a ``ReLU`` of
-    several places stays, and does nothing where the normalisation did. For a function, as in
+    several places stays, and does nothing where the normalisation did. With ``functions``, for one as in
     ``F.relu(self.bn(x))``, the normalisation waits (``cnnexp.nn.deferring``). Layers with hooks are left
     alone, as a hook expects each layer's own output.
 
@@ -86,6 +88,8 @@ def fuse_norms(module: nn.Module, found: Passes | None, recompute: bool = False)
             if again:
                 _make(norm, activation="none", recompute=True, is_operand=norm in operands)
         elif isinstance(activation, Step):
+            if not functions:
+                continue
             _make(norm, activation=activation.activation, steps=(activation,), recompute=again)
         else:
             name, inplace = _ACTIVATIONS[type(activation)], activation.inplace

@@ -17,7 +17,12 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def replace_layers(
-    module: Module, algorithm: str = "direct", *, recompute: bool = False, quiet: bool = False
+    module: Module,
+    algorithm: str = "direct",
+    *,
+    recompute: bool = False,
+    functions: bool = False,
+    quiet: bool = False,
 ) -> Module:
     """Make every layer of ``module`` that has a twin in ``cnnexp.nn`` compute with ``algorithm``.
 
@@ -27,9 +32,10 @@ def replace_layers(
     are switched to ``algorithm``. Other people's subclasses are left alone, since they may compute
     something else, and so are layers whose ``forward`` was replaced. An op that does not have
     ``algorithm`` takes ``direct``. With ``fused`` and ``auto``, convolutions followed by a ReLU and a
-    pooling, be they layers or functions, become one ``ConvReLUPool``, those of few channels followed by a
+    pooling in an ``nn.Sequential`` become one ``ConvReLUPool``, those of few channels followed by a
     tanh one ``ConvTanhPool``, and batch normalisations with the activations that alone read them
-    ``BatchNormAct2d``, see ``cnnexp.nn.fuse_blocks``. With ``fused`` and
+    ``BatchNormAct2d``, see ``cnnexp.nn.fuse_blocks``; with ``functions`` also where the network's own code
+    calls them. With ``fused`` and
     ``depthwise``, convolutions with one kernel a channel take ``depthwise``, all others ``direct``.
 
     The layers that keep torch's backward are logged with the reason (not for ``native``, which is torch's
@@ -43,6 +49,10 @@ def replace_layers(
             from what is kept anyway: what batch normalisations give convolutions, sums of residual blocks,
             products (``cnnexp.nn.fuse_recompute``): less memory, the same numbers, more time. Those layers
             take ``fused``, also where ``auto`` might choose otherwise: memory is what was asked for.
+        functions: With ``fused`` and ``auto``, make blocks also of activations and poolings that the
+            network's ``forward`` calls as functions, or as layers outside of an ``nn.Sequential``: for code
+            that passes the outputs of its layers on, and does nothing else with them; see
+            ``cnnexp.nn.fuse_calls``.
         quiet: Log nothing.
 
     Returns:
@@ -50,7 +60,7 @@ def replace_layers(
 
     Raises:
         UnknownAlgorithmError: ``algorithm`` is not registered; nothing has been changed then.
-        ValueError: ``recompute`` with another algorithm; nothing has been changed then.
+        ValueError: ``recompute`` or ``functions`` with another algorithm; nothing has been changed then.
 
     Examples:
         >>> from torch import nn
@@ -69,13 +79,15 @@ def replace_layers(
     blocks = algorithm in ("fused", ops.AUTO)
     if recompute and not blocks:
         raise ValueError(f"recompute goes with fused or auto, not {algorithm}; leave it out")
+    if functions and not blocks:
+        raise ValueError(f"functions=True goes with fused or auto, not {algorithm}; leave it out")
     split_blocks(module)
     for layer in module.modules():
         twin = twin_of(plain_class(layer))
         if twin is not None and "forward" not in vars(layer):
             become(layer, twin)
     if blocks:
-        fuse_blocks(module, recompute)
+        fuse_blocks(module, recompute, functions)
     done = [layer.part for layer in module.modules() if isinstance(layer, Done)]
     for layer in (*module.modules(), *done):
         if isinstance(layer, Layer):

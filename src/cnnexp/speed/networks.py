@@ -22,6 +22,7 @@ class TimedNetwork:
         size: Their height and width, unless another size is asked for.
         least: The smallest size that the network takes.
         most: The greatest; None if there is none.
+        functions: Whether its ``forward`` calls activations and poolings, for ``replace_layers``.
     """
 
     make: Callable[[int], nn.Module]
@@ -29,6 +30,7 @@ class TimedNetwork:
     size: int = 64
     least: int = 32
     most: int | None = None
+    functions: bool = False
 
 
 def _torchvision(name: str, least: int = 1) -> TimedNetwork:
@@ -57,8 +59,8 @@ MODELS: Mapping[str, TimedNetwork] = {
     "lenet5": _ours(LeNet5, 16),
     "tiny": _ours(TinyCNN, 16),
     "vgg": _ours(VGGLike, 8),
-    "mnist_example": TimedNetwork(lambda _size: MNISTExample(), 1, 28, 28, 28),
-    "cifar_tutorial": TimedNetwork(lambda _size: CIFARTutorial(), 3, 32, 32, 32),
+    "mnist_example": TimedNetwork(lambda _size: MNISTExample(), 1, 28, 28, 28, True),
+    "cifar_tutorial": TimedNetwork(lambda _size: CIFARTutorial(), 3, 32, 32, 32, True),
     "resnet18": _torchvision("resnet18"),
     "mobilenet_v3_small": _torchvision("mobilenet_v3_small"),
     "vgg11": _torchvision("vgg11", 32),

@@ -58,6 +58,7 @@ class _Beginning:
     network: nn.Module
     images: Tensor
     labels: Tensor
+    functions: bool = False  # whether the network's own code calls activations and poolings
 
     @property
     def mixed(self) -> bool:
@@ -101,7 +102,7 @@ class _Beginning:
 
     def ours(self, algorithm: str, bfloat16: bool = False, recompute: bool = False) -> _Way:
         name = NATIVE if algorithm == AUTO else resolve_algorithm("cross_entropy", algorithm)
-        change = _changed(algorithm, bfloat16, recompute)
+        change = _changed(algorithm, bfloat16, recompute, self.functions)
         return self.way(CrossEntropyLoss(algorithm=name), change=change, bfloat16=bfloat16)
 
 
@@ -145,6 +146,7 @@ def bench_step(
         known.make(size),
         torch.rand(batch_size, known.channels, size, size, device=device, dtype=dtype),
         torch.randint(10, (batch_size,), device=device),
+        known.functions,
     )
     _see_that_it_runs(begin, model)
     kind = str(dtype).removeprefix("torch.")
@@ -240,14 +242,15 @@ def _compiled(network: nn.Module, _batch: Tensor) -> nn.Module:
 
 
 def _changed(
-    algorithm: str, bfloat16: bool, recompute: bool
+    algorithm: str, bfloat16: bool, recompute: bool, functions: bool
 ) -> Callable[[nn.Module, Tensor], nn.Module]:
     def change(network: nn.Module, batch: Tensor) -> nn.Module:
         def run(network: nn.Module, batch: Tensor) -> Tensor:
             with _precision(batch, bfloat16):
                 return network(batch)
 
-        replace_layers(network, algorithm, recompute=recompute)
+        calls = functions and algorithm in ("fused", AUTO)
+        replace_layers(network, algorithm, recompute=recompute, functions=calls)
         if algorithm == AUTO:
             pin_algorithms(network, choose_algorithms(network, batch, run))
         return network

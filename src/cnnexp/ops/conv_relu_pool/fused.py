@@ -48,7 +48,15 @@ from cnnexp.ops.layout import laid_out
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, register
 
-__all__ = ["Plan", "conv_relu_pool", "grad_bias", "grad_image", "grad_weight", "with_code"]
+__all__ = [
+    "Plan",
+    "conv_relu_pool",
+    "grad_bias",
+    "grad_image",
+    "grad_parameters",
+    "grad_weight",
+    "with_code",
+]
 
 
 class Plan(NamedTuple):
