@@ -77,22 +77,31 @@ def replace_layers(
     for twin in REPLACEMENTS.values():
         ops.resolve_algorithm(twin.op, algorithm)
     blocks = algorithm in ("fused", ops.AUTO)
-    if recompute and not blocks:
-        raise ValueError(f"recompute goes with fused or auto, not {algorithm}; leave it out")
-    if functions and not blocks:
-        raise ValueError(f"functions=True goes with fused or auto, not {algorithm}; leave it out")
+    for name, asked in (("recompute", recompute), ("functions=True", functions)):
+        if asked and not blocks:
+            raise ValueError(f"{name} goes with fused or auto, not {algorithm}; leave it out")
     split_blocks(module)
+    _become_ours(module)
+    if blocks:
+        fuse_blocks(module, recompute, functions)
+    _set_algorithms(module, algorithm)
+    if not quiet and algorithm != "native":
+        conversion(module).log()
+    return module
+
+
+def _become_ours(module: nn.Module) -> None:
+    """Change the class of each layer that has a twin, unless somebody replaced its ``forward``."""
     for layer in module.modules():
         twin = twin_of(plain_class(layer))
         if twin is not None and "forward" not in vars(layer):
             become(layer, twin)
-    if blocks:
-        fuse_blocks(module, recompute, functions)
+
+
+def _set_algorithms(module: nn.Module, algorithm: str) -> None:
+    """Let each layer of ours, also those whose place a block has taken, compute by ``algorithm``."""
     done = [layer.part for layer in module.modules() if isinstance(layer, Done)]
     for layer in (*module.modules(), *done):
         if isinstance(layer, Layer):
             again = getattr(layer, "recompute", False)
             layer.algorithm = layer.way_by("fused" if again else algorithm)
-    if not quiet and algorithm != "native":
-        conversion(module).log()
-    return module

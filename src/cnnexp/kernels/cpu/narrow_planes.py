@@ -122,6 +122,22 @@ def _to_all(grads, at, pitch, plane, channels, size, pool, planes):
 
 
 @njit(**COMPILE)
+def _maxima_one_by_one(planes, base, windows, maxima, codes, to):
+    """As :func:`maxima_of`, of one channel, window by window; −1 is off the image."""
+    count, size = windows.shape
+    for k in range(count):
+        greatest, code = of_kind(0.0, maxima[0]), np.uint8(DEAD)
+        for e in range(size):
+            place = windows[k, e]
+            if place >= 0:
+                value = planes[_at(base + place)]
+                wins = value > greatest or value != value
+                greatest, code = value if wins else greatest, np.uint8(e) if wins else code
+        maxima[_at(to + k)] = greatest
+        codes[_at(to + k)] = code
+
+
+@njit(**COMPILE)
 def maxima_of(planes, plane, channels, pool, best, marks, maxima, codes):
     """Leave in ``maxima`` (channels, windows) those of the ReLU of the planes, and who they are in ``codes``.
 
@@ -142,16 +158,7 @@ def maxima_of(planes, plane, channels, pool, best, marks, maxima, codes):
     for o in range(channels):
         base = o * plane
         if not within:
-            for k in range(count):
-                greatest, code = zero, np.uint8(DEAD)
-                for e in range(size):
-                    place = windows[k, e]
-                    if place >= 0:
-                        value = planes[_at(base + place)]
-                        wins = value > greatest or value != value
-                        greatest, code = value if wins else greatest, np.uint8(e) if wins else code
-                maxima[_at(o * count + k)] = greatest
-                codes[_at(o * count + k)] = code
+            _maxima_one_by_one(planes, base, windows, maxima, codes, o * count)
             continue
         for e in range(0, size, 4):  # the last is looked at again where there are no four
             e_1, e_2, e_3 = min(e + 1, last), min(e + 2, last), min(e + 3, last)
