@@ -140,7 +140,18 @@ def test_every_documented_override_fits_the_config(command: str, empty_folder: P
 
 def _make(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["make", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    outer = (
+        "ARGS",
+        "MAKEFLAGS",
+        "MAKELEVEL",
+        "MAKEOVERRIDES",
+        "RESOLVED",
+        "VENV",
+    )  # of a make around
+    env = {name: value for name, value in os.environ.items() if name not in outer}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=300, env=env
+    )
 
 
 def test_make_sets_up_once_and_passes_overrides_on(tmp_path: Path) -> None:
