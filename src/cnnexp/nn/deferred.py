@@ -4,8 +4,9 @@
 as one, the convolution returns a :class:`Deferred` in place of its output: a tensor to every call, which
 answers ``F.relu`` with another one, and the pooling with the output of the block. Any other call, and any
 look at its shape or values, gets the convolution's own output, computed by torch at that moment, and from
-then on everything is torch's own. So the network's code runs as it stands, every time, whatever it does:
-what ``torch.fx`` saw of it before (``cnnexp.nn.fuse_calls``) is only a guess at where waiting pays.
+then on everything is torch's own. So the network's code runs as it stands, every time: what ``torch.fx`` saw
+of it before (``cnnexp.nn.fuse_calls``) is only a guess at where waiting pays. Where what the output depends
+on has changed before somebody looks, there is an error; docs/pytorch.md says which code should not wait.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Waiting:
         before: What waited before the last step; None where there was no step yet.
         done: How many of the layer's steps have been called.
         value: What the layer and those steps give, once somebody has looked.
+        written: How often something had been written into the value when it was computed.
         computed: Whether the block has been computed.
     """
 
@@ -58,7 +60,7 @@ class Waiting:
     before: Waiting | None = None
     done: int = 0
     value: Tensor | None = None
-    written: int | None = None  # how often something had been written into it when it was computed
+    written: int | None = None
     computed: bool = False
 
     def after(self, step: Step) -> Tensor | None:

@@ -35,8 +35,8 @@ def replace_layers(
     pooling in an ``nn.Sequential`` become one ``ConvReLUPool``, those of few channels followed by a
     tanh one ``ConvTanhPool``, and batch normalisations with the activations that alone read them
     ``BatchNormAct2d``, see ``cnnexp.nn.fuse_blocks``; with ``functions`` also where the network's own code
-    calls them. With ``fused`` and
-    ``depthwise``, convolutions with one kernel a channel take ``depthwise``, all others ``direct``.
+    calls them. With ``fused`` and ``depthwise``, convolutions with one kernel a channel take
+    ``depthwise``, all others ``direct``.
 
     The layers that keep torch's backward are logged with the reason (not for ``native``, which is torch's
     own backward anywhere): those that one might expect to be converted as a warning, the others as

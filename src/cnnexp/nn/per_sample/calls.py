@@ -307,9 +307,9 @@ class BlockCall(ConvCall):
             return {name: weighted_gradients(written[name], factors) for name in self.parameters}
         (image, code), plan, g = self.kept, self.plan, self._scaled(factors)
         spread = fused.grad_image(g, code, plan)
-        if plan.narrow:  # whose kernel sums both
-            weight, bias = fused.grad_parameters(g, spread, code, image, plan)
-            return self._own(weight=lambda: weight, bias=lambda: bias)
+        both = fused.grad_parameters(g, spread, code, image, plan)
+        if both is not None:
+            return self._own(weight=lambda: both[0], bias=lambda: both[1])
         return self._own(
             weight=lambda: fused.grad_weight(g, spread, code, image, plan),
             bias=lambda: fused.grad_bias(g, spread, code),

@@ -138,13 +138,12 @@ def grad_input(
 
 def grad_parameters(
     grad_output: Tensor, grad_image: Tensor | None, code: Tensor, input: Tensor, plan: Plan
-) -> tuple[Tensor, Tensor]:
-    """∂L/∂w and ∂L/∂b where the kernels of few channels sum both, else as below."""
-    if grad_image is None and plan.narrow:
-        arguments = code, plan.conv.add_extra(input), plan.conv, plan.pool
-        return narrow_blocks.max_grad_weight(grad_output, *arguments)
-    of_weight = grad_weight(grad_output, grad_image, code, input, plan)
-    return of_weight, grad_bias(grad_output, grad_image, code)
+) -> tuple[Tensor, Tensor] | None:
+    """∂L/∂w and ∂L/∂b where the kernels of few channels sum both in one pass; None elsewhere."""
+    if grad_image is not None or not plan.narrow:
+        return None
+    arguments = code, plan.conv.add_extra(input), plan.conv, plan.pool
+    return narrow_blocks.max_grad_weight(grad_output, *arguments)
 
 
 def grad_weight(
@@ -165,13 +164,28 @@ def grad_bias(grad_output: Tensor, grad_image: Tensor | None, code: Tensor) -> T
     return dense_grad_bias(grad_image)
 
 
+def _grad_weight(
+    grad_output: Tensor,
+    grad_image: Tensor | None,
+    both: Any,
+    code: Tensor,
+    input: Tensor,
+    plan: Plan,
+) -> Tensor:
+    return grad_weight(grad_output, grad_image, code, input, plan) if both is None else both[0]
+
+
+def _grad_bias(grad_output: Tensor, grad_image: Tensor | None, both: Any, code: Tensor) -> Tensor:
+    return grad_bias(grad_output, grad_image, code) if both is None else both[1]
+
+
 _block = differentiable(
     forward,
     input=grad_input,
-    weight=lambda of_weight: of_weight,
-    bias=lambda of_bias: of_bias,
+    weight=_grad_weight,
+    bias=_grad_bias,
     outputs=("output", "code"),
-    shared={"grad_image": grad_image, ("of_weight", "of_bias"): grad_parameters},
+    shared={"grad_image": grad_image, "both": grad_parameters},
 )
 
 
