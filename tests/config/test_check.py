@@ -63,6 +63,10 @@ def _check(*overrides: str, extra: tuple[str, ...] = ()) -> None:
             "backward=direct +backward.recompute=true",
             r"backward\.recompute goes with backward\.name=auto or fused, not direct",
         ),
+        (
+            "backward=im2col +backward.functions=true",
+            r"backward\.functions goes with backward\.name=auto or fused, not im2col; set backward\.f",
+        ),
         ("+regularization.l2.strength=-1", r"regularization\.l2\.strength must be at least 0"),
         (
             "regularization=[l1,clip_norm] regularization.clip.norm=0",

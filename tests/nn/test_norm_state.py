@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -63,3 +64,36 @@ def test_fx_sees_each_layer_as_the_one_node_that_its_twin_is(algorithm: str) -> 
     image = torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(traced(image), network(image))
     assert seen == ["hook", "hook"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"track_running_stats": False},
+        {"track_running_stats": False, "momentum": None},
+        {"momentum": None},
+        {"momentum": 0.0},
+        {"eps": 0.5},
+        {"num_batches_tracked": None},
+        {"running_mean": None, "running_var": None},
+        {"running_mean": None, "running_var": None, "track_running_stats": False},
+        {"weight": None, "bias": None},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["norm", "block"])
+def test_settings_that_change_after_the_construction(
+    kind: str, changed: dict[str, Any], training: bool
+) -> None:
+    theirs = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU() if kind == "block" else nn.Identity())
+    ours = cnnexp.nn.replace_layers(copy.deepcopy(theirs), "fused", quiet=True)
+    images = [torch.randn(4, 3, 5, 5), torch.randn(4, 3, 5, 5) + 2]
+    for network in (theirs, ours):
+        for name, value in changed.items():
+            setattr(network[0], name, value)
+        network.train(training)
+    for image in images:
+        torch.testing.assert_close(ours(image), theirs(image))
+    for own, other in zip(ours.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(own, other)

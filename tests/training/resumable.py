@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,14 @@ def small_job(
         "config": {"seed": 0},
     }
     return TrainingJob(**settings | changes)
+
+
+class Stop(Callback):
+    """Ask for a stop in the second epoch."""
+
+    def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
+        if trainer.global_step == STEPS + 2:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def tensorboard(folder: RunFolder) -> list[TensorBoardLogger]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from cnnexp.training import TrainingStopped, read_checkpoint, run_training
-from tests.training.resumable import STEPS, new_folder, same, small_job
+from tests.training.resumable import Stop, new_folder, same, small_job
 
 
 def _network(_images: Any) -> nn.Module:
@@ -22,17 +19,6 @@ def _network(_images: Any) -> nn.Module:
         nn.BatchNorm2d(4), nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.SiLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
     )  # fmt: skip
-
-
-class _Stop(Callback):
-    """Ask for a stop in the second epoch, once."""
-
-    asked = False
-
-    def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
-        if trainer.global_step == STEPS + 2 and not _Stop.asked:
-            _Stop.asked = True
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_run_with_all_diagnostics_has_the_same_weights(
@@ -44,8 +30,8 @@ def test_a_run_with_all_diagnostics_has_the_same_weights(
         run_training(small_job(**settings), whole)
         assert "compute again" not in caplog.text
         with pytest.raises(TrainingStopped):
-            run_training(small_job(_Stop(), **settings, recompute=True), stopped)
-        run_training(small_job(_Stop(), **settings, recompute=True), stopped, resume=True)
+            run_training(small_job(Stop(), **settings, recompute=True), stopped)
+        run_training(small_job(**settings, recompute=True), stopped, resume=True)
     assert caplog.text.count("what 2 normalisations give is computed again") == 2
     one, other = (
         read_checkpoint(folder.checkpoints / "last.ckpt")["state_dict"]

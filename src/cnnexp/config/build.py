@@ -18,13 +18,13 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from cnnexp import ops
 from cnnexp.config.accelerator import (
     accelerator_settings,
     check_batch,
     check_sharded,
     parallelism,
 )
+from cnnexp.config.backward import backward_settings
 from cnnexp.config.callbacks import (
     check_callbacks,
     check_finetuning,
@@ -50,7 +50,7 @@ from cnnexp.config.targets import check_target, instance_of, make
 from cnnexp.config.trainer import check_batches, limits_batches, trainer_arguments
 from cnnexp.data import ImageSet
 from cnnexp.models import lsuv
-from cnnexp.nn import initialise_lazy, replace_layers
+from cnnexp.nn import initialise_lazy
 from cnnexp.optim import asks_again, freeze, one_group, param_groups, steps_by_all_images
 from cnnexp.regularization import Regularizer
 from cnnexp.training import (
@@ -87,7 +87,7 @@ def build_job(
         ConfigError: Something in it cannot work.
     """
     typed, extra = check_types(config), extra_targets
-    _check_backward(typed.backward.name)
+    backward = backward_settings(typed.backward)
     check_target("model", typed.model, _FROM_DATA, extra)
     regularizing = regularizers(typed.regularization, extra)
     optimizer = check_target("optimizer", typed.optimizer, ("params",), extra).func
@@ -109,9 +109,7 @@ def build_job(
         start=starting_weights(**vars(typed.init_from)),
         full_batch=steps_by_all_images(optimizer),
         regularizers=regularizing,
-        backward=typed.backward.name,
-        backward_layers=typed.backward.layers,
-        recompute=typed.backward.recompute,
+        **backward,
         compile=cast(Any, typed.compile.name),
         compile_chosen=typed.compile.chosen,
         choose_precision=_precision_is_open(typed.accelerator),
@@ -207,7 +205,7 @@ def _check_network(job: TrainingJob, callbacks: Mapping[str, Callback], *, resum
             check_plateau(job)
         if job.backward_layers is not None:
             try:
-                replace_layers(network, job.backward, recompute=job.recompute, quiet=True)
+                job.with_backward(network)
                 pin_algorithms(network, job.backward_layers)
             except ValueError as error:
                 raise ConfigError(
@@ -252,13 +250,6 @@ def _batch_size_is_open(typed: TrainConfig, parallel: Parallelism | None) -> boo
             "a number"
         )
     return typed.data.chosen_batch_size is None
-
-
-def _check_backward(name: str) -> None:
-    try:
-        ops.resolve_algorithm("conv2d", name)
-    except ops.UnknownAlgorithmError as error:
-        raise ConfigError(f"backward.name={name}: {error}") from error
 
 
 def _network(

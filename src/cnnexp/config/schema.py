@@ -166,19 +166,21 @@ class BackwardConfig:
     """Which algorithm computes the gradients; see ``cnnexp.ops.algorithm_names``.
 
     ``layers`` is what ``auto`` chose for each layer: a run writes it into its config.yaml, and a run
-    from that config takes the same. ``recompute``: see ``cnnexp.nn.replace_layers``.
+    from that config takes the same. ``recompute``, ``functions``: see ``cnnexp.nn.replace_layers``.
     """
 
     name: str
     layers: dict[str, str] | None = None
     recompute: bool = False
+    functions: bool = False
 
     def __post_init__(self) -> None:
-        if self.recompute and self.name not in ("auto", "fused"):
-            raise ValueError(
-                f"backward.recompute goes with backward.name=auto or fused, not {self.name}; set "
-                f"backward.recompute=false"
-            )
+        for key in ("recompute", "functions"):
+            if getattr(self, key) and self.name not in ("auto", "fused"):
+                raise ValueError(
+                    f"backward.{key} goes with backward.name=auto or fused, not {self.name}; set "
+                    f"backward.{key}=false"
+                )
         if self.layers is not None and self.name != "auto":
             raise ValueError(
                 f"backward.layers goes with backward.name=auto, not {self.name}; set backward.layers=null"

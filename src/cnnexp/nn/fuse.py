@@ -8,8 +8,8 @@ from cnnexp import ops
 from cnnexp.nn.activation import ReLU, Tanh
 from cnnexp.nn.conv import Conv2d, ConvReLUPool, ConvTanhPool
 from cnnexp.nn.done import Done
-from cnnexp.nn.fuse_calls import fuse_calls, is_narrow, pool_of, undo_calls
-from cnnexp.nn.fuse_norms import fuse_norms, is_plain_sequence, split_norms
+from cnnexp.nn.fuse_calls import fuse_calls, is_narrow, pool_of, undo_calls, waiting
+from cnnexp.nn.fuse_norms import fuse_norms, is_plain_sequence, split_norms, waiting_norms
 from cnnexp.nn.fuse_recompute import forget_inputs, shrink_pools
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.passes import is_norm, is_plain, passes
@@ -62,6 +62,15 @@ def fuse_blocks(module: nn.Module, recompute: bool = False, functions: bool = Fa
     fuse_norms(module, found, recompute, functions)
     if recompute:
         shrink_pools(module)
+
+
+def fusable_functions(module: nn.Module) -> int:
+    """The number of blocks that ``functions=True`` would add, those with a convolution and the others.
+
+    Of a network of ours by ``fused`` or ``auto``, without it; 0 where ``torch.fx`` cannot trace the network.
+    """
+    found = passes(module) if any(map(_may_be_fused, module.modules())) else None
+    return 0 if found is None else len(waiting(module, found)) + len(waiting_norms(module, found))
 
 
 def split_blocks(module: nn.Module) -> None:

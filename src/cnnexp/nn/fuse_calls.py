@@ -36,15 +36,23 @@ def fuse_calls(module: nn.Module, passes: Sequence[Sequence[fx.Node]]) -> None:
     Which calls make a block ``cnnexp.nn.fuse_blocks`` says. They must directly follow the convolution, in
     training and in evaluation, wherever it is called, and nothing else may read what is in between.
     """
+    for conv, calls in waiting(module, passes).items():
+        _wait(conv, calls)
+
+
+def waiting(module: nn.Module, passes: Sequence[Sequence[fx.Node]]) -> dict[Conv2d, list[_Called]]:
+    """The convolutions of :func:`fuse_calls`, and the calls after each that its block includes."""
     found: dict[Conv2d, list[list[_Called]]] = {}
     for nodes in passes:
         for place, node in enumerate(nodes):
             conv = convolution(module, node)
             if conv is not None and is_plain(conv):
                 found.setdefault(conv, []).append(_block(conv, called_after(module, nodes, place)))
-    for conv, (calls, *others) in found.items():
-        if calls and all(other == calls for other in others):
-            _wait(conv, calls)
+    return {
+        conv: calls
+        for conv, (calls, *others) in found.items()
+        if calls and all(other == calls for other in others)
+    }
 
 
 def undo_calls(module: nn.Module) -> None:

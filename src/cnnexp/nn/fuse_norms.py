@@ -99,6 +99,12 @@ def fuse_norms(
                     setattr(parent, name, Activated(activation))
 
 
+def waiting_norms(module: nn.Module, found: Passes) -> list[nn.Module]:
+    """The normalisations that :func:`fuse_norms` lets wait with ``functions``."""
+    blocks = _found([_calls_in(module, nodes) for nodes in found], ())
+    return [norm for norm, block in blocks.items() if isinstance(block.activation, Step)]
+
+
 def _make(norm: nn.Module, **attributes: Any) -> None:
     """Turn ``norm`` into a block with ``attributes``."""
     assert isinstance(norm, BatchNorm2d)

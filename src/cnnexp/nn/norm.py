@@ -84,7 +84,8 @@ def _arguments(
     if input.dim() != 4:
         raise ValueError(f"expected 4D input (got {input.dim()}D input)")  # as torch
     momentum = 0.0 if layer.momentum is None else layer.momentum
-    if layer.training and layer.num_batches_tracked is not None:
+    counts = layer.training and layer.track_running_stats
+    if counts and layer.num_batches_tracked is not None:
         layer.num_batches_tracked.add_(1)
         if layer.momentum is None:  # a plain average over all batches
             momentum = 1.0 / float(layer.num_batches_tracked)

@@ -97,6 +97,7 @@ _ROWS = (
     # what auto chose on this machine: another one may choose otherwise for the same job
     Key("backward.layers",                  NO,      YES,   NO,    YES),
     Key("backward.recompute",               YES,     NO,    YES,   YES,  False),
+    Key("backward.functions",               YES,     NO,    YES,   YES,  False),
     # torch.compile rounds otherwise; what auto chose on this machine is kept by a run that is resumed
     Key("compile",                          YES,     NO,    YES,   YES,  {"name": "off"}),
     Key("compile.name",                     YES,     NO,    YES,   YES),

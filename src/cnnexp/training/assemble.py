@@ -16,7 +16,6 @@ from torch import Tensor
 
 from cnnexp.data import ImageSet
 from cnnexp.models import Transfer
-from cnnexp.nn import replace_layers
 from cnnexp.privacy import check_independence
 from cnnexp.runs import RunFolder, SpentSteps
 from cnnexp.training.backward import loss_layer
@@ -286,8 +285,7 @@ def make_classifier(
         "ranks": ranks,
         "leave_out_non_finite": job.on_nan == "skip",
     }
-    # what it did is said before training
-    network = replace_layers(network, job.backward, recompute=job.recompute, quiet=True)
+    network = job.with_backward(network)  # what it did is said before training
     if account is None:
         return Classifier(network, **options)
     gradient = private_gradient(job, account, ranks)

@@ -12,6 +12,8 @@ from torch import nn
 from cnnexp import ops
 from cnnexp.kernels.cpu import conv_relu_pool as cpu_kernels
 from cnnexp.nn import BatchNormAct2d, ConvReLUPool, CrossEntropyLoss, ReLU, conversion
+from cnnexp.nn.deferring import Deferring
+from cnnexp.nn.fuse import fusable_functions
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.example import example_batch, run_in
 from cnnexp.training.ranks import ALONE, Ranks
@@ -69,6 +71,7 @@ def settle_backward(
         conversion(classifier.network).log()
         _say_what_has_no_kernels(classifier.network, trainer)
         _say_what_is_recomputed(classifier.network)
+        _say_what_waits(job, classifier.network)
     if job.backward != ops.AUTO:
         return Settled(dict(job.config), None)
     layers, ratio = job.backward_layers, None
@@ -93,6 +96,23 @@ def _say_what_is_recomputed(network: nn.Module) -> None:
             "whatever that costs in time",
             norms,
             f" and {sums} sums" if sums else "",
+        )
+
+
+def _say_what_waits(job: TrainingJob, network: nn.Module) -> None:
+    """Log how many layers wait for functions that the network calls, or how many might."""
+    if job.functions:
+        log.info(
+            "backward.functions: %d layers compute the activations and poolings that follow in the "
+            "network's code",
+            sum(isinstance(each, Deferring) for each in network.modules()),
+        )
+    elif job.backward in ("fused", ops.AUTO) and (might := fusable_functions(network)):
+        log.info(
+            "the network's forward itself calls activations or poolings after %d of its layers; "
+            "backward.functions=true makes each a block with its layer, which is faster and keeps less: "
+            "docs/pytorch.md says for which code",
+            might,
         )
 
 

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 
 from cnnexp.data import ImageDataModule, ImageSet
 from cnnexp.diagnostics import DiagnosticsSettings
+from cnnexp.nn import replace_layers
 from cnnexp.privacy import PrivacySettings
 from cnnexp.regularization import Regularizer, taking_part
 from cnnexp.runs import RunFolder
@@ -49,8 +50,8 @@ class TrainingJob:
             in the same one.
         backward: The algorithm of all layers, see ``cnnexp.nn.replace_layers``.
         backward_layers: With ``backward="auto"``, the algorithm of each layer; None to choose them.
-        recompute: Whether convolutions compute again what a batch normalisation gave them, see
-            ``cnnexp.nn.replace_layers``.
+        recompute, functions: Whether layers compute again what follows from what is kept, and whether blocks
+            are made of functions that the network calls, see ``cnnexp.nn.replace_layers``.
         compile: Whether torch.compile computes the training passes: ``off``, ``on``, or ``auto``, where that
             is faster.
         compile_chosen: With ``auto``, what was chosen; None to measure.
@@ -94,6 +95,7 @@ class TrainingJob:
     backward: str = "auto"
     backward_layers: Mapping[str, str] | None = None
     recompute: bool = False
+    functions: bool = False
     compile: Literal["off", "on", "auto"] = "off"
     compile_chosen: bool | None = None
     choose_precision: bool = False
@@ -126,6 +128,11 @@ class TrainingJob:
     def mode(self) -> Literal["max", "min"]:
         """Whether the greatest or the least ``monitor`` is the best."""
         return mode_of(self.monitor)
+
+    def with_backward(self, network: nn.Module) -> nn.Module:
+        """``network``, its layers changed in place to those of ``backward``; logs nothing."""
+        asked = {"recompute": self.recompute, "functions": self.functions}
+        return replace_layers(network, self.backward, **asked, quiet=True)
 
     def regularizing_callbacks(self) -> list[Callback]:
         """New callbacks of the regularisers that take part outside of a step."""
