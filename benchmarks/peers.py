@@ -11,6 +11,7 @@ own, in interleaved rounds, and says by a line when its first step, an epoch or 
 is that of this process. ``make peers`` installs TensorFlow and JAX into an environment of their own,
 .venv-peers; without it their rows are left out. Every program trains on 55,000 images and validates on
 5,000 after each epoch, cnnexp with all that it does in a run (checkpoints, TensorBoard, diagnostics).
+A processor without instructions for bfloat16 leaves its rows out: they would take ten times as long there.
 
 Writes benchmarks/results/peers-<study>.csv, a row a program and round, and the table between
 ``<!-- peers-<study> -->`` and ``<!-- end -->`` of README.md and docs/.
@@ -32,9 +33,11 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from accuracy import place
 
 from cnnexp.machine import processor_name
+from cnnexp.tuning import multiplies_bfloat16
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ROOT / "benchmarks" / "peers"
@@ -308,6 +311,11 @@ def _chosen(parser: argparse.ArgumentParser, study: Study, only: str | None) -> 
         if left:
             print(f"left out, since `make peers` has not run: {', '.join(left)}", flush=True)
         found = [program for program in found if "torch" in program.packages]
+    if not multiplies_bfloat16(torch.device("cpu")):
+        low = [program.name for program in found if "bfloat16" in program.name]
+        if low:
+            print(f"left out, since this processor has no bfloat16: {', '.join(low)}", flush=True)
+        found = [program for program in found if program.name not in low]
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from cnnexp.speed import (
     compare_by_precision,
 )
 from cnnexp.speed import step as step_module
+from cnnexp.tuning import multiplies_bfloat16
 from tests.conftest import Command
 
 
@@ -57,6 +59,26 @@ def test_a_step(command: Command, empty_folder: Path) -> None:
     low, bfloat16 = rows["cnnexp auto, bfloat16"], rows["torch bfloat16"]
     ratio = float(low["full_ms"]) / float(bfloat16["full_ms"])
     assert float(low["vs torch bfloat16"]) == pytest.approx(ratio, rel=0.01)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_a_compiled_step(command: Command, empty_folder: Path) -> None:
+    done = command(
+        "cnnexp.bench", "step", "--model", "lenet5", "--batch", "4", "--rounds", "5",
+        "--algorithm", "fused,auto", "--json", "step.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    written = json.loads((empty_folder / "step.json").read_text(encoding="utf-8"))
+    rows = {row["way"]: row for row in written["rows"]}
+    low = multiplies_bfloat16(torch.device("cpu"))
+    assert ("torch.compile bfloat16" in rows) is low
+    assert ("cnnexp compile, auto, bfloat16" in rows) is low
+    ours, theirs = rows["cnnexp compile, auto"], rows["torch.compile"]
+    assert (ours["beside"], theirs["beside"]) == ("torch.compile", "")
+    ratio = ours["milliseconds"]["full"] / theirs["milliseconds"]["full"]
+    assert ours["ratios"]["torch.compile"] == pytest.approx(ratio, rel=0.01)
+    assert ours["paired"][1] <= ours["paired"][0] <= ours["paired"][2]
+    assert ours["saved_megabytes"] > 0
 
 
 def test_a_step_that_recomputes(command: Command, empty_folder: Path) -> None:

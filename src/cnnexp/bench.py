@@ -6,11 +6,11 @@ for each how it stands to torch's best, at all and in each precision. ``ops`` ti
 backward of single ops. ``scale`` shows how cost grows with the number of images, batch, width, depth, image
 size and threads, and how near the article's layers come to what the machine can do.
 
-torch in its own layout (NCHW), in channels_last and with torch.compile, and every algorithm of ours take
-turns in one process; figures are medians, with quartiles, and ratios of medians. ``scale`` has torch's
-channels_last alone. Compare ratios, not milliseconds of different days. Of a step there is also the memory:
-what the forward saves for the backward, and the peak, which is how far one step raises the process's resident
-memory (on a GPU that of torch's tensors) above what it holds between steps.
+torch in its own layout (NCHW), in channels_last and with torch.compile, every algorithm of ours, and ``auto``
+with torch.compile take turns in one process; figures are medians, with quartiles, and ratios of medians.
+``scale`` has torch's channels_last alone. Compare ratios, not milliseconds of different days. Of a step there
+is also the memory: what the forward saves for the backward, and the peak, which is how far one step raises
+the process's resident memory (on a GPU that of torch's tensors) above what it holds between steps.
 
 ``net`` checks the promise of ``auto``: nowhere more than 2 % slower than torch in the same precision and
 layout, which it must be beyond what chance may do to count as broken.
@@ -290,11 +290,11 @@ def _print(rows: Sequence[Measured]) -> None:
     head = "".join(f"{part + ' ms':>13}" for part in parts)
     with_peak = any(row.peak_megabytes is not None for row in rows)
     peaks = f"{'peak MB':>10}" if with_peak else ""
-    print(f"  {'':22}{head}{'quartiles':>16}{'saved MB':>10}{peaks}", end="")
+    print(f"  {'':31}{head}{'quartiles':>16}{'saved MB':>10}{peaks}", end="")
     print("".join(f"{'/ ' + name:>22}" for name in others))
     for row in rows:
         if row.note:
-            print(f"  {row.way:22}{row.note}")
+            print(f"  {row.way:31}{row.note}")
             continue
         figures = "".join(f"{row.milliseconds[part]:13.3f}" for part in parts)
         quartiles = f"{row.low:.3f}–{row.high:.3f}"
@@ -304,7 +304,7 @@ def _print(rows: Sequence[Measured]) -> None:
         memory = f"{row.saved_megabytes:10.2f}"
         if with_peak:
             memory += "         –" if row.peak_megabytes is None else f"{row.peak_megabytes:10.1f}"
-        print(f"  {row.way:22}{figures}{quartiles:>16}{memory}{ratios}", flush=True)
+        print(f"  {row.way:31}{figures}{quartiles:>16}{memory}{ratios}", flush=True)
 
 
 def _print_comparison(
@@ -315,7 +315,7 @@ def _print_comparison(
             ("", 44),
             ("torch's best", 26),
             ("ms", -8),
-            ("  ours", 20),
+            ("  ours", 26),
             ("ms", -8),
             ("ratio", -8),
             ("float32", -10),
@@ -333,7 +333,7 @@ def _print_comparison(
     what = theirs.what.removeprefix("step ").removesuffix(", float32")
     print(
         f"  {what:44}{theirs.way.removeprefix('torch '):26}{theirs.milliseconds['full']:8.1f}  "
-        f"{ours.way.removeprefix('cnnexp '):18}{ours.milliseconds['full']:8.1f}{found.ratio:8.2f}"
+        f"{ours.way.removeprefix('cnnexp '):24}{ours.milliseconds['full']:8.1f}{found.ratio:8.2f}"
         f"{''.join(cells)}{found.saved_ratio:8.2f}{peak:>8}  {found.verdict}",
         flush=True,
     )

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from cnnexp.ops import AUTO, NATIVE, resolve_algorithm
 from cnnexp.ops.layout import in_layout
 from cnnexp.speed.networks import network_named
 from cnnexp.speed.result import Measured, not_measured, paired, spread
-from cnnexp.tuning import choose_algorithms, pin_algorithms
+from cnnexp.tuning import choose_algorithms, multiplies_bfloat16, pin_algorithms
 from cnnexp.tuning.memory import peak_bytes, saved_bytes
 from cnnexp.tuning.timing import interleaved_times
 
@@ -23,7 +24,9 @@ FUSED = "fused"
 BFLOAT16 = "torch bfloat16"  # channels_last
 BFLOAT16_NCHW = "torch bfloat16 NCHW"
 LAST = "torch channels_last"
-BASELINES = ("torch NCHW", LAST, "torch.compile", BFLOAT16)
+COMPILE = "torch.compile"  # channels_last
+BASELINES = ("torch NCHW", LAST, COMPILE, BFLOAT16)
+_Ways = dict[str, "_Way"]
 
 
 @dataclass
@@ -33,6 +36,7 @@ class _Way:
     images: Tensor
     labels: Tensor
     bfloat16: bool = False
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-3)
@@ -70,19 +74,36 @@ class _Beginning:
         layout: torch.memory_format = torch.channels_last,
         change: Callable[[nn.Module, Tensor], nn.Module] = lambda network, _: network,
         bfloat16: bool = False,
+        compiled: bool = False,
     ) -> _Way:
         own = copy.deepcopy(self.network).to(self.images.device, self.images.dtype)
         own = own.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         batch = in_layout(self.images, layout)
-        return _Way(change(own, batch), loss, batch, self.labels, bfloat16)
+        return _Way(change(own, batch), loss, batch, self.labels, bfloat16, compiled)
 
-    def ways_of_torch(self) -> dict[str, _Way]:
+    def ways_of_torch(self) -> _Ways:
         return {
             "torch NCHW": self.way(nn.CrossEntropyLoss(), torch.contiguous_format),
             LAST: self.way(nn.CrossEntropyLoss()),
         }
 
-    def ways_with(self, algorithms: Sequence[str], recompute: bool) -> dict[str, _Way]:
+    def compiled_ways(self, auto: bool) -> dict[str, Callable[[], _Way]]:
+        """What makes the ways by ``torch.compile``, where ``auto`` ours as well."""
+        made: dict[str, Callable[[], _Way]] = {}
+        for bfloat16 in (False, True)[
+            : 1 + (self.mixed and multiplies_bfloat16(self.images.device))
+        ]:
+            low = bfloat16 * " bfloat16"
+            made[COMPILE + low] = partial(
+                self.way, nn.CrossEntropyLoss(), change=_compiled, bfloat16=bfloat16, compiled=True
+            )
+            if auto:
+                made[f"cnnexp compile, auto{low.replace(' ', ', ')}"] = partial(
+                    self.ours, AUTO, bfloat16, compiled=True
+                )
+        return made
+
+    def ways_with(self, algorithms: Sequence[str], recompute: bool) -> _Ways:
         """The way of each of ``algorithms``, and the ways in bfloat16 before and after them."""
         ways = self._bfloat16_of_torch() if self.mixed else {}
         ways |= {f"cnnexp {name}": self.ours(name) for name in algorithms}
@@ -93,17 +114,29 @@ class _Beginning:
             ways["cnnexp auto, bfloat16"] = self.ours(AUTO, bfloat16=True)
         return ways
 
-    def _bfloat16_of_torch(self) -> dict[str, _Way]:
+    def _bfloat16_of_torch(self) -> _Ways:
         layouts = {BFLOAT16: torch.channels_last, BFLOAT16_NCHW: torch.contiguous_format}
         return {
             name: self.way(nn.CrossEntropyLoss(), layout, bfloat16=True)
             for name, layout in layouts.items()
         }
 
-    def ours(self, algorithm: str, bfloat16: bool = False, recompute: bool = False) -> _Way:
+    def ours(
+        self,
+        algorithm: str,
+        bfloat16: bool = False,
+        recompute: bool = False,
+        compiled: bool = False,
+    ) -> _Way:
         name = NATIVE if algorithm == AUTO else resolve_algorithm("cross_entropy", algorithm)
-        change = _changed(algorithm, bfloat16, recompute, self.functions)
-        return self.way(CrossEntropyLoss(algorithm=name), change=change, bfloat16=bfloat16)
+        replaced = _changed(algorithm, bfloat16, recompute, self.functions)
+
+        def change(network: nn.Module, batch: Tensor) -> nn.Module:
+            network = replaced(network, batch)
+            return _compiled(network, batch) if compiled else network
+
+        loss = CrossEntropyLoss(algorithm=name)
+        return self.way(loss, change=change, bfloat16=bfloat16, compiled=compiled)
 
 
 def bench_step(
@@ -121,8 +154,9 @@ def bench_step(
     """Time steps of ``model`` on random images: torch's ways first, then each of ``algorithms``.
 
     All start from the same weights and take turns, so that a disturbance of the machine affects all.
-    ``torch.compile`` gets the channels_last network. With float32 there are more ways: torch in bfloat16
-    by autocast, in both layouts; and ``auto`` in the same, channels_last, if it is among ``algorithms``.
+    ``torch.compile`` gets the channels_last network; if ``auto`` is among ``algorithms``, that of ``auto``,
+    too. With float32 there are more ways: torch in bfloat16 by autocast, in both layouts; and ``auto`` in the
+    same, channels_last. On a device that multiplies in bfloat16 ``torch.compile`` gets these as well.
 
     Args:
         model: A name that ``known_networks`` gives.
@@ -132,7 +166,7 @@ def bench_step(
         dtype: The dtype of weights and images.
         size: Height and width of the images; None for the model's own.
         rounds: How often each way is timed.
-        with_compile: Whether ``torch.compile`` is measured as well.
+        with_compile: Whether the ways by ``torch.compile`` are measured as well.
         with_recompute: Whether ``fused`` and ``auto``, where they are among ``algorithms``, are measured
             with ``recompute`` (see ``cnnexp.nn.replace_layers``) as well.
 
@@ -154,13 +188,14 @@ def bench_step(
     what = f"step {model}{images_are}, batch {batch_size}, {kind}"
     ways = begin.ways_of_torch()
     missing = []
-    if with_compile:
+    compiled = begin.compiled_ways(AUTO in algorithms) if with_compile else {}
+    for name, make in compiled.items():
         try:
-            compiled = begin.way(nn.CrossEntropyLoss(), change=_compiled)
-            compiled.step()
-            ways["torch.compile"] = compiled
+            way = make()
+            way.step()
+            ways[name] = way
         except Exception as error:  # no compiler on this machine
-            missing.append(not_measured(what, "torch.compile", error))
+            missing.append(not_measured(what, name, error))
     ways |= begin.ways_with(algorithms, with_recompute)
     return _timed(what, ways, device, rounds) + missing
 
@@ -221,9 +256,11 @@ def _peak(way: _Way, device: torch.device) -> float | None:
 
 
 def _beside(name: str, way: _Way) -> str:
-    """Torch's way with the precision and the layout of ours; of torch's own none."""
+    """Torch's way with the precision and the layout of ours, compiled if ours is; of torch's own none."""
     if name.startswith("torch"):
         return ""
+    if way.compiled:
+        return f"{COMPILE} bfloat16" if way.bfloat16 else COMPILE
     return BFLOAT16 if way.bfloat16 else LAST
 
 
