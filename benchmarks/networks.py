@@ -112,7 +112,6 @@ def measure(study: Study, rounds: int, results: Path, name: str, runs: int = RUN
             )
             speed.write_results(rows, speed.conditions(device), None, results / f"{name}-{run}.csv")
             print(f"run {run} of {runs}: {model}, {size}×{size}, batch {batch}", flush=True)
-            torch.compiler.reset()  # which keeps each network that it has compiled
 
 
 def read(name: str, results: Path = RESULTS) -> list[list[Row]]:

@@ -170,8 +170,10 @@ def figures(events: Sequence[tuple[float, Sequence[str]]], total: float) -> dict
     return {**at, "total": total}
 
 
-def measure(study: Study, programs: Sequence[Program], data: Path, rounds: int) -> list[Row]:
-    """A row a program and round; a line is shown for each."""
+def measure(
+    study: Study, programs: Sequence[Program], data: Path, rounds: int, file: Path | None
+) -> list[Row]:
+    """A row a program and round; a line is shown for each, and after each round all are in ``file``."""
     rows: list[Row] = []
     for round_ in range(1, rounds + 1):
         for program in programs:
@@ -187,6 +189,11 @@ def measure(study: Study, programs: Sequence[Program], data: Path, rounds: int) 
             )
             shown = "  ".join(f"{key} {found[key]:.3f}" for key in FIGURES if key in found)
             print(f"round {round_}  {program.name}: {shown}", flush=True)
+        if file is not None:
+            with file.open("w", newline="", encoding="utf-8") as stream:
+                writer = csv.DictWriter(stream, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
     return rows
 
 
@@ -286,14 +293,11 @@ def main() -> None:
         data = Path(os.environ.get("CNNEXP_DATA", ROOT / "data")).resolve()
         if not (data / "MNIST" / "raw").is_dir():
             parser.error(f"{data} has no MNIST/raw: set CNNEXP_DATA to the folder that has it")
-        rows = measure(study, programs, data, options.rounds or study.rounds)
+        file = None if options.only else RESULTS / f"peers-{options.study}.csv"
+        rows = measure(study, programs, data, options.rounds or study.rounds, file)
         if options.only:
             print(table(options.study, rows))
             return
-        with (RESULTS / f"peers-{options.study}.csv").open("w", newline="", encoding="utf-8") as f:
-            writer = csv.DictWriter(f, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
     made = table(options.study, read(options.study))
     place(f"peers-{options.study}", made)
     print(made)
@@ -311,7 +315,7 @@ def _chosen(parser: argparse.ArgumentParser, study: Study, only: str | None) -> 
         if left:
             print(f"left out, since `make peers` has not run: {', '.join(left)}", flush=True)
         found = [program for program in found if "torch" in program.packages]
-    if not multiplies_bfloat16(torch.device("cpu")):
+    if only is None and not multiplies_bfloat16(torch.device("cpu")):
         low = [program.name for program in found if "bfloat16" in program.name]
         if low:
             print(f"left out, since this processor has no bfloat16: {', '.join(low)}", flush=True)

@@ -11,18 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import torchvision.datasets as tv
 from scipy.io import savemat
 
-from cnnexp.data import LabelledImages, Samples
+from cnnexp.data import LabelledImages, Samples, is_at_hand
 
 N_TRAIN, N_TEST = 30, 20
 
 
 def held(part: Samples) -> LabelledImages:
-    """``part``, which is held in memory."""
-    assert isinstance(part, LabelledImages)
-    return part
+    """The images of ``part``, which are in memory, in its order."""
+    assert is_at_hand(part)
+    return LabelledImages(*part.batch(torch.arange(len(part))))
 
 
 def random_pixels(count: int, *shape: int) -> np.ndarray:

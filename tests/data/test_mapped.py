@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from cnnexp.data import (
     ImageSet,
     LabelledImages,
     MappedImages,
+    Selection,
     load_arrays,
     load_synthetic,
 )
 from cnnexp.data.images import parts_of, pixel_statistics
+from cnnexp.training.callbacks.evidence_collector import data_facts, neighbours
 
 RANDOM = np.random.default_rng(0)
 SHAPES = [(60, 5, 4), (60, 3, 5, 4), (60, 5, 4, 3)]
@@ -43,8 +46,10 @@ def test_the_batches_are_those_of_the_set_in_memory(
 ) -> None:
     held, folder = _both(tmp_path, shape, own_test)
     mapped = load_arrays(folder)
-    assert isinstance(mapped.train, MappedImages)
-    assert isinstance(held.train, LabelledImages)
+    for given, kind in ((held, LabelledImages), (mapped, MappedImages)):
+        whole = given.train.whole if isinstance(given.train, Selection) else given.train
+        assert isinstance(whole, kind)
+        assert isinstance(given.train, Selection) is not own_test  # the test is cut from it
     assert (mapped.mean, mapped.std, mapped.classes) == (held.mean, held.std, held.classes)
     for classes in (None, ("3", "1")):
         modules = [
@@ -67,12 +72,15 @@ def test_the_batches_are_those_of_the_set_in_memory(
                 assert torch.equal(labels, other_labels)
 
 
-def test_a_selection_shares_the_file(tmp_path: Path) -> None:
-    _, folder = _both(tmp_path, SHAPES[0])
-    train = load_arrays(folder).train
-    assert isinstance(train, MappedImages)
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_selection_shares_the_images(tmp_path: Path, mapped: bool) -> None:
+    held, folder = _both(tmp_path, SHAPES[0], own_test=True)
+    train = load_arrays(folder).train if mapped else held.train
+    assert isinstance(train, MappedImages if mapped else LabelledImages)
     chosen = train.select(torch.tensor([4, 1])).select(torch.tensor([1]), torch.tensor([7]))
-    assert chosen.images.data_ptr() == train.images.data_ptr()
+    assert isinstance(chosen, Selection)
+    assert chosen.whole is train
+    assert (chosen.shape, chosen.at_hand) == (train.shape, True)
     assert torch.equal(chosen.batch(torch.tensor([0]))[0], train.batch(torch.tensor([1]))[0])
     assert chosen.labels.tolist() == [7]
     assert len(chosen) == 1
@@ -83,15 +91,53 @@ def test_a_process_that_gets_them_maps_the_file_itself(
     tmp_path: Path, shape: tuple[int, ...]
 ) -> None:
     train = load_arrays(_both(tmp_path, shape)[1]).train
+    assert isinstance(train, Selection)
     sent = pickle.dumps(train)
-    assert len(sent) < 3000
+    assert len(sent) < 4000
     again = pickle.loads(sent)
     every = torch.arange(len(train))
     assert all(map(torch.equal, again.batch(every), train.batch(every)))
 
 
+@pytest.mark.parametrize("own_test", [False, True])
+def test_a_split_set_shares_the_images(tmp_path: Path, own_test: bool) -> None:
+    held, folder = _both(tmp_path, SHAPES[0], own_test)
+    for given in (held, load_arrays(folder)):
+        module = ImageDataModule(lambda given=given: given, val_size=10, classes=["0", "2"])
+        for part in module.split():
+            assert isinstance(part, Selection)
+            whole = part.whole.whole if isinstance(part.whole, Selection) else part.whole
+            assert whole is getattr(given.train, "whole", given.train)
+
+
+def test_the_diagnosis_compares_their_images(tmp_path: Path) -> None:
+    """Half of the validation images are training images, in memory as in the file."""
+    images = RANDOM.integers(0, 256, (60, 5, 4), dtype=np.uint8)
+    labels = np.arange(60) % 4
+    arrays = {
+        "images": images, "labels": labels, "test_images": images, "test_labels": labels,
+        "val_images": np.concatenate([images[:8], 255 - images[:8]]), "val_labels": labels[:16],
+    }  # fmt: skip
+    np.savez(tmp_path / "mine.npz", **arrays)
+    (tmp_path / "mine").mkdir()
+    for name, array in arrays.items():
+        np.save(tmp_path / "mine" / f"{name}.npy", array)
+    found = []
+    for place in ("mine.npz", "mine"):
+        given = load_arrays(tmp_path / place)
+        assert given.val is not None
+        for val_size in (None, 0):  # the validation images of the set, or none
+            one = given if val_size is None else replace(given, val=None)
+            data = ImageDataModule(lambda one=one: one, val_size=0)
+            facts = data_facts(data, 4)
+            assert facts["duplicates"] == (0.5 if val_size is None else 0.0)
+            found.append((facts, neighbours(data)))
+    assert found[:2] == found[2:]
+    assert [asked for _, (_, _, asked) in found] == [16, 30, 16, 30]
+
+
 def test_the_file_is_never_written(tmp_path: Path) -> None:
-    _, folder = _both(tmp_path, SHAPES[0])
+    _, folder = _both(tmp_path, SHAPES[0], own_test=True)
     before = (folder / "images.npy").read_bytes()
     train = load_arrays(folder).train
     assert isinstance(train, MappedImages)

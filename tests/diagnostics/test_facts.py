@@ -44,11 +44,20 @@ def test_how_many_classes_a_batch_is_expected_to_have() -> None:
 
 
 def test_copies_are_found_pixel_by_pixel_and_plain_images_are_none() -> None:
-    train = torch.randint(256, (5, 1, 4, 4), generator=torch.Generator().manual_seed(0)).byte()
-    val = torch.cat([train[3:], train[:1] ^ 1, torch.zeros(1, 1, 4, 4).byte()])
-    plain = torch.cat([train, torch.zeros(1, 1, 4, 4).byte()])
-    assert duplicates(plain, val) == 0.5
-    assert duplicates(train, val[:0]) == 0.0
+    train = torch.randint(256, (5, 3, 4, 4), generator=torch.Generator().manual_seed(0)).byte()
+    val = torch.cat([train[3:], train[:1] ^ 1, torch.zeros(1, 3, 4, 4).byte()])
+    plain = torch.cat([train, torch.zeros(1, 3, 4, 4).byte()])
+    for parts in (1, 2, 6):
+        assert duplicates(plain.split(parts), val.split(parts)) == 0.5
+    assert duplicates([train[:3]], [val]) == 0.0
+
+
+def test_nothing_is_read_where_there_is_nothing_to_compare() -> None:
+    def refused() -> torch.Tensor:
+        raise AssertionError("it was read")
+
+    for val in ([torch.zeros(0, 3, 4, 4).byte()], []):
+        assert duplicates((refused() for _ in range(1)), val) == 0.0
 
 
 def test_neighbours_agree_where_labels_belong_to_images() -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import shutil
 import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from numba import config, njit
 from numba.core import caching
+from torch import nn
 
 from cnnexp.kernels import compilation
 from cnnexp.kernels.compilation import clock, said_on, seconds_compiling
 from cnnexp.kernels.cpu import vector
 from cnnexp.kernels.cpu.numba_internals import cache_folder
+from cnnexp.tuning.compiled import compiled
 
 
 def _kernel(module: str) -> Any:
@@ -45,6 +49,20 @@ def test_what_numba_compiles_of_ours_is_said_and_counted(caplog: pytest.LogCaptu
         kernel(3.0)  # for this type it is compiled
         _kernel("somebody.else")(2.0)
     assert (seconds_compiling(), caplog.text) == (after, "")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_what_torch_compiles_is_counted() -> None:
+    network = nn.Linear(4, 2)
+    module: Any = compiled(network)
+    seconds, time_now, clock_now = seconds_compiling(), time.perf_counter(), clock()
+    module(torch.ones(3, 4)).sum().backward()
+    took = seconds_compiling() - seconds
+    assert took > 0
+    assert (time.perf_counter() - time_now) - (clock() - clock_now) == pytest.approx(took, abs=0.01)
+    after = seconds_compiling()
+    module(torch.ones(3, 4)).sum().backward()
+    assert seconds_compiling() == after
 
 
 def test_it_is_announced_once_and_what_is_within_is_part_of_it(

@@ -25,6 +25,7 @@ from cnnexp.ops.torch_internals import (
     norms,
     notes_on,
     repeatable_backward,
+    tell_of_graphs,
     unseen_by_modes,
     watching,
     writes_into,
@@ -170,6 +171,29 @@ def test_a_compiled_backward_may_run_twice() -> None:
             torch.autograd.grad(output, x, torch.ones(4), retain_graph=True)[0] for _ in range(2)
         ]
     assert torch.equal(grads[0], grads[1])
+
+
+def test_graphs_are_told_of_once_and_after_a_reset_as_well() -> None:
+    told: list[str] = []
+
+    def begin(_about: object) -> None:
+        told.append("begin")
+
+    def end(_about: object) -> None:
+        told.append("end")
+
+    x = torch.ones(4, requires_grad=True)
+    for size in (2, 3):
+        tell_of_graphs(begin, end)
+        tell_of_graphs(begin, end)
+        compiled = torch.compile(lambda x: x.tanh().exp(), backend="aot_eager", dynamic=False)
+        told.clear()
+        for _ in range(2):  # the second finds it compiled
+            compiled(x.detach()[:size].requires_grad_()).sum().backward()
+        assert told[:2] == ["begin", "end"]
+        assert told == ["begin", "end"] * (len(told) // 2)
+        assert len(told) <= 4  # the backward by itself
+        torch.compiler.reset()
 
 
 def test_writes_into_a_tensor_are_counted() -> None:

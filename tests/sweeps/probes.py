@@ -46,6 +46,19 @@ class Fall(Callback):
             os.kill(os.getpid(), getattr(signal, self._how))
 
 
+class Deaf(Callback):
+    """Take so many seconds for a batch, and hear no signal."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *arguments: Any, **options: Any) -> None:
+        time.sleep(self._seconds)
+
+
 class Wait(Callback):
     """Take so many seconds for a batch."""
 

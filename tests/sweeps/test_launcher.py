@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from rich.console import Console
 from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.resolvers import register_resolvers
 from cnnexp.execution import Job
-from cnnexp.sweeps import JobStatus, Ledger
+from cnnexp.sweeps import JobStatus, Ledger, launcher
 from cnnexp.sweeps.launcher import LauncherSettings, LocalLauncher, Task
 from cnnexp.sweeps.view import View
 from tests.sweeps.crash import compare
@@ -108,6 +109,40 @@ def test_limits_of_time_and_memory(empty_folder: Path) -> None:
     (large,) = _launch(ledger, [["seed=1", *slow]], memory_limit=0.01)
     assert large.state == "failed"
     assert "GiB of memory, more than memory_limit=0.01" in large.status["error"]
+
+
+RANKS = ("accelerator=ddp_cpu", "accelerator.devices=2")
+
+
+@pytest.mark.parametrize(
+    ("limit", "more"),
+    [(0.001, ()), (0.001, RANKS), (1.0, _probe("Deaf", seconds=0.2))],
+    ids=["before it listens", "before its ranks begin", "deaf"],
+)
+def test_a_job_over_its_time_is_resumed_however_it_ended(
+    limit: float, more: Sequence[str], empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "_PATIENCE", 0.5)  # seconds, after which it is killed
+    ledger = Ledger("s")
+    (stopped,) = _launch(ledger, [[*more]], time_limit=limit)
+    assert stopped.state == "stopped"
+    assert stopped.status["error"] == f"time limit of {limit:g} s; the same command resumes it"
+    (done,) = _launch(ledger, [[*more]])
+    assert done.state == "done"
+
+
+def test_a_failed_job_that_is_retried_and_ends_at_once_has_failed_anew(
+    empty_folder: Path,
+) -> None:
+    falls = _probe("Fall", how="error")
+    ledger = Ledger("s")
+    (failed,) = _launch(ledger, [falls])
+    assert (failed.state, "it cannot go on" in failed.status["error"]) == ("failed", True)
+    (again,) = _launch(ledger, [falls], retry=True, memory_limit=0.001)
+    assert again.state == "failed"
+    assert "GiB of memory, more than memory_limit=0.001" in again.status["error"]
+    (stopped,) = _launch(ledger, [falls], retry=True, time_limit=0.001)
+    assert stopped.state == "stopped"
 
 
 def _later(ledger: Ledger, action: Any) -> threading.Thread:

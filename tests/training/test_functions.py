@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch.nn import functional as F
 from cnnexp.nn import ConvReLUPool, replace_layers
 from cnnexp.nn.deferring import Deferring
 from cnnexp.nn.fuse import fusable_functions
+from cnnexp.privacy import PrivacySettings
 from cnnexp.training import TrainingStopped, read_checkpoint, run_training
+from cnnexp.training.backward import say_what_waits
 from tests.nn.calls import CALLS, Calls
 from tests.training.resumable import Stop, new_folder, same, small_job
 
@@ -71,3 +74,23 @@ def test_it_tells_of_none_where_all_are_made() -> None:
     replace_layers(network, "fused", quiet=True)
     assert isinstance(network[0], ConvReLUPool)
     assert fusable_functions(network) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "who"),
+    [
+        ({"compile": "on"}, "torch.compile"),
+        ({"privacy": PrivacySettings("dp_sgd", epsilon=2.0)}, "a private grad"),
+    ],
+)
+def test_it_says_where_functions_do_nothing(
+    changes: dict[str, Any], who: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = small_job(**_settings(), **changes, functions=True)
+    network = job.with_backward(_Network())
+    with caplog.at_level(logging.INFO):
+        say_what_waits(job, network)
+        assert f"backward.functions does nothing here: {who}" in caplog.text
+        caplog.clear()
+        say_what_waits(replace(job, functions=False), job.with_backward(_Network()))
+    assert caplog.text == ""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.schema import DataConfig
-from cnnexp.data import ImageDataModule, ImageSet, LabelledImages, Samples
+from cnnexp.data import ImageDataModule, ImageSet, Samples, is_at_hand
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class Joined:
     labels: Tensor
 
     @property
+    def at_hand(self) -> bool:
+        """Whether the images are read without work."""
+        return is_at_hand(self.first) and is_at_hand(self.second)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of each image."""
         return self.first.shape
@@ -71,10 +76,8 @@ class Joined:
 
 
 def join(first: Samples, second: Samples) -> Samples:
-    """The samples of ``first``, then those of ``second``; in memory where both are."""
+    """The samples of ``first``, then those of ``second``."""
     labels = torch.cat([first.labels, second.labels])
-    if isinstance(first, LabelledImages) and isinstance(second, LabelledImages):
-        return LabelledImages(torch.cat([first.images, second.images]), labels)
     return Joined(first, second, torch.arange(len(labels)), labels)
 
 

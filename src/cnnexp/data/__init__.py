@@ -19,7 +19,10 @@ from cnnexp.data.images import (
     ImageSet,
     LabelledImages,
     Samples,
+    Selection,
     image_set,
+    is_at_hand,
+    parts_of,
 )
 from cnnexp.data.mapped import MappedImages
 from cnnexp.data.mnist import load_mnist, load_mnist_or_digits
@@ -47,12 +50,14 @@ __all__ = [
     "PictureFiles",
     "PoissonBatches",
     "Samples",
+    "Selection",
     "ValueRange",
     "as_image_set",
     "batch_loader",
     "checked_range",
     "given_images",
     "image_set",
+    "is_at_hand",
     "load_arrays",
     "load_csv",
     "load_digits",
@@ -64,6 +69,7 @@ __all__ = [
     "loader_of",
     "offered_images",
     "open_picture",
+    "parts_of",
     "read_picture",
     "seeded_generator",
 ]

@@ -143,7 +143,7 @@ def _part(file: Path, arrays: Mapping[str, np.ndarray], prefix: str, kind: str) 
         if not bool(rows.isfinite().all()):
             raise DataFileError(f"{file}: {key} holds values that are infinite or NaN")
     if file.is_dir():
-        return MappedImages.whole(images, rows, file / f"{prefix}images.npy")
+        return MappedImages(images, rows, file / f"{prefix}images.npy")
     return LabelledImages(images, rows)
 
 

@@ -13,7 +13,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cnnexp.data.images import ImageSet, LabelledImages, image_set
+from cnnexp.data.images import ImageSet, LabelledImages, Samples, image_set
 from cnnexp.data.module import ImageDataModule
 
 __all__ = ["as_image_set", "given_images", "offered_images"]
@@ -82,7 +82,7 @@ def as_image_set(data: Any, test: Any = None, *, classes: Sequence[str] | None =
         val = None if val_set is None else _labelled("data", val_set)
     else:
         names = names or getattr(data, "classes", None)
-        train = _labelled("data", data)
+        train: Samples = _labelled("data", data)
         if test is None:
             train, test_part = _held_out(train)
         else:
@@ -98,7 +98,7 @@ def as_image_set(data: Any, test: Any = None, *, classes: Sequence[str] | None =
     return made if val is None else ImageSet(**{**vars(made), "val": val})
 
 
-def _held_out(part: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+def _held_out(part: Samples) -> tuple[Samples, Samples]:
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))
     held = len(part) // _TEST_SHARE
     if not held:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ class DataUnavailableError(RuntimeError):
 class Samples(Protocol):
     """Images and their classes, wherever they are stored: the interface of a part of an
     :class:`ImageSet`.
+
+    Those that have an attribute ``at_hand`` that is True are read without work, as from memory: the diagnosis
+    of a training then looks at all of them.
     """
 
     @property
@@ -62,6 +65,7 @@ class LabelledImages:
 
     images: Tensor
     labels: Tensor
+    at_hand: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.images.size(0) != self.labels.size(0):
@@ -82,13 +86,64 @@ class LabelledImages:
         """Return images (B, C, H, W) and labels (B,) for (B,) indices, by one gather."""
         return self.images.index_select(0, indices), self.labels.index_select(0, indices)
 
-    def select(self, indices: Tensor, labels: Tensor | None = None) -> LabelledImages:
+    def select(self, indices: Tensor, labels: Tensor | None = None) -> Selection:
         """The images at ``indices``, in that order; ``labels`` (B,), if given, replace their
         labels.
         """
-        return LabelledImages(
-            self.images[indices], self.labels[indices] if labels is None else labels
+        return Selection.of(self, indices, labels)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some of other samples, in an order of their own. They share the images: nothing is copied.
+
+    What they hold themselves is 8 bytes an image for ``rows`` and, of classes, 8 for its label.
+
+    Attributes:
+        whole: Where the images are.
+        rows: (N,) int64, which of them these are.
+        labels: (N,) int64, or (N, K); see ``ImageSet.targets``.
+    """
+
+    whole: Samples
+    rows: Tensor
+    labels: Tensor
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether the images are read without work."""
+        return is_at_hand(self.whole)
+
+    @classmethod
+    def of(cls, whole: Samples, rows: Tensor, labels: Tensor | None) -> Selection:
+        """The images of ``whole`` at ``rows`` (N,), with ``labels`` or, with None, their own."""
+        return cls(whole, rows, whole.labels[rows] if labels is None else labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) of each image."""
+        return self.whole.shape
+
+    def __len__(self) -> int:
+        return self.rows.size(0)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images (B, C, H, W) and labels (B,) for (B,) indices, as ``whole`` gathers them."""
+        images, _ = self.whole.batch(self.rows.index_select(0, indices))
+        return images, self.labels.index_select(0, indices)
+
+    def select(self, indices: Tensor, labels: Tensor | None = None) -> Selection:
+        """The images at ``indices``, in that order; ``labels`` (B,), if given, replace their
+        labels.
+        """
+        return Selection(
+            self.whole, self.rows[indices], self.labels[indices] if labels is None else labels
         )
+
+
+def is_at_hand(samples: Samples) -> bool:
+    """Whether the images are read without work, see :class:`Samples`."""
+    return getattr(samples, "at_hand", False)
 
 
 @dataclass(frozen=True)
@@ -169,9 +224,7 @@ class ImageSet:
         )
 
 
-def image_set(
-    name: str, train: LabelledImages, test: LabelledImages, classes: tuple[str, ...]
-) -> ImageSet:
+def image_set(name: str, train: Samples, test: Samples, classes: tuple[str, ...]) -> ImageSet:
     """An :class:`ImageSet` with mean, standard deviation and checksum computed from the tensors."""
     digest = hashlib.md5()
     for part in (train, test):

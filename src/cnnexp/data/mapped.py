@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cnnexp.data.images import DataFileError
+from cnnexp.data.images import DataFileError, Selection
 
 __all__ = ["MappedImages", "checksum_of", "mapped_arrays"]
 
@@ -23,33 +23,26 @@ class MappedImages:
     """Images in a file that is mapped into memory, and their classes.
 
     A batch is read when it is requested, by one gather: from the system's page cache at the speed of memory,
-    from the disk if it is not there. What the process holds itself is 8 bytes an image for ``rows`` and 8 for
-    a class. A selection shares the file: nothing is copied.
+    from the disk if it is not there. What the process holds itself is 8 bytes an image for a class.
 
     Attributes:
-        images: (M, C, H, W) uint8, the whole file.
-        rows: (N,) int64, which of them these samples are, in order.
+        images: (N, C, H, W) uint8, the whole file.
         labels: (N,) int64, or (N, K); see ``ImageSet.targets``.
         file: The .npy file.
     """
 
     images: Tensor
-    rows: Tensor
     labels: Tensor
     file: Path
-
-    @classmethod
-    def whole(cls, images: Tensor, labels: Tensor, file: Path) -> MappedImages:
-        """All of ``images``, in the order of the file."""
-        return cls(images, torch.arange(len(images)), labels, file)
+    at_hand: ClassVar[bool] = True
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a worker that is not forked maps the file itself; torch would copy the images into shared memory
         layout = self.images.size(), self.images.stride()
-        return _mapped_again, (self.file, layout, self.rows, self.labels)
+        return _mapped_again, (self.file, layout, self.labels)
 
     def __len__(self) -> int:
-        return self.rows.size(0)
+        return self.images.size(0)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -59,22 +52,20 @@ class MappedImages:
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return images (B, C, H, W) and labels (B,) for (B,) indices, by one gather."""
-        images = self.images.index_select(0, self.rows.index_select(0, indices))
-        return images, self.labels.index_select(0, indices)
+        return self.images.index_select(0, indices), self.labels.index_select(0, indices)
 
-    def select(self, indices: Tensor, labels: Tensor | None = None) -> MappedImages:
+    def select(self, indices: Tensor, labels: Tensor | None = None) -> Selection:
         """The images at ``indices``, in that order; ``labels`` (B,), if given, replace their
         labels.
         """
-        labels = self.labels[indices] if labels is None else labels
-        return replace(self, rows=self.rows[indices], labels=labels)
+        return Selection.of(self, indices, labels)
 
 
 def _mapped_again(
-    file: Path, layout: tuple[torch.Size, tuple[int, ...]], rows: Tensor, labels: Tensor
+    file: Path, layout: tuple[torch.Size, tuple[int, ...]], labels: Tensor
 ) -> MappedImages:
     content = torch.from_numpy(np.load(file, mmap_mode="c", allow_pickle=False))
-    return MappedImages(content.as_strided(*layout), rows, labels, file)
+    return MappedImages(content.as_strided(*layout), labels, file)
 
 
 def mapped_arrays(folder: Path) -> dict[str, np.ndarray]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_MOST_HASHED = 200_000  # images whose bytes are compared; some 0.1 s
-_TRAIN, _QUERIES = 3000, 600  # of the nearest-neighbour check
+_MOST_HASHED = 200_000  # images whose bytes are compared; some 0.3 s
+NEIGHBOURS, QUERIES = 3000, 600  # images of the nearest-neighbour check
 
 
 def label_facts(train: Tensor, val: Tensor, classes: int) -> dict[str, Any]:
@@ -40,18 +42,36 @@ def expected_classes(counts: Tensor, batch: int) -> float:
     return float((1 - (1 - shares) ** batch).sum())
 
 
-def duplicates(train: Tensor, val: Tensor) -> float:
-    """The share of validation images (M, C, H, W) uint8 that are a training image, pixel by pixel.
+def duplicates(train: Iterable[Tensor], val: Iterable[Tensor]) -> float:
+    """The share of validation images that are a training image, pixel by pixel.
 
     Images of a single colour do not count. At most 200,000 training images are looked at.
+
+    Args:
+        train, val: The images, in tensors (N, C, H, W) uint8.
     """
-    if not len(val):
-        return 0.0
-    flat = val.flatten(1)
-    plain = (flat == flat[:, :1]).all(1)
-    known = {row.tobytes() for row in train[:_MOST_HASHED].flatten(1).numpy()}
-    rows = zip(flat.numpy(), plain.tolist(), strict=True)
-    return sum(not one and row.tobytes() in known for row, one in rows) / len(val)
+    known: set[bytes] = set()
+    seen = copies = count = 0
+    for images in val:
+        if not len(images):
+            continue
+        if not seen:
+            for part in train:
+                known |= {_hash(row) for row in part[: _MOST_HASHED - seen].flatten(1).numpy()}
+                seen += len(part)
+                if seen >= _MOST_HASHED:
+                    break
+        flat = images.flatten(1)
+        plain = (flat == flat[:, :1]).all(1).tolist()
+        rows = zip(flat.numpy(), plain, strict=True)
+        copies += sum(not one and _hash(row) in known for row, one in rows)
+        count += len(images)
+    return copies / max(count, 1)
+
+
+def _hash(row: Any) -> bytes:
+    """Of the bytes of an image, which two different ones do not share."""
+    return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
 
 def neighbour_agreement(
@@ -60,22 +80,19 @@ def neighbour_agreement(
     """How often the nearest training image has the same label, and how often two images at random have.
 
     Where labels belong to the images the first is well above the second, whatever a network makes of
-    them; where they were shuffled both are equal. Up to 3,000 training images and 600 queries, evenly
-    spread, are compared by the distance of their pixels.
+    them; where they were shuffled both are equal. Images are compared by the distance of their pixels:
+    :data:`NEIGHBOURS` and :data:`QUERIES` of them, evenly ``spread``, are enough.
 
     Args:
-        images, labels: (N, C, H, W) uint8 and (N,), the training images.
+        images, labels: (N, C, H, W) uint8 and (N,), training images.
         queries, truth: (M, C, H, W) uint8 and (M,), other images.
     """
-    chosen = _spread(len(images), _TRAIN)
-    asked = _spread(len(queries), _QUERIES)
-    base, given = images[chosen].flatten(1).float(), labels[chosen]
-    those, right = queries[asked].flatten(1).float(), truth[asked]
+    base, those = images.flatten(1).float(), queries.flatten(1).float()
     distance = (base * base).sum(1) - 2 * those @ base.T
-    nearest = given[distance.argmin(1)]
-    classes = int(max(int(given.max()), int(right.max()))) + 1
-    one, other = (torch.bincount(x, minlength=classes).double() / len(x) for x in (nearest, right))
-    return float((nearest == right).double().mean()), float((one * other).sum())
+    nearest = labels[distance.argmin(1)]
+    classes = int(max(int(labels.max()), int(truth.max()))) + 1
+    one, other = (torch.bincount(x, minlength=classes).double() / len(x) for x in (nearest, truth))
+    return float((nearest == truth).double().mean()), float((one * other).sum())
 
 
 def above_chance(share: float, chance: float, count: int) -> bool:
@@ -83,6 +100,6 @@ def above_chance(share: float, chance: float, count: int) -> bool:
     return share > chance + 4 * math.sqrt(max(chance * (1 - chance), 1e-6) / max(count, 1))
 
 
-def _spread(size: int, most: int) -> Tensor:
-    """At most ``most`` indices below ``size``, evenly spread."""
-    return torch.linspace(0, size - 1, min(size, most)).long()
+def spread(indices: Tensor, most: int) -> Tensor:
+    """At most ``most`` of ``indices`` (N,), evenly spread."""
+    return indices[torch.linspace(0, len(indices) - 1, min(len(indices), most)).long()]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 import torch.distributed as dist
@@ -37,17 +38,24 @@ def run_ranks(job: Job, parallel: Parallelism) -> None:
     """
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     ranks: list[subprocess.Popen[str]] = []
+    handed: list[int] = []  # signals
+    reached: set[int] = set()  # the processes that have got one
     try:
 
         def hand_on(number: int, _frame: FrameType | None) -> None:
+            handed.append(number)
             for process in ranks:
                 if process.poll() is None:
                     process.send_signal(number)
+                    reached.add(process.pid)
 
         with handling(STOPPING, hand_on):
             for rank in range(parallel.devices):
-                ranks.append(open_worker(job, _environment(rank, parallel.devices, store.port)))
-            _see_through(ranks, store)
+                process = open_worker(job, _environment(rank, parallel.devices, store.port))
+                ranks.append(process)
+                if handed and process.pid not in reached:  # it came while this one was started
+                    process.send_signal(handed[0])
+            _see_through(ranks, store, handed)
     finally:
         for process in ranks:
             process.kill()
@@ -56,6 +64,8 @@ def run_ranks(job: Job, parallel: Parallelism) -> None:
                 process.stdin.close()
     codes = [process.returncode for process in ranks]
     stop = next((code for code in codes if code in (130, 143)), None)
+    if stop is None and handed and any(codes):  # they ended before they listened
+        stop = 130 if handed[0] == signal.SIGINT else 143
     if stop is not None and RunFolder(job.folder).read_status().get("state") != "failed":
         raise TrainingStopped(stop)
     killed = [(rank, code) for rank, code in enumerate(codes) if code < 0]
@@ -83,13 +93,15 @@ def _environment(rank: int, count: int, port: int) -> Mapping[str, str]:
     }
 
 
-def _see_through(ranks: list[subprocess.Popen[str]], store: dist.Store) -> None:
+def _see_through(
+    ranks: list[subprocess.Popen[str]], store: dist.Store, handed: Sequence[int]
+) -> None:
     deadline = None
     told = set[int]()
     while any(process.poll() is None for process in ranks):
         for rank, process in enumerate(ranks):
             code = process.poll()
-            if code is not None and code < 0 and rank not in told:
+            if code is not None and code < 0 and -code not in handed and rank not in told:
                 told.add(rank)
                 leave_failure(store, rank, how_it_ended(code))
         if deadline is None and any(process.poll() for process in ranks):

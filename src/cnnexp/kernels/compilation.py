@@ -2,7 +2,8 @@
 
 numba compiles a kernel when it is called for the first time with arguments of its kind, Triton too; both
 keep the result in a cache folder, so that it happens once a machine. numba tells of it beforehand, by its
-events, and only where the cache lacks the kernel; Triton tells afterwards.
+events, and only where the cache lacks the kernel; Triton tells afterwards. ``torch.compile`` compiles for
+each size of batch; ``graphs`` counts that, and ``cnnexp.tuning.compiled`` lets it.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ _watching: list[_Watch] = []
 
 
 def seconds_compiling() -> float:
-    """How long this process has compiled kernels so far."""
+    """How long this process has compiled so far."""
     return _seconds
 
 
 def clock() -> float:
-    """Seconds on a clock that stands still while kernels are compiled: for the pace of a training.
+    """Seconds on a clock that stands still while something is compiled: for the pace of a training.
 
     Like ``time.perf_counter``, whose differences alone mean something.
     """
@@ -70,7 +71,7 @@ class _Watch:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self.depth = self.done = 0
-        self.began = 0.0
+        self.began = self.seconds = 0.0
 
     def begin(self, function: Any) -> None:
         if self.depth == 0 and not function.__module__.startswith("cnnexp."):
@@ -88,8 +89,10 @@ class _Watch:
         self.depth -= 1
         if self.depth == 0:
             self.done += 1
-            _seconds += time.perf_counter() - self.began
-            log.info("compiled %s: %d so far, %.0f s", function.__name__, self.done, _seconds)
+            took = time.perf_counter() - self.began
+            _seconds += took
+            self.seconds += took
+            log.info("compiled %s: %d so far, %.0f s", function.__name__, self.done, self.seconds)
 
     def announce(self) -> None:
         if self.folder:
@@ -104,6 +107,26 @@ class _Watch:
             )
 
 
+class _Graphs:
+    """Counts how long torch.compile compiles."""
+
+    began = 0.0
+    compiling = False
+
+    def begin(self, _told: object = None) -> None:
+        """Start to count."""
+        self.began, self.compiling = time.perf_counter(), True
+
+    def end(self, _told: object = None) -> None:
+        """Count no longer."""
+        global _seconds
+        _seconds += time.perf_counter() - self.began
+        self.compiling = False
+
+
+graphs = _Graphs()
+
+
 def watch_triton() -> None:
     """Count from now on how long Triton compiles."""
     from triton import knobs
@@ -112,7 +135,7 @@ def watch_triton() -> None:
 
     def listen(**details: Any) -> None:
         global _seconds
-        if not details["cache_hit"]:
+        if not details["cache_hit"] and not graphs.compiling:  # else it is part of that
             _seconds += details["times"].total / 1e6
         if before is not None:
             before(**details)

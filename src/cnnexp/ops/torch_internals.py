@@ -29,6 +29,7 @@ __all__ = [
     "norms",
     "notes_on",
     "repeatable_backward",
+    "tell_of_graphs",
     "unseen_by_modes",
     "watching",
     "writes_into",
@@ -195,6 +196,20 @@ def repeatable_backward() -> AbstractContextManager[Any]:
     import torch._functorch.config as config
 
     return config.patch(donated_buffer=False)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def tell_of_graphs(begin: Callable[[object], None], end: Callable[[object], None]) -> None:
+    """From now on call ``begin`` before ``torch.compile`` compiles, and ``end`` after it.
+
+    A backward is compiled when it first runs, and counts as well. Asked for twice, each is called once.
+    ``torch.compiler`` was looked at: it tells neither, and its ``reset`` forgets whom to tell. The import is
+    that of the compiler itself, which takes a second.
+    """
+    from torch._dynamo.callback import callback_handler
+
+    if begin not in callback_handler.start_callbacks:
+        callback_handler.register_start_callback(begin)
+        callback_handler.register_end_callback(end)
 
 
 def writes_into(tensor: Tensor) -> int:

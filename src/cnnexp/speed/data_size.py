@@ -22,7 +22,7 @@ DATA_SIZES = (6_000, 60_000, 600_000, 6_000_000)
 HELD, MAPPED = "in memory", "mapped file"
 _SHAPE = (1, 28, 28)
 _IMAGE = 28 * 28  # bytes
-_HELD_BY = 3.2 * _IMAGE  # bytes an image: the set, the split, and the file in the page cache
+_HELD_BY = 2.2 * _IMAGE  # bytes an image: the set, and the file in the page cache
 _DRAWN = 6_000  # random images; more are these again, which cost the same
 _BATCHES = 50  # in a round
 _STARTS = 3  # how many epochs are begun
@@ -137,7 +137,7 @@ def _module(way: str, size: int, batch_size: int, place: Path) -> ImageDataModul
         train: Samples
         if way == MAPPED:
             images = torch.from_numpy(np.load(file, mmap_mode="c"))
-            train = MappedImages.whole(images, labels, file)
+            train = MappedImages(images, labels, file)
         else:
             train = LabelledImages(_drawn().repeat(-(-size // _DRAWN), 1, 1, 1)[:size], labels)
         few = LabelledImages(_drawn()[:10], torch.arange(10))

@@ -25,7 +25,7 @@ BFLOAT16 = "torch bfloat16"  # channels_last
 BFLOAT16_NCHW = "torch bfloat16 NCHW"
 LAST = "torch channels_last"
 COMPILE = "torch.compile"  # channels_last
-BASELINES = ("torch NCHW", LAST, COMPILE, BFLOAT16)
+BASELINES = ("torch NCHW", LAST, COMPILE, BFLOAT16, f"{COMPILE} bfloat16")
 _Ways = dict[str, "_Way"]
 
 
@@ -187,8 +187,21 @@ def bench_step(
     images_are = "" if size == known.size else f", {size}×{size}"
     what = f"step {model}{images_are}, batch {batch_size}, {kind}"
     ways = begin.ways_of_torch()
-    missing = []
     compiled = begin.compiled_ways(AUTO in algorithms) if with_compile else {}
+    try:
+        missing = _made(what, compiled, ways)
+        ways |= begin.ways_with(algorithms, with_recompute)
+        return _timed(what, ways, device, rounds) + missing
+    finally:
+        if compiled:  # torch keeps each graph, and only so many of one forward
+            torch.compiler.reset()
+
+
+def _made(
+    what: str, compiled: Mapping[str, Callable[[], _Way]], ways: dict[str, _Way]
+) -> list[Measured]:
+    """Add what is ``compiled`` to ``ways``; rows of those that cannot be."""
+    missing = []
     for name, make in compiled.items():
         try:
             way = make()
@@ -196,8 +209,7 @@ def bench_step(
             ways[name] = way
         except Exception as error:  # no compiler on this machine
             missing.append(not_measured(what, name, error))
-    ways |= begin.ways_with(algorithms, with_recompute)
-    return _timed(what, ways, device, rounds) + missing
+    return missing
 
 
 def bench_network(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from cnnexp.config.errors import ConfigError
 from cnnexp.config.ranges import check_whole
@@ -119,8 +120,10 @@ class _Running:
     process: JobProcess
     claim: Claim
     gpus: tuple[str, ...]
+    before: Mapping[str, Any]  # its status until then
     began: float = field(default_factory=time.monotonic)
     reason: str = ""
+    resumable: bool = False  # whether the launcher ended it so that the next one resumes it
 
 
 class LocalLauncher:
@@ -200,7 +203,7 @@ class LocalLauncher:
         else:
             process = fork_warm(task.job, environment, self._threads, forked)
         claim.note(process.pid)
-        self._running.append(_Running(task, process, claim, gpus))
+        self._running.append(_Running(task, process, claim, gpus, entry.status))
         self._view.started(self._ledger.entry(task.id))
         return True
 
@@ -223,20 +226,25 @@ class LocalLauncher:
         if limit is not None and seconds > limit:
             if not each.reason:
                 each.reason = f"time limit of {limit:g} s; the same command resumes it"
+                each.resumable = True
                 each.process.send(signal.SIGTERM)
             elif seconds > limit + _PATIENCE:
                 each.process.send(signal.SIGKILL)
         most = self._settings.memory_limit
         if most is not None and (used := _memory(each.process.pid)) > most:
             each.reason = f"used {used:.2f} GiB of memory, more than memory_limit={most:g}"
+            each.resumable = False
             each.process.send(signal.SIGKILL)
 
     def _write_down(self, each: _Running, code: int) -> None:
         """Record how a job ended that could not record it itself, or that the launcher ended."""
         folder = self._ledger.folder(each.task.id)
-        state = folder.read_status().get("state", "running")
-        if state == "stopped" and each.reason:
+        status = folder.read_status()
+        # a status of before says nothing of this attempt, which ended before it had one
+        state = "running" if status == each.before else status.get("state", "running")
+        if each.resumable and state in ("stopped", "running"):
             folder.end_status("stopped", each.reason)
+            return
         if state != "running" or (self._stop is not None and code == -signal.SIGTERM):
             return
         reason = each.reason or how_it_ended(code)

@@ -71,7 +71,7 @@ def settle_backward(
         conversion(classifier.network).log()
         _say_what_has_no_kernels(classifier.network, trainer)
         _say_what_is_recomputed(classifier.network)
-        _say_what_waits(job, classifier.network)
+        say_what_waits(job, classifier.network)
     if job.backward != ops.AUTO:
         return Settled(dict(job.config), None)
     layers, ratio = job.backward_layers, None
@@ -99,9 +99,17 @@ def _say_what_is_recomputed(network: nn.Module) -> None:
         )
 
 
-def _say_what_waits(job: TrainingJob, network: nn.Module) -> None:
+def say_what_waits(job: TrainingJob, network: nn.Module) -> None:
     """Log how many layers wait for functions that the network calls, or how many might."""
-    if job.functions:
+    alone = job.privacy.private or job.compile == "on"
+    if job.functions and alone:
+        log.warning(
+            "backward.functions does nothing here: %s gets each layer alone",
+            "torch.compile" if job.compile == "on" else "a private gradient",
+        )
+    elif alone:
+        return
+    elif job.functions:
         log.info(
             "backward.functions: %d layers compute the activations and poolings that follow in the "
             "network's code",

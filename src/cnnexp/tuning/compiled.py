@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from cnnexp.environment import variable
-from cnnexp.kernels.compilation import clock
+from cnnexp.kernels.compilation import graphs
 from cnnexp.nn.layer import layer_algorithms
+from cnnexp.ops.torch_internals import tell_of_graphs
 from cnnexp.tuning.auto import situation
 from cnnexp.tuning.choices import ChoiceFile
 from cnnexp.tuning.network import Run, measurable, watch
@@ -64,8 +66,9 @@ def compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
 
     Each size of batch has a graph of its own (``dynamic=False``): one that serves several sizes may round
     otherwise than the one made for the first, so that a resumed run, which meets the sizes in another order,
-    would get other bits.
+    would get other bits. The clock of ``cnnexp.kernels.compilation`` stands still while it compiles.
     """
+    tell_of_graphs(graphs.begin, graphs.end)
     return torch.compile(network, dynamic=False)
 
 
@@ -77,9 +80,9 @@ def try_compiled(network: nn.Module, images: Tensor, run: Run) -> float:
     """
     with measurable(network, images) as (batch, renew), _by_compiler(batch.device):
         step = Step(network, {}, partial(run, _module(network), batch), renew, batch.device)
-        begin = clock()
+        begin = time.perf_counter()
         step.seconds({})
-        return clock() - begin
+        return time.perf_counter() - begin
 
 
 def choose_compiled(network: nn.Module, images: Tensor, run: Run) -> CompileChoice:
@@ -109,7 +112,7 @@ def choose_compiled(network: nn.Module, images: Tensor, run: Run) -> CompileChoi
             "machine; at most %.0f s)",
             LONGEST + 2 * _BUDGET,
         )
-        begin = clock()
+        begin = time.perf_counter()
         try:
             with _by_compiler(batch.device):
                 steps = [
@@ -121,11 +124,11 @@ def choose_compiled(network: nn.Module, images: Tensor, run: Run) -> CompileChoi
                 undisturbed = watch("compile auto")
                 found = compare(ours, written, _BUDGET)
         except NotCompiledError as error:
-            return CompileChoice(False, math.inf, str(error), clock() - begin)
+            return CompileChoice(False, math.inf, str(error), time.perf_counter() - begin)
         ratio = found.ratio if found.faster or found.ratio > 1.0 else 1.0
         log.debug("compile auto: %.3f (%.3f to %.3f, %d pairs)", *found)
         ratio = file.settle_ratio(text, ratio, undisturbed=undisturbed())
-        return CompileChoice(ratio < 1.0, ratio, seconds=clock() - begin)
+        return CompileChoice(ratio < 1.0, ratio, seconds=time.perf_counter() - begin)
 
 
 def _module(network: nn.Module) -> nn.Module:

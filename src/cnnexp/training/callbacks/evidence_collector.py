@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,13 +10,16 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from cnnexp.data import ImageDataModule, LabelledImages
+from cnnexp.data import ImageDataModule, is_at_hand, parts_of
 from cnnexp.diagnostics import Diagnosis, Evidence, Measurement, Predictions, TracedLayer, diagnose
 from cnnexp.diagnostics.data_facts import (
+    NEIGHBOURS,
+    QUERIES,
     duplicates,
     expected_classes,
     label_facts,
     neighbour_agreement,
+    spread,
 )
 from cnnexp.diagnostics.diagnosis import explanation
 from cnnexp.diagnostics.loss_facts import loss_facts
@@ -24,6 +28,10 @@ from cnnexp.training.classifier import Classifier
 from cnnexp.training.setting_facts import optimizer_facts
 
 _LOOK = 64  # images that the untrained network is shown
+_MOST_PIXELS, _QUICK_LOOK = (
+    30_000_000,
+    300,
+)  # of images that are compared; so many, however large they are
 _MIDWAY = 100  # steps before which a training that goes on is not judged
 _CLEAR = 0.5  # strength of a cause that is named while the training goes on
 
@@ -63,7 +71,7 @@ class EvidenceCollector:
         facts = {**self._settings, **asked}
         private = facts.get("private", False)
         if self._data is not None and not private:
-            facts |= _data_facts(self._data, self.evidence.classes)
+            facts |= data_facts(self._data, self.evidence.classes)
         if self._data is not None and layers and not private:
             facts |= _seen_by(classifier, self._data, layers)
         found = optimizer_facts(trainer.optimizers[0], layers, classifier.network)
@@ -116,19 +124,7 @@ class EvidenceCollector:
         if doubtful and "neighbours" not in self.evidence.facts and self._compares():
             data = self._data
             assert data is not None
-            train, val = data.train, data.val if len(data.val) else data.train
-            assert isinstance(train, LabelledImages)
-            assert isinstance(val, LabelledImages)
-            own = val is train
-            some = (slice(0, None, 2), slice(1, None, 2)) if own else (slice(None), slice(None))
-            pair = neighbour_agreement(
-                train.images[some[0]],
-                train.labels[some[0]],
-                val.images[some[1]],
-                val.labels[some[1]],
-            )
-            asked = float(min(600, len(val.labels[some[1]])))
-            self.evidence.facts["neighbours"] = [*pair, asked]
+            self.evidence.facts["neighbours"] = neighbours(data)
             found = diagnose(self.evidence, troubles)
         return found
 
@@ -136,7 +132,7 @@ class EvidenceCollector:
         data = self._data
         if data is None or self._settings.get("private", False) or len(data.train) < 20:
             return False
-        return isinstance(data.train, LabelledImages) and isinstance(data.val, LabelledImages)
+        return is_at_hand(data.train) and is_at_hand(data.val)
 
     def midway(self, troubles: Sequence[Mapping[str, Any]] = ()) -> Diagnosis | None:
         """The verdict while the training goes on, if it is clear and another than what was said last."""
@@ -174,14 +170,30 @@ class EvidenceCollector:
         self.evidence, self._said = Evidence.of(state["evidence"]), state["said"]
 
 
-def _data_facts(data: ImageDataModule, classes: int) -> dict[str, Any]:
+def data_facts(data: ImageDataModule, classes: int) -> dict[str, Any]:
+    """Facts of labels and images, which are all looked at where they are at hand."""
     train, val = data.train, data.val
     facts = label_facts(train.labels, val.labels, classes)
     some, _ = train.batch(torch.linspace(0, len(train) - 1, min(len(train), _LOOK)).long())
     facts["pixel_std"] = float(some.float().std()) / 255
-    if isinstance(train, LabelledImages) and isinstance(val, LabelledImages):
-        facts["duplicates"] = duplicates(train.images, val.images)
+    if is_at_hand(train) and is_at_hand(val):
+        facts["duplicates"] = duplicates(parts_of(train), parts_of(val))
     return facts
+
+
+def neighbours(data: ImageDataModule) -> list[float]:
+    """What ``neighbour_agreement`` gives for the validation images, and how many of them were asked.
+
+    Without validation images, half of the training images are asked for the other half.
+    """
+    train, val = data.train, data.val if len(data.val) else data.train
+    known, others = torch.arange(len(train)), torch.arange(len(val))
+    if val is train:
+        known, others = known[::2], others[1::2]
+    most = min(NEIGHBOURS, max(_QUICK_LOOK, _MOST_PIXELS // math.prod(train.shape)))
+    asked = spread(others, QUERIES)
+    pair = neighbour_agreement(*train.batch(spread(known, most)), *val.batch(asked))
+    return [*pair, float(len(asked))]
 
 
 def _seen_by(

@@ -42,7 +42,7 @@ class Throughput(Callback):
     """Log ``perf/images_per_second`` once an epoch, and with each validation ``perf/train_seconds`` so far.
 
     Both are of training only: the clock stands still from the start of a validation until the next
-    batch, and while kernels are compiled. A GPU is waited for only where it stops.
+    batch, and while something is compiled. A GPU is waited for only where it stops.
 
     Attributes:
         images_per_second: Of each epoch so far.

@@ -90,7 +90,7 @@ class Checkpoints(Checkpoint):
 
     @property
     def seconds(self) -> float:
-        """How long the fit has taken, what came before a resumption included, without compiling kernels."""
+        """How long the fit has taken, what came before a resumption included, without what is compiled."""
         return self._seconds_before + clock() - self._start
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
