@@ -44,13 +44,16 @@ def test_it_is_stopped_and_resumed_with_all_diagnostics(
     asked = {**_settings(), "functions": True}
     with caplog.at_level(logging.INFO):
         run_training(small_job(**asked), whole)
-        assert "backward.functions: 2 layers compute the activations and poolings" in caplog.text
+        assert "that follows in the network's code: 2" in caplog.text
         with pytest.raises(TrainingStopped):
             run_training(small_job(Stop(), **asked), stopped)
         run_training(small_job(**asked), stopped, resume=True)
         assert "itself calls" not in caplog.text
         run_training(small_job(**_settings()), plain)
-        assert "calls activations or poolings after 2 of its layers; backward.fun" in caplog.text
+        assert (
+            "itself calls an activation or a pooling: 2; with backward.functions=true"
+            in caplog.text
+        )
     one, other, without = (
         read_checkpoint(folder.checkpoints / "last.ckpt")["state_dict"]
         for folder in (whole, stopped, plain)

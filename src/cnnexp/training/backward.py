@@ -111,15 +111,15 @@ def say_what_waits(job: TrainingJob, network: nn.Module) -> None:
         return
     elif job.functions:
         log.info(
-            "backward.functions: %d layers compute the activations and poolings that follow in the "
-            "network's code",
+            "backward.functions: layers that compute the activation or pooling that follows in the network's "
+            "code: %d",
             sum(isinstance(each, Deferring) for each in network.modules()),
         )
     elif job.backward in ("fused", ops.AUTO) and (might := fusable_functions(network)):
         log.info(
-            "the network's forward itself calls activations or poolings after %d of its layers; "
-            "backward.functions=true makes each a block with its layer, which is faster and keeps less: "
-            "docs/pytorch.md says for which code",
+            "layers after which the network's code itself calls an activation or a pooling: %d; with "
+            "backward.functions=true each may be one block with it, faster and with less memory "
+            "(docs/pytorch.md says for which code)",
             might,
         )
 
