@@ -17,8 +17,6 @@ images; the test images are read once a run.
 from __future__ import annotations
 
 import argparse
-import csv
-import re
 import statistics
 import subprocess
 import sys
@@ -26,11 +24,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from published import RESULTS, ROOT, place, read_rows, write_rows
+
 from cnnexp.runs import RunFolder, config_hash
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 FIGURES = (
     *("dataset", "test/acc", "test/loss", "val/acc", "best_epoch", "epochs", "steps"),
     *("parameters", "seconds_fit", "images_per_second", "config_hash"),
@@ -165,30 +162,12 @@ def table(name: str, rows: Sequence[dict[str, str]]) -> str:
 
 def read(name: str) -> list[dict[str, str]]:
     """The rows of the committed file; none where there is no such file yet."""
-    file = RESULTS / f"{name}.csv"
-    if not file.exists():
-        return []
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return read_rows(RESULTS / f"{name}.csv")
 
 
 def write(name: str, rows: Sequence[dict[str, str]]) -> None:
     """Write the file; a condition that a row does not know stays empty."""
-    columns = dict.fromkeys(key for row in rows for key in row)
-    with (RESULTS / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(columns), restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def place(name: str, made: str) -> None:
-    """Put the table into every document that has a place for it."""
-    for document in DOCUMENTS:
-        text = document.read_text(encoding="utf-8")
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        new = re.sub(pattern, lambda m: f"{m[1]}\n{made}\n\n{m[2]}", text, flags=re.S)
-        if new != text:
-            document.write_text(new, encoding="utf-8")
+    write_rows(RESULTS / f"{name}.csv", rows)
 
 
 def main() -> None:

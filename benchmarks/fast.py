@@ -25,7 +25,6 @@ Writes the rows of the study into benchmarks/results/fast.csv, a row a training,
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib
 import logging
 import os
@@ -39,8 +38,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accuracy import place
 from lightning.pytorch.callbacks import Callback
+from published import place, read_rows, write_rows
 
 from cnnexp.config import Composer, plain_config
 from cnnexp.config.build import build_job
@@ -210,21 +209,13 @@ def as_row(name: str, seed: int, found: Mapping[str, Any]) -> Row:
 
 def read() -> list[dict[str, str]]:
     """The rows of the committed file; none where there is no such file."""
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return read_rows(RESULTS)
 
 
 def write(name: str, rows: Sequence[Row]) -> None:
     """Put ``rows`` in the place of those that ``name`` had."""
     kept: list[Row] = [row for row in read() if row["study"] != name]
-    columns = list(dict.fromkeys(key for row in [*kept, *rows] for key in row))
-    columns.sort(key=lambda key: key != "study")
-    with RESULTS.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*kept, *rows])
+    write_rows(RESULTS, [*kept, *rows], ["study"])
 
 
 def table(name: str, rows: Sequence[Row]) -> str:

@@ -122,11 +122,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _publish() -> None:
-    from accuracy import RESULTS, place
     from gpu_parts.table import table
+    from published import RESULTS, place, read_rows
 
-    with (RESULTS / "gpu.csv").open(newline="", encoding="utf-8") as stream:
-        place("gpu", table(list(csv.DictReader(stream))))
+    place("gpu", table(read_rows(RESULTS / "gpu.csv")))
 
 
 class Table:

@@ -15,7 +15,6 @@ its own; seconds are those of a grading, by the clock, without the start of Pyth
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,8 +27,8 @@ from cnnexp.grading import grade_file
 from cnnexp.speed.result import conditions
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from accuracy import place
 from grading_parts.mutants import COURSES, MUTANTS, Mutant
+from published import place, read_rows, write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDENTS = ROOT / "tests" / "grading" / "students"
@@ -121,8 +120,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def read() -> list[dict[str, str]]:
     """The committed results."""
-    with RESULTS.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return read_rows(RESULTS)
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -141,10 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
             if bad:
                 print(f"MISSED {row}", flush=True)
     if not options.quick:
-        with RESULTS.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(RESULTS, rows)
         print(table(rows))
         place("grading", table(rows))
     return rows

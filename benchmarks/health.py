@@ -12,7 +12,6 @@ one on the demonstrations.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import statistics
 import subprocess
@@ -21,8 +20,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from accuracy import place
 from matplotlib.figure import Figure
+from published import place, read_rows, write_rows
 
 from cnnexp.diagnostics import Thresholds
 from cnnexp.runs import RunFolder, config_hash
@@ -157,8 +156,7 @@ def _accuracy(rows: Sequence[dict[str, str]]) -> str:
 
 def read() -> list[dict[str, str]]:
     """The rows of the committed file."""
-    with FILE.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return read_rows(FILE)
 
 
 def _runs(root: Path, name: str) -> list[RunFolder]:
@@ -254,10 +252,7 @@ def main() -> None:
     rows = collect(options.root)
     if not rows:
         parser.exit(1, f"no job is over in {options.root}\n")
-    with FILE.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(FILE, rows)
     made = table(read())
     place("health", made)
     print(made)

@@ -11,7 +11,6 @@ range test is that of ``python -m cnnexp.lr_find`` with its defaults, on the sam
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 import math
 import statistics
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from published import read_rows, write_rows
 
 from cnnexp.config import Composer, plain_config
 from cnnexp.config.build import build_job
@@ -119,8 +119,7 @@ def _row(name: str, what: str, rate: float, results: Sequence[dict[str, Any]]) -
 
 def read(path: Path) -> list[dict[str, str]]:
     """The rows of a file, such as the committed one."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_rows(path)
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
@@ -174,10 +173,7 @@ def main() -> None:
     rows = [row for pair in zip(sweeps, tests, strict=True) for part in pair for row in part]
     if options.csv:
         fields = ["network", "what", "seed", "rate", "val_loss", "val_acc", "runs", "by_best"]
-        with options.csv.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [*fields, *about], restval="")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(options.csv, rows, [*fields, *about])
 
 
 if __name__ == "__main__":

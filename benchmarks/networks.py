@@ -16,15 +16,14 @@ greatest of the runs' medians, or of the ratios within each run.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+from published import RESULTS, place, read_rows
+
 RUNS = 3
 EVERY_WAY = ("direct", "fused", "im2col", "fft", "native", "auto")
 EQUAL = 0.03  # a ratio that is nearer to 1 is no difference
@@ -118,10 +117,8 @@ def read(name: str, results: Path = RESULTS) -> list[list[Row]]:
     """The rows of each run that is there."""
     runs = []
     for run in range(1, RUNS + 1):
-        file = results / f"{name}-{run}.csv"
-        if file.exists():
-            with file.open(newline="", encoding="utf-8") as stream:
-                runs.append(list(csv.DictReader(stream)))
+        if rows := read_rows(results / f"{name}-{run}.csv"):
+            runs.append(rows)
     return runs
 
 
@@ -241,8 +238,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measure(study, options.rounds or study.rounds, options.results, options.study, options.runs)
     made = table(options.study, read(options.study, options.results))
     if options.results == RESULTS:
-        from accuracy import place  # which lies beside this script
-
         place(options.study, made)
     print(made)
 

@@ -20,7 +20,6 @@ Writes benchmarks/results/peers-<study>.csv, a row a program and round, and the 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import platform
 import statistics
@@ -34,14 +33,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from accuracy import place
+from published import RESULTS, ROOT, place, read_rows, write_rows
 
 from cnnexp.machine import processor_name
 from cnnexp.tuning import multiplies_bfloat16
 
-ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ROOT / "benchmarks" / "peers"
-RESULTS = ROOT / "benchmarks" / "results"
 OF_PEERS = ROOT / ".venv-peers" / "bin" / "python"
 
 
@@ -190,10 +187,7 @@ def measure(
             shown = "  ".join(f"{key} {found[key]:.3f}" for key in FIGURES if key in found)
             print(f"round {round_}  {program.name}: {shown}", flush=True)
         if file is not None:
-            with file.open("w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
+            write_rows(file, rows)
     return rows
 
 
@@ -222,11 +216,7 @@ def conditions() -> dict[str, str]:
 
 def read(name: str) -> list[dict[str, str]]:
     """The rows of the committed file; none where there is no such file."""
-    file = RESULTS / f"peers-{name}.csv"
-    if not file.exists():
-        return []
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return read_rows(RESULTS / f"peers-{name}.csv")
 
 
 def table(name: str, rows: Sequence[Row]) -> str:

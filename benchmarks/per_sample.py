@@ -14,7 +14,6 @@ Writes benchmarks/results/per_sample.csv with conditions; docs/pytorch.md shows 
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from accuracy import place
+from published import place, read_rows, write_rows
 
 from cnnexp.models import SeedCNN
 from cnnexp.nn import per_sample_gradients, per_sample_norms, replace_layers
@@ -113,8 +112,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def read() -> list[dict[str, str]]:
     """The rows of the committed file."""
-    with RESULTS.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_rows(RESULTS)
 
 
 def main() -> None:
@@ -143,10 +141,7 @@ def main() -> None:
         )
         print(f"{name:26} {median:8.1f} ms ({low:.1f}–{high:.1f})  {ratio:.3f} × torch.func")
     if not arguments.quick:
-        with RESULTS.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(RESULTS, rows)
         place("per_sample", table(rows))
 
 

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from accuracy import place, read, write
+from accuracy import read, write
+from published import place
 
 from cnnexp.nn import replace_layers
 from cnnexp.nn.layer import Layer

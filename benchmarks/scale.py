@@ -12,7 +12,6 @@ that was made while others used the machine. Writes benchmarks/results/scale.csv
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from accuracy import place
+from published import place, read_rows, write_rows
 from scale_parts import plots, tables
 
 RESULTS = Path(__file__).resolve().parent / "results" / "scale.csv"
@@ -53,19 +52,12 @@ def merged(known: Sequence[Row], new: Sequence[Row]) -> list[Row]:
 
 def read(file: Path = RESULTS) -> list[dict[str, str]]:
     """The rows of the file; none where there is no such file yet."""
-    if not file.exists():
-        return []
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return read_rows(file)
 
 
 def write(rows: Sequence[Row], file: Path = RESULTS) -> None:
     """Write the rows; a figure that one of them does not have stays empty."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(file, rows)
 
 
 def main() -> None:

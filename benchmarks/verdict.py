@@ -15,7 +15,6 @@ between ``<!-- verdict -->`` or ``<!-- habits -->`` and ``<!-- end -->`` of docs
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 import multiprocessing
 import platform
@@ -31,7 +30,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from accuracy import place
+from published import place, read_rows, write_rows
 from verdict_parts.altering import Case
 from verdict_parts.failing import FAILING
 from verdict_parts.habits import RIGHT, SPOILT
@@ -196,18 +195,12 @@ def _held_out(rows: Sequence[dict[str, str]]) -> str:
 
 def read() -> list[dict[str, str]]:
     """The rows of the committed file; none without it."""
-    if not FILE.exists():
-        return []
-    with FILE.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return read_rows(FILE)
 
 
 def write(rows: Sequence[dict[str, str]]) -> None:
     """Replace the committed file."""
-    with FILE.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(FILE, rows)
 
 
 def main() -> None:

@@ -240,8 +240,9 @@ class LocalLauncher:
         """Record how a job ended that could not record it itself, or that the launcher ended."""
         folder = self._ledger.folder(each.task.id)
         status = folder.read_status()
-        # a status of before says nothing of this attempt, which ended before it had one
-        state = "running" if status == each.before else status.get("state", "running")
+        # a process that was ended may leave the status of before, which says nothing of this attempt
+        unsaid = code not in (0, 1) and status == each.before
+        state = "running" if unsaid else status.get("state", "running")
         if each.resumable and state in ("stopped", "running"):
             folder.end_status("stopped", each.reason)
             return
