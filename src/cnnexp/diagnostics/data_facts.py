@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -50,23 +51,22 @@ def duplicates(train: Iterable[Tensor], val: Iterable[Tensor]) -> float:
     Args:
         train, val: The images, in tensors (N, C, H, W) uint8.
     """
-    known: set[bytes] = set()
-    seen = copies = count = 0
-    for images in val:
-        if not len(images):
-            continue
-        if not seen:
-            for part in train:
-                known |= {_hash(row) for row in part[: _MOST_HASHED - seen].flatten(1).numpy()}
-                seen += len(part)
-                if seen >= _MOST_HASHED:
-                    break
+    known: set[bytes] | None = None
+    copies = count = 0
+    for images in filter(len, val):
+        known = _some_hashes(train) if known is None else known
         flat = images.flatten(1)
         plain = (flat == flat[:, :1]).all(1).tolist()
         rows = zip(flat.numpy(), plain, strict=True)
         copies += sum(not one and _hash(row) in known for row, one in rows)
         count += len(images)
     return copies / max(count, 1)
+
+
+def _some_hashes(parts: Iterable[Tensor]) -> set[bytes]:
+    """Those of the first images, at most :data:`_MOST_HASHED`; what comes after them is not read."""
+    rows = (row for images in parts for row in images.flatten(1).numpy())
+    return {_hash(row) for row in itertools.islice(rows, _MOST_HASHED)}
 
 
 def _hash(row: Any) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,13 @@ BFLOAT16 = "torch bfloat16"  # channels_last
 BFLOAT16_NCHW = "torch bfloat16 NCHW"
 LAST = "torch channels_last"
 COMPILE = "torch.compile"  # channels_last
-BASELINES = ("torch NCHW", LAST, COMPILE, BFLOAT16, f"{COMPILE} bfloat16")
+COMPILE_BFLOAT16 = "torch.compile bfloat16"
+BASELINES = ("torch NCHW", LAST, COMPILE, BFLOAT16, COMPILE_BFLOAT16)
+# whether in bfloat16, torch's way by torch.compile, and ours
+_COMPILED = (
+    (False, COMPILE, "cnnexp compile, auto"),
+    (True, COMPILE_BFLOAT16, "cnnexp compile, auto, bfloat16"),
+)
 _Ways = dict[str, "_Way"]
 
 
@@ -90,17 +97,13 @@ class _Beginning:
     def compiled_ways(self, auto: bool) -> dict[str, Callable[[], _Way]]:
         """What makes the ways by ``torch.compile``, where ``auto`` ours as well."""
         made: dict[str, Callable[[], _Way]] = {}
-        for bfloat16 in (False, True)[
-            : 1 + (self.mixed and multiplies_bfloat16(self.images.device))
-        ]:
-            low = bfloat16 * " bfloat16"
-            made[COMPILE + low] = partial(
-                self.way, nn.CrossEntropyLoss(), change=_compiled, bfloat16=bfloat16, compiled=True
-            )
+        for bfloat16, theirs, ours in _COMPILED:
+            if bfloat16 and not (self.mixed and multiplies_bfloat16(self.images.device)):
+                continue
+            options: dict[str, Any] = {"bfloat16": bfloat16, "compiled": True}
+            made[theirs] = partial(self.way, nn.CrossEntropyLoss(), change=_compiled, **options)
             if auto:
-                made[f"cnnexp compile, auto{low.replace(' ', ', ')}"] = partial(
-                    self.ours, AUTO, bfloat16, compiled=True
-                )
+                made[ours] = partial(self.ours, AUTO, **options)
         return made
 
     def ways_with(self, algorithms: Sequence[str], recompute: bool) -> _Ways:
@@ -197,9 +200,7 @@ def bench_step(
             torch.compiler.reset()
 
 
-def _made(
-    what: str, compiled: Mapping[str, Callable[[], _Way]], ways: dict[str, _Way]
-) -> list[Measured]:
+def _made(what: str, compiled: Mapping[str, Callable[[], _Way]], ways: _Ways) -> list[Measured]:
     """Add what is ``compiled`` to ``ways``; rows of those that cannot be."""
     missing = []
     for name, make in compiled.items():
@@ -272,7 +273,7 @@ def _beside(name: str, way: _Way) -> str:
     if name.startswith("torch"):
         return ""
     if way.compiled:
-        return f"{COMPILE} bfloat16" if way.bfloat16 else COMPILE
+        return COMPILE_BFLOAT16 if way.bfloat16 else COMPILE
     return BFLOAT16 if way.bfloat16 else LAST
 
 

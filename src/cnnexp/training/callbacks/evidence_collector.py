@@ -28,10 +28,8 @@ from cnnexp.training.classifier import Classifier
 from cnnexp.training.setting_facts import optimizer_facts
 
 _LOOK = 64  # images that the untrained network is shown
-_MOST_PIXELS, _QUICK_LOOK = (
-    30_000_000,
-    300,
-)  # of images that are compared; so many, however large they are
+_MOST_PIXELS = 30_000_000  # of the images that are compared
+_FEWEST = 300  # that are compared, however large they are
 _MIDWAY = 100  # steps before which a training that goes on is not judged
 _CLEAR = 0.5  # strength of a cause that is named while the training goes on
 
@@ -190,7 +188,7 @@ def neighbours(data: ImageDataModule) -> list[float]:
     known, others = torch.arange(len(train)), torch.arange(len(val))
     if val is train:
         known, others = known[::2], others[1::2]
-    most = min(NEIGHBOURS, max(_QUICK_LOOK, _MOST_PIXELS // math.prod(train.shape)))
+    most = min(NEIGHBOURS, max(_FEWEST, _MOST_PIXELS // math.prod(train.shape)))
     asked = spread(others, QUERIES)
     pair = neighbour_agreement(*train.batch(spread(known, most)), *val.batch(asked))
     return [*pair, float(len(asked))]
