@@ -2,12 +2,13 @@
 
     python benchmarks/networks.py step        the article's network, every way             about 5 minutes
     python benchmarks/networks.py networks    sixteen networks by torch's ways and auto    about two hours
+    python benchmarks/networks.py networks-float32      those without bfloat16         about an hour
     python benchmarks/networks.py tutorials   two networks as PyTorch's tutorials write them  about 6 minutes
     python benchmarks/networks.py … --csv     only the tables, from the committed files
 
-On a quiet machine with 32 GB of memory, most of which VGG's seven ways take: every way of a network takes its
-turn in one process, in interleaved rounds, as ``python -m cnnexp.bench step`` does it (zero_grad, forward,
-loss, backward, Adam).
+On a quiet machine with 32 GB of memory (24 without bfloat16), most of which VGG's ways take: every way of a
+network takes its turn in one process, in interleaved rounds, as ``python -m cnnexp.bench step`` does it
+(zero_grad, forward, loss, backward, Adam).
 Writes benchmarks/results/<study>-1.csv to -3.csv, three runs with medians, quartiles and conditions, and the
 table between ``<!-- <study> -->`` and ``<!-- end -->`` of README.md and docs/. A cell gives the least and the
 greatest of the runs' medians, or of the ratios within each run.
@@ -64,22 +65,20 @@ class Study(NamedTuple):
     steps: tuple[Steps, ...]
     algorithms: tuple[str, ...]
     rounds: int
-    compiles: bool
+    compiles: bool = True
+    bfloat16: bool | None = None  # whether the processor must have instructions for it, or must not
 
 
+NETWORKS = (
+    *(Steps(name, 28, 128) for name in ("seed_cnn", "lenet5", "tiny", "vgg")),
+    *(Steps(name, 64, 32) for name in OF_TORCHVISION),
+)
 STUDIES = {
-    "step": Study((Steps("seed_cnn", 28, 128),), EVERY_WAY, 25, True),
-    "networks": Study(
-        (
-            *(Steps(name, 28, 128) for name in ("seed_cnn", "lenet5", "tiny", "vgg")),
-            *(Steps(name, 64, 32) for name in OF_TORCHVISION),
-        ),
-        ("auto",),
-        15,
-        True,
-    ),
+    "step": Study((Steps("seed_cnn", 28, 128),), EVERY_WAY, 25),
+    "networks": Study(NETWORKS, ("auto",), 15, bfloat16=True),
+    "networks-float32": Study(NETWORKS, ("auto",), 15, bfloat16=False),
     "tutorials": Study(
-        (Steps("mnist_example", 28, 64), Steps("cifar_tutorial", 32, 128)), ("auto",), 25, True
+        (Steps("mnist_example", 28, 64), Steps("cifar_tutorial", 32, 128)), ("auto",), 25
     ),
 }
 
@@ -160,12 +159,17 @@ def _step_table(runs: Sequence[Sequence[Row]]) -> list[str]:
 
 
 def _networks_table(networks: Sequence[Steps], runs: Sequence[Sequence[Row]]) -> list[str]:
-    head = ["network", "torch's best", "ms", "our best / torch's best", ""]
-    head += [
+    low = any(row["way"] in BFLOAT16 for run in runs for row in run)
+    head = [
+        "network",
+        "torch's best",
+        "ms",
+        "our best / torch's best",
+        "",
         "float32: `auto` / torch",
-        "bfloat16: `auto` / torch",
-        "kept for the backward, float32",
     ]
+    head += ["bfloat16: `auto` / torch"] if low else []
+    head += ["kept for the backward, float32"]
     lines = [_line(head), _line(["---"] * len(head))]
     for index, steps in enumerate(networks):
         each = [medians for run in runs if (medians := _of(run, index, "full_ms"))]
@@ -181,12 +185,13 @@ def _networks_table(networks: Sequence[Steps], runs: Sequence[Sequence[Row]]) ->
             _span(ratios, 2),
             _said(ratios),
             _span((own["cnnexp auto"] / min(own[way] for way in FLOAT32) for own in each), 2),
-            _span(
-                (own["cnnexp auto, bfloat16"] / min(own[way] for way in BFLOAT16) for own in each),
-                2,
-            ),
-            _span((own["cnnexp auto"] / own["torch channels_last"] for own in kept if own), 2),
         ]
+        if low:
+            ours = "cnnexp auto, bfloat16"
+            cells.append(_span((own[ours] / min(own[way] for way in BFLOAT16) for own in each), 2))
+        cells.append(
+            _span((own["cnnexp auto"] / own["torch channels_last"] for own in kept if own), 2)
+        )
         lines.append(_line(cells))
     return lines
 
@@ -224,6 +229,19 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |")
 
 
+def _see_that_it_can(parser: argparse.ArgumentParser, study: str) -> None:
+    """A table of both precisions is not replaced by one that lacks the better, nor the other way round."""
+    import torch
+
+    from cnnexp.tuning import multiplies_bfloat16
+
+    able, wanted = multiplies_bfloat16(torch.device("cpu")), STUDIES[study].bfloat16
+    if wanted is not None and able is not wanted:
+        (other,) = (name for name, each in STUDIES.items() if each.bfloat16 is able)
+        has = "has" if able else "has no"
+        parser.error(f"{study}: this processor {has} instructions for bfloat16; run {other}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """As the module says."""
     parser = argparse.ArgumentParser(description="whole training steps beside torch's")
@@ -235,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     study = STUDIES[options.study]
     if not options.csv:
+        _see_that_it_can(parser, options.study)
         measure(study, options.rounds or study.rounds, options.results, options.study, options.runs)
     made = table(options.study, read(options.study, options.results))
     if options.results == RESULTS:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from cnnexp.tuning import multiplies_bfloat16
 from tests.test_results import NETWORKS
 
 ABOUT = {"rounds": "3", "date": "2026-01-02", "processor": "P", "threads": "2"}
@@ -31,7 +33,10 @@ def _rows(what: str, kept: float = 0.5, **milliseconds: float) -> list[dict[str,
     ]
 
 
-@pytest.mark.parametrize("study", ["networks", "step"])
+LOW = multiplies_bfloat16(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("study", ["networks" if LOW else "networks-float32", "step"])
 def test_it_measures_and_makes_a_table(
     study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,7 +57,7 @@ def test_it_measures_and_makes_a_table(
     assert made.splitlines()[-1].startswith(
         f"Made by `python benchmarks/networks.py {study}`: 2 runs of 2 rounds; 20"
     )
-    row = "`lenet5`, 16×16, batch 2" if study == "networks" else "`backward=auto`, the default"
+    row = "`lenet5`, 16×16, batch 2" if study != "step" else "`backward=auto`, the default"
     (line,) = [line for line in made.splitlines() if line.startswith(f"| {row} | ")]
     assert re.search(r"\d+\.\d", line)
 
@@ -76,6 +81,29 @@ def test_the_table_says_where_it_is_faster_and_where_not(monkeypatch: pytest.Mon
     assert lines[-1].endswith(
         "2 runs of 3 rounds; 2026-01-02; P, 2 threads; Python 3.11.7, torch 2.14.1."
     )
+
+
+def test_without_bfloat16_there_is_no_column_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = (NETWORKS.Steps("net", 28, 8),)
+    study = NETWORKS.STUDIES["networks-float32"]._replace(steps=steps)
+    monkeypatch.setitem(NETWORKS.STUDIES, "networks-float32", study)
+    runs = [_rows("a", nchw=20, last=10, auto=5)]
+    lines = NETWORKS.table("networks-float32", runs).splitlines()
+    assert "bfloat16" not in lines[0]
+    assert (
+        lines[2] == "| `net`, 28×28, batch 8 | channels_last | 10.0 | 0.50 | faster | 0.50 | 0.50 |"
+    )
+
+
+def test_each_processor_has_its_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other, has, own = ("networks-float32", "has", "networks")
+    if not LOW:
+        other, has, own = own, "has no", other
+    with pytest.raises(SystemExit, match="2"):
+        NETWORKS.main([other, "--results", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert f"{other}: this processor {has} instructions for bfloat16; run {own}\n" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_not_measured_is_said(tmp_path: Path) -> None:

@@ -140,6 +140,8 @@ def _measure(options: argparse.Namespace, device: torch.device) -> bool:
         dtype = getattr(torch, names_among("--dtype", options.dtype, _DTYPES)[0])
         model = names_among("--model", options.model, speed.known_networks())[0]
         _check_size(options.size, model)
+        if dtype == torch.float32:
+            _say_what_is_left_out(device)
         rows = _steps(options, model, algorithms, device, dtype)
         _print(rows)
         speed.write_results(rows, about, options.json, options.csv)
@@ -150,6 +152,7 @@ def _measure(options: argparse.Namespace, device: torch.device) -> bool:
         chosen = chosen if options.names else list(speed.MODELS)
         for model in chosen:
             _check_size(options.size, model)
+        _say_what_is_left_out(device)
         comparisons: list[Comparison] = []
         for model in chosen:
             measured = _steps(options, model, [ops.AUTO], device, torch.float32)
@@ -236,6 +239,15 @@ def _check_size(size: int | None, model: str) -> None:
         raise Misuse(f"--size={size}: {model} takes images of at least {known.least}")
     if size is not None and known.most is not None and size > known.most:
         raise Misuse(f"--size={size}: {model} takes images of {known.most}; leave --size out")
+
+
+def _say_what_is_left_out(device: torch.device) -> None:
+    from cnnexp.tuning import multiplies_bfloat16
+
+    if not multiplies_bfloat16(device):
+        print(
+            "bfloat16 is left out: this processor has no instructions for its products", flush=True
+        )
 
 
 def _steps(

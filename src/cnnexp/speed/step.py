@@ -64,16 +64,13 @@ def _precision(images: Tensor, bfloat16: bool) -> AbstractContextManager[object]
 
 @dataclass(frozen=True)
 class _Beginning:
-    """The weights and the batch from which all ways start; with float32 there are ways in bfloat16, too."""
+    """The weights and the batch from which all ways start."""
 
     network: nn.Module
     images: Tensor
     labels: Tensor
     functions: bool = False  # whether the network's own code calls activations and poolings
-
-    @property
-    def mixed(self) -> bool:
-        return self.images.dtype == torch.float32
+    mixed: bool = False  # whether there are ways in bfloat16, too
 
     def way(
         self,
@@ -98,7 +95,7 @@ class _Beginning:
         """What makes the ways by ``torch.compile``, where ``auto`` ours as well."""
         made: dict[str, Callable[[], _Way]] = {}
         for bfloat16, theirs, ours in _COMPILED:
-            if bfloat16 and not (self.mixed and multiplies_bfloat16(self.images.device)):
+            if bfloat16 and not self.mixed:
                 continue
             options: dict[str, Any] = {"bfloat16": bfloat16, "compiled": True}
             made[theirs] = partial(self.way, nn.CrossEntropyLoss(), change=_compiled, **options)
@@ -158,8 +155,9 @@ def bench_step(
 
     All start from the same weights and take turns, so that a disturbance of the machine affects all.
     ``torch.compile`` gets the channels_last network; if ``auto`` is among ``algorithms``, that of ``auto``,
-    too. With float32 there are more ways: torch in bfloat16 by autocast, in both layouts; and ``auto`` in the
-    same, channels_last. On a device that multiplies in bfloat16 ``torch.compile`` gets these as well.
+    too. With float32 on a device that multiplies in bfloat16 there are more ways: torch in bfloat16 by
+    autocast, in both layouts and by ``torch.compile``; and ``auto`` in the same, channels_last. On other
+    devices these take several times as long, so nobody would choose them.
 
     Args:
         model: A name that ``known_networks`` gives.
@@ -184,6 +182,7 @@ def bench_step(
         torch.rand(batch_size, known.channels, size, size, device=device, dtype=dtype),
         torch.randint(10, (batch_size,), device=device),
         known.functions,
+        dtype == torch.float32 and multiplies_bfloat16(device),
     )
     _see_that_it_runs(begin, model)
     kind = str(dtype).removeprefix("torch.")
