@@ -1,10 +1,10 @@
 """How fast whole training steps are, ours beside torch's ways: the figures, and the tables in the docs.
 
-    python benchmarks/networks.py step        the article's network, every way             about 5 minutes
-    python benchmarks/networks.py networks    sixteen networks by torch's ways and auto    about two hours
-    python benchmarks/networks.py networks-float32      those without bfloat16         about an hour
-    python benchmarks/networks.py tutorials   two networks as PyTorch's tutorials write them  about 6 minutes
-    python benchmarks/networks.py … --csv     only the tables, from the committed files
+    python benchmarks/networks.py step               the article's network, every way      about 5 minutes
+    python benchmarks/networks.py networks           sixteen networks, by torch and auto   about two hours
+    python benchmarks/networks.py networks-float32   on a processor without bfloat16       about an hour
+    python benchmarks/networks.py tutorials          three networks that call functions    about 12 minutes
+    python benchmarks/networks.py … --csv            only the tables, from the committed files
 
 On a quiet machine with 32 GB of memory (24 without bfloat16), most of which VGG's ways take: every way of a
 network takes its turn in one process, in interleaved rounds, as ``python -m cnnexp.bench step`` does it
@@ -78,7 +78,13 @@ STUDIES = {
     "networks": Study(NETWORKS, ("auto",), 15, bfloat16=True),
     "networks-float32": Study(NETWORKS, ("auto",), 15, bfloat16=False),
     "tutorials": Study(
-        (Steps("mnist_example", 28, 64), Steps("cifar_tutorial", 32, 128)), ("auto",), 25
+        (
+            Steps("mnist_example", 28, 64),
+            Steps("cifar_tutorial", 32, 128),
+            Steps("cifar_resnet18", 32, 32),
+        ),
+        ("auto",),
+        25,
     ),
 }
 

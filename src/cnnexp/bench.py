@@ -62,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
         "names",
         nargs="*",
         metavar="name",
-        help="seed_cnn, lenet5, tiny, vgg, or any of torchvision's (default: eight of them)",
+        help="seed_cnn, lenet5, tiny, vgg, mnist_example, cifar_tutorial, cifar_resnet18, or any of "
+        "torchvision's (default: these seven and four of torchvision's)",
     )
     for part, batch in ((step, 128), (net, 32)):
         part.add_argument("--size", type=int, metavar="N", help="height and width of the images")

@@ -12,107 +12,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
+from torch.nn import functional as F
 
 from cnnexp.nn import replace_layers, split_blocks
 from cnnexp.nn.conv import Conv2d
 from cnnexp.nn.norm import BatchNormAct2d
 from cnnexp.ops.recomputed import recipe_of
 from cnnexp.tuning.memory import saved_bytes
+from tests.nn.residual import NETWORKS, RESIDUAL, Block, Functions, Parted, Squeezed, residual
 from tests.ops.savers import by_checkpoint, kept_elsewhere, reentrant
 
-
-class _Block(nn.Module):
-    """As torchvision writes it: the sum in place, one ReLU for all."""
-
-    def __init__(self, channels: int, more: int = 0, inplace: bool = True) -> None:
-        super().__init__()
-        wide = channels + more
-        self.conv1, self.bn1 = nn.Conv2d(channels, wide, 3, 1, 1, bias=False), nn.BatchNorm2d(wide)
-        self.conv2, self.bn2 = nn.Conv2d(wide, wide, 3, 1, 1, bias=False), nn.BatchNorm2d(wide)
-        self.relu = nn.ReLU(inplace)
-        self.down = (
-            nn.Sequential(nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide))
-            if more
-            else None
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        out += x if self.down is None else self.down(x)
-        return self.relu(out)
-
-
-class _InOneLine(_Block):
-    """As tutorials write it, with an empty sequence for a shortcut."""
-
-    def __init__(self, channels: int, more: int = 0) -> None:
-        super().__init__(channels, more, inplace=False)
-        self.shortcut = self.down or nn.Sequential()
-        self.act = nn.ReLU()
-        del self.down
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + self.shortcut(x))
-
-
-class _Added(_Block):
-    """By a function, the shortcut first."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        inside = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        return self.relu(torch.add(x if self.down is None else self.down(x), inside))
-
-
-def _residual(kind: Callable[..., nn.Module], blocks: int = 3) -> nn.Module:
-    torch.manual_seed(0)
-    stem = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)
-    inside = [kind(4) for _ in range(blocks - 1)]
-    return nn.Sequential(*stem, *inside, kind(4, 2), kind(6), nn.Conv2d(6, 2, 1))
-
-
-class _Squeezed(nn.Module):
-    """As squeeze-and-excitation: a convolution reads a product."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.bn, self.act = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.SiLU()
-        self.mean, self.gate, self.last = (
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(4, 4, 1),
-            nn.Conv2d(4, 2, 1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        inside = self.act(self.bn(self.conv(x)))
-        return self.last(self.gate(self.mean(inside)).sigmoid() * inside)
-
-
-class _Parted(nn.Module):
-    """As ShuffleNet: a convolution reads half of the channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.bn = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
-        self.branch = nn.Conv2d(4, 4, 3, padding=1)
-        self.last = nn.Sequential(nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        one, other = self.bn(self.first(x)).sin().chunk(2, 1)
-        return self.last(torch.cat([one, self.branch(other)], 1))
-
-
-def _seeded(kind: Callable[[], nn.Module]) -> nn.Module:
-    torch.manual_seed(0)
-    return kind()
-
-
-RESIDUAL = {"in place": _Block, "in one line": _InOneLine, "added": _Added}
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    **{name: (lambda kind=kind: _residual(kind)) for name, kind in RESIDUAL.items()},
-    "squeezed": lambda: _seeded(_Squeezed),
-    "parted": lambda: _seeded(_Parted),
-}
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
@@ -122,8 +31,14 @@ def _image(**options: torch.dtype | torch.memory_format) -> Tensor:
 
 
 def _both(network: nn.Module) -> tuple[nn.Module, nn.Module]:
-    plain = replace_layers(copy.deepcopy(network), "fused", quiet=True)
-    return plain, replace_layers(copy.deepcopy(network), "fused", recompute=True, quiet=True)
+    functions = any(isinstance(each, (Functions, _Changed)) for each in network.modules())
+    plain, again = (
+        replace_layers(
+            copy.deepcopy(network), "fused", recompute=recompute, functions=functions, quiet=True
+        )
+        for recompute in (False, True)
+    )
+    return plain, again
 
 
 def _results(network: nn.Module, image: Tensor) -> list[Tensor]:
@@ -153,20 +68,20 @@ def test_the_same_bits_and_less_is_kept(name: str, training: bool) -> None:
 
 @pytest.mark.parametrize("kind", RESIDUAL)
 def test_of_a_residual_block_the_inputs_of_its_normalisations_are_kept(kind: str) -> None:
-    one, two = (_both(_residual(RESIDUAL[kind], blocks))[1] for blocks in (3, 4))
+    one, two = (_both(residual(RESIDUAL[kind], blocks))[1] for blocks in (3, 4))
     more = _kept(two, _image(dtype=torch.float32)) - _kept(one, _image())
     maps = 2 * 3 * 4 * 5 * 4 * 4  # two maps of three images, 4 × 5 × 4 numbers of four bytes
     assert maps <= more < 1.1 * maps  # and copies of γ, β, μ and σ²
 
 
 def test_the_product_is_not_kept() -> None:
-    plain, again = _both(_Squeezed())
+    plain, again = _both(Squeezed())
     difference = _kept(plain, _image()) - _kept(again, _image())
     assert difference == 3 * 4 * 8 * 6 * 4  # the product; the normalisation's output is its factor
 
 
 def test_of_a_part_the_whole_is_not_kept() -> None:
-    plain, again = _both(_Parted())
+    plain, again = _both(Parted())
     names = {n: m.reads for n, m in again.named_modules() if isinstance(m, Conv2d) and m.reads}
     assert names == {"branch": "part"}
     assert _kept(plain, _image()) - _kept(again, _image()) >= 3 * 4 * 10 * 8 * 4
@@ -188,7 +103,7 @@ def test_split_blocks_takes_all_of_it_back(name: str) -> None:
 
 def test_of_many_blocks_some_outputs_are_kept() -> None:
     """So that the lists of tensors that lead to one stay short; the bits are the same."""
-    plain, again = _both(_residual(_Block, 20))
+    plain, again = _both(residual(Block, 20))
     _same(_results(again, _image()), _results(plain, _image()))
     depths = []
 
@@ -197,7 +112,7 @@ def test_of_many_blocks_some_outputs_are_kept() -> None:
         depths.append(0 if recipe is None else recipe.depth)
 
     for layer in again.modules():
-        if isinstance(layer, _Block):
+        if isinstance(layer, Block):
             layer.register_forward_hook(see)
     again(_image())
     assert max(depths) == 8
@@ -239,7 +154,7 @@ def test_a_second_backward_and_one_of_a_part_of_the_graph(name: str) -> None:
 
 
 def test_what_was_computed_again_is_let_go() -> None:
-    again = _both(_residual(_Block))[1]
+    again = _both(residual(Block))[1]
     made: list[weakref.ref[Tensor]] = []
     loss = again(_image()).square().sum()
     compute = torch.Tensor.clamp_min_
@@ -313,19 +228,21 @@ def test_compiled_exported_copied_and_pickled(name: str) -> None:
     _same(_results(read, _image()), _results(copy.deepcopy(network), _image()))
 
 
-class _Changed(_Block):
+class _Changed(Block):
     """Blocks whose sums are not what they look like at first sight."""
 
-    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, change: Callable[[Tensor], Tensor], functions: bool) -> None:
         super().__init__(4)
         self.change, self.after = change, nn.Conv2d(4, 2, 1)
+        self.activate = F.relu if functions else nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
-        return self.after(self.relu(self.change(self.bn2(self.conv2(out))) + x))
+        return self.after(self.activate(self.change(self.bn2(self.conv2(out))) + x))
 
 
 CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "added to once more": lambda y: y + y.sin(),
     "doubled": lambda y: y * 2,
     "doubled in place": lambda y: y.mul_(2),
     "a row, broadcast": lambda y: y[:, :, :1],
@@ -336,13 +253,14 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.parametrize("functions", [False, True])
 @pytest.mark.parametrize("name", CHANGES)
-def test_an_operand_that_was_changed_is_not_taken_for_another(name: str) -> None:
+def test_an_operand_that_was_changed_is_not_taken_for_another(name: str, functions: bool) -> None:
     class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(3)
-            self.block = _Changed(CHANGES[name])
+            self.block = _Changed(CHANGES[name], functions)
             self.start = nn.Conv2d(3, 4, 1)
 
         def forward(self, x: Tensor) -> Tensor:
@@ -360,8 +278,8 @@ def test_an_operand_that_was_changed_is_not_taken_for_another(name: str) -> None
 
 
 def test_what_was_noted_does_not_outlive_the_graph() -> None:
-    again = _both(_residual(_Block))[1]
-    block = next(each for each in again.modules() if isinstance(each, _Block))
+    again = _both(residual(Block))[1]
+    block = next(each for each in again.modules() if isinstance(each, Block))
     inner: list[weakref.ref[Tensor]] = []
 
     def see(_layer: nn.Module, _inputs: object, output: Tensor) -> None:

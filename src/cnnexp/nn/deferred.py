@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,7 @@ class Waiting:
     computed: bool = False
 
     def after(self, step: Step) -> Tensor | None:
-        """See ``Deferred.after``."""
+        """See ``Placeholder.after``."""
         waits = self.value is None and (self.before is None or self.before.value is None)
         expected = self.layer.steps[self.done : self.done + 1] == (step,)
         if not (waits and expected) or self.modes != _modes(self.input):
@@ -76,7 +76,7 @@ class Waiting:
         return self.layer.block(self.input)
 
     def output(self) -> Tensor:
-        """See ``Deferred.output``."""
+        """See ``Placeholder.output``."""
         if self.value is None:
             with _in_modes(self):
                 if self.before is not None:
@@ -91,17 +91,15 @@ class Waiting:
         return self.value
 
 
-class Deferred(Tensor):
-    """The output of a layer that waits for the calls after it; see the module."""
-
-    waiting: Waiting
+class Placeholder(Tensor):
+    """In place of an output: a tensor to every call, which is given the output itself."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Take ``func`` as the next step of the block, or call it with the computed output."""
+        """Take ``func`` as the next step of a block, or call it with the output."""
         kwargs = kwargs or {}
         step = step_of(func, args, kwargs)
-        if step is not None and isinstance(args[0], Deferred):
+        if step is not None and isinstance(args[0], Placeholder):
             taken = args[0].after(step, writes_into_its_argument(func, kwargs))
             if taken is not None:
                 return taken
@@ -114,6 +112,20 @@ class Deferred(Tensor):
             step: The call.
             inplace: Whether its result is to be left in this output.
         """
+        raise NotImplementedError(f"{type(self).__name__} must define after()")
+
+    def output(self) -> Tensor:
+        """The output: always the same tensor."""
+        raise NotImplementedError(f"{type(self).__name__} must define output()")
+
+
+class Deferred(Placeholder):
+    """The output of a layer that waits for the calls after it; see the module."""
+
+    waiting: Waiting
+
+    def after(self, step: Step, inplace: bool = False) -> Tensor | None:
+        """See ``Placeholder.after``."""
         taken = self.waiting.after(step)
         if inplace and isinstance(taken, Deferred):
             self.waiting = taken.waiting
@@ -122,8 +134,11 @@ class Deferred(Tensor):
         return taken
 
     def output(self) -> Tensor:
-        """The output, computed by torch: always the same tensor."""
+        """The output, computed by torch."""
         return self.waiting.output()
+
+
+_Kind = TypeVar("_Kind", bound=Placeholder)
 
 
 def defer(layer: Waiter, input: Tensor) -> Deferred:
@@ -132,14 +147,19 @@ def defer(layer: Waiter, input: Tensor) -> Deferred:
 
 
 def _deferred(waiting: Waiting) -> Deferred:
-    output = _PLACE.as_subclass(Deferred)
+    output = placeholder(Deferred)
     output.waiting = waiting
     return output
 
 
+def placeholder(kind: type[_Kind]) -> _Kind:
+    """A new placeholder of ``kind``."""
+    return _PLACE.as_subclass(kind)
+
+
 def computed(value: Any) -> Any:
-    """``value`` with computed outputs in place of the deferred ones in it."""
-    if isinstance(value, Deferred):
+    """``value`` with the outputs in place of their placeholders in it."""
+    if isinstance(value, Placeholder):
         return value.output()
     if isinstance(value, dict):
         return {key: computed(each) for key, each in value.items()}
@@ -148,7 +168,7 @@ def computed(value: Any) -> Any:
     return value
 
 
-# What a deferred output is to code that does not ask for torch functions, as torch.autograd.Function.apply:
+# What a placeholder is to code that does not ask for torch functions, as torch.autograd.Function.apply:
 # autograd refuses a gradient for it, which would be lost.
 _PLACE = torch.empty(0, requires_grad=True)
 

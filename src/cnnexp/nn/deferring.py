@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cnnexp.nn.awaited_sums import operand
 from cnnexp.nn.conv import ConvReLUPool, ConvTanhPool
 from cnnexp.nn.deferred import defer
 from cnnexp.nn.layer import Layer
@@ -61,6 +62,16 @@ class DeferredBatchNormAct2d(Deferring, BatchNormAct2d):
     def alone(self, input: Tensor) -> Tensor:
         """Return the normalisation, (N, C, H, W)."""
         return nn.BatchNorm2d.forward(self, input)
+
+
+class OperandBatchNorm2d(BatchNormAct2d):
+    """``BatchNormAct2d`` without an activation, for a network that adds to its output, and activates that."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return ``input`` (N, C, H, W) normalised; see ``cnnexp.nn.awaited_sums``."""
+        output = super().forward(input)
+        alone = self.algorithm == NATIVE or _is_looked_at(self, input)
+        return output if alone else operand(output)
 
 
 def _is_looked_at(layer: nn.Module, input: Tensor) -> bool:

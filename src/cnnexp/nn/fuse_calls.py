@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from cnnexp import ops
 from cnnexp.kernels.cpu.narrow import FEW
@@ -20,14 +20,13 @@ from cnnexp.nn.activation import ReLU, Tanh
 from cnnexp.nn.conv import Conv2d
 from cnnexp.nn.deferring import DeferredConvReLUPool, DeferredConvTanhPool, Deferring
 from cnnexp.nn.layer import Layer
-from cnnexp.nn.passes import convolution, is_plain, layer_of
+from cnnexp.nn.passes import convolution, function_step, is_plain, layer_of
 from cnnexp.nn.pool import AvgPool2d, MaxPool2d
-from cnnexp.nn.steps import Step, step_of
+from cnnexp.nn.steps import RELU, TANH, Step
 from cnnexp.nn.twins import become
 
 _MOST = 2  # steps of a block
 _Called = tuple[Step, Layer | None]  # a step, and the layer of ours that it is
-RELU, TANH = Step("relu"), Step("tanh")
 
 
 def fuse_calls(module: nn.Module, passes: Sequence[Sequence[fx.Node]]) -> None:
@@ -118,10 +117,7 @@ def _step_at(module: nn.Module, node: fx.Node) -> _Called | None:
         layer = layer_of(module, node)
         step = _step_of_layer(layer) if len(node.args) == 1 and not node.kwargs else None
         return None if step is None or not isinstance(layer, Layer) else (step, layer)
-    if node.op not in ("call_function", "call_method"):
-        return None
-    function = node.target if callable(node.target) else getattr(Tensor, node.target, None)
-    step = step_of(function, node.args, node.kwargs)
+    step = function_step(node)
     return None if step is None else (step, None)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from cnnexp.nn.activation import ReLU
 from cnnexp.nn.conv import Conv2d
-from cnnexp.nn.deferring import DeferredBatchNormAct2d
+from cnnexp.nn.deferring import DeferredBatchNormAct2d, OperandBatchNorm2d
 from cnnexp.nn.done import Done
 from cnnexp.nn.fuse_calls import called_after
 from cnnexp.nn.fuse_recompute import recompute_inputs
@@ -75,25 +75,29 @@ def fuse_norms(
 
     With ``recompute`` those blocks recompute whose output no other layer keeps than convolutions of ours, as
     far as the trace tells; and normalisations that such convolutions read without an activation become
-    blocks as well. So do sums of residual blocks, and the normalisations before them (``fuse_recompute``).
+    blocks as well. So do sums of residual blocks, and the normalisations before them (``fuse_recompute``);
+    with ``functions`` also those of ``F.relu(self.bn(x) + x)`` (``cnnexp.nn.awaited_sums``).
     """
     if not any(map(is_norm, module.modules())):
         return
     graphs = None if found is None else [_calls_in(module, nodes) for nodes in found]
-    operands = recompute_inputs(module, found) if recompute and found is not None else ()
+    operands = recompute_inputs(module, found, functions) if recompute and found else {}
     blocks = _in_sequences(module) if graphs is None else _found(graphs, operands)
     for norm, (activation, again) in blocks.items():
         again = recompute and again
         if activation is None:
             if again:
-                _make(norm, activation="none", recompute=True, is_operand=norm in operands)
+                kind = OperandBatchNorm2d if operands.get(norm) else BatchNormAct2d
+                _make(norm, kind, activation="none", recompute=True, is_operand=norm in operands)
         elif isinstance(activation, Step):
             if not functions:
                 continue
-            _make(norm, activation=activation.activation, steps=(activation,), recompute=again)
+            name, steps = activation.activation, (activation,)
+            _make(norm, DeferredBatchNormAct2d, activation=name, steps=steps, recompute=again)
         else:
             name, inplace = _ACTIVATIONS[type(activation)], activation.inplace
-            _make(norm, activation=name, inplace=inplace, marks=True, recompute=again)
+            attributes: dict[str, Any] = {"inplace": inplace, "marks": True, "recompute": again}
+            _make(norm, BatchNormAct2d, activation=name, **attributes)
             if graphs is None or _calls(graphs, activation) == 1:
                 for parent, name in _places(module, activation):
                     setattr(parent, name, Activated(activation))
@@ -105,10 +109,10 @@ def waiting_norms(module: nn.Module, found: Passes) -> list[nn.Module]:
     return [norm for norm, block in blocks.items() if isinstance(block.activation, Step)]
 
 
-def _make(norm: nn.Module, **attributes: Any) -> None:
-    """Turn ``norm`` into a block with ``attributes``."""
+def _make(norm: nn.Module, kind: type[BatchNormAct2d], **attributes: Any) -> None:
+    """Turn ``norm`` into a block of ``kind`` with ``attributes``."""
     assert isinstance(norm, BatchNorm2d)
-    become(norm, DeferredBatchNormAct2d if "steps" in attributes else BatchNormAct2d)
+    become(norm, kind)
     vars(norm).update(attributes, fused=True)
 
 

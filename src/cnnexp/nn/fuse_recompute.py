@@ -20,8 +20,17 @@ from torch import fx, nn
 
 from cnnexp.nn.activation import ReLU
 from cnnexp.nn.conv import Conv2d
-from cnnexp.nn.passes import SUMS, convolution, is_convolved, is_norm, is_plain, layer_of
+from cnnexp.nn.passes import (
+    SUMS,
+    convolution,
+    function_step,
+    is_convolved,
+    is_norm,
+    is_plain,
+    layer_of,
+)
 from cnnexp.nn.pool import MaxPool2d
+from cnnexp.nn.steps import RELU
 
 _PRODUCTS = (operator.mul, operator.imul, torch.mul)
 _PARTS = ("chunk", "split", torch.chunk, torch.split)
@@ -31,33 +40,42 @@ class _Sum(NamedTuple):
     """A sum that can be computed again.
 
     Attributes:
-        relu: The layer that alone reads it.
+        relu: The layer that alone reads it; None where the network's own code calls a function.
         norms: The normalisations that give an operand.
         readers: The convolutions that read an operand.
     """
 
-    relu: ReLU
+    relu: ReLU | None
     norms: tuple[nn.Module, ...]
     readers: tuple[Conv2d, ...]
 
 
-def recompute_inputs(module: nn.Module, passes: Sequence[Sequence[fx.Node]]) -> set[nn.Module]:
+def recompute_inputs(
+    module: nn.Module, passes: Sequence[Sequence[fx.Node]], functions: bool = False
+) -> dict[nn.Module, bool]:
     """Let convolutions and ReLUs compute again what they read, where ``passes`` show that they can.
 
+    Args:
+        module: The network.
+        passes: What it calls.
+        functions: Whether the ReLU of a sum may be a function, as in ``F.relu(self.bn(x) + x)``.
+
     Returns:
-        The normalisations that are to recompute as operands of a sum.
+        The normalisations that are to recompute as operands of a sum, and of each whether that has such a
+        function after it.
     """
     each_pass = [[_input_of(module, node) for node in nodes] for nodes in passes]
     for found in each_pass[0]:
         if found is not None and all(found in others for others in each_pass[1:]):
             conv, conv.reads = found
-    sums = [_sums(module, nodes) for nodes in passes]
+    sums = [_sums(module, nodes, functions) for nodes in passes]
     common = [one for one in sums[0] if all(one in others for others in sums[1:])]
     for found in common:
-        found.relu.recompute = True
+        if found.relu is not None:
+            found.relu.recompute = True
         for reader in found.readers:
             reader.reads = "operand"
-    return {norm for found in common for norm in found.norms}
+    return {norm: found.relu is None for found in common for norm in found.norms}
 
 
 def shrink_pools(module: nn.Module) -> None:
@@ -91,31 +109,41 @@ def _input_of(module: nn.Module, node: fx.Node) -> tuple[Conv2d, str] | None:
     return None
 
 
-def _sums(module: nn.Module, nodes: Sequence[fx.Node]) -> list[_Sum]:
+def _sums(module: nn.Module, nodes: Sequence[fx.Node], functions: bool) -> list[_Sum]:
     called = [layer_of(module, node) for node in nodes if node.op == "call_module"]
     found = []
     for node in nodes:
-        total = _summed(module, node)
+        relu = _relu(module, node)
+        total = (
+            _summed(node)
+            if relu is not None or (functions and function_step(node) == RELU)
+            else None
+        )
         operands = [] if total is None else [_operand(module, each, called) for each in total.args]
         if operands and None not in operands and is_convolved(module, node):
-            relu = layer_of(module, node)
-            assert isinstance(relu, ReLU)
             norms = tuple(each for each in operands if each is not None and is_norm(each))
             readers = tuple(each for each in operands if isinstance(each, Conv2d))
-            found.append(_Sum(relu, norms, readers))
+            if norms or relu is not None:  # which stand in the way of a function
+                found.append(_Sum(relu, norms, readers))
     return found
 
 
-def _summed(module: nn.Module, node: fx.Node) -> fx.Node | None:
-    """The sum of two that ``node``, a ReLU of ours, alone reads; None where it is something else."""
-    if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
+def _relu(module: nn.Module, node: fx.Node) -> ReLU | None:
+    """The ReLU of ours that ``node`` calls, if it calls one."""
+    relu = layer_of(module, node) if node.op == "call_module" else None
+    if not isinstance(relu, ReLU) or type(relu) is not ReLU or not is_plain(relu):
         return None
-    relu, (total,) = layer_of(module, node), node.args
-    if type(relu) is not ReLU or not is_plain(relu) or not isinstance(total, fx.Node):
+    return relu if len(node.args) == 1 and not node.kwargs else None
+
+
+def _summed(relu: fx.Node) -> fx.Node | None:
+    """The sum of two tensors that ``relu`` alone reads; None where it reads something else."""
+    total = relu.args[0]
+    if not isinstance(total, fx.Node):
         return None
     plain = total.op == "call_function" and total.target in SUMS and not total.kwargs
     two = len(total.args) == 2 and all(isinstance(each, fx.Node) for each in total.args)
-    return total if plain and two and [*total.users] == [node] else None
+    return total if plain and two and [*total.users] == [relu] else None
 
 
 def _operand(module: nn.Module, node: object, called: Sequence[nn.Module]) -> nn.Module | None:

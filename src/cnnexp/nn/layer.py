@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import fx, nn
 
 from cnnexp import ops
-from cnnexp.nn.deferred import Deferred, computed
+from cnnexp.nn.deferred import Placeholder, computed
 from cnnexp.nn.steps import Step
 from cnnexp.ops.torch_internals import has_hooks
 
@@ -51,13 +51,13 @@ class Layer(nn.Module):
         for value in args:
             if isinstance(value, fx.Proxy):
                 return traced(self, value.tracer, args, kwargs)
-            if isinstance(value, Deferred):
+            if isinstance(value, Placeholder):
                 return self._after(value, *args, **kwargs)
         if kwargs:
             kwargs = computed(kwargs)
         return super().__call__(*args, **kwargs)
 
-    def _after(self, waits: Deferred, *args: Any, **kwargs: Any) -> Any:
+    def _after(self, waits: Placeholder, *args: Any, **kwargs: Any) -> Any:
         """Take part in the block that ``waits``, one of ``args``, or run on what it is."""
         alone = len(args) == 1 and not kwargs and not has_hooks(self)
         if alone and self.step is not None:

@@ -6,11 +6,12 @@ import operator
 import warnings
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from cnnexp.nn.as_found import left_as_found
 from cnnexp.nn.conv import Conv2d
 from cnnexp.nn.norm import BatchNorm2d
+from cnnexp.nn.steps import Step, step_of
 from cnnexp.nn.twins import plain_class
 from cnnexp.ops.torch_internals import has_hooks
 
@@ -41,6 +42,14 @@ def passes(module: nn.Module) -> Passes | None:
 def layer_of(module: nn.Module, node: fx.Node) -> nn.Module:
     """The layer that ``node`` calls."""
     return module.get_submodule(str(node.target))
+
+
+def function_step(node: fx.Node) -> Step | None:
+    """The step that ``node`` is, a call of a function or of a tensor's method; None where it is none."""
+    if node.op not in ("call_function", "call_method"):
+        return None
+    function = node.target if callable(node.target) else getattr(Tensor, node.target, None)
+    return step_of(function, node.args, node.kwargs)
 
 
 def is_convolved(module: nn.Module, node: fx.Node) -> bool:

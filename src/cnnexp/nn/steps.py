@@ -32,6 +32,8 @@ class Step:
         return pooled(input, self.pool)
 
 
+RELU, TANH = Step("relu"), Step("tanh")
+
 # Those after which a block may have another step; behind a normalisation the activation is the last.
 _BY_TORCH: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 _ACTIVATIONS: dict[Any, str] = {

@@ -9,7 +9,7 @@ from functools import partial
 from torch import nn
 
 from cnnexp.models import LeNet5, SeedCNN, TinyCNN, VGGLike, torchvision_model
-from cnnexp.speed.tutorials import CIFARTutorial, MNISTExample
+from cnnexp.speed.tutorials import CIFARResNet18, CIFARTutorial, MNISTExample
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ MODELS: Mapping[str, TimedNetwork] = {
     "vgg": _ours(VGGLike, 8),
     "mnist_example": TimedNetwork(lambda _size: MNISTExample(), 1, 28, 28, 28, True),
     "cifar_tutorial": TimedNetwork(lambda _size: CIFARTutorial(), 3, 32, 32, 32, True),
+    "cifar_resnet18": TimedNetwork(lambda _size: CIFARResNet18(), 3, 32, 8, None, True),
     "resnet18": _torchvision("resnet18"),
     "mobilenet_v3_small": _torchvision("mobilenet_v3_small"),
     "vgg11": _torchvision("vgg11", 32),

@@ -1,4 +1,4 @@
-"""Networks as PyTorch's example and tutorial write them: ``forward`` calls activations and poolings."""
+"""Networks as others write them, so that ``forward`` calls activations and poolings."""
 
 from __future__ import annotations
 
@@ -41,3 +41,50 @@ class CIFARTutorial(nn.Module):
         x = self.pool(F.relu(self.conv1(input)))
         x = self.pool(F.relu(self.conv2(x))).flatten(1)
         return self.fc3(F.relu(self.fc2(F.relu(self.fc1(x)))))
+
+
+class _Block(nn.Module):
+    """Two convolutions of 3×3 and a shortcut."""
+
+    def __init__(self, inside: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inside, channels, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inside != channels:
+            narrow = nn.Conv2d(inside, channels, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(narrow, nn.BatchNorm2d(channels))
+
+    def forward(self, input: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(input)))
+        x = self.bn2(self.conv2(x))
+        x += self.shortcut(input)
+        return F.relu(x)
+
+
+class CIFARResNet18(nn.Module):
+    """3×32×32 → 10 classes: ResNet-18 as it is written for CIFAR-10, with 3×3 at first and no pooling there.
+
+    Source: He et al., "Deep Residual Learning for Image Recognition" (2016), table 1, in the style of
+    github.com/kuangliu/pytorch-cifar.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64)
+        widths = (64, 128, 256, 512)
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(
+                    _Block(inside, width, 1 if width == 64 else 2), _Block(width, width, 1)
+                )
+                for inside, width in zip((64, *widths), widths, strict=False)
+            )
+        )
+        self.linear = nn.Linear(512, 10)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (N, 3, H, W), H and W of any size, to logits (N, 10)."""
+        x = self.stages(F.relu(self.bn1(self.conv1(input))))
+        return self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))

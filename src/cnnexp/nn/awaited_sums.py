@@ -1,0 +1,71 @@
+"""Outputs that a network's own code adds, and activates by a function, as residual blocks do.
+
+In ``F.relu(self.bn(x) + x)`` no layer of ours reads the sum, so none can keep less for the ReLU. The
+normalisation therefore returns an :class:`Operand` in place of its output, which is computed already. The sum
+with another tensor is a :class:`Total`, of which a ReLU is ``cnnexp.ops.relu.relu_of_sum``. Any other
+call gets the output itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnexp.nn.deferred import Placeholder, placeholder
+from cnnexp.nn.steps import RELU, Step
+from cnnexp.ops.relu import relu_of_sum
+
+_ADDITIONS = (Tensor.add, Tensor.add_, torch.add)  # the operators + and += are the first two
+
+
+class Operand(Placeholder):
+    """The output of a layer that may be an operand of a sum."""
+
+    value: Tensor
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call ``func`` with the output; if it adds two tensors, the sum is a :class:`Total`."""
+        result = super().__torch_function__(func, types, args, kwargs)
+        two = len(args) == 2 and not kwargs and all(isinstance(each, Tensor) for each in args)
+        if not (two and func in _ADDITIONS and _is_recorded(result)):
+            return result
+        total = placeholder(Total)
+        total.value = result
+        return total
+
+    def after(self, step: Step, inplace: bool = False) -> None:
+        """No step has to do with an operand."""
+
+    def output(self) -> Tensor:
+        """The output."""
+        return self.value
+
+
+class Total(Placeholder):
+    """The sum of an operand and another tensor."""
+
+    value: Tensor
+
+    def after(self, step: Step, inplace: bool = False) -> Tensor | None:
+        """The ReLU of the sum, which keeps nothing where a backward can add again."""
+        return relu_of_sum(self.value, inplace) if step == RELU else None
+
+    def output(self) -> Tensor:
+        """The sum."""
+        return self.value
+
+
+def operand(output: Tensor) -> Tensor:
+    """A placeholder of ``output``, where a backward may follow."""
+    if not _is_recorded(output):
+        return output
+    found = placeholder(Operand)
+    found.value = output
+    return found
+
+
+def _is_recorded(output: Tensor) -> bool:
+    return output.requires_grad and torch.is_grad_enabled()
