@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,7 +20,6 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from cnnexp.config.accelerator import (
     accelerator_settings,
     check_batch,
-    check_sharded,
     parallelism,
 )
 from cnnexp.config.backward import backward_settings
@@ -42,17 +40,17 @@ from cnnexp.config.init_from import starting_weights
 from cnnexp.config.loss import check_loss, loss_of
 from cnnexp.config.metrics import check_metrics, check_monitor, metrics_of
 from cnnexp.config.monitors import check_monitors, check_plateau
+from cnnexp.config.optimizer import check_kind, make_optimizer
 from cnnexp.config.privacy import check_account, check_private, check_private_network
 from cnnexp.config.regularization import check_clipping, regularizers
 from cnnexp.config.resumption import run_identity
 from cnnexp.config.schema import AcceleratorConfig, TrainConfig
 from cnnexp.config.targets import check_target, instance_of, make
-from cnnexp.config.trainer import check_batches, limits_batches, trainer_arguments
+from cnnexp.config.trainer import check_batches, trainer_arguments
 from cnnexp.data import ImageSet
 from cnnexp.models import lsuv
 from cnnexp.nn import initialise_lazy
-from cnnexp.optim import asks_again, freeze, one_group, param_groups, steps_by_all_images
-from cnnexp.regularization import Regularizer
+from cnnexp.optim import asks_again, freeze, steps_by_all_images
 from cnnexp.training import (
     OnNaN,
     Parallelism,
@@ -91,7 +89,7 @@ def build_job(
     check_target("model", typed.model, _FROM_DATA, extra)
     regularizing = regularizers(typed.regularization, extra)
     optimizer = check_target("optimizer", typed.optimizer, ("params",), extra).func
-    _check_kind(typed, optimizer, regularizing)
+    check_kind(typed, optimizer, regularizing)
     check_private(typed, optimizer, regularizing)
     check_clipping(regularizing, typed.trainer)
     check_compile(typed)
@@ -102,7 +100,7 @@ def build_job(
     return TrainingJob(
         data=data_module(typed, extra),
         network=partial(_network, typed.model, typed.parameters.frozen, extra),
-        optimizer=partial(_optimizer, typed, regularizing, extra),
+        optimizer=partial(make_optimizer, typed, regularizing, extra),
         scheduler=_schedule(typed, extra),
         loss=loss_of(typed, extra),
         metrics=metrics_of(typed.metrics, extra),
@@ -296,74 +294,6 @@ def _normalised(images: ImageSet, count: int) -> torch.Tensor:
     last = len(images.train) - 1
     pixels, _ = images.train.batch(torch.linspace(0, last, min(count, last + 1)).long())
     return (pixels.float() / 255 - mean) / std
-
-
-def _check_kind(
-    typed: TrainConfig, kind: Callable[..., Any], regularizing: Sequence[Regularizer]
-) -> None:
-    """See whether an optimiser of ``kind``, which may be a function that makes one, goes with the rest."""
-    accumulated = typed.trainer.get("accumulate_grad_batches", 1) != 1
-    if steps_by_all_images(kind) and (accumulated or limits_batches(typed.trainer)):
-        raise ConfigError(
-            "optimizer: full-batch gradient descent takes all batches of an epoch for one step; leave "
-            "trainer.accumulate_grad_batches and limit_train_batches out (data.train_size limits images)"
-        )
-    if not isinstance(kind, type):
-        return
-    check_sharded(typed.accelerator, kind, regularizing)
-    if not asks_again(kind):
-        return
-    if accumulated:
-        raise ConfigError(
-            f"trainer.accumulate_grad_batches: {kind.__name__} computes the gradient more "
-            f"than once a step, of one batch; raise data.batch_size instead"
-        )
-    if typed.on_nan == "skip":
-        raise ConfigError(
-            f"on_nan=skip: {kind.__name__} computes the gradient more than once a step, so that a "
-            f"step cannot be left out; use on_nan=stop or lower_lr"
-        )
-    if typed.accelerator.precision == "16-mixed":
-        raise ConfigError(
-            f"accelerator.precision=16-mixed: {kind.__name__} computes the gradient more than "
-            f"once a step, which loss scaling cannot; use bf16-mixed"
-        )
-
-
-def _optimizer(
-    typed: TrainConfig,
-    regularizing: Sequence[Regularizer],
-    extra: Sequence[str],
-    network: nn.Module,
-) -> Optimizer:
-    """The optimiser of all parameters, in groups where its class takes more than one.
-
-    A training makes two: the check one of a network without memory, then itself one of its own.
-    """
-    config, parameters = typed.optimizer, typed.parameters
-    function = check_target("optimizer", config, ("params",), extra).func
-    if one_group(function):
-        if parameters.lr_scale:
-            name = getattr(function, "__name__", "it")
-            raise ConfigError(
-                f"parameters.lr_scale: {name} has one learning rate for all parameters"
-            )
-        groups: Any = [p for p in network.parameters() if p.requires_grad]
-    else:
-        defaults = {n: p.default for n, p in inspect.signature(function).parameters.items()}
-        try:
-            groups = param_groups(
-                network,
-                lr=config.get("lr", defaults.get("lr")),
-                lr_scale=parameters.lr_scale,
-                decay_all=parameters.decay_all,
-            )
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-    made = instance_of("optimizer", make("optimizer", config, extra, params=groups), Optimizer)
-    _check_kind(typed, type(made), regularizing)
-    check_private(typed, type(made), regularizing)
-    return made
 
 
 def _schedule(config: TrainConfig, extra: Sequence[str]) -> SchedulerFactory | None:

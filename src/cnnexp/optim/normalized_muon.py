@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from cnnexp.optim.fused import keep_layouts
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial; steepest at 0
 
 
@@ -93,6 +95,7 @@ class NormalizedMuon(Optimizer):
         self._adam = torch.optim.AdamW(
             rest, lr=lr * adam_share, betas=(betas[0], betas[1]), eps=eps, fused=True
         )
+        keep_layouts(self._adam)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]

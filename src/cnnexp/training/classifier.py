@@ -264,7 +264,7 @@ def _refuse_scaled(precision: object, optimizer: Optimizer) -> None:
     if getattr(precision, "scaler", None) is not None and optimizer.defaults.get("fused"):
         raise RuntimeError(
             f"{type(optimizer).__name__} with fused=true takes the scale of precision 16-mixed off the "
-            f"gradients within its step, after regularization would change them; leave optimizer.fused out"
+            f"gradients within its step, after regularization would change them; set optimizer.fused=false"
         )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from cnnexp.kernels.compilation import clock
 from cnnexp.ops.registry import NATIVE, Algorithm, algorithm_names, get_algorithm, get_op
 from cnnexp.ops.torch_internals import as_it_is, unseen_by_modes
+from cnnexp.tuning.memory import without_graph
 from cnnexp.tuning.timing import interleaved_times
 
 _ORACLES = ("reference",)  # never the fastest, and too slow to measure
@@ -122,7 +123,7 @@ def _apart(device: torch.device) -> Iterator[None]:
     ):
         with suppress(RuntimeError):  # the caller has forbidden hooks for saved tensors
             # these do nothing, and hide the caller's
-            hooks = torch.autograd.graph.saved_tensors_hooks(as_it_is, as_it_is)
+            hooks = torch.autograd.graph.saved_tensors_hooks(without_graph, as_it_is)
             innermost.enter_context(hooks)
         yield
 

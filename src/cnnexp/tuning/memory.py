@@ -15,6 +15,15 @@ _PROCESS, _MEMINFO, _GROUPS = Path("/proc/self"), Path("/proc/meminfo"), Path("/
 _FORGET_PEAK = "5"  # what proc(5) has to be told, so that VmHWM begins anew
 
 
+def without_graph(tensor: Tensor) -> Tensor:
+    """``tensor`` for a hook that packs what is kept.
+
+    Packed as it is, the output of an op that keeps its own output, as of tanh, would hold the node that holds
+    it: neither is ever freed, with all that comes before them, unless a backward follows.
+    """
+    return tensor.detach()
+
+
 def saved_bytes(forward: Callable[[], Tensor], without: Iterable[Tensor] = ()) -> int:
     """The bytes of all tensors that ``forward`` saves for the backward, each memory counted once.
 
@@ -29,7 +38,7 @@ def saved_bytes(forward: Callable[[], Tensor], without: Iterable[Tensor] = ()) -
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return without_graph(tensor)
 
     with torch.autograd.graph.saved_tensors_hooks(keep, as_it_is):
         output = forward()

@@ -1,0 +1,63 @@
+"""Guard torch's optimisers by one kernel for all weights (``fused=True``) against memory in another order.
+
+On a CPU these kernels go through the memory of weight, gradient and state side by side, and look at no
+strides (torch 2.11 to 2.14): with a weight in channels_last and a contiguous gradient each weight moves by
+the gradient of another one, and nobody is told. Autograd gives a gradient the strides of its weight; but code
+that sets ``weight.grad`` itself, a network whose memory format changes, and a file of another format do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+__all__ = ["keep_layouts"]
+
+
+def keep_layouts(optimizer: Optimizer) -> None:
+    """Before each step, give the gradients and the state of ``optimizer`` the strides of their weights.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.optim import keep_layouts
+        >>> weight = torch.nn.Parameter(torch.zeros(1, 2, 1, 2).to(memory_format=torch.channels_last))
+        >>> optimizer = torch.optim.SGD([weight], lr=1.0, fused=True)
+        >>> keep_layouts(optimizer)
+        >>> weight.grad = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 2, 1, 2)
+        >>> optimizer.step()
+        >>> weight.flatten().tolist()  # -1, -3, -2, -4 without
+        [-1.0, -2.0, -3.0, -4.0]
+    """
+    optimizer.register_step_pre_hook(_adapt)
+
+
+def _adapt(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+    for weight in _weights(optimizer):
+        strides = weight.stride()
+        grad = weight.grad
+        if grad is not None and grad.stride() != strides and _differ(grad, weight):
+            weight.grad = _like(weight, grad)
+        state: dict[str, Any] = optimizer.state.get(weight) or {}
+        for name, value in state.items():
+            like = isinstance(value, Tensor) and value.shape == weight.shape
+            if like and value.stride() != strides and _differ(value, weight):
+                state[name] = _like(weight, value)
+
+
+def _weights(optimizer: Optimizer) -> Iterator[Tensor]:
+    for group in optimizer.param_groups:
+        yield from group["params"]
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether their numbers lie in another order: the strides of dimensions of one element say nothing."""
+    places = zip(one.shape, one.stride(), other.stride(), strict=True)
+    return any(a != b for size, a, b in places if size != 1)
+
+
+def _like(weight: Tensor, value: Tensor) -> Tensor:
+    return torch.empty_like(weight, dtype=value.dtype, requires_grad=False).copy_(value)
