@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from cnnexp.config import Composer, plain_config
+from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.build import build_job
 
 FOLDER = Path(__file__).parents[2] / "conf" / "optimizer"
@@ -62,8 +62,10 @@ def test_where_it_would_not_do(overrides: tuple[str, ...]) -> None:
     assert not _made(*overrides).defaults["fused"]
 
 
-def test_a_network_without_memory_is_checked_with_the_loop() -> None:
-    assert _made(network=nn.Conv2d(1, 2, 3, device="meta")).defaults["fused"] is None
+@pytest.mark.parametrize("asked", ["null", "true", "false"])
+def test_a_network_without_memory_is_checked_with_the_loop(asked: str) -> None:
+    network = nn.Conv2d(1, 2, 3, device="meta")
+    assert _made(f"optimizer.fused={asked}", network=network).defaults["fused"] is None
 
 
 @pytest.mark.parametrize("override", ["optimizer=adam", "optimizer.fused=true"])
@@ -78,3 +80,11 @@ def test_gradients_of_another_memory_format_move_the_right_weights(override: str
         optimizer.step()
         found.append(network.weight.detach())
     torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_weight_with_gaps_has_the_loop() -> None:
+    network = nn.Linear(4, 3)
+    network.weight = nn.Parameter(torch.ones(3, 8)[:, ::2])
+    assert _made(network=network).defaults["fused"] is None
+    with pytest.raises(ConfigError, match=r"optimizer: fused=True: a weight of shape \(3, 4\)"):
+        _made("optimizer.fused=true", network=network)

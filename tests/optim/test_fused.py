@@ -124,3 +124,18 @@ def test_the_adam_within_muon_is_guarded() -> None:
         _step(optimizer, weights, 0)
         found.append(weights[0])
     torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_weight_with_gaps_is_refused() -> None:
+    """Whose kernel would move the numbers between its own."""
+    weight = nn.Parameter(torch.ones(3, 8)[:, ::2])
+    with pytest.raises(
+        ValueError, match=r"shape \(3, 4\) has strides \(8, 2\), with gaps .* fused=False"
+    ):
+        keep_layouts(torch.optim.SGD([weight], lr=0.1, fused=True))
+    turned = nn.Parameter(torch.ones(3, 8).t())
+    optimizer = torch.optim.SGD([turned], lr=0.5, fused=True)
+    keep_layouts(optimizer)
+    turned.grad = torch.arange(24.0).view(8, 3)
+    optimizer.step()
+    assert turned.tolist() == (1 - 0.5 * torch.arange(24.0).view(8, 3)).tolist()

@@ -150,7 +150,7 @@ def check_job(
     try:
         job.data.split()
     except Exception as error:  # without images there is no network to make the optimiser of
-        alone = nn.Parameter(torch.empty(2, 2, device="meta"))  # its own mistakes are said first
+        alone = nn.Parameter(torch.zeros(2, 2))  # its own mistakes are said first
         make("optimizer", job.config["optimizer"], extra_targets, params=[alone])
         if isinstance(error, ValueError):
             raise ConfigError(str(error)) from error

@@ -15,7 +15,14 @@ from cnnexp.config.privacy import check_private
 from cnnexp.config.schema import TrainConfig
 from cnnexp.config.targets import check_target, instance_of, make
 from cnnexp.config.trainer import limits_batches
-from cnnexp.optim import asks_again, keep_layouts, one_group, param_groups, steps_by_all_images
+from cnnexp.optim import (
+    asks_again,
+    has_gaps,
+    keep_layouts,
+    one_group,
+    param_groups,
+    steps_by_all_images,
+)
 from cnnexp.regularization import Regularizer
 
 
@@ -84,11 +91,16 @@ def make_optimizer(
             )
         except ValueError as error:
             raise ConfigError(str(error)) from error
-    if _can_fuse(typed, function, network):
+    if any(each.is_meta for each in network.parameters()):  # of which torch takes no kernel
+        config = {key: value for key, value in config.items() if key != "fused"}
+    elif _can_fuse(typed, function, network):
         config = {**config, "fused": True}
     made = instance_of("optimizer", make("optimizer", config, extra, params=groups), Optimizer)
     if made.defaults.get("fused"):
-        keep_layouts(made)
+        try:
+            keep_layouts(made)
+        except ValueError as error:
+            raise ConfigError(f"optimizer: {error}") from error
     check_kind(typed, type(made), regularizing)
     check_private(typed, type(made), regularizing)
     return made
@@ -107,5 +119,6 @@ def _can_fuse(typed: TrainConfig, function: Callable[..., Any], network: nn.Modu
     if config.get("fused") is not None or config.get("foreach") or config.get("differentiable"):
         return False
     scaled = typed.accelerator.precision == "16-mixed"
-    devices = {each.device.type for each in network.parameters()}
-    return not scaled and devices <= {"cpu", "cuda"}
+    weights = [each for each in network.parameters() if each.requires_grad]
+    known = {each.device.type for each in weights} <= {"cpu", "cuda"}
+    return not scaled and known and not any(map(has_gaps, weights))

@@ -1,6 +1,6 @@
 """Optimisers that torch lacks, parameter groups, and schedules that know the training's length."""
 
-from cnnexp.optim.fused import keep_layouts
+from cnnexp.optim.fused import has_gaps, keep_layouts
 from cnnexp.optim.gradient_descent import GradientDescent
 from cnnexp.optim.lbfgs import LBFGS
 from cnnexp.optim.muon import MuonWithAdamW
@@ -29,6 +29,7 @@ __all__ = [
     "asks_again",
     "cosine",
     "freeze",
+    "has_gaps",
     "keep_frozen",
     "keep_layouts",
     "linear",

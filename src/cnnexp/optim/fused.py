@@ -15,11 +15,26 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["keep_layouts"]
+__all__ = ["has_gaps", "keep_layouts"]
+
+
+def has_gaps(weight: Tensor) -> bool:
+    """Whether other numbers lie between those of ``weight``, or some lie in one place.
+
+    Examples:
+        >>> import torch
+        >>> from cnnexp.optim import has_gaps
+        >>> has_gaps(torch.zeros(2, 4).t()), has_gaps(torch.zeros(2, 4)[:, ::2])
+        (False, True)
+    """
+    return _differ(torch.empty_like(weight, device="meta"), weight)
 
 
 def keep_layouts(optimizer: Optimizer) -> None:
     """Before each step, give the gradients and the state of ``optimizer`` the strides of their weights.
+
+    Raises:
+        ValueError: A weight has gaps, over which the kernels pass.
 
     Examples:
         >>> import torch
@@ -32,6 +47,13 @@ def keep_layouts(optimizer: Optimizer) -> None:
         >>> weight.flatten().tolist()  # -1, -3, -2, -4 without
         [-1.0, -2.0, -3.0, -4.0]
     """
+    for weight in _weights(optimizer):
+        if has_gaps(weight):
+            raise ValueError(
+                f"fused=True: a weight of shape {tuple(weight.shape)} has strides {weight.stride()}, with "
+                f"gaps between its numbers, which torch's kernel takes for weights; make it contiguous, or "
+                f"set fused=False"
+            )
     optimizer.register_step_pre_hook(_adapt)
 
 
