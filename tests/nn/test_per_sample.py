@@ -24,7 +24,10 @@ from cnnexp.nn import (
     replace_layers,
 )
 from cnnexp.nn import loss as losses
+from cnnexp.nn.per_sample.calls import OpaqueCall
+from cnnexp.nn.per_sample.watch import watched_layers
 from cnnexp.ops import Pool
+from tests.nn.residual import Functions, residual
 
 N = 5
 Make = Callable[[], nn.Module]
@@ -337,6 +340,33 @@ def test_a_loss_that_is_no_number_is_refused() -> None:
     no_tensor: Any = lambda output, target: 1.0  # noqa: E731
     with pytest.raises(PerSampleError, match="the loss of one sample is float"):
         per_sample_gradients(network, no_tensor, (x, y))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_blocks_that_wait_for_functions(recompute: bool) -> None:
+    network = residual(Functions).double().eval()
+    network = nn.Sequential(network, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    x, y = torch.randn(N, 3, 10, 8, dtype=torch.float64), torch.arange(N) % 2
+    expected = _by_func(network, F.cross_entropy, x, y)
+    replace_layers(network, "fused", recompute=recompute, functions=True, quiet=True)
+    _agree(per_sample_gradients(network, F.cross_entropy, (x, y)), expected)
+
+
+def _kinds(kind: type[nn.Module]) -> set[type[nn.Module]]:
+    found = {each for below in kind.__subclasses__() for each in _kinds(below)}
+    return {kind, *found} if kind.__module__.startswith("cnnexp.nn.") else found
+
+
+@pytest.mark.parametrize(
+    "kind", sorted(_kinds(nn.Conv2d) | _kinds(nn.Linear) | _kinds(nn.BatchNorm2d), key=str)
+)
+def test_each_class_of_ours_with_parameters_has_a_formula(kind: type[nn.Module]) -> None:
+    twins: tuple[Any, ...] = nn.Conv2d, nn.Linear, nn.BatchNorm2d
+    (twin,) = (each for each in twins if issubclass(kind, each))
+    layer = twin(*{nn.Conv2d: (3, 3, 1), nn.Linear: (3, 3)}.get(twin, (3,)))
+    layer.__class__ = kind
+    ((_, (_, call)),) = watched_layers(nn.Sequential(layer)).items()
+    assert call is not OpaqueCall
 
 
 def test_it_is_offered_by_the_package() -> None:

@@ -10,6 +10,7 @@ import pytest
 from torch import nn
 
 from cnnexp.training import TrainingStopped, read_checkpoint, run_training
+from tests.nn.residual import Block, Functions
 from tests.training.resumable import Stop, new_folder, same, small_job
 
 
@@ -38,3 +39,22 @@ def test_a_run_with_all_diagnostics_has_the_same_weights(
         for folder in (whole, stopped)
     )
     assert same(one, other)
+
+
+@pytest.mark.parametrize("kind", [Block, Functions])
+def test_it_says_how_many_sums_are_computed_again(
+    kind: type[Block], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second block adds two normalisations."""
+
+    def network(_images: Any) -> nn.Module:
+        start, end = nn.Conv2d(1, 4, 3, stride=4), nn.Conv2d(6, 10, 1)
+        mean = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        return nn.Sequential(start, nn.BatchNorm2d(4), nn.ReLU(), kind(4), kind(4, 2), end, *mean)
+
+    settings: dict[str, Any] = {"network": network, "backward": "fused", "epochs": 1}
+    with caplog.at_level(logging.INFO):
+        run_training(
+            small_job(**settings, recompute=True, functions=True), new_folder(tmp_path / "run")
+        )
+    assert "what 6 normalisations and 2 sums give is computed again" in caplog.text

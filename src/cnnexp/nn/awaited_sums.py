@@ -1,9 +1,9 @@
 """Outputs that a network's own code adds, and activates by a function, as residual blocks do.
 
 In ``F.relu(self.bn(x) + x)`` no layer of ours reads the sum, so none can keep less for the ReLU. The
-normalisation therefore returns an :class:`Operand` in place of its output, which is computed already. The sum
-with another tensor is a :class:`Total`, of which a ReLU is ``cnnexp.ops.relu.relu_of_sum``. Any other
-call gets the output itself.
+normalisation (one of them, where there are two) therefore returns an :class:`Operand` in place of its output,
+which is computed already. The sum with another tensor is a :class:`Total`, of which a ReLU is
+``cnnexp.ops.relu.relu_of_sum``. Any other call gets the output itself.
 """
 
 from __future__ import annotations

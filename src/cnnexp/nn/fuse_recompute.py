@@ -61,8 +61,8 @@ def recompute_inputs(
         functions: Whether the ReLU of a sum may be a function, as in ``F.relu(self.bn(x) + x)``.
 
     Returns:
-        The normalisations that are to recompute as operands of a sum, and of each whether that has such a
-        function after it.
+        The normalisations that are to recompute as operands of a sum, and of each whether it has to wait for
+        such a function: one for each sum that has one.
     """
     each_pass = [[_input_of(module, node) for node in nodes] for nodes in passes]
     for found in each_pass[0]:
@@ -75,7 +75,11 @@ def recompute_inputs(
             found.relu.recompute = True
         for reader in found.readers:
             reader.reads = "operand"
-    return {norm: found.relu is None for found in common for norm in found.norms}
+    return {
+        norm: found.relu is None and norm is found.norms[0]
+        for found in common
+        for norm in found.norms
+    }
 
 
 def shrink_pools(module: nn.Module) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from cnnexp import ops
 from cnnexp.kernels.cpu import conv_relu_pool as cpu_kernels
 from cnnexp.nn import BatchNormAct2d, ConvReLUPool, CrossEntropyLoss, ReLU, conversion
-from cnnexp.nn.deferring import Deferring
+from cnnexp.nn.deferring import Deferring, OperandBatchNorm2d
 from cnnexp.nn.fuse import fusable_functions
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.example import example_batch, run_in
@@ -88,15 +88,20 @@ def _say_what_is_recomputed(network: nn.Module) -> None:
     """Log how many layers recompute: these are ``fused``, and ``auto`` chooses for the others."""
     layers = [each for each in network.modules() if getattr(each, "recompute", False)]
     norms, sums = (
-        sum(isinstance(each, kind) for each in layers) for kind in (BatchNormAct2d, ReLU)
+        sum(isinstance(each, kinds) for each in layers)
+        for kinds in (BatchNormAct2d, (ReLU, OperandBatchNorm2d))
     )
     if norms:
         log.info(
-            "backward.recompute: what %d normalisations%s give is computed again; these layers are fused, "
-            "whatever that costs in time",
-            norms,
-            f" and {sums} sums" if sums else "",
+            "backward.recompute: what %s%s give is computed again; these layers are fused, whatever that "
+            "costs in time",
+            _counted(norms, "normalisation"),
+            f" and {_counted(sums, 'sum')}" if sums else "",
         )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def say_what_waits(job: TrainingJob, network: nn.Module) -> None:

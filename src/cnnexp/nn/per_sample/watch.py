@@ -16,6 +16,7 @@ from cnnexp.nn.deferring import (
     DeferredConvReLUPool,
     DeferredConvTanhPool,
     Deferring,
+    OperandBatchNorm2d,
 )
 from cnnexp.nn.linear import Linear
 from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
@@ -50,6 +51,7 @@ _KINDS: dict[type[nn.Module], type[Call]] = {
     DeferredConvReLUPool: ConvCall,
     DeferredConvTanhPool: ConvCall,
     DeferredBatchNormAct2d: BatchNormCall,
+    OperandBatchNorm2d: BatchNormCall,
 }
 
 
