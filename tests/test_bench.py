@@ -34,7 +34,7 @@ LOW = multiplies_bfloat16(torch.device("cpu"))
 THEIRS = {"torch NCHW", "torch channels_last"}
 THEIRS |= {"torch bfloat16", "torch bfloat16 NCHW"} if LOW else set()
 AUTO = {"cnnexp auto"} | ({"cnnexp auto, bfloat16"} if LOW else set())
-LEFT_OUT = "bfloat16 is left out: this processor has no instructions for its products\n"
+LEFT_OUT = "bfloat16 is left out: this device has no instructions for its products\n"
 
 
 def test_a_step(command: Command, empty_folder: Path) -> None:

@@ -246,9 +246,7 @@ def _say_what_is_left_out(device: torch.device) -> None:
     from cnnexp.tuning import multiplies_bfloat16
 
     if not multiplies_bfloat16(device):
-        print(
-            "bfloat16 is left out: this processor has no instructions for its products", flush=True
-        )
+        print("bfloat16 is left out: this device has no instructions for its products", flush=True)
 
 
 def _steps(

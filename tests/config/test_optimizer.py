@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.optim import Optimizer
 
 from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.build import build_job
+from tests.config.tiny_runs import checked, tiny_run
 
 FOLDER = Path(__file__).parents[2] / "conf" / "optimizer"
 CHOICES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
@@ -40,8 +42,7 @@ def test_all_of_torchs_that_have_one_take_it_unless_they_are_told_not_to(choice:
         assert not _made(f"optimizer={choice}").defaults.get("fused")
         return
     assert _made(f"optimizer={choice}").defaults["fused"] is True
-    # a key of the file, so that nobody has to write +optimizer.fused
-    assert _made(f"optimizer={choice}", "optimizer.fused=false").defaults["fused"] is False
+    assert _made(f"optimizer={choice}", "+optimizer.fused=false").defaults["fused"] is False
 
 
 def test_some_have_one() -> None:
@@ -62,13 +63,65 @@ def test_where_it_would_not_do(overrides: tuple[str, ...]) -> None:
     assert not _made(*overrides).defaults["fused"]
 
 
-@pytest.mark.parametrize("asked", ["null", "true", "false"])
-def test_a_network_without_memory_is_checked_with_the_loop(asked: str) -> None:
-    network = nn.Conv2d(1, 2, 3, device="meta")
-    assert _made(f"optimizer.fused={asked}", network=network).defaults["fused"] is None
+def test_a_network_that_is_elsewhere_has_torchs_default() -> None:
+    assert _made(network=nn.Conv2d(1, 2, 3, device="meta")).defaults["fused"] is None
+    network = nn.Linear(2, 2)
+    network.turns = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    assert _made(network=network).defaults["fused"] is None
 
 
-@pytest.mark.parametrize("override", ["optimizer=adam", "optimizer.fused=true"])
+def test_a_class_without_such_a_kernel_may_take_the_place_of_one_with_it() -> None:
+    assert "fused" not in _made("optimizer._target_=torch.optim.NAdam").defaults
+
+
+def test_what_does_not_go_with_it_is_said_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match="`fused` and `foreach` cannot be `True` together"):
+        checked("+optimizer.fused=true", "+optimizer.foreach=true")
+
+
+class Contiguous(Callback):
+    """Gives each weight a new gradient, whose numbers lie in another order than the weight's."""
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        for weight in pl_module.network.parameters():
+            assert weight.grad is not None
+            weight.grad = weight.grad.clone(memory_format=torch.contiguous_format)
+
+
+def test_a_run_whose_callback_sets_gradients_learns_what_it_learned(tmp_path: Path) -> None:
+    ends = []
+    for fused in ("true", "false"):
+        (tmp_path / fused).mkdir()
+        run = tiny_run(
+            tmp_path / fused,
+            f"+optimizer.fused={fused}",
+            "+callbacks.order._target_=tests.config.test_optimizer.Contiguous",
+        )
+        state = torch.load(run.folder.last_checkpoint, weights_only=False)
+        assert state["optimizer_states"][0]["param_groups"][0]["fused"] is (fused == "true")
+        ends.append(state["state_dict"])
+    last = torch.channels_last
+    images = [each for each in ends[0].values() if each.dim() == 4 and each.size(1) > 1]
+    assert any(each.is_contiguous(memory_format=last) for each in images)
+    for key, ours in ends[0].items():
+        torch.testing.assert_close(ours, ends[1][key])
+
+
+def test_clipping_by_the_trainer_goes_with_bfloat16(tmp_path: Path) -> None:
+    """Lightning refuses optimisers with a kernel for all weights there, for the sake of float16."""
+    ends = []
+    for fused in ("true", "false"):
+        (tmp_path / fused).mkdir()
+        run = tiny_run(
+            tmp_path / fused, f"+optimizer.fused={fused}", "accelerator.precision=bf16-mixed",
+            "+trainer.gradient_clip_val=1e-3", "optimizer=sgd",
+        )  # fmt: skip
+        ends.append(torch.load(run.folder.last_checkpoint, weights_only=False)["state_dict"])
+    for key, ours in ends[0].items():
+        torch.testing.assert_close(ours, ends[1][key])
+
+
+@pytest.mark.parametrize("override", ["optimizer=adam", "+optimizer.fused=true"])
 def test_gradients_of_another_memory_format_move_the_right_weights(override: str) -> None:
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):
@@ -87,4 +140,4 @@ def test_a_weight_with_gaps_has_the_loop() -> None:
     network.weight = nn.Parameter(torch.ones(3, 8)[:, ::2])
     assert _made(network=network).defaults["fused"] is None
     with pytest.raises(ConfigError, match=r"optimizer: fused=True: a weight of shape \(3, 4\)"):
-        _made("optimizer.fused=true", network=network)
+        _made("+optimizer.fused=true", network=network)

@@ -277,6 +277,32 @@ def test_an_operand_that_was_changed_is_not_taken_for_another(name: str, functio
     _same(found[1], found[0])
 
 
+def test_a_sum_in_place_of_what_a_frozen_convolution_read_is_kept() -> None:
+    """That keeps nothing, so that nobody else minds the writing."""
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.start, self.end = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+            self.conv, self.bn = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+            self.relu = nn.ReLU()
+            self.conv.requires_grad_(False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.start(x).tanh() * 1
+            y = self.bn(self.conv(x))
+            x += y
+            return self.end(self.relu(x))
+
+    found = []
+    for network in _both(Network()):
+        learns = [each for each in network.parameters() if each.requires_grad]
+        output = network(_image())
+        found.append([output, *torch.autograd.grad(output.square().sum(), learns)])
+    _same(found[1], found[0])
+
+
 def test_what_was_noted_does_not_outlive_the_graph() -> None:
     again = _both(residual(Block))[1]
     block = next(each for each in again.modules() if isinstance(each, Block))

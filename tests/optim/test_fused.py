@@ -82,6 +82,42 @@ def test_a_state_of_another_format_is_put_in_order(kind: str) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+@every_kind
+@pytest.mark.parametrize("named", [False, True])
+def test_gradients_that_a_closure_computes_are_put_in_order(kind: str, named: bool) -> None:
+    """As Lightning steps."""
+    found = []
+    for fused in (False, True):
+        weights = _weights(LAST)
+        optimizer = _optimizer(kind, weights, fused)
+        for seed in range(2):
+
+            def closure(weights: list[nn.Parameter] = weights, seed: int = seed) -> float:
+                generator = torch.Generator().manual_seed(seed)
+                for weight in weights:
+                    weight.grad = torch.randn(weight.shape, generator=generator)
+                return 0.5
+
+            done = optimizer.step(closure=closure) if named else optimizer.step(closure)
+            assert done == 0.5
+        found.append(weights)
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_state_that_is_loaded_brings_its_own_loop_and_no_kernel_that_was_not_asked_for() -> None:
+    weights = _weights(LAST)
+    loop, kernel = _optimizer("Adam", weights, False), _optimizer("Adam", weights, True)
+    keep_layouts(loop)
+    with_loop, with_kernel = (copy.deepcopy(each.state_dict()) for each in (loop, kernel))
+    kernel.load_state_dict(with_loop)
+    assert not kernel.param_groups[0]["fused"]
+    kernel.load_state_dict(with_kernel)
+    assert kernel.param_groups[0]["fused"] is True
+    loop.load_state_dict(with_kernel)
+    assert not loop.param_groups[0]["fused"]
+
+
 def test_nothing_is_copied_where_the_order_is_the_same() -> None:
     weights = _weights(LAST)
     optimizer = _optimizer("Adam", weights, True)
@@ -117,6 +153,8 @@ def test_the_bits_are_those_of_one_thread(kind: str) -> None:
 
 def test_the_adam_within_muon_is_guarded() -> None:
     """Its last weight, which Adam moves, may be that of a convolution."""
+    gaps = nn.Parameter(torch.ones(3, 8)[:, ::2])
+    assert not NormalizedMuon([gaps], lr=0.1)._adam.defaults["fused"]
     found = []
     for layout in (torch.contiguous_format, LAST):
         weights = [nn.Parameter(torch.arange(36.0).view(2, 2, 3, 3).clone(memory_format=layout))]

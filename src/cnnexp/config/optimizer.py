@@ -91,12 +91,10 @@ def make_optimizer(
             )
         except ValueError as error:
             raise ConfigError(str(error)) from error
-    if any(each.is_meta for each in network.parameters()):  # of which torch takes no kernel
-        config = {key: value for key, value in config.items() if key != "fused"}
-    elif _can_fuse(typed, function, network):
+    if _takes_one_kernel(typed, function, network):
         config = {**config, "fused": True}
     made = instance_of("optimizer", make("optimizer", config, extra, params=groups), Optimizer)
-    if made.defaults.get("fused"):
+    if "fused" in made.defaults:
         try:
             keep_layouts(made)
         except ValueError as error:
@@ -106,11 +104,11 @@ def make_optimizer(
     return made
 
 
-def _can_fuse(typed: TrainConfig, function: Callable[..., Any], network: nn.Module) -> bool:
-    """Whether torch's optimiser takes one kernel for all weights, where the config does not say.
+def _takes_one_kernel(typed: TrainConfig, function: Callable[..., Any], network: nn.Module) -> bool:
+    """Whether torch's optimiser is to go over all weights by one kernel, where the config does not say.
 
-    With loss scaling such a kernel takes the scale off the gradients itself, after they may have been
-    clipped or changed.
+    On a CPU its default is a loop over the weights, several times as slow; on a GPU it is fast. With loss
+    scaling such a kernel takes the scale off the gradients itself, after they may have been clipped.
     """
     config = typed.optimizer
     torchs = getattr(function, "__module__", "").startswith("torch.optim.")
@@ -118,7 +116,7 @@ def _can_fuse(typed: TrainConfig, function: Callable[..., Any], network: nn.Modu
         return False
     if config.get("fused") is not None or config.get("foreach") or config.get("differentiable"):
         return False
-    scaled = typed.accelerator.precision == "16-mixed"
     weights = [each for each in network.parameters() if each.requires_grad]
-    known = {each.device.type for each in weights} <= {"cpu", "cuda"}
-    return not scaled and known and not any(map(has_gaps, weights))
+    plain = all(each.device.type == "cpu" and each.is_floating_point() for each in weights)
+    scaled = typed.accelerator.precision == "16-mixed"
+    return plain and not scaled and not any(map(has_gaps, weights))

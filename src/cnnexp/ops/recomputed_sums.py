@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cnnexp.ops.forward_mode import transformed
 from cnnexp.ops.recomputed import Recipe, recipe_of
-from cnnexp.ops.torch_internals import makers_of_sum, notes_on
+from cnnexp.ops.torch_internals import makers_of_sum, notes_on, writes_into
 
 _DEEPEST = 8  # recipes within each other: then a tensor is kept, so that the lists of what is kept stay short
 
@@ -25,10 +25,12 @@ class _Note(NamedTuple):
 
     Attributes:
         tensor: Its recipe, or itself; not held, as the node of a tensor must not hold it.
+        version: How often something had been written into it.
         shape, dtype: Its own.
     """
 
     tensor: Recipe | weakref.ref[Tensor]
+    version: int
     shape: torch.Size
     dtype: torch.dtype
 
@@ -40,7 +42,9 @@ def note(operand: Tensor) -> None:
         return
     recipe = recipe_of(operand)
     known = weakref.ref(operand) if recipe is None else recipe
-    notes_on(node)[_name(operand.output_nr)] = _Note(known, operand.shape, operand.dtype)
+    notes_on(node)[_name(operand.output_nr)] = _Note(
+        known, writes_into(operand), operand.shape, operand.dtype
+    )
 
 
 def operands(total: Tensor) -> tuple[Tensor | Recipe, Tensor | Recipe] | None:
@@ -54,9 +58,11 @@ def operands(total: Tensor) -> tuple[Tensor | Recipe, Tensor | Recipe] | None:
     found: list[Tensor | Recipe] = []
     for node, place in makers_of_sum(total):
         noted = notes_on(node).pop(_name(place), None)
-        if not isinstance(noted, _Note) or noted[1:] != (total.shape, total.dtype):
+        if not isinstance(noted, _Note) or noted[2:] != (total.shape, total.dtype):
             continue
         known = noted.tensor if isinstance(noted.tensor, Recipe) else noted.tensor()
+        if isinstance(known, Tensor) and writes_into(known) != noted.version:
+            continue  # the sum may stand in it
         if known is not None:
             found.append(known)
     if len(found) != 2 or max(_depth(each) for each in found) >= _DEEPEST:

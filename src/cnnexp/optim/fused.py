@@ -31,7 +31,10 @@ def has_gaps(weight: Tensor) -> bool:
 
 
 def keep_layouts(optimizer: Optimizer) -> None:
-    """Before each step, give the gradients and the state of ``optimizer`` the strides of their weights.
+    """In each step by such a kernel, give gradients and state of ``optimizer`` the strides of their weights.
+
+    A state that is loaded brings its own ``fused``: without it the steps go on as they were; with it only
+    where ``optimizer`` was made with it.
 
     Raises:
         ValueError: A weight has gaps, over which the kernels pass.
@@ -55,9 +58,34 @@ def keep_layouts(optimizer: Optimizer) -> None:
                 f"set fused=False"
             )
     optimizer.register_step_pre_hook(_adapt)
+    optimizer.register_load_state_dict_post_hook(_reconcile)
 
 
-def _adapt(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+def _adapt(
+    optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Put all in order now, or once the closure, which computes the gradients, has been called."""
+    _put_in_order(optimizer)
+    closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+    if closure is None:
+        return None
+
+    def then_in_order() -> Any:
+        loss = closure()
+        _put_in_order(optimizer)
+        return loss
+
+    return args[:1], {**kwargs, "closure": then_in_order}
+
+
+def _reconcile(optimizer: Optimizer) -> None:
+    for group in optimizer.param_groups:
+        if group.get("fused") and not optimizer.defaults["fused"]:
+            group["fused"] = None
+
+
+@torch.no_grad()
+def _put_in_order(optimizer: Optimizer) -> None:
     for weight in _weights(optimizer):
         strides = weight.stride()
         grad = weight.grad
@@ -71,8 +99,10 @@ def _adapt(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
 
 
 def _weights(optimizer: Optimizer) -> Iterator[Tensor]:
+    """Those that a kernel for all moves."""
     for group in optimizer.param_groups:
-        yield from group["params"]
+        if group.get("fused"):
+            yield from group["params"]
 
 
 def _differ(one: Tensor, other: Tensor) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cnnexp.optim.fused import keep_layouts
+from cnnexp.optim.fused import has_gaps, keep_layouts
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial; steepest at 0
 
@@ -92,8 +92,9 @@ class NormalizedMuon(Optimizer):
             others = [p for p in group["params"] if not any(p is x for x in hidden)]
             rest.append({"params": others, "weight_decay": group["weight_decay"]})
         # a group of no parameters stays, so that the groups of both are the same
+        dense = not any(has_gaps(each) for group in rest for each in group["params"])
         self._adam = torch.optim.AdamW(
-            rest, lr=lr * adam_share, betas=(betas[0], betas[1]), eps=eps, fused=True
+            rest, lr=lr * adam_share, betas=(betas[0], betas[1]), eps=eps, fused=dense
         )
         keep_layouts(self._adam)
 

@@ -107,8 +107,6 @@ _ROWS = (
     Key("metrics",                          YES,     NO,    YES,   NO,   {}),
     # how it learns
     Key("optimizer",                        YES,     NO,    YES,   YES),
-    # one kernel for all weights rounds otherwise, and is the same optimiser
-    Key("optimizer.fused",                  YES,     NO,    YES,   NO,   None),
     Key("scheduler",                        YES,     NO,    YES,   YES),
     Key("regularization",                   YES,     NO,    YES,   YES),
     Key("regularization.random_shift.edge", YES,     NO,    YES,   YES,  "replicate"),

@@ -118,7 +118,7 @@ def say_what_waits(job: TrainingJob, network: nn.Module) -> None:
         log.info(
             "backward.functions: layers that compute the activation or pooling that follows in the network's "
             "code: %d",
-            sum(isinstance(each, Deferring) for each in network.modules()),
+            sum(isinstance(each, (Deferring, OperandBatchNorm2d)) for each in network.modules()),
         )
     elif job.backward in ("fused", ops.AUTO) and (might := fusable_functions(network)):
         log.info(

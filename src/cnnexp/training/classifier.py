@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -181,7 +183,14 @@ class Classifier(ImageNetwork):
             _refuse_scaled(self.trainer.precision_plugin, optimizer)
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             self._events.gradients(parameters)
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            # in bfloat16 nothing is scaled; yet Lightning would refuse each optimiser with a kernel for all
+            # weights, which could take a scale off
+            named = GradClipAlgorithmType(gradient_clip_algorithm or GradClipAlgorithmType.NORM)
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0, named)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """One step, then what the regularisers make of the weights."""
@@ -264,7 +273,7 @@ def _refuse_scaled(precision: object, optimizer: Optimizer) -> None:
     if getattr(precision, "scaler", None) is not None and optimizer.defaults.get("fused"):
         raise RuntimeError(
             f"{type(optimizer).__name__} with fused=true takes the scale of precision 16-mixed off the "
-            f"gradients within its step, after regularization would change them; set optimizer.fused=false"
+            f"gradients within its step, after regularization would change them; leave optimizer.fused out"
         )
 
 
