@@ -20,52 +20,46 @@ from cnnexp.ops.relu import relu_of_sum
 _ADDITIONS = (Tensor.add, Tensor.add_, torch.add)  # the operators + and += are the first two
 
 
-class Operand(Placeholder):
-    """The output of a layer that may be an operand of a sum."""
+class _Computed(Placeholder):
+    """In place of an output that is computed already."""
 
     value: Tensor
+
+    def output(self) -> Tensor:
+        """See ``Placeholder.output``."""
+        return self.value
+
+
+class Operand(_Computed):
+    """The output of a layer that may be an operand of a sum."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call ``func`` with the output; if it adds two tensors, the sum is a :class:`Total`."""
         result = super().__torch_function__(func, types, args, kwargs)
         two = len(args) == 2 and not kwargs and all(isinstance(each, Tensor) for each in args)
-        if not (two and func in _ADDITIONS and _is_recorded(result)):
-            return result
-        total = placeholder(Total)
-        total.value = result
-        return total
+        return _in_place_of(result, Total) if two and func in _ADDITIONS else result
 
     def after(self, step: Step, inplace: bool = False) -> None:
         """No step has to do with an operand."""
 
-    def output(self) -> Tensor:
-        """The output."""
-        return self.value
 
-
-class Total(Placeholder):
+class Total(_Computed):
     """The sum of an operand and another tensor."""
-
-    value: Tensor
 
     def after(self, step: Step, inplace: bool = False) -> Tensor | None:
         """The ReLU of the sum, which keeps nothing where a backward can add again."""
         return relu_of_sum(self.value, inplace) if step == RELU else None
 
-    def output(self) -> Tensor:
-        """The sum."""
-        return self.value
-
 
 def operand(output: Tensor) -> Tensor:
     """A placeholder of ``output``, where a backward may follow."""
-    if not _is_recorded(output):
+    return _in_place_of(output, Operand)
+
+
+def _in_place_of(output: Tensor, kind: type[_Computed]) -> Tensor:
+    if not (output.requires_grad and torch.is_grad_enabled()):
         return output
-    found = placeholder(Operand)
+    found = placeholder(kind)
     found.value = output
     return found
-
-
-def _is_recorded(output: Tensor) -> bool:
-    return output.requires_grad and torch.is_grad_enabled()

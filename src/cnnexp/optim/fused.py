@@ -64,10 +64,10 @@ def keep_layouts(optimizer: Optimizer) -> None:
 def _adapt(
     optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Put all in order now, or once the closure, which computes the gradients, has been called."""
-    _put_in_order(optimizer)
+    """Put all in order now, or where a closure computes the gradients, once it has been called."""
     closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
     if closure is None:
+        _put_in_order(optimizer)
         return None
 
     def then_in_order() -> Any:
