@@ -40,6 +40,10 @@ _CASES: list[tuple[int, int, tuple[int, int], dict[str, Any]]] = [
     (2, 32, (11, 11), {"pool": ops.Pool("max", 3, 2, 1)}),
     (32, 32, (9, 9), {"pool": ops.Pool("max", 2, ceil_mode=True)}),
     (32, 16, (60, 60), {}),  # many positions
+    (33, 64, (8, 8), {}),
+    (17, 64, (9, 9), {"pool": ops.Pool("max", 2, 3, 1)}),  # some of a window is off the image
+    (18, 32, (13, 13), {"dilation": 2, "padding": (2, 0)}),
+    (16, 32, (11, 9), {"stride": 2, "kernel": (2, 3), "pool": ops.Pool("max", (1, 2))}),
     (32, 32, (8, 8), {"pool": ops.Pool("avg")}),
     (1, 8, (9, 9), {"pool": ops.Pool("avg", 2, 1)}),
 ]
@@ -137,7 +141,7 @@ def test_the_number_of_threads_changes_no_bit(case: Any) -> None:
 @able
 def test_layers_with_whole_vectors_multiply_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    for name in ("grad_weight", "grad_input"):
+    for name in ("grad_weight", "grad_input", "max_forward"):
         original = getattr(bfloat16, name)
 
         def counted(*arguments: Any, name: str = name, original: Any = original) -> Any:
@@ -145,10 +149,28 @@ def test_layers_with_whole_vectors_multiply_pairs(monkeypatch: pytest.MonkeyPatc
             return original(*arguments)
 
         monkeypatch.setattr(bfloat16, name, counted)
-    for case, expected in ((_CASES[4], 2), (_CASES[0], 0), (_CASES[5], 0)):
+    for case, expected in ((_CASES[4], 3), (_CASES[2], 2), (_CASES[0], 0), (_CASES[5], 0)):
         calls.clear()
         _results(*_made(case), "fused")
         assert len(calls) == expected
+
+
+@able
+@pytest.mark.parametrize("case", [_CASES[4], _CASES[6], (128, 256, (3, 3), {})], ids=str)
+def test_an_image_alone_has_the_bits_that_it_has_among_others(case: Any) -> None:
+    (image, weight, bias), options = _made(case, n=37)
+    together = ops.conv_relu_pool(image, weight, bias, **options)
+    alone = [ops.conv_relu_pool(each, weight, bias, **options) for each in image.split(1)]
+    assert torch.equal(together, torch.cat(alone))
+
+
+@able
+def test_weights_that_are_part_of_a_longer_row_are_read_where_they_are() -> None:
+    (image, weight, bias), options = _made(_CASES[4])
+    expected = ops.conv_relu_pool(image, weight, bias, **options)
+    row = torch.cat([torch.zeros(1), weight.detach().permute(0, 2, 3, 1).flatten()]).bfloat16()
+    part = row[1:].view(64, 3, 3, 32).permute(0, 3, 1, 2)
+    assert torch.equal(ops.conv_relu_pool(image, part, bias, **options), expected)
 
 
 @able
@@ -256,7 +278,9 @@ def test_the_operators_pass_torchs_own_check(case: Any) -> None:
     assert made is not None
     output, code, plan = made
     records = plan.conv, plan.pool
+    pairs = {cpu.forward_pairs: (image, weight, bias, *records)} if image.size(1) > 1 else {}
     checks: dict[Any, tuple[Any, ...]] = {
+        **pairs,
         cpu.forward: (image, weight, bias, *records, None),
         cpu.pool_spread: (output, code, plan.pool, None),
         cpu.winners_grad_weight: (output, code, image, *records),

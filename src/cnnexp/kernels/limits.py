@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
+
+import torch
 
 from cnnexp.geometry.windows import WindowGeometry
 
@@ -12,9 +15,19 @@ _BITS = 8  # of average-pooling: one for each element of the window
 
 def pool_refusal(pool: WindowGeometry, average: bool) -> str | None:
     """Why no kernel takes such a pooling, in words; None if they do."""
+    # a graph may leave sizes open
+    if torch.compiler.is_compiling() or any(type(each) is not int for each in pool.input_size):
+        return _refusal(pool, average)
+    return _kept_refusal(pool, average)
+
+
+def _refusal(pool: WindowGeometry, average: bool) -> str | None:
     most = _BITS if average else _WINNERS
     if math.prod(pool.kernel_size) > most:
         return f"at most {most} elements a window, not {math.prod(pool.kernel_size)}"
     if not average and pool.blind_windows():
         return "no max-pooling with windows that read nothing but padding"
     return None
+
+
+_kept_refusal = functools.lru_cache(maxsize=256)(_refusal)  # each kernel of each step asks

@@ -13,12 +13,22 @@ from importlib.metadata import version
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu.tables import pool_windows, receptive_fields
 
-__all__ = ["AVAILABLE", "bits_of", "grad_input", "grad_weight", "has_pairs", "max_pooled"]
+__all__ = [
+    "AVAILABLE",
+    "bits_of",
+    "grad_input",
+    "grad_weight",
+    "has_pairs",
+    "has_windows",
+    "max_forward",
+    "max_pooled",
+]
 
 _LANES = 32  # of bfloat16 in a vector
 _FEWEST_CHANNELS = 16  # of the input; below, more than half of a vector would be zeros
@@ -54,6 +64,57 @@ def max_pooled(image: Tensor, pool: WindowGeometry, output: Tensor, code: Tensor
     pooling.max_forward_half(bits[0], pool_windows(pool), bits[1], codes)
 
 
+def has_windows(conv: Conv2dGeometry, pool: WindowGeometry, c_in: int, c_out: int) -> bool:
+    """Whether the forward computes what windows read by pairs, and no element of the convolution twice."""
+    read = math.prod(pool.output_size) * math.prod(pool.kernel_size)
+    return (
+        c_in >= _FEWEST_CHANNELS
+        and c_out % _LANES == 0
+        and read <= math.prod(conv.output_size)
+        and conv.groups == 1
+    )
+
+
+def max_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: Conv2dGeometry,
+    pool: WindowGeometry,
+    output: Tensor,
+    code: Tensor,
+) -> None:
+    """Max-pooled ReLU of a convolution: x (N, C_in, H, W) → ``output`` and ``code`` (N, C_out, P, Q)."""
+    from cnnexp.kernels.cpu import pairs_forward
+
+    c_out, c_in, *_ = weight.shape
+    channels = c_in + c_in % 2
+    shift = torch.zeros(c_out) if bias is None else bias.detach().float().contiguous()
+    fields = receptive_fields(conv, pool, channels)
+    enough = -(-pairs_forward.ELEMENTS // fields.places.size)
+    pairs_forward.max_forward(
+        bits_of(input),
+        _pairs_of(weight, channels, pairs_forward.CHANNELS).numpy(),
+        shift.numpy(),
+        fields,
+        channels,
+        max(1, min(enough, input.size(0) // _TASKS)),
+        bits_of(output).view(np.int16),
+        code.permute(0, 2, 3, 1).numpy(),
+    )
+
+
+def _pairs_of(weight: Tensor, channels: int, together: int) -> Tensor:
+    """The kernels in blocks of ``together``, whose pairs of numbers stand side by side; bits as uint16."""
+    kernels = F.pad(
+        weight.detach().permute(0, 2, 3, 1), (0, channels - weight.size(1))
+    ).contiguous()
+    if kernels.storage_offset() % 2:  # of weights that are part of a longer row
+        kernels = kernels.clone()
+    blocks = kernels.view(torch.int32).view(len(weight) // together, together, -1)
+    return blocks.transpose(1, 2).contiguous().view(torch.uint16)
+
+
 def has_pairs(conv: Conv2dGeometry, pool: WindowGeometry, c_in: int, c_out: int) -> bool:
     """Whether the gradients of such a block multiply pairs; else they take those of float32."""
     positions, window = math.prod(pool.output_size), math.prod(pool.kernel_size)
@@ -69,7 +130,7 @@ def grad_weight(
     grad_output: Tensor, code: Tensor, input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
 ) -> Tensor:
     """∂L/∂w (C_out, C_in, K_h, K_w) from ∂L/∂(pooled), its code and x: (N, C_in, H, W)."""
-    from cnnexp.kernels.cpu import pairs, pairs_sparse
+    from cnnexp.kernels.cpu import pairs_sparse
 
     c_out, c_in, taps = grad_output.size(1), input.size(1), math.prod(conv.kernel_size)
     channels = _filled_up(c_in)
@@ -82,8 +143,7 @@ def grad_weight(
     arrays = bits_of(input), codes, bits_of(grad_output)
     pairs_sparse.grad_weight(*arrays, fields, channels, together, parts)
     made = input.new_empty(c_out, taps, c_in)
-    order = np.array(pairs.INTERLEAVED)
-    pairs_sparse.collect(parts, order, made.view(torch.uint16).numpy())
+    pairs_sparse.collect(parts, made.view(torch.uint16).numpy())
     return made.view(c_out, *conv.kernel_size, c_in).permute(0, 3, 1, 2)
 
 
@@ -96,13 +156,12 @@ def grad_input(
     grad: Tensor,
 ) -> None:
     """∂L/∂x into ``grad`` (N, C_in, H, W) from ∂L/∂(pooled), its code and w."""
-    from cnnexp.kernels.cpu import pairs, pairs_sparse
+    from cnnexp.kernels.cpu import pairs_sparse
 
     c_out, c_in, taps = grad_output.size(1), weight.size(1), math.prod(conv.kernel_size)
     channels = _filled_up(c_in)
     kernels = weight.new_empty(c_out + 1, taps * channels).view(torch.uint16).numpy()
-    order = np.array(pairs.INTERLEAVED)
-    pairs_sparse.spread_kernels(bits_of(weight).reshape(c_out, taps, c_in), order, kernels)
+    pairs_sparse.spread_kernels(bits_of(weight).reshape(c_out, taps, c_in), kernels)
     codes = code.permute(0, 2, 3, 1).contiguous().numpy()
     fields = receptive_fields(conv, pool, channels)
     like = np.empty(0, np.float32)

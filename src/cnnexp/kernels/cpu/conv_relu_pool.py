@@ -30,6 +30,7 @@ __all__ = [
     "dtypes_in_words",
     "forward",
     "forward_few_channels",
+    "forward_pairs",
     "pool_gather",
     "pool_spread",
     "pooled_and_code",
@@ -198,6 +199,20 @@ def forward_few_channels(
     few_channels.forward_few_channels(
         array_of(input), kernels, biases, fields, array_of(output), array_of(code)
     )
+    return output, code
+
+
+@operator("conv_relu_max_pool_forward_pairs", pooled_and_code)
+def forward_pairs(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: Conv2dGeometry,
+    pool: WindowGeometry,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`forward_few_channels`, in bfloat16 where ``bfloat16.has_windows``."""
+    output, code = pooled_and_code(input, weight, bias, conv, pool)
+    bfloat16.max_forward(input, weight, bias, conv, pool, output, code)
     return output, code
 
 

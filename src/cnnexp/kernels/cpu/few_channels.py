@@ -7,7 +7,7 @@ benchmarks/kernels.py`` times each kernel beside the library's dense one.
 
 Compiled by numba on first use and kept in its cache; after a change in ``taps``, touch this file.
 """
-# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ import numpy as np
 from numba import njit, prange
 
 from cnnexp.geometry.pooling import DEAD
-from cnnexp.kernels.cpu.numbers import aligned, put
+from cnnexp.kernels.cpu.numbers import aligned
+from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
+from cnnexp.kernels.cpu.precision import narrow
 from cnnexp.kernels.cpu.sparse import pad_into
 from cnnexp.kernels.cpu.taps import MOST_TAPS, shares_of, window_of
-from cnnexp.kernels.cpu.vector import COMPILE, VECTOR_BYTES
+from cnnexp.kernels.cpu.vector import COMPILE, lanes_of
 
 __all__ = ["forward_few_channels", "grad_weight_few_channels"]
 
@@ -51,33 +53,34 @@ def forward_few_channels(x, kernels, bias, fields, output, code):
     n_all, c_out = output.shape[0], output.shape[3]
     places, padded = fields.places, fields.padded
     positions, window = places.shape
-    outputs, codes = output.reshape(n_all, positions, c_out), code.reshape(n_all, positions, c_out)
     c_in, taps = x.shape[3], kernels.shape[0]
-    flat, starts = kernels.reshape(-1), places.reshape(-1)
-    lanes = VECTOR_BYTES // kernels.itemsize
+    flat, starts, offsets = start_of(kernels), start_of(places), start_of(bias)
+    outputs, codes = start_of(output), start_of(code)
+    lanes = lanes_of(kernels)
     for n in prange(n_all):
         image = np.zeros(padded[0] * padded[1] * c_in, kernels.dtype)
         pad_into(x[n], padded, image)
-        reads = _reads(fields)
-        best = aligned(c_out, kernels)
+        reads, best = _reads(fields), aligned(c_out, kernels)
+        pixels, read, values = start_of(image), start_of(reads), start_of(best)
         for position in range(positions):
-            winner = codes[n, position]
+            to = (n * positions + position) * c_out
+            winner, made = ahead(codes, to), ahead(outputs, to)
             for o in range(c_out):
-                best[o] = 0
-                winner[o] = DEAD
+                values[o], winner[o] = 0, DEAD
             for k in range(0, window, 4):  # four elements of the window at a time
-                first, count = position * window + k, min(4, window - k)
-                of = image, starts, first, count, reads, taps, flat, bias
+                of = pixels, starts, position * window + k, min(4, window - k), read, taps
                 o = 0
                 while c_out - o >= 2 * lanes:
-                    _window_2(*of, o, c_out, best, winner, k)
+                    _window_2(*of, flat, offsets, o, c_out, values, winner, k)
                     o += 2 * lanes
                 if c_out - o >= lanes:
-                    _window_1(*of, o, c_out, best, winner, k)
+                    _window_1(*of, flat, offsets, o, c_out, values, winner, k)
                     o += lanes
                 for each in range(o, c_out):
-                    _window_channel(*of, each, c_out, best, winner, k)
-            put(best, outputs[n, position])
+                    _window_channel(*of, flat, offsets, each, c_out, values, winner, k)
+            for o in range(c_out):
+                made[o] = narrow(values[o], made)
+        hold((image, reads, best))
 
 
 @njit(parallel=True, **COMPILE)
@@ -90,16 +93,16 @@ def grad_weight_few_channels(x, code, grad_output, fields, parts):
     places, padded = fields.places, fields.padded
     positions, window = places.shape
     c_out = code.shape[-1]
-    codes, grads, starts = code.reshape(-1), grad_output.reshape(-1), places.reshape(-1)
-    lanes = VECTOR_BYTES // parts.itemsize
+    codes, grads, starts = start_of(code), start_of(grad_output), start_of(places)
+    lanes = lanes_of(parts)
     for part in prange(parts.shape[0]):
         parts[part] = 0
-        total = parts[part].reshape(-1)
+        total = ahead(start_of(parts), part * parts.shape[1] * c_out)
         image = np.zeros(padded[0] * padded[1] * c_in, parts.dtype)
         reads = _reads(fields)
+        of = start_of(image), starts, positions, window, start_of(reads)
         for n in range(n_all * part // parts.shape[0], n_all * (part + 1) // parts.shape[0]):
             pad_into(x[n], padded, image)
-            of = image, starts, positions, window, reads
             tap = 0
             while tap < reads.size:
                 many = reads.size - tap >= MOST_TAPS
@@ -123,3 +126,4 @@ def grad_weight_few_channels(x, code, grad_output, fields, parts):
                     else:
                         _share_channel(total, to + each, *of, tap, codes, grads, at + each, c_out)
                 tap += MOST_TAPS if many else 1
+        hold((image, reads))

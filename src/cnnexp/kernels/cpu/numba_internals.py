@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils, event
 from numba.core.caching import FunctionCache
 from numba.np.ufunc.parallel import _launch_threads
@@ -75,7 +76,9 @@ def tell_of_compilations(
 
 
 def data_of(context: Any, builder: ir.IRBuilder, kind: Any, array: Any) -> Any:
-    """Pointer to the first element of ``array``, of the numba type ``kind``."""
+    """Pointer to the first element of ``array``, of the numba type ``kind``; a pointer is one already."""
+    if isinstance(kind, types.CPointer):
+        return array
     return context.make_array(kind)(context, builder, array).data
 
 

@@ -6,7 +6,8 @@ One instruction (``vdpbf16ps``) multiplies sixteen pairs of bfloat16 and adds bo
 float32 sums, twice the products of a float32 multiply-add. The two factors of a pair must be neighbours in
 memory, and those of two winners are not: the 32 numbers of one are interleaved with those of the other in
 registers, which also is one instruction for sixteen pairs. That works within each quarter of a register, so
-the sums of 32 neighbours come out in another order: :data:`INTERLEAVED`.
+the sums of 32 neighbours come out in another order: the first, third, fifth and seventh four of them, then
+the others.
 
 bfloat16 is a bit pattern here, uint16. numba caches a compiled kernel by the kernel's own file: after a
 change here, touch the files that call it.
@@ -31,7 +32,14 @@ from cnnexp.kernels.cpu.numba_internals import (
 )
 from cnnexp.kernels.cpu.vector import COMPILE, splat
 
-__all__ = ["INTERLEAVED", "LANES", "pair_sums_of_rows", "winners_by_channel", "winners_by_offset"]
+__all__ = [
+    "LANES",
+    "Memory",
+    "dot",
+    "pair_sums_of_rows",
+    "winners_by_channel",
+    "winners_by_offset",
+]
 
 LANES = 32  # bfloat16 in a vector register
 _INDEX, _SHORT, _WORD = ir.IntType(64), ir.IntType(16), ir.IntType(32)
@@ -40,8 +48,6 @@ _HALVES = ir.VectorType(BFloatType(), LANES)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES // 2)
 _LOW = [8 * quarter + i for quarter in range(4) for i in range(4)]
 _HIGH = [i + 4 for i in _LOW]
-# which of 32 neighbours each of their 32 sums is of, and the other way round: in which sum each is
-INTERLEAVED = (*_LOW, *_HIGH, *[(*_LOW, *_HIGH).index(i) for i in range(LANES)])
 
 
 def _shuffled(builder: ir.IRBuilder, one: Any, other: Any, order: list[int]) -> Any:
@@ -54,13 +60,14 @@ def _zipped(builder: ir.IRBuilder, one: Any, other: Any, lanes: list[int]) -> An
     return _shuffled(builder, one, other, [i for lane in lanes for i in (lane, LANES + lane)])
 
 
-class _Memory:
+class Memory:
     """Loads and stores of vectors in numba arrays of one call of an intrinsic."""
 
     def __init__(self, context: Any, builder: ir.IRBuilder, kinds: Any, arguments: Any) -> None:
         self.context, self.builder, self.kinds, self.arguments = context, builder, kinds, arguments
 
     def element(self, array: int, at: Any) -> Any:
+        """The pointer to element ``at`` of the argument ``array``."""
         data = data_of(self.context, self.builder, self.kinds[array], self.arguments[array])
         return self.builder.gep(data, [at])
 
@@ -70,16 +77,18 @@ class _Memory:
         return self.builder.add(self.builder.add(start, step), ir.Constant(_INDEX, more))
 
     def load(self, array: int, at: Any, kind: Any, align: int) -> Any:
+        """What of the LLVM type ``kind`` begins at element ``at`` of the argument ``array``."""
         return self.builder.load(self._place(array, at, kind), align=align)
 
     def store(self, value: Any, array: int, at: Any, align: int) -> None:
+        """Write ``value`` from element ``at`` of the argument ``array`` on."""
         self.builder.store(value, self._place(array, at, value.type), align=align)
 
     def _place(self, array: int, at: Any, kind: Any) -> Any:
         return self.builder.bitcast(self.element(array, at), kind.as_pointer())
 
 
-def _dot(builder: ir.IRBuilder, total: Any, one: Any, other: Any) -> Any:
+def dot(builder: ir.IRBuilder, total: Any, one: Any, other: Any) -> Any:
     """``total`` + the sums of the products of neighbours, all three in registers."""
     kind = ir.FunctionType(_FLOATS, [_FLOATS, _HALVES, _HALVES])
     function = declared(builder, "llvm.x86.avx512bf16.dpbf16ps.512", kind)
@@ -110,7 +119,7 @@ def _pair_sums_of(rows: int, vectors: int) -> Any:
         grid = [(row, vector) for row in range(rows) for vector in range(vectors)]
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            memory = _Memory(context, builder, signature.args, arguments)
+            memory = Memory(context, builder, signature.args, arguments)
             _, to, to_step, _, at, step, _, _, _, first, pairs = arguments
             places = [
                 memory.ahead(to, to_step, row, vector * LANES + half)
@@ -137,7 +146,7 @@ def _pair_sums_of(rows: int, vectors: int) -> Any:
                     for half, lanes in enumerate((_LOW, _HIGH)):
                         register = registers[2 * i + half]
                         read = _zipped(builder, one, other, lanes)
-                        total = _dot(builder, builder.load(register), read, factors)
+                        total = dot(builder, builder.load(register), read, factors)
                         builder.store(total, register)
             for register, place in zip(registers, places, strict=True):
                 memory.store(builder.load(register), 0, place, 4)
@@ -172,7 +181,7 @@ def pair_sums_of_rows(
     """acc[acc_at + r·acc_step + i] += Σ_j weights[first + j] · source[… + r·source_step + i].
 
     The source of winner j begins at source_at + table[entries[first + j]]; j runs over 2·``pairs``, r over
-    ``rows``, i from ``begin`` to ``end``, multiples of 32; each 32 sums are in the order of ``INTERLEAVED``.
+    ``rows``, i from ``begin`` to ``end``, multiples of 32; each 32 sums are in the order that is said above.
     """
     if rows == 3:
         to, of, left, by = acc_at + begin, source_at + begin, end - begin, source_step
@@ -227,7 +236,7 @@ def winners_by_channel(
     signature = types.void(codes, grads, n, n, n, n, n, entries, weights, n, n, counts)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        memory = _Memory(context, builder, signature.args, arguments)
+        memory = Memory(context, builder, signature.args, arguments)
         _, _, at, step, valid, window, base, _, _, to, apart, _ = arguments
         last = builder.sub(valid, ir.Constant(_INDEX, 1))
         row_kind = ir.VectorType(_SHORT, 16)
@@ -284,7 +293,7 @@ def winners_by_offset(
     signature = types.void(codes, grads, n, n, n, entries, weights, n, counts)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        memory = _Memory(context, builder, signature.args, arguments)
+        memory = Memory(context, builder, signature.args, arguments)
         _, _, at, channel, window, _, _, apart, _ = arguments
         bytes_kind, kind = ir.VectorType(ir.IntType(8), 16), ir.VectorType(_SHORT, 16)
         code, share = memory.load(0, at, bytes_kind, 1), memory.load(1, at, kind, 2)

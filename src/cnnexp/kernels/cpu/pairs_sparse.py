@@ -19,16 +19,17 @@ from numba import njit, prange
 
 from cnnexp.kernels.cpu.numbers import aligned, put
 from cnnexp.kernels.cpu.pairs import pair_sums_of_rows, winners_by_channel, winners_by_offset
+from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
 from cnnexp.kernels.cpu.vector import COMPILE
 
-__all__ = ["BLOCK", "collect", "grad_input", "grad_weight", "spread_kernels"]
+__all__ = ["BLOCK", "collect", "grad_input", "grad_weight", "pad_into", "spread_kernels"]
 
 BLOCK = 32  # output channels a task
 PIECE = 96  # numbers of a row that are summed in registers, in three rows together
 
 
 @njit(**COMPILE)
-def _pad_into(image, padded, channels, buffer):
+def pad_into(image, padded, channels, buffer):
     """Copy (H, W, C) into the middle of a flat padded image of ``channels`` ≥ C whose rest is 0 already."""
     height, width, c_in = image.shape
     length, numbers = width * c_in, image.reshape(-1)
@@ -56,35 +57,25 @@ def _table_of(places, size, together):
 
 
 @njit(**COMPILE)
-def _list_winners(codes, grads, channels, rows, window, nothing, entries, weights, apart, counts):
-    """The lists of ``counts.size`` channels, all of even length.
+def _list_winners(
+    codes, grads, channels, rows, window, nothing, entries, weights, apart, counts, listed
+):
+    """The lists of ``listed`` channels, all of even length.
 
-    Args: codes and grads, flat, of ``rows`` positions of ``channels`` each, from the first that is listed on;
+    Args: codes and grads: of ``rows`` positions of ``channels`` each, from the first that is listed on;
     nothing: the entry of a zero; entries, weights: room for lists ``apart`` from each other; counts: becomes
-    their lengths.
+    their lengths. All are pointers.
     """
-    for o in range(counts.size):
+    for o in range(listed):
         counts[o] = 0
     for first in range(0, rows, 32):
         valid, base = min(32, rows - first), first * window
-        for o in range(0, counts.size, 16):
-            at, to = first * channels + o, o * apart
-            of_block = counts[o:]
+        for o in range(0, listed, 16):
             winners_by_channel(
-                codes,
-                grads,
-                at,
-                channels,
-                valid,
-                window,
-                base,
-                entries,
-                weights,
-                to,
-                apart,
-                of_block,
+                *(codes, grads, first * channels + o, channels, valid, window, base),
+                *(entries, weights, o * apart, apart, ahead(counts, o)),
             )
-    for o in range(counts.size):
+    for o in range(listed):
         if counts[o] % 2:
             end = o * apart + counts[o]
             entries[end], weights[end] = nothing, 0
@@ -103,7 +94,7 @@ def grad_weight(x, code, grad_output, fields, channels, together, parts):
     groups, rows, step, length = fields.groups, fields.rows, fields.step, fields.length
     positions, window = places.shape
     c_out = code.shape[-1]
-    codes, grads = code.reshape(-1), grad_output.reshape(-1)
+    codes_at, grads_at = start_of(code), start_of(grad_output)
     blocks = (c_out + BLOCK - 1) // BLOCK
     size = padded[0] * padded[1] * channels
     size_of_kernel = parts.shape[2]
@@ -112,81 +103,90 @@ def grad_weight(x, code, grad_output, fields, channels, together, parts):
         part, begin = task // blocks, task % blocks * BLOCK
         end = min(begin + BLOCK, c_out)
         parts[part, begin:end] = 0
-        total = parts[part].reshape(-1)
         images = aligned((together + 1) * size, x)  # the last remains 0
         table = _table_of(places, size, together)
         entries = np.empty(BLOCK * apart, np.uint16)
         weights = np.empty(BLOCK * apart, np.uint16)
-        counts = np.empty(end - begin, np.int64)
+        counts = np.empty(BLOCK, np.int64)
+        total = ahead(start_of(parts), part * c_out * size_of_kernel)
+        source, starts, number = start_of(images), start_of(table), start_of(counts)
+        listed, factors = start_of(entries), start_of(weights)
         last = n_all * (part + 1) // parts.shape[0]
         for start in range(n_all * part // parts.shape[0], last, together):
             stop = min(start + together, last)
             for n in range(start, stop):
                 base = (n - start) * size
-                _pad_into(x[n], padded, channels, images[base : base + size])
-            at, listed = start * positions * c_out + begin, (stop - start) * positions
-            lists = entries, weights, apart, counts
-            _list_winners(codes[at:], grads[at:], c_out, listed, window, table.size - 1, *lists)
+                pad_into(x[n], padded, channels, images[base : base + size])
+            at = start * positions * c_out + begin
+            _list_winners(
+                *(ahead(codes_at, at), ahead(grads_at, at), c_out, (stop - start) * positions),
+                *(window, table.size - 1, listed, factors, apart, number, end - begin),
+            )
             for group in range(groups.size):
                 for piece in range(0, length, PIECE):  # that the first cache holds of all images
+                    until = min(piece + PIECE, length)
                     for o in range(end - begin):
                         to = (begin + o) * size_of_kernel + group * rows * length
-                        of = total, to, length, images, groups[group], step, rows, table
-                        ends = piece, min(piece + PIECE, length)
-                        pair_sums_of_rows(*of, entries, weights, o * apart, counts[o] // 2, *ends)
+                        pair_sums_of_rows(
+                            *(total, to, length, source, groups[group], step, rows, starts),
+                            *(listed, factors, o * apart, number[o] // 2, piece, until),
+                        )
+        hold((images, table, entries, weights, counts))
+
+
+@njit(**COMPILE)
+def _reorder(given, made):
+    """Of each 32 numbers the k-th four → the fours 0, 2, 4, 6, 1, 3, 5, 7: where the sums of pairs belong.
+
+    Four numbers of 16 bits are one of 64 here: see ``pairs``.
+    """
+    for start in range(0, given.size, 8):
+        for k in range(4):
+            made[start + 2 * k] = given[start + k]
+            made[start + 2 * k + 1] = given[start + 4 + k]
 
 
 @njit(parallel=True, **COMPILE)
-def collect(parts, order, weight):
-    """∂L/∂w in ``weight`` (C_out, K_h·K_w, C_in), rounded, from the ``parts`` that ``grad_weight`` made.
-
-    ``order``: ``pairs.INTERLEAVED``.
-    """
+def collect(parts, weight):
+    """∂L/∂w in ``weight`` (C_out, K_h·K_w, C_in), rounded, from the ``parts`` that ``grad_weight`` made."""
     taps, c_in = weight.shape[1:]
     channels = parts.shape[2] // taps
     for o in prange(weight.shape[0]):
-        total = np.zeros(parts.shape[2], parts.dtype)
-        for part in range(parts.shape[0]):
+        total, numbers = parts[0, o], np.empty(parts.shape[2], weight.dtype)
+        ordered = np.empty_like(numbers)
+        for part in range(1, parts.shape[0]):
             row = parts[part, o]
             for i in range(row.size):
                 total[i] += row[i]
-        numbers = np.empty(total.size, weight.dtype)
         put(total, numbers)
+        _reorder(numbers.view(np.uint64), ordered.view(np.uint64))
         for tap in range(taps):
-            to = weight[o, tap]
-            for start in range(0, c_in, 32):
-                of = numbers[tap * channels + start : tap * channels + start + 32]
-                for i in range(min(32, c_in - start)):
-                    to[start + i] = of[order[32 + i]]
+            put(ordered[tap * channels : tap * channels + c_in], weight[o, tap])
 
 
 @njit(parallel=True, **COMPILE)
-def spread_kernels(weight, order, kernels):
+def spread_kernels(weight, kernels):
     """``weight`` (C_out, K_h·K_w, C_in) → ``kernels`` (C_out + 1, K_h·K_w·channels) for ``grad_input``.
 
     Each 32 channels are put into the order that the sums of pairs bring back to the usual one; the channels
-    that fill up, and the last kernel, are 0. ``order``: ``pairs.INTERLEAVED``.
+    that fill up, and the last kernel, are 0.
     """
     c_out, taps, c_in = weight.shape
     channels = kernels.shape[1] // taps
     for o in prange(c_out + 1):
-        if o == c_out or c_in != channels:
-            kernels[o] = 0
+        numbers = np.zeros(kernels.shape[1], weight.dtype)
         for tap in range(taps if o < c_out else 0):
-            of = weight[o, tap]
-            for start in range(0, c_in, 32):
-                to = kernels[o, tap * channels + start : tap * channels + start + 32]
-                for i in range(min(32, c_in - start)):
-                    to[order[i]] = of[start + i]
+            put(weight[o, tap], numbers[tap * channels : tap * channels + c_in])
+        _reorder(numbers.view(np.uint64), kernels[o].view(np.uint64))
 
 
 @njit(**COMPILE)
-def _list_by_offset(codes, grads, at, channels, entries, weights, apart, counts):
+def _list_by_offset(codes, grads, at, channels, window, entries, weights, apart, counts):
     """The lists of the offsets of a window, of the ``channels`` of the position that begins at ``at``."""
-    for k in range(counts.size):
+    for k in range(window):
         counts[k] = 0
     for o in range(0, channels, 16):
-        winners_by_offset(codes, grads, at + o, o, counts.size, entries, weights, apart, counts)
+        winners_by_offset(codes, grads, at + o, o, window, entries, weights, apart, counts)
 
 
 @njit(**COMPILE)
@@ -214,8 +214,7 @@ def grad_input(kernels, code, grad_output, fields, channels, like, grad):
     groups, rows, step, length = fields.groups, fields.rows, fields.step, fields.length
     positions, window = places.shape
     c_out = code.shape[-1]
-    codes, grads = code.reshape(-1), grad_output.reshape(-1)
-    source = kernels.reshape(-1)
+    codes_at, grads_at, source = start_of(code), start_of(grad_output), start_of(kernels)
     apart = c_out + 32
     for n in prange(grad.shape[0]):
         image = aligned(padded[0] * padded[1] * channels, like)
@@ -223,14 +222,21 @@ def grad_input(kernels, code, grad_output, fields, channels, like, grad):
         entries = np.empty(window * apart, np.uint16)
         weights = np.empty(window * apart, np.uint16)
         counts = np.empty(window, np.int64)
+        sums, starts, listed = start_of(image), start_of(table), start_of(entries)
+        factors, number = start_of(weights), start_of(counts)
         for position in range(positions):
             at = (n * positions + position) * c_out
-            _list_by_offset(codes, grads, at, c_out, entries, weights, apart, counts)
+            _list_by_offset(codes_at, grads_at, at, c_out, window, listed, factors, apart, number)
             for k in range(window):
-                first, count = k * apart, counts[k]
-                entries[first + count], weights[first + count] = c_out, 0
-                for group in range(groups.size if count else 0):
-                    to = image, places[position, k] + groups[group], step
-                    of = source, group * rows * length, length, rows, table, entries, weights
-                    pair_sums_of_rows(*to, *of, first, (count + 1) // 2, 0, length)
+                first, count = k * apart, number[k]
+                if count == 0:
+                    continue
+                listed[first + count], factors[first + count] = c_out, 0
+                for group in range(groups.size):
+                    pair_sums_of_rows(
+                        *(sums, places[position, k] + groups[group], step),
+                        *(source, group * rows * length, length, rows),
+                        *(starts, listed, factors, first, (count + 1) // 2, 0, length),
+                    )
+        hold((table, entries, weights, counts))
         _cut_out(image, padded, channels, grad[n])

@@ -12,7 +12,7 @@ again and an int64 a window. A gradient is zeroed and added to an image at a tim
 atomic addition, one order of sums. ``python benchmarks/kernels.py`` times them within ``forward``
 (benchmarks/results/kernels.csv).
 """
-# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import numpy as np
 from numba import njit, prange
 
 from cnnexp.geometry.pooling import DEAD
+from cnnexp.kernels.cpu.pointers import ahead, start_of
 from cnnexp.kernels.cpu.vector import COMPILE
 
 
@@ -30,17 +31,20 @@ def max_forward(image, bias, windows, output, code):
     ``windows`` (P, Q, K): the pixel i·W + j of each element of each window, −1 where off the image.
     """
     n_all, rows, columns, channels = output.shape
-    pixels = image.reshape(n_all, -1, channels)
+    elements, of_image = windows.shape[2], image.size // n_all
+    pixels, made, codes = start_of(image), start_of(output), start_of(code)
     for task in prange(n_all * rows):
         n, p = task // rows, task % rows
+        image_at = ahead(pixels, n * of_image)
         for q in range(columns):
-            best, winner = output[n, p, q], code[n, p, q]
+            to = (task * columns + q) * channels
+            best, winner = ahead(made, to), ahead(codes, to)
             for c in range(channels):
                 best[c] = 0
                 winner[c] = DEAD
-            for k in range(windows.shape[2]):
+            for k in range(elements):
                 if windows[p, q, k] >= 0:
-                    values = pixels[n, windows[p, q, k]]
+                    values = ahead(image_at, windows[p, q, k] * channels)
                     for c in range(channels):
                         value = values[c] + bias[c]
                         # as torch: the first of equals, a NaN over everything
@@ -57,18 +61,21 @@ def max_forward_half(image, windows, output, code):
     negative int16.
     """
     n_all, rows, columns, channels = output.shape
-    pixels = image.reshape(n_all, -1, channels)
     absolute, infinity = np.int16(0x7FFF), np.int16(0x7F80)
+    elements, of_image = windows.shape[2], image.size // n_all
+    pixels, made, codes = start_of(image), start_of(output), start_of(code)
     for task in prange(n_all * rows):
         n, p = task // rows, task % rows
+        image_at = ahead(pixels, n * of_image)
         for q in range(columns):
-            best, winner = output[n, p, q], code[n, p, q]
+            to = (task * columns + q) * channels
+            best, winner = ahead(made, to), ahead(codes, to)
             for c in range(channels):
                 best[c] = 0
                 winner[c] = DEAD
-            for k in range(windows.shape[2]):
+            for k in range(elements):
                 if windows[p, q, k] >= 0:
-                    values = pixels[n, windows[p, q, k]]
+                    values = ahead(image_at, windows[p, q, k] * channels)
                     for c in range(channels):
                         value = values[c]
                         wins = value > best[c] or (value & absolute) > infinity
@@ -80,17 +87,20 @@ def max_forward_half(image, windows, output, code):
 def avg_forward(image, bias, windows, divisors, output, code):
     """Output = Σ over the window of relu(image + bias) / divisor; bit k of code: element k is alive."""
     n_all, rows, columns, channels = output.shape
-    pixels = image.reshape(n_all, -1, channels)
+    elements, of_image = windows.shape[2], image.size // n_all
+    pixels, made, codes = start_of(image), start_of(output), start_of(code)
     for task in prange(n_all * rows):
         n, p = task // rows, task % rows
+        image_at = ahead(pixels, n * of_image)
         for q in range(columns):
-            total, alive = output[n, p, q], code[n, p, q]
+            to = (task * columns + q) * channels
+            total, alive = ahead(made, to), ahead(codes, to)
             for c in range(channels):
                 total[c] = 0
                 alive[c] = 0
-            for k in range(windows.shape[2]):
+            for k in range(elements):
                 if windows[p, q, k] >= 0:
-                    values = pixels[n, windows[p, q, k]]
+                    values = ahead(image_at, windows[p, q, k] * channels)
                     bit = np.uint8(1 << k)
                     for c in range(channels):
                         value = values[c] + bias[c]
@@ -105,15 +115,18 @@ def avg_forward(image, bias, windows, divisors, output, code):
 def max_spread(grad_output, code, windows, image):
     """The gradient of the convolution's output: each pooled gradient at its winner, else 0."""
     n_all, rows, columns, channels = grad_output.shape
-    pixels = image.reshape(n_all, -1, channels)
+    elements, of_image = windows.shape[2], image.size // n_all
+    pixels, grads_at, codes = start_of(image), start_of(grad_output), start_of(code)
     for n in prange(n_all):
         image[n] = 0
+        image_at = ahead(pixels, n * of_image)
         for p in range(rows):
             for q in range(columns):
-                grads, winner = grad_output[n, p, q], code[n, p, q]
-                for k in range(windows.shape[2]):
+                at = ((n * rows + p) * columns + q) * channels
+                grads, winner = ahead(grads_at, at), ahead(codes, at)
+                for k in range(elements):
                     if windows[p, q, k] >= 0:
-                        target = pixels[n, windows[p, q, k]]
+                        target = ahead(image_at, windows[p, q, k] * channels)
                         for c in range(channels):
                             target[c] += grads[c] if winner[c] == k else 0
 
@@ -135,15 +148,18 @@ def max_gather(image, code, windows, output):
 def avg_spread(grad_output, code, windows, divisors, image):
     """The gradient of the convolution's output: an equal share to each element that is alive."""
     n_all, rows, columns, channels = grad_output.shape
-    pixels = image.reshape(n_all, -1, channels)
+    elements, of_image = windows.shape[2], image.size // n_all
+    pixels, grads_at, codes = start_of(image), start_of(grad_output), start_of(code)
     for n in prange(n_all):
         image[n] = 0
+        image_at = ahead(pixels, n * of_image)
         for p in range(rows):
             for q in range(columns):
-                grads, alive = grad_output[n, p, q], code[n, p, q]
-                for k in range(windows.shape[2]):
+                at = ((n * rows + p) * columns + q) * channels
+                grads, alive = ahead(grads_at, at), ahead(codes, at)
+                for k in range(elements):
                     if windows[p, q, k] >= 0:
-                        target = pixels[n, windows[p, q, k]]
+                        target = ahead(image_at, windows[p, q, k] * channels)
                         for c in range(channels):
                             share = grads[c] / divisors[p, q]
                             target[c] += share if (alive[c] >> k) & 1 else 0
@@ -153,16 +169,19 @@ def avg_spread(grad_output, code, windows, divisors, image):
 def avg_gather(image, code, windows, divisors, output):
     """The transpose of ``avg_spread``."""
     n_all, rows, columns, channels = output.shape
-    pixels = image.reshape(n_all, -1, channels)
+    elements, of_image = windows.shape[2], image.size // n_all
+    pixels, made, codes = start_of(image), start_of(output), start_of(code)
     for n in prange(n_all):
+        image_at = ahead(pixels, n * of_image)
         for p in range(rows):
             for q in range(columns):
-                total, alive = output[n, p, q], code[n, p, q]
+                to = ((n * rows + p) * columns + q) * channels
+                total, alive = ahead(made, to), ahead(codes, to)
                 for c in range(channels):
                     total[c] = 0
-                for k in range(windows.shape[2]):
+                for k in range(elements):
                     if windows[p, q, k] >= 0:
-                        values = pixels[n, windows[p, q, k]]
+                        values = ahead(image_at, windows[p, q, k] * channels)
                         for c in range(channels):
                             total[c] += values[c] if (alive[c] >> k) & 1 else 0
                 for c in range(channels):

@@ -38,6 +38,7 @@ from numba import njit, prange
 
 from cnnexp.geometry.pooling import DEAD
 from cnnexp.kernels.cpu.numbers import aligned, put
+from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
 from cnnexp.kernels.cpu.precision import wide
 from cnnexp.kernels.cpu.vector import COMPILE, weighted_sum_of_rows
 
@@ -82,11 +83,12 @@ def grad_weight(x, code, grad_output, fields, together, parts):
         part, begin = task // blocks, task % blocks * _BLOCK
         end = min(begin + _BLOCK, c_out)
         parts[part, begin:end] = 0
-        total = parts[part].reshape(-1)
         images = aligned(together * size, x)
         offsets = np.empty(_BLOCK * capacity, np.int64)
         weights = np.empty(_BLOCK * capacity, x.dtype)
         counts = np.empty(_BLOCK, np.int64)
+        total = ahead(start_of(parts), part * c_out * size_of_kernel)
+        source, listed, factors = start_of(images), start_of(offsets), start_of(weights)
         last = n_all * (part + 1) // parts.shape[0]
         for start in range(n_all * part // parts.shape[0], last, together):
             counts[:] = 0
@@ -104,19 +106,11 @@ def grad_weight(x, code, grad_output, fields, together, parts):
             for o in range(begin, end):
                 for group in range(groups.size):
                     weighted_sum_of_rows(
-                        total,
-                        o * size_of_kernel + group * rows * length,
-                        length,
-                        images,
-                        groups[group],
-                        step,
-                        rows,
-                        offsets,
-                        weights,
-                        (o - begin) * capacity,
-                        counts[o - begin],
-                        length,
+                        *(total, o * size_of_kernel + group * rows * length, length),
+                        *(source, groups[group], step, rows, listed, factors),
+                        *((o - begin) * capacity, counts[o - begin], length),
                     )
+        hold((images, offsets, weights))
 
 
 @njit(parallel=True, **COMPILE)
@@ -129,13 +123,13 @@ def grad_input(weight, code, grad_output, fields, grad):
     c_out = code.shape[-1]
     codes = code.reshape(n_all, positions, c_out)
     grads = grad_output.reshape(n_all, positions, c_out)
-    kernels = weight.reshape(-1)
-    size_of_kernel = kernels.size // c_out
+    kernels, size_of_kernel = start_of(weight), weight.size // c_out
     for n in prange(n_all):
         image = aligned(padded[0] * padded[1] * c_in, grad)
         offsets = np.empty(window * c_out, np.int64)
         weights = np.empty(window * c_out, grad.dtype)
         counts = np.empty(window, np.int64)
+        sums, listed, factors = start_of(image), start_of(offsets), start_of(weights)
         for position in range(positions):
             counts[:] = 0
             for o in range(c_out):
@@ -148,19 +142,11 @@ def grad_input(weight, code, grad_output, fields, grad):
             for k in range(window):
                 for group in range(groups.size if counts[k] else 0):
                     weighted_sum_of_rows(
-                        image,
-                        places[position, k] + groups[group],
-                        step,
-                        kernels,
-                        group * rows * length,
-                        length,
-                        rows,
-                        offsets,
-                        weights,
-                        k * c_out,
-                        counts[k],
-                        length,
+                        *(sums, places[position, k] + groups[group], step),
+                        *(kernels, group * rows * length, length, rows),
+                        *(listed, factors, k * c_out, counts[k], length),
                     )
+        hold((offsets, weights))
         numbers, line = grad[n].reshape(-1), width * c_in
         for i in range(height):
             start = ((i + padded[2]) * padded[1] + padded[3]) * c_in

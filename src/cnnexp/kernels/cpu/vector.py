@@ -9,6 +9,8 @@ numba caches a compiled kernel by the kernel's own file: after a change here, to
 call it.
 """
 
+# pyright: reportCallIssue=false
+
 from __future__ import annotations
 
 from typing import Any
@@ -66,6 +68,17 @@ def fused_multiply_add(builder: ir.IRBuilder, kind: ir.VectorType) -> Any:
     """The LLVM function that computes a·b + c of vectors of the type ``kind``, rounded once."""
     name = f"llvm.fma.v{kind.count}f{32 if isinstance(kind.element, ir.FloatType) else 64}"
     return declared(builder, name, ir.FunctionType(kind, [kind, kind, kind]))
+
+
+@intrinsic
+def lanes_of(typing_context, numbers):
+    """How many of the ``numbers``, an array or a pointer, fit into a vector register."""
+    count = VECTOR_BYTES // (numbers.dtype.bitwidth // 8)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(_INDEX, count)
+
+    return types.intp(numbers), codegen
 
 
 def lanes_at(builder: ir.IRBuilder, pointer: Any, vector: int, kind: ir.VectorType) -> Any:
@@ -179,9 +192,10 @@ _MANY_REGISTERS = VECTOR_BYTES == 64  # 32 of them, else 16
 def weighted_sum(acc, acc_at, source, source_at, offsets, weights, first, count, length):
     """acc[acc_at + i] += Σ_j weights[first + j] · source[source_at + offsets[first + j] + i].
 
-    All arrays are one-dimensional and contiguous; j runs over ``count``, i over ``length``.
+    All arrays are one-dimensional and contiguous, or pointers to their first number; j runs over ``count``, i
+    over ``length``.
     """
-    lanes = VECTOR_BYTES // acc.itemsize
+    lanes = lanes_of(acc)
     i = 0
     while _MANY_REGISTERS and length - i >= 16 * lanes:
         _sum_16(acc, acc_at + i, 0, source, source_at + i, offsets, weights, first, 0, count)
@@ -229,7 +243,7 @@ def weighted_sum_of_rows(
     """
     i = 0
     if rows == 3:
-        lanes = VECTOR_BYTES // acc.itemsize
+        lanes = lanes_of(acc)
         while _MANY_REGISTERS and length - i >= 6 * lanes:
             to, of = acc_at + i, source_at + i
             _grid_6(acc, to, acc_step, source, of, offsets, weights, first, source_step, count)
@@ -262,7 +276,7 @@ def four_weighted_sums(acc, acc_at, source, offsets, weights, count, length):
 
     ``acc`` is (4, length) from ``acc_at`` on, ``weights`` (4, count).
     """
-    lanes = VECTOR_BYTES // acc.itemsize
+    lanes = lanes_of(acc)
     i = 0
     while _MANY_REGISTERS and length - i >= 4 * lanes:
         _sums_4(acc, acc_at + i, length, source, i, offsets, weights, 0, count, count)

@@ -8,15 +8,16 @@ and a byte a window. Products: 16·C_in·C_out a window, where the direct sum ha
 benchmarks/kernels.py`` times it beside the library's convolution, ReLU and pooling
 (benchmarks/results/kernels.csv).
 """
-# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit, prange
 
+from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
 from cnnexp.kernels.cpu.tiles import input_channel, input_tile, output_channel, output_tile
-from cnnexp.kernels.cpu.vector import COMPILE, VECTOR_BYTES, four_weighted_sums
+from cnnexp.kernels.cpu.vector import COMPILE, four_weighted_sums, lanes_of
 
 
 @njit(**COMPILE)
@@ -32,7 +33,7 @@ def _cut_out(image, top, left, height, width, field):
 @njit(**COMPILE)
 def _to_tiles(field, rows, columns, channels, tiles, first, apart):
     """``tiles`` (16, tile, channel) from the tile ``first`` on; ``apart``: from one of 16 to the next."""
-    lanes = VECTOR_BYTES // field.itemsize
+    lanes = lanes_of(field)
     down = (2 * columns + 2) * channels
     for tile in range(rows * columns):
         at = tile // columns * 2 * down + tile % columns * 2 * channels
@@ -54,8 +55,8 @@ def max_forward(x, kernels, bias, padding, together, output, code, checks):
     """
     n_all, rows, columns, c_out = output.shape
     c_in = x.shape[3]
-    values, codes = output.reshape(-1), code.reshape(-1)
-    lanes = VECTOR_BYTES // x.itemsize
+    values, codes, biases = start_of(output), start_of(code), start_of(bias)
+    lanes = lanes_of(x)
     per_image = rows * columns
     height, width = 2 * rows + 2, 2 * columns + 2
     for task in prange(checks.shape[0]):
@@ -66,35 +67,27 @@ def max_forward(x, kernels, bias, padding, together, output, code, checks):
         tiles = np.empty(16 * rounded * c_in, x.dtype)
         products = np.zeros(16 * rounded * c_out, x.dtype)
         offsets = np.arange(c_in) * c_out
-        check = checks[task]
+        check = ahead(start_of(checks), task * checks.shape[1])
+        pixels, inputs = start_of(field), start_of(tiles)
+        sums, places = start_of(products), start_of(offsets)
         for n in range(first, last):
             _cut_out(x[n], padding[0], padding[1], height, width, field)
-            _to_tiles(field, rows, columns, c_in, tiles, (n - first) * per_image, rounded * c_in)
+            _to_tiles(pixels, rows, columns, c_in, inputs, (n - first) * per_image, rounded * c_in)
         for k in range(16):
-            kernel = kernels[k].reshape(-1)
+            tiles[(k * rounded + count) * c_in : (k + 1) * rounded * c_in] = 0  # fill up the fours
+            kernel = ahead(start_of(kernels), k * c_in * c_out)
             for tile in range(k * rounded, k * rounded + rounded, 4):
-                if tile - k * rounded + 4 > count:  # what only fills up the four
-                    tiles[(k * rounded + count) * c_in : (k + 1) * rounded * c_in] = 0
-                inputs = tiles[tile * c_in : (tile + 4) * c_in]
-                four_weighted_sums(products, tile * c_out, kernel, offsets, inputs, c_in, c_out)
+                to, of = ahead(sums, tile * c_out), ahead(inputs, tile * c_in)
+                four_weighted_sums(to, 0, kernel, places, of, c_in, c_out)
         apart = rounded * c_out
         for tile in range(count):
-            to = (first * per_image + tile) * c_out
+            at, to = tile * c_out, (first * per_image + tile) * c_out
             o = 0
             while c_out - o >= lanes:
-                output_tile(
-                    products, tile * c_out + o, apart, bias, o, values, codes, to + o, check
-                )
+                output_tile(sums, at + o, apart, biases, o, values, codes, to + o, check)
                 o += lanes
             for each in range(o, c_out):
                 output_channel(
-                    products,
-                    tile * c_out + each,
-                    apart,
-                    bias,
-                    each,
-                    values,
-                    codes,
-                    to + each,
-                    check,
+                    sums, at + each, apart, biases, each, values, codes, to + each, check
                 )
+        hold((field, tiles, products, offsets))

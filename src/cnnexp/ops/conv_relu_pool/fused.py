@@ -33,6 +33,7 @@ from cnnexp.geometry.described import Described, described, remembered
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu import conv_relu_pool as cpu
 from cnnexp.kernels.cpu import narrow_blocks
+from cnnexp.kernels.cpu.bfloat16 import has_windows
 from cnnexp.kernels.cpu.narrow import takes as takes_narrow
 from cnnexp.kernels.cpu.winograd import forward_winograd, has_tiles
 from cnnexp.kernels.gpu import conv_relu_pool as gpu
@@ -44,6 +45,7 @@ from cnnexp.ops.conv2d import direct, library
 from cnnexp.ops.conv2d.function import grad_bias as dense_grad_bias
 from cnnexp.ops.conv_relu_pool.parts import compose
 from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.kernel_calls import way_to
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, register
@@ -79,14 +81,24 @@ def forward(
         return gpu.gpu_pool_forward(
             direct.forward(image, weight, None, conv), bias, pool, plan.divisor
         )
+    tensors = (image, weight) if bias is None else (image, weight, bias)
+    if kernel := _forward_of_maxima(image, weight, plan):
+        return way_to(kernel, *tensors)(image, weight, bias, conv, pool)
+    return way_to(cpu.forward, *tensors)(image, weight, bias, conv, pool, plan.divisor)
+
+
+def _forward_of_maxima(image: Tensor, weight: Tensor, plan: Plan) -> Any:
+    """The kernel from x to the maxima of such windows; None where the library's convolution comes first."""
     if plan.narrow:
-        return narrow_blocks.max_forward(image, weight, bias, conv, pool)
-    if plan.sparse and image.size(1) < cpu.FEW_CHANNELS:
-        return cpu.forward_few_channels(image, weight, bias, conv, pool)
-    half = image.dtype == torch.bfloat16  # whose tiles would have to be rounded
-    if plan.sparse and not half and has_tiles(conv, pool, image.size(1), weight.size(0)):
-        return forward_winograd(image, weight, bias, conv, pool)
-    return cpu.forward(image, weight, bias, conv, pool, plan.divisor)
+        return narrow_blocks.max_forward
+    if not plan.sparse:
+        return None
+    channels = image.size(1), weight.size(0)
+    if channels[0] < cpu.FEW_CHANNELS:
+        return cpu.forward_few_channels
+    if image.dtype == torch.bfloat16:  # whose tiles would have to be rounded
+        return cpu.forward_pairs if has_windows(plan.conv, plan.pool, *channels) else None
+    return forward_winograd if has_tiles(plan.conv, plan.pool, *channels) else None
 
 
 def _spread_pooled(pooled: Tensor, code: Tensor, plan: Plan) -> Tensor:
@@ -129,7 +141,8 @@ def grad_input(
     """∂L/∂x from ∂L/∂z, else from ∂L/∂y and its winners, and w → (N, C_in, H, W)."""
     if grad_image is None:
         kernel = narrow_blocks.max_grad_input if plan.narrow else cpu.winners_grad_input
-        grad = kernel(grad_output, code, weight, plan.conv, plan.pool)
+        call = way_to(kernel, grad_output, weight)
+        grad = call(grad_output, code, weight, plan.conv, plan.pool)
     else:
         function = library.grad_input if _by_library(plan) else direct.grad_input
         grad = function(grad_image, weight, plan.conv)
@@ -143,7 +156,7 @@ def grad_parameters(
     if grad_image is not None or not plan.narrow:
         return None
     arguments = code, plan.conv.add_extra(input), plan.conv, plan.pool
-    return narrow_blocks.max_grad_weight(grad_output, *arguments)
+    return way_to(narrow_blocks.max_grad_weight, grad_output, input)(grad_output, *arguments)
 
 
 def grad_weight(
@@ -152,7 +165,8 @@ def grad_weight(
     """∂L/∂w from ∂L/∂z, else from ∂L/∂y and its winners, and x → (C_out, C_in/groups, K_h, K_w)."""
     image = plan.conv.add_extra(input)
     if grad_image is None:
-        return cpu.winners_grad_weight(grad_output, code, image, plan.conv, plan.pool)
+        call = way_to(cpu.winners_grad_weight, grad_output, image)
+        return call(grad_output, code, image, plan.conv, plan.pool)
     function = library.grad_weight if _by_library(plan) else direct.grad_weight
     return function(grad_image, image, plan.conv)
 
@@ -160,7 +174,7 @@ def grad_weight(
 def grad_bias(grad_output: Tensor, grad_image: Tensor | None, code: Tensor) -> Tensor:
     """∂L/∂b from ∂L/∂z, else from ∂L/∂y and its winners → (C_out,)."""
     if grad_image is None:
-        return cpu.winners_grad_bias(grad_output, code)
+        return way_to(cpu.winners_grad_bias, grad_output)(grad_output, code)
     return dense_grad_bias(grad_image)
 
 
