@@ -27,6 +27,7 @@ from cnnexp.kernels.cpu.depthwise_images import first_of, read, write
 from cnnexp.kernels.cpu.depthwise_tables import LANES
 from cnnexp.kernels.cpu.depthwise_vectors import any_sums_of, line_sums_of, sums_of
 from cnnexp.kernels.cpu.numbers import aligned
+from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
 from cnnexp.kernels.cpu.precision import numbers_at, wide
 from cnnexp.kernels.cpu.vector import COMPILE
 
@@ -118,14 +119,14 @@ def _pixels(out, out_at, lie, source, w, w_at, b, b_at, phase, pitch):
 
 @njit(**COMPILE)
 def _block(source, target, n, block, channels, source_last, target_last, table, room, w, b):
-    """The result of one image's ``LANES`` channels."""
-    places, phases, pitch, taps = table[0], table[1], table[2], table[3]
-    inside, out, size = room[0], room[1], room[1].size // LANES
-    read(source, n, block, channels, places.size, source_last, places, inside)
+    """The result of one image's ``LANES`` channels; what is handed on are pointers (see ``pointers``)."""
+    places, count, phases, kinds, of_phase, pitch, taps = table
+    inside, out, size = room
+    read(source, n, block, channels, count, source_last, places, inside)
     in_place = target_last and channels >= LANES
     target_at = n * size * channels + first_of(block, channels)
-    for k in range(phases.shape[0]):
-        phase = phases[k]
+    for k in range(kinds):
+        phase = ahead(phases, k * of_phase)
         w_at, b_at = (block * taps + phase[10]) * LANES, block * LANES
         if in_place:
             if not _pixels(target, target_at, channels, inside, w, w_at, b, b_at, phase, pitch):
@@ -172,8 +173,7 @@ def convolve(
     stands for no bias.
     """
     places, phases, pitch, taps, space = table
-    source = carray(numbers_at(source_at, element), images * channels * places.size)
-    target = carray(numbers_at(target_at, element), images * channels * size)
+    source, target = numbers_at(source_at, element), numbers_at(target_at, element)
     w = _vectors(carray(numbers_at(w_at, element), channels * taps), channels, order, like)
     blocks = -(-channels // LANES)
     if b_at == 0:
@@ -182,11 +182,17 @@ def convolve(
         # order[0] is 0 where there is a bias, as of any forward
         b = _vectors(carray(numbers_at(b_at, element), channels), channels, order[:1], like)
     together = max(1, _NUMBERS // (size * LANES))
-    of_block = places, phases, pitch, taps
+    kinds, of_phase = phases.shape
+    of_block = start_of(places), places.size, start_of(phases), kinds, of_phase, pitch, taps
+    kernels, shifts = start_of(w), start_of(b)
     for t in prange(-(-images * blocks // together)):
-        room = aligned(space, w), aligned(size * LANES, w)
+        inside, out = aligned(space, w), aligned(size * LANES, w)
+        room = start_of(inside), start_of(out), size
         for i in range(t * together, min((t + 1) * together, images * blocks)):
             n, block = i // blocks, i % blocks
             _block(
-                source, target, n, block, channels, source_last, target_last, of_block, room, w, b
+                *(source, target, n, block, channels, source_last, target_last),
+                *(of_block, room, kernels, shifts),
             )
+        hold((inside, out))
+    hold((w, b))

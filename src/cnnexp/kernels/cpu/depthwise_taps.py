@@ -19,6 +19,7 @@ from cnnexp.kernels.cpu.depthwise_images import first_of, read
 from cnnexp.kernels.cpu.depthwise_tables import LANES
 from cnnexp.kernels.cpu.depthwise_vectors import correlate_of
 from cnnexp.kernels.cpu.numbers import aligned
+from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
 from cnnexp.kernels.cpu.precision import narrow, numbers_at
 from cnnexp.kernels.cpu.vector import COMPILE
 
@@ -58,13 +59,13 @@ def _taps(sums, grad, grad_at, apart, source, p, rows, columns, y, x, pitch, hei
 
 @njit(**COMPILE)
 def _part(part, source, grad, n, block, channels, source_last, grad_last, table, window, room):
-    """Add the sums of one image's ``LANES`` channels into ``part`` (taps · LANES,)."""
-    places, dense, pitch = table
+    """Add the sums of one image's ``LANES`` channels into ``part`` (taps · LANES,); arrays are pointers."""
+    places, count, dense, pitch = table
     rows, columns, y, x, height, width = window
     inside, outer, sums = room
-    size = rows * columns
+    size, numbers = rows * columns, height * width * LANES
     step = max(1, _TERMS // columns)
-    read(source, n, block, channels, places.size, source_last, places, inside)
+    read(source, n, block, channels, count, source_last, places, inside)
     in_place = grad_last and channels >= LANES
     grad_at = n * size * channels + first_of(block, channels)
     if not in_place:
@@ -75,7 +76,7 @@ def _part(part, source, grad, n, block, channels, source_last, grad_last, table,
             _taps(sums, grad, grad_at, channels, inside, *shape)
         else:
             _taps(sums, outer, 0, LANES, inside, *shape)
-        for j in range(sums.size):
+        for j in range(numbers):
             part[j] += sums[j]
 
 
@@ -119,31 +120,26 @@ def correlate(
     ``window`` is P, Q, the steps of a row and a column in the source, K_h, K_w, and how many images are
     added up at a time: all are, unless that is 1 image.
     """
-    rows, columns, y, x, height, width, together = window
+    rows, columns, _, _, height, width, together = window
     places, space, pitch = table
     taps, blocks, size = height * width, -(-channels // LANES), rows * columns
-    source = carray(numbers_at(source_at, element), images * channels * places.size)
-    grad = carray(numbers_at(grad_at, element), images * channels * size)
+    source, grad = numbers_at(source_at, element), numbers_at(grad_at, element)
     parts = _zeros(-(-images // together), blocks, taps)
     dense = np.arange(size) * LANES
+    totals = start_of(parts)
+    of_part, shape = (start_of(places), places.size, start_of(dense), pitch), window[:6]
     for t in prange(parts.shape[0]):
-        room = aligned(space, like), aligned(size * LANES, like), aligned(taps * LANES, like)
-        of_part, shape = (places, dense, pitch), (rows, columns, y, x, height, width)
+        inside, outer = aligned(space, like), aligned(size * LANES, like)
+        sums = aligned(taps * LANES, like)
+        room = start_of(inside), start_of(outer), start_of(sums)
         for n in range(t * together, min((t + 1) * together, images)):
             for block in range(blocks):
                 _part(
-                    parts[t, block],
-                    source,
-                    grad,
-                    n,
-                    block,
-                    channels,
-                    source_last,
-                    grad_last,
-                    of_part,
-                    shape,
-                    room,
+                    *(ahead(totals, (t * blocks + block) * taps * LANES), source, grad, n, block),
+                    *(channels, source_last, grad_last, of_part, shape, room),
                 )
+        hold((inside, outer, sums))
+    hold(dense)
     kept = images if together == 1 else 1
     target = carray(numbers_at(target_at, element), kept * channels * taps)
     _collect(parts, target, kept, channels, taps, like)
