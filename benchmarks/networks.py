@@ -4,6 +4,7 @@
     python benchmarks/networks.py networks           sixteen networks, by torch and auto   about two hours
     python benchmarks/networks.py networks-float32   on a processor without bfloat16       about an hour
     python benchmarks/networks.py tutorials          three networks that call functions    about 12 minutes
+    python benchmarks/networks.py … --first 14       without the last two, for which memory may not do
     python benchmarks/networks.py … --csv            only the tables, from the committed files
 
 On a quiet machine with 32 GB of memory (24 without bfloat16), most of which VGG's ways take: every way of a
@@ -91,7 +92,14 @@ STUDIES = {
 Row = Mapping[str, str]
 
 
-def measure(study: Study, rounds: int, results: Path, name: str, runs: int = RUNS) -> None:
+def measure(
+    study: Study,
+    rounds: int,
+    results: Path,
+    name: str,
+    runs: int = RUNS,
+    first: int | None = None,
+) -> None:
     """Write the file of each run; it is kept as far as it has come if a later step fails.
 
     What ``auto`` chose on this machine before, maybe while others used it, is not asked.
@@ -104,7 +112,7 @@ def measure(study: Study, rounds: int, results: Path, name: str, runs: int = RUN
     device = torch.device("cpu")
     for run in range(1, runs + 1):
         rows: list[Any] = []
-        for model, size, batch in study.steps:
+        for model, size, batch in study.steps[:first]:
             rows += speed.bench_step(
                 model,
                 batch,
@@ -256,13 +264,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--rounds", type=int, help="of each run")
     parser.add_argument("--runs", type=int, default=RUNS, help=f"how many (default: {RUNS})")
+    parser.add_argument("--first", type=int, help="how many of the networks (default: all)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the files")
     parser.add_argument("--csv", action="store_true", help="only the table, from the files")
     options = parser.parse_args(arguments)
     study = STUDIES[options.study]
     if not options.csv:
         _see_that_it_can(parser, options.study)
-        measure(study, options.rounds or study.rounds, options.results, options.study, options.runs)
+        counts = options.runs, options.first
+        measure(study, options.rounds or study.rounds, options.results, options.study, *counts)
     made = table(options.study, read(options.study, options.results))
     if options.results == RESULTS:
         place(options.study, made)

@@ -41,6 +41,7 @@ _CASES: list[tuple[int, int, tuple[int, int], dict[str, Any]]] = [
     (32, 32, (9, 9), {"pool": ops.Pool("max", 2, ceil_mode=True)}),
     (32, 16, (60, 60), {}),  # many positions
     (33, 64, (8, 8), {}),
+    (32, 32, (8, 8), {"kernel": (1, 1), "padding": 0}),
     (17, 64, (9, 9), {"pool": ops.Pool("max", 2, 3, 1)}),  # some of a window is off the image
     (18, 32, (13, 13), {"dilation": 2, "padding": (2, 0)}),
     (16, 32, (11, 9), {"stride": 2, "kernel": (2, 3), "pool": ops.Pool("max", (1, 2))}),
@@ -204,6 +205,42 @@ def test_a_nan_wins_and_what_has_no_say_leaves_the_gradients_finite(c_in: int) -
         leaf = weight.clone().requires_grad_()
         (grad,) = torch.autograd.grad(ops.conv_relu_pool(image, leaf).sum(), leaf)
         assert bool(grad.isfinite().all())
+
+
+@able
+@pytest.mark.parametrize("c_out", [16, 32])
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_nan_of_either_sign_wins_over_what_follows(c_out: int, first: int) -> None:
+    """∞ − ∞ is a NaN with a sign on most processors."""
+    image = torch.ones(1, 16, 2, 2, dtype=torch.bfloat16)
+    image[0, :2, 0, first] = torch.inf
+    weight = torch.ones(c_out, 16, 1, 1, dtype=torch.bfloat16)
+    weight[:, 1] = -1
+    assert bool(ops.conv_relu_pool(image, weight, algorithm="fused").isnan().all())
+
+
+@able
+def test_a_block_without_bias_asks_no_default() -> None:
+    (image, weight, _), options = _made(_CASES[4])
+    expected = ops.conv_relu_pool(image, weight, **options)
+    torch.set_default_dtype(torch.float16)
+    try:
+        assert torch.equal(ops.conv_relu_pool(image, weight, **options), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@able
+def test_the_kernel_of_pairs_refuses_what_it_does_not_sum() -> None:
+    (image, weight, bias), options = _made(_CASES[4])
+    made = fused.with_code(image, weight, bias, 1, options["padding"], 1, 1, ops.Pool())
+    assert made is not None
+    conv, windows = made[2].conv, made[2].pool
+    wide, kernels, shift = (each.detach().float() for each in (image, weight, bias))
+    with pytest.raises(
+        RuntimeError, match=r"takes bfloat16 of at least 16 channels .* not torch.float32"
+    ):
+        cpu.forward_pairs(wide, kernels, shift, conv, windows)
 
 
 @able

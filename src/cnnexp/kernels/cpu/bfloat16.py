@@ -13,7 +13,6 @@ from importlib.metadata import version
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
@@ -65,14 +64,9 @@ def max_pooled(image: Tensor, pool: WindowGeometry, output: Tensor, code: Tensor
 
 
 def has_windows(conv: Conv2dGeometry, pool: WindowGeometry, c_in: int, c_out: int) -> bool:
-    """Whether the forward computes what windows read by pairs, and no element of the convolution twice."""
-    read = math.prod(pool.output_size) * math.prod(pool.kernel_size)
-    return (
-        c_in >= _FEWEST_CHANNELS
-        and c_out % _LANES == 0
-        and read <= math.prod(conv.output_size)
-        and conv.groups == 1
-    )
+    """Whether the forward sums what windows read by pairs; none of it twice, so they do not overlap."""
+    apart = not pool.overlapping
+    return c_in >= _FEWEST_CHANNELS and c_out % _LANES == 0 and conv.groups == 1 and apart
 
 
 def max_forward(
@@ -89,13 +83,13 @@ def max_forward(
 
     c_out, c_in, *_ = weight.shape
     channels = c_in + c_in % 2
-    shift = torch.zeros(c_out) if bias is None else bias.detach().float().contiguous()
+    shift = np.zeros(c_out, np.float32) if bias is None else bias.detach().float().numpy()
     fields = receptive_fields(conv, pool, channels)
     enough = -(-pairs_forward.ELEMENTS // fields.places.size)
     pairs_forward.max_forward(
         bits_of(input),
         _pairs_of(weight, channels, pairs_forward.CHANNELS).numpy(),
-        shift.numpy(),
+        np.ascontiguousarray(shift),
         fields,
         channels,
         max(1, min(enough, input.size(0) // _TASKS)),
@@ -106,12 +100,9 @@ def max_forward(
 
 def _pairs_of(weight: Tensor, channels: int, together: int) -> Tensor:
     """The kernels in blocks of ``together``, whose pairs of numbers stand side by side; bits as uint16."""
-    kernels = F.pad(
-        weight.detach().permute(0, 2, 3, 1), (0, channels - weight.size(1))
-    ).contiguous()
-    if kernels.storage_offset() % 2:  # of weights that are part of a longer row
-        kernels = kernels.clone()
-    blocks = kernels.view(torch.int32).view(len(weight) // together, together, -1)
+    kernels = weight.new_zeros(len(weight), *weight.shape[2:], channels)
+    kernels[..., : weight.size(1)] = weight.detach().permute(0, 2, 3, 1)
+    blocks = kernels.view(len(weight) // together, together, -1).view(torch.int32)
     return blocks.transpose(1, 2).contiguous().view(torch.uint16)
 
 

@@ -212,6 +212,11 @@ def forward_pairs(
 ) -> tuple[Tensor, Tensor]:
     """As :func:`forward_few_channels`, in bfloat16 where ``bfloat16.has_windows``."""
     output, code = pooled_and_code(input, weight, bias, conv, pool)
+    if input.dtype != torch.bfloat16 or not bfloat16.has_windows(conv, pool, *weight.shape[1::-1]):
+        raise RuntimeError(
+            "conv_relu_max_pool_forward_pairs takes bfloat16 of at least 16 channels into a multiple of 32, "
+            f"and windows that do not overlap, not {input.dtype}, {tuple(weight.shape)} and {pool}"
+        )
     bfloat16.max_forward(input, weight, bias, conv, pool, output, code)
     return output, code
 

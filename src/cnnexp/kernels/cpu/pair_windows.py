@@ -4,7 +4,7 @@
 
 t runs over pairs of neighbours in memory, which one instruction multiplies with the same pair of weights of
 sixteen output channels. Eight fields have their sums in registers side by side, so that what is read of the
-weights is used eight times. See ``pairs``; after a change here, touch the file that calls it.
+weights is used eight times. See ``pairs``; after a change here, touch ``pairs_forward.py``, which calls it.
 """
 
 from __future__ import annotations
@@ -163,7 +163,8 @@ def maximum_of_fields(typing_context, sums, at, places, first, size, output, cod
             is_nan = builder.icmp_signed(">", absolute, ir.Constant(shorts, [0x7F80] * CHANNELS))
             some = ir.VectorType(ir.IntType(1), CHANNELS)
             wins = builder.and_(builder.or_(larger, is_nan), splat(builder, on_image, some))
-            builder.store(builder.select(wins, value, builder.load(best)), best)
+            # a NaN without its sign, by which it would be less than all that follow
+            builder.store(builder.select(wins, absolute, builder.load(best)), best)
             here = splat(builder, builder.trunc(loop.index, _BYTE), bytes_kind)
             builder.store(builder.select(wins, here, builder.load(winner)), winner)
         memory.store(builder.load(best), 5, to, 2)

@@ -10,7 +10,7 @@ the sums of 32 neighbours come out in another order: the first, third, fifth and
 the others.
 
 bfloat16 is a bit pattern here, uint16. numba caches a compiled kernel by the kernel's own file: after a
-change here, touch the files that call it.
+change here, touch the files that call it, ``pairs_sparse.py`` and ``pairs_forward.py``.
 """
 
 from __future__ import annotations

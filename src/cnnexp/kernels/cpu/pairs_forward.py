@@ -1,6 +1,6 @@
 """Convolution, bias, ReLU and max-pool in bfloat16 in one pass: what is pooled never leaves a core's cache.
 
-Arrays as in ``pairs_sparse``, the weights (C_out/32, K_h·K_w·channels/2, 32, 2). Of some windows at a time,
+Arrays as in ``pairs_sparse``, the weights (C_out/32, K_h·K_w·channels/2, 64). Of some windows at a time,
 of one image or of a few small ones, all elements are computed and rounded, as a convolution by itself would
 leave them; then the maximum of each window. Products: those of a dense convolution for what windows read.
 

@@ -8,6 +8,8 @@ the last use of its pointer.
     a = start_of(array)
     …                        loops that read a[i] and hand a on
     hold(array)          or hold((array, another))
+
+After a change here, touch the files that call it (see ``vector``).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import TypingError, types
 from numba.extending import intrinsic
 
 from cnnexp.kernels.cpu.numba_internals import data_of, void
@@ -25,7 +27,13 @@ __all__ = ["ahead", "hold", "start_of"]
 
 @intrinsic
 def start_of(typing_context, array):
-    """A pointer to the first number of ``array``; ``array`` is to be held (:func:`hold`) while it is used."""
+    """A pointer to the first number of ``array``; ``array`` is to be held (:func:`hold`) while it is used.
+
+    Raises:
+        TypingError: The numbers of ``array`` do not stand one after the other.
+    """
+    if array.layout != "C":
+        raise TypingError(f"start_of takes an array whose numbers stand in a row, not {array}")
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         return data_of(context, builder, signature.args[0], arguments[0])

@@ -78,8 +78,10 @@ def max_forward_half(image, windows, output, code):
                     values = ahead(image_at, windows[p, q, k] * channels)
                     for c in range(channels):
                         value = values[c]
-                        wins = value > best[c] or (value & absolute) > infinity
-                        best[c] = value if wins else best[c]
+                        size = value & absolute
+                        wins = value > best[c] or size > infinity
+                        # a NaN without its sign, by which it would be less than all that follow
+                        best[c] = size if wins else best[c]
                         winner[c] = np.uint8(k) if wins else winner[c]
 
 
