@@ -5,8 +5,10 @@ takes. Relative to the window's first element they are small,
 
     (i* − i₀(p))·W + (j* − j₀(q)) ≤ (K_h − 1)·d_h·W + (K_w − 1)·d_w,
 
-one byte up to a width of 253 for windows of 2 × 2, up to 126 for 3 × 3, else two or four. Forward and
-backward are those of ``direct``, with one pass over the indices more in each.
+one byte up to a width of 253 for windows of 2 × 2, up to 126 for 3 × 3, else two or four. Images with the
+channels last, of places in one byte, have CPU kernels (``kernels.cpu.max_pool_kernels``), which write that
+byte and no index. Elsewhere forward and backward are those of ``direct``, with one pass over the indices more
+in each; and so is the gradient of a gradient.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ import torch
 from torch import Tensor
 
 from cnnexp.geometry.windows import WindowGeometry
+from cnnexp.kernels.cpu import max_pool as cpu
+from cnnexp.ops.forward_mode import in_forward_mode
+from cnnexp.ops.kernel_calls import way_to
 from cnnexp.ops.max_pool2d import direct
 from cnnexp.ops.max_pool2d.function import register_max_pool2d
 
@@ -40,6 +45,8 @@ def _dtype(geometry: WindowGeometry) -> torch.dtype:
 
 def forward(input: Tensor, geometry: WindowGeometry) -> tuple[Tensor, Tensor]:
     """x: (N, C, H, W) → y and the winners' places within their windows, both (N, C, P, Q)."""
+    if cpu.takes(input, geometry) and not in_forward_mode():
+        return way_to(cpu.forward, input)(input, geometry)
     output, indices = direct.forward(input, geometry)
     return output, (indices - _first_places(geometry, input.device)).to(_dtype(geometry))
 
@@ -51,6 +58,9 @@ def indices_of(places: Tensor, geometry: WindowGeometry) -> Tensor:
 
 def grad_input(grad_output: Tensor, indices: Tensor, geometry: WindowGeometry) -> Tensor:
     """∂L/∂x from ∂L/∂y and the winners' places: (N, C, P, Q) → (N, C, H, W)."""
+    again = torch.is_grad_enabled() or in_forward_mode()  # only the formula has a gradient itself
+    if not again and cpu.spreads(grad_output, indices, geometry):
+        return way_to(cpu.grad_input, grad_output, indices)(grad_output, indices, geometry)
     return direct.grad_input(grad_output, indices_of(indices, geometry), geometry)
 
 
