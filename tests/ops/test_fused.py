@@ -15,6 +15,7 @@ from cnnexp.kernels.cpu import narrow_blocks, winograd
 from cnnexp.kernels.cpu.tables import pool_windows, receptive_fields
 from cnnexp.kernels.operators import flat_arguments
 from cnnexp.ops.conv_relu_pool import fused
+from tests.ops.counting import count_calls
 
 
 def _block(
@@ -76,16 +77,7 @@ def test_the_kernels_run(monkeypatch: pytest.MonkeyPatch, kind: str, c_in: int, 
     """Not the parts in their place, and neither the dense gradients where the sparse ones pay."""
     calls: list[tuple[object, str]] = []
     for module, name in {each for kernels in _KERNELS.values() for each in kernels}:
-        original = getattr(module, name)
-
-        def counted(
-            *arguments: object, key: Any = (module, name), original: Any = original
-        ) -> object:
-            calls.append(key)
-            return original(*arguments)
-
-        vars(counted)["__wrapped__"] = counted  # with or without torch's dispatcher
-        monkeypatch.setattr(module, name, counted)
+        count_calls(monkeypatch, module, name, calls, (module, name))
     monkeypatch.setattr(fused, "compose", lambda name: pytest.fail("computed by its parts"))
     image, weight, bias = _block(c_in, c_out=c_out)
     output = ops.conv_relu_pool(image, weight, bias, pool=ops.Pool(kind))
@@ -135,14 +127,7 @@ def _forwards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which kernel of the forward ran: Winograd's, the library's convolution, or both in a row."""
     calls: list[str] = []
     for module, name in ((fused, "forward_winograd"), (cpu, "forward")):
-        original = getattr(module, name)
-
-        def counted(*arguments: object, name: str = name, original: Any = original) -> object:
-            calls.append(name)
-            return original(*arguments)
-
-        vars(counted)["__wrapped__"] = counted
-        monkeypatch.setattr(module, name, counted)
+        count_calls(monkeypatch, module, name, calls)
     return calls
 
 

@@ -16,6 +16,7 @@ from cnnexp.kernels.cpu import conv_relu_pool as cpu
 from cnnexp.kernels.operators import flat_arguments
 from cnnexp.ops.conv_relu_pool import fused
 from cnnexp.ops.per_sample import block_squared_norms
+from tests.ops.counting import count_calls
 
 able = pytest.mark.skipif(not bfloat16.AVAILABLE, reason="no AVX512_BF16, or numba before 0.62")
 _UNIT = 2.0**-7  # of the last of eight binary digits, by half of which a result is rounded
@@ -143,13 +144,7 @@ def test_the_number_of_threads_changes_no_bit(case: Any) -> None:
 def test_layers_with_whole_vectors_multiply_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     for name in ("grad_weight", "grad_input", "max_forward"):
-        original = getattr(bfloat16, name)
-
-        def counted(*arguments: Any, name: str = name, original: Any = original) -> Any:
-            calls.append(name)
-            return original(*arguments)
-
-        monkeypatch.setattr(bfloat16, name, counted)
+        count_calls(monkeypatch, bfloat16, name, calls)
     for case, expected in ((_CASES[4], 3), (_CASES[2], 2), (_CASES[0], 0), (_CASES[5], 0)):
         calls.clear()
         _results(*_made(case), "fused")

@@ -13,6 +13,7 @@ from cnnexp.geometry.pooling import pool_geometry
 from cnnexp.kernels.cpu import max_pool as cpu
 from cnnexp.kernels.operators import flat_arguments
 from cnnexp.ops.max_pool2d import small_indices
+from tests.ops.counting import count_calls
 
 _WINDOWS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "side by side": ((8, 6), {"kernel_size": 2}),
@@ -46,14 +47,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which kernels ran."""
     found: list[str] = []
     for name in ("forward", "grad_input"):
-        original = getattr(cpu, name)
-
-        def counted(*arguments: Any, name: str = name, original: Any = original) -> Any:
-            found.append(name)
-            return original(*arguments)
-
-        vars(counted)["__wrapped__"] = counted
-        monkeypatch.setattr(cpu, name, counted)
+        count_calls(monkeypatch, cpu, name, found)
     return found
 
 

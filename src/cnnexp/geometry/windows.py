@@ -114,6 +114,12 @@ class WindowGeometry:
         """Whether two windows can share an element of the image."""
         return any(e > s for e, s in zip(self.extent, self.stride, strict=True))
 
+    @property
+    def farthest(self) -> int:
+        """How many pixels i·W + j after its first element the last element of a window stands."""
+        down, right = (extent - 1 for extent in self.extent)
+        return down * self.input_size[1] + right
+
     def blind_windows(self) -> bool:
         """Whether a window reads nothing but padding (a dilated one can step over a small image).
 

@@ -65,8 +65,8 @@ def max_pooled(image: Tensor, pool: WindowGeometry, output: Tensor, code: Tensor
 
 def has_windows(conv: Conv2dGeometry, pool: WindowGeometry, c_in: int, c_out: int) -> bool:
     """Whether the forward sums what windows read by pairs; none of it twice, so they do not overlap."""
-    apart = not pool.overlapping
-    return c_in >= _FEWEST_CHANNELS and c_out % _LANES == 0 and conv.groups == 1 and apart
+    filled = c_in >= _FEWEST_CHANNELS and c_out % _LANES == 0
+    return filled and conv.groups == 1 and not pool.overlapping
 
 
 def max_forward(

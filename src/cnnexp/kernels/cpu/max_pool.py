@@ -6,13 +6,15 @@ machine) and is imported only then.
 
 from __future__ import annotations
 
-import math
+import functools
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnnexp.geometry.windows import WindowGeometry
+from cnnexp.kernels.cpu.conv_relu_pool import array_of
+from cnnexp.kernels.cpu.narrow import is_channels_last
 from cnnexp.kernels.cpu.tables import pool_windows
 from cnnexp.kernels.operators import new_image, operator
 
@@ -25,7 +27,7 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 def takes(image: Tensor, geometry: WindowGeometry) -> bool:
     """Whether these kernels pool such images: channels last, and a window's places go into a byte."""
     known = image.device.type == "cpu" and image.dtype in _DTYPES
-    return known and _channels_last(image) and _farthest(geometry) <= _MOST
+    return known and _channels_last(image) and geometry.farthest <= _MOST
 
 
 def spreads(grad_output: Tensor, winners: Tensor, geometry: WindowGeometry) -> bool:
@@ -36,25 +38,15 @@ def spreads(grad_output: Tensor, winners: Tensor, geometry: WindowGeometry) -> b
 
 
 def _channels_last(image: Tensor) -> bool:
-    return image.size(1) > 1 and image.stride(1) == 1 and image.stride(3) >= image.size(1)
+    return image.size(1) > 1 and is_channels_last(image)
 
 
-def _farthest(geometry: WindowGeometry) -> int:
-    down, right = (extent - 1 for extent in geometry.extent)
-    return down * geometry.input_size[1] + right
-
-
+@functools.lru_cache(maxsize=256)
 def _places(geometry: WindowGeometry) -> np.ndarray:
     """(K,) the place of each element of a window, from its first element on, in a row of pixels."""
     (k_h, k_w), (d_h, d_w) = geometry.kernel_size, geometry.dilation
-    u, v = np.divmod(np.arange(math.prod((k_h, k_w))), k_w)
+    u, v = np.divmod(np.arange(k_h * k_w), k_w)
     return (u * d_h * geometry.input_size[1] + v * d_w).astype(np.uint8)
-
-
-def _bits(image: Tensor) -> np.ndarray:
-    """(N, C, H, W) → (N, H, W, C), of bfloat16 its bit patterns."""
-    last = image.detach().permute(0, 2, 3, 1).contiguous()
-    return (last.view(torch.uint16) if image.dtype == torch.bfloat16 else last).numpy()
 
 
 def _pooled(input: Tensor, geometry: WindowGeometry) -> tuple[Tensor, Tensor]:
@@ -70,7 +62,7 @@ def forward(input: Tensor, geometry: WindowGeometry) -> tuple[Tensor, Tensor]:
         from cnnexp.kernels.cpu import max_pool_kernels
 
         tables = pool_windows(geometry), _places(geometry)
-        max_pool_kernels.forward(_bits(input), *tables, _bits(output), _bits(winners))
+        max_pool_kernels.forward(array_of(input), *tables, array_of(output), array_of(winners))
     return output, winners
 
 
@@ -86,6 +78,6 @@ def grad_input(grad_output: Tensor, winners: Tensor, geometry: WindowGeometry) -
         return image.zero_()
     from cnnexp.kernels.cpu import max_pool_kernels
 
-    arrays = _bits(grad_output), _bits(winners), pool_windows(geometry), _places(geometry)
-    max_pool_kernels.grad_input(*arrays, geometry.overlapping, _bits(image))
+    arrays = array_of(grad_output), array_of(winners), pool_windows(geometry), _places(geometry)
+    max_pool_kernels.grad_input(*arrays, geometry.overlapping, array_of(image))
     return image

@@ -36,8 +36,7 @@ def _first_places(geometry: WindowGeometry, device: torch.device) -> Tensor:
 
 def _dtype(geometry: WindowGeometry) -> torch.dtype:
     """The smallest that holds each place within a window."""
-    down, right = (extent - 1 for extent in geometry.extent)
-    most = down * geometry.input_size[1] + right
+    most = geometry.farthest
     if most <= torch.iinfo(torch.uint8).max:
         return torch.uint8
     return torch.int16 if most <= torch.iinfo(torch.int16).max else torch.int32
