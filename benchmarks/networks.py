@@ -269,6 +269,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--csv", action="store_true", help="only the table, from the files")
     options = parser.parse_args(arguments)
     study = STUDIES[options.study]
+    if options.first is not None and not 1 <= options.first <= len(study.steps):
+        parser.error(
+            f"--first {options.first}: {options.study} has 1 to {len(study.steps)} networks"
+        )
     if not options.csv:
         _see_that_it_can(parser, options.study)
         counts = options.runs, options.first

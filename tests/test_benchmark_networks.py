@@ -111,3 +111,13 @@ def test_what_is_not_measured_is_said(tmp_path: Path) -> None:
     assert NETWORKS.table("networks", nothing) == (
         "Not measured yet: `python benchmarks/networks.py networks`."
     )
+
+
+@pytest.mark.parametrize("first", ["0", "-1", "17"])
+def test_a_number_of_networks_that_there_is_not_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], first: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        NETWORKS.main(["networks", f"--first={first}", f"--results={tmp_path}"])
+    assert f"--first {first}: networks has 1 to 16 networks" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
