@@ -7,6 +7,7 @@ once a machine) and is imported only then.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import torch
@@ -43,6 +44,8 @@ __all__ = [
 # How finely sums over the batch are split at most: a constant, so that the number of threads
 # changes no rounding.
 _PARTS = 16
+_LONG = 32  # winners and dead ones in a list, so that a sum pays
+_POSITIONS = 8  # whose gradients of the image a task sums at least
 _CACHED_BYTES = 1 << 21  # of a convolution's output that is pooled while the caches hold it
 FEW_CHANNELS = 16  # of the input; below, vectors run along the output channels
 
@@ -270,33 +273,56 @@ def winners_grad_weight(
     grad_output: Tensor, code: Tensor, input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
 ) -> Tensor:
     """∂L/∂w (C_out, C_in, K_h, K_w) from ∂L/∂(pooled), its code and x: (N, C_in, H, W)."""
-    from cnnexp.kernels.cpu import few_channels, sparse
+    from cnnexp.kernels.cpu import few_channels
 
     admit(input, pool, conv, average=False)
     c_out, c_in = grad_output.size(1), input.size(1)
     half = input.dtype == torch.bfloat16
     if half and bfloat16.has_pairs(conv, pool, c_in, c_out):
         return bfloat16.grad_weight(grad_output, code, input, conv, pool)
-    fields = receptive_fields(conv, pool, c_in)
     row = c_in * conv.kernel_size[0] * conv.kernel_size[1]
     if c_in < FEW_CHANNELS:
+        fields = receptive_fields(conv, pool, c_in)
         arrays = array_of(input), array_of(code), array_of(grad_output)
         rows = -(-row // 4) * 4  # torch's order of a sum depends on its shape: no bit is to change
         parts = widened(input.new_empty(0)).new_empty(_PARTS, rows, c_out)
         few_channels.grad_weight_few_channels(*arrays, fields, parts.numpy())
         weight = parts.sum(0)[:row].t().contiguous()
     else:
-        input, grad_output = widened(input), widened(grad_output)
-        arrays = array_of(input), array_of(code), array_of(grad_output)
-        positions = len(fields.places)
-        together = -(-16 // positions)
-        blocks = -(-c_out // 16)
-        tasks = max(1, min(_PARTS // blocks, input.size(0) // together))
-        parts = input.new_empty(tasks, c_out, row)
-        sparse.grad_weight(*arrays, fields, together, parts.numpy())
-        weight = parts.sum(0) if tasks > 1 else parts[0]
+        weight = _sum_winners(widened(grad_output), widened(input), code, conv, pool)
     weight = weight.bfloat16() if half else weight
     return weight.reshape(c_out, *conv.kernel_size, c_in).permute(0, 3, 1, 2)
+
+
+def _sum_winners(
+    grad_output: Tensor, input: Tensor, code: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
+) -> Tensor:
+    """∂L/∂w (C_out, K_h·K_w·C_in) where vectors run along the channels of the input."""
+    from cnnexp.kernels.cpu import sparse
+
+    c_out, c_in, taps = grad_output.size(1), input.size(1), math.prod(conv.kernel_size)
+    channels = _together(conv, c_in)
+    fields = receptive_fields(conv, pool, channels)
+    together = -(-_LONG // len(fields.places))
+    tasks = max(1, min(_PARTS // -(-c_out // sparse.BLOCK), input.size(0) // together))
+    arrays = array_of(input), array_of(code), array_of(grad_output)
+    parts = input.new_empty(tasks, c_in // channels, c_out, taps * channels).numpy()
+    sparse.grad_weight(*arrays, fields, channels, together, parts)
+    weight = input.new_empty(c_out, taps, c_in)
+    sparse.collect(parts, weight.numpy())
+    return weight.view(c_out, -1)
+
+
+def _together(conv: Conv2dGeometry, channels: int) -> int:
+    """How many channels of the input the gradients go through at once.
+
+    The nine vectors of a slice of a 3×3 kernel fit into registers, and what a task reads fits into the first
+    cache.
+    """
+    from cnnexp.kernels.cpu import sparse
+
+    alike = conv.kernel_size == (3, 3) and conv.dilation[1] == 1
+    return sparse.SLICE if alike and channels % sparse.SLICE == 0 else channels
 
 
 def _image_of(
@@ -320,9 +346,14 @@ def winners_grad_input(
             return grad
         wide = grad_output.float(), code, weight.float()
         return winners_grad_input(*wide, conv, pool).bfloat16()
-    fields = receptive_fields(conv, pool, weight.size(1))
-    arrays = array_of(weight), array_of(code), array_of(grad_output)
-    sparse.grad_input(*arrays, fields, array_of(grad))
+    c_out, c_in, taps = weight.size(0), weight.size(1), math.prod(conv.kernel_size)
+    channels = _together(conv, c_in)
+    fields = receptive_fields(conv, pool, channels)
+    kernels = weight.new_empty(c_in // channels, c_out, taps * channels).numpy()
+    sparse.slice_kernels(array_of(weight).reshape(c_out, taps, c_in), kernels)
+    arrays = kernels, array_of(code), array_of(grad_output)
+    images = max(1, _POSITIONS // len(fields.places))
+    sparse.grad_input(*arrays, fields, channels, images, array_of(grad))
     return grad
 
 

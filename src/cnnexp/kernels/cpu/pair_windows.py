@@ -16,6 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from cnnexp.geometry.pooling import DEAD
+from cnnexp.kernels.cpu.memory import Memory
 from cnnexp.kernels.cpu.numba_internals import (
     BFloatType,
     counted_loop,
@@ -23,7 +24,7 @@ from cnnexp.kernels.cpu.numba_internals import (
     register_of,
     void,
 )
-from cnnexp.kernels.cpu.pairs import Memory, dot
+from cnnexp.kernels.cpu.pairs import dot
 from cnnexp.kernels.cpu.vector import splat
 
 __all__ = ["CHANNELS", "FIELDS", "maximum_of_fields", "sums_of_fields"]

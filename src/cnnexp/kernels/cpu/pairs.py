@@ -21,25 +21,17 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from cnnexp.geometry.pooling import DEAD
+from cnnexp.kernels.cpu.memory import Memory, zipped
 from cnnexp.kernels.cpu.numba_internals import (
     BFloatType,
     counted_loop,
-    data_of,
     declared,
     register_of,
     void,
 )
 from cnnexp.kernels.cpu.vector import COMPILE, splat
 
-__all__ = [
-    "LANES",
-    "Memory",
-    "dot",
-    "pair_sums_of_rows",
-    "winners_by_channel",
-    "winners_by_offset",
-]
+__all__ = ["LANES", "dot", "pair_sums_of_rows"]
 
 LANES = 32  # bfloat16 in a vector register
 _INDEX, _SHORT, _WORD = ir.IntType(64), ir.IntType(16), ir.IntType(32)
@@ -48,44 +40,6 @@ _HALVES = ir.VectorType(BFloatType(), LANES)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES // 2)
 _LOW = [8 * quarter + i for quarter in range(4) for i in range(4)]
 _HIGH = [i + 4 for i in _LOW]
-
-
-def _shuffled(builder: ir.IRBuilder, one: Any, other: Any, order: list[int]) -> Any:
-    mask = ir.Constant(ir.VectorType(_WORD, len(order)), order)
-    return builder.shuffle_vector(one, other, mask)
-
-
-def _zipped(builder: ir.IRBuilder, one: Any, other: Any, lanes: list[int]) -> Any:
-    """One lane of ``one``, the same of ``other``, and so on."""
-    return _shuffled(builder, one, other, [i for lane in lanes for i in (lane, LANES + lane)])
-
-
-class Memory:
-    """Loads and stores of vectors in numba arrays of one call of an intrinsic."""
-
-    def __init__(self, context: Any, builder: ir.IRBuilder, kinds: Any, arguments: Any) -> None:
-        self.context, self.builder, self.kinds, self.arguments = context, builder, kinds, arguments
-
-    def element(self, array: int, at: Any) -> Any:
-        """The pointer to element ``at`` of the argument ``array``."""
-        data = data_of(self.context, self.builder, self.kinds[array], self.arguments[array])
-        return self.builder.gep(data, [at])
-
-    def ahead(self, start: Any, by: Any, times: int, more: int = 0) -> Any:
-        """``start`` + ``by``·``times`` + ``more``, of indices."""
-        step = self.builder.mul(by, ir.Constant(_INDEX, times))
-        return self.builder.add(self.builder.add(start, step), ir.Constant(_INDEX, more))
-
-    def load(self, array: int, at: Any, kind: Any, align: int) -> Any:
-        """What of the LLVM type ``kind`` begins at element ``at`` of the argument ``array``."""
-        return self.builder.load(self._place(array, at, kind), align=align)
-
-    def store(self, value: Any, array: int, at: Any, align: int) -> None:
-        """Write ``value`` from element ``at`` of the argument ``array`` on."""
-        self.builder.store(value, self._place(array, at, value.type), align=align)
-
-    def _place(self, array: int, at: Any, kind: Any) -> Any:
-        return self.builder.bitcast(self.element(array, at), kind.as_pointer())
 
 
 def dot(builder: ir.IRBuilder, total: Any, one: Any, other: Any) -> Any:
@@ -145,7 +99,7 @@ def _pair_sums_of(rows: int, vectors: int) -> Any:
                     )
                     for half, lanes in enumerate((_LOW, _HIGH)):
                         register = registers[2 * i + half]
-                        read = _zipped(builder, one, other, lanes)
+                        read = zipped(builder, one, other, lanes)
                         total = dot(builder, builder.load(register), read, factors)
                         builder.store(total, register)
             for register, place in zip(registers, places, strict=True):
@@ -203,110 +157,3 @@ def pair_sums_of_rows(
             _row_2(acc, to, 0, source, of, 0, table, entries, weights, first, pairs)
         if left == 32:
             _row_1(acc, to, 0, source, of, 0, table, entries, weights, first, pairs)
-
-
-def _kept(builder: ir.IRBuilder, values: Any, mask: Any) -> Any:
-    """The lanes of ``values`` where ``mask`` is set, one after the other from lane 0 on."""
-    kind = values.type
-    name = f"llvm.experimental.vector.compress.v{kind.count}i16"
-    function = declared(builder, name, ir.FunctionType(kind, [kind, mask.type, kind]))
-    return builder.call(function, [values, mask, ir.Constant(kind, ir.Undefined)])
-
-
-def _number_set(builder: ir.IRBuilder, mask: Any) -> Any:
-    bits = builder.bitcast(mask, ir.IntType(mask.type.count))
-    return builder.zext(builder.ctpop(bits), _INDEX)
-
-
-def _short(builder: ir.IRBuilder, index: Any, kind: ir.VectorType) -> Any:
-    return splat(builder, builder.trunc(index, _SHORT), kind)
-
-
-@intrinsic
-def winners_by_channel(
-    typing_context, codes, grads, at, step, valid, window, base, entries, weights, to, apart, counts
-):
-    """Append to the lists of 16 channels what of up to 32 pooled positions is alive.
-
-    Codes and gradients of position r, 16 channels, begin at ``at`` + r·``step``; r < ``valid`` ≤ 32. Winner k
-    of position r in channel o becomes entry ``base`` + r·``window`` + k, and its gradient, of the list that
-    begins at ``to`` + o·``apart`` and has counts[o] elements; 32 are written, alive or not.
-    """
-    n = types.intp
-    signature = types.void(codes, grads, n, n, n, n, n, entries, weights, n, n, counts)
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        memory = Memory(context, builder, signature.args, arguments)
-        _, _, at, step, valid, window, base, _, _, to, apart, _ = arguments
-        last = builder.sub(valid, ir.Constant(_INDEX, 1))
-        row_kind = ir.VectorType(_SHORT, 16)
-        wins, shares = [], []
-        for first in range(0, 32, 2):
-            pair = []
-            for row in (ir.Constant(_INDEX, first), ir.Constant(_INDEX, first + 1)):
-                inside = builder.icmp_signed("<", row, last)
-                start = builder.add(at, builder.mul(builder.select(inside, row, last), step))
-                code = memory.load(0, start, ir.VectorType(ir.IntType(8), 16), 1)
-                pair.append((builder.zext(code, row_kind), memory.load(1, start, row_kind, 2)))
-            for made, (one, other) in zip((wins, shares), zip(*pair, strict=True), strict=True):
-                made.append(_shuffled(builder, one, other, list(range(32))))
-        wins, shares = (_transposed(builder, each) for each in (wins, shares))
-        lanes = ir.Constant(_SHORTS, list(range(32)))
-        inside = builder.icmp_unsigned("<", lanes, _short(builder, valid, _SHORTS))
-        entry = builder.mul(lanes, _short(builder, window, _SHORTS))
-        entry = builder.add(entry, _short(builder, base, _SHORTS))
-        for o, (code, share) in enumerate(zip(wins, shares, strict=True)):
-            alive = builder.icmp_unsigned("!=", code, ir.Constant(_SHORTS, [DEAD] * 32))
-            mask = builder.and_(alive, inside)
-            place = memory.element(11, ir.Constant(_INDEX, o))
-            count = builder.load(place)
-            end = builder.add(memory.ahead(to, apart, o), count)
-            memory.store(_kept(builder, builder.add(entry, code), mask), 7, end, 2)
-            memory.store(_kept(builder, share, mask), 8, end, 2)
-            builder.store(builder.add(count, _number_set(builder, mask)), place)
-        return void(context)
-
-    return signature, codegen
-
-
-def _transposed(builder: ir.IRBuilder, rows: list[Any]) -> list[Any]:
-    """32 rows of 16 numbers, two in a vector → 16 vectors of 32."""
-    for _ in range(5):  # each brings the first bit of a number's place to the end
-        rows = [
-            _zipped(builder, one, other, list(range(half, half + 16)))
-            for one, other in zip(rows[:8], rows[8:], strict=True)
-            for half in (0, 16)
-        ]
-    return rows
-
-
-@intrinsic
-def winners_by_offset(
-    typing_context, codes, grads, at, channel, window, entries, weights, apart, counts
-):
-    """Append to the lists of the ``window`` offsets which of 16 channels of one position won there.
-
-    Codes and gradients begin at ``at``, the first of them of the channel ``channel``. Channel and gradient go
-    to the list that begins at k·``apart`` and has counts[k] elements; 16 are written, winners or not.
-    """
-    n = types.intp
-    signature = types.void(codes, grads, n, n, n, entries, weights, n, counts)
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        memory = Memory(context, builder, signature.args, arguments)
-        _, _, at, channel, window, _, _, apart, _ = arguments
-        bytes_kind, kind = ir.VectorType(ir.IntType(8), 16), ir.VectorType(_SHORT, 16)
-        code, share = memory.load(0, at, bytes_kind, 1), memory.load(1, at, kind, 2)
-        channels = builder.add(ir.Constant(kind, list(range(16))), _short(builder, channel, kind))
-        with counted_loop(builder, window) as loop:
-            k = splat(builder, builder.trunc(loop.index, ir.IntType(8)), bytes_kind)
-            mask = builder.icmp_unsigned("==", code, k)
-            place = memory.element(8, loop.index)
-            count = builder.load(place)
-            end = builder.add(builder.mul(apart, loop.index), count)
-            memory.store(_kept(builder, channels, mask), 5, end, 2)
-            memory.store(_kept(builder, share, mask), 6, end, 2)
-            builder.store(builder.add(count, _number_set(builder, mask)), place)
-        return void(context)
-
-    return signature, codegen

@@ -18,9 +18,10 @@ import numpy as np
 from numba import njit, prange
 
 from cnnexp.kernels.cpu.numbers import aligned, put
-from cnnexp.kernels.cpu.pairs import pair_sums_of_rows, winners_by_channel, winners_by_offset
+from cnnexp.kernels.cpu.pairs import pair_sums_of_rows
 from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
 from cnnexp.kernels.cpu.vector import COMPILE
+from cnnexp.kernels.cpu.winners import SLACK, list_by_channel, list_by_offset
 
 __all__ = ["BLOCK", "collect", "grad_input", "grad_weight", "pad_into", "spread_kernels"]
 
@@ -66,15 +67,7 @@ def _list_winners(
     nothing: the entry of a zero; entries, weights: room for lists ``apart`` from each other; counts: becomes
     their lengths. All are pointers.
     """
-    for o in range(listed):
-        counts[o] = 0
-    for first in range(0, rows, 32):
-        valid, base = min(32, rows - first), first * window
-        for o in range(0, listed, 16):
-            winners_by_channel(
-                *(codes, grads, first * channels + o, channels, valid, window, base),
-                *(entries, weights, o * apart, apart, ahead(counts, o)),
-            )
+    list_by_channel(codes, grads, channels, rows, window, entries, weights, apart, counts, listed)
     for o in range(listed):
         if counts[o] % 2:
             end = o * apart + counts[o]
@@ -98,7 +91,7 @@ def grad_weight(x, code, grad_output, fields, channels, together, parts):
     blocks = (c_out + BLOCK - 1) // BLOCK
     size = padded[0] * padded[1] * channels
     size_of_kernel = parts.shape[2]
-    apart = positions * together + 64
+    apart = positions * together + SLACK
     for task in prange(parts.shape[0] * blocks):
         part, begin = task // blocks, task % blocks * BLOCK
         end = min(begin + BLOCK, c_out)
@@ -181,15 +174,6 @@ def spread_kernels(weight, kernels):
 
 
 @njit(**COMPILE)
-def _list_by_offset(codes, grads, at, channels, window, entries, weights, apart, counts):
-    """The lists of the offsets of a window, of the ``channels`` of the position that begins at ``at``."""
-    for k in range(window):
-        counts[k] = 0
-    for o in range(0, channels, 16):
-        winners_by_offset(codes, grads, at + o, o, window, entries, weights, apart, counts)
-
-
-@njit(**COMPILE)
 def _cut_out(image, padded, channels, grad):
     """Round the middle of a flat padded image of ``channels`` ≥ C into ``grad`` (H, W, C)."""
     height, width, c_in = grad.shape
@@ -215,28 +199,29 @@ def grad_input(kernels, code, grad_output, fields, channels, like, grad):
     positions, window = places.shape
     c_out = code.shape[-1]
     codes_at, grads_at, source = start_of(code), start_of(grad_output), start_of(kernels)
-    apart = c_out + 32
+    apart = c_out + SLACK
     for n in prange(grad.shape[0]):
         image = aligned(padded[0] * padded[1] * channels, like)
         table = np.arange(c_out + 1) * kernels.shape[1]
         entries = np.empty(window * apart, np.uint16)
         weights = np.empty(window * apart, np.uint16)
-        counts = np.empty(window, np.int64)
         sums, starts, listed = start_of(image), start_of(table), start_of(entries)
-        factors, number = start_of(weights), start_of(counts)
+        factors = start_of(weights)
         for position in range(positions):
             at = (n * positions + position) * c_out
-            _list_by_offset(codes_at, grads_at, at, c_out, window, listed, factors, apart, number)
+            of = ahead(codes_at, at), ahead(grads_at, at), c_out, 0, 1
             for k in range(window):
-                first, count = k * apart, number[k]
+                first = k * apart
+                last = list_by_offset(*of, k, listed, factors, first)
+                count = last - first
                 if count == 0:
                     continue
-                listed[first + count], factors[first + count] = c_out, 0
+                listed[last], factors[last] = c_out, 0
                 for group in range(groups.size):
                     pair_sums_of_rows(
                         *(sums, places[position, k] + groups[group], step),
                         *(source, group * rows * length, length, rows),
                         *(starts, listed, factors, first, (count + 1) // 2, 0, length),
                     )
-        hold((table, entries, weights, counts))
+        hold((table, entries, weights))
         _cut_out(image, padded, channels, grad[n])

@@ -19,15 +19,17 @@ threads: the order of every sum is the same on every run.
 Loops (outermost first), and what stays in registers:
 
     forward_few_channels      image, position, four elements of its window, o    four sums over o
-    grad_weight               part of the batch × 16 o, image, position          a row of the kernel
+    grad_weight               part of the batch × 16 o, images, slice of c, o    nine vectors of the kernel
     grad_weight_few_channels  part of the batch, 16 positions, four weights      four sums over o
-    grad_input                image, position, element of its window             a row of the field
+    grad_input                images, slice of c, 64 o, position, k              nine vectors of the field
 
 Products: C_in·K_h·K_w for each element that is alive; where C_in is small, for each element of each window
 and all C_out, since vectors along o are fuller than those along a short row.
-Each image is read once and padded into a buffer that the cache holds; code and ∂L/∂y are read once, one
-byte and one number an element. ``python benchmarks/kernels.py`` times each kernel beside the library's dense
-one (benchmarks/results/kernels.csv).
+Code and ∂L/∂y are read once, one byte and one number an element, and lists of the winners made of them
+(``winners``). The sums of 3×3 kernels then go through 16 channels of x and w at a time, each laid out by
+itself: what the winners of a task read, in any order, is in the first cache then, which feeds two
+multiply-adds a cycle, the second cache one. Other kernels have all channels in one slice. ``python
+benchmarks/kernels.py`` times each kernel beside the library's dense one (benchmarks/results/kernels.csv).
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
@@ -40,16 +42,27 @@ from cnnexp.geometry.pooling import DEAD
 from cnnexp.kernels.cpu.numbers import aligned, put
 from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
 from cnnexp.kernels.cpu.precision import wide
-from cnnexp.kernels.cpu.vector import COMPILE, weighted_sum_of_rows
+from cnnexp.kernels.cpu.vector import (
+    COMPILE,
+    copy_vectors,
+    weighted_sum_of_nine,
+    weighted_sum_of_rows,
+)
+from cnnexp.kernels.cpu.winners import SLACK, list_by_channel, list_by_offset
 
 __all__ = [
+    "SLICE",
+    "collect",
     "grad_bias",
     "grad_input",
     "grad_weight",
     "pad_into",
+    "slice_kernels",
 ]
 
-_BLOCK = 16  # output channels looked at together: one cache line of float32
+BLOCK = 16  # output channels whose gradients of the weights a task sums
+SLICE = 16  # channels of the input that the gradients of a 3×3 kernel go through together
+_LISTED = 64  # output channels whose weights, of a slice, the first cache holds
 
 
 @njit(**COMPILE)
@@ -62,95 +75,219 @@ def pad_into(image, padded, buffer):
         put(numbers[i * length : (i + 1) * length], buffer[start : start + length])
 
 
-@njit(parallel=True, **COMPILE)
-def grad_weight(x, code, grad_output, fields, together, parts):
-    """∂L/∂w in ``parts`` (tasks, C_out, K_h·K_w·C_in), whose sum over the first axis it is.
+@njit(**COMPILE)
+def _pad_slice_into(image, first, padded, buffer):
+    """``pad_into`` of ``SLICE`` channels of ``image`` from ``first`` on; ``buffer`` is a pointer."""
+    height, width, channels = image.shape
+    numbers = ahead(start_of(image), first)
+    for i in range(height):
+        to = ahead(buffer, ((i + padded[2]) * padded[1] + padded[3]) * SLICE)
+        for j in range(width):
+            copy_vectors(
+                ahead(numbers, (i * width + j) * channels), ahead(to, j * SLICE), SLICE // 16
+            )
+    hold(image)
 
-    ``together``: how many images share one list of gradients, so that the lists are long enough.
+
+@njit(**COMPILE)
+def _table_of(places, size, together):
+    """Where entry n·P·Q·K + l·K + k begins: image n, position l, offset k."""
+    starts = places.reshape(-1)
+    table = np.empty(together * starts.size, np.uint32)
+    for n in range(together):
+        for i in range(starts.size):
+            table[n * starts.size + i] = n * size + starts[i]
+    return table
+
+
+@njit(parallel=True, **COMPILE)
+def grad_weight(x, code, grad_output, fields, channels, together, parts):
+    """∂L/∂w in ``parts`` (tasks, slices, C_out, K_h·K_w·channels), whose sum over the first axis it is.
+
+    ``fields``: of images of so many ``channels``, all of C_in or ``SLICE``. ``together``: how many images
+    share one list of gradients, so that the lists are long enough.
     """
-    n_all, _, _, c_in = x.shape
-    places, padded = fields.places, fields.padded
-    groups, rows, step, length = fields.groups, fields.rows, fields.step, fields.length
-    positions = places.shape[0]
-    c_out = code.shape[-1]
-    codes = code.reshape(n_all, positions, c_out)
-    grads = grad_output.reshape(n_all, positions, c_out)
-    blocks = (c_out + _BLOCK - 1) // _BLOCK
-    size = padded[0] * padded[1] * c_in
-    size_of_kernel = parts.shape[2]
-    capacity = positions * together
-    for task in prange(parts.shape[0] * blocks):
-        part, begin = task // blocks, task % blocks * _BLOCK
-        end = min(begin + _BLOCK, c_out)
-        parts[part, begin:end] = 0
-        images = aligned(together * size, x)
-        offsets = np.empty(_BLOCK * capacity, np.int64)
-        weights = np.empty(_BLOCK * capacity, x.dtype)
-        counts = np.empty(_BLOCK, np.int64)
-        total = ahead(start_of(parts), part * c_out * size_of_kernel)
-        source, listed, factors = start_of(images), start_of(offsets), start_of(weights)
-        last = n_all * (part + 1) // parts.shape[0]
-        for start in range(n_all * part // parts.shape[0], last, together):
-            counts[:] = 0
-            for n in range(start, min(start + together, last)):
-                base = (n - start) * size
-                pad_into(x[n], padded, images[base : base + size])
-                for position in range(positions):
-                    for o in range(begin, end):
-                        k = codes[n, position, o]
-                        entry = (o - begin) * capacity + counts[o - begin]
-                        # written always, counted if alive: no branch to mispredict
-                        offsets[entry] = base + places[position, 0 if k == DEAD else k]
-                        weights[entry] = grads[n, position, o]
-                        counts[o - begin] += k != DEAD
-            for o in range(begin, end):
-                for group in range(groups.size):
-                    weighted_sum_of_rows(
-                        *(total, o * size_of_kernel + group * rows * length, length),
-                        *(source, groups[group], step, rows, listed, factors),
-                        *((o - begin) * capacity, counts[o - begin], length),
-                    )
-        hold((images, offsets, weights))
-
-
-@njit(parallel=True, **COMPILE)
-def grad_input(weight, code, grad_output, fields, grad):
-    """∂L/∂x in ``grad`` (N, H, W, C_in)."""
-    n_all, height, width, c_in = grad.shape
+    n_all = x.shape[0]
     places, padded = fields.places, fields.padded
     groups, rows, step, length = fields.groups, fields.rows, fields.step, fields.length
     positions, window = places.shape
-    c_out = code.shape[-1]
-    codes = code.reshape(n_all, positions, c_out)
-    grads = grad_output.reshape(n_all, positions, c_out)
-    kernels, size_of_kernel = start_of(weight), weight.size // c_out
-    for n in prange(n_all):
-        image = aligned(padded[0] * padded[1] * c_in, grad)
-        offsets = np.empty(window * c_out, np.int64)
-        weights = np.empty(window * c_out, grad.dtype)
-        counts = np.empty(window, np.int64)
-        sums, listed, factors = start_of(image), start_of(offsets), start_of(weights)
+    tasks, slices, c_out, size_of_kernel = parts.shape
+    codes_at, grads_at = start_of(code), start_of(grad_output)
+    blocks = (c_out + BLOCK - 1) // BLOCK
+    size = padded[0] * padded[1] * channels
+    apart = positions * together + SLACK
+    for task in prange(tasks * blocks):
+        part, begin = task // blocks, task % blocks * BLOCK
+        end = min(begin + BLOCK, c_out)
+        parts[part, :, begin:end] = 0
+        images, table = aligned(together * size, x), _table_of(places, size, together)
+        entries, weights = np.empty(BLOCK * apart, np.uint32), np.empty(BLOCK * apart, x.dtype)
+        counts = np.empty(BLOCK, np.int64)
+        total = ahead(start_of(parts), part * slices * c_out * size_of_kernel)
+        source, factors, number = start_of(images), start_of(weights), start_of(counts)
+        listed = start_of(entries)
+        last = n_all * (part + 1) // tasks
+        for start in range(n_all * part // tasks, last, together):
+            stop = min(start + together, last)
+            at = start * positions * c_out + begin
+            list_by_channel(
+                *(ahead(codes_at, at), ahead(grads_at, at), c_out, (stop - start) * positions),
+                *(window, listed, factors, apart, number, end - begin),
+            )
+            for o in range(end - begin):
+                for i in range(o * apart, o * apart + number[o]):
+                    listed[i] = table[listed[i]]
+            for piece in range(slices):
+                for n in range(start, stop):
+                    base = (n - start) * size
+                    if slices == 1:
+                        pad_into(x[n], padded, images[base : base + size])
+                    else:
+                        _pad_slice_into(x[n], piece * channels, padded, ahead(source, base))
+                for o in range(end - begin):
+                    to = (piece * c_out + begin + o) * size_of_kernel
+                    of = listed, factors, o * apart, number[o]
+                    if channels == SLICE:
+                        weighted_sum_of_nine(total, to, length, source, 0, step, *of)
+                        continue
+                    for group in range(groups.size):
+                        weighted_sum_of_rows(
+                            *(total, to + group * rows * length, length),
+                            *(source, groups[group], step, rows, *of, length),
+                        )
+        hold((images, table, entries, weights, counts))
+
+
+@njit(parallel=True, **COMPILE)
+def collect(parts, weight):
+    """∂L/∂w in ``weight`` (C_out, K_h·K_w, C_in) from the ``parts`` that ``grad_weight`` made."""
+    tasks, slices, c_out, size = parts.shape
+    taps, channels = weight.shape[1], weight.shape[2] // slices
+    for o in prange(c_out):
+        for piece in range(slices):
+            total = parts[0, piece, o]
+            for part in range(1, tasks):
+                row = parts[part, piece, o]
+                for i in range(size):
+                    total[i] += row[i]
+            for tap in range(taps):
+                of = total[tap * channels : (tap + 1) * channels]
+                put(of, weight[o, tap, piece * channels : (piece + 1) * channels])
+
+
+@njit(parallel=True, **COMPILE)
+def slice_kernels(weight, kernels):
+    """``weight`` (C_out, K_h·K_w, C_in) → ``kernels`` (slices, C_out, K_h·K_w·channels)."""
+    c_out, taps, c_in = weight.shape
+    slices, channels = kernels.shape[0], c_in // kernels.shape[0]
+    given, made = start_of(weight), start_of(kernels)
+    for o in prange(c_out):
+        for tap in range(taps):
+            of = ahead(given, (o * taps + tap) * c_in)
+            for piece in range(slices):
+                to = ahead(made, ((piece * c_out + o) * taps + tap) * channels)
+                if channels == SLICE:
+                    copy_vectors(ahead(of, piece * channels), to, SLICE // 16)
+                else:
+                    for c in range(channels):
+                        to[c] = of[piece * channels + c]
+
+
+@njit(**COMPILE)
+def _list_windows(codes, grads, positions, channels, window, size, entries, weights, starts):
+    """Lists of each element of the window of each position, block by block of ``_LISTED`` channels.
+
+    Codes and gradients are of ``positions``; entries are where kernels of ``size`` begin; ``starts`` becomes
+    where each list begins, and at last the end. All are pointers.
+    """
+    number, end = 0, 0
+    for begin in range(0, channels, _LISTED):
+        count = min(_LISTED, channels - begin)
         for position in range(positions):
-            counts[:] = 0
-            for o in range(c_out):
-                k = codes[n, position, o]
-                slot = 0 if k == DEAD else k
-                entry = slot * c_out + counts[slot]
-                offsets[entry] = o * size_of_kernel
-                weights[entry] = grads[n, position, o]
-                counts[slot] += k != DEAD
+            at = position * channels + begin
+            of = ahead(codes, at), ahead(grads, at), count, begin * size, size
             for k in range(window):
-                for group in range(groups.size if counts[k] else 0):
-                    weighted_sum_of_rows(
-                        *(sums, places[position, k] + groups[group], step),
-                        *(kernels, group * rows * length, length, rows),
-                        *(listed, factors, k * c_out, counts[k], length),
-                    )
-        hold((offsets, weights))
-        numbers, line = grad[n].reshape(-1), width * c_in
-        for i in range(height):
-            start = ((i + padded[2]) * padded[1] + padded[3]) * c_in
-            put(image[start : start + line], numbers[i * line : (i + 1) * line])
+                starts[number] = end
+                end = list_by_offset(*of, k, entries, weights, end)
+                number += 1
+    starts[number] = end
+
+
+@njit(**COMPILE)
+def _add_windows(sums, fields, channels, kernels, listed, factors, starts):
+    """Add to ``sums``, a padded image laid out flat, what the lists of its windows have of ``kernels``.
+
+    ``starts``: where its lists begin, and at last the end. All but ``fields`` are pointers.
+    """
+    places, groups = fields.places.reshape(-1), fields.groups
+    rows, step, length = fields.rows, fields.step, fields.length
+    for i in range(places.size):
+        first, count = starts[i], starts[i + 1] - starts[i]
+        of = listed, factors, first, count
+        if count and channels == SLICE:
+            weighted_sum_of_nine(sums, places[i], step, kernels, 0, length, *of)
+        elif count:
+            for group in range(groups.size):
+                weighted_sum_of_rows(
+                    *(sums, places[i] + groups[group], step),
+                    *(kernels, group * rows * length, length, rows, *of, length),
+                )
+
+
+@njit(**COMPILE)
+def _cut_out(of, padded, channels, image, size):
+    """Write the middle of a flat padded image of ``channels`` into those of ``image`` (H, W, C).
+
+    ``size``: H, W and C. The images are pointers.
+    """
+    height, width, c_in = size
+    for i in range(height):
+        row = ahead(of, ((i + padded[2]) * padded[1] + padded[3]) * channels)
+        line = ahead(image, i * width * c_in)
+        if channels == SLICE:
+            for j in range(width):
+                copy_vectors(ahead(row, j * SLICE), ahead(line, j * c_in), SLICE // 16)
+        else:
+            for c in range(width * c_in):
+                line[c] = row[c]
+
+
+@njit(parallel=True, **COMPILE)
+def grad_input(kernels, code, grad_output, fields, channels, together, grad):
+    """∂L/∂x in ``grad`` (N, H, W, C_in).
+
+    ``kernels``: see ``slice_kernels``; ``fields``: of images of so many ``channels``; ``together``: how many
+    images a task goes through with the weights of a slice in the first cache.
+    """
+    n_all, padded = grad.shape[0], fields.padded
+    positions, window = fields.places.shape
+    slices, c_out, size_of_kernel = kernels.shape
+    codes_at, grads_at = start_of(code), start_of(grad_output)
+    kernels_at, made = start_of(kernels), start_of(grad)
+    size, blocks = padded[0] * padded[1] * channels, (c_out + _LISTED - 1) // _LISTED
+    for task in prange((n_all + together - 1) // together):
+        begin = task * together
+        images, lists = min(together, n_all - begin), positions * window
+        room, at = images * positions * c_out, begin * positions * c_out
+        entries, weights = np.empty(room + SLACK, np.uint32), np.empty(room + SLACK, grad.dtype)
+        starts = np.empty(blocks * images * lists + 1, np.int64)
+        listed, factors, start = start_of(entries), start_of(weights), start_of(starts)
+        _list_windows(
+            *(ahead(codes_at, at), ahead(grads_at, at), images * positions, c_out, window),
+            *(size_of_kernel, listed, factors, start),
+        )
+        for piece in range(slices):
+            room_for_sums = aligned(images * size, grad)
+            sums = start_of(room_for_sums)
+            source = ahead(kernels_at, piece * c_out * size_of_kernel)
+            for number in range(blocks * images):
+                to, of = ahead(sums, number % images * size), ahead(start, number * lists)
+                _add_windows(to, fields, channels, source, listed, factors, of)
+            for n in range(images):
+                image = ahead(made, (begin + n) * (grad.size // n_all) + piece * channels)
+                _cut_out(ahead(sums, n * size), padded, channels, image, grad.shape[1:])
+            hold(room_for_sums)
+        hold((entries, weights, starts))
 
 
 @njit(parallel=True, **COMPILE)

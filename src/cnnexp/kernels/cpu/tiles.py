@@ -1,5 +1,6 @@
-"""The two transforms of Winograd's convolution of one tile, written as LLVM instructions.
+"""The three transforms of Winograd's convolution of one tile, written as LLVM instructions.
 
+    kernel_tile:  u = G w Gᵀ        w (3, 3), u (4, 4)
     input_tile:   v = Bᵀ d B        d, v (4, 4)
     output_tile:  y = Aᵀ m A        m (4, 4), y (2, 2), then bias, ReLU and the maximum of the four
 
@@ -49,6 +50,40 @@ class _Tiles:
 
     def ahead(self, start: Any, by: Any, times: int) -> Any:
         return self.builder.add(start, self.builder.mul(by, ir.Constant(by.type, times)))
+
+
+def _kernel_tile_of(lanes: int | None) -> Any:
+    @intrinsic
+    def kernel_tile(typing_context, source, at, apart, kernels, to, size):
+        """kernels[to + (4·i + j)·size] = u[i, j], with w[i, j] = source[at + (3·i + j)·apart]."""
+        n = types.intp
+        signature = types.void(source, n, n, kernels, n, n)
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            tile = _Tiles(context, builder, signature.args, arguments, lanes)
+            _, at, apart, _, to, size = arguments
+            half = splat(builder, ir.Constant(tile.kind.element, 0.5), tile.kind)
+
+            def transform(rows: _Matrix) -> _Matrix:
+                """G · rows."""
+                made = []
+                for first, middle, last in zip(*rows, strict=True):
+                    outer = builder.fadd(first, last)
+                    sums = builder.fadd(outer, middle), builder.fsub(outer, middle)
+                    made.append([first, *(builder.fmul(half, each) for each in sums), last])
+                return _transposed(made)
+
+            data = [
+                [tile.load(0, tile.ahead(at, apart, 3 * i + j)) for j in range(3)] for i in range(3)
+            ]
+            made = _transposed(transform(_transposed(transform(data))))
+            for k in range(16):
+                tile.store(made[k // 4][k % 4], 3, tile.ahead(to, size, k))
+            return void(context)
+
+        return signature, codegen
+
+    return kernel_tile
 
 
 def _input_tile_of(lanes: int | None) -> Any:
@@ -142,5 +177,6 @@ def _output_tile_of(lanes: int | None) -> Any:
     return output_tile
 
 
+kernel_tile, kernel_channel = _kernel_tile_of(None), _kernel_tile_of(1)
 input_tile, input_channel = _input_tile_of(None), _input_tile_of(1)
 output_tile, output_channel = _output_tile_of(None), _output_tile_of(1)

@@ -87,6 +87,22 @@ def lanes_at(builder: ir.IRBuilder, pointer: Any, vector: int, kind: ir.VectorTy
     return builder.bitcast(start, kind.as_pointer())
 
 
+@intrinsic
+def copy_vectors(typing_context, source, target, count):
+    """Copy ``count`` times 16 numbers from ``source`` to ``target``, pointers to what does not overlap."""
+    bits = source.dtype.bitwidth
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        kind = ir.VectorType(ir.IntType(bits), 16)
+        of, to = (builder.bitcast(each, kind.as_pointer()) for each in arguments[:2])
+        with counted_loop(builder, arguments[2]) as loop:
+            value = builder.load(builder.gep(of, [loop.index]), align=bits // 8)
+            builder.store(value, builder.gep(to, [loop.index]), align=bits // 8)
+        return void(context)
+
+    return types.void(source, target, types.intp), codegen
+
+
 class _Sums:
     """The code of one call of an intrinsic that :func:`weighted_sums_of` makes."""
 
@@ -115,21 +131,23 @@ class _Sums:
             for vector in range(vectors)
         ]
 
-    def build(self, rows: int, vectors: int, weights_differ: bool) -> None:
+    def build(self, rows: int, vectors: int, weights_differ: bool, fresh: bool) -> None:
         builder, (at, first, apart, count) = self.builder, (self.arguments[i] for i in (4, 7, 8, 9))
         places = self.places(rows, vectors)
         registers = []
         for place in places:
             registers.append(register_of(builder, self.kind))
-            builder.store(builder.load(place, align=self.align), registers[-1])
-        start, offset_of, weight_of = (
-            self.element(3, at),
-            self.element(5, first),
-            self.element(6, first),
-        )
+            nothing = ir.Constant(self.kind, [0.0] * self.kind.count)
+            begin = nothing if fresh else builder.load(place, align=self.align)
+            builder.store(begin, registers[-1])
+        start, weight_of = self.element(3, at), self.element(6, first)
+        offset_of = self.element(5, first)
         multiply_add = fused_multiply_add(builder, self.kind)
         with counted_loop(builder, count) as loop:
-            read = builder.gep(start, [builder.load(builder.gep(offset_of, [loop.index]))])
+            offset = builder.load(builder.gep(offset_of, [loop.index]))
+            read = builder.gep(
+                start, [offset if offset.type == _INDEX else builder.zext(offset, _INDEX)]
+            )
             weight = None
             values = [self.load(read, v) for v in range(vectors if weights_differ else 0)]
             for row in range(rows):
@@ -148,12 +166,14 @@ class _Sums:
             builder.store(builder.load(register), place, align=self.align)
 
 
-def weighted_sums_of(vectors: int, rows: int = 1, weights_differ: bool = False) -> Any:
+def weighted_sums_of(
+    vectors: int, rows: int = 1, weights_differ: bool = False, fresh: bool = False
+) -> Any:
     """Sums for ``rows`` rows of ``vectors`` vectors, each vector in a register of its own.
 
-    Row r is added to at ``acc_at + r·acc_step``. What is read differs from row to row, by
-    ``other_step`` in ``source``; or, with ``weights_differ``, what it is multiplied with, by
-    ``other_step`` in ``weights``, and what is read of ``source`` is read once for all rows.
+    Row r is added to at ``acc_at + r·acc_step``; with ``fresh`` it is written there, whatever there was. What
+    is read differs from row to row, by ``other_step`` in ``source``; or, with ``weights_differ``, what it is
+    multiplied with, by ``other_step`` in ``weights``, and ``source`` is read once for all rows.
     """
 
     @intrinsic
@@ -174,7 +194,8 @@ def weighted_sums_of(vectors: int, rows: int = 1, weights_differ: bool = False) 
         signature = types.void(acc, n, n, source, n, offsets, weights, n, n, n)
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            _Sums(context, builder, signature.args, arguments).build(rows, vectors, weights_differ)
+            code = _Sums(context, builder, signature.args, arguments)
+            code.build(rows, vectors, weights_differ, fresh)
             return void(context)
 
         return signature, codegen
@@ -183,8 +204,9 @@ def weighted_sums_of(vectors: int, rows: int = 1, weights_differ: bool = False) 
 
 
 _sum_16, _sum_8, _sum_6, _sum_4, _sum_2, _sum_1 = (weighted_sums_of(n) for n in (16, 8, 6, 4, 2, 1))
-_grid_6, _grid_4, _grid_2 = (weighted_sums_of(n, rows=3) for n in (6, 4, 2))
+_grid_6, _grid_4, _grid_3, _grid_2 = (weighted_sums_of(n, rows=3) for n in (6, 4, 3, 2))
 _sums_4, _sums_2, _sums_1 = (weighted_sums_of(n, rows=4, weights_differ=True) for n in (4, 2, 1))
+_fresh_4, _fresh_2, _fresh_1 = (weighted_sums_of(n, 4, True, fresh=True) for n in (4, 2, 1))
 _MANY_REGISTERS = VECTOR_BYTES == 64  # 32 of them, else 16
 
 
@@ -248,6 +270,10 @@ def weighted_sum_of_rows(
             to, of = acc_at + i, source_at + i
             _grid_6(acc, to, acc_step, source, of, offsets, weights, first, source_step, count)
             i += 6 * lanes
+        if length - i == 3 * lanes:
+            to, of = acc_at + i, source_at + i
+            _grid_3(acc, to, acc_step, source, of, offsets, weights, first, source_step, count)
+            i += 3 * lanes
         while length - i >= 4 * lanes:
             to, of = acc_at + i, source_at + i
             _grid_4(acc, to, acc_step, source, of, offsets, weights, first, source_step, count)
@@ -256,6 +282,8 @@ def weighted_sum_of_rows(
             to, of = acc_at + i, source_at + i
             _grid_2(acc, to, acc_step, source, of, offsets, weights, first, source_step, count)
             i += 2 * lanes
+        if i == length:
+            return
     for row in range(rows):
         weighted_sum(
             acc,
@@ -267,6 +295,22 @@ def weighted_sum_of_rows(
             first,
             count,
             length - i,
+        )
+
+
+@njit(**COMPILE)
+def weighted_sum_of_nine(
+    acc, acc_at, acc_step, source, source_at, source_step, offsets, weights, first, count
+):
+    """``weighted_sum_of_rows`` for three rows of 48 numbers, which are nine of the widest vectors."""
+    if lanes_of(acc) == 16:
+        _grid_3(
+            *(acc, acc_at, acc_step, source, source_at, offsets, weights, first, source_step), count
+        )
+    else:
+        weighted_sum_of_rows(
+            *(acc, acc_at, acc_step, source, source_at, source_step, 3),
+            *(offsets, weights, first, count, 48),
         )
 
 
@@ -289,6 +333,28 @@ def four_weighted_sums(acc, acc_at, source, offsets, weights, count, length):
         i += lanes
     for row in range(4):
         for k in range(i, length):
+            for j in range(count):
+                weight = weights[row * count + j]
+                acc[acc_at + row * length + k] += weight * source[offsets[j] + k]
+
+
+@njit(**COMPILE)
+def four_sums(acc, acc_at, source, offsets, weights, count, length):
+    """``four_weighted_sums`` into ``acc``, whatever it held."""
+    lanes = lanes_of(acc)
+    i = 0
+    while _MANY_REGISTERS and length - i >= 4 * lanes:
+        _fresh_4(acc, acc_at + i, length, source, i, offsets, weights, 0, count, count)
+        i += 4 * lanes
+    while length - i >= 2 * lanes:
+        _fresh_2(acc, acc_at + i, length, source, i, offsets, weights, 0, count, count)
+        i += 2 * lanes
+    while length - i >= lanes:
+        _fresh_1(acc, acc_at + i, length, source, i, offsets, weights, 0, count, count)
+        i += lanes
+    for row in range(4):
+        for k in range(i, length):
+            acc[acc_at + row * length + k] = 0
             for j in range(count):
                 weight = weights[row * count + j]
                 acc[acc_at + row * length + k] += weight * source[offsets[j] + k]

@@ -22,7 +22,6 @@ Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (CVPR 
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry
@@ -33,7 +32,6 @@ from cnnexp.kernels.operators import operator
 _FEWEST_CHANNELS = 16  # in and out: below, vectors are not filled
 _TILES_TOGETHER = 64  # that are multiplied at once; a constant, whatever the number of threads
 _LANES = 16  # of the widest vectors
-_G = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]]
 
 
 def has_tiles(conv: Conv2dGeometry, pool: WindowGeometry, c_in: int, c_out: int) -> bool:
@@ -65,9 +63,11 @@ def forward_winograd(
     (n, c_in), (rows, columns) = input.shape[:2], pool.output_size
     together = -(-_TILES_TOGETHER // (rows * columns))
     checks = input.new_zeros(-(-n // together), _LANES)
+    kernels = np.empty((16, c_in, weight.size(0)), checks.numpy().dtype)
+    winograd_kernels.transform_kernels(cpu.array_of(weight), kernels)
     winograd_kernels.max_forward(
         cpu.array_of(input),
-        _transformed(weight).view(16, c_in, -1).numpy(),
+        kernels,
         cpu.bias_of(bias, output),
         np.array(conv.padding),
         together,
@@ -78,9 +78,3 @@ def forward_winograd(
     if checks.any():  # NaN: something was not finite
         return cpu.forward(input, weight, bias, conv, pool, None)
     return output, code
-
-
-def _transformed(weight: Tensor) -> Tensor:
-    """G w Gᵀ for all pairs of channels: (C_out, C_in, 3, 3) → (16, C_in·C_out)."""
-    one = weight.new_tensor(_G)
-    return torch.kron(one, one) @ weight.detach().permute(2, 3, 1, 0).reshape(9, -1)

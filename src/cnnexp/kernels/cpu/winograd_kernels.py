@@ -1,6 +1,8 @@
-"""The CPU kernel of Winograd's convolution with bias, ReLU and 2×2 max-pool in one pass.
+"""The CPU kernels of Winograd's convolution with bias, ReLU and 2×2 max-pool in one pass.
 
-A task takes as many images as make ``_TILES_TOGETHER`` tiles (see ``winograd``): it transforms their
+``transform_kernels`` goes over the weights once a call, in blocks of 16 × 16 channels, which it turns in the
+cache: vectors of w run along its input channels, those of the products along the output channels. A task of
+``max_forward`` takes as many images as make ``_TILES_TOGETHER`` tiles (see ``winograd``): it transforms their
 tiles, then computes sixteen matrix products (tiles × C_in)·(C_in × C_out), four tiles at a time with
 their sums in vector registers, then transforms back, adds the bias and pools, a tile in sixteen
 registers. Tiles and products stay in the cache of a core; the kernel reads x once and writes a number
@@ -16,8 +18,47 @@ import numpy as np
 from numba import njit, prange
 
 from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
-from cnnexp.kernels.cpu.tiles import input_channel, input_tile, output_channel, output_tile
-from cnnexp.kernels.cpu.vector import COMPILE, four_weighted_sums, lanes_of
+from cnnexp.kernels.cpu.tiles import (
+    input_channel,
+    input_tile,
+    kernel_channel,
+    kernel_tile,
+    output_channel,
+    output_tile,
+)
+from cnnexp.kernels.cpu.vector import COMPILE, four_sums, lanes_of
+
+_BLOCK = 16  # channels that are turned together
+
+
+@njit(parallel=True, **COMPILE)
+def transform_kernels(weight, kernels):
+    """G w Gᵀ for all pairs of channels: ``weight`` (C_out, 3, 3, C_in) → ``kernels`` (16, C_in, C_out)."""
+    c_out, _, _, c_in = weight.shape
+    lanes = lanes_of(weight)
+    given, made = start_of(weight), start_of(kernels)
+    across = (c_in + _BLOCK - 1) // _BLOCK
+    for task in prange((c_out + _BLOCK - 1) // _BLOCK * across):
+        first, begin = task // across * _BLOCK, task % across * _BLOCK
+        outputs, inputs = min(_BLOCK, c_out - first), min(_BLOCK, c_in - begin)
+        turned = np.empty(9 * _BLOCK * _BLOCK, weight.dtype)
+        numbers = start_of(turned)
+        for o in range(outputs):
+            for tap in range(9):
+                of = ahead(given, ((first + o) * 9 + tap) * c_in + begin)
+                row = ahead(numbers, tap * _BLOCK * _BLOCK + o)
+                for c in range(inputs):
+                    row[c * _BLOCK] = of[c]
+        for c in range(inputs):
+            to, o = (begin + c) * c_out + first, 0
+            while outputs - o >= lanes:
+                at = c * _BLOCK + o
+                kernel_tile(numbers, at, _BLOCK * _BLOCK, made, to + o, c_in * c_out)
+                o += lanes
+            for each in range(o, outputs):
+                at = c * _BLOCK + each
+                kernel_channel(numbers, at, _BLOCK * _BLOCK, made, to + each, c_in * c_out)
+        hold(turned)
 
 
 @njit(**COMPILE)
@@ -65,7 +106,7 @@ def max_forward(x, kernels, bias, padding, together, output, code, checks):
         rounded = (count + 3) // 4 * 4
         field = np.zeros(height * width * c_in, x.dtype)
         tiles = np.empty(16 * rounded * c_in, x.dtype)
-        products = np.zeros(16 * rounded * c_out, x.dtype)
+        products = np.empty(16 * rounded * c_out, x.dtype)
         offsets = np.arange(c_in) * c_out
         check = ahead(start_of(checks), task * checks.shape[1])
         pixels, inputs = start_of(field), start_of(tiles)
@@ -78,7 +119,7 @@ def max_forward(x, kernels, bias, padding, together, output, code, checks):
             kernel = ahead(start_of(kernels), k * c_in * c_out)
             for tile in range(k * rounded, k * rounded + rounded, 4):
                 to, of = ahead(sums, tile * c_out), ahead(inputs, tile * c_in)
-                four_weighted_sums(to, 0, kernel, places, of, c_in, c_out)
+                four_sums(to, 0, kernel, places, of, c_in, c_out)
         apart = rounded * c_out
         for tile in range(count):
             at, to = tile * c_out, (first * per_image + tile) * c_out
