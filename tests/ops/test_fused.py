@@ -61,13 +61,11 @@ _KERNELS = {
         (cpu, "forward_few_channels"),
         (cpu, "winners_grad_input"),
         (cpu, "winners_grad_weight"),
-        (cpu, "winners_grad_bias"),
     ],
     ("max", 16, 5): [
         (cpu, "forward"),
         (cpu, "winners_grad_input"),
         (cpu, "winners_grad_weight"),
-        (cpu, "winners_grad_bias"),
     ],
 }
 
@@ -318,7 +316,6 @@ def test_the_operators_pass_torchs_own_check() -> None:
         cpu.pool_gather: (z, code, pool, None),
         cpu.winners_grad_weight: (output, code, image, *records),
         cpu.winners_grad_input: (output, code, weight, *records),
-        cpu.winners_grad_bias: (output, code),
         narrow_blocks.max_forward: (image, weight, bias, *records),
         narrow_blocks.max_grad_weight: (output, code, image, *records),
         narrow_blocks.max_grad_input: (output, code, weight, *records),

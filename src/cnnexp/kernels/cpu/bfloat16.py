@@ -119,9 +119,9 @@ def has_pairs(conv: Conv2dGeometry, pool: WindowGeometry, c_in: int, c_out: int)
 
 def grad_weight(
     grad_output: Tensor, code: Tensor, input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
-) -> Tensor:
-    """∂L/∂w (C_out, C_in, K_h, K_w) from ∂L/∂(pooled), its code and x: (N, C_in, H, W)."""
-    from cnnexp.kernels.cpu import pairs_sparse
+) -> tuple[Tensor, Tensor]:
+    """∂L/∂w (C_out, C_in, K_h, K_w) and ∂L/∂b from ∂L/∂(pooled), its code and x: (N, C_in, H, W)."""
+    from cnnexp.kernels.cpu import pairs_sparse, winners
 
     c_out, c_in, taps = grad_output.size(1), input.size(1), math.prod(conv.kernel_size)
     channels = _filled_up(c_in)
@@ -132,10 +132,11 @@ def grad_weight(
     parts = np.empty((tasks, c_out, taps * channels), np.float32)
     codes = code.permute(0, 2, 3, 1).contiguous().numpy()
     arrays = bits_of(input), codes, bits_of(grad_output)
-    pairs_sparse.grad_weight(*arrays, fields, channels, together, parts)
-    made = input.new_empty(c_out, taps, c_in)
-    pairs_sparse.collect(parts, made.view(torch.uint16).numpy())
-    return made.view(c_out, *conv.kernel_size, c_in).permute(0, 3, 1, 2)
+    shares = np.empty((tasks, c_out, winners.SHARES), np.float32)
+    pairs_sparse.grad_weight(*arrays, fields, channels, together, parts, shares)
+    made, bias = input.new_empty(c_out, taps, c_in), input.new_empty(c_out, dtype=torch.float32)
+    pairs_sparse.collect(parts, shares, made.view(torch.uint16).numpy(), bias.numpy())
+    return made.view(c_out, *conv.kernel_size, c_in).permute(0, 3, 1, 2), bias.bfloat16()
 
 
 def grad_input(

@@ -36,7 +36,6 @@ __all__ = [
     "pool_spread",
     "pooled_and_code",
     "refusal",
-    "winners_grad_bias",
     "winners_grad_input",
     "winners_grad_weight",
 ]
@@ -260,45 +259,54 @@ def pool_gather(
     return output
 
 
-def _kernel_of(
+def _kernel_and_bias(
     grad_output: Tensor, code: Tensor, input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     admit(input, pool, conv, average=False)
     made = input.new_empty(grad_output.size(1), *conv.kernel_size, input.size(1))
-    return made.permute(0, 3, 1, 2)
+    return made.permute(0, 3, 1, 2), input.new_empty(grad_output.size(1))
 
 
-@operator("conv_relu_max_pool_grad_weight", _kernel_of)
+@operator("conv_relu_max_pool_grad_weight", _kernel_and_bias)
 def winners_grad_weight(
     grad_output: Tensor, code: Tensor, input: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
-) -> Tensor:
-    """∂L/∂w (C_out, C_in, K_h, K_w) from ∂L/∂(pooled), its code and x: (N, C_in, H, W)."""
-    from cnnexp.kernels.cpu import few_channels
-
+) -> tuple[Tensor, Tensor]:
+    """∂L/∂w (C_out, C_in, K_h, K_w) and ∂L/∂b (C_out,) from ∂L/∂(pooled), its code and x: (N, C_in, H, W)."""
     admit(input, pool, conv, average=False)
     c_out, c_in = grad_output.size(1), input.size(1)
     half = input.dtype == torch.bfloat16
     if half and bfloat16.has_pairs(conv, pool, c_in, c_out):
         return bfloat16.grad_weight(grad_output, code, input, conv, pool)
-    row = c_in * conv.kernel_size[0] * conv.kernel_size[1]
     if c_in < FEW_CHANNELS:
-        fields = receptive_fields(conv, pool, c_in)
-        arrays = array_of(input), array_of(code), array_of(grad_output)
-        rows = -(-row // 4) * 4  # torch's order of a sum depends on its shape: no bit is to change
-        parts = widened(input.new_empty(0)).new_empty(_PARTS, rows, c_out)
-        few_channels.grad_weight_few_channels(*arrays, fields, parts.numpy())
-        weight = parts.sum(0)[:row].t().contiguous()
+        weight, bias = _sum_few_channels(grad_output, input, code, conv, pool)
     else:
-        weight = _sum_winners(widened(grad_output), widened(input), code, conv, pool)
-    weight = weight.bfloat16() if half else weight
-    return weight.reshape(c_out, *conv.kernel_size, c_in).permute(0, 3, 1, 2)
+        weight, bias = _sum_winners(widened(grad_output), widened(input), code, conv, pool)
+    weight = weight.to(input.dtype).reshape(c_out, *conv.kernel_size, c_in)
+    return weight.permute(0, 3, 1, 2), bias.to(input.dtype)
+
+
+def _sum_few_channels(
+    grad_output: Tensor, input: Tensor, code: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
+) -> tuple[Tensor, Tensor]:
+    """∂L/∂w (C_out, K_h·K_w·C_in) and ∂L/∂b where vectors run along the channels of the output."""
+    from cnnexp.kernels.cpu import few_channels
+
+    c_out, c_in = grad_output.size(1), input.size(1)
+    row = c_in * math.prod(conv.kernel_size)
+    rows = -(-row // 4) * 4  # torch's order of a sum depends on its shape: no bit is to change
+    like = widened(input.new_empty(0))
+    parts, shares = like.new_empty(_PARTS, rows, c_out), like.new_empty(_PARTS, c_out)
+    arrays = array_of(input), array_of(code), array_of(grad_output)
+    fields = receptive_fields(conv, pool, c_in)
+    few_channels.grad_weight_few_channels(*arrays, fields, parts.numpy(), shares.numpy())
+    return parts.sum(0)[:row].t().contiguous(), shares.sum(0)
 
 
 def _sum_winners(
     grad_output: Tensor, input: Tensor, code: Tensor, conv: Conv2dGeometry, pool: WindowGeometry
-) -> Tensor:
-    """∂L/∂w (C_out, K_h·K_w·C_in) where vectors run along the channels of the input."""
-    from cnnexp.kernels.cpu import sparse
+) -> tuple[Tensor, Tensor]:
+    """∂L/∂w (C_out, K_h·K_w·C_in) and ∂L/∂b where vectors run along the channels of the input."""
+    from cnnexp.kernels.cpu import sparse, winners
 
     c_out, c_in, taps = grad_output.size(1), input.size(1), math.prod(conv.kernel_size)
     channels = _together(conv, c_in)
@@ -307,10 +315,11 @@ def _sum_winners(
     tasks = max(1, min(_PARTS // -(-c_out // sparse.BLOCK), input.size(0) // together))
     arrays = array_of(input), array_of(code), array_of(grad_output)
     parts = input.new_empty(tasks, c_in // channels, c_out, taps * channels).numpy()
-    sparse.grad_weight(*arrays, fields, channels, together, parts)
-    weight = input.new_empty(c_out, taps, c_in)
-    sparse.collect(parts, weight.numpy())
-    return weight.view(c_out, -1)
+    shares = input.new_empty(tasks, c_out, winners.SHARES).numpy()
+    sparse.grad_weight(*arrays, fields, channels, together, parts, shares)
+    weight, bias = input.new_empty(c_out, taps, c_in), input.new_empty(c_out)
+    sparse.collect(parts, shares, weight.numpy(), bias.numpy())
+    return weight.view(c_out, -1), bias
 
 
 def _together(conv: Conv2dGeometry, channels: int) -> int:
@@ -355,17 +364,3 @@ def winners_grad_input(
     images = max(1, _POSITIONS // len(fields.places))
     sparse.grad_input(*arrays, fields, channels, images, array_of(grad))
     return grad
-
-
-def _bias_like(grad_output: Tensor, code: Tensor) -> Tensor:
-    return grad_output.new_empty(grad_output.size(1))
-
-
-@operator("conv_relu_max_pool_grad_bias", _bias_like)
-def winners_grad_bias(grad_output: Tensor, code: Tensor) -> Tensor:
-    """∂L/∂b (C_out,) from ∂L/∂(pooled) and its code."""
-    from cnnexp.kernels.cpu import sparse
-
-    parts = widened(grad_output.new_empty(0)).new_empty(_PARTS, grad_output.size(1))
-    sparse.grad_bias(array_of(code), array_of(grad_output), parts.numpy())
-    return parts.sum(0).to(grad_output.dtype)

@@ -19,7 +19,7 @@ from cnnexp.kernels.cpu.numbers import aligned
 from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
 from cnnexp.kernels.cpu.precision import narrow
 from cnnexp.kernels.cpu.sparse import pad_into
-from cnnexp.kernels.cpu.taps import MOST_TAPS, shares_of, window_of
+from cnnexp.kernels.cpu.taps import MOST_TAPS, alive_of, shares_of, window_of
 from cnnexp.kernels.cpu.vector import COMPILE, lanes_of
 
 __all__ = ["forward_few_channels", "grad_weight_few_channels"]
@@ -31,6 +31,7 @@ _shares_2, _shares_1, _shares_channel = (
 _share_2, _share_1, _share_channel = (
     shares_of(1, vectors, lanes) for vectors, lanes in ((2, None), (1, None), (1, 1))
 )
+_alive_2, _alive_1, _alive_channel = alive_of(2, None), alive_of(1, None), alive_of(1, 1)
 
 
 @njit(**COMPILE)
@@ -83,11 +84,26 @@ def forward_few_channels(x, kernels, bias, fields, output, code):
         hold((image, reads, best))
 
 
-@njit(parallel=True, **COMPILE)
-def grad_weight_few_channels(x, code, grad_output, fields, parts):
-    """∂L/∂w in ``parts`` (tasks, K_h·K_w·C_in or more, C_out), whose sum over the first axis it is.
+@njit(**COMPILE)
+def _add_alive(total, codes, grads, at, positions, channels):
+    """Add to ``total`` the gradients from ``at`` on that have a winner; all are pointers."""
+    lanes, o = lanes_of(total), 0
+    while channels - o >= 2 * lanes:
+        _alive_2(total, o, codes, grads, at + o, positions, channels)
+        o += 2 * lanes
+    if channels - o >= lanes:
+        _alive_1(total, o, codes, grads, at + o, positions, channels)
+        o += lanes
+    for each in range(o, channels):
+        _alive_channel(total, each, codes, grads, at + each, positions, channels)
 
-    The rows after the first K_h·K_w·C_in become 0.
+
+@njit(parallel=True, **COMPILE)
+def grad_weight_few_channels(x, code, grad_output, fields, parts, shares):
+    """∂L/∂w and ∂L/∂b in ``parts`` and ``shares``, whose sums over the first axis they are.
+
+    ``parts`` (tasks, K_h·K_w·C_in or more, C_out), the rows after the first K_h·K_w·C_in becoming 0;
+    ``shares`` (tasks, C_out).
     """
     n_all, _, _, c_in = x.shape
     places, padded = fields.places, fields.padded
@@ -96,8 +112,9 @@ def grad_weight_few_channels(x, code, grad_output, fields, parts):
     codes, grads, starts = start_of(code), start_of(grad_output), start_of(places)
     lanes = lanes_of(parts)
     for part in prange(parts.shape[0]):
-        parts[part] = 0
+        parts[part], shares[part] = 0, 0
         total = ahead(start_of(parts), part * parts.shape[1] * c_out)
+        of_bias = ahead(start_of(shares), part * c_out)
         image = np.zeros(padded[0] * padded[1] * c_in, parts.dtype)
         reads = _reads(fields)
         of = start_of(image), starts, positions, window, start_of(reads)
@@ -126,4 +143,5 @@ def grad_weight_few_channels(x, code, grad_output, fields, parts):
                     else:
                         _share_channel(total, to + each, *of, tap, codes, grads, at + each, c_out)
                 tap += MOST_TAPS if many else 1
+            _add_alive(of_bias, codes, grads, n * positions * c_out, positions, c_out)
         hold((image, reads))

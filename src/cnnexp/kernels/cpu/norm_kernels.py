@@ -139,17 +139,12 @@ def row_norms(x, code, grad_output, fields, tasks, norms, biases, gradients):
 
 
 @njit(parallel=True, **COMPILE)
-def written_norms(gradients, code, grad_output, weights, tasks, norms, biases):
-    """Both norms, in ``norms`` (2, N), of ∂L/∂w in the first ``weights`` rows of ``gradients[n]``."""
+def written_norms(gradients, biases, weights, tasks, norms):
+    """Both norms, in ``norms`` (2, N), of the first ``weights`` rows of ``gradients[n]`` and of ``biases[n]``."""
     n_all, _, c_out = gradients.shape
-    codes = code.reshape(n_all, -1, c_out)
-    grads = grad_output.reshape(n_all, -1, c_out)
     for task in prange(tasks):
         lanes = np.empty(_LANES, np.float64)
         for n in range(n_all * task // tasks, n_all * (task + 1) // tasks):
-            biases[n] = 0
-            for position in range(codes.shape[1]):
-                _add_alive(grads[n, position], codes[n, position], biases[n])
             norms[0, n] = _norm_of(gradients[n].reshape(-1)[: weights * c_out], lanes)
             norms[1, n] = _sum_of_squares(biases[n])
 

@@ -180,11 +180,10 @@ def _written(
         part = slice(begin, begin + together)
         made = input.new_empty(len(input[part]), rows, c_out)
         x, codes, grads = (array_of(each[part]) for each in (input, code, grad_output))
-        few_channels.grad_weight_few_channels(x, codes, grads, fields, made.numpy())
+        sums = made.numpy(), biases[part].numpy()
+        few_channels.grad_weight_few_channels(x, codes, grads, fields, *sums)
         of_part, tasks = np.empty((2, len(made))), min(_TASKS, len(made))
-        norm_kernels.written_norms(
-            made.numpy(), codes, grads, weights, tasks, of_part, biases[part].numpy()
-        )
+        norm_kernels.written_norms(*sums, weights, tasks, of_part)
         norms[:, part] = of_part
     weight, bias = torch.from_numpy(norms)
     if n > together:

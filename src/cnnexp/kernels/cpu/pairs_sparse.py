@@ -21,7 +21,14 @@ from cnnexp.kernels.cpu.numbers import aligned, put
 from cnnexp.kernels.cpu.pairs import pair_sums_of_rows
 from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
 from cnnexp.kernels.cpu.vector import COMPILE
-from cnnexp.kernels.cpu.winners import SLACK, list_by_channel, list_by_offset
+from cnnexp.kernels.cpu.winners import (
+    SHARES,
+    SLACK,
+    add_list,
+    list_by_channel,
+    list_by_offset,
+    sum_shares,
+)
 
 __all__ = ["BLOCK", "collect", "grad_input", "grad_weight", "pad_into", "spread_kernels"]
 
@@ -76,8 +83,8 @@ def _list_winners(
 
 
 @njit(parallel=True, **COMPILE)
-def grad_weight(x, code, grad_output, fields, channels, together, parts):
-    """∂L/∂w in ``parts`` (tasks, C_out, K_h·K_w·channels), for ``collect``.
+def grad_weight(x, code, grad_output, fields, channels, together, parts, shares):
+    """∂L/∂w and ∂L/∂b in ``parts`` (tasks, C_out, K_h·K_w·channels) and ``shares``, for ``collect``.
 
     C_out is a multiple of 16. ``together``: how many images share one list of gradients,
     P·Q·K·together < 2¹⁶.
@@ -87,7 +94,7 @@ def grad_weight(x, code, grad_output, fields, channels, together, parts):
     groups, rows, step, length = fields.groups, fields.rows, fields.step, fields.length
     positions, window = places.shape
     c_out = code.shape[-1]
-    codes_at, grads_at = start_of(code), start_of(grad_output)
+    codes_at, grads_at, biases = start_of(code), start_of(grad_output), start_of(shares)
     blocks = (c_out + BLOCK - 1) // BLOCK
     size = padded[0] * padded[1] * channels
     size_of_kernel = parts.shape[2]
@@ -96,6 +103,7 @@ def grad_weight(x, code, grad_output, fields, channels, together, parts):
         part, begin = task // blocks, task % blocks * BLOCK
         end = min(begin + BLOCK, c_out)
         parts[part, begin:end] = 0
+        shares[part, begin:end] = 0
         images = aligned((together + 1) * size, x)  # the last remains 0
         table = _table_of(places, size, together)
         entries = np.empty(BLOCK * apart, np.uint16)
@@ -115,6 +123,9 @@ def grad_weight(x, code, grad_output, fields, channels, together, parts):
                 *(ahead(codes_at, at), ahead(grads_at, at), c_out, (stop - start) * positions),
                 *(window, table.size - 1, listed, factors, apart, number, end - begin),
             )
+            for o in range(end - begin):
+                of_bias = ahead(biases, (part * c_out + begin + o) * SHARES)
+                add_list(ahead(factors, o * apart), number[o], of_bias)
             for group in range(groups.size):
                 for piece in range(0, length, PIECE):  # that the first cache holds of all images
                     until = min(piece + PIECE, length)
@@ -140,11 +151,12 @@ def _reorder(given, made):
 
 
 @njit(parallel=True, **COMPILE)
-def collect(parts, weight):
-    """∂L/∂w in ``weight`` (C_out, K_h·K_w, C_in), rounded, from the ``parts`` that ``grad_weight`` made."""
+def collect(parts, shares, weight, bias):
+    """∂L/∂w (C_out, K_h·K_w, C_in), rounded, and ∂L/∂b (C_out,), not, of what ``grad_weight`` made."""
     taps, c_in = weight.shape[1:]
     channels = parts.shape[2] // taps
     for o in prange(weight.shape[0]):
+        bias[o] = sum_shares(shares, o)
         total, numbers = parts[0, o], np.empty(parts.shape[2], weight.dtype)
         ordered = np.empty_like(numbers)
         for part in range(1, parts.shape[0]):

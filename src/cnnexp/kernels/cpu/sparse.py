@@ -38,22 +38,26 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from cnnexp.geometry.pooling import DEAD
 from cnnexp.kernels.cpu.numbers import aligned, put
 from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
-from cnnexp.kernels.cpu.precision import wide
 from cnnexp.kernels.cpu.vector import (
     COMPILE,
     copy_vectors,
     weighted_sum_of_nine,
     weighted_sum_of_rows,
 )
-from cnnexp.kernels.cpu.winners import SLACK, list_by_channel, list_by_offset
+from cnnexp.kernels.cpu.winners import (
+    SHARES,
+    SLACK,
+    add_list,
+    list_by_channel,
+    list_by_offset,
+    sum_shares,
+)
 
 __all__ = [
     "SLICE",
     "collect",
-    "grad_bias",
     "grad_input",
     "grad_weight",
     "pad_into",
@@ -101,8 +105,10 @@ def _table_of(places, size, together):
 
 
 @njit(parallel=True, **COMPILE)
-def grad_weight(x, code, grad_output, fields, channels, together, parts):
-    """∂L/∂w in ``parts`` (tasks, slices, C_out, K_h·K_w·channels), whose sum over the first axis it is.
+def grad_weight(x, code, grad_output, fields, channels, together, parts, shares):
+    """∂L/∂w and ∂L/∂b in parts, for ``collect``.
+
+    ``parts`` (tasks, slices, C_out, K_h·K_w·channels), ``shares`` (tasks, C_out, ``SHARES``).
 
     ``fields``: of images of so many ``channels``, all of C_in or ``SLICE``. ``together``: how many images
     share one list of gradients, so that the lists are long enough.
@@ -112,7 +118,7 @@ def grad_weight(x, code, grad_output, fields, channels, together, parts):
     groups, rows, step, length = fields.groups, fields.rows, fields.step, fields.length
     positions, window = places.shape
     tasks, slices, c_out, size_of_kernel = parts.shape
-    codes_at, grads_at = start_of(code), start_of(grad_output)
+    codes_at, grads_at, biases = start_of(code), start_of(grad_output), start_of(shares)
     blocks = (c_out + BLOCK - 1) // BLOCK
     size = padded[0] * padded[1] * channels
     apart = positions * together + SLACK
@@ -120,6 +126,7 @@ def grad_weight(x, code, grad_output, fields, channels, together, parts):
         part, begin = task // blocks, task % blocks * BLOCK
         end = min(begin + BLOCK, c_out)
         parts[part, :, begin:end] = 0
+        shares[part, begin:end] = 0
         images, table = aligned(together * size, x), _table_of(places, size, together)
         entries, weights = np.empty(BLOCK * apart, np.uint32), np.empty(BLOCK * apart, x.dtype)
         counts = np.empty(BLOCK, np.int64)
@@ -137,6 +144,8 @@ def grad_weight(x, code, grad_output, fields, channels, together, parts):
             for o in range(end - begin):
                 for i in range(o * apart, o * apart + number[o]):
                     listed[i] = table[listed[i]]
+                of_bias = ahead(biases, (part * c_out + begin + o) * SHARES)
+                add_list(ahead(factors, o * apart), number[o], of_bias)
             for piece in range(slices):
                 for n in range(start, stop):
                     base = (n - start) * size
@@ -159,11 +168,12 @@ def grad_weight(x, code, grad_output, fields, channels, together, parts):
 
 
 @njit(parallel=True, **COMPILE)
-def collect(parts, weight):
-    """∂L/∂w in ``weight`` (C_out, K_h·K_w, C_in) from the ``parts`` that ``grad_weight`` made."""
+def collect(parts, shares, weight, bias):
+    """∂L/∂w (C_out, K_h·K_w, C_in) and ∂L/∂b (C_out,) from the parts that ``grad_weight`` made."""
     tasks, slices, c_out, size = parts.shape
     taps, channels = weight.shape[1], weight.shape[2] // slices
     for o in prange(c_out):
+        bias[o] = sum_shares(shares, o)
         for piece in range(slices):
             total = parts[0, piece, o]
             for part in range(1, tasks):
@@ -288,21 +298,3 @@ def grad_input(kernels, code, grad_output, fields, channels, together, grad):
                 _cut_out(ahead(sums, n * size), padded, channels, image, grad.shape[1:])
             hold(room_for_sums)
         hold((entries, weights, starts))
-
-
-@njit(parallel=True, **COMPILE)
-def grad_bias(code, grad_output, parts):
-    """∂L/∂b in ``parts`` (tasks, C_out), whose sum over the first axis it is."""
-    c_out = parts.shape[1]
-    codes, grads = code.reshape(-1, c_out), grad_output.reshape(-1, c_out)
-    rows = codes.shape[0]
-    for part in prange(parts.shape[0]):
-        total, nothing = (
-            parts[part],
-            np.zeros(1, parts.dtype)[0],
-        )  # the 0 of another dtype is no vector
-        total[:] = 0
-        for i in range(rows * part // parts.shape[0], rows * (part + 1) // parts.shape[0]):
-            winner, grad = codes[i], grads[i]
-            for o in range(c_out):
-                total[o] += wide(grad[o]) if winner[o] != DEAD else nothing

@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from cnnexp.geometry.pooling import DEAD
 from cnnexp.kernels.cpu.numba_internals import counted_loop, data_of, register_of, void
 from cnnexp.kernels.cpu.vector import (
     VECTOR_BYTES,
@@ -22,7 +23,7 @@ from cnnexp.kernels.cpu.vector import (
     vector_type,
 )
 
-__all__ = ["MOST_TAPS", "shares_of", "window_of"]
+__all__ = ["MOST_TAPS", "alive_of", "shares_of", "window_of"]
 
 _INDEX = ir.IntType(64)
 MOST_TAPS = 9 if VECTOR_BYTES == 64 else 5  # of 32 registers or 16
@@ -232,3 +233,36 @@ def shares_of(taps: int, vectors: int, lanes: int | None) -> Any:
         return signature, codegen
 
     return shares
+
+
+def alive_of(vectors: int, lanes: int | None) -> Any:
+    """∂L/∂b of ``vectors`` of output channels from one image."""
+
+    @intrinsic
+    def alive(typing_context, total, to, codes, grads, at, positions, channels):
+        """total[to + i] += Σ_l grads[l, i] · [codes[l, i] ≠ DEAD], position l at ``at`` + l·``channels``."""
+        n = types.intp
+        signature = types.void(total, n, codes, grads, n, n, n)
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            code = _Lanes(context, builder, signature.args, arguments, lanes)
+            _, to, _, _, at, positions, channels = arguments
+            steps = [code.index(v * code.kind.count) for v in range(vectors)]
+            ends = [builder.add(to, step) for step in steps]
+            sums = code.sums_from(0, ends)
+            dead = ir.Constant(code.bytes, [DEAD] * code.bytes.count)
+            nothing = ir.Constant(code.kind, [0.0] * code.kind.count)
+            with counted_loop(builder, positions) as position:
+                here = builder.add(at, builder.mul(position.index, channels))
+                for step, register in zip(steps, sums, strict=True):
+                    place = builder.add(here, step)
+                    lives = builder.icmp_unsigned("!=", code.load(2, place), dead)
+                    grad = builder.select(lives, code.load(3, place), nothing)
+                    builder.store(builder.fadd(builder.load(register), grad), register)
+            for end, register in zip(ends, sums, strict=True):
+                code.store(builder.load(register), 0, end)
+            return void(context)
+
+        return signature, codegen
+
+    return alive

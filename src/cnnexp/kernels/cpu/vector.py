@@ -103,6 +103,32 @@ def copy_vectors(typing_context, source, target, count):
     return types.void(source, target, types.intp), codegen
 
 
+@intrinsic
+def add_vectors(typing_context, acc, source, count):
+    """acc[i] += source[16·j + i] for i < 16, j < ``count`` in order, of pointers; bfloat16 as its bits."""
+    bits, of_acc = source.dtype.bitwidth, acc.dtype.bitwidth
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        kind = ir.VectorType(ir.FloatType() if of_acc == 32 else ir.DoubleType(), 16)
+        read = ir.VectorType(ir.IntType(bits), 16)
+        place = builder.bitcast(arguments[0], kind.as_pointer())
+        total = register_of(builder, kind)
+        builder.store(builder.load(place, align=of_acc // 8), total)
+        start = builder.bitcast(arguments[1], read.as_pointer())
+        with counted_loop(builder, arguments[2]) as loop:
+            value = builder.load(builder.gep(start, [loop.index]), align=bits // 8)
+            if bits < of_acc:
+                words = ir.VectorType(ir.IntType(of_acc), 16)
+                value = builder.zext(value, words)
+                value = builder.shl(value, ir.Constant(words, [of_acc - bits] * 16))
+            value = builder.bitcast(value, kind)
+            builder.store(builder.fadd(builder.load(total), value), total)
+        builder.store(builder.load(total), place, align=of_acc // 8)
+        return void(context)
+
+    return types.void(acc, source, types.intp), codegen
+
+
 class _Sums:
     """The code of one call of an intrinsic that :func:`weighted_sums_of` makes."""
 
@@ -339,22 +365,28 @@ def four_weighted_sums(acc, acc_at, source, offsets, weights, count, length):
 
 
 @njit(**COMPILE)
-def four_sums(acc, acc_at, source, offsets, weights, count, length):
-    """``four_weighted_sums`` into ``acc``, whatever it held."""
+def four_sums(acc, acc_at, step, source, source_at, offsets, weights, count, length):
+    """acc[r, i] = Σ_j weights[r, j] · source[source_at + offsets[j] + i] for four rows r, ``step`` apart.
+
+    As ``four_weighted_sums``, whatever ``acc`` held.
+    """
     lanes = lanes_of(acc)
     i = 0
     while _MANY_REGISTERS and length - i >= 4 * lanes:
-        _fresh_4(acc, acc_at + i, length, source, i, offsets, weights, 0, count, count)
+        to, of = acc_at + i, source_at + i
+        _fresh_4(acc, to, step, source, of, offsets, weights, 0, count, count)
         i += 4 * lanes
     while length - i >= 2 * lanes:
-        _fresh_2(acc, acc_at + i, length, source, i, offsets, weights, 0, count, count)
+        to, of = acc_at + i, source_at + i
+        _fresh_2(acc, to, step, source, of, offsets, weights, 0, count, count)
         i += 2 * lanes
     while length - i >= lanes:
-        _fresh_1(acc, acc_at + i, length, source, i, offsets, weights, 0, count, count)
+        to, of = acc_at + i, source_at + i
+        _fresh_1(acc, to, step, source, of, offsets, weights, 0, count, count)
         i += lanes
     for row in range(4):
         for k in range(i, length):
-            acc[acc_at + row * length + k] = 0
+            to = acc_at + row * step + k
+            acc[to] = 0
             for j in range(count):
-                weight = weights[row * count + j]
-                acc[acc_at + row * length + k] += weight * source[offsets[j] + k]
+                acc[to] += weights[row * count + j] * source[source_at + offsets[j] + k]

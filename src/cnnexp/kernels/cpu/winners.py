@@ -24,11 +24,12 @@ from cnnexp.geometry.pooling import DEAD
 from cnnexp.kernels.cpu.memory import Memory, shuffled, zipped
 from cnnexp.kernels.cpu.numba_internals import declared, void
 from cnnexp.kernels.cpu.pointers import ahead
-from cnnexp.kernels.cpu.vector import COMPILE, VECTOR_BYTES, splat
+from cnnexp.kernels.cpu.vector import COMPILE, VECTOR_BYTES, add_vectors, splat
 
-__all__ = ["SLACK", "list_by_channel", "list_by_offset"]
+__all__ = ["SHARES", "SLACK", "add_list", "list_by_channel", "list_by_offset", "sum_shares"]
 
 SLACK = 32  # elements after the last one of a list that may be written
+SHARES = 16  # sums that together are that of a list: lanes of the widest vectors
 _CHANNELS = 16  # listed at once
 _LLVMLITE = (0, 45)  # the first whose LLVM presses vectors together; that of 0.44 ends the process
 _KNOWN = tuple(int(part) for part in version("llvmlite").split(".")[:2]) >= _LLVMLITE
@@ -146,6 +147,25 @@ def _list_by_offset(codes, grads, channels, first, step, k, entries, weights, en
         return end
 
     return by_vectors if _at_once(grads) else one_by_one
+
+
+@njit(**COMPILE)
+def add_list(weights, count, shares):
+    """Add the ``count`` gradients of a list to its ``SHARES`` sums; both are pointers."""
+    rounds = (count + SHARES - 1) // SHARES
+    for i in range(count, rounds * SHARES):
+        weights[i] = 0
+    add_vectors(shares, weights, rounds)
+
+
+@njit(**COMPILE)
+def sum_shares(shares, o):
+    """The sum of what all tasks have of the list ``o`` in ``shares`` (tasks, lists, ``SHARES``)."""
+    total = shares[0, o, 0] * 0
+    for task in range(shares.shape[0]):
+        for i in range(SHARES):
+            total += shares[task, o, i]
+    return total
 
 
 def _kept(builder: ir.IRBuilder, values: Any, mask: Any) -> Any:

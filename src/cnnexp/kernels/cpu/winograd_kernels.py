@@ -3,9 +3,9 @@
 ``transform_kernels`` goes over the weights once a call, in blocks of 16 × 16 channels, which it turns in the
 cache: vectors of w run along its input channels, those of the products along the output channels. A task of
 ``max_forward`` takes as many images as make ``_TILES_TOGETHER`` tiles (see ``winograd``): it transforms their
-tiles, then computes sixteen matrix products (tiles × C_in)·(C_in × C_out), four tiles at a time with
-their sums in vector registers, then transforms back, adds the bias and pools, a tile in sixteen
-registers. Tiles and products stay in the cache of a core; the kernel reads x once and writes a number
+tiles, then computes sixteen matrix products (tiles × C_in)·(C_in × C_out), 64 output channels and four tiles
+at a time with their sums in vector registers, then transforms back, adds the bias and pools, a tile in
+sixteen registers. Tiles and products stay in the cache of a core; the kernel reads x once and writes a number
 and a byte a window. Products: 16·C_in·C_out a window, where the direct sum has 36. ``python
 benchmarks/kernels.py`` times it beside the library's convolution, ReLU and pooling
 (benchmarks/results/kernels.csv).
@@ -29,11 +29,18 @@ from cnnexp.kernels.cpu.tiles import (
 from cnnexp.kernels.cpu.vector import COMPILE, four_sums, lanes_of
 
 _BLOCK = 16  # channels that are turned together
+_TOGETHER = (
+    64  # output channels, whose weights the first cache holds while tiles are multiplied with them
+)
 
 
 @njit(parallel=True, **COMPILE)
 def transform_kernels(weight, kernels):
-    """G w Gᵀ for all pairs of channels: ``weight`` (C_out, 3, 3, C_in) → ``kernels`` (16, C_in, C_out)."""
+    """G w Gᵀ for all pairs of channels, from ``weight`` (C_out, 3, 3, C_in).
+
+    ``kernels``, of 16·C_in·C_out numbers: (16, blocks of 64 output channels, C_in, output channels of a
+    block), the last block being the rest.
+    """
     c_out, _, _, c_in = weight.shape
     lanes = lanes_of(weight)
     given, made = start_of(weight), start_of(kernels)
@@ -49,8 +56,10 @@ def transform_kernels(weight, kernels):
                 row = ahead(numbers, tap * _BLOCK * _BLOCK + o)
                 for c in range(inputs):
                     row[c * _BLOCK] = of[c]
+        block = first // _TOGETHER * _TOGETHER
+        width = min(_TOGETHER, c_out - block)
         for c in range(inputs):
-            to, o = (begin + c) * c_out + first, 0
+            to, o = block * c_in + (begin + c) * width + first - block, 0
             while outputs - o >= lanes:
                 at = c * _BLOCK + o
                 kernel_tile(numbers, at, _BLOCK * _BLOCK, made, to + o, c_in * c_out)
@@ -91,7 +100,7 @@ def _to_tiles(field, rows, columns, channels, tiles, first, apart):
 def max_forward(x, kernels, bias, padding, together, output, code, checks):
     """Pooled ReLU and code, each tile of 2×2 outputs being one window of the pool.
 
-    ``kernels`` (16, C_in, C_out): the transformed weights. ``together``: how many images are
+    ``kernels``: see ``transform_kernels``. ``together``: how many images are
     multiplied with them at once. ``checks`` (tasks, lanes): NaN where a number was not finite.
     """
     n_all, rows, columns, c_out = output.shape
@@ -107,19 +116,22 @@ def max_forward(x, kernels, bias, padding, together, output, code, checks):
         field = np.zeros(height * width * c_in, x.dtype)
         tiles = np.empty(16 * rounded * c_in, x.dtype)
         products = np.empty(16 * rounded * c_out, x.dtype)
-        offsets = np.arange(c_in) * c_out
+        offsets, last_offsets = np.arange(c_in) * _TOGETHER, np.arange(c_in) * (c_out % _TOGETHER)
         check = ahead(start_of(checks), task * checks.shape[1])
         pixels, inputs = start_of(field), start_of(tiles)
-        sums, places = start_of(products), start_of(offsets)
+        sums, places, rest = start_of(products), start_of(offsets), start_of(last_offsets)
         for n in range(first, last):
             _cut_out(x[n], padding[0], padding[1], height, width, field)
             _to_tiles(pixels, rows, columns, c_in, inputs, (n - first) * per_image, rounded * c_in)
         for k in range(16):
             tiles[(k * rounded + count) * c_in : (k + 1) * rounded * c_in] = 0  # fill up the fours
             kernel = ahead(start_of(kernels), k * c_in * c_out)
-            for tile in range(k * rounded, k * rounded + rounded, 4):
-                to, of = ahead(sums, tile * c_out), ahead(inputs, tile * c_in)
-                four_sums(to, 0, kernel, places, of, c_in, c_out)
+            for o in range(0, c_out, _TOGETHER):
+                channels = min(_TOGETHER, c_out - o)
+                read = places if channels == _TOGETHER else rest
+                for tile in range(k * rounded, k * rounded + rounded, 4):
+                    to, of = ahead(sums, tile * c_out), ahead(inputs, tile * c_in)
+                    four_sums(to, o, c_out, kernel, o * c_in, read, of, c_in, channels)
         apart = rounded * c_out
         for tile in range(count):
             at, to = tile * c_out, (first * per_image + tile) * c_out
@@ -131,4 +143,4 @@ def max_forward(x, kernels, bias, padding, together, output, code, checks):
                 output_channel(
                     sums, at + each, apart, biases, each, values, codes, to + each, check
                 )
-        hold((field, tiles, products, offsets))
+        hold((field, tiles, products, offsets, last_offsets))

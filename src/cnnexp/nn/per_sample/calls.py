@@ -310,9 +310,10 @@ class BlockCall(ConvCall):
         both = fused.grad_parameters(g, spread, code, image, plan)
         if both is not None:
             return self._own(weight=lambda: both[0], bias=lambda: both[1])
+        assert spread is not None
         return self._own(
-            weight=lambda: fused.grad_weight(g, spread, code, image, plan),
-            bias=lambda: fused.grad_bias(g, spread, code),
+            weight=lambda: fused.grad_weight(spread, image, plan),
+            bias=lambda: conv_grad_bias(spread),
         )
 
 

@@ -53,7 +53,6 @@ from cnnexp.ops.registry import Algorithm, register
 __all__ = [
     "Plan",
     "conv_relu_pool",
-    "grad_bias",
     "grad_image",
     "grad_parameters",
     "grad_weight",
@@ -152,45 +151,29 @@ def grad_input(
 def grad_parameters(
     grad_output: Tensor, grad_image: Tensor | None, code: Tensor, input: Tensor, plan: Plan
 ) -> tuple[Tensor, Tensor] | None:
-    """∂L/∂w and ∂L/∂b where the kernels of few channels sum both in one pass; None elsewhere."""
-    if grad_image is not None or not plan.narrow:
+    """∂L/∂w (C_out, C_in/groups, K_h, K_w) and ∂L/∂b (C_out,) from ∂L/∂y and its winners, and x.
+
+    The kernels sum both in one pass. None where there is ∂L/∂z, which both can be had from apart.
+    """
+    if grad_image is not None:
         return None
-    arguments = code, plan.conv.add_extra(input), plan.conv, plan.pool
-    return way_to(narrow_blocks.max_grad_weight, grad_output, input)(grad_output, *arguments)
-
-
-def grad_weight(
-    grad_output: Tensor, grad_image: Tensor | None, code: Tensor, input: Tensor, plan: Plan
-) -> Tensor:
-    """∂L/∂w from ∂L/∂z, else from ∂L/∂y and its winners, and x → (C_out, C_in/groups, K_h, K_w)."""
+    kernel = narrow_blocks.max_grad_weight if plan.narrow else cpu.winners_grad_weight
     image = plan.conv.add_extra(input)
-    if grad_image is None:
-        call = way_to(cpu.winners_grad_weight, grad_output, image)
-        return call(grad_output, code, image, plan.conv, plan.pool)
+    return way_to(kernel, grad_output, image)(grad_output, code, image, plan.conv, plan.pool)
+
+
+def grad_weight(grad_image: Tensor, input: Tensor, plan: Plan) -> Tensor:
+    """∂L/∂w from ∂L/∂z and x → (C_out, C_in/groups, K_h, K_w)."""
     function = library.grad_weight if _by_library(plan) else direct.grad_weight
-    return function(grad_image, image, plan.conv)
+    return function(grad_image, plan.conv.add_extra(input), plan.conv)
 
 
-def grad_bias(grad_output: Tensor, grad_image: Tensor | None, code: Tensor) -> Tensor:
-    """∂L/∂b from ∂L/∂z, else from ∂L/∂y and its winners → (C_out,)."""
-    if grad_image is None:
-        return way_to(cpu.winners_grad_bias, grad_output)(grad_output, code)
-    return dense_grad_bias(grad_image)
+def _grad_weight(grad_image: Tensor, both: Any, input: Tensor, plan: Plan) -> Tensor:
+    return grad_weight(grad_image, input, plan) if both is None else both[0]
 
 
-def _grad_weight(
-    grad_output: Tensor,
-    grad_image: Tensor | None,
-    both: Any,
-    code: Tensor,
-    input: Tensor,
-    plan: Plan,
-) -> Tensor:
-    return grad_weight(grad_output, grad_image, code, input, plan) if both is None else both[0]
-
-
-def _grad_bias(grad_output: Tensor, grad_image: Tensor | None, both: Any, code: Tensor) -> Tensor:
-    return grad_bias(grad_output, grad_image, code) if both is None else both[1]
+def _grad_bias(grad_image: Tensor, both: Any) -> Tensor:
+    return dense_grad_bias(grad_image) if both is None else both[1]
 
 
 _block = differentiable(
