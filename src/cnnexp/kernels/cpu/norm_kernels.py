@@ -140,7 +140,7 @@ def row_norms(x, code, grad_output, fields, tasks, norms, biases, gradients):
 
 @njit(parallel=True, **COMPILE)
 def written_norms(gradients, biases, weights, tasks, norms):
-    """Both norms in ``norms`` (2, N): of ``gradients[n]``, its first ``weights`` rows, and of ``biases[n]``."""
+    """Both norms in ``norms`` (2, N), of the first ``weights`` rows of gradients[n] and of biases[n]."""
     n_all, _, c_out = gradients.shape
     for task in prange(tasks):
         lanes = np.empty(_LANES, np.float64)
