@@ -9,7 +9,7 @@ from numba import njit
 from cnnexp.geometry.pooling import DEAD
 from cnnexp.kernels.cpu import bfloat16
 from cnnexp.kernels.cpu.pointers import hold, start_of
-from cnnexp.kernels.cpu.winners import SLACK, list_by_channel, list_by_offset
+from cnnexp.kernels.cpu.winners import SLACK, list_by_channel, list_by_offset, list_window
 
 # pyright: reportCallIssue=false, reportArgumentType=false
 
@@ -68,6 +68,38 @@ def test_a_channel_has_its_winners_in_the_order_of_positions(
             entries[o, : counts[o]], alive * WINDOW + codes[alive, o].astype(int)
         )
         np.testing.assert_array_equal(weights[o, : counts[o]], grads[alive, o])
+
+
+@njit
+def _by_window(codes, grads, first, step, window, entries, weights, starts):
+    list_window(
+        *(start_of(codes), start_of(grads), codes.size, first, step, window),
+        *(start_of(entries), start_of(weights), start_of(starts)),
+    )
+    hold((codes, grads, entries, weights, starts))
+
+
+@pytest.mark.parametrize(("dtype", "number"), DTYPES)
+@pytest.mark.parametrize("channels", [1, 16, 37, 64])
+@pytest.mark.parametrize("window", [WINDOW, 49])
+def test_a_window_has_the_lists_of_its_elements_one_after_the_other(
+    window: int, channels: int, dtype: type, number: type
+) -> None:
+    (codes,), (grads,) = _winners(1, channels, dtype)
+    starts = np.full(window + 3, -7)
+    starts[0] = 4
+    entries = np.full(4 + channels + SLACK + 5, 3, number)
+    weights = np.full(entries.size, 2, dtype)
+    _by_window(codes, grads, 64, 9, window, entries, weights, starts)
+    expected = [np.nonzero(codes == k)[0] for k in range(window)]
+    ends = 4 + np.cumsum([len(won) for won in expected])
+    assert starts[: window + 1].tolist() == [4, *ends]
+    assert starts[-1] == -7
+    won = np.concatenate(expected)
+    np.testing.assert_array_equal(entries[4 : ends[-1]], 64 + won * 9)
+    np.testing.assert_array_equal(weights[4 : ends[-1]], grads[won])
+    assert [*entries[:4], *entries[-5:]] == [3] * 9  # nothing outside of the room is touched
+    assert [*weights[:4], *weights[-5:]] == [2] * 9
 
 
 @pytest.mark.parametrize(("dtype", "number"), DTYPES)

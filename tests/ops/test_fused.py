@@ -245,34 +245,6 @@ def test_odd_numbers_of_channels(c_in: int, c_out: int, dtype: torch.dtype) -> N
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize(("c_in", "c_out"), [(16, 20), (48, 16), (32, 70), (16, 130)])
-@pytest.mark.parametrize(
-    "pool",
-    [ops.Pool(kernel_size=2), ops.Pool(kernel_size=3, stride=2, padding=1)],
-    ids=["apart", "overlapping"],
-)
-@pytest.mark.parametrize("size", [(9, 7), (3, 3)])
-def test_slices_of_the_inputs_channels_and_blocks_of_the_outputs(
-    size: tuple[int, int], pool: ops.Pool, c_in: int, c_out: int, dtype: torch.dtype
-) -> None:
-    """The gradients of 3×3 kernels go through 16 channels of the input and 64 of the output at a time."""
-    image = torch.randn(19, c_in, *size, dtype=dtype)
-    weight = torch.randn(c_out, c_in, 3, 3, dtype=dtype) / 12
-    results = []
-    for algorithm, exact in (("fused", dtype), ("native", torch.float64)):
-        x, w = (tensor.to(exact).requires_grad_() for tensor in (image, weight))
-        output = ops.conv_relu_pool(x, w, padding="same", pool=pool, algorithm=algorithm)
-        grad = torch.linspace(-1, 1, output.numel(), dtype=exact).reshape(output.shape)
-        made = [output, *torch.autograd.grad(output, (x, w), grad)]
-        results.append([tensor.detach().double() for tensor in made])
-    close = 1e-12 if dtype == torch.float64 else 2e-5
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(
-            found, expected, rtol=0, atol=close * float(expected.abs().max())
-        )
-
-
 def test_windows_that_read_only_what_was_computed_from_padding() -> None:
     """The row of z that a window reads comes from padding alone; the forward cuts the other off."""
     pool = ops.Pool(kernel_size=(4, 1), stride=2, padding=(1, 0))

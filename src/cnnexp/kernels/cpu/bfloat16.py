@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
+from cnnexp.kernels.cpu.llvm import LLVM_PRESSES
 from cnnexp.kernels.cpu.tables import pool_windows, receptive_fields
 
 __all__ = [
@@ -33,7 +33,6 @@ _LANES = 32  # of bfloat16 in a vector
 _FEWEST_CHANNELS = 16  # of the input; below, more than half of a vector would be zeros
 _CHANNELS_TOGETHER = 16  # of the output, whose lists of winners are written together
 _ENTRIES = 1 << 16  # that a list can tell apart
-_LLVMLITE = (0, 45)  # the first whose LLVM presses vectors together; that of 0.44 ends the process
 _TASKS = 16  # how finely sums are split at most, whatever the number of threads
 
 
@@ -42,8 +41,7 @@ def _available() -> bool:
     able = getattr(torch.cpu, "get_capabilities", dict)()  # of torch 2.11 and later
     needed = ("avx512_bf16", "avx512_vbmi2")  # the latter presses lists together
     as_it_is = not {"NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"} & set(os.environ)
-    known = tuple(int(part) for part in version("llvmlite").split(".")[:2]) >= _LLVMLITE
-    return known and as_it_is and all(able.get(name, False) for name in needed)
+    return LLVM_PRESSES and as_it_is and all(able.get(name, False) for name in needed)
 
 
 AVAILABLE = _available()

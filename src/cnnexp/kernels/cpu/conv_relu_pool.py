@@ -361,6 +361,6 @@ def winners_grad_input(
     kernels = weight.new_empty(c_in // channels, c_out, taps * channels).numpy()
     sparse.slice_kernels(array_of(weight).reshape(c_out, taps, c_in), kernels)
     arrays = kernels, array_of(code), array_of(grad_output)
-    images = max(1, _POSITIONS // len(fields.places))
+    images = max(1, min(_POSITIONS // len(fields.places), grad.size(0) // _PARTS))
     sparse.grad_input(*arrays, fields, channels, images, array_of(grad))
     return grad

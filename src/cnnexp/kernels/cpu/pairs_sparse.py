@@ -1,9 +1,7 @@
 """The sparse gradients of ``sparse`` in bfloat16: products of pairs of winners, sums in float32.
 
 Arrays as there, bfloat16 as uint16, and channels of x and w filled up with zeros to a multiple of 32, which
-leaves no rest in any loop. Lists of winners are written by vectors: the codes and gradients of 32 positions
-and 16 channels are transposed in registers, then what is alive is pressed together. A list of odd length
-gets one more entry, which reads zeros.
+leaves no rest in any loop. A list of odd length gets one more entry, which reads zeros.
 
 Loops (outermost first), and what stays in registers:
 

@@ -39,11 +39,11 @@ import numpy as np
 from numba import njit, prange
 
 from cnnexp.kernels.cpu.numbers import aligned, put
+from cnnexp.kernels.cpu.patches import add_patch, fits
 from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
 from cnnexp.kernels.cpu.vector import (
     COMPILE,
-    copy_vectors,
-    weighted_sum_of_nine,
+    copy_vector,
     weighted_sum_of_rows,
 )
 from cnnexp.kernels.cpu.winners import (
@@ -51,7 +51,7 @@ from cnnexp.kernels.cpu.winners import (
     SLACK,
     add_list,
     list_by_channel,
-    list_by_offset,
+    list_window,
     sum_shares,
 )
 
@@ -66,7 +66,8 @@ __all__ = [
 
 BLOCK = 16  # output channels whose gradients of the weights a task sums
 SLICE = 16  # channels of the input that the gradients of a 3×3 kernel go through together
-_LISTED = 64  # output channels whose weights, of a slice, the first cache holds
+_LISTED = 64  # output channels whose weights, of a slice, the first cache holds: 36 KB of float32
+_ENTRIES = 1 << 16  # of lists at a time, so that large images need no memory for all
 
 
 @njit(**COMPILE)
@@ -87,9 +88,7 @@ def _pad_slice_into(image, first, padded, buffer):
     for i in range(height):
         to = ahead(buffer, ((i + padded[2]) * padded[1] + padded[3]) * SLICE)
         for j in range(width):
-            copy_vectors(
-                ahead(numbers, (i * width + j) * channels), ahead(to, j * SLICE), SLICE // 16
-            )
+            copy_vector(ahead(numbers, (i * width + j) * channels), ahead(to, j * SLICE))
     hold(image)
 
 
@@ -156,9 +155,6 @@ def grad_weight(x, code, grad_output, fields, channels, together, parts, shares)
                 for o in range(end - begin):
                     to = (piece * c_out + begin + o) * size_of_kernel
                     of = listed, factors, o * apart, number[o]
-                    if channels == SLICE:
-                        weighted_sum_of_nine(total, to, length, source, 0, step, *of)
-                        continue
                     for group in range(groups.size):
                         weighted_sum_of_rows(
                             *(total, to + group * rows * length, length),
@@ -197,50 +193,65 @@ def slice_kernels(weight, kernels):
             for piece in range(slices):
                 to = ahead(made, ((piece * c_out + o) * taps + tap) * channels)
                 if channels == SLICE:
-                    copy_vectors(ahead(of, piece * channels), to, SLICE // 16)
+                    copy_vector(ahead(of, piece * channels), to)
                 else:
                     for c in range(channels):
                         to[c] = of[piece * channels + c]
 
 
 @njit(**COMPILE)
-def _list_windows(codes, grads, positions, channels, window, size, entries, weights, starts):
+def _list_windows(codes, grads, images, positions, chunk, channels, window, size, lists, starts):
     """Lists of each element of the window of each position, block by block of ``_LISTED`` channels.
 
-    Codes and gradients are of ``positions``; entries are where kernels of ``size`` begin; ``starts`` becomes
-    where each list begins, and at last the end. All are pointers.
+    Codes and gradients are of the first of ``chunk`` of the ``positions`` of so many ``images``; entries are
+    where kernels of ``size`` begin, in numbers of 32 bits; ``lists``: room for entries and for weights;
+    ``starts`` becomes where each list begins, and at last the end. All are pointers.
     """
-    number, end = 0, 0
+    number = starts[0] = 0
     for begin in range(0, channels, _LISTED):
         count = min(_LISTED, channels - begin)
-        for position in range(positions):
-            at = position * channels + begin
-            of = ahead(codes, at), ahead(grads, at), count, begin * size, size
-            for k in range(window):
-                starts[number] = end
-                end = list_by_offset(*of, k, entries, weights, end)
-                number += 1
-    starts[number] = end
+        for n in range(images):
+            for position in range(n * positions, n * positions + chunk):
+                at = position * channels + begin
+                of = ahead(codes, at), ahead(grads, at), count, begin * size, size
+                list_window(*of, window, lists[0], lists[1], ahead(starts, number))
+                number += window
 
 
 @njit(**COMPILE)
-def _add_windows(sums, fields, channels, kernels, listed, factors, starts):
+def _are_squares(fields):
+    """Whether windows are 2×2 neighbours on the image, and fields 3×3 neighbours of ``SLICE`` channels."""
+    step = fields.step
+    square = fields.rows == 3 and fields.length == 3 * SLICE and fields.places.shape[1] == 4
+    for window in fields.places:
+        first = window[0]
+        square = square and first >= 0 and window[1] == first + SLICE
+        square = square and window[2] == first + step and window[3] == first + step + SLICE
+    return square
+
+
+@njit(**COMPILE)
+def _add_windows(sums, fields, squares, first, last, kernels, lists, starts):
     """Add to ``sums``, a padded image laid out flat, what the lists of its windows have of ``kernels``.
 
-    ``starts``: where its lists begin, and at last the end. All but ``fields`` are pointers.
+    ``starts``: where the lists of the windows from ``first`` to ``last`` begin, and at last the end. All but
+    ``fields`` are pointers.
     """
-    places, groups = fields.places.reshape(-1), fields.groups
+    places, groups = fields.places, fields.groups
     rows, step, length = fields.rows, fields.step, fields.length
-    for i in range(places.size):
-        first, count = starts[i], starts[i + 1] - starts[i]
-        of = listed, factors, first, count
-        if count and channels == SLICE:
-            weighted_sum_of_nine(sums, places[i], step, kernels, 0, length, *of)
-        elif count:
-            for group in range(groups.size):
+    window = places.shape[1]
+    for position in range(first, last):
+        of_window = ahead(starts, (position - first) * window)
+        if squares:
+            add_patch(sums, places[position, 0], step, kernels, lists[0], lists[1], of_window)
+            continue
+        for k in range(window):
+            begin, count = of_window[k], of_window[k + 1] - of_window[k]
+            for group in range(groups.size if count else 0):
                 weighted_sum_of_rows(
-                    *(sums, places[i] + groups[group], step),
-                    *(kernels, group * rows * length, length, rows, *of, length),
+                    *(sums, places[position, k] + groups[group], step),
+                    *(kernels, group * rows * length, length, rows),
+                    *(lists[0], lists[1], begin, count, length),
                 )
 
 
@@ -256,7 +267,7 @@ def _cut_out(of, padded, channels, image, size):
         line = ahead(image, i * width * c_in)
         if channels == SLICE:
             for j in range(width):
-                copy_vectors(ahead(row, j * SLICE), ahead(line, j * c_in), SLICE // 16)
+                copy_vector(ahead(row, j * SLICE), ahead(line, j * c_in))
         else:
             for c in range(width * c_in):
                 line[c] = row[c]
@@ -275,26 +286,33 @@ def grad_input(kernels, code, grad_output, fields, channels, together, grad):
     codes_at, grads_at = start_of(code), start_of(grad_output)
     kernels_at, made = start_of(kernels), start_of(grad)
     size, blocks = padded[0] * padded[1] * channels, (c_out + _LISTED - 1) // _LISTED
+    most = max(1, _ENTRIES // (together * c_out))
     for task in prange((n_all + together - 1) // together):
-        begin = task * together
-        images, lists = min(together, n_all - begin), positions * window
-        room, at = images * positions * c_out, begin * positions * c_out
-        entries, weights = np.empty(room + SLACK, np.uint32), np.empty(room + SLACK, grad.dtype)
-        starts = np.empty(blocks * images * lists + 1, np.int64)
-        listed, factors, start = start_of(entries), start_of(weights), start_of(starts)
-        _list_windows(
-            *(ahead(codes_at, at), ahead(grads_at, at), images * positions, c_out, window),
-            *(size_of_kernel, listed, factors, start),
-        )
+        begin, images = task * together, min(together, n_all - task * together)
+        room = images * min(most, positions)
+        entries = np.empty(room * c_out + SLACK, np.uint32)
+        weights = np.empty(entries.size, grad.dtype)
+        starts = np.empty(blocks * room * window + 2, np.int64)
+        lists, start = (start_of(entries), start_of(weights)), start_of(starts)
+        padded_images = aligned(slices * images * size, grad)
+        sums = start_of(padded_images)
+        squares = fits(sums) and _are_squares(fields)
+        for first in range(0, positions, most):
+            last = min(first + most, positions)
+            at = (begin * positions + first) * c_out
+            _list_windows(
+                *(ahead(codes_at, at), ahead(grads_at, at), images, positions, last - first),
+                *(c_out, window, size_of_kernel, lists, start),
+            )
+            for piece in range(slices):
+                source = ahead(kernels_at, piece * c_out * size_of_kernel)
+                for number in range(blocks * images):
+                    to = ahead(sums, (piece * images + number % images) * size)
+                    of = ahead(start, number * (last - first) * window)
+                    _add_windows(to, fields, squares, first, last, source, lists, of)
         for piece in range(slices):
-            room_for_sums = aligned(images * size, grad)
-            sums = start_of(room_for_sums)
-            source = ahead(kernels_at, piece * c_out * size_of_kernel)
-            for number in range(blocks * images):
-                to, of = ahead(sums, number % images * size), ahead(start, number * lists)
-                _add_windows(to, fields, channels, source, listed, factors, of)
             for n in range(images):
                 image = ahead(made, (begin + n) * (grad.size // n_all) + piece * channels)
-                _cut_out(ahead(sums, n * size), padded, channels, image, grad.shape[1:])
-            hold(room_for_sums)
-        hold((entries, weights, starts))
+                of = ahead(sums, (piece * images + n) * size)
+                _cut_out(of, padded, channels, image, grad.shape[1:])
+        hold((entries, weights, starts, padded_images))

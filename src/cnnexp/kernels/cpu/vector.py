@@ -88,19 +88,17 @@ def lanes_at(builder: ir.IRBuilder, pointer: Any, vector: int, kind: ir.VectorTy
 
 
 @intrinsic
-def copy_vectors(typing_context, source, target, count):
-    """Copy ``count`` times 16 numbers from ``source`` to ``target``, pointers to what does not overlap."""
+def copy_vector(typing_context, source, target):
+    """Copy 16 numbers from ``source`` to ``target``, pointers."""
     bits = source.dtype.bitwidth
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         kind = ir.VectorType(ir.IntType(bits), 16)
-        of, to = (builder.bitcast(each, kind.as_pointer()) for each in arguments[:2])
-        with counted_loop(builder, arguments[2]) as loop:
-            value = builder.load(builder.gep(of, [loop.index]), align=bits // 8)
-            builder.store(value, builder.gep(to, [loop.index]), align=bits // 8)
+        of, to = (builder.bitcast(each, kind.as_pointer()) for each in arguments)
+        builder.store(builder.load(of, align=bits // 8), to, align=bits // 8)
         return void(context)
 
-    return types.void(source, target, types.intp), codegen
+    return types.void(source, target), codegen
 
 
 @intrinsic
@@ -321,22 +319,6 @@ def weighted_sum_of_rows(
             first,
             count,
             length - i,
-        )
-
-
-@njit(**COMPILE)
-def weighted_sum_of_nine(
-    acc, acc_at, acc_step, source, source_at, source_step, offsets, weights, first, count
-):
-    """``weighted_sum_of_rows`` for three rows of 48 numbers, which are nine of the widest vectors."""
-    if lanes_of(acc) == 16:
-        _grid_3(
-            *(acc, acc_at, acc_step, source, source_at, offsets, weights, first, source_step), count
-        )
-    else:
-        weighted_sum_of_rows(
-            *(acc, acc_at, acc_step, source, source_at, source_step, 3),
-            *(offsets, weights, first, count, 48),
         )
 
 

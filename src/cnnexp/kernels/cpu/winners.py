@@ -1,4 +1,4 @@
-"""Lists of a max-pool's winners: written by vectors where the processor has AVX-512, else one by one.
+"""Lists of a max-pool's winners, in float32 and bfloat16 written by vectors where the processor has AVX-512.
 
 Of each pooled element one winner has the gradient, or none where the ReLU stopped it. The gradient of the
 weights needs, for each channel, where in the batch it won; that of the image, for each element of a window,
@@ -13,26 +13,34 @@ of bfloat16. After a change here, touch ``sparse.py`` and ``pairs_sparse.py``, w
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
 from cnnexp.geometry.pooling import DEAD
+from cnnexp.kernels.cpu.llvm import LLVM_PRESSES
 from cnnexp.kernels.cpu.memory import Memory, shuffled, zipped
 from cnnexp.kernels.cpu.numba_internals import declared, void
 from cnnexp.kernels.cpu.pointers import ahead
 from cnnexp.kernels.cpu.vector import COMPILE, VECTOR_BYTES, add_vectors, splat
 
-__all__ = ["SHARES", "SLACK", "add_list", "list_by_channel", "list_by_offset", "sum_shares"]
+__all__ = [
+    "SHARES",
+    "SLACK",
+    "add_list",
+    "list_by_channel",
+    "list_by_offset",
+    "list_window",
+    "sum_shares",
+]
 
 SLACK = 32  # elements after the last one of a list that may be written
 SHARES = 16  # sums that together are that of a list: lanes of the widest vectors
 _CHANNELS = 16  # listed at once
-_LLVMLITE = (0, 45)  # the first whose LLVM presses vectors together; that of 0.44 ends the process
-_KNOWN = tuple(int(part) for part in version("llvmlite").split(".")[:2]) >= _LLVMLITE
+_MANY = 12  # elements of a window, from which on lists are quicker written one by one
 _INDEX, _BYTE = ir.IntType(64), ir.IntType(8)
 
 
@@ -40,7 +48,7 @@ def _at_once(grads: Any) -> int:
     """How many of the positions are listed at once, by vectors; 0 where each is listed by itself."""
     if grads.dtype == types.uint16:
         return 32
-    return 16 if _KNOWN and VECTOR_BYTES == 64 and grads.dtype == types.float32 else 0
+    return 16 if LLVM_PRESSES and VECTOR_BYTES == 64 and grads.dtype == types.float32 else 0
 
 
 def list_by_channel(
@@ -98,6 +106,66 @@ def _list_one_by_one(codes, grads, channels, rows, window, entries, weights, apa
             entries[end] = row * window + k
             weights[end] = grads[at + o]
             counts[o] += k != DEAD
+
+
+def list_window(
+    codes: Any,
+    grads: Any,
+    channels: int,
+    first: int,
+    step: int,
+    window: int,
+    entries: Any,
+    weights: Any,
+    starts: Any,
+) -> None:
+    """Write the lists of all elements of a window, one after the other; for kernels only.
+
+    Args: as of ``list_by_offset``; starts: where the first begins; becomes where each begins, and after them
+    where the last ends. One more number after that may be written.
+    """
+    raise NotImplementedError("only numba's compiled code calls it")
+
+
+@njit(**COMPILE)
+def _list_window_one_by_one(codes, grads, channels, first, step, window, entries, weights, starts):
+    for k in range(window):
+        starts[k + 1] = 0
+    for o in range(channels):
+        k = codes[o]
+        starts[window + 1 if k == DEAD else k + 1] += 1  # the last one: of nothing
+    for k in range(window):
+        starts[k + 1] += starts[k]
+    begin = starts[0]
+    for o in range(channels):
+        k = codes[o]
+        slot = window if k == DEAD else k
+        # each list's beginning moves to its end; what is dead is written after all lists, and again
+        entries[starts[slot]] = first + o * step
+        weights[starts[slot]] = grads[o]
+        starts[slot] += k != DEAD
+    for k in range(window, 0, -1):
+        starts[k] = starts[k - 1]
+    starts[0] = begin
+
+
+@overload(list_window)
+def _list_window(codes, grads, channels, first, step, window, entries, weights, starts):
+    by_vectors = _at_once(grads) > 0
+
+    def one_by_one(codes, grads, channels, first, step, window, entries, weights, starts):
+        of = codes, grads, channels, first, step, window
+        _list_window_one_by_one(*of, entries, weights, starts)
+
+    def offset_by_offset(codes, grads, channels, first, step, window, entries, weights, starts):
+        of = codes, grads, channels, first, step
+        if window > _MANY:
+            _list_window_one_by_one(*of, window, entries, weights, starts)
+            return
+        for k in range(window):
+            starts[k + 1] = list_by_offset(*of, k, entries, weights, starts[k])
+
+    return offset_by_offset if by_vectors else one_by_one
 
 
 @overload(list_by_channel)
@@ -161,7 +229,7 @@ def add_list(weights, count, shares):
 @njit(**COMPILE)
 def sum_shares(shares, o):
     """The sum of what all tasks have of the list ``o`` in ``shares`` (tasks, lists, ``SHARES``)."""
-    total = shares[0, o, 0] * 0
+    total = np.zeros(1, shares.dtype)[0]
     for task in range(shares.shape[0]):
         for i in range(SHARES):
             total += shares[task, o, i]
