@@ -43,8 +43,8 @@ __all__ = [
 # How finely sums over the batch are split at most: a constant, so that the number of threads
 # changes no rounding.
 _PARTS = 16
-_LONG = 32  # winners and dead ones in a list, so that a sum pays
-_POSITIONS = 8  # whose gradients of the image a task sums at least
+_LONG, _MOST_IMAGES = 64, 32  # winners and dead ones in a list, of so many images, that a sum pays
+_POSITIONS = 32  # whose gradients of the image a task sums, so that it pays to read the weights
 _CACHED_BYTES = 1 << 21  # of a convolution's output that is pooled while the caches hold it
 FEW_CHANNELS = 16  # of the input; below, vectors run along the output channels
 
@@ -311,7 +311,7 @@ def _sum_winners(
     c_out, c_in, taps = grad_output.size(1), input.size(1), math.prod(conv.kernel_size)
     channels = _together(conv, c_in)
     fields = receptive_fields(conv, pool, channels)
-    together = -(-_LONG // len(fields.places))
+    together = min(-(-_LONG // len(fields.places)), _MOST_IMAGES)
     tasks = max(1, min(_PARTS // -(-c_out // sparse.BLOCK), input.size(0) // together))
     arrays = array_of(input), array_of(code), array_of(grad_output)
     parts = input.new_empty(tasks, c_in // channels, c_out, taps * channels).numpy()
