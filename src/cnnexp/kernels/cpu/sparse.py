@@ -22,14 +22,16 @@ Loops (outermost first), and what stays in registers:
     grad_weight               part of the batch × 16 o, images, slice of c, o    nine vectors of the kernel
     grad_weight_few_channels  part of the batch, 16 positions, four weights      four sums over o
     grad_input                images, slice of c, 64 o, position, k              nine vectors of the field
+                              the same, windows of 2×2 (``patches``)             sixteen of its four fields
 
 Products: C_in·K_h·K_w for each element that is alive; where C_in is small, for each element of each window
 and all C_out, since vectors along o are fuller than those along a short row.
 Code and ∂L/∂y are read once, one byte and one number an element, and lists of the winners made of them
 (``winners``). The sums of 3×3 kernels then go through 16 channels of x and w at a time, each laid out by
-itself: what the winners of a task read, in any order, is in the first cache then, which feeds two
-multiply-adds a cycle, the second cache one. Other kernels have all channels in one slice. ``python
-benchmarks/kernels.py`` times each kernel beside the library's dense one (benchmarks/results/kernels.csv).
+itself: what winners read, in any order, mostly is in the first cache then (in float32 36 KB of weights, an
+image of 20×20 25 KB), which feeds two multiply-adds a cycle, the second cache one. Other kernels have all
+channels in one slice. ``python benchmarks/kernels.py`` times each kernel beside the library's dense one
+(benchmarks/results/kernels.csv).
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
@@ -107,10 +109,9 @@ def _table_of(places, size, together):
 def grad_weight(x, code, grad_output, fields, channels, together, parts, shares):
     """∂L/∂w and ∂L/∂b in parts, for ``collect``.
 
-    ``parts`` (tasks, slices, C_out, K_h·K_w·channels), ``shares`` (tasks, C_out, ``SHARES``).
-
-    ``fields``: of images of so many ``channels``, all of C_in or ``SLICE``. ``together``: how many images
-    share one list of gradients, so that the lists are long enough.
+    ``parts`` (tasks, slices, C_out, K_h·K_w·channels), ``shares`` (tasks, C_out, ``SHARES``). ``fields``: of
+    images of so many ``channels``, all of C_in or ``SLICE``. ``together``: how many images share one list of
+    gradients, so that the lists are long enough.
     """
     n_all = x.shape[0]
     places, padded = fields.places, fields.padded
@@ -165,7 +166,7 @@ def grad_weight(x, code, grad_output, fields, channels, together, parts, shares)
 
 @njit(parallel=True, **COMPILE)
 def collect(parts, shares, weight, bias):
-    """∂L/∂w (C_out, K_h·K_w, C_in) and ∂L/∂b (C_out,) from the parts that ``grad_weight`` made."""
+    """∂L/∂w (C_out, K_h·K_w, C_in) and ∂L/∂b (C_out,) from what ``grad_weight`` made, which it changes."""
     tasks, slices, c_out, size = parts.shape
     taps, channels = weight.shape[1], weight.shape[2] // slices
     for o in prange(c_out):
