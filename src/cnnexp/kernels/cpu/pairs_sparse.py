@@ -26,6 +26,7 @@ from cnnexp.kernels.cpu.winners import (
     list_by_channel,
     list_by_offset,
     sum_shares,
+    table_of,
 )
 
 __all__ = ["BLOCK", "collect", "grad_input", "grad_weight", "pad_into", "spread_kernels"]
@@ -47,19 +48,6 @@ def pad_into(image, padded, channels, buffer):
             for j in range(width):
                 at = start + j * channels
                 put(image[i, j], buffer[at : at + c_in])
-
-
-@njit(**COMPILE)
-def _table_of(places, size, together):
-    """Where entry n·P·Q·K + l·K + k begins: image n, position l, offset k; the last: the image after all."""
-    starts = places.reshape(-1)
-    table = np.empty(together * starts.size + 1, np.int64)
-    for n in range(together):
-        part = table[n * starts.size : (n + 1) * starts.size]
-        for i in range(part.size):
-            part[i] = n * size + starts[i]
-    table[-1] = together * size
-    return table
 
 
 @njit(**COMPILE)
@@ -103,7 +91,7 @@ def grad_weight(x, code, grad_output, fields, channels, together, parts, shares)
         parts[part, begin:end] = 0
         shares[part, begin:end] = 0
         images = aligned((together + 1) * size, x)  # the last remains 0
-        table = _table_of(places, size, together)
+        table = table_of(places, size, together)
         entries = np.empty(BLOCK * apart, np.uint16)
         weights = np.empty(BLOCK * apart, np.uint16)
         counts = np.empty(BLOCK, np.int64)

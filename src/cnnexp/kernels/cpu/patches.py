@@ -20,7 +20,7 @@ from cnnexp.kernels.cpu.memory import Memory
 from cnnexp.kernels.cpu.numba_internals import counted_loop, register_of, void
 from cnnexp.kernels.cpu.vector import VECTOR_BYTES, fused_multiply_add, splat
 
-__all__ = ["add_patch", "fits"]
+__all__ = ["PIXEL", "add_patch", "fits"]
 
 PIXEL = 16  # channels
 _INDEX = ir.IntType(64)

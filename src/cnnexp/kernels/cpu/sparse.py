@@ -41,7 +41,7 @@ import numpy as np
 from numba import njit, prange
 
 from cnnexp.kernels.cpu.numbers import aligned, put
-from cnnexp.kernels.cpu.patches import add_patch, fits
+from cnnexp.kernels.cpu.patches import PIXEL, add_patch, fits
 from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
 from cnnexp.kernels.cpu.vector import (
     COMPILE,
@@ -55,6 +55,7 @@ from cnnexp.kernels.cpu.winners import (
     list_by_channel,
     list_window,
     sum_shares,
+    table_of,
 )
 
 __all__ = [
@@ -67,7 +68,7 @@ __all__ = [
 ]
 
 BLOCK = 16  # output channels whose gradients of the weights a task sums
-SLICE = 16  # channels of the input that the gradients of a 3×3 kernel go through together
+SLICE = PIXEL  # channels of the input that the gradients of a 3×3 kernel go through together
 _LISTED = 64  # output channels whose weights, of a slice, the first cache holds: 36 KB of float32
 _ENTRIES = 1 << 16  # of lists at a time, so that large images need no memory for all
 
@@ -94,17 +95,6 @@ def _pad_slice_into(image, first, padded, buffer):
     hold(image)
 
 
-@njit(**COMPILE)
-def _table_of(places, size, together):
-    """Where entry n·P·Q·K + l·K + k begins: image n, position l, offset k."""
-    starts = places.reshape(-1)
-    table = np.empty(together * starts.size, np.uint32)
-    for n in range(together):
-        for i in range(starts.size):
-            table[n * starts.size + i] = n * size + starts[i]
-    return table
-
-
 @njit(parallel=True, **COMPILE)
 def grad_weight(x, code, grad_output, fields, channels, together, parts, shares):
     """∂L/∂w and ∂L/∂b in parts, for ``collect``.
@@ -127,7 +117,7 @@ def grad_weight(x, code, grad_output, fields, channels, together, parts, shares)
         end = min(begin + BLOCK, c_out)
         parts[part, :, begin:end] = 0
         shares[part, begin:end] = 0
-        images, table = aligned(together * size, x), _table_of(places, size, together)
+        images, table = aligned(together * size, x), table_of(places, size, together)
         entries, weights = np.empty(BLOCK * apart, np.uint32), np.empty(BLOCK * apart, x.dtype)
         counts = np.empty(BLOCK, np.int64)
         total = ahead(start_of(parts), part * slices * c_out * size_of_kernel)

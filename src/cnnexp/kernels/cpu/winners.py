@@ -35,6 +35,7 @@ __all__ = [
     "list_by_offset",
     "list_window",
     "sum_shares",
+    "table_of",
 ]
 
 SLACK = 32  # elements after the last one of a list that may be written
@@ -215,6 +216,19 @@ def _list_by_offset(codes, grads, channels, first, step, k, entries, weights, en
         return end
 
     return by_vectors if _at_once(grads) else one_by_one
+
+
+@njit(**COMPILE)
+def table_of(places, size, together):
+    """Where entry n·P·Q·K + l·K + k begins: image n, position l, offset k; the last: the image after all."""
+    starts = places.reshape(-1)
+    table = np.empty(together * starts.size + 1, np.int64)
+    for n in range(together):
+        part = table[n * starts.size : (n + 1) * starts.size]
+        for i in range(part.size):
+            part[i] = n * size + starts[i]
+    table[-1] = together * size
+    return table
 
 
 @njit(**COMPILE)
