@@ -44,7 +44,7 @@ from cnnexp.geometry.pooling import DEAD
 from cnnexp.kernels.cpu.sparse import pad_into
 from cnnexp.kernels.cpu.vector import (
     COMPILE,
-    four_weighted_sums,
+    four_sums,
     weighted_sum,
     weighted_sum_of_rows,
 )
@@ -231,8 +231,7 @@ def gram_norms(x, code, grad_output, pixels, numbers, tasks, norms):
             for first in range(0, patches, 4):
                 count = min(first + 4, patches)
                 _four_rows(products, read_at, pixels, first, count, gram)
-                sums[:] = 0
-                four_weighted_sums(sums, 0, shares.reshape(-1), offsets, gram, count, c_out)
+                four_sums(sums, 0, c_out, shares.reshape(-1), 0, offsets, gram, count, c_out)
                 for m in range(first, count):
                     share, product = shares[m], sums[(m - first) * c_out : (m - first + 1) * c_out]
                     for o in range(c_out):
@@ -259,8 +258,8 @@ def _pixel_products(image, channels, size, pitch, transposed, products, starts):
         first = a // _LANES * _LANES
         length = pitch - first
         weights = image[a * channels : (a + 4) * channels]
-        products[begin : begin + 4 * length] = 0
-        four_weighted_sums(products, begin, transposed[first:], offsets, weights, channels, length)
+        of = transposed, first, offsets, weights, channels
+        four_sums(products, begin, length, *of, length)
         for r in range(4):
             starts[a + r] = begin + r * length - first
         begin += 4 * length

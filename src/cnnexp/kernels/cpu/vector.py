@@ -229,7 +229,6 @@ def weighted_sums_of(
 
 _sum_16, _sum_8, _sum_6, _sum_4, _sum_2, _sum_1 = (weighted_sums_of(n) for n in (16, 8, 6, 4, 2, 1))
 _grid_6, _grid_4, _grid_3, _grid_2 = (weighted_sums_of(n, rows=3) for n in (6, 4, 3, 2))
-_sums_4, _sums_2, _sums_1 = (weighted_sums_of(n, rows=4, weights_differ=True) for n in (4, 2, 1))
 _fresh_4, _fresh_2, _fresh_1 = (weighted_sums_of(n, 4, True, fresh=True) for n in (4, 2, 1))
 _MANY_REGISTERS = VECTOR_BYTES == 64  # 32 of them, else 16
 
@@ -323,34 +322,10 @@ def weighted_sum_of_rows(
 
 
 @njit(**COMPILE)
-def four_weighted_sums(acc, acc_at, source, offsets, weights, count, length):
-    """acc[r, i] += Σ_j weights[r, j] · source[offsets[j] + i] for four rows r, all flat.
-
-    ``acc`` is (4, length) from ``acc_at`` on, ``weights`` (4, count).
-    """
-    lanes = lanes_of(acc)
-    i = 0
-    while _MANY_REGISTERS and length - i >= 4 * lanes:
-        _sums_4(acc, acc_at + i, length, source, i, offsets, weights, 0, count, count)
-        i += 4 * lanes
-    while length - i >= 2 * lanes:
-        _sums_2(acc, acc_at + i, length, source, i, offsets, weights, 0, count, count)
-        i += 2 * lanes
-    while length - i >= lanes:
-        _sums_1(acc, acc_at + i, length, source, i, offsets, weights, 0, count, count)
-        i += lanes
-    for row in range(4):
-        for k in range(i, length):
-            for j in range(count):
-                weight = weights[row * count + j]
-                acc[acc_at + row * length + k] += weight * source[offsets[j] + k]
-
-
-@njit(**COMPILE)
 def four_sums(acc, acc_at, step, source, source_at, offsets, weights, count, length):
     """acc[r, i] = Σ_j weights[r, j] · source[source_at + offsets[j] + i] for four rows r, ``step`` apart.
 
-    As ``four_weighted_sums``, whatever ``acc`` held.
+    ``weights`` is (4, count), all are flat.
     """
     lanes = lanes_of(acc)
     i = 0
