@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 SRC = ROOT / "src"
 ADAPTERS = {
     "cnnexp/config/hydra_internals.py": ("hydra-core",),
-    "cnnexp/execution/postponed.py": ("torch", "torchmetrics", "lightning"),
+    "cnnexp/postponed.py": ("torch", "torchmetrics", "lightning"),
     "cnnexp/kernels/cpu/numba_internals.py": ("numba", "llvmlite"),
     "cnnexp/ops/torch_internals.py": ("torch",),
     "cnnexp/training/lightning_internals.py": ("lightning",),
@@ -133,8 +133,8 @@ def test_what_is_ones_own_or_documented_is_left_alone(code: str) -> None:
 
 @pytest.mark.parametrize("file", ADAPTERS)
 def test_each_function_of_an_adapter_says_what_was_looked_for_and_has_a_test(file: str) -> None:
-    package, name = Path(file).with_suffix("").parts[1], Path(file).stem
-    tests = (ROOT / "tests" / package / f"test_{name}.py").read_text(encoding="utf-8")
+    package = Path(file).parts[1:-1][:1]
+    tests = ROOT.joinpath("tests", *package, f"test_{Path(file).name}").read_text(encoding="utf-8")
     tree = ast.parse((SRC / file).read_text(encoding="utf-8"))
     public = import_module(".".join(Path(file).with_suffix("").parts)).__all__
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from cnnexp.commandline import run_command
 from cnnexp.config import ConfigError
+from cnnexp.postponed import quick_imports
 
 if TYPE_CHECKING:
     from cnnexp.attacks.on_runs import Attack, Target
@@ -67,8 +68,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    from cnnexp.inference import load_trained, read_settings
-    from cnnexp.kernels.compilation import said_on
+    with quick_imports():
+        from cnnexp.inference import load_trained, read_settings
+        from cnnexp.kernels.compilation import said_on
 
     settings = read_settings(arguments, _DEFAULTS, data=True)
     values = settings.values

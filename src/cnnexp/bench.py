@@ -33,6 +33,7 @@ from cnnexp.commandline import (
     names_among,
     run_command,
 )
+from cnnexp.postponed import quick_imports
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +117,8 @@ def _run(options: argparse.Namespace) -> int:
         value = getattr(options, flag, None)
         if value is not None and value < 1:
             raise Misuse(f"--{flag}={value}: must be at least 1")
-    from cnnexp.kernels.compilation import said_on
+    with quick_imports():
+        from cnnexp.kernels.compilation import said_on
 
     device = device_named(options.device)
     if options.threads is not None:
@@ -128,9 +130,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _measure(options: argparse.Namespace, device: torch.device) -> bool:
     """Measure, print and write; whether what is promised was kept."""
-    import torch
+    with quick_imports():
+        import torch
 
-    from cnnexp import ops, speed
+        from cnnexp import ops, speed
 
     about = speed.conditions(device)
     print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)

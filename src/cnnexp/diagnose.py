@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnnexp.commandline import Misuse, check_writable, run_command
+from cnnexp.postponed import quick_imports
 
 _STEPS = 100
 
@@ -54,7 +55,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if options.steps is not None and not 1 <= options.steps <= 100_000:
         raise Misuse(f"--try {options.steps}: must be 1 to 100000 steps")
-    from cnnexp.inference.settings import read_settings
+    with quick_imports():
+        from cnnexp.inference.settings import read_settings
 
     settings = read_settings(options.settings, {"output": ""})
     page = Path(settings.values["output"] or settings.folder.path / "diagnosis.html")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnexp.commandline import run_command
 from cnnexp.config import ConfigError
+from cnnexp.postponed import quick_imports
 from cnnexp.runs.files import plain
 
 if TYPE_CHECKING:
@@ -52,9 +53,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cnnexp.inference import data_of_run, evaluate, read_settings
-    from cnnexp.inference.run_data import judges_of_run
-    from cnnexp.kernels.compilation import said_on
+    with quick_imports():
+        from cnnexp.inference import data_of_run, evaluate, read_settings
+        from cnnexp.inference.run_data import judges_of_run
+        from cnnexp.kernels.compilation import said_on
 
     settings = read_settings(options.settings, _DEFAULTS, data=True)
     values = settings.values

@@ -21,6 +21,7 @@ from cnnexp.commandline import run_command
 from cnnexp.config import ConfigError
 from cnnexp.config.key_value import text_of
 from cnnexp.config.targets import allowed_prefixes
+from cnnexp.postponed import quick_imports
 from cnnexp.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -135,8 +136,9 @@ def _check_output(file: Path) -> None:
 def _trained(
     request: _Request,
 ) -> tuple[TrainedNetwork, Subject, ImageSet | None, str, Settings]:
-    from cnnexp.explanation import numbered_image, picture
-    from cnnexp.inference import data_of_run, read_settings
+    with quick_imports():
+        from cnnexp.explanation import numbered_image, picture
+        from cnnexp.inference import data_of_run, read_settings
 
     settings = read_settings(request.others, {**_OF_RUN, **_OWN}, data=True)
     trained = settings.load("direct")
@@ -157,7 +159,8 @@ def _untrained(request: _Request) -> tuple[TrainedNetwork, Subject, ImageSet, st
             raise ConfigError(
                 f"{other}: goes with run=<folder>; without it the network is untrained"
             )
-    from cnnexp.explanation import load_untrained, numbered_image, picture
+    with quick_imports():
+        from cnnexp.explanation import load_untrained, numbered_image, picture
 
     try:
         network, images = load_untrained(request.others, allowed_prefixes(request.others))

@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from cnnexp.commandline import run_command
+from cnnexp.postponed import quick_imports
 
 _DEFAULTS = {"checkpoint": "", "format": "onnx", "output": ""}
 
@@ -37,7 +38,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cnnexp.inference import export, read_settings
+    with quick_imports():
+        from cnnexp.inference import export, read_settings
 
     settings = read_settings(options.settings, _DEFAULTS)
     values = settings.values

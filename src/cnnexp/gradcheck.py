@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnexp.commandline import check_writable, device_named, names_among, run_command
+from cnnexp.postponed import quick_imports
 
 if TYPE_CHECKING:
     from cnnexp.proofs import Case, Report
@@ -56,12 +57,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     check_writable("--json", options.json)
-    import torch
+    with quick_imports():
+        import torch
 
-    from cnnexp import ops
-    from cnnexp.kernels.compilation import said_on
-    from cnnexp.proofs import BATTERY, QUICK, run_battery
-    from cnnexp.proofs.battery import negative_control
+        from cnnexp import ops
+        from cnnexp.kernels.compilation import said_on
+        from cnnexp.proofs import BATTERY, QUICK, run_battery
+        from cnnexp.proofs.battery import negative_control
 
     chosen = names_among("--op", options.op, ops.op_names())
     known = sorted({name for op in chosen for name in ops.algorithm_names(op)})

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnexp.commandline import Misuse, check_writable, run_command
+from cnnexp.postponed import quick_imports
 
 if TYPE_CHECKING:
     from cnnexp.grading import Grade
@@ -59,7 +60,8 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         raise Misuse(f"--seconds={options.seconds:g}: must be above 0 and at most 3600")
     if not 16 <= options.memory <= 2**20:
         raise Misuse(f"--memory={options.memory}: must be 16 to 1048576 MiB")
-    from cnnexp.grading import Limits, grade_file
+    with quick_imports():
+        from cnnexp.grading import Limits, grade_file
 
     made = grade_file(options.op, options.file, limits=Limits(options.seconds, options.memory))
     _report(made, options, sys.argv[1:] if arguments is None else arguments)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from cnnexp.commandline import run_command
 from cnnexp.config import ConfigError
+from cnnexp.postponed import quick_imports
 
 if TYPE_CHECKING:
     from cnnexp.inference import Prediction
@@ -60,7 +61,8 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigError("there are no pictures: name files or folders after run=…")
     if options.top < 1:
         raise ConfigError(f"--top={options.top}: must be at least 1")
-    from cnnexp.inference import picture_files, predict, read_settings, stated_range
+    with quick_imports():
+        from cnnexp.inference import picture_files, predict, read_settings, stated_range
 
     given = read_settings(settings, _KEYS)
     trained = given.load()

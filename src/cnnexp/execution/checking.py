@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from cnnexp.config import ConfigError
 from cnnexp.config.interpolation import blamed
 from cnnexp.config.targets import allowed_prefixes
+from cnnexp.postponed import quick_imports
 from cnnexp.runs import process_rank
 
 if TYPE_CHECKING:
@@ -36,13 +37,11 @@ def checked_job(
         ConfigError: Something in it cannot work, or its data is not available.
         DataFileError: A data file is damaged.
     """
-    from cnnexp.execution.postponed import postpone_unused
-
-    postpone_unused()
-    from cnnexp.config.accelerator import check_nodes
-    from cnnexp.config.build import build_job, check_job
-    from cnnexp.data import DataUnavailableError
-    from cnnexp.training import ALONE, connect_ranks
+    with quick_imports():
+        from cnnexp.config.accelerator import check_nodes
+        from cnnexp.config.build import build_job, check_job
+        from cnnexp.data import DataUnavailableError
+        from cnnexp.training import ALONE, connect_ranks
 
     extra = allowed_prefixes(overrides)
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cnnexp.config.resumption import trained_on
 from cnnexp.execution.job import Job
+from cnnexp.postponed import quick_imports
 from cnnexp.runs import RunFolder, process_rank
 
 if TYPE_CHECKING:
@@ -32,18 +33,16 @@ def run_job(
     Raises:
         SystemExit: A signal stopped it; the code says which.
     """
-    from cnnexp.execution.postponed import postpone_unused
-
-    postpone_unused()  # before they are
-    from cnnexp.config.build import build_job
-    from cnnexp.execution.ranks import run_ranks
-    from cnnexp.training import (
-        TrainingPruned,
-        TrainingStopped,
-        connect_ranks,
-        failure_reason,
-        run_training,
-    )
+    with quick_imports():
+        from cnnexp.config.build import build_job
+        from cnnexp.execution.ranks import run_ranks
+        from cnnexp.training import (
+            TrainingPruned,
+            TrainingStopped,
+            connect_ranks,
+            failure_reason,
+            run_training,
+        )
 
     folder, first = RunFolder(job.folder), True
     try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -107,7 +108,7 @@ def measurable(network: nn.Module, images: Tensor) -> Iterator[tuple[Tensor, Cal
     The context's value is the batch, fit for autograd, and what makes the network ready for its next step:
     restored, in training mode, on the batch's device.
     """
-    with torch.inference_mode(False), torch.compiler.set_stance("force_eager"):
+    with torch.inference_mode(False), _not_compiled():
         if images.is_inference():  # autograd cannot save tensors of inference mode
             images = images.clone()
         initialise_lazy(network, images)
@@ -120,6 +121,13 @@ def measurable(network: nn.Module, images: Tensor) -> Iterator[tuple[Tensor, Cal
                     network.train()
 
             yield images, renew
+
+
+def _not_compiled() -> AbstractContextManager[Any]:
+    """What is compiled in a network runs as written; torch's compiler is not imported for that (0.6 s)."""
+    if "torch._dynamo.eval_frame" not in sys.modules:  # nothing can have been compiled
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def choose_algorithms(network: nn.Module, images: Tensor, run: Run | None = None) -> dict[str, str]:

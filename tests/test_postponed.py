@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-BEGIN = "from cnnexp.execution.postponed import postpone_unused\npostpone_unused()\n"  # before Lightning
+import pytest
+
+BEGIN = "from cnnexp.postponed import postpone_unused\npostpone_unused()\n"  # before Lightning
 # what no usual training needs for its first step, and what would take as long to import as all else
 UNUSED = (
     "matplotlib",
@@ -34,7 +36,10 @@ def told(program: str, *arguments: str, folder: Path | None = None) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_before_its_first_step_a_training_imports_what_it_needs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backward", ["direct", "auto"])
+def test_before_its_first_step_a_training_imports_what_it_needs(
+    backward: str, tmp_path: Path
+) -> None:
     program = (
         "import json, runpy, sys\n"
         "from torch.optim.optimizer import register_optimizer_step_post_hook\n"
@@ -44,7 +49,7 @@ def test_before_its_first_step_a_training_imports_what_it_needs(tmp_path: Path) 
         "try: runpy.run_module('cnnexp.train', run_name='__main__', alter_sys=True)\n"
         "except Over: print('\\n' + json.dumps(sorted(sys.modules)))\n"
     )
-    options = ("data=synthetic", "backward=direct", "accelerator=cpu", "logger=tensorboard")
+    options = ("data=synthetic", f"backward={backward}", "accelerator=cpu", "logger=tensorboard")
     imported = told(program, *options, "model=lenet5", folder=tmp_path)
     assert set(imported) & set(UNUSED) == set()
     assert {"lightning", "torch.utils.tensorboard"} <= set(imported)
@@ -153,3 +158,37 @@ def test_nothing_is_postponed_in_jobs_that_are_forked_from_a_warm_server() -> No
         "print(json.dumps([type(sys.modules[name]).__name__ for name in names]))\n"
     )
     assert told(program) == ["module"] * 4
+
+
+COLLECTOR = """
+import gc, json, sys
+BEFORE
+gc.collect()
+gc.callbacks.append(lambda phase, info: seen.append(phase))
+seen = []
+with quick_imports():
+    if gc.isenabled(): raise AssertionError
+    import torch, lightning
+    imported = len(seen)
+kept = gc.get_freeze_count() > 10_000
+class Ring: pass
+ring = Ring()
+ring.itself = ring
+del ring
+print(json.dumps([imported, gc.isenabled(), kept, gc.collect() > 0]))
+"""
+
+
+@pytest.mark.parametrize(("before", "kept"), [("", True), ("import torch", False)])
+def test_garbage_is_collected_again_after_the_imports(before: str, kept: bool) -> None:
+    begin = "from cnnexp.postponed import quick_imports\n"
+    assert told(begin + COLLECTOR.replace("BEFORE", before)) == [0, True, kept, True]
+
+
+def test_who_collects_no_garbage_is_left_alone() -> None:
+    program = (
+        "import gc, json\nfrom cnnexp.postponed import quick_imports\ngc.disable()\n"
+        "with quick_imports(): import torch\n"
+        "print(json.dumps([gc.isenabled(), gc.get_freeze_count()]))\n"
+    )
+    assert told(program) == [False, 0]
