@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 from unittest.mock import patch
 
@@ -32,6 +33,7 @@ from cnnexp.training.lightning_internals import (
     begin_anew,
     cpu_stats,
     every_callback,
+    forget_nvml,
     is_logged,
     looks_at_epoch_end,
     may_stop_early,
@@ -217,3 +219,14 @@ def test_a_logged_value_is_moved_where_it_is_elsewhere_alone(on_epoch: bool) -> 
     assert vars(first)["value"].device == place
     tensors = [value for value in vars(first).values() if isinstance(value, torch.Tensor)]
     assert {tensor.device for tensor in tensors} == {place}
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_nvml_is_forgotten_where_there_is_no_gpu(
+    gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK") in (None, "1")  # Lightning's
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    with patch("torch.cuda.is_available", return_value=gpu):
+        forget_nvml()
+    assert ("PYTORCH_NVML_BASED_CUDA_CHECK" in os.environ) is gpu

@@ -59,7 +59,7 @@ def remembered(
 def _is_exact(value: Any) -> bool:
     kind = type(value)
     if kind is tuple:
-        return all(type(each) is int for each in value)
+        return set(map(type, value)) <= {int}
     return kind in _EXACT or getattr(kind, "exact", False)
 
 

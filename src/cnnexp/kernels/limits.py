@@ -16,7 +16,7 @@ _BITS = 8  # of average-pooling: one for each element of the window
 def pool_refusal(pool: WindowGeometry, average: bool) -> str | None:
     """Why no kernel takes such a pooling, in words; None if they do."""
     # a graph may leave sizes open
-    if torch.compiler.is_compiling() or any(type(each) is not int for each in pool.input_size):
+    if torch.compiler.is_compiling() or set(map(type, pool.input_size)) != {int}:
         return _refusal(pool, average)
     return _kept_refusal(pool, average)
 

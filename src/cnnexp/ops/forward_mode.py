@@ -18,4 +18,5 @@ def in_forward_mode() -> bool:
 
 def transformed() -> bool:
     """Whether the call is traced by ``torch.compile``, or stands in ``torch.func`` or forward mode."""
-    return torch.compiler.is_compiling() or in_torch_func() or in_forward_mode()
+    # each call of each op asks: the question of forward mode would ask for the compiler again
+    return torch.compiler.is_compiling() or in_torch_func() or forward_level() >= 0

@@ -20,7 +20,9 @@ def way_to(
     operator: Callable[_Arguments, _Result], *tensors: Tensor
 ) -> Callable[_Arguments, _Result]:
     """``operator``, without torch's dispatcher where ``tensors`` are as all that a step computes with."""
-    seen = transformed() or any(
-        type(each) not in (Tensor, Parameter) or is_batched_by_autograd(each) for each in tensors
-    )
-    return operator if seen else undispatched(operator)
+    if transformed():
+        return operator
+    for each in tensors:
+        if type(each) not in (Tensor, Parameter) or is_batched_by_autograd(each):
+            return operator
+    return undispatched(operator)

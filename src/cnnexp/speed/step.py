@@ -17,6 +17,7 @@ from cnnexp.ops import AUTO, NATIVE, resolve_algorithm
 from cnnexp.ops.layout import in_layout
 from cnnexp.speed.networks import network_named
 from cnnexp.speed.result import Measured, not_measured, paired, spread
+from cnnexp.training.lightning_internals import forget_nvml
 from cnnexp.tuning import choose_algorithms, multiplies_bfloat16, pin_algorithms
 from cnnexp.tuning.memory import peak_bytes, saved_bytes
 from cnnexp.tuning.timing import interleaved_times
@@ -243,6 +244,7 @@ def _timed(
     what: str, ways: Mapping[str, _Way], device: torch.device, rounds: int
 ) -> list[Measured]:
     """A row for each of ``ways``, which take turns."""
+    forget_nvml()  # plain programs, which torch's ways stand for, do without
     times = interleaved_times(
         {name: each.step for name, each in ways.items()}, device, rounds=rounds, warm_up=3
     )

@@ -38,7 +38,11 @@ from cnnexp.training.callbacks import (
 )
 from cnnexp.training.classifier import Classifier
 from cnnexp.training.debugging import LayerProfile, OverfitCheck
-from cnnexp.training.lightning_internals import move_logged_values_once, take_steps_per_call
+from cnnexp.training.lightning_internals import (
+    forget_nvml,
+    move_logged_values_once,
+    take_steps_per_call,
+)
 from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.memory_layout import takes_channels_last
 from cnnexp.training.privacy_account import PrivacyAccount, privacy_account
@@ -90,6 +94,7 @@ def assemble(
         resume: The checkpoint to resume from.
         ranks: The processes of the training.
     """
+    forget_nvml()
     _share_batches(job, ranks)
     own = at_home([*job.regularizing_callbacks(), *job.callbacks()], folder)
     if needs_plain_kernels(own):

@@ -5,11 +5,13 @@ Each use is one function, which says what public way was looked for. Tried with 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import (
     Callback,
     DeviceStatsMonitor,
@@ -27,6 +29,7 @@ __all__ = [
     "begin_anew",
     "cpu_stats",
     "every_callback",
+    "forget_nvml",
     "is_logged",
     "looks_at_epoch_end",
     "may_stop_early",
@@ -46,6 +49,17 @@ def steps_logged(trainer: L.Trainer) -> int:
     where a callback looks between the two counts.
     """
     return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def forget_nvml() -> None:
+    """Where there is no GPU, let torch no longer look for NVML's library to say so.
+
+    Lightning sets PYTORCH_NVML_BASED_CUDA_CHECK when it is imported, so that a process that asks for GPUs
+    can still be forked. Without GPUs it can be anyhow, and torch's optimisers ask in each step, which takes
+    30 to 100 µs then. Lightning was looked at: it has no switch.
+    """
+    if not torch.cuda.is_available():
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
 def begin_anew(trainer: L.Trainer, steps: int) -> None:

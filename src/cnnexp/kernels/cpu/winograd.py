@@ -62,8 +62,9 @@ def forward_winograd(
     output, code = cpu.pooled_and_code(input, weight, bias, conv, pool)
     (n, c_in), (rows, columns) = input.shape[:2], pool.output_size
     together = -(-_TILES_TOGETHER // (rows * columns))
-    checks = input.new_zeros(-(-n // together), _LANES)
-    kernels = np.empty((16, c_in, weight.size(0)), checks.numpy().dtype)
+    pooled = cpu.array_of(output)
+    checks = np.zeros((-(-n // together), _LANES), pooled.dtype)
+    kernels = np.empty((16, c_in, weight.size(0)), pooled.dtype)
     winograd_kernels.transform_kernels(cpu.array_of(weight), kernels)
     winograd_kernels.max_forward(
         cpu.array_of(input),
@@ -71,9 +72,9 @@ def forward_winograd(
         cpu.bias_of(bias, output),
         np.array(conv.padding),
         together,
-        cpu.array_of(output),
+        pooled,
         cpu.array_of(code),
-        checks.numpy(),
+        checks,
     )
     if checks.any():  # NaN: something was not finite
         return cpu.forward(input, weight, bias, conv, pool, None)

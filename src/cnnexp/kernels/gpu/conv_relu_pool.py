@@ -22,17 +22,14 @@ from cnnexp.kernels.limits import pool_refusal
 from cnnexp.kernels.operators import gathered_image, new_image, operator, spread_image
 
 _HAS_TRITON = find_spec("triton") is not None  # asked here, since torch.compile does not trace it
+_INTERPRETED = variable("TRITON_INTERPRET") == "1"  # as Triton, which asks when it is imported
 _BLOCK = 1024  # elements of a program
 _INTERPRETED_BLOCK = 1 << 16  # an interpreted program costs milliseconds, whatever its size
 
 
 def has_kernels_for(image: Tensor) -> bool:
     """Whether ``image`` is where these kernels run: on a GPU, or anywhere if Triton interprets."""
-    return _HAS_TRITON and (image.is_cuda or _interpreted())
-
-
-def _interpreted() -> bool:
-    return variable("TRITON_INTERPRET") == "1"
+    return _HAS_TRITON and (image.is_cuda or _INTERPRETED)
 
 
 def _pooled_and_code(
