@@ -94,7 +94,6 @@ def assemble(
         resume: The checkpoint to resume from.
         ranks: The processes of the training.
     """
-    forget_nvml()
     _share_batches(job, ranks)
     own = at_home([*job.regularizing_callbacks(), *job.callbacks()], folder)
     if needs_plain_kernels(own):
@@ -195,6 +194,7 @@ def _trainer(
     bar: bool,
 ) -> L.Trainer:
     move_logged_values_once()
+    forget_nvml()
     loggers: list[Logger] = [MetricsFile(folder), *job.loggers(folder)]
     trainer = L.Trainer(
         **lightning_settings(job, folder.profile),
