@@ -4,13 +4,12 @@
 
 The recipe ``experiment=article`` on real MNIST, or a small network on the bundled digits (``--small``), with
 all that a run has by default (guard, diagnostics, logs, TensorBoard), by 1, 10 and 50 steps in a turn of
-Lightning's loop (``accelerator.steps_per_call``); and the same network, batches and optimiser in a plain
-loop.
-Blocks of as many steps take turns in one process by one thread: each training runs in a thread of its own,
-of which one at a time goes on, and after each block of a run follows one of the plain loop. What is counted
-is the processor time of that thread, so that other programs disturb less. A step of the run is the time from
-the start of one batch to that of the next; validations and checkpoints lie between epochs and are not
-counted. A ratio is of a block and the plain loop's after it; the median over the blocks counts.
+Lightning's loop (``accelerator.steps_per_call``); and the same network and optimiser in a plain loop, whose
+batches are gathered and normalised beforehand.
+After each block of steps of a run follows one of the plain loop, in the same process and by the same threads.
+A step of the run is the time from the start of one batch to that of the next; validations and checkpoints lie
+between epochs and are not counted, nor are the first steps of a block, which find the caches full of other
+things. A ratio is of a block and the plain loop's after it; the median over the blocks counts.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import csv
 import logging
 import statistics
 import tempfile
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -38,29 +36,8 @@ from cnnexp.speed.result import conditions
 from cnnexp.training import Classifier, TrainingJob, run_training
 
 CALLS = (1, 10, 50)  # steps in a turn of Lightning's loop
+WARM = 5  # steps at the beginning of a block that are not counted
 _SMALL = ("data=digits", "model=tiny", "data.batch_size=8", "data.val_size=100")
-
-
-class Relay:
-    """Lets one of several threads go on at a time, in turn."""
-
-    def __init__(self, count: int) -> None:
-        self._waiting, self._next = list(range(count)), 0
-        self._changed = threading.Condition()
-
-    def wait(self, number: int) -> None:
-        """Wait until it is the turn of thread ``number``."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting[self._next] == number)
-
-    def pass_on(self, number: int, *, leave: bool = False) -> None:
-        """End the turn of thread ``number``, for good with ``leave``."""
-        with self._changed:
-            at = self._waiting.index(number)
-            if leave:
-                del self._waiting[at]
-            self._next = (at if leave else at + 1) % max(1, len(self._waiting))
-            self._changed.notify_all()
 
 
 class Turns(Callback):
@@ -72,25 +49,22 @@ class Turns(Callback):
 
     at_each_step = True
 
-    def __init__(self, block: int, number: int, relay: Relay) -> None:
+    def __init__(self, block: int) -> None:
         self.of_run: list[float] = []
         self.of_loop: list[float] = []
-        self._block, self._number, self._relay, self._began = block, number, relay, 0.0
+        self._block, self._began = block, 0.0
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Close a block; the plain loop has batches of the same sizes."""
-        if batch_idx % self._block:
-            return
-        if batch_idx:
-            spent = time.thread_time() - self._began
-            self.of_run.append(1e3 * spent / self._block)
+        if batch_idx and batch_idx % self._block == 0:
+            spent = time.perf_counter() - self._began
+            self.of_run.append(1e3 * spent / (self._block - WARM))
             assert isinstance(pl_module, Classifier)
             self.of_loop.append(self._loop(trainer, pl_module, len(batch[1])))
-        self._relay.pass_on(self._number)
-        self._relay.wait(self._number)
-        self._began = time.thread_time()
+        if batch_idx % self._block == WARM:
+            self._began = time.perf_counter()
 
     def _loop(self, trainer: L.Trainer, module: Classifier, size: int) -> float:
         """Milliseconds a step; the run's weights stay as they are."""
@@ -101,14 +75,16 @@ class Turns(Callback):
         images, labels = train.batch(torch.arange(size * self._block) % len(train))
         parts = zip(images.split(size), labels.split(size), strict=True)
         inputs = [(module.normalise(each.float() / 255), targets) for each, targets in parts]
-        start = time.thread_time()
-        for each, targets in inputs:
+        start = 0.0
+        for number, (each, targets) in enumerate(inputs):
+            if number == WARM:
+                start = time.perf_counter()
             optimizer.zero_grad()
             F.cross_entropy(module.network(each), targets).backward()
             optimizer.step()
-        spent = time.thread_time() - start
+        spent = time.perf_counter() - start
         module.network.load_state_dict(kept)
-        return 1e3 * spent / self._block
+        return 1e3 * spent / (self._block - WARM)
 
 
 def _job(options: argparse.Namespace, steps: int) -> TrainingJob:
@@ -121,35 +97,22 @@ def _job(options: argparse.Namespace, steps: int) -> TrainingJob:
     return build_job(plain_config(Composer("train").compose(overrides)))
 
 
-def _train(job: TrainingJob, turns: Turns, number: int, relay: Relay) -> None:
-    relay.wait(number)
-    try:
-        torch.set_num_threads(1)
-        with tempfile.TemporaryDirectory() as scratch:
-            run_training(replace(job, callbacks=lambda: [turns]), RunFolder(Path(scratch)))
-    finally:
-        relay.pass_on(number, leave=True)
+def _train(job: TrainingJob, turns: Turns) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        run_training(replace(job, callbacks=lambda: [turns]), RunFolder(Path(scratch)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--blocks", type=int, default=10)
+    parser.add_argument("--blocks", type=int, default=8, help="of 55,000 images at most 8 of 50")
     parser.add_argument("--block", type=int, default=50, help="steps")
     parser.add_argument("--small", action="store_true", help="a small network on digits")
     parser.add_argument("--csv", type=Path, help="write the figures to this file")
     options = parser.parse_args()
-    torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING)
-    relay = Relay(len(CALLS))
-    turns = [Turns(options.block, number, relay) for number in range(len(CALLS))]
-    threads = [
-        threading.Thread(target=_train, args=(_job(options, steps), turns[number], number, relay))
-        for number, steps in enumerate(CALLS)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    turns = [Turns(options.block) for _ in CALLS]
+    for steps, each in zip(CALLS, turns, strict=True):
+        _train(_job(options, steps), each)
     rows: list[dict[str, Any]] = []
     for steps, each in zip(CALLS, turns, strict=True):
         ratios = [a / b for a, b in zip(each.of_run, each.of_loop, strict=True)]

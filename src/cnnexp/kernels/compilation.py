@@ -35,6 +35,11 @@ def clock() -> float:
     return time.perf_counter() - _seconds
 
 
+def has_kernels() -> bool:
+    """Whether this process has imported kernels of numba's, so that one more costs it nothing to import."""
+    return bool(_watching)
+
+
 def watch_numba(folder: str) -> None:
     """Say from now on what numba compiles of cnnexp's, and count how long; start its threads.
 

@@ -101,14 +101,18 @@ class NonFiniteGuard(Callback):
         """Look, or keep what there is to look at."""
         assert isinstance(pl_module, Classifier)
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        flags = non_finite.finite_flags(self._losses, pl_module.network, gradients=not scaled)
+        looked_at = self._losses, pl_module.network, not scaled
+        every, on_cpu = self._every, pl_module.device.type == "cpu"
+        if every is None:
+            every = 1 if on_cpu else getattr(trainer, "log_every_n_steps", 1)
+        alone = on_cpu and every == 1 and self._ranks.count == 1
+        if alone and non_finite.surely_finite(*looked_at):
+            self._losses, self._in_a_row = [], 0
+            return
+        flags = non_finite.finite_flags(*looked_at)
         batch_idx = trainer.fit_loop.epoch_loop.batch_idx
         losses, self._losses = torch.stack(self._losses), []
         self._seen.append((trainer.current_epoch, batch_idx, trainer.global_step, flags, losses))
-        every = self._every
-        if every is None:
-            on_cpu = pl_module.device.type == "cpu"
-            every = 1 if on_cpu else getattr(trainer, "log_every_n_steps", 1)
         if len(self._seen) >= every:
             self._look(trainer, pl_module, at_once=len(self._seen) == 1)
 
