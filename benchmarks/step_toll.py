@@ -69,8 +69,9 @@ class Turns(Callback):
     def _loop(self, trainer: L.Trainer, module: Classifier, size: int) -> float:
         """Milliseconds a step; the run's weights stay as they are."""
         kept = {name: value.clone() for name, value in module.network.state_dict().items()}
-        kind: Any = type(trainer.optimizers[0])
-        optimizer = kind(module.network.parameters())
+        of_run = trainer.optimizers[0]
+        kind: Any = type(of_run)
+        optimizer = kind(module.network.parameters(), fused=of_run.defaults["fused"])
         train = trainer.datamodule.train  # pyright: ignore
         images, labels = train.batch(torch.arange(size * self._block) % len(train))
         parts = zip(images.split(size), labels.split(size), strict=True)
@@ -104,8 +105,8 @@ def _train(job: TrainingJob, turns: Turns) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--blocks", type=int, default=8, help="of 55,000 images at most 8 of 50")
-    parser.add_argument("--block", type=int, default=50, help="steps")
+    parser.add_argument("--blocks", type=int, default=20, help="of 55,000 images at most 20 of 20")
+    parser.add_argument("--block", type=int, default=20, help="steps")
     parser.add_argument("--small", action="store_true", help="a small network on digits")
     parser.add_argument("--csv", type=Path, help="write the figures to this file")
     options = parser.parse_args()
