@@ -1,20 +1,21 @@
 """What a training step costs beyond forward, loss, backward and the optimiser's update.
 
-    python benchmarks/step_toll.py --csv benchmarks/results/step_toll.csv
+    python benchmarks/step_toll.py --csv benchmarks/results/step_toll.csv      some 3 minutes
 
 The recipe ``experiment=article`` on real MNIST, or a small network on the bundled digits (``--small``), with
 all that a run has by default (guard, diagnostics, logs, TensorBoard), by 1, 10 and 50 steps in a turn of
-Lightning's loop (``accelerator.steps_per_call``); and the same network and optimiser in a plain loop, whose
-batches are gathered and normalised beforehand.
-After each block of steps of a run follows one of the plain loop, in the same process and by the same threads.
-A step of the run is the time from the start of one batch to that of the next; validations and checkpoints lie
-between epochs and are not counted, nor are the first steps of a block, which find the caches full of other
-things. A ratio is of a block and the plain loop's after it; the median over the blocks counts.
+Lightning's loop (``accelerator.steps_per_call``); and the same network, loss and optimiser in a plain loop,
+whose batches are gathered and normalised beforehand.
+In one process and by the same threads a run and the plain loop take turns, of some steps that are not
+counted, since they find the caches full of other things, and of 100 that are: in each such hundred the run
+logs, measures and ends its calls as often as in any other. Validations and checkpoints lie between epochs
+and are not counted. A ratio is of a hundred steps and the plain loop's after them; the median counts.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import logging
 import statistics
@@ -27,7 +28,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch.nn import functional as F
+from torch import nn
 
 from cnnexp.config import Composer, plain_config
 from cnnexp.config.build import build_job
@@ -36,7 +37,7 @@ from cnnexp.speed.result import conditions
 from cnnexp.training import Classifier, TrainingJob, run_training
 
 CALLS = (1, 10, 50)  # steps in a turn of Lightning's loop
-WARM = 5  # steps at the beginning of a block that are not counted
+WARM, COUNTED = 20, 100  # steps of a block: rows, readings and calls have periods of 10, 20 and 50
 _SMALL = ("data=digits", "model=tiny", "data.batch_size=8", "data.val_size=100")
 
 
@@ -49,31 +50,38 @@ class Turns(Callback):
 
     at_each_step = True
 
-    def __init__(self, block: int) -> None:
+    def __init__(self) -> None:
         self.of_run: list[float] = []
         self.of_loop: list[float] = []
-        self._block, self._began = block, 0.0
+        self._began = 0.0
+        self._network: nn.Module | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Keep the network as it is before anything hangs on it."""
+        assert isinstance(pl_module, Classifier)
+        self._network = copy.deepcopy(pl_module.network)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Close a block; the plain loop has batches of the same sizes."""
-        if batch_idx and batch_idx % self._block == 0:
-            spent = time.perf_counter() - self._began
-            self.of_run.append(1e3 * spent / (self._block - WARM))
+        step = batch_idx % (WARM + COUNTED)
+        if batch_idx and step == 0:
+            self.of_run.append(1e3 * (time.perf_counter() - self._began) / COUNTED)
             assert isinstance(pl_module, Classifier)
             self.of_loop.append(self._loop(trainer, pl_module, len(batch[1])))
-        if batch_idx % self._block == WARM:
+        if step == WARM:
             self._began = time.perf_counter()
 
     def _loop(self, trainer: L.Trainer, module: Classifier, size: int) -> float:
-        """Milliseconds a step; the run's weights stay as they are."""
-        kept = {name: value.clone() for name, value in module.network.state_dict().items()}
-        of_run = trainer.optimizers[0]
+        """Milliseconds a step, from the weights that the run has now."""
+        assert self._network is not None
+        network, of_run = self._network, trainer.optimizers[0]
+        network.load_state_dict(module.network.state_dict())
         kind: Any = type(of_run)
-        optimizer = kind(module.network.parameters(), fused=of_run.defaults["fused"])
+        optimizer = kind(network.parameters(), **of_run.defaults)
         train = trainer.datamodule.train  # pyright: ignore
-        images, labels = train.batch(torch.arange(size * self._block) % len(train))
+        images, labels = train.batch(torch.arange(size * (WARM + COUNTED)) % len(train))
         parts = zip(images.split(size), labels.split(size), strict=True)
         inputs = [(module.normalise(each.float() / 255), targets) for each, targets in parts]
         start = 0.0
@@ -81,19 +89,19 @@ class Turns(Callback):
             if number == WARM:
                 start = time.perf_counter()
             optimizer.zero_grad()
-            F.cross_entropy(module.network(each), targets).backward()
+            module.loss(network(each), targets).backward()
             optimizer.step()
-        spent = time.perf_counter() - start
-        module.network.load_state_dict(kept)
-        return 1e3 * spent / (self._block - WARM)
+        return 1e3 * (time.perf_counter() - start) / COUNTED
 
 
 def _job(options: argparse.Namespace, steps: int) -> TrainingJob:
-    size = 8 if options.small else 128
     overrides = list(_SMALL) if options.small else ["experiment=article", "data.fallback=error"]
-    if not options.small:
-        overrides += [f"data.train_size={size * (options.block * options.blocks + 1)}"]
-    overrides += ["backward=fused", "accelerator=cpu", "trainer.max_epochs=1", "test=false"]
+    overrides += [
+        "backward=fused",
+        "accelerator=cpu",
+        f"trainer.max_epochs={options.epochs}",
+        "test=false",
+    ]
     overrides += [f"accelerator.steps_per_call={steps}"]
     return build_job(plain_config(Composer("train").compose(overrides)))
 
@@ -105,13 +113,12 @@ def _train(job: TrainingJob, turns: Turns) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--blocks", type=int, default=20, help="of 55,000 images at most 20 of 20")
-    parser.add_argument("--block", type=int, default=20, help="steps")
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--small", action="store_true", help="a small network on digits")
     parser.add_argument("--csv", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    turns = [Turns(options.block) for _ in CALLS]
+    turns = [Turns() for _ in CALLS]
     for steps, each in zip(CALLS, turns, strict=True):
         _train(_job(options, steps), each)
     rows: list[dict[str, Any]] = []
@@ -122,7 +129,7 @@ def main() -> None:
             {
                 "network": "tiny" if options.small else "article",
                 "steps_per_call": steps,
-                "steps": options.block * len(ratios[kept]),
+                "steps": COUNTED * len(ratios[kept]),
                 "milliseconds_run": round(statistics.median(each.of_run[kept]), 3),
                 "milliseconds_loop": round(statistics.median(each.of_loop[kept]), 3),
                 "ratio": round(statistics.median(ratios[kept]), 3),

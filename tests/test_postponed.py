@@ -161,7 +161,7 @@ def test_nothing_is_postponed_in_jobs_that_are_forked_from_a_warm_server() -> No
 
 
 COLLECTOR = """
-import gc, json, sys
+import gc, json, sys, weakref
 BEFORE
 gc.collect()
 gc.callbacks.append(lambda phase, info: seen.append(phase))
@@ -173,9 +173,10 @@ with quick_imports():
 kept = gc.get_freeze_count() > 10_000
 class Ring: pass
 ring = Ring()
-ring.itself = ring
+ring.itself, seen_from = ring, weakref.ref(ring)
 del ring
-print(json.dumps([imported, gc.isenabled(), kept, gc.collect() > 0]))
+gc.collect()
+print(json.dumps([imported, gc.isenabled(), kept, seen_from() is None]))
 """
 
 
@@ -192,3 +193,12 @@ def test_who_collects_no_garbage_is_left_alone() -> None:
         "print(json.dumps([gc.isenabled(), gc.get_freeze_count()]))\n"
     )
     assert told(program) == [False, 0]
+
+
+def test_garbage_is_collected_after_imports_that_failed() -> None:
+    program = (
+        "import gc, json\nfrom cnnexp.postponed import quick_imports\n"
+        "try:\n    with quick_imports(): import no_such_package\n"
+        "except ImportError: print(json.dumps([gc.isenabled(), gc.get_freeze_count()]))\n"
+    )
+    assert told(program) == [True, 0]

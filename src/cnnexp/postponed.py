@@ -213,10 +213,10 @@ def quick_imports() -> Iterator[None]:
     try:
         postpone_unused()
         yield
+        if collected and torch_is_new:
+            gc.freeze()
     finally:
         if collected:
-            if torch_is_new:
-                gc.freeze()
             gc.enable()
 
 

@@ -40,6 +40,9 @@ def test_nothing_is_finite() -> None:
         torch.ones(3, device="meta"),
         torch.ones(4, 4)[:, ::2],
         torch.ones(1).expand(3),
+        torch.ones(2, 3).to_sparse(),
+        torch._efficientzerotensor(3),
+        torch.nn.Parameter(torch.ones(3)),
     ],
 )
 def test_of_others_it_cannot_be_told(other: Tensor) -> None:

@@ -38,6 +38,12 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
+@pytest.fixture(autouse=True)
+def kernels_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has imported them, whatever ran before in this one."""
+    monkeypatch.setattr("cnnexp.training.non_finite.has_kernels", lambda: True)
+
+
 class _BadGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -211,6 +217,18 @@ def test_after_ten_in_a_row_it_stops(tmp_path: Path) -> None:
     assert folder.read_status()["step"] == 11
 
 
+@pytest.mark.parametrize("kernels", [True, False])
+def test_a_good_step_ends_the_row(
+    kernels: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cnnexp.training.non_finite.has_kernels", lambda: kernels)
+    bad = (*range(2, 11), *range(12, 21))  # nine, a good one, nine
+    result = run_training(
+        _job("loss", steps=bad, on_nan="skip", epochs=4), new_folder(tmp_path / "run")
+    )
+    assert result["steps_skipped"] == len(bad)
+
+
 OPTIMIZERS = sorted(file.stem for file in (conf_dir() / "optimizer").glob("*.yaml"))
 
 
@@ -367,7 +385,6 @@ def test_gradients_are_finite_though_their_sum_is_not(device: str, monkeypatch: 
 def test_what_is_surely_finite_needs_no_flags(monkeypatch: Any) -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1, bias=False))
     one = [torch.tensor(1.0)]
-    monkeypatch.setattr("cnnexp.training.non_finite.has_kernels", lambda: True)
     assert surely_finite(one, network, gradients=True)  # of weights that have none yet
     network[0].weight.grad = torch.full((2, 2), 3e38)  # whose sum is not finite
     assert surely_finite(one, network, gradients=True)

@@ -124,8 +124,12 @@ def measurable(network: nn.Module, images: Tensor) -> Iterator[tuple[Tensor, Cal
 
 
 def _not_compiled() -> AbstractContextManager[Any]:
-    """What is compiled in a network runs as written; torch's compiler is not imported for that (0.6 s)."""
-    if "torch._dynamo.eval_frame" not in sys.modules:  # nothing can have been compiled
+    """What is compiled in a network runs as written; torch's compiler is not imported for that (0.6 s).
+
+    A network that calls ``torch.compile`` in its first pass, before anything else in the process did, is
+    measured compiled.
+    """
+    if "torch._dynamo.eval_frame" not in sys.modules:  # nothing has been compiled
         return nullcontext()
     return torch.compiler.set_stance("force_eager")
 

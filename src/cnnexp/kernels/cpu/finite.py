@@ -26,14 +26,21 @@ _CHUNK = 1 << 14  # numbers that a task reads
 
 def all_finite(tensors: Sequence[Tensor]) -> bool | None:
     """Whether all of ``tensors`` are finite; None of others than float32 on a CPU that lie in one piece."""
-    for each in tensors:
-        plain = each.dtype == torch.float32 and each.device.type == "cpu"
-        if not plain or not (
-            each.is_contiguous() or each.is_contiguous(memory_format=torch.channels_last)
-        ):
-            return None
+    if not all(map(_in_one_piece, tensors)):
+        return None
     addresses = np.array([each.data_ptr() for each in tensors], np.int64)
-    return bool(_all_finite(addresses, np.array([each.numel() for each in tensors], np.int64)))
+    sizes = np.array([each.numel() for each in tensors], np.int64)
+    if (sizes[addresses == 0] > 0).any():  # numbers that are nowhere, as those of a ZeroTensor
+        return None
+    return bool(_all_finite(addresses, sizes))
+
+
+def _in_one_piece(tensor: Tensor) -> bool:
+    if type(tensor) is not Tensor or tensor.layout != torch.strided:  # whose address says nothing
+        return False
+    if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+        return False
+    return tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 @njit(parallel=True, **COMPILE)

@@ -22,6 +22,7 @@ Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (CVPR 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry
@@ -59,6 +60,11 @@ def forward_winograd(
     """X (N, C_in, H, W) → max-pooled ReLU of its convolution (N, C_out, P, Q) and its code, uint8."""
     from cnnexp.kernels.cpu import winograd_kernels
 
+    if input.dtype == torch.bfloat16:
+        raise RuntimeError(
+            "conv_relu_max_pool_forward_winograd takes float32 and float64: tiles of bfloat16 would have to "
+            "be rounded"
+        )
     output, code = cpu.pooled_and_code(input, weight, bias, conv, pool)
     (n, c_in), (rows, columns) = input.shape[:2], pool.output_size
     together = -(-_TILES_TOGETHER // (rows * columns))

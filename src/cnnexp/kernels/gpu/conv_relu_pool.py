@@ -22,7 +22,7 @@ from cnnexp.kernels.limits import pool_refusal
 from cnnexp.kernels.operators import gathered_image, new_image, operator, spread_image
 
 _HAS_TRITON = find_spec("triton") is not None  # asked here, since torch.compile does not trace it
-_INTERPRETED = variable("TRITON_INTERPRET") == "1"  # as Triton, which asks when it is imported
+_INTERPRETED = variable("TRITON_INTERPRET") == "1"  # as Triton, once for all
 _BLOCK = 1024  # elements of a program
 _INTERPRETED_BLOCK = 1 << 16  # an interpreted program costs milliseconds, whatever its size
 
