@@ -37,6 +37,7 @@ REFUSED = {
     "cnnexp.sweep": ["stop", "nowhere"],
     "cnnexp.train": ["--multirn"],
 }
+LIGHT = {"cnnexp.new", "cnnexp.report", "cnnexp.sweep"}  # without torch
 
 
 def _raising(error: BaseException) -> Callable[[], int]:
@@ -145,3 +146,9 @@ def test_what_is_near_is_found_in_one_place() -> None:
         if re.search(r"^import difflib|get_close_matches", file.read_text(encoding="utf-8"), re.M)
     ]
     assert users == ["suggestions.py"]
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS - LIGHT))
+def test_what_a_command_imports_is_imported_quickly(command: str) -> None:
+    """By itself, or by the check of a job, which does."""
+    assert vars(importlib.import_module(command)).keys() & {"quick_imports", "checked_job"}
