@@ -20,6 +20,8 @@ ADAPTERS = {
     "cnnexp/kernels/cpu/numba_internals.py": ("numba", "llvmlite"),
     "cnnexp/ops/torch_internals.py": ("torch",),
     "cnnexp/training/lightning_internals.py": ("lightning",),
+    "cnnexp/training/lightning_loop.py": ("lightning",),
+    "cnnexp/training/lightning_turn.py": ("lightning",),
 }
 # documented by the libraries that have them: Python's named tuples and os, Hydra's configs
 PUBLIC = {"_asdict", "_exit", "_fields", "_make", "_replace", "_target_"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
@@ -16,7 +17,6 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     ModelPruning,
 )
-from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loops.training_epoch_loop import (
     _TrainingEpochLoop,
@@ -27,88 +27,21 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import (
 )
 from torch import nn
 
-from cnnexp.training import quiet_lightning
 from cnnexp.training.lightning_internals import (
     ask_no_rank_for_sigterm,
     begin_anew,
     cpu_stats,
-    every_callback,
     forget_nvml,
-    is_logged,
     looks_at_epoch_end,
     may_stop_early,
     move_logged_values_once,
     pruning_is_permanent,
     rewind_on_own_memory,
     saves_at_epoch_end,
+    saves_every_steps,
     steps_logged,
-    take_steps_per_call,
 )
-
-
-def _trainer(*callbacks: Callback, **settings: Any) -> L.Trainer:
-    quiet: dict[str, Any] = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "limit_train_batches": 3,
-        "limit_val_batches": 0,
-        "max_epochs": 1,
-    }
-    return L.Trainer(callbacks=list(callbacks), **quiet | settings)
-
-
-def _fit(trainer: L.Trainer, **options: Any) -> None:
-    model = BoringModel()
-    with quiet_lightning():
-        trainer.fit(model, model.train_dataloader(), **options)
-
-
-class _Seen(Callback):
-    """The batches that it hears of, whether each is logged, and how many callbacks there are."""
-
-    def __init__(self) -> None:
-        self.begun: list[int] = []
-        self.logged: list[bool] = []
-        self.among: list[tuple[int, int]] = []
-
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        self.begun.append(trainer.global_step)
-        self.logged.append(is_logged(trainer.lightning_module))
-        some = len(_callbacks(trainer))
-        with every_callback(trainer):
-            self.among.append((some, len(_callbacks(trainer))))
-
-
-def _callbacks(trainer: Any) -> list[Callback]:
-    return trainer.callbacks
-
-
-def test_a_turn_of_several_steps_is_heard_of_at_its_last_by_those_who_need_no_more() -> None:
-    each, last = _Seen(), _Seen()
-    trainer = _trainer(each, last, limit_train_batches=5, log_every_n_steps=100)
-    take_steps_per_call(trainer, 2, lambda callback: callback is each)
-    _fit(trainer)
-    assert trainer.global_step == 5
-    assert each.begun == [0, 1, 2, 3, 4]
-    assert last.begun == [1, 3, 4]  # an epoch ends a turn
-    assert each.logged == [True, True, False, True, True]  # the first step is, whatever comes after
-    everyone = len(_callbacks(trainer))
-    assert [some == everyone for some, _ in each.among] == [False, True, False, True, True]
-    assert {all_of_them for _, all_of_them in each.among} == {everyone}
-
-
-def test_a_turn_of_one_step_is_lightnings_own() -> None:
-    seen = _Seen()
-    trainer = _trainer(seen)
-    before = trainer.fit_loop.epoch_loop
-    take_steps_per_call(trainer, 1, lambda _: False)
-    assert trainer.fit_loop.epoch_loop is before
-    assert is_logged(BoringModel())  # which has no Trainer
-    _fit(trainer)
-    assert (seen.begun, seen.logged) == ([0, 1, 2], [True] * 3)
+from tests.training.lightning_parts import fit, quiet_trainer
 
 
 def test_the_step_that_loggers_get_is_counted(tmp_path: Any) -> None:
@@ -126,7 +59,7 @@ def test_the_step_that_loggers_get_is_counted(tmp_path: Any) -> None:
 
     given: list[int | None] = []
     logger = Logger(tmp_path)
-    _fit(_trainer(Look(), logger=logger, log_every_n_steps=1))
+    fit(quiet_trainer(Look(), logger=logger, log_every_n_steps=1))
     assert steps == given == [0, 1, 2]
 
 
@@ -146,8 +79,8 @@ def test_a_resumed_training_can_forget_that_it_was(tmp_path: Any) -> None:
                 begin_anew(trainer, 7)
                 found.append((steps_logged(trainer), trainer.fit_loop.restarting))
 
-    _fit(_trainer(Stop()))
-    _fit(_trainer(Resume()), ckpt_path=tmp_path / "x.ckpt", weights_only=False)
+    fit(quiet_trainer(Stop()))
+    fit(quiet_trainer(Resume()), ckpt_path=tmp_path / "x.ckpt", weights_only=False)
     assert found[0][1] is True
     assert found[1] == (7, False)
 
@@ -159,13 +92,13 @@ def test_whether_a_stop_would_be_obeyed() -> None:
         def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
             seen.append(may_stop_early(trainer))
 
-    _fit(_trainer(Look(), min_steps=2, min_epochs=0))
+    fit(quiet_trainer(Look(), min_steps=2, min_epochs=0))
     assert seen == [False, True, True]
 
 
 def test_lightning_asks_ranks_for_sigterm_where_it_is_turned_off() -> None:
     assert callable(_TrainingEpochLoop._broadcast_sigterm_tensor)
-    trainer = _trainer()
+    trainer = quiet_trainer()
     ask_no_rank_for_sigterm(trainer)
     # without a process group torch would refuse to broadcast
     assert trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor() is None
@@ -197,6 +130,12 @@ def test_arguments_that_callbacks_were_not_given() -> None:
     assert cpu_stats(DeviceStatsMonitor()) is None
     assert looks_at_epoch_end(EarlyStopping("a")) is None
     assert saves_at_epoch_end(ModelCheckpoint()) is None
+    assert saves_every_steps(ModelCheckpoint()) == 0
+
+
+def test_how_often_checkpoints_are_written_within_an_epoch() -> None:
+    assert saves_every_steps(ModelCheckpoint(every_n_train_steps=7)) == 7
+    assert saves_every_steps(ModelCheckpoint(train_time_interval=timedelta(minutes=1))) == 1
 
 
 @pytest.mark.parametrize("on_epoch", [False, True])

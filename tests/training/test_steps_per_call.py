@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,12 @@ from cnnexp.regularization import L2, Clip, MaxNorm, MixUp, RandomShift
 from cnnexp.runs import RunFolder
 from cnnexp.training import TrainingJob, TrainingStopped, read_checkpoint, run_training
 from cnnexp.training.callbacks import ExponentialAverage, NonFiniteGuard, ProgressBar
-from cnnexp.training.steps_per_call import sees_each_step, settle_steps_per_call
+from cnnexp.training.steps_per_call import StepsPerCall, sees_each_step, settle_steps_per_call
 from tests.training.processes import train
 from tests.training.resumable import EPOCHS, STEPS, assert_same_run, new_folder, small_job
 
 
-class Calls(Callback):
+class Seen(Callback):
     """Notes the step before and after each batch that it sees; may send this process a signal at one."""
 
     def __init__(self, signal_at: int = -1, number: int = signal.SIGTERM) -> None:
@@ -52,11 +53,11 @@ class Calls(Callback):
             os.kill(os.getpid(), self._number)
 
 
-class EachStep(Calls):
+class EachStep(Seen):
     at_each_step = True
 
 
-def job(steps: int = 1, *callbacks: Callback, **changes: Any) -> TrainingJob:
+def job(steps: StepsPerCall = 1, *callbacks: Callback, **changes: Any) -> TrainingJob:
     """Clipping, a norm's bound, mixing, shifts, dropout, EMA and one cycle, logged every third step."""
     trainer = {"max_epochs": EPOCHS, "log_every_n_steps": 3, "accelerator": "cpu"}
     settings = {
@@ -78,7 +79,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.mark.parametrize("steps", [2, 4, 50])
 def test_the_run_is_the_same_to_the_bit(steps: int, tmp_path: Path, whole: RunFolder) -> None:
-    folder, calls = new_folder(tmp_path / "run"), Calls()
+    folder, calls = new_folder(tmp_path / "run"), Seen()
     run_training(job(steps, calls), folder)
     assert_same_run(folder, whole)
     ends = [end for end in range(1, STEPS + 1) if end % steps == 0 or end == STEPS]
@@ -127,7 +128,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 }
 
 
-def _way(name: str, steps: int, *callbacks: Callback) -> TrainingJob:
+def _way(name: str, steps: StepsPerCall, *callbacks: Callback) -> TrainingJob:
     way = {"diagnostics": DiagnosticsSettings("basic", 4), **OPTIMIZERS[name]}
     way["trainer"] = {"max_epochs": 2, **way.get("trainer", {})}
     if "callbacks" in way:
@@ -135,14 +136,17 @@ def _way(name: str, steps: int, *callbacks: Callback) -> TrainingJob:
     return job(steps, *callbacks, **way)
 
 
+@pytest.mark.parametrize("steps", [4, "auto"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_way_to_train_stops_and_resumes_to_the_same_bits(name: str, tmp_path: Path) -> None:
+def test_every_way_to_train_stops_and_resumes_to_the_same_bits(
+    name: str, steps: StepsPerCall, tmp_path: Path
+) -> None:
     whole, folder = new_folder(tmp_path / "whole"), new_folder(tmp_path / "run")
     result = run_training(_way(name, 1), whole)
     stop = EachStep(signal_at=min(STEPS + 1, result["steps"] - 1))
     with pytest.raises(TrainingStopped):
-        run_training(_way(name, 4, stop), folder)
-    run_training(_way(name, 4), folder, resume=True)
+        run_training(_way(name, steps, stop), folder)
+    run_training(_way(name, steps), folder, resume=True)
     assert_same_run(folder, whole)
 
 
@@ -156,6 +160,19 @@ def test_a_signal_stops_at_the_end_of_the_call(
     assert read_checkpoint(folder.last_checkpoint)["cnnexp"]["batch"] == 4
     said = "SIGTERM: stopping after this call of up to 4 steps; once more stops at once"
     assert said in capfd.readouterr().err
+
+
+def test_auto_stops_after_the_step(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], whole: RunFolder
+) -> None:
+    folder = new_folder(tmp_path / "run")
+    with pytest.raises(TrainingStopped):
+        run_training(job("auto", EachStep(signal_at=STEPS + 2), checkpoint_steps=1), folder)
+    assert folder.read_status()["step"] == STEPS + 2
+    assert read_checkpoint(folder.last_checkpoint)["cnnexp"]["batch"] == 2
+    assert "SIGTERM: stopping after this step; once more stops at once" in capfd.readouterr().err
+    run_training(job("auto"), folder, resume=True)
+    assert_same_run(folder, whole)
 
 
 def test_checkpoints_lie_between_calls_and_any_other_number_may_resume(
@@ -248,7 +265,7 @@ def test_who_sees_each_step() -> None:
     class Average(WeightAveraging):
         pass
 
-    enough = [Own(), Calls(), ModelCheckpoint(), EarlyStopping("val/acc"), ProgressBar()]
+    enough = [Own(), Seen(), ModelCheckpoint(), EarlyStopping("val/acc"), ProgressBar()]
     assert not any(map(sees_each_step, enough))
     each = [EachStep(), Average(), LearningRateMonitor(), ExponentialAverage(0.9)]
     assert all(map(sees_each_step, each))
@@ -259,7 +276,19 @@ def test_auto_is_a_row_of_the_loggers_a_call_unless_a_callback_would_miss_steps(
     class Own(Callback):
         def on_train_epoch_end(self, *_: Any, **__: Any) -> None: ...
 
-    assert settle_steps_per_call(7, 10, [Calls()]) == 7
-    assert settle_steps_per_call("auto", 10, [Own(), EachStep(), ModelCheckpoint()]) == 10
-    assert settle_steps_per_call("auto", 10, [Calls()]) == 1
-    assert settle_steps_per_call("auto", 0, []) == 1
+    assert settle_steps_per_call(7, 10, [Seen()]) == (7, False)
+    assert settle_steps_per_call("auto", 10, [Own(), EachStep(), ModelCheckpoint()]) == (10, True)
+    assert settle_steps_per_call("auto", 10, [Own()], alone=False) == (10, False)
+    assert settle_steps_per_call("auto", 10, [Seen()]) == (1, False)
+    by_instance = Own()
+    vars(by_instance)["on_before_backward"] = lambda *_: None
+    assert settle_steps_per_call("auto", 10, [by_instance]) == (1, False)
+    assert settle_steps_per_call("auto", 0, []) == (1, True)
+
+
+def test_auto_divides_what_lies_between_two_checkpoints() -> None:
+    kept = [ModelCheckpoint(every_n_train_steps=8), ModelCheckpoint(every_n_train_steps=12)]
+    assert settle_steps_per_call("auto", 10, kept[:1]).steps == 2
+    assert settle_steps_per_call("auto", 20, kept).steps == 4
+    by_time = ModelCheckpoint(train_time_interval=timedelta(minutes=5))
+    assert settle_steps_per_call("auto", 10, [by_time]).steps == 1

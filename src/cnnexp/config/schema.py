@@ -201,7 +201,7 @@ class AcceleratorConfig:
     precision: str = "32-true"
     chosen_precision: str | None = None
     channels_last: bool = True
-    steps_per_call: int | str = 1
+    steps_per_call: int | str = "auto"
     sync_batch_norm: bool = False
     gradient_compression: str = "none"
     bucket_mb: int = 25

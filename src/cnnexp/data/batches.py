@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -139,7 +140,7 @@ def loader_of(
         batches: Yields (B,) indices for each batch, in this process.
         num_workers, pin_memory: See :func:`batch_loader`.
     """
-    return DataLoader(
+    return _BatchLoader(
         GatheredBatches(data),
         batch_size=None,  # the sampler yields whole batches
         sampler=batches,
@@ -150,6 +151,19 @@ def loader_of(
         pin_memory=pin_memory,
         worker_init_fn=_as_part_of_the_training if num_workers else None,
     )
+
+
+class _BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
+    """A DataLoader that gathers its batches itself where no other process does.
+
+    torch's own looks for workers, profilers and a generator at each batch, which takes as long as the gather.
+    """
+
+    def __iter__(self) -> Any:
+        """The batches of an epoch, as the sampler has them."""
+        if self.num_workers or self.pin_memory:
+            return super().__iter__()
+        return map(self.dataset.__getitem__, self.sampler)
 
 
 def _as_part_of_the_training(_worker: int) -> None:

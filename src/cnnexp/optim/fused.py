@@ -93,8 +93,8 @@ def _put_in_order(optimizer: Optimizer) -> None:
             weight.grad = _like(weight, grad)
         state: dict[str, Any] = optimizer.state.get(weight) or {}
         for name, value in state.items():
-            like = isinstance(value, Tensor) and value.shape == weight.shape
-            if like and value.stride() != strides and _differ(value, weight):
+            moved = isinstance(value, Tensor) and value.stride() != strides
+            if moved and value.shape == weight.shape and _differ(value, weight):
                 state[name] = _like(weight, value)
 
 

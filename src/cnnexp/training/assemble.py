@@ -41,8 +41,8 @@ from cnnexp.training.debugging import LayerProfile, OverfitCheck
 from cnnexp.training.lightning_internals import (
     forget_nvml,
     move_logged_values_once,
-    take_steps_per_call,
 )
+from cnnexp.training.lightning_loop import take_steps_per_call
 from cnnexp.training.loggers import MetricsFile
 from cnnexp.training.memory_layout import takes_channels_last
 from cnnexp.training.privacy_account import PrivacyAccount, privacy_account
@@ -52,7 +52,7 @@ from cnnexp.training.resume.callback import Checkpoints
 from cnnexp.training.resume.plugin import CheckpointFiles
 from cnnexp.training.resume.point import ResumePoint
 from cnnexp.training.setting_facts import setting_facts
-from cnnexp.training.steps_per_call import sees_each_step, settle_steps_per_call
+from cnnexp.training.steps_per_call import Calls, sees_each_step, settle_steps_per_call
 from cnnexp.training.stopping import StopSignals
 from cnnexp.training.trainer_settings import lightning_settings, overfits, validates
 from cnnexp.training.training_job import TrainingJob
@@ -98,8 +98,8 @@ def assemble(
     own = at_home([*job.regularizing_callbacks(), *job.callbacks()], folder)
     if needs_plain_kernels(own):
         job = replace(job, channels_last=False)
-    job = _with_steps_per_call(job, own)
-    signals.steps_per_call = job.settled_steps_per_call
+    calls = _calls(job, own, ranks)
+    signals.steps_per_call = calls.until_stop
     account = None
     if job.privacy.private:
         account = privacy_account(job, SpentSteps(folder.spent, writes=ranks.first))
@@ -108,13 +108,13 @@ def assemble(
     start = job.start.give_to(classifier.network) if job.start and resume is None else None
     members = job.data.members if account is None else _nobody
     guard = NonFiniteGuard(folder, job.on_nan, members, ranks=ranks)
-    checkpoints = _checkpoints(job, folder, signals, guard, resume, ranks)
+    checkpoints = _checkpoints(job, folder, signals, guard, resume, ranks, calls)
     throughput, history = Throughput(), EpochHistory(sparse=job.debug == "overfit")
     diagnostics = _diagnostics(job, ranks)
     judges = [Judge(each, job.diagnostics.every, ranks) for each in diagnostics if _of_classes(job)]
     finding = _debugging(job, folder) if ranks.first else None
     own_bar = any(isinstance(callback, AnyProgressBar) for callback in own)
-    progress_bar = progress_bar and ranks.first and not own_bar
+    shown = progress_bar and ranks.first and not own_bar
     callbacks: list[Callback] = [
         throughput,
         guard,
@@ -126,10 +126,10 @@ def assemble(
         history,
         RunStatus(folder),
         *([finding] if finding is not None else []),
-        *([_bar(job)] if progress_bar else []),
+        *([_bar(calls)] if shown else []),
         checkpoints,
     ]
-    trainer = _trainer(job, folder, resume, [*callbacks, *own], bar=progress_bar or own_bar)
+    trainer = _trainer(job, folder, resume, [*callbacks, *own], calls, bar=shown or own_bar)
     # before a checkpoint is read: Lightning converts afterwards, and float64 would go through float32
     trainer.precision_plugin.convert_module(classifier)
     measured = (next(iter(diagnostics), None), next(iter(judges), None))
@@ -166,15 +166,15 @@ def _debugging(job: TrainingJob, folder: RunFolder) -> OverfitCheck | LayerProfi
     return None
 
 
-def _with_steps_per_call(job: TrainingJob, own: Sequence[Callback]) -> TrainingJob:
-    """``job`` with the number of steps that a call of Lightning's loop has, ``own`` callbacks considered."""
+def _calls(job: TrainingJob, own: Sequence[Callback], ranks: Ranks) -> Calls:
+    """How many steps a call of Lightning's loop has, ``own`` callbacks considered."""
     rows = job.trainer.get("log_every_n_steps") or 50  # Lightning's default
-    return replace(job, steps_per_call=settle_steps_per_call(job.steps_per_call, rows, own))
+    return settle_steps_per_call(job.steps_per_call, rows, own, alone=ranks.count == 1)
 
 
-def _bar(job: TrainingJob) -> ProgressBar:
+def _bar(calls: Calls) -> ProgressBar:
     """A bar that is drawn anew after every ten steps; of longer calls after each."""
-    return ProgressBar(refresh_rate=10 if job.settled_steps_per_call == 1 else 1)
+    return ProgressBar(refresh_rate=10 if calls.steps == 1 else 1)
 
 
 def _share_batches(job: TrainingJob, ranks: Ranks) -> None:
@@ -190,6 +190,7 @@ def _trainer(
     folder: RunFolder,
     resume: ResumePoint | None,
     callbacks: Sequence[Callback],
+    calls: Calls,
     *,
     bar: bool,
 ) -> L.Trainer:
@@ -205,8 +206,8 @@ def _trainer(
         enable_progress_bar=bar,
         enable_model_summary=False,
     )
-    steps = job.settled_steps_per_call
-    take_steps_per_call(trainer, steps, sees_each_step, log_each=job.privacy.private)
+    each = job.privacy.private
+    take_steps_per_call(trainer, calls.steps, sees_each_step, log_each=each, longest=calls.longest)
     return trainer
 
 
@@ -217,6 +218,7 @@ def _checkpoints(
     guard: NonFiniteGuard,
     resume: ResumePoint | None,
     ranks: Ranks,
+    calls: Calls,
 ) -> Checkpoints:
     """The callback that writes them where ``job`` asks for it, each looked at by ``guard``."""
     return Checkpoints(
@@ -224,7 +226,7 @@ def _checkpoints(
         monitor=job.monitor if validates(job) else None,
         mode=job.mode,
         every_n_steps=job.checkpoint_steps,
-        steps_per_call=job.settled_steps_per_call,
+        steps_per_call=calls.until_stop,
         signals=signals,
         resume=resume,
         check=guard.before_checkpoint,

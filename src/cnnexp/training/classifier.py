@@ -20,7 +20,8 @@ from cnnexp.regularization import Regularizer
 from cnnexp.training.epoch_means import EpochMeans
 from cnnexp.training.events import StepEvents
 from cnnexp.training.image_network import ImageNetwork
-from cnnexp.training.lightning_internals import is_logged, may_stop_early
+from cnnexp.training.lightning_internals import may_stop_early
+from cnnexp.training.lightning_loop import is_logged
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.scores import batch_score, score_name
 from cnnexp.tuning import compiled
@@ -243,7 +244,7 @@ class Classifier(ImageNetwork):
             kept = [kept[self._ranks.rank]]
         elif not self._ranks.first:  # of another number of ranks: the first takes all
             kept = [dict.fromkeys(kept[0], 0.0)]
-        self._means.load_state_dict(kept, self.device)
+        self._means.load_state_dict(kept)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After the epoch's last batch, log its means: callbacks at the epoch's end look for them."""

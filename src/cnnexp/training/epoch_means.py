@@ -11,22 +11,25 @@ from cnnexp.training.ranks import ALONE, Ranks
 
 
 class EpochMeans:
-    """Means by name over all images of an epoch, summed in float64 where the numbers come from.
+    """Means by name over all images of an epoch, summed in float64: on their device, or of a CPU in Python.
 
     torchmetrics and Lightning keep theirs to themselves: a training resumed in the middle of an epoch
     would report the mean of its second part.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor | float] = {}
         self._images = 0
 
     def add(self, images: int, **means: Tensor) -> None:
         """Take in the mean of each of ``means`` over a batch of so many ``images``."""
         self._images += images
         for name, mean in means.items():
-            wide = mean.detach().double() if mean.device.type != "mps" else mean.detach()
-            self._sums[name] = self._sums.get(name, torch.zeros_like(wide)) + wide * images
+            if mean.device.type == "cpu":  # where nothing waits for it
+                wide = float(mean.detach())
+            else:
+                wide = mean.detach().double() if mean.device.type != "mps" else mean.detach()
+            self._sums[name] = self._sums.get(name, 0.0) + wide * images
 
     def reset(self) -> None:
         """Begin an epoch."""
@@ -37,19 +40,19 @@ class EpochMeans:
         images = self._images
         if ranks.count > 1:
             images = sum(ranks.gather(images))
-        return {name: (ranks.total(total) / images).float() for name, total in self._sums.items()}
+        totals = {name: _tensor(total) for name, total in self._sums.items()}
+        return {name: (ranks.total(total) / images).float() for name, total in totals.items()}
 
     def state_dict(self) -> dict[str, float]:
         """The sums in plain numbers."""
         return {"images": self._images, **{n: float(total) for n, total in self._sums.items()}}
 
-    def load_state_dict(self, states: Sequence[Mapping[str, float]], device: torch.device) -> None:
+    def load_state_dict(self, states: Sequence[Mapping[str, float]]) -> None:
         """Restore what :meth:`state_dict` gave; the sum of several, which were other processes'."""
         state = {name: sum(each[name] for each in states) for name in states[0]}
-        kind = torch.float64 if device.type != "mps" else torch.float32
-        self._images = int(state["images"])
-        self._sums = {
-            name: torch.tensor(total, dtype=kind, device=device)
-            for name, total in state.items()
-            if name != "images"
-        }
+        self._images = int(state.pop("images"))
+        self._sums = dict(state)
+
+
+def _tensor(total: Tensor | float) -> Tensor:
+    return total if isinstance(total, Tensor) else torch.tensor(total, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What cnnexp uses of Lightning's private interface; no other file of the package does.
+"""What cnnexp uses of Lightning's private interface, but for its loop over batches (lightning_loop.py).
 
 Each use is one function, which says what public way was looked for. Tried with lightning 2.6.6.
 """
@@ -6,21 +6,16 @@ Each use is one function, which says what public way was looked for. Tried with 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import (
-    Callback,
     DeviceStatsMonitor,
     EarlyStopping,
     ModelCheckpoint,
     ModelPruning,
 )
-from lightning.pytorch.loops.fetchers import _DataFetcher
-from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultMetric
 from torch import Tensor, nn
 
@@ -28,17 +23,15 @@ __all__ = [
     "ask_no_rank_for_sigterm",
     "begin_anew",
     "cpu_stats",
-    "every_callback",
     "forget_nvml",
-    "is_logged",
     "looks_at_epoch_end",
     "may_stop_early",
     "move_logged_values_once",
     "pruning_is_permanent",
     "rewind_on_own_memory",
     "saves_at_epoch_end",
+    "saves_every_steps",
     "steps_logged",
-    "take_steps_per_call",
 ]
 
 
@@ -91,133 +84,6 @@ def ask_no_rank_for_sigterm(trainer: L.Trainer) -> None:
     The Trainer's arguments and ``plugins`` were looked at: there is none that turns it off.
     """
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
-
-
-class _StepsPerCall(_TrainingEpochLoop):
-    """An epoch in which Lightning's whole turn around a batch is taken once for several steps.
-
-    The other steps are Lightning's own turns too, with the same counters, hooks of the module and schedule,
-    but of the callbacks only those take part that have to see each step, and what a step would log is left
-    out unless the loggers are due. So all that a checkpoint holds is as if each step had its whole turn.
-
-    Public ways were looked at: several steps within one ``training_step`` take manual optimisation, whose
-    loop counts a batch for all of them, writes other checkpoints, and leaves clipping, accumulation and the
-    schedule to the module (docs/decisions/steps-per-call.md).
-
-    Args:
-        trainer: Before it fits.
-        steps: Of the optimiser in a call, ≥ 1; a call is shorter where an epoch or the training ends, where
-            a validation is due, and after a restart.
-        sees_each: Whether a callback takes part in each step.
-        log_each: Log what each step has to say, loggers due or not: where a callback may stop the training
-            at any step, whose row is then written.
-    """
-
-    def __init__(
-        self,
-        trainer: L.Trainer,
-        steps: int,
-        sees_each: Callable[[Callback], bool],
-        *,
-        log_each: bool = False,
-    ) -> None:
-        before = trainer.fit_loop.epoch_loop
-        super().__init__(trainer, before.min_steps, before.max_steps)
-        self._steps, self._sees_each, self._log_each = steps, sees_each, log_each
-        self._everyone: list[Callback] | None = None  # while only some callbacks take part
-        # a resumed training counts aright within its first step only, see begin_anew
-        self._first = True
-
-    @property
-    def is_logged(self) -> bool:
-        """Whether the present step has to log what it has to say."""
-        due = self.trainer._logger_connector.should_update_logs
-        return self._everyone is None or self._first or self._log_each or due
-
-    def advance(self, data_fetcher: _DataFetcher) -> None:
-        """The steps of a call, the last one with Lightning's whole turn."""
-        if not self.restarting and not self._ends_call():
-            with self._some_callbacks():
-                while not self._ends_call():
-                    self._turn(data_fetcher)
-                    if self.trainer.should_stop:
-                        return  # to what Lightning does after a turn
-                    super().on_advance_end(data_fetcher)
-        self._turn(data_fetcher)
-
-    def _turn(self, data_fetcher: _DataFetcher) -> None:
-        begun = self.batch_progress.total.ready
-        super().advance(data_fetcher)  # after a restart it may find nothing to do
-        self._first = self._first and self.batch_progress.total.ready == begun
-
-    def _ends_call(self) -> bool:
-        """Whether the next batch is the last one of its call."""
-        trainer, progress = self.trainer, self.batch_progress
-        done = progress.current.ready + 1
-        whole_epoch = trainer.check_val_every_n_epoch is not None
-        validated = done if whole_epoch else progress.total.ready + 1
-        every = trainer.val_check_batch
-        return (
-            done % (self._steps * trainer.accumulate_grad_batches) == 0
-            or done >= trainer.num_training_batches
-            or (self.max_steps != -1 and self.global_step + 1 >= self.max_steps)
-            or (isinstance(every, int) and validated % every == 0)
-        )
-
-    def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
-        """Not within a call, where a time between validations may be over at any step."""
-        return self._everyone is None and super()._should_check_val_fx(data_fetcher)
-
-    @contextmanager
-    def _some_callbacks(self) -> Iterator[None]:
-        trainer: Any = self.trainer  # whose class says nothing of its callbacks
-        everyone = self._everyone = list(trainer.callbacks)
-        trainer.callbacks = [each for each in everyone if self._sees_each(each)]
-        try:
-            yield
-        finally:
-            trainer.callbacks, self._everyone = everyone, None
-
-    @contextmanager
-    def every_callback(self) -> Iterator[None]:
-        """Within it all callbacks take part, as in what a checkpoint is made of."""
-        trainer: Any = self.trainer
-        some = trainer.callbacks
-        trainer.callbacks = self._everyone or some
-        try:
-            yield
-        finally:
-            trainer.callbacks = some
-
-
-def take_steps_per_call(
-    trainer: L.Trainer,
-    steps: int,
-    sees_each: Callable[[Callback], bool],
-    *,
-    log_each: bool = False,
-) -> None:
-    """Let ``trainer`` take its whole turn around a batch once for so many ``steps``; see the class above."""
-    if steps > 1:
-        trainer.fit_loop.epoch_loop = _StepsPerCall(trainer, steps, sees_each, log_each=log_each)
-
-
-def is_logged(module: L.LightningModule) -> bool:
-    """Whether the present step has to log what it has to say: loggers are due, or it ends a call.
-
-    ``module.trainer`` was looked at: it raises where a module is called without a Trainer, and ``module.log``
-    does nothing then.
-    """
-    if module._trainer is None:
-        return True
-    loop = module._trainer.fit_loop.epoch_loop
-    return loop.is_logged if isinstance(loop, _StepsPerCall) else True
-
-
-def every_callback(trainer: L.Trainer) -> AbstractContextManager[None]:
-    """Within it all callbacks of ``trainer`` take part, also in the midst of the steps of a call."""
-    loop = trainer.fit_loop.epoch_loop
-    return loop.every_callback() if isinstance(loop, _StepsPerCall) else nullcontext()
 
 
 _moved = _ResultMetric.to
@@ -283,3 +149,8 @@ def looks_at_epoch_end(callback: EarlyStopping) -> bool | None:
 def saves_at_epoch_end(callback: ModelCheckpoint) -> bool | None:
     """``save_on_train_epoch_end``: whether it looks at its metric there; None if Lightning is to choose."""
     return callback._save_on_train_epoch_end
+
+
+def saves_every_steps(callback: ModelCheckpoint) -> int:
+    """``every_n_train_steps``: the steps between two checkpoints; 1 if time counts, and 0 if neither does."""
+    return 1 if callback._train_time_interval is not None else callback._every_n_train_steps

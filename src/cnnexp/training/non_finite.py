@@ -101,8 +101,8 @@ def finite_flags(losses: Sequence[Tensor], network: nn.Module, gradients: bool) 
     return torch.cat([loss.view(1), _finite(grads)])
 
 
-def surely_finite(losses: Sequence[Tensor], network: nn.Module, gradients: bool) -> bool:
-    """Whether all that :func:`finite_flags` looks at is finite, in less time.
+def surely_finite(losses: Sequence[Tensor], gradients: Sequence[Tensor]) -> bool:
+    """Whether all ``losses`` and ``gradients`` are finite, in less time than :func:`finite_flags`.
 
     False also where it cannot be told so: of other dtypes than float32, on other devices than a CPU, and in
     processes that have not imported numba.
@@ -113,7 +113,7 @@ def surely_finite(losses: Sequence[Tensor], network: nn.Module, gradients: bool)
         return True
     from cnnexp.kernels.cpu.finite import all_finite
 
-    return bool(all_finite([grad for _, grad in _gradients(network)]))
+    return bool(all_finite(gradients))
 
 
 def _finite(tensors: Sequence[Tensor]) -> Tensor:

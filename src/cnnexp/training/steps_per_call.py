@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lightning.pytorch.callbacks import (
     Callback,
@@ -14,10 +15,14 @@ from lightning.pytorch.callbacks import (
     Timer,
 )
 
-__all__ = ["StepsPerCall", "sees_each_step", "settle_steps_per_call"]
+from cnnexp.training.lightning_internals import saves_every_steps
+from cnnexp.training.lightning_turn import is_written
+
+__all__ = ["Calls", "StepsPerCall", "sees_each_step", "settle_steps_per_call"]
 
 StepsPerCall = int | Literal["auto"]
 
+_SECONDS = 0.2  # more than any turn of Lightning's costs, and less than a user waits for
 _ENOUGH = (EarlyStopping, ModelCheckpoint, OnExceptionCheckpoint, ProgressBar, Timer)
 _OF_STEPS = (
     "on_train_batch_start",
@@ -48,23 +53,56 @@ def sees_each_step(callback: Callback) -> bool:
     )
 
 
+class Calls(NamedTuple):
+    """How the steps of the optimiser are put into calls.
+
+    Attributes:
+        steps: Of a call, at most.
+        free: Whether nobody minds where a call ends, so that a stop need not wait for it.
+    """
+
+    steps: int
+    free: bool = False
+
+    @property
+    def longest(self) -> float | None:
+        """Seconds after which a call ends with its next step."""
+        return _SECONDS if self.free else None
+
+    @property
+    def until_stop(self) -> int:
+        """How many steps are done at most before a request to stop is obeyed."""
+        return 1 if self.free else self.steps
+
+
 def settle_steps_per_call(
-    asked: StepsPerCall, log_every_n_steps: int, callbacks: Sequence[Callback]
-) -> int:
+    asked: StepsPerCall,
+    log_every_n_steps: int,
+    callbacks: Sequence[Callback],
+    *,
+    alone: bool = True,
+) -> Calls:
     """How many steps of the optimiser a call has.
 
-    ``auto`` is the number of steps between two rows of the loggers, so that each is the end of a call; but 1
-    where one of ``callbacks`` would miss steps by it.
+    ``auto`` is the number of steps between two rows of the loggers, so that each is the end of a call, or a
+    divisor of it where one of ``callbacks`` keeps weights in between; but 1 where one would miss steps by it.
+
+    Args:
+        asked: The number, or ``auto``.
+        log_every_n_steps: Of the trainer, ≥ 0.
+        callbacks: Those that a user has added.
+        alone: Whether one process trains. Several have to end their calls together.
     """
     if asked != "auto":
-        return asked
-    missing = any(_looks_at_batches(each) and not sees_each_step(each) for each in callbacks)
-    return 1 if missing else max(1, log_every_n_steps)
+        return Calls(asked)
+    if any(_looks_at_batches(each) and not sees_each_step(each) for each in callbacks):
+        return Calls(1)
+    kept = [saves_every_steps(each) for each in callbacks if isinstance(each, ModelCheckpoint)]
+    return Calls(max(1, math.gcd(log_every_n_steps, *kept)), free=alone)
 
 
 def _looks_at_batches(callback: Callback) -> bool:
     """Whether ``callback`` does anything around a batch; progress bars and the like do without."""
     if isinstance(callback, _ENOUGH):
         return False
-    kind = type(callback)
-    return any(getattr(kind, hook) is not getattr(Callback, hook) for hook in _OF_STEPS)
+    return any(is_written(callback, hook, Callback) for hook in _OF_STEPS)

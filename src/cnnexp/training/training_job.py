@@ -109,7 +109,7 @@ class TrainingJob:
     test: bool = True
     checkpoint_steps: int | None = None
     channels_last: bool = True
-    steps_per_call: StepsPerCall = 1
+    steps_per_call: StepsPerCall = "auto"
     on_nan: OnNaN = "stop"
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
     diagnostics: DiagnosticsSettings = field(
@@ -118,11 +118,6 @@ class TrainingJob:
     debug: str = "none"
     config: Mapping[str, Any] = field(default_factory=dict)
     identity: str = ""
-
-    @property
-    def settled_steps_per_call(self) -> int:
-        """Steps of the optimiser in a call, 1 where ``auto`` is not settled yet."""
-        return 1 if self.steps_per_call == "auto" else self.steps_per_call
 
     @property
     def mode(self) -> Literal["max", "min"]:

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from cnnexp.kernels.compilation import clock
 from cnnexp.optim import NO_DECAY
-from cnnexp.training.lightning_internals import is_logged
+from cnnexp.training.lightning_loop import is_logged
 
 
 class LearningRate(Callback):

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cnnexp.runs import RunFolder
@@ -79,7 +79,12 @@ class NonFiniteGuard(Callback):
         self._seen: list[tuple[int, int, int, Tensor, Tensor]] = []
         self._batch: tuple[Tensor, Tensor] | None = None
         self._buffers: list[tuple[Tensor, Tensor]] = []
+        self._parameters: list[nn.Parameter] = []  # of the network, in this epoch
         self.skipped, self._in_a_row = 0, 0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the parameters: other callbacks exchange some between two epochs, as pruning does."""
+        self._parameters = []
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -101,15 +106,14 @@ class NonFiniteGuard(Callback):
         """Look, or keep what there is to look at."""
         assert isinstance(pl_module, Classifier)
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        looked_at = self._losses, pl_module.network, not scaled
         every, on_cpu = self._every, pl_module.device.type == "cpu"
         if every is None:
             every = 1 if on_cpu else getattr(trainer, "log_every_n_steps", 1)
         alone = on_cpu and every == 1 and self._ranks.count == 1
-        if alone and non_finite.surely_finite(*looked_at):
+        if alone and non_finite.surely_finite(self._losses, self._gradients(pl_module, scaled)):
             self._losses, self._in_a_row = [], 0
             return
-        flags = non_finite.finite_flags(*looked_at)
+        flags = non_finite.finite_flags(self._losses, pl_module.network, not scaled)
         batch_idx = trainer.fit_loop.epoch_loop.batch_idx
         losses, self._losses = torch.stack(self._losses), []
         self._seen.append((trainer.current_epoch, batch_idx, trainer.global_step, flags, losses))
@@ -119,6 +123,11 @@ class NonFiniteGuard(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the steps since the last look."""
         self._look(trainer, pl_module)
+
+    def _gradients(self, module: Classifier, scaled: bool) -> list[Tensor]:
+        if not self._parameters:
+            self._parameters = list(module.network.parameters())
+        return [] if scaled else [p.grad for p in self._parameters if p.grad is not None]
 
     def before_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the steps since the last look, and at the weights: a step may have made them infinite."""

@@ -19,9 +19,9 @@ from cnnexp.runs.files import SCRATCH
 from cnnexp.training.lightning_internals import (
     ask_no_rank_for_sigterm,
     begin_anew,
-    every_callback,
     steps_logged,
 )
+from cnnexp.training.lightning_loop import every_callback
 from cnnexp.training.loggers import event_writers
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.resume.point import ResumePoint

@@ -1,0 +1,216 @@
+"""One step of the optimiser as Lightning's loop takes it, without what only some trainings need of it.
+
+Around a step of a few milliseconds Lightning looks for profilers, ranks, accumulation and scales, calls every
+hook of every callback, files each metric and looks for the end: a tenth of the step of a small network. What
+is found here once for several steps, and called in each, are the hooks that somebody has written. Tried with
+lightning 2.6.6; see lightning_internals.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher
+from lightning.pytorch.loops.optimization.automatic import ClosureResult
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import Tensor
+from torch.optim import Optimizer
+
+__all__ = ["ShortTurn", "is_written"]
+
+_Hook = Callable[..., Any]
+
+
+class ShortTurn:
+    """A step with the counters, hooks and schedule of Lightning's own turn, by which nothing is logged.
+
+    Public ways were looked at: ``Trainer`` has no argument that leaves out any of it, and a loop of one's own
+    over the same parts would write other checkpoints.
+
+    Args:
+        loop: In the midst of an epoch.
+        callbacks: That take part in the step, in their order.
+    """
+
+    def __init__(self, loop: _TrainingEpochLoop, callbacks: Sequence[Callback]) -> None:
+        trainer: Any = loop.trainer  # whose class says nothing of its data module
+        module = trainer.lightning_module
+        self._loop, self._trainer, self._module = loop, trainer, module
+        self._plugin, self._device = trainer.precision_plugin, trainer.strategy.root_device
+        self._now: dict[str, Any] = vars(module)  # where ``log`` looks for the hook that calls it
+        self._hooks = {name: _written(name, callbacks, module) for name in _HOOKS}
+        self._optimizer = _Optimizer(trainer.optimizers[0], self._before_step)
+        whose = trainer._data_connector._datahook_selector.get_instance
+        self._before, self._transfer, self._after = (
+            getattr(whose(each), each) for each in _OF_DATA
+        )
+
+    @staticmethod
+    def serves(loop: _TrainingEpochLoop, fetcher: _DataFetcher) -> bool:
+        """Whether the training has nothing that only Lightning's own turn takes care of."""
+        trainer: Any = loop.trainer
+        plugin = trainer.precision_plugin
+        return (
+            type(trainer.strategy) is SingleDeviceStrategy
+            and type(plugin) in (Precision, MixedPrecision)
+            and getattr(plugin, "scaler", None) is None
+            and isinstance(trainer.profiler, PassThroughProfiler)
+            and trainer.accumulate_grad_batches == 1
+            and len(trainer.optimizers) == 1
+            and trainer.lightning_module.automatic_optimization
+            and not trainer.fast_dev_run
+            and not isinstance(fetcher, _DataLoaderIterDataFetcher)
+        )
+
+    def __call__(self, fetcher: _DataFetcher) -> None:
+        """Take the next batch and make the step.
+
+        Raises:
+            StopIteration: There is none, or the module's ``on_train_batch_start`` returned −1.
+        """
+        loop, trainer, progress = self._loop, self._trainer, self._loop.batch_progress
+        loop.val_loop.restarting = False
+        batch, _, _ = next(fetcher)
+        batch_idx = loop.batch_idx + 1
+        progress.is_last_batch = fetcher.done
+        batch = self._received(batch)
+        progress.increment_ready()
+        trainer._logger_connector.on_batch_start(batch)
+        leave = self._call("on_train_batch_start", batch, batch_idx) == -1
+        output: dict[str, Any] | None = None
+        if leave:
+            progress.increment_by(0, is_last_batch=True)
+        else:
+            progress.increment_started()
+            output = self._step(batch, batch_idx)
+        progress.increment_processed()
+        loop.update_lr_schedulers("step", update_plateau_schedulers=False)
+        if leave:
+            raise StopIteration
+        self._call("on_train_batch_end", output, batch, batch_idx)
+        connector = trainer._logger_connector
+        if not trainer.should_stop:
+            trainer._results.batch = trainer._results.batch_size = None
+            progress.increment_completed()
+            return
+        connector.on_batch_end()
+        progress.increment_completed()
+        connector.update_train_step_metrics()
+
+    def _received(self, batch: Any) -> Any:
+        """The batch on the device."""
+        batch = self._before(self._plugin.convert_input(batch), 0)
+        return self._after(self._transfer(batch, self._device, 0), 0)
+
+    def _step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        trainer, module = self._trainer, self._module
+        done = self._loop.automatic_optimization.optim_progress.optimizer
+        result: list[ClosureResult] = []
+
+        def closure() -> Tensor | None:
+            result[:] = [self._gradients(batch, batch_idx)]
+            return result[0].loss
+
+        done.step.increment_ready()
+        self._now["_current_fx_name"] = "optimizer_step"
+        module.optimizer_step(trainer.current_epoch, batch_idx, self._optimizer, closure)
+        done.step.increment_completed()
+        return {} if result[0].loss is None else result[0].asdict()
+
+    @torch.enable_grad()
+    def _gradients(self, batch: Any, batch_idx: int) -> ClosureResult:
+        """Forward and backward pass."""
+        module, plugin = self._module, self._plugin
+        self._now["_current_fx_name"] = "training_step"
+        with plugin.train_step_context():
+            returned = module.training_step(batch, batch_idx)
+        plain = isinstance(returned, Tensor)  # Lightning's own way divides it by one
+        result = (
+            ClosureResult(returned) if plain else ClosureResult.from_training_step_output(returned)
+        )
+        cleared = self._loop.automatic_optimization.optim_progress.optimizer.zero_grad
+        cleared.increment_ready()
+        self._call("on_before_zero_grad", self._trainer.optimizers[0])
+        cleared.increment_started()
+        module.optimizer_zero_grad(
+            self._trainer.current_epoch, batch_idx, self._trainer.optimizers[0]
+        )
+        cleared.increment_completed()
+        loss = result.closure_loss
+        if loss is not None:
+            self._call("on_before_backward", loss)
+            self._now["_current_fx_name"] = "backward"
+            module.backward(loss)
+            self._call("on_after_backward")
+        return result
+
+    def _before_step(self, optimizer: Optimizer) -> None:
+        """Between the gradients and the step."""
+        trainer = self._trainer
+        self._call("on_before_optimizer_step", optimizer)
+        self._now["_current_fx_name"] = "configure_gradient_clipping"
+        self._module.configure_gradient_clipping(
+            optimizer,
+            gradient_clip_val=trainer.gradient_clip_val,
+            gradient_clip_algorithm=trainer.gradient_clip_algorithm,
+        )
+
+    def _call(self, name: str, *given: Any) -> Any:
+        """Call all hooks of the name; what the module's returns."""
+        of_callbacks, of_module = self._hooks[name]
+        self._now["_current_fx_name"] = name
+        for hook in of_callbacks:
+            hook(self._trainer, self._module, *given)
+        return None if of_module is None else of_module(*given)
+
+
+_OF_DATA = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+_HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+
+
+def _written(
+    name: str, callbacks: Sequence[Callback], module: L.LightningModule
+) -> tuple[list[_Hook], _Hook | None]:
+    """The hooks ``name`` of ``callbacks`` and of ``module`` that do something."""
+    of_callbacks = [getattr(each, name) for each in callbacks if is_written(each, name, Callback)]
+    of_module = is_written(module, name, L.LightningModule)
+    return of_callbacks, getattr(module, name) if of_module else None
+
+
+def is_written(owner: object, name: str, base: type) -> bool:
+    """Whether the hook ``name`` of ``owner`` is not that of ``base``, which does nothing."""
+    hook = getattr(owner, name)
+    return callable(hook) and getattr(hook, "__func__", None) is not getattr(base, name)
+
+
+class _Optimizer(LightningOptimizer):
+    """The optimiser as a module's ``optimizer_step`` gets it."""
+
+    def __init__(self, optimizer: Optimizer, before_step: Callable[[Optimizer], None]) -> None:
+        super().__init__(optimizer)
+        self._before_step = before_step
+
+    def step(self, closure: Callable[[], Any] | None = None, **options: Any) -> Any:
+        """The step, by the gradients that ``closure`` computes each time that it is called."""
+
+        def gradients() -> Any:
+            loss = None if closure is None else closure()
+            self._before_step(self._optimizer)
+            return loss
+
+        return self._optimizer.step(closure=gradients, **options)

@@ -1,0 +1,194 @@
+"""A short turn calls what Lightning's own turn calls, in its order, and leaves all counters as that does."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.demos.boring_classes import BoringModel
+from torch import Tensor
+
+from cnnexp.training.lightning_loop import take_steps_per_call
+from cnnexp.training.lightning_turn import ShortTurn, is_written
+from tests.training.lightning_parts import fit, quiet_trainer
+
+Events = list[tuple[Any, ...]]
+_AROUND_A_BATCH = (
+    *("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward"),
+    *("on_before_optimizer_step", "on_train_batch_end"),
+)
+_OF_DATA = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+def _noted(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What can be compared of a hook's arguments: numbers to the bit, and of optimisers the kind."""
+    kept = []
+    for each in given:
+        if isinstance(each, Tensor):
+            kept.append(("tensor", each.sum().item()))
+        elif isinstance(each, torch.optim.Optimizer):
+            kept.append(("optimizer", isinstance(each, torch.optim.SGD)))
+        elif isinstance(each, dict):
+            kept.append(tuple((name, float(value)) for name, value in each.items()))
+        elif isinstance(each, int):
+            kept.append(each)
+    return tuple(kept)
+
+
+class Hears(Callback):
+    """Notes each hook around a batch."""
+
+    def __init__(self, events: Events) -> None:
+        self.events = events
+        for name in _AROUND_A_BATCH:
+            setattr(self, name, self._hook(name))
+
+    def _hook(self, name: str) -> Any:
+        def hook(trainer: L.Trainer, module: Any, *given: Any) -> None:
+            self.events.append((name, trainer.global_step, trainer.is_last_batch, *_noted(given)))
+            if name != "on_train_batch_end":
+                module.log(f"callback/{name}", float(trainer.global_step))
+
+        return hook
+
+
+class Speaks(BoringModel):
+    """Notes each of its hooks, and what it was called from."""
+
+    def __init__(self, events: Events, returned: str) -> None:
+        super().__init__()
+        self.events, self.returned = events, returned
+        for name in (*_AROUND_A_BATCH, *_OF_DATA, "configure_gradient_clipping", "optimizer_step"):
+            setattr(self, name, self._hook(name, getattr(self, name)))
+        self.optimizer_zero_grad = self._hook("optimizer_zero_grad", self.optimizer_zero_grad)
+
+    def _hook(self, name: str, before: Any) -> Any:
+        def hook(*given: Any, **named: Any) -> Any:
+            self.events.append((f"module.{name}", self.global_step, *_noted(given), *named))
+            done = before(*given, **named)
+            leaves = self.returned == "-1" and name == "on_train_batch_start" and given[1] == 4
+            return -1 if leaves else done
+
+        return hook
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = self.loss(self.layer(batch))
+        self.events.append(("module.training_step", batch_idx, loss.item()))
+        self.log("loss", loss)
+        returned = {
+            "dict": {"loss": loss, "more": 3.0},
+            "None": None if batch_idx == 2 else loss,
+        }
+        return returned.get(self.returned, loss)
+
+    def configure_optimizers(self) -> Any:
+        if self.returned == "closure called again":
+            return torch.optim.LBFGS(self.parameters(), lr=0.1, max_iter=3)
+        kind = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+        schedule = torch.optim.lr_scheduler.StepLR(kind, 2, 0.5)
+        return [kind], [{"scheduler": schedule, "interval": "step"}]
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batches of which a short turn was taken."""
+    taken: list[int] = []
+    own = ShortTurn.__call__
+
+    def call(self: Any, fetcher: Any) -> None:
+        own(self, fetcher)
+        taken.append(self._loop.batch_idx)
+
+    monkeypatch.setattr(ShortTurn, "__call__", call)
+    return taken
+
+
+def _run(returned: str, steps: int, *more: Callback, **settings: Any) -> tuple[Events, Any, Any]:
+    torch.manual_seed(0)
+    events: Events = []
+    model = Speaks(events, returned)
+    wanted = {"limit_train_batches": 9, "log_every_n_steps": 4, "max_epochs": 2}
+    trainer = quiet_trainer(Hears(events), *more, **wanted | settings)
+    take_steps_per_call(trainer, steps, lambda _: True)
+    torch.manual_seed(1)
+    fit(trainer, model)
+    return events, copy.deepcopy(trainer.fit_loop.state_dict()), model.state_dict()
+
+
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "a tensor": ("tensor", {}),
+    "a dict": ("dict", {}),
+    "nothing": ("None", {}),
+    "the epoch's end": ("-1", {}),
+    "a closure called again": ("closure called again", {}),
+    "clipped": ("tensor", {"gradient_clip_val": 0.1}),
+    "in bfloat16": ("tensor", {"precision": "bf16-mixed"}),
+    "so many steps": ("tensor", {"max_steps": 13, "max_epochs": -1}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*returned `None`", "ignore:.*lr_scheduler.step")
+@pytest.mark.parametrize("way", WAYS)
+def test_it_is_lightnings_own_turn(way: str, turns: list[int]) -> None:
+    returned, settings = WAYS[way]
+    theirs = _run(returned, 1, **settings)
+    assert not turns
+    ours = _run(returned, 9, **settings)
+    assert turns[:2] == [1, 2]  # the first step logs, and the fourth, whose row the loggers get
+    assert turns[2] != 3
+    assert ours[0] == theirs[0]
+    assert str(ours[1]) == str(theirs[1])
+    for name, weight in theirs[2].items():
+        assert torch.equal(weight, ours[2][name])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"accumulate_grad_batches": 2}, {"precision": "64-true"}, {"profiler": "simple"}],
+    ids=str,
+)
+def test_what_it_does_not_serve_is_lightnings_own(
+    settings: dict[str, Any], turns: list[int]
+) -> None:
+    theirs, ours = _run("tensor", 1, **settings), _run("tensor", 9, **settings)
+    assert not turns
+    assert ours[0] == theirs[0]
+
+
+def test_a_callback_may_end_the_training_within_a_call(turns: list[int]) -> None:
+    class Ends(Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+            trainer.should_stop = trainer.global_step == 6
+
+    theirs, ours = _run("tensor", 1, Ends()), _run("tensor", 9, Ends())
+    assert turns == [1, 2, 4, 5]
+    assert ours[0] == theirs[0]
+    assert str(ours[1]) == str(theirs[1])
+
+
+def test_a_hook_of_ones_own_is_one_of_the_class_or_of_the_instance() -> None:
+    class Own(Callback):
+        def on_fit_start(self, *_: Any, **__: Any) -> None: ...
+
+    own = Own()
+    assert is_written(own, "on_fit_start", Callback)
+    assert not is_written(own, "on_fit_end", Callback)
+    vars(own)["on_fit_end"] = lambda *_: None
+    assert is_written(own, "on_fit_end", Callback)
+
+
+def test_every_hook_that_lightning_calls_around_a_batch_is_known() -> None:
+    """Another one in a later Lightning would be left out."""
+    from lightning.pytorch.loops import training_epoch_loop
+    from lightning.pytorch.loops.optimization import automatic
+    from lightning.pytorch.plugins.precision import precision
+
+    sources = [training_epoch_loop._TrainingEpochLoop.advance, automatic, precision.Precision]
+    text = "".join(map(inspect.getsource, sources))
+    hooks = {each for each in dir(Callback) if each.startswith("on_") and f'"{each}"' in text}
+    assert hooks == set(_AROUND_A_BATCH)
