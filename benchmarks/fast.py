@@ -63,7 +63,9 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "statistics of torch's memory": ("model.norm_memory=0.1",),
     "half the channels": ("model.channels=[8,16]",),
     "constant learning rate": ("scheduler=none",),
-    "a fifth fewer images": ("data.train_size=23040",),
+    "a sixth more images": ("data.train_size=28672",),
+    "a sixth fewer images": ("data.train_size=20480",),
+    "in float32": ("accelerator.precision=32-true",),
 }
 
 
@@ -81,7 +83,7 @@ STUDIES = {
     "fast994": Study({"cnnexp fast994": ("experiment=fast994",)}, "PyTorch's example", 10, 1),
     "parts": Study(
         {name: ("experiment=fast99", *VALIDATED, *changes) for name, changes in PARTS.items()},
-        *("", 5, 0),
+        *("", 10, 0),
     ),
     "cifar10": Study(
         {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import lightning as L
+import pytest
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.demos.boring_classes import BoringModel
 
@@ -43,7 +43,7 @@ def test_a_turn_of_several_steps_is_heard_of_at_its_last_by_those_who_need_no_mo
     assert last.begun == [1, 3, 4]  # an epoch ends a turn
     assert each.logged == [True, True, False, True, True]  # the first step is, whatever comes after
     everyone = len(_callbacks(trainer))
-    assert [some == everyone for some, _ in each.among] == [False, True, False, True, True]
+    assert [some == everyone for some, _ in each.among] == [False, True, True, True, True]
     assert {all_of_them for _, all_of_them in each.among} == {everyone}
 
 
@@ -58,13 +58,27 @@ def test_a_turn_of_one_step_is_lightnings_own() -> None:
     assert (seen.begun, seen.logged) == ([0, 1, 2], [True] * 3)
 
 
-def test_a_turn_ends_after_so_much_time() -> None:
+@pytest.mark.parametrize(("accumulate", "begun"), [(1, [2, 5]), (4, [0, 1])])
+def test_a_turn_ends_after_so_much_time(
+    accumulate: int, begun: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Slow(Callback):
         def on_train_batch_start(self, *_: Any, **__: Any) -> None:
-            time.sleep(0.02)
+            seconds[0] += 2.0
 
+    seconds = [0.0]
+    monkeypatch.setattr("cnnexp.training.lightning_loop.perf_counter", lambda: seconds[0])
     slow, last = Slow(), _Seen()
-    trainer = quiet_trainer(slow, last, limit_train_batches=6, log_every_n_steps=100)
-    take_steps_per_call(trainer, 100, lambda callback: callback is slow, longest=0.03)
+    settings = {"limit_train_batches": 6 * accumulate, "accumulate_grad_batches": accumulate}
+    trainer = quiet_trainer(slow, last, log_every_n_steps=100, **settings)
+    take_steps_per_call(trainer, 100, lambda callback: callback is slow, longest=3.0)
     fit(trainer)
-    assert last.begun == [2, 5]
+    assert last.begun[:2] == begun
+
+
+def test_a_turn_ends_where_steps_of_the_whole_training_are_a_multiple() -> None:
+    slow, last = _Seen(), _Seen()
+    trainer = quiet_trainer(slow, last, limit_train_batches=5, log_every_n_steps=100, max_epochs=2)
+    take_steps_per_call(trainer, 100, lambda callback: callback is slow, periods=(4,))
+    fit(trainer)
+    assert [step + 1 for step in last.begun] == [4, 5, 8, 10]

@@ -11,17 +11,15 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from cnnexp.training.lightning_loop import take_steps_per_call
-from cnnexp.training.lightning_turn import ShortTurn, is_written
+from cnnexp.training.lightning_turn import AROUND_A_BATCH, ShortTurn, is_written
 from tests.training.lightning_parts import fit, quiet_trainer
 
 Events = list[tuple[Any, ...]]
-_AROUND_A_BATCH = (
-    *("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward"),
-    *("on_before_optimizer_step", "on_train_batch_end"),
-)
 _OF_DATA = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
@@ -40,17 +38,23 @@ def _noted(given: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(kept)
 
 
+def _callbacks(trainer: Any) -> list[Callback]:
+    return trainer.callbacks
+
+
 class Hears(Callback):
     """Notes each hook around a batch."""
 
     def __init__(self, events: Events) -> None:
         self.events = events
-        for name in _AROUND_A_BATCH:
+        for name in AROUND_A_BATCH:
             setattr(self, name, self._hook(name))
 
     def _hook(self, name: str) -> Any:
         def hook(trainer: L.Trainer, module: Any, *given: Any) -> None:
-            self.events.append((name, trainer.global_step, trainer.is_last_batch, *_noted(given)))
+            by = module._current_fx_name
+            at = (trainer.global_step, trainer.is_last_batch, len(_callbacks(trainer)), by)
+            self.events.append((name, *at, *_noted(given)))
             if name != "on_train_batch_end":
                 module.log(f"callback/{name}", float(trainer.global_step))
 
@@ -58,19 +62,21 @@ class Hears(Callback):
 
 
 class Speaks(BoringModel):
-    """Notes each of its hooks, and what it was called from."""
+    """Notes each of its hooks, and by which name it would log."""
 
     def __init__(self, events: Events, returned: str) -> None:
         super().__init__()
         self.events, self.returned = events, returned
-        for name in (*_AROUND_A_BATCH, *_OF_DATA, "configure_gradient_clipping", "optimizer_step"):
+        for name in (*AROUND_A_BATCH, *_OF_DATA, "configure_gradient_clipping", "optimizer_step"):
             setattr(self, name, self._hook(name, getattr(self, name)))
         self.optimizer_zero_grad = self._hook("optimizer_zero_grad", self.optimizer_zero_grad)
 
     def _hook(self, name: str, before: Any) -> Any:
         def hook(*given: Any, **named: Any) -> Any:
-            self.events.append((f"module.{name}", self.global_step, *_noted(given), *named))
+            by = None if name in _OF_DATA else self._current_fx_name  # these log nothing
+            self.events.append((f"module.{name}", self.global_step, by, *_noted(given), *named))
             done = before(*given, **named)
+            assert by in (None, self._current_fx_name)  # it is what it was
             leaves = self.returned == "-1" and name == "on_train_batch_start" and given[1] == 4
             return -1 if leaves else done
 
@@ -78,7 +84,8 @@ class Speaks(BoringModel):
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         loss = self.loss(self.layer(batch))
-        self.events.append(("module.training_step", batch_idx, loss.item()))
+        by = self._current_fx_name
+        self.events.append(("module.training_step", batch_idx, loss.item(), by))
         self.log("loss", loss)
         returned = {
             "dict": {"loss": loss, "more": 3.0},
@@ -171,6 +178,52 @@ def test_a_callback_may_end_the_training_within_a_call(turns: list[int]) -> None
     assert str(ours[1]) == str(theirs[1])
 
 
+def test_no_row_has_values_of_another_step(turns: list[int]) -> None:
+    """Those of a step that ends the training within a call were not logged."""
+    rows: list[tuple[int | None, dict[str, Any]]] = []
+
+    class Rows(DummyLogger):
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            rows.append((step, {name: round(value, 6) for name, value in metrics.items()}))
+
+    class Ends(Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+            trainer.should_stop = trainer.global_step == 6
+
+    _run("tensor", 1, Ends(), logger=Rows())
+    theirs, rows[:] = [*rows], []
+    _run("tensor", 9, Ends(), logger=Rows())
+    assert turns
+    assert [step for step, _ in theirs] == [3, 5]
+    assert rows == theirs[:1]
+
+
+def test_a_step_that_calls_no_closure_is_told_of() -> None:
+    class Forgets(BoringModel):
+        def optimizer_step(self, *given: Any, **named: Any) -> None:
+            if self.global_step:
+                return
+            super().optimizer_step(*given, **named)
+
+    trainer = quiet_trainer()
+    take_steps_per_call(trainer, 9, lambda _: True)
+    with pytest.raises(
+        MisconfigurationException, match="optimizer_step has not called the closure"
+    ):
+        fit(trainer, Forgets())
+
+
+def test_a_step_need_not_take_the_number_of_its_batch(turns: list[int]) -> None:
+    class Plain(BoringModel):
+        def training_step(self, batch: Any) -> Any:  # pyright: ignore
+            return super().training_step(batch, 0)
+
+    trainer = quiet_trainer(log_every_n_steps=100)
+    take_steps_per_call(trainer, 9, lambda _: True)
+    fit(trainer, Plain())
+    assert turns == [1]
+
+
 def test_a_hook_of_ones_own_is_one_of_the_class_or_of_the_instance() -> None:
     class Own(Callback):
         def on_fit_start(self, *_: Any, **__: Any) -> None: ...
@@ -191,4 +244,4 @@ def test_every_hook_that_lightning_calls_around_a_batch_is_known() -> None:
     sources = [training_epoch_loop._TrainingEpochLoop.advance, automatic, precision.Precision]
     text = "".join(map(inspect.getsource, sources))
     hooks = {each for each in dir(Callback) if each.startswith("on_") and f'"{each}"' in text}
-    assert hooks == set(_AROUND_A_BATCH)
+    assert hooks == set(AROUND_A_BATCH)

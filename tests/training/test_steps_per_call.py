@@ -276,19 +276,44 @@ def test_auto_is_a_row_of_the_loggers_a_call_unless_a_callback_would_miss_steps(
     class Own(Callback):
         def on_train_epoch_end(self, *_: Any, **__: Any) -> None: ...
 
-    assert settle_steps_per_call(7, 10, [Seen()]) == (7, False)
-    assert settle_steps_per_call("auto", 10, [Own(), EachStep(), ModelCheckpoint()]) == (10, True)
-    assert settle_steps_per_call("auto", 10, [Own()], alone=False) == (10, False)
-    assert settle_steps_per_call("auto", 10, [Seen()]) == (1, False)
+    assert settle_steps_per_call(7, 10, [Seen()]) == (7, False, ())
+    assert settle_steps_per_call("auto", 10, [Own(), EachStep(), ModelCheckpoint()])[:2] == (
+        10,
+        True,
+    )
+    assert settle_steps_per_call("auto", 10, [Own()], alone=False).steps == 1
+    assert settle_steps_per_call("auto", 10, [Seen()]).steps == 1
     by_instance = Own()
     vars(by_instance)["on_before_backward"] = lambda *_: None
-    assert settle_steps_per_call("auto", 10, [by_instance]) == (1, False)
-    assert settle_steps_per_call("auto", 0, []) == (1, True)
+    assert settle_steps_per_call("auto", 10, [by_instance]).steps == 1
+    assert settle_steps_per_call("auto", 0, [])[:2] == (1, True)
 
 
-def test_auto_divides_what_lies_between_two_checkpoints() -> None:
+def test_who_changes_one_of_lightnings_bars_or_stops_sees_each_step() -> None:
+    class Stops(EarlyStopping):
+        def on_train_batch_end(self, *_: Any, **__: Any) -> None: ...
+
+    class Stays(EarlyStopping):
+        pass
+
+    assert settle_steps_per_call("auto", 10, [Stays("val/acc"), ProgressBar()]).steps == 10
+    assert settle_steps_per_call("auto", 10, [Stops("val/acc")]).steps == 1
+
+
+def test_a_call_ends_where_checkpoints_are_written() -> None:
     kept = [ModelCheckpoint(every_n_train_steps=8), ModelCheckpoint(every_n_train_steps=12)]
-    assert settle_steps_per_call("auto", 10, kept[:1]).steps == 2
-    assert settle_steps_per_call("auto", 20, kept).steps == 4
+    assert settle_steps_per_call("auto", 10, [*kept, ModelCheckpoint()]) == (10, True, (8, 12))
     by_time = ModelCheckpoint(train_time_interval=timedelta(minutes=5))
     assert settle_steps_per_call("auto", 10, [by_time]).steps == 1
+
+
+def test_auto_writes_the_checkpoints_of_one_step_a_call(tmp_path: Path) -> None:
+    """In epochs whose length is a multiple of neither period."""
+    files = []
+    for steps in (1, "auto"):
+        kept = ModelCheckpoint(tmp_path / str(steps), every_n_train_steps=4, save_top_k=-1)
+        folder = new_folder(tmp_path / f"run {steps}")
+        run_training(job(steps, callbacks=lambda kept=kept: [kept]), folder)
+        files.append(sorted(each.name for each in (tmp_path / str(steps)).iterdir()))
+    assert files[0] == files[1]
+    assert len(files[0]) == EPOCHS * STEPS // 4

@@ -28,6 +28,7 @@ from cnnexp.data import ImageDataModule, load_synthetic
 from cnnexp.models import TinyCNN
 from cnnexp.runs import RunFolder
 from cnnexp.training import TrainingJob, TrainingStopped, read_checkpoint, run_training
+from cnnexp.training.steps_per_call import StepsPerCall
 from tests.training.resumable import same
 
 STEPS = 4  # batches an epoch
@@ -47,6 +48,8 @@ STATEFUL: dict[str, Callable[[], Sequence[Callback]]] = {
 class _Stop(Callback):
     """Send this process a signal after so many batches."""
 
+    at_each_step = True
+
     def __init__(self, batches: int) -> None:
         self._left = batches
 
@@ -56,7 +59,7 @@ class _Stop(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _job(*callbacks: Callback) -> TrainingJob:
+def _job(*callbacks: Callback, steps: StepsPerCall) -> TrainingJob:
     return TrainingJob(
         data=ImageDataModule(
             lambda: load_synthetic(80, image_size=8), batch_size=16, val_size=16, eval_batch_size=16
@@ -66,22 +69,27 @@ def _job(*callbacks: Callback) -> TrainingJob:
             [p for p in network.parameters() if p.requires_grad], lr=0.02
         ),
         backward="native",
-        trainer={"max_epochs": 3, "log_every_n_steps": 1, "accelerator": "cpu"},
+        trainer={"max_epochs": 3, "log_every_n_steps": 3, "accelerator": "cpu"},
         callbacks=lambda: callbacks,
+        steps_per_call=steps,
         config={"seed": 0},
     )
 
 
-def _run(folder: Path, *callbacks: Callback, resume: bool = False) -> RunFolder:
+def _run(
+    folder: Path, *callbacks: Callback, steps: StepsPerCall = "auto", resume: bool = False
+) -> RunFolder:
     folder.mkdir(exist_ok=True)
     run = RunFolder(folder)
-    run_training(_job(*callbacks), run, resume=resume)
+    run_training(_job(*callbacks, steps=steps), run, resume=resume)
     return run
 
 
 @pytest.mark.parametrize("name", STATEFUL)
-def test_stopped_and_resumed_it_is_the_same_run(name: str, tmp_path: Path) -> None:
-    whole = _run(tmp_path / "whole", *STATEFUL[name]())
+def test_stopped_and_resumed_within_a_call_it_is_the_run_of_one_step_a_call(
+    name: str, tmp_path: Path
+) -> None:
+    whole = _run(tmp_path / "whole", *STATEFUL[name](), steps=1)
     # within the second epoch, for which something has been remembered since the first
     stopped = tmp_path / "stopped"
     with pytest.raises(TrainingStopped):

@@ -159,7 +159,7 @@ def orthogonal(matrix: Tensor, steps: int) -> Tensor:
     gram = wide @ wide.mT
     product: Tensor | None = None
     for step in range(steps):
-        factor = torch.addmm(b * gram, gram, gram, alpha=c)
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal().add_(a)
         product = factor if product is None else factor @ product
         if step + 1 < steps:

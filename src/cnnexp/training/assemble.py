@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -173,8 +174,8 @@ def _calls(job: TrainingJob, own: Sequence[Callback], ranks: Ranks) -> Calls:
 
 
 def _bar(calls: Calls) -> ProgressBar:
-    """A bar that is drawn anew after every ten steps; of longer calls after each."""
-    return ProgressBar(refresh_rate=10 if calls.steps == 1 else 1)
+    """A bar that is drawn anew after every ten steps or so, where calls end."""
+    return ProgressBar(refresh_rate=calls.steps * math.ceil(10 / calls.steps))
 
 
 def _share_batches(job: TrainingJob, ranks: Ranks) -> None:
@@ -206,8 +207,8 @@ def _trainer(
         enable_progress_bar=bar,
         enable_model_summary=False,
     )
-    each = job.privacy.private
-    take_steps_per_call(trainer, calls.steps, sees_each_step, log_each=each, longest=calls.longest)
+    when = {"longest": calls.longest, "periods": calls.periods, "log_each": job.privacy.private}
+    take_steps_per_call(trainer, calls.steps, sees_each_step, **when)
     return trainer
 
 
@@ -226,7 +227,7 @@ def _checkpoints(
         monitor=job.monitor if validates(job) else None,
         mode=job.mode,
         every_n_steps=job.checkpoint_steps,
-        steps_per_call=calls.until_stop,
+        until_stop=calls.until_stop,
         signals=signals,
         resume=resume,
         check=guard.before_checkpoint,

@@ -73,6 +73,7 @@ class Classifier(ImageNetwork):
         compile_facts: What is to be told of ``compile_network``; empty where it was not called.
         step_loss: The cross-entropy of the last training batch, a scalar on the device; with several
             ranks, a part of it whose mean over these it is. None before the first.
+        step_penalties: The terms that were added to it, by the methods' names.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Classifier(ImageNetwork):
         self._means = EpochMeans()
         self.lr_factor = 1.0
         self.step_loss: Tensor | None = None
+        self.step_penalties: dict[str, Tensor] = {}
         self._compiled: _Compiled | None = None
         self.compile_facts: dict[str, bool] = {}
 
@@ -215,6 +217,7 @@ class Classifier(ImageNetwork):
             self._means.add(0, loss=torch.zeros_like(loss), **score)
         of_all = loss if count == 1 else loss.detach() * share.weight(count)
         self.step_loss = of_all.detach()
+        self.step_penalties = {name: term.detach() for name, term in terms.items()}
         if not is_logged(self):
             return
         self.log("train/loss_step", of_all, prog_bar=True, batch_size=size, sync_dist=count > 1)

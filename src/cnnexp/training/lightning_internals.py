@@ -1,4 +1,4 @@
-"""What cnnexp uses of Lightning's private interface, but for its loop over batches (lightning_loop.py).
+"""What cnnexp uses of Lightning's private interface; its loop is in lightning_loop.py and _turn.py.
 
 Each use is one function, which says what public way was looked for. Tried with lightning 2.6.6.
 """

@@ -6,7 +6,8 @@ a step within a turn is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
 from typing import Any
@@ -24,9 +25,9 @@ __all__ = ["every_callback", "is_logged", "take_steps_per_call"]
 class _StepsPerCall(_TrainingEpochLoop):
     """An epoch in which Lightning's whole turn around a batch is taken once for several steps.
 
-    The other steps are Lightning's own turns too, with the same counters, hooks of the module and schedule,
-    but of the callbacks only those take part that have to see each step, and what a step would log is left
-    out unless the loggers are due. So all that a checkpoint holds is as if each step had its whole turn.
+    The other steps have the same counters, hooks of the module and schedule, but of the callbacks only those
+    take part that have to see each step, and what a step would log is left out unless the loggers are due.
+    They are short turns where these serve, or else Lightning's own with fewer callbacks.
 
     Public ways were looked at: several steps within one ``training_step`` take manual optimisation, whose
     loop counts a batch for all of them, writes other checkpoints, and leaves clipping, accumulation and the
@@ -40,6 +41,7 @@ class _StepsPerCall(_TrainingEpochLoop):
         log_each: Log what each step has to say, loggers due or not: where a callback may stop the training
             at any step, whose row is then written.
         longest: Seconds after which a call ends with its next step; None if only steps count.
+        periods: Numbers of steps of the whole training at whose multiples a call ends, too.
     """
 
     def __init__(
@@ -50,12 +52,15 @@ class _StepsPerCall(_TrainingEpochLoop):
         *,
         log_each: bool = False,
         longest: float | None = None,
+        periods: Sequence[int] = (),
     ) -> None:
         before = trainer.fit_loop.epoch_loop
         super().__init__(trainer, before.min_steps, before.max_steps)
         self._steps, self._sees_each, self._log_each = steps, sees_each, log_each
-        self._longest, self._began = longest, 0.0
+        self._longest, self._periods, self._began = longest, periods, 0.0
+        self._within = False  # a call, whose last step is to come
         self._everyone: list[Callback] | None = None  # while only some callbacks take part
+        self._short: ShortTurn | None = None
         # a resumed training counts aright within its first step only, see begin_anew
         self._first = True
 
@@ -63,23 +68,40 @@ class _StepsPerCall(_TrainingEpochLoop):
     def is_logged(self) -> bool:
         """Whether the present step has to log what it has to say."""
         due = self.trainer._logger_connector.should_update_logs
-        return self._everyone is None or self._first or self._log_each or due
+        return not self._within or self._first or self._log_each or due
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """The steps of a call, the last one with Lightning's whole turn."""
         self._began = perf_counter()
-        if not self.restarting and not self._ends_call():
-            with self._some_callbacks() as some:
-                short = ShortTurn(self, some) if ShortTurn.serves(self, data_fetcher) else None
-                while not self._ends_call():
-                    if short is None or self.is_logged:
-                        self._turn(data_fetcher)
-                    else:
-                        short(data_fetcher)
-                    if self.trainer.should_stop:
-                        return  # to what Lightning does after a turn
-                    super().on_advance_end(data_fetcher)
+        # without its length, nobody knows which batch ends an epoch
+        has_length = not math.isinf(self.trainer.num_training_batches)
+        if has_length and not self.restarting and not self._ends_call():
+            self._within = True
+            try:
+                if self._all_but_last(data_fetcher):
+                    return  # to what Lightning does after a turn
+            finally:
+                self._within = False
         self._turn(data_fetcher)
+
+    def _all_but_last(self, data_fetcher: _DataFetcher) -> bool:
+        """The steps before a call's last one; whether the training shall stop before that."""
+        trainer: Any = self.trainer  # whose class says nothing of its callbacks
+        some = [each for each in trainer.callbacks if self._sees_each(each)]
+        serves = ShortTurn.serves(self, data_fetcher)
+        if serves:
+            self._short = self._short or ShortTurn(self)
+            self._short.begin(some)
+        while not self._ends_call():
+            if self._short is not None and serves and not self.is_logged:
+                self._short(data_fetcher)
+            else:
+                with self._only(some):
+                    self._turn(data_fetcher)
+            if trainer.should_stop:
+                return True
+            super().on_advance_end(data_fetcher)
+        return False
 
     def _turn(self, data_fetcher: _DataFetcher) -> None:
         begun = self.batch_progress.total.ready
@@ -98,20 +120,26 @@ class _StepsPerCall(_TrainingEpochLoop):
             or done >= trainer.num_training_batches
             or (self.max_steps != -1 and self.global_step + 1 >= self.max_steps)
             or (isinstance(every, int) and validated % every == 0)
-            or (self._longest is not None and perf_counter() - self._began > self._longest)
+            or any((self.global_step + 1) % period == 0 for period in self._periods)
+            or self._took_long(done)
         )
+
+    def _took_long(self, done: int) -> bool:
+        if self._longest is None or done % self.trainer.accumulate_grad_batches:
+            return False
+        return perf_counter() - self._began > self._longest
 
     def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
         """Not within a call, where a time between validations may be over at any step."""
-        return self._everyone is None and super()._should_check_val_fx(data_fetcher)
+        return not self._within and super()._should_check_val_fx(data_fetcher)
 
     @contextmanager
-    def _some_callbacks(self) -> Iterator[list[Callback]]:
-        trainer: Any = self.trainer  # whose class says nothing of its callbacks
-        everyone = self._everyone = list(trainer.callbacks)
-        some = trainer.callbacks = [each for each in everyone if self._sees_each(each)]
+    def _only(self, some: list[Callback]) -> Iterator[None]:
+        trainer: Any = self.trainer
+        everyone = self._everyone = trainer.callbacks
+        trainer.callbacks = some
         try:
-            yield some
+            yield
         finally:
             trainer.callbacks, self._everyone = everyone, None
 
@@ -134,11 +162,12 @@ def take_steps_per_call(
     *,
     log_each: bool = False,
     longest: float | None = None,
+    periods: Sequence[int] = (),
 ) -> None:
     """Let ``trainer`` take its whole turn around a batch once for so many ``steps``; see the class above."""
     if steps > 1:
         trainer.fit_loop.epoch_loop = _StepsPerCall(
-            trainer, steps, sees_each, log_each=log_each, longest=longest
+            trainer, steps, sees_each, log_each=log_each, longest=longest, periods=periods
         )
 
 

@@ -8,6 +8,7 @@ lightning 2.6.6; see lightning_internals.py.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,37 +22,44 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["ShortTurn", "is_written"]
+__all__ = ["AROUND_A_BATCH", "ShortTurn", "is_written"]
 
 _Hook = Callable[..., Any]
 
 
 class ShortTurn:
-    """A step with the counters, hooks and schedule of Lightning's own turn, by which nothing is logged.
+    """A step with the counters, hooks and schedule of Lightning's own turn, for which nothing is logged.
 
     Public ways were looked at: ``Trainer`` has no argument that leaves out any of it, and a loop of one's own
     over the same parts would write other checkpoints.
 
     Args:
         loop: In the midst of an epoch.
-        callbacks: That take part in the step, in their order.
     """
 
-    def __init__(self, loop: _TrainingEpochLoop, callbacks: Sequence[Callback]) -> None:
+    def __init__(self, loop: _TrainingEpochLoop) -> None:
         trainer: Any = loop.trainer  # whose class says nothing of its data module
         module = trainer.lightning_module
         self._loop, self._trainer, self._module = loop, trainer, module
         self._plugin, self._device = trainer.precision_plugin, trainer.strategy.root_device
         self._now: dict[str, Any] = vars(module)  # where ``log`` looks for the hook that calls it
-        self._hooks = {name: _written(name, callbacks, module) for name in _HOOKS}
+        self._hooks: dict[str, tuple[list[_Hook], _Hook | None]] = {}
         self._optimizer = _Optimizer(trainer.optimizers[0], self._before_step)
+        self._takes_number = "batch_idx" in loop._build_kwargs(OrderedDict(), None, 0)
         whose = trainer._data_connector._datahook_selector.get_instance
         self._before, self._transfer, self._after = (
             getattr(whose(each), each) for each in _OF_DATA
         )
+
+    def begin(self, callbacks: Sequence[Callback]) -> None:
+        """Find the hooks of the ``callbacks`` that take part in the next steps, in their order."""
+        self._hooks = {name: _written(name, callbacks, self._module) for name in AROUND_A_BATCH}
+        if self._optimizer.optimizer is not self._trainer.optimizers[0]:
+            self._optimizer = _Optimizer(self._trainer.optimizers[0], self._before_step)
 
     @staticmethod
     def serves(loop: _TrainingEpochLoop, fetcher: _DataFetcher) -> bool:
@@ -66,6 +74,7 @@ class ShortTurn:
             and trainer.accumulate_grad_batches == 1
             and len(trainer.optimizers) == 1
             and trainer.lightning_module.automatic_optimization
+            and not loop.automatic_optimization._skip_backward
             and not trainer.fast_dev_run
             and not isinstance(fetcher, _DataLoaderIterDataFetcher)
         )
@@ -94,16 +103,11 @@ class ShortTurn:
         progress.increment_processed()
         loop.update_lr_schedulers("step", update_plateau_schedulers=False)
         if leave:
+            loop.update_lr_schedulers("epoch", update_plateau_schedulers=False)
             raise StopIteration
         self._call("on_train_batch_end", output, batch, batch_idx)
-        connector = trainer._logger_connector
-        if not trainer.should_stop:
-            trainer._results.batch = trainer._results.batch_size = None
-            progress.increment_completed()
-            return
-        connector.on_batch_end()
+        trainer._results.batch = trainer._results.batch_size = None
         progress.increment_completed()
-        connector.update_train_step_metrics()
 
     def _received(self, batch: Any) -> Any:
         """The batch on the device."""
@@ -113,67 +117,80 @@ class ShortTurn:
     def _step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         trainer, module = self._trainer, self._module
         done = self._loop.automatic_optimization.optim_progress.optimizer
-        result: list[ClosureResult] = []
+        outputs: list[dict[str, Any]] = []
 
         def closure() -> Tensor | None:
-            result[:] = [self._gradients(batch, batch_idx)]
-            return result[0].loss
+            outputs[:] = [self._gradients(batch, batch_idx)]
+            return outputs[0].get("loss")
 
         done.step.increment_ready()
-        self._now["_current_fx_name"] = "optimizer_step"
-        module.optimizer_step(trainer.current_epoch, batch_idx, self._optimizer, closure)
+        step = (trainer.current_epoch, batch_idx, self._optimizer, closure)
+        self._as("optimizer_step", module.optimizer_step, *step)
         done.step.increment_completed()
-        return {} if result[0].loss is None else result[0].asdict()
+        if not outputs:
+            raise MisconfigurationException(
+                "the module's optimizer_step has not called the closure; call "
+                "optimizer.step(closure=optimizer_closure) in it"
+            )
+        return outputs[0]
 
     @torch.enable_grad()
-    def _gradients(self, batch: Any, batch_idx: int) -> ClosureResult:
-        """Forward and backward pass."""
-        module, plugin = self._module, self._plugin
-        self._now["_current_fx_name"] = "training_step"
-        with plugin.train_step_context():
-            returned = module.training_step(batch, batch_idx)
-        plain = isinstance(returned, Tensor)  # Lightning's own way divides it by one
-        result = (
-            ClosureResult(returned) if plain else ClosureResult.from_training_step_output(returned)
-        )
+    def _gradients(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Forward and backward pass; what the step returns, with the loss by itself."""
+        trainer, module = self._trainer, self._module
+        given = (batch, batch_idx) if self._takes_number else (batch,)
+        with self._plugin.train_step_context():
+            returned = self._as("training_step", module.training_step, *given)
+        if isinstance(returned, Tensor):  # which Lightning's own way divides by one, and copies
+            loss, output = returned, {"loss": returned.detach()}
+        else:
+            result = ClosureResult.from_training_step_output(returned)
+            loss, output = result.closure_loss, {} if result.loss is None else result.asdict()
         cleared = self._loop.automatic_optimization.optim_progress.optimizer.zero_grad
         cleared.increment_ready()
-        self._call("on_before_zero_grad", self._trainer.optimizers[0])
+        optimizer = trainer.optimizers[0]
+        self._call("on_before_zero_grad", optimizer)
         cleared.increment_started()
-        module.optimizer_zero_grad(
-            self._trainer.current_epoch, batch_idx, self._trainer.optimizers[0]
-        )
+        now = (trainer.current_epoch, batch_idx, optimizer)
+        self._as("optimizer_zero_grad", module.optimizer_zero_grad, *now)
         cleared.increment_completed()
-        loss = result.closure_loss
         if loss is not None:
             self._call("on_before_backward", loss)
-            self._now["_current_fx_name"] = "backward"
-            module.backward(loss)
+            self._as("backward", module.backward, loss)
             self._call("on_after_backward")
-        return result
+        return output
 
     def _before_step(self, optimizer: Optimizer) -> None:
         """Between the gradients and the step."""
-        trainer = self._trainer
+        trainer, name = self._trainer, "configure_gradient_clipping"
         self._call("on_before_optimizer_step", optimizer)
-        self._now["_current_fx_name"] = "configure_gradient_clipping"
-        self._module.configure_gradient_clipping(
-            optimizer,
-            gradient_clip_val=trainer.gradient_clip_val,
-            gradient_clip_algorithm=trainer.gradient_clip_algorithm,
-        )
+        how = {
+            "gradient_clip_val": trainer.gradient_clip_val,
+            "gradient_clip_algorithm": trainer.gradient_clip_algorithm,
+        }
+        self._as(name, self._module.configure_gradient_clipping, optimizer, **how)
 
     def _call(self, name: str, *given: Any) -> Any:
         """Call all hooks of the name; what the module's returns."""
         of_callbacks, of_module = self._hooks[name]
-        self._now["_current_fx_name"] = name
-        for hook in of_callbacks:
+        if of_callbacks:
+            self._as(name, self._each, of_callbacks, *given)
+        return None if of_module is None else self._as(name, of_module, *given)
+
+    def _each(self, hooks: list[_Hook], *given: Any) -> None:
+        for hook in hooks:
             hook(self._trainer, self._module, *given)
-        return None if of_module is None else of_module(*given)
+
+    def _as(self, name: str, hook: _Hook, *given: Any, **named: Any) -> Any:
+        """Call ``hook``; what it logs is logged by ``name``."""
+        before, self._now["_current_fx_name"] = self._now["_current_fx_name"], name
+        returned = hook(*given, **named)
+        self._now["_current_fx_name"] = before
+        return returned
 
 
 _OF_DATA = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-_HOOKS = (
+AROUND_A_BATCH = (
     "on_train_batch_start",
     "on_before_zero_grad",
     "on_before_backward",

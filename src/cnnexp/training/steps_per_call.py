@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -16,7 +15,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from cnnexp.training.lightning_internals import saves_every_steps
-from cnnexp.training.lightning_turn import is_written
+from cnnexp.training.lightning_turn import AROUND_A_BATCH, is_written
 
 __all__ = ["Calls", "StepsPerCall", "sees_each_step", "settle_steps_per_call"]
 
@@ -24,14 +23,6 @@ StepsPerCall = int | Literal["auto"]
 
 _SECONDS = 0.2  # more than any turn of Lightning's costs, and less than a user waits for
 _ENOUGH = (EarlyStopping, ModelCheckpoint, OnExceptionCheckpoint, ProgressBar, Timer)
-_OF_STEPS = (
-    "on_train_batch_start",
-    "on_train_batch_end",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-)
 
 
 def sees_each_step(callback: Callback) -> bool:
@@ -59,10 +50,12 @@ class Calls(NamedTuple):
     Attributes:
         steps: Of a call, at most.
         free: Whether nobody minds where a call ends, so that a stop need not wait for it.
+        periods: Numbers of steps of the whole training at whose multiples a call ends, too.
     """
 
     steps: int
     free: bool = False
+    periods: tuple[int, ...] = ()
 
     @property
     def longest(self) -> float | None:
@@ -84,25 +77,29 @@ def settle_steps_per_call(
 ) -> Calls:
     """How many steps of the optimiser a call has.
 
-    ``auto`` is the number of steps between two rows of the loggers, so that each is the end of a call, or a
-    divisor of it where one of ``callbacks`` keeps weights in between; but 1 where one would miss steps by it.
+    ``auto`` is the number of steps between two rows of the loggers; a call ends, too, where one of
+    ``callbacks`` keeps weights. It is 1 where one would miss steps by it, and for several processes, which
+    would have to end their calls together.
 
     Args:
         asked: The number, or ``auto``.
         log_every_n_steps: Of the trainer, ≥ 0.
         callbacks: Those that a user has added.
-        alone: Whether one process trains. Several have to end their calls together.
+        alone: Whether one process trains.
     """
     if asked != "auto":
         return Calls(asked)
-    if any(_looks_at_batches(each) and not sees_each_step(each) for each in callbacks):
+    if not alone or any(_looks_at_batches(each) and not sees_each_step(each) for each in callbacks):
         return Calls(1)
-    kept = [saves_every_steps(each) for each in callbacks if isinstance(each, ModelCheckpoint)]
-    return Calls(max(1, math.gcd(log_every_n_steps, *kept)), free=alone)
+    kept = {saves_every_steps(each) for each in callbacks if isinstance(each, ModelCheckpoint)}
+    if 1 in kept:
+        return Calls(1)
+    return Calls(max(1, log_every_n_steps), True, tuple(sorted(kept - {0})))
 
 
 def _looks_at_batches(callback: Callback) -> bool:
-    """Whether ``callback`` does anything around a batch; progress bars and the like do without."""
-    if isinstance(callback, _ENOUGH):
-        return False
-    return any(is_written(callback, hook, Callback) for hook in _OF_STEPS)
+    """Whether ``callback`` does anything around a batch, beyond what Lightning's bars and the like do."""
+    written = [each for each in AROUND_A_BATCH if is_written(callback, each, Callback)]
+    if not isinstance(callback, _ENOUGH):
+        return bool(written)
+    return not all(getattr(callback, each).__module__.startswith("lightning.") for each in written)

@@ -22,29 +22,44 @@ __all__ = ["all_finite"]
 _INFINITE = np.uint32(0x7F800000)  # the bits of float32's ∞; a NaN has larger ones, with no sign
 _ABSOLUTE = np.uint32(0x7FFFFFFF)
 _CHUNK = 1 << 14  # numbers that a task reads
+_FEW = 1 << 18  # numbers that one thread has read before others are awake
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool | None:
     """Whether all of ``tensors`` are finite; None of others than float32 on a CPU that lie in one piece."""
-    if not all(map(_in_one_piece, tensors)):
+    places = [_place(each) for each in tensors]
+    if None in places:
         return None
-    addresses = np.array([each.data_ptr() for each in tensors], np.int64)
-    sizes = np.array([each.numel() for each in tensors], np.int64)
-    if (sizes[addresses == 0] > 0).any():  # numbers that are nowhere, as those of a ZeroTensor
-        return None
-    return bool(_all_finite(addresses, sizes))
+    addresses, sizes = np.array(places, np.int64).reshape(-1, 2).T.copy()
+    in_one_thread = sum(size for _, size in places if size) < _FEW
+    return bool((_all_finite if in_one_thread else _all_finite_by_all)(addresses, sizes))
 
 
-def _in_one_piece(tensor: Tensor) -> bool:
-    if type(tensor) is not Tensor or tensor.layout != torch.strided:  # whose address says nothing
-        return False
-    if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-        return False
-    return tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last)
+def _place(tensor: Tensor) -> tuple[int, int] | None:
+    """Address and size, if these say where the numbers are.
+
+    It is asked of each gradient in each step, with the caches full of other things.
+    """
+    if type(tensor) is not Tensor or tensor.dtype is not torch.float32 or not tensor.is_cpu:
+        return None
+    if tensor.layout is not torch.strided:
+        return None
+    if not (tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last)):
+        return None
+    address, size = tensor.data_ptr(), tensor.numel()
+    return (address, size) if address or not size else None  # a ZeroTensor's are nowhere
+
+
+@njit(**COMPILE)
+def _all_finite(addresses, sizes):
+    worst = np.uint32(0)
+    for i in range(sizes.size):
+        worst = max(worst, _greatest(addresses[i], sizes[i]))
+    return worst < _INFINITE
 
 
 @njit(parallel=True, **COMPILE)
-def _all_finite(addresses, sizes):
+def _all_finite_by_all(addresses, sizes):
     chunks = np.empty(sizes.size + 1, np.int64)  # of the tensors before each
     chunks[0] = 0
     for i in range(sizes.size):
@@ -53,10 +68,15 @@ def _all_finite(addresses, sizes):
     for chunk in prange(chunks[-1]):
         tensor = np.searchsorted(chunks, chunk, side="right") - 1
         begin = (chunk - chunks[tensor]) * _CHUNK
-        count = min(_CHUNK, sizes[tensor] - begin)
-        numbers = numbers_at(addresses[tensor] + 4 * begin, _INFINITE)
-        greatest = np.uint32(0)
-        for i in range(count):
-            greatest = max(greatest, numbers[i] & _ABSOLUTE)
-        worst[chunk] = greatest
+        worst[chunk] = _greatest(addresses[tensor] + 4 * begin, min(_CHUNK, sizes[tensor] - begin))
     return worst.size == 0 or worst.max() < _INFINITE
+
+
+@njit(**COMPILE)
+def _greatest(address, count):
+    """Of so many numbers, as bits without their signs."""
+    numbers = numbers_at(address, _INFINITE)
+    greatest = np.uint32(0)
+    for i in range(count):
+        greatest = max(greatest, numbers[i] & _ABSOLUTE)
+    return greatest

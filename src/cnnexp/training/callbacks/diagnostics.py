@@ -147,11 +147,8 @@ class Diagnostics(Callback):
         self._losses.clear()
         self._drop()
         self._log(trainer, measurement)
-        prefix = "train/penalty/"
-        penalties = logged_metrics(trainer, prefix)
-        self.collector.measured(
-            measurement, {name[len(prefix) :]: value for name, value in penalties.items()}
-        )
+        penalties = {name: float(term) for name, term in pl_module.step_penalties.items()}
+        self.collector.measured(measurement, penalties)
         self._tell(trainer, self.health.observe(measurement))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

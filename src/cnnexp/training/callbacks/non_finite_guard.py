@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from cnnexp.runs import RunFolder
@@ -79,12 +79,7 @@ class NonFiniteGuard(Callback):
         self._seen: list[tuple[int, int, int, Tensor, Tensor]] = []
         self._batch: tuple[Tensor, Tensor] | None = None
         self._buffers: list[tuple[Tensor, Tensor]] = []
-        self._parameters: list[nn.Parameter] = []  # of the network, in this epoch
         self.skipped, self._in_a_row = 0, 0
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget the parameters: other callbacks exchange some between two epochs, as pruning does."""
-        self._parameters = []
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -110,7 +105,7 @@ class NonFiniteGuard(Callback):
         if every is None:
             every = 1 if on_cpu else getattr(trainer, "log_every_n_steps", 1)
         alone = on_cpu and every == 1 and self._ranks.count == 1
-        if alone and non_finite.surely_finite(self._losses, self._gradients(pl_module, scaled)):
+        if alone and non_finite.surely_finite(self._losses, [] if scaled else _used(optimizer)):
             self._losses, self._in_a_row = [], 0
             return
         flags = non_finite.finite_flags(self._losses, pl_module.network, not scaled)
@@ -123,11 +118,6 @@ class NonFiniteGuard(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the steps since the last look."""
         self._look(trainer, pl_module)
-
-    def _gradients(self, module: Classifier, scaled: bool) -> list[Tensor]:
-        if not self._parameters:
-            self._parameters = list(module.network.parameters())
-        return [] if scaled else [p.grad for p in self._parameters if p.grad is not None]
 
     def before_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the steps since the last look, and at the weights: a step may have made them infinite."""
@@ -219,3 +209,9 @@ class NonFiniteGuard(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave."""
         self.skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]
+
+
+def _used(optimizer: Optimizer) -> list[Tensor]:
+    """The gradients that the step is by."""
+    parameters = (each for group in optimizer.param_groups for each in group["params"])
+    return [each.grad for each in parameters if each.grad is not None]

@@ -46,7 +46,8 @@ class Checkpoints(Checkpoint):
         monitor: The validation metric whose best epoch best.ckpt is of; None for no best.ckpt.
         mode: Whether the greatest or the least of it is the best.
         every_n_steps: Steps of the optimiser between two last.ckpt; None for once an epoch.
-        steps_per_call: Steps in a call of Lightning's loop; checkpoints and stops come between two calls.
+        until_stop: How many steps lie between two looks whether to stop or to write: those of a call of
+            Lightning's loop, unless nobody minds where it ends.
         signals: Where signals ask for a stop.
         resume: The checkpoint that the training resumes from.
         check: Called with trainer and module before each is written; raises if these weights are none
@@ -66,7 +67,7 @@ class Checkpoints(Checkpoint):
         mode: str,
         signals: StopSignals,
         every_n_steps: int | None = None,
-        steps_per_call: int = 1,
+        until_stop: int = 1,
         resume: ResumePoint | None = None,
         check: Callable[[L.Trainer, L.LightningModule], None] = lambda _trainer, _module: None,
         identity: str = "",
@@ -76,7 +77,7 @@ class Checkpoints(Checkpoint):
         self._folder, self._monitor, self._mode = folder, monitor, mode
         self._signals, self._every, self._keep = signals, every_n_steps, keep
         self._resume, self._check, self._identity = resume, check, identity
-        self._ranks, self._steps_per_call = ranks, steps_per_call
+        self._ranks, self._until_stop = ranks, until_stop
         self._best = -math.inf
         self._saving: Position | None = None
         self._saved_step = -1
@@ -120,7 +121,7 @@ class Checkpoints(Checkpoint):
             self._saved_step = trainer.global_step
             self._resume = None
         # gradients of earlier batches wait, or the rest of a call
-        if batch_idx % (trainer.accumulate_grad_batches * self._steps_per_call):
+        if batch_idx % (trainer.accumulate_grad_batches * self._until_stop):
             return
         stop, step = self._ranks.stop(self._signals.request), trainer.global_step
         over = self._every is not None and _apart(self._saved_step, step, self._every)
