@@ -167,9 +167,9 @@ def test_auto_stops_after_the_step(
 ) -> None:
     folder = new_folder(tmp_path / "run")
     with pytest.raises(TrainingStopped):
-        run_training(job("auto", EachStep(signal_at=STEPS + 2), checkpoint_steps=1), folder)
-    assert folder.read_status()["step"] == STEPS + 2
-    assert read_checkpoint(folder.last_checkpoint)["cnnexp"]["batch"] == 2
+        run_training(job("auto", EachStep(signal_at=STEPS + 1), checkpoint_steps=1), folder)
+    assert folder.read_status()["step"] == STEPS + 1
+    assert read_checkpoint(folder.last_checkpoint)["cnnexp"]["batch"] == 1
     assert "SIGTERM: stopping after this step; once more stops at once" in capfd.readouterr().err
     run_training(job("auto"), folder, resume=True)
     assert_same_run(folder, whole)
@@ -308,7 +308,7 @@ def test_a_call_ends_where_checkpoints_are_written() -> None:
 
 
 def test_auto_writes_the_checkpoints_of_one_step_a_call(tmp_path: Path) -> None:
-    """In epochs whose length is a multiple of neither period."""
+    """In epochs whose length is no multiple of what lies between two."""
     files = []
     for steps in (1, "auto"):
         kept = ModelCheckpoint(tmp_path / str(steps), every_n_train_steps=4, save_top_k=-1)

@@ -174,8 +174,9 @@ def _calls(job: TrainingJob, own: Sequence[Callback], ranks: Ranks) -> Calls:
 
 
 def _bar(calls: Calls) -> ProgressBar:
-    """A bar that is drawn anew after every ten steps or so, where calls end."""
-    return ProgressBar(refresh_rate=calls.steps * math.ceil(10 / calls.steps))
+    """A bar that is drawn anew after every ten steps or so; of longer calls after each, however it ended."""
+    short = calls.steps * math.ceil(10 / calls.steps)
+    return ProgressBar(refresh_rate=short if calls.steps < 10 else 1)
 
 
 def _share_batches(job: TrainingJob, ranks: Ranks) -> None:

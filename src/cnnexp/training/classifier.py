@@ -217,7 +217,7 @@ class Classifier(ImageNetwork):
             self._means.add(0, loss=torch.zeros_like(loss), **score)
         of_all = loss if count == 1 else loss.detach() * share.weight(count)
         self.step_loss = of_all.detach()
-        self.step_penalties = {name: term.detach() for name, term in terms.items()}
+        self.step_penalties = {name: torch.as_tensor(term).detach() for name, term in terms.items()}
         if not is_logged(self):
             return
         self.log("train/loss_step", of_all, prog_bar=True, batch_size=size, sync_dist=count > 1)

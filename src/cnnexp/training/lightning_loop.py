@@ -90,7 +90,8 @@ class _StepsPerCall(_TrainingEpochLoop):
         some = [each for each in trainer.callbacks if self._sees_each(each)]
         serves = ShortTurn.serves(self, data_fetcher)
         if serves:
-            self._short = self._short or ShortTurn(self)
+            if self._short is None or self._short.module is not trainer.lightning_module:
+                self._short = ShortTurn(self)
             self._short.begin(some)
         while not self._ends_call():
             if self._short is not None and serves and not self.is_logged:

@@ -32,7 +32,7 @@ _Hook = Callable[..., Any]
 
 
 class ShortTurn:
-    """A step with the counters, hooks and schedule of Lightning's own turn, for which nothing is logged.
+    """A step with the counters, hooks and schedule of Lightning's own turn, after which no row is written.
 
     Public ways were looked at: ``Trainer`` has no argument that leaves out any of it, and a loop of one's own
     over the same parts would write other checkpoints.
@@ -44,7 +44,7 @@ class ShortTurn:
     def __init__(self, loop: _TrainingEpochLoop) -> None:
         trainer: Any = loop.trainer  # whose class says nothing of its data module
         module = trainer.lightning_module
-        self._loop, self._trainer, self._module = loop, trainer, module
+        self._loop, self._trainer, self.module = loop, trainer, module
         self._plugin, self._device = trainer.precision_plugin, trainer.strategy.root_device
         self._now: dict[str, Any] = vars(module)  # where ``log`` looks for the hook that calls it
         self._hooks: dict[str, tuple[list[_Hook], _Hook | None]] = {}
@@ -57,7 +57,7 @@ class ShortTurn:
 
     def begin(self, callbacks: Sequence[Callback]) -> None:
         """Find the hooks of the ``callbacks`` that take part in the next steps, in their order."""
-        self._hooks = {name: _written(name, callbacks, self._module) for name in AROUND_A_BATCH}
+        self._hooks = {name: _written(name, callbacks, self.module) for name in AROUND_A_BATCH}
         if self._optimizer.optimizer is not self._trainer.optimizers[0]:
             self._optimizer = _Optimizer(self._trainer.optimizers[0], self._before_step)
 
@@ -115,7 +115,7 @@ class ShortTurn:
         return self._after(self._transfer(batch, self._device, 0), 0)
 
     def _step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        trainer, module = self._trainer, self._module
+        trainer, module = self._trainer, self.module
         done = self._loop.automatic_optimization.optim_progress.optimizer
         outputs: list[dict[str, Any]] = []
 
@@ -137,7 +137,7 @@ class ShortTurn:
     @torch.enable_grad()
     def _gradients(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Forward and backward pass; what the step returns, with the loss by itself."""
-        trainer, module = self._trainer, self._module
+        trainer, module = self._trainer, self.module
         given = (batch, batch_idx) if self._takes_number else (batch,)
         with self._plugin.train_step_context():
             returned = self._as("training_step", module.training_step, *given)
@@ -168,7 +168,7 @@ class ShortTurn:
             "gradient_clip_val": trainer.gradient_clip_val,
             "gradient_clip_algorithm": trainer.gradient_clip_algorithm,
         }
-        self._as(name, self._module.configure_gradient_clipping, optimizer, **how)
+        self._as(name, self.module.configure_gradient_clipping, optimizer, **how)
 
     def _call(self, name: str, *given: Any) -> Any:
         """Call all hooks of the name; what the module's returns."""
@@ -179,7 +179,7 @@ class ShortTurn:
 
     def _each(self, hooks: list[_Hook], *given: Any) -> None:
         for hook in hooks:
-            hook(self._trainer, self._module, *given)
+            hook(self._trainer, self.module, *given)
 
     def _as(self, name: str, hook: _Hook, *given: Any, **named: Any) -> Any:
         """Call ``hook``; what it logs is logged by ``name``."""

@@ -1,4 +1,4 @@
-"""Whether tensors are finite throughout, in one pass over all of them by all threads.
+"""Whether tensors are finite throughout, in one pass over all of them; of many numbers by all threads.
 
 torch has a kernel for each tensor: of the article's network their calls take four times as long as what they
 read. Arrays are given by their addresses, as no two tensors need be of one size.

@@ -212,6 +212,6 @@ class NonFiniteGuard(Callback):
 
 
 def _used(optimizer: Optimizer) -> list[Tensor]:
-    """The gradients that the step is by."""
+    """The gradients that the step is by; if one is not finite, those of the whole network are looked at."""
     parameters = (each for group in optimizer.param_groups for each in group["params"])
     return [each.grad for each in parameters if each.grad is not None]
