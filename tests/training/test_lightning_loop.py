@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from cnnexp.training.lightning_loop import every_callback, is_logged, take_steps_per_call
+from cnnexp.training.steps_per_call import Calls
 from tests.training.lightning_parts import fit, quiet_trainer
 
 
@@ -36,7 +37,7 @@ def _callbacks(trainer: Any) -> list[Callback]:
 def test_a_turn_of_several_steps_is_heard_of_at_its_last_by_those_who_need_no_more() -> None:
     each, last = _Seen(), _Seen()
     trainer = quiet_trainer(each, last, limit_train_batches=5, log_every_n_steps=100)
-    take_steps_per_call(trainer, 2, lambda callback: callback is each)
+    take_steps_per_call(trainer, Calls(2), lambda callback: callback is each)
     fit(trainer)
     assert trainer.global_step == 5
     assert each.begun == [0, 1, 2, 3, 4]
@@ -51,7 +52,7 @@ def test_a_turn_of_one_step_is_lightnings_own() -> None:
     seen = _Seen()
     trainer = quiet_trainer(seen)
     before = trainer.fit_loop.epoch_loop
-    take_steps_per_call(trainer, 1, lambda _: False)
+    take_steps_per_call(trainer, Calls(1), lambda _: False)
     assert trainer.fit_loop.epoch_loop is before
     assert is_logged(BoringModel())  # which has no Trainer
     fit(trainer)
@@ -64,14 +65,14 @@ def test_a_turn_ends_after_so_much_time(
 ) -> None:
     class Slow(Callback):
         def on_train_batch_start(self, *_: Any, **__: Any) -> None:
-            seconds[0] += 2.0
+            seconds[0] += 0.15
 
     seconds = [0.0]
     monkeypatch.setattr("cnnexp.training.lightning_loop.perf_counter", lambda: seconds[0])
     slow, last = Slow(), _Seen()
     settings = {"limit_train_batches": 6 * accumulate, "accumulate_grad_batches": accumulate}
     trainer = quiet_trainer(slow, last, log_every_n_steps=100, **settings)
-    take_steps_per_call(trainer, 100, lambda callback: callback is slow, longest=3.0)
+    take_steps_per_call(trainer, Calls(100, free=True), lambda callback: callback is slow)
     fit(trainer)
     assert last.begun[:2] == begun
 
@@ -79,6 +80,6 @@ def test_a_turn_ends_after_so_much_time(
 def test_a_turn_ends_where_steps_of_the_whole_training_are_a_multiple() -> None:
     slow, last = _Seen(), _Seen()
     trainer = quiet_trainer(slow, last, limit_train_batches=5, log_every_n_steps=100, max_epochs=2)
-    take_steps_per_call(trainer, 100, lambda callback: callback is slow, periods=(4,))
+    take_steps_per_call(trainer, Calls(100, periods=(4,)), lambda callback: callback is slow)
     fit(trainer)
     assert [step + 1 for step in last.begun] == [4, 5, 8, 10]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cnnexp.training.lightning_loop import take_steps_per_call
 from cnnexp.training.lightning_turn import AROUND_A_BATCH, ShortTurn, is_written
+from cnnexp.training.steps_per_call import Calls
 from tests.training.lightning_parts import fit, quiet_trainer
 
 Events = list[tuple[Any, ...]]
@@ -121,7 +122,7 @@ def _run(returned: str, steps: int, *more: Callback, **settings: Any) -> tuple[E
     model = Speaks(events, returned)
     wanted = {"limit_train_batches": 9, "log_every_n_steps": 4, "max_epochs": 2}
     trainer = quiet_trainer(Hears(events), *more, **wanted | settings)
-    take_steps_per_call(trainer, steps, lambda _: True)
+    take_steps_per_call(trainer, Calls(steps), lambda _: True)
     torch.manual_seed(1)
     fit(trainer, model)
     return events, copy.deepcopy(trainer.fit_loop.state_dict()), model.state_dict()
@@ -206,7 +207,7 @@ def test_a_step_that_calls_no_closure_is_told_of() -> None:
             super().optimizer_step(*given, **named)
 
     trainer = quiet_trainer()
-    take_steps_per_call(trainer, 9, lambda _: True)
+    take_steps_per_call(trainer, Calls(9), lambda _: True)
     with pytest.raises(
         MisconfigurationException, match="optimizer_step has not called the closure"
     ):
@@ -219,7 +220,7 @@ def test_a_step_need_not_take_the_number_of_its_batch(turns: list[int]) -> None:
             return super().training_step(batch, 0)
 
     trainer = quiet_trainer(log_every_n_steps=100)
-    take_steps_per_call(trainer, 9, lambda _: True)
+    take_steps_per_call(trainer, Calls(9), lambda _: True)
     fit(trainer, Plain())
     assert turns == [1]
 

@@ -163,9 +163,8 @@ class _BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
         """The batches of an epoch, as the sampler has them."""
         if self.num_workers or self.pin_memory:
             return super().__iter__()
-        return (
-            list(self.dataset[indices]) for indices in self.sampler
-        )  # lists, as torch's own has
+        # lists, as torch's own loader makes of them
+        return (list(self.dataset[indices]) for indices in self.sampler)
 
 
 def _as_part_of_the_training(_worker: int) -> None:

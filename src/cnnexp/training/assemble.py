@@ -208,8 +208,7 @@ def _trainer(
         enable_progress_bar=bar,
         enable_model_summary=False,
     )
-    when = {"longest": calls.longest, "periods": calls.periods, "log_each": job.privacy.private}
-    take_steps_per_call(trainer, calls.steps, sees_each_step, **when)
+    take_steps_per_call(trainer, calls, sees_each_step, log_each=job.privacy.private)
     return trainer
 
 

@@ -7,7 +7,7 @@ a step within a turn is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
 from typing import Any
@@ -18,6 +18,7 @@ from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from cnnexp.training.lightning_turn import ShortTurn
+from cnnexp.training.steps_per_call import Calls
 
 __all__ = ["every_callback", "is_logged", "take_steps_per_call"]
 
@@ -35,29 +36,24 @@ class _StepsPerCall(_TrainingEpochLoop):
 
     Args:
         trainer: Before it fits.
-        steps: Of the optimiser in a call, ≥ 1; a call is shorter where an epoch or the training ends, where
-            a validation is due, and after a restart.
+        calls: How long a call is; it is shorter where an epoch or the training ends, where a validation is
+            due, and after a restart.
         sees_each: Whether a callback takes part in each step.
         log_each: Log what each step has to say, loggers due or not: where a callback may stop the training
             at any step, whose row is then written.
-        longest: Seconds after which a call ends with its next step; None if only steps count.
-        periods: Numbers of steps of the whole training at whose multiples a call ends, too.
     """
 
     def __init__(
         self,
         trainer: L.Trainer,
-        steps: int,
+        calls: Calls,
         sees_each: Callable[[Callback], bool],
-        *,
-        log_each: bool = False,
-        longest: float | None = None,
-        periods: Sequence[int] = (),
+        log_each: bool,
     ) -> None:
         before = trainer.fit_loop.epoch_loop
         super().__init__(trainer, before.min_steps, before.max_steps)
-        self._steps, self._sees_each, self._log_each = steps, sees_each, log_each
-        self._longest, self._periods, self._began = longest, periods, 0.0
+        self._calls, self._sees_each, self._log_each = calls, sees_each, log_each
+        self._began = 0.0  # when the present call did
         self._within = False  # a call, whose last step is to come
         self._everyone: list[Callback] | None = None  # while only some callbacks take part
         self._short: ShortTurn | None = None
@@ -117,18 +113,19 @@ class _StepsPerCall(_TrainingEpochLoop):
         validated = done if whole_epoch else progress.total.ready + 1
         every = trainer.val_check_batch
         return (
-            done % (self._steps * trainer.accumulate_grad_batches) == 0
+            done % (self._calls.steps * trainer.accumulate_grad_batches) == 0
             or done >= trainer.num_training_batches
             or (self.max_steps != -1 and self.global_step + 1 >= self.max_steps)
             or (isinstance(every, int) and validated % every == 0)
-            or any((self.global_step + 1) % period == 0 for period in self._periods)
+            or any((self.global_step + 1) % period == 0 for period in self._calls.periods)
             or self._took_long(done)
         )
 
     def _took_long(self, done: int) -> bool:
-        if self._longest is None or done % self.trainer.accumulate_grad_batches:
+        longest = self._calls.longest
+        if longest is None or done % self.trainer.accumulate_grad_batches:
             return False
-        return perf_counter() - self._began > self._longest
+        return perf_counter() - self._began > longest
 
     def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
         """Not within a call, where a time between validations may be over at any step."""
@@ -158,18 +155,14 @@ class _StepsPerCall(_TrainingEpochLoop):
 
 def take_steps_per_call(
     trainer: L.Trainer,
-    steps: int,
+    calls: Calls,
     sees_each: Callable[[Callback], bool],
     *,
     log_each: bool = False,
-    longest: float | None = None,
-    periods: Sequence[int] = (),
 ) -> None:
-    """Let ``trainer`` take its whole turn around a batch once for so many ``steps``; see the class above."""
-    if steps > 1:
-        trainer.fit_loop.epoch_loop = _StepsPerCall(
-            trainer, steps, sees_each, log_each=log_each, longest=longest, periods=periods
-        )
+    """Let ``trainer`` take its whole turn around a batch once a call; see the class above."""
+    if calls.steps > 1:
+        trainer.fit_loop.epoch_loop = _StepsPerCall(trainer, calls, sees_each, log_each)
 
 
 def is_logged(module: L.LightningModule) -> bool:
