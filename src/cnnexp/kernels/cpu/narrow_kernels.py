@@ -10,7 +10,7 @@ image stays in the cache from its first number to its last, and ∂L/∂z is nev
 Loops (outermost first), and what stays in registers:
 
     forward      image, some o, vectors of pixels, tap             a sum a vector
-    grad_weight  part of the batch, image, two o, taps, pixels     a sum a tap and o
+    grad_weight  part of the batch, images, two o, taps, pixels    a sum a tap and o
     grad_input   image, some c, vectors of pixels, tap             a sum a vector
 
 Between two rows vectors compute what nobody reads; in ∂L/∂w these products are with zeros, so that an
@@ -45,52 +45,72 @@ from cnnexp.kernels.cpu.vector import COMPILE, VECTOR_BYTES
 
 __all__ = ["forward", "grad_input", "grad_weight"]
 
-_sums_6, _sums_4, _sums_2, _sums_1 = (sums_of(*tile) for tile in TILES)
-_VECTORS_6, _VECTORS_4, _VECTORS_2, _VECTORS_1 = (vectors for _, vectors in TILES)
-_SLACK = 8 * VECTOR_BYTES // 4  # positions after the last that a tile or a share may read and write
+_EIGHT = len(TILES) == 5  # whether there is a tile of eight outputs
+_sums_8, _sums_6, _sums_4, _sums_2, _sums_1 = (sums_of(*tile) for tile in (TILES[0], *TILES[-4:]))
+_VECTORS_8, _VECTORS_6, _VECTORS_4, _VECTORS_2, _VECTORS_1 = (
+    vectors for _, vectors in (TILES[0], *TILES[-4:])
+)
+# positions after the last that a tile or a share may read and write
+_SLACK = _VECTORS_1 * VECTOR_BYTES // 4
 _TASKS = 32  # of the images, each with planes of its own
+_CACHED_BYTES = 1 << 16  # of planes of images whose shares are summed together
 
 
 @njit(**COMPILE)
-def _together(left):
-    """How many of the output channels that are left have their sums side by side."""
-    return 6 if left >= 6 else 4 if left >= 4 else 2 if left >= 2 else 1
+def _together(left, vectors):
+    """How many of the output channels that are left have their sums side by side: as many as waste least.
+
+    Of ``vectors`` the last tile may compute more than there are.
+    """
+    some, least = 1, -(-vectors // _VECTORS_1) * _VECTORS_1
+    if left >= 2 and -(-vectors // _VECTORS_2) * _VECTORS_2 <= least:
+        some, least = 2, -(-vectors // _VECTORS_2) * _VECTORS_2
+    if left >= 4 and -(-vectors // _VECTORS_4) * _VECTORS_4 <= least:
+        some, least = 4, -(-vectors // _VECTORS_4) * _VECTORS_4
+    if left >= 6 and -(-vectors // _VECTORS_6) * _VECTORS_6 <= least:
+        some, least = 6, -(-vectors // _VECTORS_6) * _VECTORS_6
+    if _EIGHT and left >= 8 and -(-vectors // _VECTORS_8) * _VECTORS_8 <= least:
+        some = 8
+    return some
 
 
 @njit(**COMPILE)
 def _convolve(source, reads, taps, start, channels, length, plane, out):
     """Leave in the planes of ``out`` the sums of ``source`` with the ``taps`` that :func:`_taps` made."""
     lanes, count = VECTOR_BYTES // out.itemsize, reads.size
-    o = 0
+    vectors, o = -(-length // lanes), 0
     while o < channels:
-        to, at, some = o * plane, o * count, _together(channels - o)
-        if some == 6:
-            tiles = -(-length // (lanes * _VECTORS_6))
+        to, at, some = o * plane, o * count, _together(channels - o, vectors)
+        if _EIGHT and some == 8:
+            tiles = -(-vectors // _VECTORS_8)
+            _sums_8(out, to, plane, source, reads, count, taps, at, start, o, tiles)
+        elif some == 6:
+            tiles = -(-vectors // _VECTORS_6)
             _sums_6(out, to, plane, source, reads, count, taps, at, start, o, tiles)
         elif some == 4:
-            tiles = -(-length // (lanes * _VECTORS_4))
+            tiles = -(-vectors // _VECTORS_4)
             _sums_4(out, to, plane, source, reads, count, taps, at, start, o, tiles)
         elif some == 2:
-            tiles = -(-length // (lanes * _VECTORS_2))
+            tiles = -(-vectors // _VECTORS_2)
             _sums_2(out, to, plane, source, reads, count, taps, at, start, o, tiles)
         else:
-            tiles = -(-length // (lanes * _VECTORS_1))
+            tiles = -(-vectors // _VECTORS_1)
             _sums_1(out, to, plane, source, reads, count, taps, at, start, o, tiles)
         o += some
 
 
 @njit(**COMPILE)
-def _taps(weight, shape, backward, like):
-    """The kernels (C_out, C_in, K) in the order in which :func:`_convolve` takes them.
+def _taps(weight, shape, backward, length, like):
+    """The kernels (C_out, C_in, K) in the order in which :func:`_convolve` takes them for such a length.
 
     Forwards the taps are (c, u, v) for each o; ``backward`` they are (o, u, v), turned around, for each c.
     """
     c_out, c_in, size = shape
     into, of = (c_in, c_out) if backward else (c_out, c_in)
-    made = aligned(into * of * size, like)
+    made, vectors = aligned(into * of * size, like), -(-length // (VECTOR_BYTES // like.itemsize))
     o = 0
     while o < into:
-        some, base = _together(into - o), o * of * size
+        some, base = _together(into - o, vectors), o * of * size
         for k in range(some):
             for c in range(of):
                 for s in range(size):
@@ -129,13 +149,13 @@ def forward(addresses, element, images, shape, lasts, geometry, reads, after, li
     kept = carray(numbers_at(addresses[3], element), images * c_out * pixels if active else 0)
     codes = carray(numbers_at(addresses[3], np.uint8(0)), images * c_out * results if coded else 0)
     output = carray(numbers_at(addresses[4], element), images * c_out * results)
-    taps, start = _taps(weight, shape, False, like), aligned(c_out, like)
+    wide_row, padded = pitch[1], pitch[0] * pitch[1]
+    length = (shown[0] - 1) * wide_row + shown[1]
+    taps, start = _taps(weight, shape, False, length, like), aligned(c_out, like)
     if addresses[2] != 0:
         bias = carray(numbers_at(addresses[2], element), c_out)
         for c in range(c_out):
             start[c] = wide(bias[c])
-    wide_row, padded = pitch[1], pitch[0] * pitch[1]
-    length = (shown[0] - 1) * wide_row + shown[1]
     plane, tasks = length + _SLACK, min(_TASKS, images)
     for task in prange(tasks):
         planes = aligned(c_in * padded + _SLACK, like)
@@ -146,8 +166,9 @@ def forward(addresses, element, images, shape, lasts, geometry, reads, after, li
             read(x, n, c_in, size, lasts[0], at, wide_row, padded, planes)
             _convolve(planes, reads, taps, start, c_out, length, plane, values)
             if active:
-                for k in range(values.size):
-                    values[k] = tanh(values[k])
+                for c in range(c_out):
+                    for k in range(c * plane, c * plane + length):
+                        values[np.uintp(k)] = tanh(values[np.uintp(k)])
                 write(values, plane, wide_row, shown, kept, n, c_out, False)
             if windows.shape[0]:
                 pool = windows, pooled, divisors, easy
@@ -185,37 +206,54 @@ def grad_weight(addresses, element, images, shape, lasts, geometry, reads, after
     wide_row, padded = pitch[1], pitch[0] * pitch[1]
     length = (shown[0] - 1) * wide_row + shown[1]
     steps, pairs = -(-length // LANES), -(-c_out // OUTPUTS)
-    plane = length + _SLACK
+    plane = steps * LANES + _SLACK
+    # numbers of an image in the planes of x, with a plane of ones, and in those of ∂L/∂z
+    apart = (-(-((c_in + 1) * padded) // LANES) * LANES + _SLACK, pairs * OUTPUTS * plane)
+    group = max(1, _CACHED_BYTES // ((apart[0] + apart[1]) * like.itemsize))
     totals = np.zeros((parts, pairs * count * OUTPUTS), like.dtype)
     for part in prange(parts):
-        planes = aligned((c_in + 1) * padded + _SLACK, like)
-        for k in range(c_in * padded, planes.size):
-            planes[k] = 1
-        grads, means = (
-            aligned(pairs * OUTPUTS * plane, like),
-            aligned(c_out * windows.shape[0] + 1, like),
-        )
+        first, last = images * part // parts, images * (part + 1) // parts
+        some = min(group, last - first)
+        planes, grads = aligned(some * apart[0], like), aligned(some * apart[1], like)
+        for g in range(some):
+            for k in range(g * apart[0] + c_in * padded, (g + 1) * apart[0]):
+                planes[k] = 1
+        means = aligned(c_out * windows.shape[0] + 1, like)
         one, total = aligned(count * OUTPUTS, like), totals[part]
-        for n in range(images * part // parts, images * (part + 1) // parts):
-            at = pad[0] * wide_row + pad[1]
-            read(x, n, c_in, size, lasts[0], at, wide_row, padded, planes)
-            layout, rest = (0, wide_row, plane), (windows, pooled, divisors, easy, kind)
-            behind(grad, kept, codes, n, c_out, lasts[1], shown, layout, rest, means, grads)
+        for begin in range(first, last, some):
+            many = min(some, last - begin)
+            for g in range(many):
+                at = g * apart[0] + pad[0] * wide_row + pad[1]
+                read(x, begin + g, c_in, size, lasts[0], at, wide_row, padded, planes)
+                # the windows say places from the beginning of an image's planes on
+                layout, own = (0, wide_row, plane), grads[g * apart[1] : (g + 1) * apart[1]]
+                rest = windows, pooled, divisors, easy, kind
+                behind(
+                    grad, kept, codes, begin + g, c_out, lasts[1], shown, layout, rest, means, own
+                )
             for pair in range(pairs):
                 for tap in range(0, count, TAPS):
                     to, of = tap * OUTPUTS, pair * OUTPUTS * plane
-                    shares(one, to, planes, reads, tap, grads, of, plane, steps)
+                    shares(one, to, planes, reads, tap, grads, of, plane, steps, many, apart)
                 for k in range(one.size):
                     total[pair * one.size + k] += one[k]
     for part in range(1, parts):
         totals[0] += totals[part]
     weight = carray(numbers_at(addresses[3], element), c_out * weights)
     bias = carray(numbers_at(addresses[4], element), c_out)
+    _leave(totals[0], count, weight, bias)
+
+
+@njit(**COMPILE)
+def _leave(total, count, weight, bias):
+    """Leave the sums of :func:`grad_weight`, of which ``count`` are of an output, in its results."""
+    c_out = bias.size
+    weights = weight.size // c_out
     for o in range(c_out):
         base = o // OUTPUTS * count * OUTPUTS + o % OUTPUTS
         for k in range(weights):
-            weight[o * weights + k] = narrow(totals[0, base + k * OUTPUTS], weight)
-        bias[o] = narrow(totals[0, base + weights * OUTPUTS], bias)
+            weight[o * weights + k] = narrow(total[base + k * OUTPUTS], weight)
+        bias[o] = narrow(total[base + weights * OUTPUTS], bias)
 
 
 @njit(parallel=True, **COMPILE)
@@ -240,9 +278,9 @@ def grad_input(addresses, element, images, shape, lasts, geometry, reads, after,
     codes = carray(numbers_at(addresses[1], np.uint8(0)), images * c_out * results if coded else 0)
     weight = carray(numbers_at(addresses[2], element), c_out * c_in * area)
     output = carray(numbers_at(addresses[3], element), images * c_in * inputs)
-    taps, nothing = _taps(weight, shape, True, like), aligned(c_in, like)
     wide_row, padded = pitch[1], pitch[0] * pitch[1]
     length = (shown[0] - 1) * wide_row + shown[1]
+    taps, nothing = _taps(weight, shape, True, length, like), aligned(c_in, like)
     plane, tasks = length + _SLACK, min(_TASKS, images)
     for task in prange(tasks):
         planes = aligned(c_out * padded + _SLACK, like)

@@ -37,8 +37,8 @@ _N = types.intp
 _WIDE = VECTOR_BYTES == 64  # there are 32 registers, else 16
 
 # output channels whose sums are in registers together, and vectors of each
-TILES = ((6, 4), (4, 6), (2, 8), (1, 8)) if _WIDE else ((6, 2), (4, 3), (2, 4), (1, 8))
-TAPS, OUTPUTS = 9 if _WIDE else 3, 2  # whose shares are
+TILES = ((8, 3), (6, 4), (4, 6), (2, 9), (1, 9)) if _WIDE else ((6, 2), (4, 3), (2, 4), (1, 8))
+TAPS, OUTPUTS = 8 if _WIDE else 3, 2  # whose shares are
 LANES = 16  # of a share
 
 
@@ -89,21 +89,28 @@ class _Code:
         factors = [one, other, self.builder.load(register)]
         self.builder.store(self.builder.call(function, factors), register)
 
-    def total(self, vector: Any) -> Any:
-        """The sum over the lanes: halves are added until there is one."""
-        count = self.kind.count
-        while count > 1:
-            count //= 2
+    def totals(self, vectors: list[Any]) -> Any:
+        """A vector of the sums over the lanes of each of ``vectors``, at most as many as there are lanes.
+
+        Halves are added until there is one number, of all vectors at once: a vector holds what is left of
+        one, then of two, of four.
+        """
+        lanes = self.kind.count
+        nothing = ir.Constant(self.kind, ir.Undefined)
+        left, size = [*vectors, *[nothing] * (lanes - len(vectors))], lanes
+        while len(left) > 1:
+            size //= 2
+            first = [at for at in range(2 * lanes) if at // size % 2 == 0]
             halves = [
-                self.builder.shuffle_vector(
-                    vector,
-                    vector,
-                    ir.Constant(ir.VectorType(_WORD, count), list(range(at, at + count))),
-                )
-                for at in (0, count)
+                ir.Constant(ir.VectorType(_WORD, lanes), [at + half for at in first])
+                for half in (0, size)
             ]
-            vector = self.builder.fadd(halves[0], halves[1])
-        return self.builder.extract_element(vector, ir.Constant(_WORD, 0))
+            pairs, shuffle = zip(left[::2], left[1::2], strict=True), self.builder.shuffle_vector
+            left = [
+                self.builder.fadd(shuffle(one, other, halves[0]), shuffle(one, other, halves[1]))
+                for one, other in pairs
+            ]
+        return left[0]
 
 
 def sums_of(outputs: int, vectors: int) -> Any:
@@ -155,31 +162,38 @@ def sums_of(outputs: int, vectors: int) -> Any:
 
 
 @intrinsic
-def shares(typing_context, out, to, source, reads, tap, grads, at, step, count):
-    """out[to + t·OUTPUTS + o] = Σ_p source[reads[tap + t] + p] · grads[at + o·step + p].
+def shares(typing_context, out, to, source, reads, tap, grads, at, step, count, images, steps):
+    """out[to + t·OUTPUTS + o] = Σ_n Σ_p source[reads[tap + t] + p + n·…] · grads[at + o·step + p + n·…].
 
-    t runs over ``TAPS``, o over ``OUTPUTS``, p over ``count`` times ``LANES``.
+    t runs over ``TAPS``, o over ``OUTPUTS``, p over ``count`` times ``LANES``, n over ``images``, which are
+    ``steps`` apart in source and grads.
     """
-    signature = types.void(out, _N, source, reads, _N, grads, _N, _N, _N)
+    signature = types.void(out, _N, source, reads, _N, grads, _N, _N, _N, _N, steps)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         kind = ir.VectorType(number_of(signature.args[0]), LANES)
         code = _Code(context, builder, signature.args, arguments, kind)
-        _, to, _, _, tap, _, at, step, count = arguments
+        _, to, _, _, tap, _, at, step, count, images, steps = arguments
         table, grads, to = code.pointer(3, tap), code.pointer(5, at), code.pointer(0, to)
         begin = [code.pointer(2, builder.load(code.off(table, t))) for t in range(TAPS)]
         of_output = [code.off(grads, step, o) for o in range(OUTPUTS)]
+        apart = [builder.extract_value(steps, which) for which in (0, 1)]
         zero = ir.Constant(kind, [0.0] * LANES)
         totals = code.registers([zero] * (TAPS * OUTPUTS))
-        with counted_loop(builder, count) as s:
-            shift = builder.mul(s.index, code.index(LANES))
-            values = [code.load(builder.gep(each, [shift])) for each in of_output]
-            for t, start in enumerate(begin):
-                read = code.load(builder.gep(start, [shift]))
-                for o, value in enumerate(values):
-                    code.add(read, value, totals[t * OUTPUTS + o])
-        for k, total in enumerate(totals):
-            builder.store(code.total(builder.load(total)), code.off(to, k))
+        with counted_loop(builder, images) as n:
+            of_image = [builder.mul(n.index, each) for each in apart]
+            with counted_loop(builder, count) as s:
+                shift = builder.mul(s.index, code.index(LANES))
+                in_source, in_grads = (builder.add(each, shift) for each in of_image)
+                values = [code.load(builder.gep(each, [in_grads])) for each in of_output]
+                for t, start in enumerate(begin):
+                    read = code.load(builder.gep(start, [in_source]))
+                    for o, value in enumerate(values):
+                        code.add(read, value, totals[t * OUTPUTS + o])
+        all_of = code.totals([builder.load(total) for total in totals])
+        for k in range(len(totals)):
+            one = builder.extract_element(all_of, ir.Constant(_WORD, k))
+            builder.store(one, code.off(to, k))
         return void(context)
 
     return signature, codegen
