@@ -11,6 +11,7 @@ from cnnexp.data import (
     DataFileError,
     ImageDataModule,
     LabelledImages,
+    Samples,
     batch_loader,
     load_digits,
 )
@@ -42,6 +43,74 @@ def test_a_loader_gathers_whole_batches() -> None:
     images, labels = next(iter(batch_loader(data, 4, seed=1)))
     assert images.shape == (4, 1, 1, 1)
     assert images.flatten().tolist() == labels.tolist()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Counted:
+    """Samples that note how many images each gather is of."""
+
+    whole: LabelledImages
+    at_hand: bool
+    gathers: list[int]
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return self.whole.labels
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.whole.shape
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def batch(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.gathers.append(len(indices))
+        return self.whole.batch(indices)
+
+    def select(self, indices: torch.Tensor, labels: torch.Tensor | None = None) -> Samples:
+        return self.whole.select(indices, labels)
+
+
+@pytest.mark.parametrize(
+    ("size", "at_hand", "gathers"),
+    [
+        (2, True, [25]),  # all are few bytes
+        (300, True, [8, 8, 9]),  # of 88 KiB: eleven are below a mebibyte
+        (2000, True, [4] * 6 + [1]),  # of 4 MB each: none is gathered with another
+        (2, False, [4] * 6 + [1]),  # as they would be from files that have to be decoded
+    ],
+)
+def test_small_batches_of_images_at_hand_are_gathered_together(
+    size: int, at_hand: bool, gathers: list[int]
+) -> None:
+    pixels = torch.arange(25, dtype=torch.uint8).view(25, 1, 1, 1).expand(25, 1, size, size)
+    data = _Counted(LabelledImages(pixels, torch.arange(25)), at_hand, [])
+    loader = batch_loader(data, 4, seed=1)
+    for epoch in (0, 1):
+        loader.sampler.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
+        data.gathers.clear()
+        batches = [(images[:, 0, 0, 0].tolist(), labels.tolist()) for images, labels in loader]
+        assert data.gathers == gathers
+        order = BatchOrder(25, 4, 1)
+        order.set_epoch(epoch)
+        assert batches == [(each.tolist(), each.tolist()) for each in order]
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+def test_pixels_are_scaled_to_the_same_bits_whatever_their_dtype(default: torch.dtype) -> None:
+    module = _module(val_size=0)
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    torch.set_default_dtype(default)
+    try:
+        found = [
+            module.on_after_batch_transfer((pixels.to(dtype), torch.zeros(1)), 0)[0]
+            for dtype in (torch.uint8, torch.int32, torch.float32)
+        ]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(each.dtype == torch.float32 for each in found)
+    assert all(torch.equal(each, pixels.float() / 255) for each in found)
 
 
 def test_images_and_labels_must_match() -> None:

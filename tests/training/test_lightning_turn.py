@@ -155,6 +155,50 @@ def test_it_is_lightnings_own_turn(way: str, turns: list[int]) -> None:
         assert torch.equal(weight, ours[2][name])
 
 
+class _Counts(torch.optim.SGD):
+    """Keeps its gradients where they are, as zeros, and counts how often."""
+
+    cleared = 0
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Fill with zeros."""
+        self.cleared += 1
+        super().zero_grad(set_to_none=False)
+
+
+class _Clears(BoringModel):
+    """Notes the gradients that a step begins its backward with."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.kind, self.found = kind, []
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        grads = [each.grad for each in self.parameters()]
+        self.found.append([None if each is None else each.abs().sum().item() for each in grads])
+
+    def configure_optimizers(self) -> Any:
+        return self.kind(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, _Counts])
+def test_gradients_are_cleared_as_the_optimiser_does(kind: Any, turns: list[int]) -> None:
+    found = []
+    for steps in (1, 8):
+        torch.manual_seed(0)
+        model = _Clears(kind)
+        trainer = quiet_trainer(limit_train_batches=8, log_every_n_steps=8, max_epochs=1)
+        take_steps_per_call(trainer, Calls(steps), lambda _: True)
+        fit(trainer, model)
+        (optimizer,) = trainer.optimizers
+        cleared = optimizer.cleared if isinstance(optimizer, _Counts) else 0
+        found.append((model.found, cleared, [each.tolist() for each in model.parameters()]))
+    assert len(turns) == 6  # all but the first, which logs, and the last
+    assert found[1] == found[0]
+    expected = ([None, None], 0) if kind is torch.optim.SGD else ([0.0, 0.0], 8)
+    assert (found[0][0][-1], found[0][1]) == expected
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"accumulate_grad_batches": 2}, {"precision": "64-true"}, {"profiler": "simple"}],

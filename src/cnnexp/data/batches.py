@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cnnexp.data.draws import BatchSlice
-from cnnexp.data.images import Samples
+from cnnexp.data.images import Samples, is_at_hand
 
 __all__ = ["BatchOrder", "GatheredBatches", "batch_loader", "loader_of", "seeded_generator"]
 
@@ -153,18 +154,49 @@ def loader_of(
     )
 
 
+_GATHERED_BYTES = 1 << 20  # of images that are gathered together
+
+
 class _BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
     """A DataLoader that gathers its batches itself where no other process does.
 
     torch's own looks for workers, profilers and a generator at each batch, which takes as long as the gather.
+    Several small batches are one gather: between two steps of the training its code comes from memory each
+    time, and takes longer than the copying.
     """
 
     def __iter__(self) -> Any:
         """The batches of an epoch, as the sampler has them."""
         if self.num_workers or self.pin_memory:
             return super().__iter__()
-        # lists, as torch's own loader makes of them
-        return (list(self.dataset[indices]) for indices in self.sampler)
+        return self._gathered()
+
+    def _gathered(self) -> Iterator[list[Tensor]]:
+        dataset: Any = self.dataset
+        data: Samples = dataset.data
+        most = _GATHERED_BYTES // max(1, math.prod(data.shape)) if is_at_hand(data) else 0
+        for batches in _together(self.sampler, most):
+            gathered = dataset[batches[0] if len(batches) == 1 else torch.cat(batches)]
+            begin = 0
+            for indices in batches:
+                size = len(indices)
+                # lists, as torch's own loader makes of them
+                yield [part.narrow(0, begin, size) for part in gathered]
+                begin += size
+
+
+def _together(batches: Iterable[Tensor], most: int) -> Iterator[list[Tensor]]:
+    """The ``batches`` in lists, of at most so many images where a list has more than one."""
+    some: list[Tensor] = []
+    images = 0
+    for indices in batches:
+        if some and images + len(indices) > most:
+            yield some
+            some, images = [], 0
+        some.append(indices)
+        images += len(indices)
+    if some:
+        yield some
 
 
 def _as_part_of_the_training(_worker: int) -> None:

@@ -38,6 +38,8 @@ class _OnDevice(L.LightningDataModule):
         of four.
         """
         images, labels = batch
+        if images.dtype == torch.uint8:  # by one operation
+            return images.div(255).float(), labels
         return images.float().div_(255), labels
 
 

@@ -57,45 +57,57 @@ def keep_layouts(optimizer: Optimizer) -> None:
                 f"gaps between its numbers, which torch's kernel takes for weights; make it contiguous, or "
                 f"set fused=False"
             )
-    optimizer.register_step_pre_hook(_adapt)
-    optimizer.register_load_state_dict_post_hook(_reconcile)
+    layouts = _Layouts()
+    optimizer.register_step_pre_hook(layouts)
+    optimizer.register_load_state_dict_post_hook(layouts.reconcile)
 
 
-def _adapt(
-    optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Put all in order now, or where a closure computes the gradients, once it has been called."""
-    closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-    if closure is None:
-        _put_in_order(optimizer)
-        return None
+class _Layouts:
+    """Gives gradients and state of an optimiser the strides of their weights, before each step."""
 
-    def then_in_order() -> Any:
-        loss = closure()
-        _put_in_order(optimizer)
-        return loss
+    def __init__(self) -> None:
+        # of each weight the strides with which its state was in order: only gradients are new in each step
+        self._in_order: dict[Tensor, tuple[int, ...]] = {}
 
-    return args[:1], {**kwargs, "closure": then_in_order}
+    def __call__(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Put all in order now, or where a closure computes the gradients, once it has been called."""
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._put_in_order(optimizer)
+            return None
 
+        def then_in_order() -> Any:
+            loss = closure()
+            self._put_in_order(optimizer)
+            return loss
 
-def _reconcile(optimizer: Optimizer) -> None:
-    for group in optimizer.param_groups:
-        if group.get("fused") and not optimizer.defaults["fused"]:
-            group["fused"] = None
+        return args[:1], {**kwargs, "closure": then_in_order}
 
+    def reconcile(self, optimizer: Optimizer) -> None:
+        """After a state was loaded."""
+        self._in_order = {}
+        for group in optimizer.param_groups:
+            if group.get("fused") and not optimizer.defaults["fused"]:
+                group["fused"] = None
 
-@torch.no_grad()
-def _put_in_order(optimizer: Optimizer) -> None:
-    for weight in _weights(optimizer):
-        strides = weight.stride()
-        grad = weight.grad
-        if grad is not None and grad.stride() != strides and _differ(grad, weight):
-            weight.grad = _like(weight, grad)
-        state: dict[str, Any] = optimizer.state.get(weight) or {}
-        for name, value in state.items():
-            moved = isinstance(value, Tensor) and value.stride() != strides
-            if moved and value.shape == weight.shape and _differ(value, weight):
-                state[name] = _like(weight, value)
+    @torch.no_grad()
+    def _put_in_order(self, optimizer: Optimizer) -> None:
+        for weight in _weights(optimizer):
+            strides = weight.stride()
+            grad = weight.grad
+            if grad is not None and grad.stride() != strides and _differ(grad, weight):
+                weight.grad = _like(weight, grad)
+            if self._in_order.get(weight) == strides:
+                continue
+            state: dict[str, Any] = optimizer.state.get(weight) or {}
+            for name, value in state.items():
+                moved = isinstance(value, Tensor) and value.stride() != strides
+                if moved and value.shape == weight.shape and _differ(value, weight):
+                    state[name] = _like(weight, value)
+            if state:
+                self._in_order[weight] = strides
 
 
 def _weights(optimizer: Optimizer) -> Iterator[Tensor]:

@@ -186,6 +186,8 @@ class Classifier(ImageNetwork):
             _refuse_scaled(self.trainer.precision_plugin, optimizer)
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             self._events.gradients(parameters)
+        if not (gradient_clip_val or self.trainer.gradient_clip_val):
+            return  # which Lightning finds out at some length
         plugin = self.trainer.precision_plugin
         if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
             # in bfloat16 nothing is scaled; yet Lightning would refuse each optimiser with a kernel for all

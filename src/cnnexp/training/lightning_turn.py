@@ -48,6 +48,7 @@ class ShortTurn:
         self._plugin, self._device = trainer.precision_plugin, trainer.strategy.root_device
         self._now: dict[str, Any] = vars(module)  # where ``log`` looks for the hook that calls it
         self._hooks: dict[str, tuple[list[_Hook], _Hook | None]] = {}
+        self._clears_plainly = False
         self._optimizer = _Optimizer(trainer.optimizers[0], self._before_step)
         self._takes_number = "batch_idx" in loop._build_kwargs(OrderedDict(), None, 0)
         whose = trainer._data_connector._datahook_selector.get_instance
@@ -58,6 +59,7 @@ class ShortTurn:
     def begin(self, callbacks: Sequence[Callback]) -> None:
         """Find the hooks of the ``callbacks`` that take part in the next steps, in their order."""
         self._hooks = {name: _written(name, callbacks, self.module) for name in AROUND_A_BATCH}
+        self._clears_plainly = _clears_plainly(self.module, self._trainer.optimizers[0])
         if self._optimizer.optimizer is not self._trainer.optimizers[0]:
             self._optimizer = _Optimizer(self._trainer.optimizers[0], self._before_step)
 
@@ -151,8 +153,13 @@ class ShortTurn:
         optimizer = trainer.optimizers[0]
         self._call("on_before_zero_grad", optimizer)
         cleared.increment_started()
-        now = (trainer.current_epoch, batch_idx, optimizer)
-        self._as("optimizer_zero_grad", module.optimizer_zero_grad, *now)
+        if self._clears_plainly:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
+        else:
+            now = (trainer.current_epoch, batch_idx, optimizer)
+            self._as("optimizer_zero_grad", module.optimizer_zero_grad, *now)
         cleared.increment_completed()
         if loss is not None:
             self._call("on_before_backward", loss)
@@ -213,6 +220,12 @@ def is_written(owner: object, name: str, base: type) -> bool:
     """Whether the hook ``name`` of ``owner`` is not that of ``base``, which does nothing."""
     hook = getattr(owner, name)
     return callable(hook) and getattr(hook, "__func__", None) is not getattr(base, name)
+
+
+def _clears_plainly(module: L.LightningModule, optimizer: Optimizer) -> bool:
+    """Whether gradients are cleared as torch does by default, whose method looks for more."""
+    cleared = getattr(optimizer.zero_grad, "__func__", None) is Optimizer.zero_grad
+    return cleared and not is_written(module, "optimizer_zero_grad", L.LightningModule)
 
 
 class _Optimizer(LightningOptimizer):
