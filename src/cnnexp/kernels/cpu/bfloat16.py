@@ -84,9 +84,12 @@ def max_forward(
     shift = np.zeros(c_out, np.float32) if bias is None else bias.detach().float().numpy()
     fields = receptive_fields(conv, pool, channels)
     enough = -(-pairs_forward.ELEMENTS // fields.places.size)
+    taps, together = math.prod(conv.kernel_size), pairs_forward.CHANNELS
+    kernels = np.empty((c_out // together, taps * channels // 2, together), np.uint32)
+    pairs_forward.pair_kernels(bits_of(weight).reshape(c_out, taps, c_in), kernels)
     pairs_forward.max_forward(
         bits_of(input),
-        _pairs_of(weight, channels, pairs_forward.CHANNELS).numpy(),
+        kernels.view(np.uint16),
         np.ascontiguousarray(shift),
         fields,
         channels,
@@ -94,14 +97,6 @@ def max_forward(
         bits_of(output).view(np.int16),
         code.permute(0, 2, 3, 1).numpy(),
     )
-
-
-def _pairs_of(weight: Tensor, channels: int, together: int) -> Tensor:
-    """The kernels in blocks of ``together``, whose pairs of numbers stand side by side; bits as uint16."""
-    kernels = weight.new_zeros(len(weight), *weight.shape[2:], channels)
-    kernels[..., : weight.size(1)] = weight.detach().permute(0, 2, 3, 1)
-    blocks = kernels.view(len(weight) // together, together, -1).view(torch.int32)
-    return blocks.transpose(1, 2).contiguous().view(torch.uint16)
 
 
 def has_pairs(conv: Conv2dGeometry, pool: WindowGeometry, c_in: int, c_out: int) -> bool:

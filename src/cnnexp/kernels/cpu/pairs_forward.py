@@ -15,13 +15,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from cnnexp.kernels.cpu.numbers import aligned
+from cnnexp.kernels.cpu.numbers import aligned, put
 from cnnexp.kernels.cpu.pair_windows import CHANNELS, FIELDS, maximum_of_fields, sums_of_fields
 from cnnexp.kernels.cpu.pairs_sparse import pad_into
 from cnnexp.kernels.cpu.pointers import hold, start_of
 from cnnexp.kernels.cpu.vector import COMPILE
 
-__all__ = ["CHANNELS", "ELEMENTS", "max_forward"]
+__all__ = ["CHANNELS", "ELEMENTS", "max_forward", "pair_kernels"]
 
 ELEMENTS = 64  # of windows, about, that are computed before they are pooled
 
@@ -35,6 +35,27 @@ def _table(places, numbers, images):
         for i in range(starts.size):
             table[n * starts.size + i] = n * numbers + starts[i] if starts[i] >= 0 else -1
     return table
+
+
+@njit(parallel=True, **COMPILE)
+def pair_kernels(weight, made):
+    """``weight`` (C_out, K_h·K_w, C_in) → ``made`` (C_out/CHANNELS, K_h·K_w·channels/2, CHANNELS) of uint32.
+
+    A number there is a pair of neighbours of a kernel, which is filled up with a zero to an even number of
+    ``channels``.
+    """
+    _, taps, c_in = weight.shape
+    half = made.shape[1] // taps
+    for task in prange(made.shape[0] * taps):
+        block, tap = task // taps, task % taps
+        numbers = np.zeros(CHANNELS * 2 * half, weight.dtype)
+        for o in range(CHANNELS):
+            row = numbers[o * 2 * half : o * 2 * half + c_in]
+            put(weight[block * CHANNELS + o, tap], row)
+        pairs = numbers.view(np.uint32)
+        for k in range(half):
+            for o in range(CHANNELS):
+                made[block, tap * half + k, o] = pairs[o * half + k]
 
 
 @njit(parallel=True, **COMPILE)
