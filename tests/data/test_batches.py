@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import Sampler
 
 from cnnexp.data import (
     BatchOrder,
@@ -14,6 +16,7 @@ from cnnexp.data import (
     Samples,
     batch_loader,
     load_digits,
+    loader_of,
 )
 from tests.data.official_files import held
 
@@ -76,7 +79,7 @@ class _Counted:
     ("size", "at_hand", "gathers"),
     [
         (2, True, [25]),  # all are few bytes
-        (300, True, [8, 8, 9]),  # of 88 KiB: eleven are below a mebibyte
+        (300, True, [8, 8, 8, 1]),  # of 352 KB a batch: two are below a mebibyte
         (2000, True, [4] * 6 + [1]),  # of 4 MB each: none is gathered with another
         (2, False, [4] * 6 + [1]),  # as they would be from files that have to be decoded
     ],
@@ -97,7 +100,30 @@ def test_small_batches_of_images_at_hand_are_gathered_together(
         assert batches == [(each.tolist(), each.tolist()) for each in order]
 
 
-@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+class _Asked(Sampler[torch.Tensor]):
+    """Counts the batches that were taken from it, as one may that draws secret numbers in turn."""
+
+    taken = 0
+
+    def __len__(self) -> int:
+        return 5
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for number in range(5):
+            self.taken += 1
+            yield torch.tensor([number])
+
+
+def test_no_other_sampler_is_ahead_of_the_training() -> None:
+    data = LabelledImages(torch.zeros(5, 1, 1, 1, dtype=torch.uint8), torch.arange(5))
+    sampler = _Asked()
+    batches = iter(loader_of(data, sampler))
+    for number in range(3):
+        _, labels = next(batches)
+        assert (labels.tolist(), sampler.taken) == ([number], number + 1)
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.float64, torch.float16])
 def test_pixels_are_scaled_to_the_same_bits_whatever_their_dtype(default: torch.dtype) -> None:
     module = _module(val_size=0)
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cnnexp import ops
+from cnnexp.kernels.cpu import bfloat16
 
 LAST = torch.channels_last
 # what is behind the convolution; of the poolings those that the kernels go through by vectors, and others
@@ -60,3 +61,22 @@ def test_gradients_are_those_of_the_formulas_in_float64(
     for one, other in zip(ours, theirs, strict=True):
         error = (one.double() - other).abs().max() / other.abs().max()
         assert error < 3e-6
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most"), [(torch.float64, 1e-13), (torch.bfloat16, 0.03)], ids=str
+)
+@pytest.mark.parametrize("behind", BEHIND)
+def test_of_other_precisions_as_well(behind: str, dtype: torch.dtype, most: float) -> None:
+    if dtype == torch.bfloat16 and "maxima" in behind and not bfloat16.AVAILABLE:
+        pytest.skip(
+            "this processor has no instructions for bfloat16: torch rounds before it compares"
+        )
+    torch.manual_seed(0)
+    given = [torch.randn(130, 3, 9, 9), torch.randn(8, 3, 3, 3) / 3, torch.randn(8)]
+    tensors = [each.to(dtype) for each in given]
+    way = "narrow" if behind == "nothing" else "fused"
+    ours = _gradients(BEHIND[behind], way, tensors, dtype)
+    theirs = _gradients(BEHIND[behind], "direct", tensors, torch.float64)
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.double() - other).norm() < most * other.norm()

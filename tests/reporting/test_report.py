@@ -189,6 +189,20 @@ def test_the_page_draws_itself_in_a_browser_without_errors(
     )
 
 
+def test_no_axis_of_an_accuracy_goes_beyond_all(
+    empty_folder: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Around the only point of a single run."""
+    _write(Path("s") / "0", 0, acc=0.99)
+    assert _report("s", monkeypatch=monkeypatch) == 0
+    page = drawn(empty_folder / "s" / "report.html")
+    for plot, after in (("curves", "heat"), ("time", "runs")):
+        drawing = page.partition(f'id="{plot}"')[2].partition(f'id="{after}"')[0]
+        shares = [float(each) for each in re.findall(r">(-?[\d.]+)%</text>", drawing)]
+        assert len(shares) > 1
+        assert 0 <= min(shares) < max(shares) <= 100
+
+
 def test_watching_goes_on_until_nothing_runs(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import islice
 from types import FrameType
 from typing import Any
 
@@ -17,7 +18,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from cnnexp.data.draws import BatchSlice
 from cnnexp.data.images import Samples, is_at_hand
 
-__all__ = ["BatchOrder", "GatheredBatches", "batch_loader", "loader_of", "seeded_generator"]
+__all__ = [
+    "BatchOrder",
+    "GatheredBatches",
+    "batch_loader",
+    "gathered_together",
+    "loader_of",
+    "seeded_generator",
+]
 
 
 def seeded_generator(*numbers: int) -> torch.Generator:
@@ -173,9 +181,11 @@ class _BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
 
     def _gathered(self) -> Iterator[list[Tensor]]:
         dataset: Any = self.dataset
-        data: Samples = dataset.data
-        most = _GATHERED_BYTES // max(1, math.prod(data.shape)) if is_at_hand(data) else 0
-        for batches in _together(self.sampler, most):
+        sampler, ahead = self.sampler, 1
+        if isinstance(sampler, BatchOrder):  # others may draw by a count, in turn with the steps
+            ahead = gathered_together(dataset.data, sampler.batch_size)
+        order = iter(sampler)
+        while batches := list(islice(order, ahead)):
             gathered = dataset[batches[0] if len(batches) == 1 else torch.cat(batches)]
             begin = 0
             for indices in batches:
@@ -185,18 +195,11 @@ class _BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
                 begin += size
 
 
-def _together(batches: Iterable[Tensor], most: int) -> Iterator[list[Tensor]]:
-    """The ``batches`` in lists, of at most so many images where a list has more than one."""
-    some: list[Tensor] = []
-    images = 0
-    for indices in batches:
-        if some and images + len(indices) > most:
-            yield some
-            some, images = [], 0
-        some.append(indices)
-        images += len(indices)
-    if some:
-        yield some
+def gathered_together(data: Samples, batch_size: int) -> int:
+    """How many batches of so many images a loader takes out of ``data`` at once, where no process helps."""
+    if not is_at_hand(data):
+        return 1
+    return max(1, _GATHERED_BYTES // max(1, batch_size * math.prod(data.shape)))
 
 
 def _as_part_of_the_training(_worker: int) -> None:

@@ -26,7 +26,7 @@ class Samples(Protocol):
     :class:`ImageSet`.
 
     Those that have an attribute ``at_hand`` that is True are read without work, as from memory: the diagnosis
-    of a training then looks at all of them.
+    of a training then looks at all of them, and several small batches are asked for at once.
     """
 
     @property

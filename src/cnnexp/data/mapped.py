@@ -22,8 +22,9 @@ _BLOCK = 1 << 20  # bytes of a file that are read at a time
 class MappedImages:
     """Images in a file that is mapped into memory, and their classes.
 
-    A batch is read when it is requested, by one gather: from the system's page cache at the speed of memory,
-    from the disk if it is not there. What the process holds itself is 8 bytes an image for a class.
+    A batch is read when it is requested, small ones with some that follow, by one gather: from the system's
+    page cache at the speed of memory, from the disk if it is not there. What the process holds itself is 8
+    bytes an image for a class.
 
     Attributes:
         images: (N, C, H, W) uint8, the whole file.

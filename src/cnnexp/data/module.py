@@ -38,8 +38,8 @@ class _OnDevice(L.LightningDataModule):
         of four.
         """
         images, labels = batch
-        if images.dtype == torch.uint8:  # by one operation
-            return images.div(255).float(), labels
+        if images.dtype == torch.uint8 and torch.get_default_dtype() == torch.float32:
+            return images.div(255), labels  # by one operation
         return images.float().div_(255), labels
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from cnnexp.data import ImageDataModule, ImageSet, LabelledImages, MappedImages, Samples
+from cnnexp.data.batches import gathered_together
 from cnnexp.speed.result import spread
 from cnnexp.speed.scaled import Scaled
 from cnnexp.tuning.memory import free_bytes, own_bytes
@@ -109,12 +110,15 @@ def _turns(
 def _timed(module: ImageDataModule) -> Iterator[float]:
     """The seconds of one batch after the other, through as many epochs as are asked for.
 
-    An epoch's start is not among them, nor its last batch, which may be smaller, where there are others.
+    An epoch's start is not among them, with the batches that are gathered at once then, nor its last batch,
+    which may be smaller, where there are others.
     """
+    ahead = gathered_together(module.train, module.batch_size)
     while True:
         batches, count = _batches(module), len(module.train_dataloader())
-        next(batches)
-        for _ in range(max(1, count - 2)):
+        for _ in range(min(ahead, max(1, count - 1))):
+            next(batches)
+        for _ in range(max(1, count - 1 - ahead)):
             begin = time.perf_counter()
             if next(batches, None) is None:
                 batches = _batches(module)

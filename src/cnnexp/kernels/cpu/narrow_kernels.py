@@ -32,6 +32,7 @@ from numba import carray, njit, prange
 from cnnexp.kernels.cpu.activation_kernels import tanh
 from cnnexp.kernels.cpu.behind import RELU_MAX, TANH
 from cnnexp.kernels.cpu.narrow_planes import (
+    at_place,
     behind,
     maxima_of,
     means_of,
@@ -45,72 +46,66 @@ from cnnexp.kernels.cpu.vector import COMPILE, VECTOR_BYTES
 
 __all__ = ["forward", "grad_input", "grad_weight"]
 
-_EIGHT = len(TILES) == 5  # whether there is a tile of eight outputs
-_sums_8, _sums_6, _sums_4, _sums_2, _sums_1 = (sums_of(*tile) for tile in (TILES[0], *TILES[-4:]))
-_VECTORS_8, _VECTORS_6, _VECTORS_4, _VECTORS_2, _VECTORS_1 = (
-    vectors for _, vectors in (TILES[0], *TILES[-4:])
-)
-# positions after the last that a tile or a share may read and write
-_SLACK = _VECTORS_1 * VECTOR_BYTES // 4
+_sums_0, _sums_1, _sums_2, _sums_3, _sums_4 = (sums_of(*tile) for tile in TILES)
+_LONGEST = max(vectors for _, vectors in TILES)
+_SLACK = _LONGEST * VECTOR_BYTES // 4  # positions after the last that a tile or a share may touch
 _TASKS = 32  # of the images, each with planes of its own
 _CACHED_BYTES = 1 << 16  # of planes of images whose shares are summed together
 
 
 @njit(**COMPILE)
-def _together(left, vectors):
-    """How many of the output channels that are left have their sums side by side: as many as waste least.
+def _tiles(channels, vectors):
+    """By the number of channels that are left, which of ``TILES`` is the next: all take the least time.
 
-    Of ``vectors`` the last tile may compute more than there are.
+    In a cycle there are two products, or loads of two numbers, or of one vector across two lines. The last
+    tile of ``vectors`` may compute more than there are.
     """
-    some, least = 1, -(-vectors // _VECTORS_1) * _VECTORS_1
-    if left >= 2 and -(-vectors // _VECTORS_2) * _VECTORS_2 <= least:
-        some, least = 2, -(-vectors // _VECTORS_2) * _VECTORS_2
-    if left >= 4 and -(-vectors // _VECTORS_4) * _VECTORS_4 <= least:
-        some, least = 4, -(-vectors // _VECTORS_4) * _VECTORS_4
-    if left >= 6 and -(-vectors // _VECTORS_6) * _VECTORS_6 <= least:
-        some, least = 6, -(-vectors // _VECTORS_6) * _VECTORS_6
-    if _EIGHT and left >= 8 and -(-vectors // _VECTORS_8) * _VECTORS_8 <= least:
-        some = 8
-    return some
+    least, chosen = np.zeros(channels + 1, np.int64), np.zeros(channels + 1, np.int64)
+    for left in range(1, channels + 1):
+        for k in range(len(TILES)):
+            outputs, many = TILES[k]
+            if outputs > left:
+                continue
+            of_tile = max(outputs * many, outputs + 2 * many)
+            cost = least[left - outputs] + -(-vectors // many) * of_tile
+            if least[left] == 0 or cost < least[left]:
+                least[left], chosen[left] = cost, k
+    return chosen
 
 
 @njit(**COMPILE)
-def _convolve(source, reads, taps, start, channels, length, plane, out):
+def _convolve(source, reads, taps, tiles, start, channels, length, plane, out):
     """Leave in the planes of ``out`` the sums of ``source`` with the ``taps`` that :func:`_taps` made."""
     lanes, count = VECTOR_BYTES // out.itemsize, reads.size
     vectors, o = -(-length // lanes), 0
     while o < channels:
-        to, at, some = o * plane, o * count, _together(channels - o, vectors)
-        if _EIGHT and some == 8:
-            tiles = -(-vectors // _VECTORS_8)
-            _sums_8(out, to, plane, source, reads, count, taps, at, start, o, tiles)
-        elif some == 6:
-            tiles = -(-vectors // _VECTORS_6)
-            _sums_6(out, to, plane, source, reads, count, taps, at, start, o, tiles)
-        elif some == 4:
-            tiles = -(-vectors // _VECTORS_4)
-            _sums_4(out, to, plane, source, reads, count, taps, at, start, o, tiles)
-        elif some == 2:
-            tiles = -(-vectors // _VECTORS_2)
-            _sums_2(out, to, plane, source, reads, count, taps, at, start, o, tiles)
+        to, at, k = o * plane, o * count, tiles[channels - o]
+        some = -(-vectors // TILES[k][1])
+        if k == 0:
+            _sums_0(out, to, plane, source, reads, count, taps, at, start, o, some)
+        elif k == 1:
+            _sums_1(out, to, plane, source, reads, count, taps, at, start, o, some)
+        elif k == 2:
+            _sums_2(out, to, plane, source, reads, count, taps, at, start, o, some)
+        elif k == 3:
+            _sums_3(out, to, plane, source, reads, count, taps, at, start, o, some)
         else:
-            tiles = -(-vectors // _VECTORS_1)
-            _sums_1(out, to, plane, source, reads, count, taps, at, start, o, tiles)
-        o += some
+            _sums_4(out, to, plane, source, reads, count, taps, at, start, o, some)
+        o += TILES[k][0]
 
 
 @njit(**COMPILE)
-def _taps(weight, shape, backward, length, like):
-    """The kernels (C_out, C_in, K) in the order in which :func:`_convolve` takes them for such a length.
+def _taps(weight, shape, backward, tiles, like):
+    """The kernels (C_out, C_in, K) in the order in which :func:`_convolve` takes them by such ``tiles``.
 
     Forwards the taps are (c, u, v) for each o; ``backward`` they are (o, u, v), turned around, for each c.
     """
     c_out, c_in, size = shape
     into, of = (c_in, c_out) if backward else (c_out, c_in)
-    made, vectors = aligned(into * of * size, like), -(-length // (VECTOR_BYTES // like.itemsize))
+    made = aligned(into * of * size, like)
     o = 0
     while o < into:
-        some, base = _together(into - o, vectors), o * of * size
+        some, base = TILES[tiles[into - o]][0], o * of * size
         for k in range(some):
             for c in range(of):
                 for s in range(size):
@@ -151,7 +146,8 @@ def forward(addresses, element, images, shape, lasts, geometry, reads, after, li
     output = carray(numbers_at(addresses[4], element), images * c_out * results)
     wide_row, padded = pitch[1], pitch[0] * pitch[1]
     length = (shown[0] - 1) * wide_row + shown[1]
-    taps, start = _taps(weight, shape, False, length, like), aligned(c_out, like)
+    tiles = _tiles(c_out, -(-length // (VECTOR_BYTES // like.itemsize)))
+    taps, start = _taps(weight, shape, False, tiles, like), aligned(c_out, like)
     if addresses[2] != 0:
         bias = carray(numbers_at(addresses[2], element), c_out)
         for c in range(c_out):
@@ -164,11 +160,11 @@ def forward(addresses, element, images, shape, lasts, geometry, reads, after, li
         for n in range(images * task // tasks, images * (task + 1) // tasks):
             at = pad[0] * wide_row + pad[1]
             read(x, n, c_in, size, lasts[0], at, wide_row, padded, planes)
-            _convolve(planes, reads, taps, start, c_out, length, plane, values)
+            _convolve(planes, reads, taps, tiles, start, c_out, length, plane, values)
             if active:
                 for c in range(c_out):
                     for k in range(c * plane, c * plane + length):
-                        values[np.uintp(k)] = tanh(values[np.uintp(k)])
+                        values[at_place(k)] = tanh(values[at_place(k)])
                 write(values, plane, wide_row, shown, kept, n, c_out, False)
             if windows.shape[0]:
                 pool = windows, pooled, divisors, easy
@@ -209,7 +205,9 @@ def grad_weight(addresses, element, images, shape, lasts, geometry, reads, after
     plane = steps * LANES + _SLACK
     # numbers of an image in the planes of x, with a plane of ones, and in those of ∂L/∂z
     apart = (-(-((c_in + 1) * padded) // LANES) * LANES + _SLACK, pairs * OUTPUTS * plane)
-    group = max(1, _CACHED_BYTES // ((apart[0] + apart[1]) * like.itemsize))
+    # by what is summed alone: the slack is other on other machines, and the order of the sum is not to be
+    numbers = (c_in + 1) * padded + pairs * OUTPUTS * steps * LANES
+    group = max(1, _CACHED_BYTES // (numbers * like.itemsize))
     totals = np.zeros((parts, pairs * count * OUTPUTS), like.dtype)
     for part in prange(parts):
         first, last = images * part // parts, images * (part + 1) // parts
@@ -237,17 +235,17 @@ def grad_weight(addresses, element, images, shape, lasts, geometry, reads, after
                     shares(one, to, planes, reads, tap, grads, of, plane, steps, many, apart)
                 for k in range(one.size):
                     total[pair * one.size + k] += one[k]
-    for part in range(1, parts):
-        totals[0] += totals[part]
     weight = carray(numbers_at(addresses[3], element), c_out * weights)
     bias = carray(numbers_at(addresses[4], element), c_out)
-    _leave(totals[0], count, weight, bias)
+    _leave(totals, count, weight, bias)
 
 
 @njit(**COMPILE)
-def _leave(total, count, weight, bias):
-    """Leave the sums of :func:`grad_weight`, of which ``count`` are of an output, in its results."""
-    c_out = bias.size
+def _leave(totals, count, weight, bias):
+    """Leave the sums of :func:`grad_weight` over its parts, ``count`` of them an output, in its results."""
+    c_out, total = bias.size, totals[0]
+    for part in range(1, totals.shape[0]):
+        total += totals[part]
     weights = weight.size // c_out
     for o in range(c_out):
         base = o // OUTPUTS * count * OUTPUTS + o % OUTPUTS
@@ -280,7 +278,8 @@ def grad_input(addresses, element, images, shape, lasts, geometry, reads, after,
     output = carray(numbers_at(addresses[3], element), images * c_in * inputs)
     wide_row, padded = pitch[1], pitch[0] * pitch[1]
     length = (shown[0] - 1) * wide_row + shown[1]
-    taps, nothing = _taps(weight, shape, True, length, like), aligned(c_in, like)
+    tiles = _tiles(c_in, -(-length // (VECTOR_BYTES // like.itemsize)))
+    taps, nothing = _taps(weight, shape, True, tiles, like), aligned(c_in, like)
     plane, tasks = length + _SLACK, min(_TASKS, images)
     for task in prange(tasks):
         planes = aligned(c_out * padded + _SLACK, like)
@@ -290,5 +289,5 @@ def grad_input(addresses, element, images, shape, lasts, geometry, reads, after,
             # numba takes no tuple of tuples into a loop
             rest = windows, pooled, divisors, easy, kind
             behind(grad, kept, codes, n, c_out, lasts[0], size, layout, rest, means, planes)
-            _convolve(planes, reads, taps, nothing, c_in, length, plane, values)
+            _convolve(planes, reads, taps, tiles, nothing, c_in, length, plane, values)
             write(values, plane, wide_row, shown, output, n, c_in, lasts[1])

@@ -1,7 +1,7 @@
 """The inner loops of a convolution of few channels, written as LLVM instructions.
 
     sums     out[o, p] = start[o] + Σ_t source[reads[t] + p] · weights[t, o]      a register a vector of p
-    shares   out[t, o] = Σ_p source[reads[t] + p] · grads[o, p]                   a register a pair (t, o)
+    shares   out[t, o] = Σ_n Σ_p source[n, reads[t] + p] · grads[n, o, p]         a register a pair (t, o)
 
 Positions p run on through all rows of a padded image, so that vectors are full whatever the width of a row
 and the number of channels. Of ``sums`` each position is a sum of its own; a sum of ``shares`` has a fixed
@@ -37,8 +37,10 @@ _N = types.intp
 _WIDE = VECTOR_BYTES == 64  # there are 32 registers, else 16
 
 # output channels whose sums are in registers together, and vectors of each
-TILES = ((8, 3), (6, 4), (4, 6), (2, 9), (1, 9)) if _WIDE else ((6, 2), (4, 3), (2, 4), (1, 8))
-TAPS, OUTPUTS = 8 if _WIDE else 3, 2  # whose shares are
+TILES = (
+    ((8, 3), (6, 4), (4, 6), (2, 9), (1, 9)) if _WIDE else ((6, 2), (4, 3), (3, 3), (2, 4), (1, 8))
+)
+TAPS, OUTPUTS = 7 if _WIDE else 3, 2  # whose shares are
 LANES = 16  # of a share
 
 

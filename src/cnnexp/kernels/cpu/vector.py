@@ -13,6 +13,7 @@ call it.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -32,7 +33,12 @@ from cnnexp.kernels.cpu.numba_internals import (
 )
 
 _FEATURES = llvm.get_host_cpu_features()
-VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
+# of processors that numba may be told to compile for instead (NUMBA_CPU_NAME), bytes of a vector
+_TOLD = {"generic": 16, "x86-64": 16, "x86-64-v2": 16, "x86-64-v3": 32, "haswell": 32}
+VECTOR_BYTES = min(
+    64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16,
+    _TOLD.get(os.environ.get("NUMBA_CPU_NAME", ""), 64),
+)
 
 # contract: a·b + c in one rounding; the order of a sum is never changed, so that results are the
 # same on every run
