@@ -13,12 +13,11 @@ call it.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import njit, types
+from numba import config, njit, types
 from numba.extending import intrinsic
 
 from cnnexp.kernels.compilation import watch_numba
@@ -37,7 +36,7 @@ _FEATURES = llvm.get_host_cpu_features()
 _TOLD = {"generic": 16, "x86-64": 16, "x86-64-v2": 16, "x86-64-v3": 32, "haswell": 32}
 VECTOR_BYTES = min(
     64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16,
-    _TOLD.get(os.environ.get("NUMBA_CPU_NAME", ""), 64),
+    _TOLD.get(getattr(config, "CPU_NAME", None) or "", 64),
 )
 
 # contract: a·b + c in one rounding; the order of a sum is never changed, so that results are the
