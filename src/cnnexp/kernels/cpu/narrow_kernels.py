@@ -29,14 +29,13 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, njit, prange
 
-from cnnexp.kernels.cpu.activation_kernels import tanh
 from cnnexp.kernels.cpu.behind import RELU_MAX, TANH
 from cnnexp.kernels.cpu.narrow_planes import (
-    at_place,
     behind,
     maxima_of,
     means_of,
     read,
+    squash,
     write,
 )
 from cnnexp.kernels.cpu.narrow_tiles import LANES, OUTPUTS, TAPS, TILES, shares, sums_of
@@ -162,9 +161,7 @@ def forward(addresses, element, images, shape, lasts, geometry, reads, after, li
             read(x, n, c_in, size, lasts[0], at, wide_row, padded, planes)
             _convolve(planes, reads, taps, tiles, start, c_out, length, plane, values)
             if active:
-                for c in range(c_out):
-                    for k in range(c * plane, c * plane + length):
-                        values[at_place(k)] = tanh(values[at_place(k)])
+                squash(values, plane, c_out, length)
                 write(values, plane, wide_row, shown, kept, n, c_out, False)
             if windows.shape[0]:
                 pool = windows, pooled, divisors, easy

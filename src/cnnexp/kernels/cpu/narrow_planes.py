@@ -15,15 +15,16 @@ import numpy as np
 from numba import njit
 
 from cnnexp.geometry.pooling import DEAD
+from cnnexp.kernels.cpu.activation_kernels import tanh
 from cnnexp.kernels.cpu.behind import RELU_MAX, TANH
 from cnnexp.kernels.cpu.precision import narrow, of_kind, wide
 from cnnexp.kernels.cpu.vector import COMPILE
 
-__all__ = ["at_place", "behind", "maxima_of", "means_of", "read", "write"]
+__all__ = ["behind", "maxima_of", "means_of", "read", "squash", "write"]
 
 
 @njit(**COMPILE)
-def at_place(place):
+def _at(place):
     """A place as an index that numba knows not to count from the end, so that loops become vectors."""
     return np.uintp(place)
 
@@ -39,11 +40,11 @@ def read(image, n, channels, size, last, at, pitch, plane, planes):
             if last and channels > 1:
                 of = (n * pixels + i * width) * channels + c
                 for j in range(width):
-                    planes[at_place(to + j)] = wide(image[at_place(of + j * channels)])
+                    planes[_at(to + j)] = wide(image[_at(of + j * channels)])
             else:
                 of = (n * channels + c) * pixels + i * width
                 for j in range(width):
-                    planes[at_place(to + j)] = wide(image[at_place(of + j)])
+                    planes[_at(to + j)] = wide(image[_at(of + j)])
 
 
 @njit(**COMPILE)
@@ -57,11 +58,20 @@ def write(planes, plane, pitch, size, image, n, channels, last):
             if last and channels > 1:
                 to = (n * pixels + i * width) * channels + c
                 for j in range(width):
-                    image[at_place(to + j * channels)] = narrow(planes[at_place(of + j)], image)
+                    image[_at(to + j * channels)] = narrow(planes[_at(of + j)], image)
             else:
                 to = (n * channels + c) * pixels + i * width
                 for j in range(width):
-                    image[at_place(to + j)] = narrow(planes[at_place(of + j)], image)
+                    image[_at(to + j)] = narrow(planes[_at(of + j)], image)
+
+
+@njit(**COMPILE)
+def squash(planes, plane, channels, length):
+    """Take the tanh of the first ``length`` numbers of each plane."""
+    for o in range(channels):
+        base = o * plane
+        for p in range(length):
+            planes[_at(base + p)] = tanh(planes[_at(base + p)])
 
 
 @njit(**COMPILE)
@@ -76,21 +86,17 @@ def means_of(planes, plane, pitch, channels, pool, means):
                 to, above = r * shown[1], base + 2 * r * pitch
                 below, mean = above + pitch, o * count + to
                 for s in range(shown[1]):
-                    total = planes[at_place(above + 2 * s)] + planes[at_place(above + 2 * s + 1)]
-                    total = (
-                        total
-                        + planes[at_place(below + 2 * s)]
-                        + planes[at_place(below + 2 * s + 1)]
-                    )
-                    means[at_place(mean + s)] = total / divisors[at_place(to + s)]
+                    total = planes[_at(above + 2 * s)] + planes[_at(above + 2 * s + 1)]
+                    total = total + planes[_at(below + 2 * s)] + planes[_at(below + 2 * s + 1)]
+                    means[_at(mean + s)] = total / divisors[_at(to + s)]
             continue
         for k in range(count):
             total = of_kind(0.0, means[0])
             for e in range(size):
                 place = windows[k, e]
                 if place >= 0:
-                    total += planes[at_place(base + place)]
-            means[at_place(o * count + k)] = total / divisors[k]
+                    total += planes[_at(base + place)]
+            means[_at(o * count + k)] = total / divisors[k]
 
 
 @njit(**COMPILE)
@@ -105,24 +111,24 @@ def _to_all(grads, at, pitch, plane, channels, size, pool, planes):
             for i in range(height):
                 row = base + at + i * pitch
                 for j in range(width):
-                    planes[at_place(row + j)] = 0
+                    planes[_at(row + j)] = 0
         if halves:
             for r in range(shown[0]):
                 of, above = r * shown[1], base + at + 2 * r * pitch
                 below, grad = above + pitch, o * count + of
                 for s in range(shown[1]):
-                    share = grads[at_place(grad + s)] / divisors[at_place(of + s)]
-                    planes[at_place(above + 2 * s)] = share
-                    planes[at_place(above + 2 * s + 1)] = share
-                    planes[at_place(below + 2 * s)] = share
-                    planes[at_place(below + 2 * s + 1)] = share
+                    share = grads[_at(grad + s)] / divisors[_at(of + s)]
+                    planes[_at(above + 2 * s)] = share
+                    planes[_at(above + 2 * s + 1)] = share
+                    planes[_at(below + 2 * s)] = share
+                    planes[_at(below + 2 * s + 1)] = share
             continue
         for k in range(count):
-            share = grads[at_place(o * count + k)] / divisors[k]
+            share = grads[_at(o * count + k)] / divisors[k]
             for e in range(elements):
                 place = windows[k, e]
                 if place >= 0:
-                    planes[at_place(base + place)] += share
+                    planes[_at(base + place)] += share
 
 
 @njit(**COMPILE)
@@ -134,11 +140,11 @@ def _maxima_one_by_one(planes, base, windows, maxima, codes, to):
         for e in range(size):
             place = windows[k, e]
             if place >= 0:
-                value = planes[at_place(base + place)]
+                value = planes[_at(base + place)]
                 wins = value > greatest or value != value
                 greatest, code = value if wins else greatest, np.uint8(e) if wins else code
-        maxima[at_place(to + k)] = greatest
-        codes[at_place(to + k)] = code
+        maxima[_at(to + k)] = greatest
+        codes[_at(to + k)] = code
 
 
 @njit(**COMPILE)
@@ -172,27 +178,24 @@ def maxima_of(planes, plane, channels, pool, best, marks, maxima, codes):
             mark_2, mark_3 = of_kind(e_2, zero), of_kind(e_3, zero)
             begins = e == 0
             for p in range(length):
-                greatest = zero if begins else best[at_place(p)]
-                mark = dead if begins else marks[at_place(p)]
-                value = planes[at_place(at_0 + p)]
+                greatest = zero if begins else best[_at(p)]
+                mark = dead if begins else marks[_at(p)]
+                value = planes[_at(at_0 + p)]
                 wins = value > greatest or value != value
                 greatest, mark = value if wins else greatest, mark_0 if wins else mark
-                value = planes[at_place(at_1 + p)]
+                value = planes[_at(at_1 + p)]
                 wins = value > greatest or value != value
                 greatest, mark = value if wins else greatest, mark_1 if wins else mark
-                value = planes[at_place(at_2 + p)]
+                value = planes[_at(at_2 + p)]
                 wins = value > greatest or value != value
                 greatest, mark = value if wins else greatest, mark_2 if wins else mark
-                value = planes[at_place(at_3 + p)]
+                value = planes[_at(at_3 + p)]
                 wins = value > greatest or value != value
-                best[at_place(p)], marks[at_place(p)] = (
-                    value if wins else greatest,
-                    mark_3 if wins else mark,
-                )
+                best[_at(p)], marks[_at(p)] = value if wins else greatest, mark_3 if wins else mark
         for k in range(count):
             place = windows[k, 0] - first
-            maxima[at_place(o * count + k)] = best[at_place(place)]
-            codes[at_place(o * count + k)] = np.uint8(np.int32(marks[at_place(place)]))
+            maxima[_at(o * count + k)] = best[_at(place)]
+            codes[_at(o * count + k)] = np.uint8(np.int32(marks[_at(place)]))
 
 
 @njit(**COMPILE)
@@ -205,11 +208,11 @@ def _to_winners(grads, codes, at, pitch, plane, channels, size, windows, planes)
         for i in range(height):
             row = base + at + i * pitch
             for j in range(width):
-                planes[at_place(row + j)] = 0
+                planes[_at(row + j)] = 0
         for k in range(count):
-            code = codes[at_place(o * count + k)]
+            code = codes[_at(o * count + k)]
             if code != np.uint8(DEAD):
-                planes[at_place(base + windows[k, np.intp(code)])] += grads[at_place(o * count + k)]
+                planes[_at(base + windows[k, np.intp(code)])] += grads[_at(o * count + k)]
 
 
 @njit(**COMPILE)
@@ -238,5 +241,5 @@ def behind(grad, kept, codes, n, channels, last, size, layout, after, means, pla
             for i in range(height):
                 row, of = o * plane + at + i * pitch, ((n * channels + o) * height + i) * width
                 for j in range(width):
-                    a = wide(kept[at_place(of + j)])
-                    planes[at_place(row + j)] *= one - a * a
+                    a = wide(kept[_at(of + j)])
+                    planes[_at(row + j)] *= one - a * a
