@@ -48,7 +48,7 @@ class ShortTurn:
         self._plugin, self._device = trainer.precision_plugin, trainer.strategy.root_device
         self._now: dict[str, Any] = vars(module)  # where ``log`` looks for the hook that calls it
         self._hooks: dict[str, tuple[list[_Hook], _Hook | None]] = {}
-        self._only_none = False
+        self._sets_none = False
         self._optimizer = _Optimizer(trainer.optimizers[0], self._before_step)
         self._takes_number = "batch_idx" in loop._build_kwargs(OrderedDict(), None, 0)
         whose = trainer._data_connector._datahook_selector.get_instance
@@ -59,7 +59,7 @@ class ShortTurn:
     def begin(self, callbacks: Sequence[Callback]) -> None:
         """Find the hooks of the ``callbacks`` that take part in the next steps, in their order."""
         self._hooks = {name: _written(name, callbacks, self.module) for name in AROUND_A_BATCH}
-        self._only_none = _clears_plainly(self.module, self._trainer.optimizers[0])
+        self._sets_none = _clears_plainly(self.module, self._trainer.optimizers[0])
         if self._optimizer.optimizer is not self._trainer.optimizers[0]:
             self._optimizer = _Optimizer(self._trainer.optimizers[0], self._before_step)
 
@@ -153,7 +153,7 @@ class ShortTurn:
         optimizer = trainer.optimizers[0]
         self._call("on_before_zero_grad", optimizer)
         cleared.increment_started()
-        if self._only_none:
+        if self._sets_none:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.grad = None

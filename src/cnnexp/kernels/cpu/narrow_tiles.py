@@ -165,10 +165,10 @@ def sums_of(outputs: int, vectors: int) -> Any:
 
 @intrinsic
 def shares(typing_context, out, to, source, reads, tap, grads, at, step, count, images, steps):
-    """out[to + t·OUTPUTS + o] = Σ_n Σ_p source[reads[tap + t] + p + n·…] · grads[at + o·step + p + n·…].
+    """out[to + t·OUTPUTS + o] = Σ_n Σ_p source[reads[tap + t] + p + n·a] · grads[at + o·step + p + n·b].
 
-    t runs over ``TAPS``, o over ``OUTPUTS``, p over ``count`` times ``LANES``, n over ``images``, which are
-    ``steps`` apart in source and grads.
+    t runs over ``TAPS``, o over ``OUTPUTS``, p over ``count`` times ``LANES``, n over ``images``; ``steps``
+    is (a, b).
     """
     signature = types.void(out, _N, source, reads, _N, grads, _N, _N, _N, _N, steps)
 
