@@ -1,4 +1,4 @@
-"""The CPU kernels of max-pooling: torch's own numbers, and its winners, for images with the channels last."""
+"""The CPU kernels of max-pooling: torch's own numbers, and its winners, in both memory formats."""
 
 from __future__ import annotations
 
@@ -24,16 +24,28 @@ _WINDOWS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "beyond the edge": ((7, 8), {"kernel_size": 3, "stride": 3, "ceil_mode": True}),
     "padded": ((6, 6), {"kernel_size": 2, "padding": 1}),
     "the whole image": ((5, 4), {"kernel_size": (5, 4)}),
+    "wide": ((4, 75), {"kernel_size": 2}),
+    "wide, over each other": ((5, 70), {"kernel_size": 3, "stride": (2, 1), "padding": 1}),
+    "wide, apart": ((6, 71), {"kernel_size": 2, "stride": 3, "padding": (0, 1)}),
 }
 _CHANNELS = (2, 5, 8, 40)
 windows = pytest.mark.parametrize("window", _WINDOWS)
+layouts = pytest.mark.parametrize(
+    "layout", [torch.channels_last, torch.contiguous_format], ids=["channels last", "plain"]
+)
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 
 
-def _image(window: str, dtype: torch.dtype, channels: int = 8, n: int = 3) -> Tensor:
+def _image(
+    window: str,
+    dtype: torch.dtype,
+    channels: int = 8,
+    n: int = 3,
+    layout: torch.memory_format = torch.channels_last,
+) -> Tensor:
     """Few different numbers, so that many are equal, of either sign."""
     image = torch.randint(-3, 3, (n, channels, *_WINDOWS[window][0])).to(dtype) - 0.5
-    return image.contiguous(memory_format=torch.channels_last).requires_grad_()
+    return image.contiguous(memory_format=layout).requires_grad_()
 
 
 def _pooled(image: Tensor, algorithm: str = "small_indices", **options: Any) -> Tensor:
@@ -53,11 +65,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @dtypes
 @windows
+@layouts
 @pytest.mark.parametrize("channels", _CHANNELS)
 def test_numbers_winners_and_gradients_are_torchs(
-    calls: list[str], window: str, dtype: torch.dtype, channels: int
+    calls: list[str], window: str, dtype: torch.dtype, channels: int, layout: torch.memory_format
 ) -> None:
-    image, options = _image(window, dtype, channels), _WINDOWS[window][1]
+    image, options = _image(window, dtype, channels, layout=layout), _WINDOWS[window][1]
     found, winners = ops.max_pool2d(
         image, **options, return_indices=True, algorithm="small_indices"
     )
@@ -69,8 +82,19 @@ def test_numbers_winners_and_gradients_are_torchs(
     assert torch.equal(
         *[torch.autograd.grad(output, image, grad)[0] for output in (found, expected)]
     )
-    adds = dtype == torch.bfloat16 and pool_geometry(image, "", *_all(options)).overlapping
-    assert calls == ["forward"] if adds else ["forward", "grad_input"]
+    assert calls == ["forward", "grad_input"]
+
+
+@layouts
+def test_gradients_of_bfloat16_are_added_before_they_are_rounded(
+    layout: torch.memory_format,
+) -> None:
+    image = torch.zeros(1, 2, 1, 5, dtype=torch.bfloat16).contiguous(memory_format=layout)
+    image[..., 2] = 1  # which wins three windows
+    output = _pooled(image.requires_grad_(), kernel_size=(1, 3), stride=1)
+    grad = torch.tensor([256.0, 1.0, 1.0]).bfloat16().expand_as(output)
+    (found,) = torch.autograd.grad(output, image, grad)
+    assert found[0, 0, 0].tolist() == [0, 0, 258, 0, 0]  # one by one: 256 + 1 + 1 = 256
 
 
 def _all(options: dict[str, Any]) -> list[Any]:
@@ -79,25 +103,31 @@ def _all(options: dict[str, Any]) -> list[Any]:
 
 
 @dtypes
-def test_a_nan_wins_and_nothing_is_less_than_no_number(dtype: torch.dtype) -> None:
+@layouts
+def test_a_nan_wins_and_nothing_is_less_than_no_number(
+    dtype: torch.dtype, layout: torch.memory_format
+) -> None:
     image = torch.full((1, 4, 2, 2), -torch.inf, dtype=dtype)
     image[0, 1] = torch.tensor([[torch.nan, 1], [2, 3]])
     image[0, 2] = torch.tensor([[1, 2], [-torch.nan, 3]])
     image[0, 3] = torch.tensor([[torch.nan, 1], [2, torch.nan]])
-    image = image.contiguous(memory_format=torch.channels_last)
-    found = ops.max_pool2d(image, 2, return_indices=True, algorithm="small_indices")
-    expected = ops.max_pool2d(image, 2, return_indices=True, algorithm="native")
-    assert torch.equal(found[1], expected[1])
-    torch.testing.assert_close(found[0], expected[0], equal_nan=True)
+    image = image.contiguous(memory_format=layout)
+    for options in (
+        {},
+        {"stride": 1, "padding": 1},
+    ):  # windows whose first element is off the image
+        found = ops.max_pool2d(image, 2, **options, return_indices=True, algorithm="small_indices")
+        expected = ops.max_pool2d(image, 2, **options, return_indices=True, algorithm="native")
+        assert torch.equal(found[1], expected[1])
+        torch.testing.assert_close(found[0], expected[0], equal_nan=True)
 
 
-def test_plain_images_and_wide_ones_are_pooled_as_before(calls: list[str]) -> None:
-    plain = torch.randn(2, 3, 6, 6, requires_grad=True)
-    wide = torch.randn(1, 3, 2, 400).contiguous(memory_format=torch.channels_last)
-    for image in (plain, wide.requires_grad_()):
-        output = _pooled(image, kernel_size=2)
-        assert torch.equal(output, _pooled(image, "native", kernel_size=2))
-        torch.autograd.grad(output.sum(), image)
+@layouts
+def test_wide_images_are_pooled_as_before(calls: list[str], layout: torch.memory_format) -> None:
+    wide = torch.randn(1, 3, 2, 400).contiguous(memory_format=layout).requires_grad_()
+    output = _pooled(wide, kernel_size=2)
+    assert torch.equal(output, _pooled(wide, "native", kernel_size=2))
+    torch.autograd.grad(output.sum(), wide)
     assert calls == []
 
 
@@ -112,8 +142,9 @@ def test_a_gradient_in_another_layout_is_spread_as_well(calls: list[str]) -> Non
     assert calls == ["forward", "grad_input"]
 
 
-def test_the_gradient_of_the_gradient_takes_the_formula() -> None:
-    image = _image("over each other", torch.float64)
+@layouts
+def test_the_gradient_of_the_gradient_takes_the_formula(layout: torch.memory_format) -> None:
+    image = _image("over each other", torch.float64, layout=layout)
     options = _WINDOWS["over each other"][1]
 
     def pooled(image: Tensor) -> Tensor:
@@ -125,8 +156,9 @@ def test_the_gradient_of_the_gradient_takes_the_formula() -> None:
 
 
 @windows
-def test_the_operators_pass_torchs_own_check(window: str) -> None:
-    image = _image(window, torch.float32).detach()
+@layouts
+def test_the_operators_pass_torchs_own_check(window: str, layout: torch.memory_format) -> None:
+    image = _image(window, torch.float32, layout=layout).detach()
     geometry = pool_geometry(image, "max_pool2d", *_all(_WINDOWS[window][1]))
     output, winners = cpu.forward(image, geometry)
     assert torch.equal(
@@ -144,8 +176,9 @@ def test_the_operators_pass_torchs_own_check(window: str) -> None:
 
 
 @dtypes
-def test_compiled_mapped_and_empty(dtype: torch.dtype) -> None:
-    image = _image("side by side", dtype)
+@layouts
+def test_compiled_mapped_and_empty(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    image = _image("side by side", dtype, layout=layout)
 
     def pooled(image: Tensor) -> Tensor:
         return _pooled(image, kernel_size=2)
@@ -161,10 +194,12 @@ def test_compiled_mapped_and_empty(dtype: torch.dtype) -> None:
     assert torch.autograd.grad(output.sum(), nothing)[0].shape == nothing.shape
 
 
-def test_few_threads_and_many_give_the_same_bits() -> None:
+@layouts
+def test_few_threads_and_many_give_the_same_bits(layout: torch.memory_format) -> None:
     import numba
 
-    image, options = _image("over each other", torch.float32, n=9), _WINDOWS["over each other"][1]
+    options = _WINDOWS["over each other"][1]
+    image = _image("over each other", torch.float32, n=9, layout=layout)
     threads, results = numba.get_num_threads(), []
     for count in sorted({1, threads}):
         numba.set_num_threads(count)

@@ -32,8 +32,9 @@ class MaxPool2d(Layer, nn.MaxPool2d):
         )
 
     def way_by(self, algorithm: str) -> str:
-        """See ``Layer.way_by``: to save memory, the one that keeps the least."""
-        return "small_indices" if self.recompute else super().way_by(algorithm)
+        """See ``Layer.way_by``: ``fused``, and what saves memory, is the one with kernels of its own."""
+        kernels = self.recompute or algorithm == "fused"
+        return "small_indices" if kernels else super().way_by(algorithm)
 
     def extra_repr(self) -> str:
         """Describe the layer's settings for ``repr``."""

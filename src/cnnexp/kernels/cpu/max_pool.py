@@ -1,12 +1,13 @@
 """The CPU kernels of max-pooling as torch operators, and what each is handed.
 
-Images (N, C, H, W) are taken in channels_last memory. numba compiles at the first call (some seconds, once a
-machine) and is imported only then.
+Images (N, C, H, W) are taken as they lie: in channels_last memory, or plain. numba compiles at the first call
+(some seconds, once a machine) and is imported only then.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,19 +23,19 @@ __all__ = ["forward", "grad_input", "spreads", "takes"]
 
 _MOST = 255  # that a byte tells apart
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+_FLOATS, _DOUBLES = np.empty(0, np.float32), np.empty(0, np.float64)
 
 
 def takes(image: Tensor, geometry: WindowGeometry) -> bool:
-    """Whether these kernels pool such images: channels last, and a window's places go into a byte."""
+    """Whether these kernels pool such images: a window's places go into a byte."""
     known = image.device.type == "cpu" and image.dtype in _DTYPES
-    return known and _channels_last(image) and geometry.farthest <= _MOST
+    return known and geometry.farthest <= _MOST
 
 
-def spreads(grad_output: Tensor, winners: Tensor, geometry: WindowGeometry) -> bool:
-    """Whether they compute such a gradient: of places in a byte; bfloat16 is not added up."""
+def spreads(grad_output: Tensor, winners: Tensor) -> bool:
+    """Whether they compute such a gradient: of places in a byte."""
     known = grad_output.device.type == "cpu" and grad_output.dtype in _DTYPES
-    adds = geometry.overlapping and grad_output.dtype == torch.bfloat16
-    return known and winners.dtype == torch.uint8 and _channels_last(winners) and not adds
+    return known and winners.dtype == torch.uint8
 
 
 def _channels_last(image: Tensor) -> bool:
@@ -49,9 +50,52 @@ def _places(geometry: WindowGeometry) -> np.ndarray:
     return (u * d_h * geometry.input_size[1] + v * d_w).astype(np.uint8)
 
 
+class _Reach(NamedTuple):
+    """Where windows read in a plane that is padded as far as they reach; see ``max_pool_planes.forward``."""
+
+    pitch: tuple[int, int]
+    offsets: np.ndarray
+    codes: np.ndarray
+    firsts: np.ndarray
+
+
+@functools.lru_cache(maxsize=256)
+def _reach(geometry: WindowGeometry) -> _Reach:
+    g, codes = geometry, _places(geometry)
+    rows, columns = (
+        max((count - 1) * step + extent, size + padding)
+        for count, step, extent, size, padding in zip(
+            g.output_size, g.stride, g.extent, g.input_size, g.padding, strict=True
+        )
+    )
+    u, v = np.divmod(np.arange(codes.size), g.kernel_size[1])
+    offsets = u * g.dilation[0] * columns + v * g.dilation[1]
+    firsts = codes[(pool_windows(g) >= 0).argmax(2)]
+    return _Reach((rows, columns), offsets, codes, firsts)
+
+
+def _new(like: Tensor, size: tuple[int, int], last: bool, dtype: torch.dtype) -> Tensor:
+    if last:
+        return new_image(like, like.size(1), size, dtype)
+    return like.new_empty(*like.shape[:2], *size, dtype=dtype)
+
+
+def _array(image: Tensor, last: bool) -> np.ndarray:
+    """The numbers of ``image`` in a row, (N, H, W, C) with ``last``, else as they are; bfloat16 as bits."""
+    if last:
+        return array_of(image)
+    plain = image.detach().contiguous()
+    return (plain.view(torch.uint16) if plain.dtype == torch.bfloat16 else plain).numpy()
+
+
+def _like(dtype: torch.dtype) -> np.ndarray:
+    """An array of the kind in which numbers are compared and added."""
+    return _DOUBLES if dtype == torch.float64 else _FLOATS
+
+
 def _pooled(input: Tensor, geometry: WindowGeometry) -> tuple[Tensor, Tensor]:
-    size, channels = geometry.output_size, input.size(1)
-    return new_image(input, channels, size), new_image(input, channels, size, torch.uint8)
+    size, last = geometry.output_size, _channels_last(input)
+    return _new(input, size, last, input.dtype), _new(input, size, last, torch.uint8)
 
 
 @operator("max_pool_forward", _pooled)
@@ -59,15 +103,20 @@ def forward(input: Tensor, geometry: WindowGeometry) -> tuple[Tensor, Tensor]:
     """X (N, C, H, W) → y and the winners' places within their windows, uint8, both (N, C, P, Q)."""
     output, winners = _pooled(input, geometry)
     if output.numel():
-        from cnnexp.kernels.cpu import max_pool_kernels
+        from cnnexp.kernels.cpu import max_pool_kernels, max_pool_planes
 
-        tables = pool_windows(geometry), _places(geometry)
-        max_pool_kernels.forward(array_of(input), *tables, array_of(output), array_of(winners))
+        last, steps = _channels_last(input), (geometry.padding, geometry.stride)
+        image, *made = (_array(each, last) for each in (input, output, winners))
+        if last:
+            max_pool_kernels.forward(image, pool_windows(geometry), _places(geometry), *made)
+        else:
+            rest = *_reach(geometry), _like(input.dtype)
+            max_pool_planes.forward(image, *steps, *rest, *made)
     return output, winners
 
 
 def _spread(grad_output: Tensor, winners: Tensor, geometry: WindowGeometry) -> Tensor:
-    return new_image(grad_output, grad_output.size(1), geometry.input_size)
+    return _new(grad_output, geometry.input_size, _channels_last(winners), grad_output.dtype)
 
 
 @operator("max_pool_grad_input", _spread)
@@ -76,8 +125,13 @@ def grad_input(grad_output: Tensor, winners: Tensor, geometry: WindowGeometry) -
     image = _spread(grad_output, winners, geometry)
     if not grad_output.numel():
         return image.zero_()
-    from cnnexp.kernels.cpu import max_pool_kernels
+    from cnnexp.kernels.cpu import max_pool_kernels, max_pool_planes
 
-    arrays = array_of(grad_output), array_of(winners), pool_windows(geometry), _places(geometry)
-    max_pool_kernels.grad_input(*arrays, geometry.overlapping, array_of(image))
+    last, rest = _channels_last(winners), (geometry.overlapping, _like(grad_output.dtype))
+    grad, won, made = (_array(each, last) for each in (grad_output, winners, image))
+    if last:
+        tables = pool_windows(geometry), _places(geometry)
+        max_pool_kernels.grad_input(grad, won, *tables, *rest, made)
+    else:
+        max_pool_planes.grad_input(grad, won, geometry.padding, geometry.stride, *rest, made)
     return image

@@ -5,10 +5,10 @@ takes. Relative to the window's first element they are small,
 
     (i* − i₀(p))·W + (j* − j₀(q)) ≤ (K_h − 1)·d_h·W + (K_w − 1)·d_w,
 
-one byte up to a width of 253 for windows of 2 × 2, up to 126 for 3 × 3, else two or four. Images with the
-channels last, of places in one byte, have CPU kernels (``kernels.cpu.max_pool_kernels``), which write that
-byte and no index. Elsewhere forward and backward are those of ``direct``, with one pass over the indices more
-in each; and so is the gradient of a gradient.
+one byte up to a width of 253 for windows of 2 × 2, up to 126 for 3 × 3, else two or four. Places in one byte
+have CPU kernels (``kernels.cpu.max_pool``), which write that byte and no index, and add gradients of bfloat16
+in float32. Elsewhere forward and backward are those of ``direct``, with one pass over the indices more in
+each; and so is the gradient of a gradient.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def indices_of(places: Tensor, geometry: WindowGeometry) -> Tensor:
 def grad_input(grad_output: Tensor, indices: Tensor, geometry: WindowGeometry) -> Tensor:
     """∂L/∂x from ∂L/∂y and the winners' places: (N, C, P, Q) → (N, C, H, W)."""
     again = torch.is_grad_enabled() or in_forward_mode()  # only the formula has a gradient itself
-    if not again and cpu.spreads(grad_output, indices, geometry):
+    if not again and cpu.spreads(grad_output, indices):
         return way_to(cpu.grad_input, grad_output, indices)(grad_output, indices, geometry)
     return direct.grad_input(grad_output, indices_of(indices, geometry), geometry)
 
