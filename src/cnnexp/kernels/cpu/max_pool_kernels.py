@@ -46,7 +46,7 @@ def forward(image, windows, codes, output, winners):
 
 @njit(parallel=True, **COMPILE)
 def grad_input(grad_output, winners, windows, codes, overlapping, like, image):
-    """∂L/∂x in ``image`` (N, H, W, C); where windows overlap, gradients are added, of the kind of ``like``."""
+    """∂L/∂x in ``image`` (N, H, W, C); where windows overlap, gradients are added, of ``like``'s kind."""
     n_all, rows, columns, channels = grad_output.shape
     size, of_image = windows.shape[2], image.size // n_all
     grads, won, made = start_of(grad_output), start_of(winners), start_of(image)

@@ -1,4 +1,4 @@
-"""The inner loops of max-pooling, written as LLVM instructions: all channels of a window, or windows in a row.
+"""The inner loops of max-pooling, written as LLVM instructions: channels of a window, or windows in a row.
 
     winners_of     y[c] = max_k x[pixel(k), c], and the code of the element that is it
     share, add     ∂L/∂x[pixel(k), c] = ∂L/∂y[c] where element k won, else 0; or is added to what stands there
