@@ -59,11 +59,62 @@ def _sequence() -> nn.Module:
     )
 
 
+class _Pooled(nn.Module):
+    """Poolings outside of a sequence: of an activation, of one that is read twice, and one of two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn1, self.act1, self.pool1 = nn.BatchNorm2d(4), nn.SiLU(), nn.MaxPool2d(3, 1, 1)
+        self.bn2, self.act2, self.pool2 = nn.BatchNorm2d(4), nn.ReLU6(), nn.MaxPool2d(3, 1, 1)
+        self.bn3, self.act3, self.pool3 = nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        output = self.pool1(self.act1(self.bn1(input)))
+        active = self.act2(self.bn2(output))
+        output = active + self.pool2(active)
+        return self.pool3(self.pool3(self.act3(self.bn3(output))))
+
+
+def _pooled_sequence() -> nn.Module:
+    return nn.Sequential(
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2, 1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2, return_indices=True),
+    )
+
+
+class _DynamicPool(_Dynamic):
+    """With a pooling in the sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Sequential(
+            *self.inside, nn.MaxPool2d(2, 1), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU()
+        )
+
+
+class _First(nn.Module):
+    """The output of a sequence that gives the indices as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = _pooled_sequence()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.inside(input)[0]
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
-    # blocks, and activations that are replaced
+    # blocks, and activations and poolings that are replaced
     "sequence": (_sequence, 3, 3),
     "residual": (_Residual, 1, 0),
     "no trace": (_Dynamic, 1, 1),
+    "poolings in a sequence": (_First, 2, 3),
+    "poolings anywhere": (_Pooled, 3, 4),
+    "pooling, no trace": (_DynamicPool, 2, 3),
 }
 every_network = pytest.mark.parametrize("name", NETWORKS)
 

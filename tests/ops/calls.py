@@ -74,6 +74,21 @@ CALLS: dict[str, Call] = {
     "batch_norm_act evaluation": Call(
         "batch_norm_act", ((2, 2, 3, 2), (2,), (2,)), STATISTICS | {"activation": "relu6"}
     ),
+    "batch_norm_act maxima": Call(
+        "batch_norm_act",
+        ((2, 3, 5, 4), (3,), (3,)),
+        {
+            "running_mean": None,
+            "running_var": None,
+            "training": True,
+            "pool": ops.Pool("max", 3, 2, 1),
+        },
+    ),
+    "batch_norm_act means": Call(
+        "batch_norm_act",
+        ((2, 2, 4, 5), (2,), (2,)),
+        STATISTICS | {"activation": "silu", "pool": ops.Pool("avg", 2)},
+    ),
     "batch_norm_act hardswish": Call(
         "batch_norm_act",
         ((2, 3, 3, 2), (3,)),

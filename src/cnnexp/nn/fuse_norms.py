@@ -1,4 +1,4 @@
-"""Fuse batch normalisations with the activations after them, wherever a network calls them; split them."""
+"""Fuse batch normalisations with activation and pooling after them, wherever they are called; split them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from cnnexp.nn.activation import ReLU
 from cnnexp.nn.conv import Conv2d
 from cnnexp.nn.deferring import DeferredBatchNormAct2d, OperandBatchNorm2d
 from cnnexp.nn.done import Done
-from cnnexp.nn.fuse_calls import called_after
+from cnnexp.nn.fuse_calls import called_after, pool_of
 from cnnexp.nn.fuse_recompute import recompute_inputs
 from cnnexp.nn.layer import traced
 from cnnexp.nn.marks import took_mark
 from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
 from cnnexp.nn.passes import Passes, is_convolved, is_norm, is_plain, layer_of
+from cnnexp.nn.pool import MaxPool2d
 from cnnexp.nn.steps import Step
 from cnnexp.nn.twins import become, plain_class
 
@@ -36,10 +37,12 @@ class _Block(NamedTuple):
     Attributes:
         activation: The activation that alone reads its output, a layer, or a call of the network's own code;
             None where it is a layer for itself.
+        pool: The pooling that alone reads the activation's output.
         again: Whether only convolutions of ours keep the block's output, which can compute it again.
     """
 
     activation: nn.Module | Step | None
+    pool: MaxPool2d | None
     again: bool
 
 
@@ -47,7 +50,7 @@ Blocks = dict[nn.Module, _Block]
 
 
 class Activated(Done):
-    """In place of an activation that the normalisation before it computes, where its mark says so."""
+    """In place of a layer that the normalisation before it computes, where its mark says so."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run ``forward`` with the hooks; ``torch.fx`` traces one node."""
@@ -69,7 +72,8 @@ def fuse_norms(
     Which these are ``found`` tells, a trace of the network in training and in evaluation. Where it cannot be
     traced they are those one after the other in an ``nn.Sequential``. An activation that is called in one
     place is replaced by an identity, so that all names, indices and state-dict keys stay; a ``ReLU`` of
-    several places stays, and does nothing where the normalisation did. With ``functions``, for one as in
+    several places stays, and does nothing where the normalisation did. So is a max-pooling that alone reads
+    such an activation of one place. With ``functions``, for one as in
     ``F.relu(self.bn(x))``, the normalisation waits (``cnnexp.nn.deferring``). Layers with hooks are left
     alone, as a hook expects each layer's own output.
 
@@ -83,7 +87,7 @@ def fuse_norms(
     graphs = None if found is None else [_calls_in(module, nodes) for nodes in found]
     operands = recompute_inputs(module, found, functions) if recompute and found else {}
     blocks = _in_sequences(module) if graphs is None else _found(graphs, operands)
-    for norm, (activation, again) in blocks.items():
+    for norm, (activation, pool, again) in blocks.items():
         again = recompute and again
         if activation is None:
             if again:
@@ -96,11 +100,15 @@ def fuse_norms(
             _make(norm, DeferredBatchNormAct2d, activation=name, steps=steps, recompute=again)
         else:
             name, inplace = _ACTIVATIONS[type(activation)], activation.inplace
-            attributes: dict[str, Any] = {"inplace": inplace, "marks": True, "recompute": again}
+            done = [activation] if graphs is None or _calls(graphs, activation) == 1 else []
+            attributes: dict[str, Any] = {"inplace": inplace, "marks": 1, "recompute": again}
+            if pool is not None:
+                attributes |= {"pool": pool_of(pool), "marks": 2}
+                done.append(pool)
             _make(norm, BatchNormAct2d, activation=name, **attributes)
-            if graphs is None or _calls(graphs, activation) == 1:
-                for parent, name in _places(module, activation):
-                    setattr(parent, name, Activated(activation))
+            for layer in done:
+                for parent, name in _places(module, layer):
+                    setattr(parent, name, Activated(layer))
 
 
 def waiting_norms(module: nn.Module, found: Passes) -> list[nn.Module]:
@@ -116,7 +124,7 @@ def _make(norm: nn.Module, kind: type[BatchNormAct2d], **attributes: Any) -> Non
     vars(norm).update(attributes, fused=True)
 
 
-_OF_BLOCKS = ("activation", "inplace", "marks", "fused", "recompute", "is_operand", "steps")
+_OF_BLOCKS = ("activation", "pool", "inplace", "marks", "fused", "recompute", "is_operand", "steps")
 
 
 def split_norms(module: nn.Module) -> None:
@@ -183,13 +191,26 @@ def _found(graphs: list[list[_Call]], operands: Collection[nn.Module]) -> Blocks
         activation, *others = {call.reader for call in each}
         again = all(call.convolved_after for call in each)
         if not others and isinstance(activation, Step):
-            blocks[norm] = _Block(activation, again)
+            blocks[norm] = _Block(activation, None, again)
         elif not others and isinstance(activation, nn.Module) and _is_activation(activation):
+            pool = _pool(graphs, calls, activation)
+            if pool is not None:
+                again = all(call.convolved for call in calls[pool])
             if type(activation) is ReLU or _calls(graphs, activation) == 1:
-                blocks[norm] = _Block(activation, again)
+                blocks[norm] = _Block(activation, pool, again)
         elif norm in operands or all(call.convolved for call in each):
-            blocks[norm] = _Block(None, True)
+            blocks[norm] = _Block(None, None, True)
     return blocks
+
+
+def _pool(
+    graphs: list[list[_Call]], calls: dict[nn.Module, list[_Call]], activation: nn.Module
+) -> MaxPool2d | None:
+    """The max-pooling that alone reads what ``activation`` gives; each of them is called in one place."""
+    pool, *others = {call.reader for call in calls[activation]}
+    if others or not isinstance(pool, MaxPool2d) or not _is_pool(pool):
+        return None
+    return pool if _calls(graphs, activation) == _calls(graphs, pool) == 1 else None
 
 
 def _calls(graphs: list[list[_Call]], layer: nn.Module) -> int:
@@ -201,20 +222,30 @@ def _in_sequences(module: nn.Module) -> Blocks:
     found: Blocks = {}
     for sequence in module.modules():
         if isinstance(sequence, nn.Sequential) and is_plain_sequence(sequence):
-            children = [*sequence.children(), None]
-            for norm, activation, reader in zip(children, children[1:], children[2:], strict=False):
-                assert norm is not None
-                assert activation is not None
+            children = [*sequence.children(), None, None]
+            for norm, activation, reader, next_ in zip(
+                *(children[start:] for start in range(4)), strict=False
+            ):
+                if norm is None or activation is None:
+                    continue
                 alone = all(len(_places(module, each)) == 1 for each in (norm, activation))
                 if alone and is_norm(norm) and _is_activation(activation):
+                    pool = reader if isinstance(reader, MaxPool2d) and _is_pool(reader) else None
+                    if pool is not None and len(_places(module, pool)) != 1:
+                        pool = None
+                    reader = reader if pool is None else next_
                     again = reader is not None and plain_class(reader) is Conv2d
-                    found[norm] = _Block(activation, again)
+                    found[norm] = _Block(activation, pool, again)
     return found
 
 
 def is_plain_sequence(sequence: nn.Sequential) -> bool:
     """Whether ``sequence`` calls its layers one after the other, and nobody changed that."""
     return type(sequence).forward is nn.Sequential.forward and "forward" not in vars(sequence)
+
+
+def _is_pool(layer: MaxPool2d) -> bool:
+    return type(layer) is MaxPool2d and is_plain(layer) and not layer.return_indices
 
 
 def _is_activation(layer: nn.Module) -> bool:

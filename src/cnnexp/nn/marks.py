@@ -1,7 +1,8 @@
 """A mark on a tensor: the layer before has activated it, so that the activation after it has nothing to do.
 
 A normalisation that computes its activation (``BatchNormAct2d`` of ``fuse_blocks``) marks what it returns,
-and the activation in its place takes the mark off and returns its input. Who puts another layer in the place
+and the activation in its place takes the mark off and returns its input. With a pooling there are two marks,
+of which the pooling takes the second. Who puts another layer in the place
 of the normalisation, as ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` does, gets no mark and so the
 activation. The mark is on the tensor and not on a layer: layers run in threads, several times a step, and as
 copies.
@@ -14,15 +15,16 @@ from torch import Tensor
 _NAME = "activated_by_cnnexp"
 
 
-def mark(output: Tensor) -> Tensor:
-    """``output`` with the mark."""
-    setattr(output, _NAME, True)
+def mark(output: Tensor, layers: int) -> Tensor:
+    """``output`` with the marks for so many ``layers`` after this one."""
+    setattr(output, _NAME, layers)
     return output
 
 
 def took_mark(input: Tensor) -> bool:
-    """Whether ``input`` had the mark, which it has no longer."""
-    if not getattr(input, _NAME, False):
+    """Whether ``input`` had a mark, of which it has one less now."""
+    left = getattr(input, _NAME, 0)
+    if not left:
         return False
-    setattr(input, _NAME, False)  # torch.compile cannot delete it
+    setattr(input, _NAME, left - 1)  # torch.compile cannot delete it
     return True

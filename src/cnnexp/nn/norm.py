@@ -1,4 +1,4 @@
-"""Batch normalisation computed with ``cnnexp.ops``, alone or with the activation after it."""
+"""Batch normalisation computed with ``cnnexp.ops``, alone or with activation and pooling after it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cnnexp import ops
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.marks import mark
+from cnnexp.nn.steps import pooled
 from cnnexp.nn.twins import replaces
 from cnnexp.ops.batch_norm_act import activated_by_torch
 from cnnexp.ops.recomputed_sums import note
@@ -26,13 +27,14 @@ class BatchNorm2d(Layer, nn.BatchNorm2d):
 
 
 class BatchNormAct2d(Layer, nn.BatchNorm2d):
-    """``BatchNorm2d`` → activation in one layer.
+    """``BatchNorm2d`` → activation, or → activation → pooling, in one layer.
 
     Parameters, buffers and state-dict keys are those of the normalisation, the only part that has any.
 
     Args:
         *args, **kwargs: As for ``torch.nn.BatchNorm2d``.
         activation: One of ``cnnexp.ops.batch_norm_act``.
+        pool: The pooling, see ``cnnexp.ops.Pool``; none if None.
         recompute: Whether convolutions of ours that read the output compute it again in the backward,
             instead of keeping it; see ``cnnexp.ops.batch_norm_act``.
         algorithm: A name from ``cnnexp.ops.algorithm_names("batch_norm_act")``, or ``"auto"``.
@@ -44,7 +46,8 @@ class BatchNormAct2d(Layer, nn.BatchNorm2d):
     op = "batch_norm_act"
     activation: str
     inplace = False  # whether the activation of ``native`` writes into its input
-    marks = False  # whether a layer after it expects the mark of ``cnnexp.nn.marks``
+    marks = 0  # how many layers after it expect the mark of ``cnnexp.nn.marks``
+    pool: ops.Pool | None = None
     fused = False  # whether ``fuse_blocks`` made it of a ``BatchNorm2d``
     recompute = False
     is_operand = False  # whether ``fuse_blocks`` found that a sum of its output is computed again
@@ -53,28 +56,33 @@ class BatchNormAct2d(Layer, nn.BatchNorm2d):
         self,
         *args: Any,
         activation: str = "relu",
+        pool: ops.Pool | None = None,
         recompute: bool = False,
         algorithm: str = "fused",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, algorithm=algorithm, **kwargs)
         self.activation, self.recompute = activation, recompute
+        if pool is not None:
+            self.pool = pool
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return ``input`` (N, C, H, W) normalised and activated, in the same shape."""
+        """Return ``input`` (N, C, H, W) normalised, activated and pooled, (N, C, P, Q)."""
         if self.algorithm == ops.NATIVE:
             output = activated_by_torch(super().forward(input), self.activation, self.inplace)
+            output = output if self.pool is None else pooled(output, self.pool)
         else:
-            arguments = *_arguments(self, input), self.activation, self.recompute
+            arguments = *_arguments(self, input), self.activation, self.recompute, self.pool
             output = ops.batch_norm_act(*arguments, algorithm=self.algorithm)
         if self.is_operand:
             note(output)
-        return mark(output) if self.marks else output
+        return mark(output, self.marks) if self.marks else output
 
     def extra_repr(self) -> str:
         """Describe the layer's settings for ``repr``."""
         again = ", recompute=True" if self.recompute else ""
-        return f"{super().extra_repr()}, activation={self.activation}{again}"
+        pool = "" if self.pool is None else f", pool={self.pool}"
+        return f"{super().extra_repr()}, activation={self.activation}{pool}{again}"
 
 
 def _arguments(

@@ -88,11 +88,16 @@ def _conv_relu_pool(draw: Draw) -> Case:
         tensors = [image, _normal(c_out, c_in, *kernel), tensors[2]]
         arguments["groups"] = groups
     kind = draw.choice(["max", "max", "avg"])
+    return Case(tensors, arguments | {"pool": _pool(draw, kind)})
+
+
+def _pool(draw: Draw, kind: str) -> Pool:
+    """The pooling of a block."""
     window: dict[str, Any] = _window(draw) | {"padding": draw.choice([0, 0, 1, (1, 0)])}
     if kind == "avg":
         window["count_include_pad"] = draw.random() < 0.5
         window["divisor_override"] = draw.choice([None, None, 3])
-    return Case(tensors, arguments | {"pool": Pool(kind, **window)})
+    return Pool(kind, **window)
 
 
 def _conv_tanh_pool(draw: Draw) -> Case:
@@ -106,11 +111,7 @@ def _conv_tanh_pool(draw: Draw) -> Case:
     kind = draw.choice(["none", "max", "avg", "avg"])
     if kind == "none":
         return Case(tensors, arguments | {"pool": None})
-    window: dict[str, Any] = _window(draw) | {"padding": draw.choice([0, 0, 1, (1, 0)])}
-    if kind == "avg":
-        window["count_include_pad"] = draw.random() < 0.5
-        window["divisor_override"] = draw.choice([None, None, 3])
-    return Case(tensors, arguments | {"pool": Pool(kind, **window)})
+    return Case(tensors, arguments | {"pool": _pool(draw, kind)})
 
 
 def _max_pool2d(draw: Draw) -> Case:
@@ -196,7 +197,9 @@ def _batch_norm(draw: Draw) -> Case:
 def _batch_norm_act(draw: Draw) -> Case:
     case = _batch_norm(draw)
     activation = draw.choice(["relu", "relu", "relu6", "hardswish", "silu", "none"])
-    return Case(case.tensors, case.arguments | {"activation": activation})
+    pooled = case.tensors[0].dim() == 4 and draw.random() < 0.5
+    pool = _pool(draw, draw.choice(["max", "max", "avg"])) if pooled else None
+    return Case(case.tensors, case.arguments | {"activation": activation, "pool": pool})
 
 
 def _dropout(draw: Draw) -> Case:

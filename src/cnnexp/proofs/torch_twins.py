@@ -55,9 +55,11 @@ def _batch_norm_act(
     running_var: Tensor | None,
     *,
     activation: str = "relu",
+    pool: ops.Pool | None = None,
     **rest: Any,
 ) -> Tensor:
-    return activated_by_torch(F.batch_norm(input, running_mean, running_var, **rest), activation)
+    active = activated_by_torch(F.batch_norm(input, running_mean, running_var, **rest), activation)
+    return active if pool is None else _pooled(active, pool)
 
 
 _OF_NORM = ("batch_norm", "batch_norm_act")

@@ -17,7 +17,27 @@ from torch.nn import Buffer, Parameter
 
 from cnnexp.kernels.operators import operator
 
-__all__ = ["ACTIVATIONS", "forward", "gradients", "move", "precision", "statistics", "takes"]
+__all__ = [
+    "ACTIVATIONS",
+    "ONES",
+    "activation_numbers",
+    "address_of",
+    "forward",
+    "gradients",
+    "in_dtype",
+    "move",
+    "pair_like",
+    "precision",
+    "statistics",
+    "takes",
+]
+
+# a number of each kind, by which numba tells what stands at an address
+ONES: dict[torch.dtype, Any] = {
+    torch.float32: np.float32(1),
+    torch.float64: np.float64(1),
+    torch.bfloat16: np.uint16(1),
+}
 
 _FREE = math.nan  # no bound
 
@@ -52,18 +72,19 @@ def _kernels() -> Any:
     return batch_norm_kernels
 
 
-def _pair(input: Tensor) -> tuple[Tensor, Tensor]:
+def pair_like(input: Tensor) -> tuple[Tensor, Tensor]:
+    """Empty statistics (C,) of ``input``, or sums."""
     dtype = precision(input)
     return input.new_empty(input.size(1), dtype=dtype), input.new_empty(input.size(1), dtype=dtype)
 
 
-@operator("batch_norm_statistics", _pair)
+@operator("batch_norm_statistics", pair_like)
 def statistics(input: Tensor) -> tuple[Tensor, Tensor]:
     """μ and σ² of each channel of (N, C, …): (C,), (C,)."""
     kernels = _kernels()
     input = _in_order(input)
-    mean, variance = _pair(input)
-    of_kind = _ONES[mean.dtype]
+    mean, variance = pair_like(input)
+    of_kind = ONES[mean.dtype]
     kernels.statistics(*_image(input), mean.data_ptr(), variance.data_ptr(), of_kind)
     return mean, variance
 
@@ -87,7 +108,7 @@ def move(
             return False
         if tensor.device.type != "cpu" or not tensor.is_contiguous():
             return False
-    numbers = _ONES[mean.dtype], count, momentum, mean.numel()
+    numbers = ONES[mean.dtype], count, momentum, mean.numel()
     kernels.move(mean.data_ptr(), variance.data_ptr(), *numbers, *[t.data_ptr() for t in four[2:]])
     return True
 
@@ -118,11 +139,11 @@ def forward(
     kernels = _kernels()
     input = _in_order(input)
     output = torch.empty_like(input)
-    known = _known(mean.dtype, mean, variance, weight, bias)
+    known = in_dtype(mean.dtype, mean, variance, weight, bias)
     kernels.forward(
         *_image(input),
-        *map(_address, known),
-        *_numbers(mean.dtype, eps, activation),
+        *map(address_of, known),
+        *activation_numbers(mean.dtype, eps, activation),
         output.data_ptr(),
     )
     return output
@@ -139,7 +160,7 @@ def _gradients_like(
     activation: str,
     fixed: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(_in_order(input)), *_pair(input)
+    return torch.empty_like(_in_order(input)), *pair_like(input)
 
 
 @operator("batch_norm_gradients", _gradients_like)
@@ -162,12 +183,12 @@ def gradients(
     input = _in_order(input)
     grad_output = _as(input, grad_output)
     output = torch.empty_like(input)
-    of_weight, of_bias = _pair(input)
-    known = _known(mean.dtype, mean, variance, weight, bias)
+    of_weight, of_bias = pair_like(input)
+    known = in_dtype(mean.dtype, mean, variance, weight, bias)
     kernels.gradients(
         *_image(input),
-        *map(_address, known),
-        *_numbers(mean.dtype, eps, activation),
+        *map(address_of, known),
+        *activation_numbers(mean.dtype, eps, activation),
         grad_output.data_ptr(),
         output.data_ptr(),
         of_weight.data_ptr(),
@@ -201,11 +222,11 @@ def _as(input: Tensor, image: Tensor) -> Tensor:
 def _image(image: Tensor) -> tuple[Any, ...]:
     """Address, N, C, pixels, layout and kind of number."""
     n, channels, *sizes = image.shape
-    one = _ONES[image.dtype]
+    one = ONES[image.dtype]
     return image.data_ptr(), n, channels, math.prod(sizes), _channels_last(image), one
 
 
-def _known(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
+def in_dtype(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
     """``tensors`` (C,) without gaps in memory, in ``dtype``."""
     return [
         t if t is None or (t.dtype == dtype and t.is_contiguous()) else t.to(dtype).contiguous()
@@ -213,17 +234,14 @@ def _known(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
     ]
 
 
-def _address(tensor: Tensor | None) -> int:
+def address_of(tensor: Tensor | None) -> int:
+    """Where ``tensor`` is; 0 for None."""
     return 0 if tensor is None else tensor.data_ptr()
 
 
 @functools.lru_cache(maxsize=256)
-def _numbers(dtype: torch.dtype, eps: float, activation: str) -> tuple[Any, ...]:
+def activation_numbers(dtype: torch.dtype, eps: float, activation: str) -> tuple[Any, ...]:
     """ε, the kind of activation and its bounds."""
     kind, low, high = ACTIVATIONS[activation]
-    number = type(_ONES[dtype])
+    number = type(ONES[dtype])
     return number(eps), kind, number(low), number(high)
-
-
-# a number of each kind, by which numba tells what stands at an address
-_ONES = {torch.float32: np.float32(1), torch.float64: np.float64(1), torch.bfloat16: np.uint16(1)}

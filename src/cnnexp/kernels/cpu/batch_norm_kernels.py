@@ -29,7 +29,7 @@ _NUMBERS = 1 << 16  # in a part, about
 
 
 @njit(**COMPILE)
-def _cut(images, channels, pixels, last):
+def cut(images, channels, pixels, last):
     """How the numbers are cut: the width of a row, the numbers of a part, and how many parts there are.
 
     In plain memory: of a part whose sums are one, which is an image of planes.
@@ -86,7 +86,7 @@ def _together(parts, size, step, mean, variance):
 
 @njit(parallel=True, **COMPILE)
 def _statistics(x, images, channels, pixels, last, mean, variance):
-    width, step, count = _cut(images, channels, pixels, last)
+    width, step, count = cut(images, channels, pixels, last)
     tasks, together = _tasks(images, channels, pixels, last, count)
     parts = np.empty((count, 3, width), mean.dtype)
     if last and tasks == 1:
@@ -116,7 +116,7 @@ def _filled(address, channels, like, default):
 
 
 @njit(**COMPILE)
-def _table(mean, variance, weight_at, bias_at, eps, width, height):
+def table_of(mean, variance, weight_at, bias_at, eps, width, height):
     """The rows μ, s, β and others, each repeated to the ``width``."""
     channels = mean.size
     table = np.empty((height, width), mean.dtype)
@@ -133,7 +133,7 @@ def _table(mean, variance, weight_at, bias_at, eps, width, height):
 
 @njit(parallel=True, **COMPILE)
 def _forward(x, output, images, channels, pixels, last, table, kind, low, high):
-    _, step, count = _cut(images, channels, pixels, last)
+    _, step, count = cut(images, channels, pixels, last)
     tasks, together = _tasks(images, channels, pixels, last, count)
     if last and tasks == 1:
         rows.forward(x, output, 0, x.size, table, kind, low, high)
@@ -153,7 +153,7 @@ def _forward(x, output, images, channels, pixels, last, table, kind, low, high):
 
 
 @njit(**COMPILE)  # apart, as numba would wake all threads to write zeros
-def _added(parts, channels):
+def added(parts, channels):
     """(2, C) from the sums of the ``parts`` (P, 2, width), added in float64."""
     width = parts.shape[2]
     whole = np.zeros((2, width))
@@ -171,7 +171,7 @@ def _added(parts, channels):
 @njit(parallel=True, **COMPILE)
 def _sums(grad, x, images, channels, pixels, last, table, kind, low, high):
     """Σ h and Σ h·d of each channel: (2, C) in float64."""
-    width, step, count = _cut(images, channels, pixels, last)
+    width, step, count = cut(images, channels, pixels, last)
     tasks, together = _tasks(images, channels, pixels, last, count)
     parts = np.empty((count, 2, width), table.dtype)
     if last and tasks == 1:
@@ -189,12 +189,12 @@ def _sums(grad, x, images, channels, pixels, last, table, kind, low, high):
             for t in prange(tasks):
                 end = min((t + 1) * together, images * channels)
                 planes.sums(grads, image, t * together, end, table, kind, low, high, parts)
-    return _added(parts, channels)
+    return added(parts, channels)
 
 
 @njit(parallel=True, **COMPILE)
 def _backward(grad, x, output, images, channels, pixels, last, table, kind, low, high):
-    _, step, count = _cut(images, channels, pixels, last)
+    _, step, count = cut(images, channels, pixels, last)
     tasks, together = _tasks(images, channels, pixels, last, count)
     if last and tasks == 1:
         rows.backward(grad, x, output, 0, x.size, table, kind, low, high)
@@ -212,6 +212,25 @@ def _backward(grad, x, output, images, channels, pixels, last, table, kind, low,
             for t in prange(tasks):
                 end = min((t + 1) * together, images * channels)
                 planes.backward(grads, image, out, t * together, end, table, kind, low, high)
+
+
+@njit(**COMPILE)
+def leave_sums(found, variance, eps, count, fixed, table, of_weight, of_bias):
+    """Leave ∂L/∂γ, ∂L/∂β and the rows a and b of ``table``, from ``found``, Σ h and Σ h·d of each channel.
+
+    A channel has ``count`` numbers; ``fixed`` says that the statistics are constants.
+    """
+    channels, width = variance.size, table.shape[1]
+    for c in range(channels):
+        rate = 1 / np.sqrt(float(variance[c]) + eps)
+        total, moment = found[0, c], found[1, c] * rate
+        of_bias[c] = total
+        of_weight[c] = moment
+        for i in range(c, width, channels):
+            table[3, i] = table[4, i] = 0
+            if not fixed:
+                table[3, i] = -table[1, i] * (total / count)
+                table[4, i] = -table[1, i] * (moment / count) * rate
 
 
 @njit(**COMPILE)
@@ -265,8 +284,8 @@ def forward(
     )
     mean = carray(numbers_at(mean_at, eps), channels)
     variance = carray(numbers_at(variance_at, eps), channels)
-    width, _, _ = _cut(images, channels, pixels, last)
-    table = _table(mean, variance, weight_at, bias_at, eps, width, 3)
+    width, _, _ = cut(images, channels, pixels, last)
+    table = table_of(mean, variance, weight_at, bias_at, eps, width, 3)
     _forward(x, output, images, channels, pixels, last, table, kind, low, high)
 
 
@@ -297,20 +316,11 @@ def gradients(
     x, grad = carray(numbers_at(x_at, element), size), carray(numbers_at(grad_at, element), size)
     mean = carray(numbers_at(mean_at, eps), channels)
     variance = carray(numbers_at(variance_at, eps), channels)
-    width, _, _ = _cut(images, channels, pixels, last)
-    table = _table(mean, variance, weight_at, bias_at, eps, width, 5)
+    width, _, _ = cut(images, channels, pixels, last)
+    table = table_of(mean, variance, weight_at, bias_at, eps, width, 5)
     found = _sums(grad, x, images, channels, pixels, last, table, kind, low, high)
     of_weight = carray(numbers_at(of_weight_at, eps), channels)
     of_bias = carray(numbers_at(of_bias_at, eps), channels)
-    for c in range(channels):
-        rate = 1 / np.sqrt(float(variance[c]) + eps)
-        total, moment = found[0, c], found[1, c] * rate
-        of_bias[c] = total
-        of_weight[c] = moment
-        for i in range(c, width, channels):
-            table[3, i] = table[4, i] = 0
-            if not fixed:
-                table[3, i] = -table[1, i] * (total / count)
-                table[4, i] = -table[1, i] * (moment / count) * rate
+    leave_sums(found, variance, eps, count, fixed, table, of_weight, of_bias)
     output = carray(numbers_at(output_at, element), size)
     _backward(grad, x, output, images, channels, pixels, last, table, kind, low, high)

@@ -7,7 +7,7 @@ Images (N, C, H, W) are taken as they lie: in channels_last memory, or plain. nu
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from cnnexp.kernels.cpu.narrow import is_channels_last
 from cnnexp.kernels.cpu.tables import pool_windows
 from cnnexp.kernels.operators import new_image, operator
 
-__all__ = ["forward", "grad_input", "spreads", "takes"]
+__all__ = ["forward", "grad_input", "places", "spreads", "takes"]
 
 _MOST = 255  # that a byte tells apart
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -43,7 +43,7 @@ def _channels_last(image: Tensor) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _places(geometry: WindowGeometry) -> np.ndarray:
+def places(geometry: WindowGeometry) -> np.ndarray:
     """(K,) the place of each element of a window, from its first element on, in a row of pixels."""
     (k_h, k_w), (d_h, d_w) = geometry.kernel_size, geometry.dilation
     u, v = np.divmod(np.arange(k_h * k_w), k_w)
@@ -61,7 +61,7 @@ class _Reach(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def _reach(geometry: WindowGeometry) -> _Reach:
-    g, codes = geometry, _places(geometry)
+    g, codes = geometry, places(geometry)
     rows, columns = (
         max((count - 1) * step + extent, size + padding)
         for count, step, extent, size, padding in zip(
@@ -107,11 +107,12 @@ def forward(input: Tensor, geometry: WindowGeometry) -> tuple[Tensor, Tensor]:
 
         last, steps = _channels_last(input), (geometry.padding, geometry.stride)
         image, *made = (_array(each, last) for each in (input, output, winners))
+        arguments: Any
         if last:
-            max_pool_kernels.forward(image, pool_windows(geometry), _places(geometry), *made)
+            max_pool_kernels.forward(image, pool_windows(geometry), places(geometry), *made)
         else:
-            rest = *_reach(geometry), _like(input.dtype)
-            max_pool_planes.forward(image, *steps, *rest, *made)
+            arguments = image, *steps, *_reach(geometry), _like(input.dtype), *made
+            max_pool_planes.forward(*arguments)
     return output, winners
 
 
@@ -130,7 +131,7 @@ def grad_input(grad_output: Tensor, winners: Tensor, geometry: WindowGeometry) -
     last, rest = _channels_last(winners), (geometry.overlapping, _like(grad_output.dtype))
     grad, won, made = (_array(each, last) for each in (grad_output, winners, image))
     if last:
-        tables = pool_windows(geometry), _places(geometry)
+        tables = pool_windows(geometry), places(geometry)
         max_pool_kernels.grad_input(grad, won, *tables, *rest, made)
     else:
         max_pool_planes.grad_input(grad, won, geometry.padding, geometry.stride, *rest, made)

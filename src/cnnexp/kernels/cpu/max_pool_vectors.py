@@ -2,6 +2,7 @@
 
     winners_of     y[c] = max_k x[pixel(k), c], and the code of the element that is it
     share, add     ∂L/∂x[pixel(k), c] = ∂L/∂y[c] where element k won, else 0; or is added to what stands there
+    picked         x[pixel(k), c] of the element k that won
     winners_along  y[q] = max_k x[offset(k) + q·stride], and the code of the element that is it
 
 What numba makes of a Python loop over the channels is one number at a time where there are few of them, and
@@ -24,7 +25,7 @@ from numba.extending import intrinsic
 from cnnexp.kernels.cpu.depthwise_pixels import number_of
 from cnnexp.kernels.cpu.numba_internals import counted_loop, register_of, size_in_bytes, void
 
-__all__ = ["add", "share", "winners_along_of", "winners_of"]
+__all__ = ["add", "picked", "share", "winners_along_of", "winners_of"]
 
 _LANES = 16
 _INDEX, _WORD, _BYTE, _HALF = (ir.IntType(bits) for bits in (64, 32, 8, 16))
@@ -197,6 +198,35 @@ def _spread(adds: bool) -> Any:
 
 
 share, add = _spread(False), _spread(True)
+
+
+@intrinsic
+def picked(typing_context, source, won, pixels, first, size, codes, to, channels):
+    """``to[c]`` becomes the number of ``source`` that won: the transpose of ``share`` and ``add``."""
+    number = number_of(source)
+    signature = types.void(source, won, pixels, _N, _N, codes, to, _N)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        source, won, pixels, first, size, codes, to, channels = arguments
+
+        def code(some: _Channels) -> None:
+            found = register_of(builder, some.vector(number))
+            builder.store(ir.Constant(some.vector(number), None), found)
+            winner = builder.zext(some.load(won, _BYTE), some.vector(_WORD))
+            with counted_loop(builder, size) as k:
+                pixel = _pixel(builder, pixels, builder.add(first, k.index))
+                inside = builder.icmp_signed(">=", pixel, ir.Constant(_INDEX, 0))
+                with builder.if_then(inside):
+                    value = some.load(builder.gep(source, [builder.mul(pixel, channels)]), number)
+                    sign = builder.zext(builder.load(builder.gep(codes, [k.index])), _WORD)
+                    wins = builder.icmp_unsigned("==", winner, some.all(sign, _WORD))
+                    builder.store(builder.select(wins, value, builder.load(found)), found)
+            some.store(builder.load(found), to, number)
+
+        _each(context, builder, channels, code)
+        return void(context)
+
+    return signature, codegen
 
 
 def winners_along_of(stride: int | None) -> Any:

@@ -13,6 +13,7 @@ from cnnexp.nn.marks import mark
 from cnnexp.nn.norm import BatchNormAct2d
 from cnnexp.nn.per_sample.calls import Call, PerSample
 from cnnexp.nn.per_sample.errors import PerSampleError
+from cnnexp.nn.steps import pooled
 from cnnexp.ops.batch_norm_act import activated_by_torch
 
 __all__ = ["BatchNormCall", "NormCall", "mixes_samples"]
@@ -55,7 +56,8 @@ class BatchNormCall(Call):
         if not _activates(layer):
             return output
         output = activated_by_torch(output, layer.activation)
-        return mark(output) if layer.marks else output
+        output = output if layer.pool is None else pooled(output, layer.pool)
+        return mark(output, layer.marks) if layer.marks else output
 
     def rows(self, gradient: Tensor, *kept: Tensor) -> PerSample:
         """See :meth:`Call.rows`."""
