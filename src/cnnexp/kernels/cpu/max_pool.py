@@ -107,11 +107,10 @@ def forward(input: Tensor, geometry: WindowGeometry) -> tuple[Tensor, Tensor]:
 
         last, steps = _channels_last(input), (geometry.padding, geometry.stride)
         image, *made = (_array(each, last) for each in (input, output, winners))
-        arguments: Any
         if last:
             max_pool_kernels.forward(image, pool_windows(geometry), places(geometry), *made)
         else:
-            arguments = image, *steps, *_reach(geometry), _like(input.dtype), *made
+            arguments: Any = image, *steps, *_reach(geometry), _like(input.dtype), *made
             max_pool_planes.forward(*arguments)
     return output, winners
 
