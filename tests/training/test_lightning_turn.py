@@ -199,6 +199,47 @@ def test_gradients_are_cleared_as_the_optimiser_does(kind: Any, turns: list[int]
     assert (found[0][0][-1], found[0][1]) == expected
 
 
+class _Looks(BoringModel):
+    """Notes whether there are gradients while its step computes."""
+
+    def __init__(self, reads: bool | None) -> None:
+        super().__init__()
+        self.cleared: list[bool] = []
+        if reads is not None:
+            self.reads_old_gradients = reads
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.cleared.append(self.layer.weight.grad is None)
+        return super().training_step(batch, batch_idx)
+
+
+class _BeforeClearing(Callback):
+    """Notes whether there are gradients to be cleared."""
+
+    at_each_step = True
+
+    def __init__(self) -> None:
+        self.found: list[bool] = []
+
+    def on_before_zero_grad(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.found.append(pl_module.layer.weight.grad is not None)
+
+
+@pytest.mark.parametrize(("reads", "early"), [(None, False), (True, False), (False, True)])
+@pytest.mark.parametrize("heard", [False, True])
+def test_gradients_that_nobody_reads_are_cleared_before_the_step(
+    reads: bool | None, early: bool, heard: bool, turns: list[int]
+) -> None:
+    model, hears = _Looks(reads), _BeforeClearing()
+    callbacks = [hears] if heard else []
+    trainer = quiet_trainer(*callbacks, limit_train_batches=8, log_every_n_steps=8, max_epochs=1)
+    take_steps_per_call(trainer, Calls(8), lambda _: True)
+    fit(trainer, model)
+    assert len(turns) == 6
+    assert model.cleared[1:7] == [early and not heard] * 6
+    assert hears.found[1:] == ([True] * 7 if heard else [])
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"accumulate_grad_batches": 2}, {"precision": "64-true"}, {"profiler": "simple"}],

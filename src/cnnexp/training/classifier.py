@@ -43,6 +43,10 @@ class Classifier(ImageNetwork):
     epoch, averaged over the images; ``test/loss``, ``test/acc``; and the penalties' part of the
     training loss as ``train/penalty/<name>``. The losses are the cross-entropy alone.
 
+    Attributes:
+        reads_old_gradients: Whether ``training_step`` looks at the gradients of the step before; where it
+            does not, short turns (``cnnexp.training.lightning_turn``) clear them before it.
+
     Args:
         network: Maps normalised images (N, C, H, W) to logits (N, num_classes).
         num_classes: Number of classes.
@@ -75,6 +79,8 @@ class Classifier(ImageNetwork):
             ranks, a part of it whose mean over these it is. None before the first.
         step_penalties: The terms that were added to it, by the methods' names.
     """
+
+    reads_old_gradients = False
 
     def __init__(
         self,

@@ -48,7 +48,7 @@ class ShortTurn:
         self._plugin, self._device = trainer.precision_plugin, trainer.strategy.root_device
         self._now: dict[str, Any] = vars(module)  # where ``log`` looks for the hook that calls it
         self._hooks: dict[str, tuple[list[_Hook], _Hook | None]] = {}
-        self._sets_none = False
+        self._sets_none = self._clears_first = False
         self._optimizer = _Optimizer(trainer.optimizers[0], self._before_step)
         self._takes_number = "batch_idx" in loop._build_kwargs(OrderedDict(), None, 0)
         whose = trainer._data_connector._datahook_selector.get_instance
@@ -60,6 +60,9 @@ class ShortTurn:
         """Find the hooks of the ``callbacks`` that take part in the next steps, in their order."""
         self._hooks = {name: _written(name, callbacks, self.module) for name in AROUND_A_BATCH}
         self._sets_none = _clears_plainly(self.module, self._trainer.optimizers[0])
+        looked_at = any(self._hooks["on_before_zero_grad"])
+        reads = getattr(self.module, "reads_old_gradients", True)
+        self._clears_first = self._sets_none and not looked_at and not reads
         if self._optimizer.optimizer is not self._trainer.optimizers[0]:
             self._optimizer = _Optimizer(self._trainer.optimizers[0], self._before_step)
 
@@ -141,6 +144,10 @@ class ShortTurn:
         """Forward and backward pass; what the step returns, with the loss by itself."""
         trainer, module = self._trainer, self.module
         given = (batch, batch_idx) if self._takes_number else (batch,)
+        if (
+            self._clears_first
+        ):  # the memory that they are in is the forward's: it stays in the caches
+            self._clear()
         with self._plugin.train_step_context():
             returned = self._as("training_step", module.training_step, *given)
         if isinstance(returned, Tensor):  # which Lightning's own way divides by one, and copies
@@ -154,9 +161,7 @@ class ShortTurn:
         self._call("on_before_zero_grad", optimizer)
         cleared.increment_started()
         if self._sets_none:
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = None
+            self._clear()
         else:
             now = (trainer.current_epoch, batch_idx, optimizer)
             self._as("optimizer_zero_grad", module.optimizer_zero_grad, *now)
@@ -166,6 +171,11 @@ class ShortTurn:
             self._as("backward", module.backward, loss)
             self._call("on_after_backward")
         return output
+
+    def _clear(self) -> None:
+        for group in self._trainer.optimizers[0].param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
 
     def _before_step(self, optimizer: Optimizer) -> None:
         """Between the gradients and the step."""

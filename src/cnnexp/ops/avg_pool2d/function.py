@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +13,12 @@ from torch import Tensor
 from cnnexp.geometry.pooling import pool_geometry
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.ops.autograd import differentiable
+from cnnexp.ops.forward_mode import transformed
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, register
+
+_MOST = 1 << 14  # windows whose divisors are kept
 
 
 def divisors(
@@ -24,17 +29,38 @@ def divisors(
     ``divisor_override`` where given; else the number of the window's elements on the image, with
     ``count_include_pad`` on the padded image (what ``ceil_mode`` lets hang over never counts).
     """
+    given = geometry, count_include_pad, divisor_override, like.dtype, like.device
+    large = math.prod(geometry.output_size) > _MOST
+    if large or type(like) is not Tensor or transformed():
+        return _divisors(*given)
+    return _known_divisors(*given)
+
+
+def _divisors(
+    geometry: WindowGeometry,
+    count_include_pad: bool,
+    divisor_override: int | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
     rows, columns = geometry.output_size
     if divisor_override is not None:
-        return like.new_full((rows, columns), divisor_override)
+        return torch.full((rows, columns), divisor_override, dtype=dtype, device=device)
     counts = []
     for axis, positions in enumerate((rows, columns)):
         size, padding = geometry.input_size[axis], geometry.padding[axis]
         first, past = (-padding, size + padding) if count_include_pad else (0, size)
-        start = torch.arange(positions, device=like.device) * geometry.stride[axis] - padding
+        start = torch.arange(positions, device=device) * geometry.stride[axis] - padding
         end = start + geometry.kernel_size[axis]
         counts.append(end.clamp(max=past) - start.clamp(min=first))
-    return torch.outer(*counts).to(like.dtype)
+    return torch.outer(*counts).to(dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _known_divisors(*given: Any) -> Tensor:
+    """As of the last calls: ten small operations take as long as the block of a small image."""
+    with torch.inference_mode(False):  # whose tensors no backward may keep
+        return _divisors(*given)
 
 
 def make_avg_pool2d(
