@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import lightning as L
@@ -15,6 +17,8 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+import cnnexp.training.callbacks
+from cnnexp.training import Classifier
 from cnnexp.training.lightning_loop import take_steps_per_call
 from cnnexp.training.lightning_turn import AROUND_A_BATCH, ShortTurn, is_written
 from cnnexp.training.steps_per_call import Calls
@@ -238,6 +242,16 @@ def test_gradients_that_nobody_reads_are_cleared_before_the_step(
     assert len(turns) == 6
     assert model.cleared[1:7] == [early and not heard] * 6
     assert hears.found[1:] == ([True] * 7 if heard else [])
+
+
+def test_no_callback_of_a_run_keeps_the_gradients() -> None:
+    for file in iter_modules(cnnexp.training.callbacks.__path__, "cnnexp.training.callbacks."):
+        import_module(file.name)
+    own = [kind for kind in Callback.__subclasses__() if kind.__module__.startswith("cnnexp.")]
+    assert len(own) > 10
+    assert Classifier.reads_old_gradients is False
+    for kind in own:
+        assert kind.on_before_zero_grad is Callback.on_before_zero_grad, kind
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from torch.optim import Optimizer
+from torch import Tensor
 
 from cnnexp.diagnostics import Diagnosis
 from cnnexp.training.callbacks.diagnostics import Diagnostics, logged_metrics
@@ -97,8 +97,8 @@ class Judge(_ValidationListener):
         if trainer.global_step % self._every == 0:
             self._collector.see_batch(batch[1])
 
-    def on_before_zero_grad(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
+    def on_before_backward(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
     ) -> None:
         """Once after a hundred steps of a first epoch that is longer: judge by the loss alone."""
         evidence = self._collector.evidence
