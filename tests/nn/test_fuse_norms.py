@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import cnnexp.nn
 from cnnexp.nn import BatchNormAct2d
 from cnnexp.nn.fuse_norms import Activated
+from cnnexp.tuning import choose_algorithms, pin_algorithms
 
 
 class _Residual(nn.Module):
@@ -113,7 +114,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "residual": (_Residual, 1, 0),
     "no trace": (_Dynamic, 1, 1),
     "poolings in a sequence": (_First, 2, 3),
-    "poolings anywhere": (_Pooled, 3, 4),
+    "poolings anywhere": (_Pooled, 3, 3),
     "pooling, no trace": (_DynamicPool, 2, 3),
 }
 every_network = pytest.mark.parametrize("name", NETWORKS)
@@ -255,3 +256,106 @@ def test_compiled_and_traced_again() -> None:
     torch.testing.assert_close(compiled(image), expected)
     traced = torch.fx.symbolic_trace(copy.deepcopy(network))
     torch.testing.assert_close(traced(image), expected)
+
+
+class _Head(nn.Module):
+    """A stem as that of torchvision's ResNet, whose pooling is no part of a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn, self.relu, self.pool = nn.BatchNorm2d(4), nn.SiLU(), nn.MaxPool2d(2, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.pool(self.relu(self.bn(input)))
+
+
+def test_a_pooling_outside_of_a_sequence_is_part_of_a_block_only_with_functions() -> None:
+    plain, ours = (
+        cnnexp.nn.replace_layers(_Head().double(), "fused", functions=functions, quiet=True)
+        for functions in (False, True)
+    )
+    assert (_count(plain, Activated), _count(ours, Activated)) == (1, 2)
+    image = torch.randn(3, 4, 7, 5, dtype=torch.float64)
+    torch.testing.assert_close(_results(ours, image), _results(plain, image))
+    plain.pool = nn.Identity()  # as for small images
+    assert plain(image).shape == image.shape
+
+
+def _hooked(layer: nn.Module, kind: str) -> None:
+    if kind == "backward":
+        layer.register_full_backward_hook(lambda *_: None)
+    elif kind == "forward":
+        layer.register_forward_hook(lambda _layer, _inputs, output: output.clone())
+    else:
+        layer.register_forward_pre_hook(lambda _layer, inputs: inputs[0].clone())
+
+
+@pytest.mark.parametrize("kind", ["backward", "forward", "before"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("way", ["fused", "native"])
+def test_hooks_of_later_do_not_make_it_pool_again(kind: str, place: int, way: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.BatchNorm2d(4), nn.SiLU(), nn.MaxPool2d(3, 1), nn.Conv2d(4, 4, 1))
+    ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
+    assert _count(ours, Activated) == 2
+    ours[0].algorithm = way
+    _hooked(ours[place], kind)
+    image = torch.randn(3, 4, 7, 5)
+    ours, network = ours.double(), network.double()
+    torch.testing.assert_close(_results(ours, image.double()), _results(network, image.double()))
+
+
+def test_a_layer_of_several_places_is_not_overlooked_between_activation_and_pooling() -> None:
+    drop = nn.Dropout(0.5)
+
+    class Dynamic(_Dynamic):
+        """Whose sequence holds one dropout twice."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            norm, relu, pool = nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2, 1)
+            self.inside = nn.Sequential(drop, norm, relu, drop, pool)
+
+    ours = cnnexp.nn.replace_layers(Dynamic(), "fused", quiet=True)
+    assert isinstance(ours.inside[4], nn.MaxPool2d)
+    assert ours(torch.randn(2, 4, 5, 5)).shape == (2, 4, 4, 4)
+
+
+def test_a_converted_normalisation_is_pooled_apart() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
+    ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
+    ours[0] = nn.BatchNorm2d(4)  # as SyncBatchNorm.convert_sync_batchnorm does
+    image = torch.randn(3, 4, 6, 6)
+    torch.testing.assert_close(ours(image), network(image))
+
+
+def test_windows_may_be_lists() -> None:
+    network = nn.Sequential(
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d([2, 2], stride=[2, 2]),  # pyright: ignore[reportArgumentType]
+    )
+    expected = copy.deepcopy(network)
+    ours = cnnexp.nn.replace_layers(network, "auto", quiet=True)
+    image = torch.randn(3, 4, 6, 6).contiguous(memory_format=torch.channels_last)
+    chosen = choose_algorithms(ours, image)
+    assert list(chosen) == ["0"]
+    # of a run from before the pooling was a part of the block
+    pin_algorithms(ours, {**chosen, "2": "native"})
+    torch.testing.assert_close(ours(image), expected(image))
+
+
+def test_a_pooled_block_compiles_and_is_mapped() -> None:
+    network = nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2))
+    ours = cnnexp.nn.replace_layers(network, "fused", quiet=True)
+    ours = ours.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    image = torch.randn(3, 4, 8, 8).contiguous(memory_format=torch.channels_last)
+    for training in (False, True):
+        ours.train(training)
+        plain = copy.deepcopy(ours)
+        compiled = torch.compile(copy.deepcopy(ours), backend="aot_eager", fullgraph=True)
+        found = [_results(each, image) for each in (plain, compiled)]
+        torch.testing.assert_close(*found)
+    ours.eval()
+    mapped = torch.func.vmap(ours)(image.unsqueeze(1))
+    torch.testing.assert_close(mapped.squeeze(1), ours(image))

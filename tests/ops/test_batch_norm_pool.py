@@ -114,8 +114,9 @@ def test_in_bfloat16_at_most_twice_torchs_own_error(calls: list[str], name: str)
         {"pool": ops.Pool("avg", 2)},
         {"shape": (2, 3, 4, 300), "pool": ops.Pool("max", 2)},  # whose places need more than a byte
         {"dtype": torch.float16},
+        {"shape": (1, 3, 6, 6)},  # which one thread would compute
     ],
-    ids=["plain", "means", "wide", "half"],
+    ids=["plain", "means", "wide", "half", "one image"],
 )
 def test_what_the_kernels_do_not_take_is_pooled_apart(calls: list[str], given: Any) -> None:
     shape, pool = given.get("shape", (2, 3, 6, 6)), given.get("pool", ops.Pool())
@@ -127,6 +128,23 @@ def test_what_the_kernels_do_not_take_is_pooled_apart(calls: list[str], given: A
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=rough, atol=rough)
     assert calls == []
+
+
+def test_a_gradient_may_be_a_part_of_another(calls: list[str]) -> None:
+    leaves = _leaves((2, 3, 6, 6), torch.float32)
+
+    def joined(algorithm: str) -> list[Tensor]:
+        x, weight, bias = leaves
+        z = ops.batch_norm_act(
+            x, None, None, weight, bias, True, pool=ops.Pool(), algorithm=algorithm
+        )
+        total = torch.cat([z, 2 * x[..., ::2, ::2]], 1).square().sum()
+        return list(torch.autograd.grad(total, leaves))
+
+    found = joined("fused")
+    assert calls == ["forward", "gradients"]
+    for one, other in zip(found, joined("native"), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_the_input_and_a_byte_a_window_are_kept() -> None:

@@ -103,8 +103,11 @@ class Pool:
 
     def __post_init__(self) -> None:
         for name in ("kernel_size", "stride", "padding", "dilation"):
-            if getattr(self, name) not in (None, [], ()):  # torch takes an empty stride for none
-                as_pair(getattr(self, name), name)
+            value = getattr(self, name)
+            if isinstance(value, list):  # by which nothing could be looked up
+                object.__setattr__(self, name, tuple(value))
+            if value not in (None, [], ()):  # torch takes an empty stride for none
+                as_pair(value, name)
         if self.kind not in ("max", "avg"):
             raise ValueError(f"pool must be 'max' or 'avg', but got {self.kind!r}")
         if self.kind == "avg" and as_pair(self.dilation, "dilation") != (1, 1):

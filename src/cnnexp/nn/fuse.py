@@ -12,7 +12,7 @@ from cnnexp.nn.fuse_calls import fuse_calls, is_narrow, pool_of, undo_calls, wai
 from cnnexp.nn.fuse_norms import fuse_norms, is_plain_sequence, split_norms, waiting_norms
 from cnnexp.nn.fuse_recompute import forget_inputs, shrink_pools
 from cnnexp.nn.layer import Layer
-from cnnexp.nn.passes import is_norm, is_plain, passes
+from cnnexp.nn.passes import in_order, is_norm, is_plain, passes
 from cnnexp.nn.pool import AvgPool2d, MaxPool2d
 from cnnexp.nn.twins import become, plain_class
 
@@ -38,7 +38,7 @@ def fuse_blocks(module: nn.Module, recompute: bool = False, functions: bool = Fa
     for sequence in module.modules():
         if not isinstance(sequence, nn.Sequential) or not is_plain_sequence(sequence):
             continue
-        children = [*sequence.named_children(), ("", None)]
+        children = [*in_order(sequence), ("", None)]
         for (_, conv), (name, act), (pool_name, pool) in zip(
             children, children[1:], [*children[2:], ("", None)], strict=False
         ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, fx, nn
@@ -15,9 +15,9 @@ from cnnexp.nn.done import Done
 from cnnexp.nn.fuse_calls import called_after, pool_of
 from cnnexp.nn.fuse_recompute import recompute_inputs
 from cnnexp.nn.layer import traced
-from cnnexp.nn.marks import took_mark
+from cnnexp.nn.marks import mark, marks_of, took_mark
 from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
-from cnnexp.nn.passes import Passes, is_convolved, is_norm, is_plain, layer_of
+from cnnexp.nn.passes import Passes, in_order, is_convolved, is_norm, is_plain, layer_of
 from cnnexp.nn.pool import MaxPool2d
 from cnnexp.nn.steps import Step
 from cnnexp.nn.twins import become, plain_class
@@ -56,12 +56,16 @@ class Activated(Done):
         """Run ``forward`` with the hooks; ``torch.fx`` traces one node."""
         if args and isinstance(args[0], fx.Proxy):
             return traced(self, args[0].tracer, args, kwargs)
-        return super().__call__(*args, **kwargs)
+        left = marks_of(args[0]) if args else 0
+        if not left:
+            return super().__call__(*args, **kwargs)
+        output = super().__call__(*args, done=True, **kwargs)
+        return mark(output, left - 1) if isinstance(output, Tensor) else output
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, done: bool = False) -> Tensor:
         """Return ``input`` as it is, unless another layer has taken the place of the normalisation."""
         part = vars(self)["part"]
-        return input if took_mark(input) else part(input)
+        return input if done or took_mark(input) else part(input)
 
 
 def fuse_norms(
@@ -73,7 +77,8 @@ def fuse_norms(
     traced they are those one after the other in an ``nn.Sequential``. An activation that is called in one
     place is replaced by an identity, so that all names, indices and state-dict keys stay; a ``ReLU`` of
     several places stays, and does nothing where the normalisation did. So is a max-pooling that alone reads
-    such an activation of one place. With ``functions``, for one as in
+    such an activation of one place, where all three follow each other in an ``nn.Sequential``, or, with
+    ``functions``, anywhere. With these, for one as in
     ``F.relu(self.bn(x))``, the normalisation waits (``cnnexp.nn.deferring``). Layers with hooks are left
     alone, as a hook expects each layer's own output.
 
@@ -86,7 +91,8 @@ def fuse_norms(
         return
     graphs = None if found is None else [_calls_in(module, nodes) for nodes in found]
     operands = recompute_inputs(module, found, functions) if recompute and found else {}
-    blocks = _in_sequences(module) if graphs is None else _found(graphs, operands)
+    rows = None if functions else set(_rows(module))
+    blocks = _in_sequences(module) if graphs is None else _found(graphs, operands, rows)
     for norm, (activation, pool, again) in blocks.items():
         again = recompute and again
         if activation is None:
@@ -113,7 +119,7 @@ def fuse_norms(
 
 def waiting_norms(module: nn.Module, found: Passes) -> list[nn.Module]:
     """The normalisations that :func:`fuse_norms` lets wait with ``functions``."""
-    blocks = _found([_calls_in(module, nodes) for nodes in found], ())
+    blocks = _found([_calls_in(module, nodes) for nodes in found], (), set())
     return [norm for norm, block in blocks.items() if isinstance(block.activation, Step)]
 
 
@@ -180,7 +186,10 @@ def _function(module: nn.Module, nodes: Sequence[fx.Node], place: int) -> Step |
     return called[0] if called and called[0].activation in _ACTIVATIONS.values() else None
 
 
-def _found(graphs: list[list[_Call]], operands: Collection[nn.Module]) -> Blocks:
+def _found(
+    graphs: list[list[_Call]], operands: Collection[nn.Module], rows: set[_Row] | None
+) -> Blocks:
+    """The blocks; with ``rows``, those with a pooling are of these alone."""
     calls: dict[nn.Module, list[_Call]] = {}
     for call in itertools.chain(*graphs):
         calls.setdefault(call.layer, []).append(call)
@@ -194,6 +203,8 @@ def _found(graphs: list[list[_Call]], operands: Collection[nn.Module]) -> Blocks
             blocks[norm] = _Block(activation, None, again)
         elif not others and isinstance(activation, nn.Module) and _is_activation(activation):
             pool = _pool(graphs, calls, activation)
+            if rows is not None and (norm, activation, pool) not in rows:
+                pool = None
             if pool is not None:
                 again = all(call.convolved for call in calls[pool])
             if type(activation) is ReLU or _calls(graphs, activation) == 1:
@@ -220,23 +231,40 @@ def _calls(graphs: list[list[_Call]], layer: nn.Module) -> int:
 
 def _in_sequences(module: nn.Module) -> Blocks:
     found: Blocks = {}
+    for norm, activation, pool, reader in _sequences(module):
+        alone = all(len(_places(module, each)) == 1 for each in (norm, activation))
+        if alone and is_norm(norm) and _is_activation(activation):
+            pooled = isinstance(pool, MaxPool2d) and _is_pool(pool)
+            if pooled and len(_places(module, pool)) == 1:
+                again = reader is not None and plain_class(reader) is Conv2d
+                found[norm] = _Block(activation, pool, again)
+            else:
+                again = pool is not None and plain_class(pool) is Conv2d
+                found[norm] = _Block(activation, None, again)
+    return found
+
+
+_Row = tuple[nn.Module, nn.Module, nn.Module | None]
+
+
+def _rows(module: nn.Module) -> Iterator[_Row]:
+    """Three layers one after the other in a plain sequence, which is the only place of each."""
+    for norm, activation, pool, _ in _sequences(module):
+        layers = norm, activation, pool
+        if isinstance(pool, MaxPool2d) and all(len(_places(module, e)) == 1 for e in layers if e):
+            yield layers
+
+
+def _sequences(
+    module: nn.Module,
+) -> Iterator[tuple[nn.Module, nn.Module, nn.Module | None, nn.Module | None]]:
+    """Each two layers one after the other in a plain sequence, and the next two."""
     for sequence in module.modules():
         if isinstance(sequence, nn.Sequential) and is_plain_sequence(sequence):
-            children = [*sequence.children(), None, None]
-            for norm, activation, reader, next_ in zip(
-                *(children[start:] for start in range(4)), strict=False
-            ):
-                if norm is None or activation is None:
-                    continue
-                alone = all(len(_places(module, each)) == 1 for each in (norm, activation))
-                if alone and is_norm(norm) and _is_activation(activation):
-                    pool = reader if isinstance(reader, MaxPool2d) and _is_pool(reader) else None
-                    if pool is not None and len(_places(module, pool)) != 1:
-                        pool = None
-                    reader = reader if pool is None else next_
-                    again = reader is not None and plain_class(reader) is Conv2d
-                    found[norm] = _Block(activation, pool, again)
-    return found
+            layers = [layer for _, layer in in_order(sequence)]
+            ahead: list[nn.Module | None] = [*layers[2:], None, None]
+            for place in range(len(layers) - 1):
+                yield layers[place], layers[place + 1], ahead[place], ahead[place + 1]
 
 
 def is_plain_sequence(sequence: nn.Sequential) -> bool:

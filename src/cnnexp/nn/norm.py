@@ -66,6 +66,11 @@ class BatchNormAct2d(Layer, nn.BatchNorm2d):
         if pool is not None:
             self.pool = pool
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run ``forward`` with the hooks, which may put another tensor in the place of its output."""
+        output = super().__call__(*args, **kwargs)
+        return mark(output, self.marks) if self.marks and isinstance(output, Tensor) else output
+
     def forward(self, input: Tensor) -> Tensor:
         """Return ``input`` (N, C, H, W) normalised, activated and pooled, (N, C, P, Q)."""
         if self.algorithm == ops.NATIVE:

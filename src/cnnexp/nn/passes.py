@@ -39,6 +39,12 @@ def passes(module: nn.Module) -> Passes | None:
     return found
 
 
+def in_order(sequence: nn.Sequential) -> list[tuple[str, nn.Module]]:
+    """The names and layers of ``sequence``, one that stands in several places as often."""
+    every = sequence.named_modules(remove_duplicate=False)
+    return [(name, layer) for name, layer in every if name and "." not in name]
+
+
 def layer_of(module: nn.Module, node: fx.Node) -> nn.Module:
     """The layer that ``node`` calls."""
     return module.get_submodule(str(node.target))

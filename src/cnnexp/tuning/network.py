@@ -21,6 +21,7 @@ from cnnexp.kernels.compilation import clock
 from cnnexp.nn.as_found import left_as_found
 from cnnexp.nn.conversion import listed
 from cnnexp.nn.deferring import Deferring
+from cnnexp.nn.done import is_done
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.lazy import initialise_lazy
 from cnnexp.tuning.auto import Heard, heard_calls, situation
@@ -342,6 +343,8 @@ def waiting_layers(network: nn.Module) -> dict[str, Layer]:
 def pin_algorithms(network: nn.Module, algorithms: Mapping[str, str]) -> None:
     """Set the layers of ``network`` that are set to ``auto`` to ``algorithms``.
 
+    Those of layers that are part of a block are left out: the block had fewer when they were chosen.
+
     Raises:
         ValueError: A name is not one of those layers, one of them is missing, or its op does not have
             the algorithm; nothing has been changed then.
@@ -356,6 +359,8 @@ def pin_algorithms(network: nn.Module, algorithms: Mapping[str, str]) -> None:
         {'0': 'im2col', '1': 'native'}
     """
     layers = waiting_layers(network)
+    done = {name for name, layer in network.named_modules() if is_done(layer)}
+    algorithms = {name: each for name, each in algorithms.items() if name not in done}
     if set(layers) != set(algorithms):
         raise ValueError(
             f"algorithms are given for the layers {', '.join(sorted(algorithms)) or 'none'}, but the "

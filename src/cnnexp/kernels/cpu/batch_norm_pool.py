@@ -35,7 +35,9 @@ _TOGETHER = (
 
 def takes(input: Tensor, pool: WindowGeometry, *parameters: Tensor | None) -> bool:
     """Whether these kernels take (N, C, H, W), such windows, and such parameters (C,)."""
-    last = input.dim() == 4 and input.size(1) > 1 and is_channels_last(input)
+    if input.dim() != 4 or input.size(0) < 2:  # an image is one thread's
+        return False
+    last = input.size(1) > 1 and is_channels_last(input)
     return last and batch_norm.takes(input, *parameters) and max_pool.takes(input, pool)
 
 
@@ -150,7 +152,8 @@ def gradients(
     image = input.contiguous(memory_format=torch.channels_last)
     made, of_weight, of_bias = torch.empty_like(image), *pair_like(image)
     parameters = in_dtype(mean.dtype, mean, variance, weight, bias)
-    grad = grad_output.to(image.dtype, memory_format=torch.channels_last)
+    # ``to`` alone leaves the channels of a larger tensor where they are
+    grad = grad_output.to(image.dtype).contiguous(memory_format=torch.channels_last)
     won = winners.contiguous(memory_format=torch.channels_last)
     tensors = image, *parameters, grad, won, made, of_weight, of_bias
     _kernels().gradients(

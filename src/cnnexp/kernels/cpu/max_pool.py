@@ -7,6 +7,7 @@ Images (N, C, H, W) are taken as they lie: in channels_last memory, or plain. nu
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,14 +23,16 @@ from cnnexp.kernels.operators import new_image, operator
 __all__ = ["forward", "grad_input", "places", "spreads", "takes"]
 
 _MOST = 255  # that a byte tells apart
+_MOST_PLACES = 1 << 22  # in the table of an image's windows: 32 MB
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 _FLOATS, _DOUBLES = np.empty(0, np.float32), np.empty(0, np.float64)
 
 
 def takes(image: Tensor, geometry: WindowGeometry) -> bool:
-    """Whether these kernels pool such images: a window's places go into a byte."""
+    """Whether these kernels pool such images: a window's places go into a byte, all of them into a table."""
     known = image.device.type == "cpu" and image.dtype in _DTYPES
-    return known and geometry.farthest <= _MOST
+    places = math.prod((*geometry.output_size, *geometry.kernel_size))
+    return known and geometry.farthest <= _MOST and places <= _MOST_PLACES
 
 
 def spreads(grad_output: Tensor, winners: Tensor) -> bool:
