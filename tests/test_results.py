@@ -36,7 +36,7 @@ PEERS = _benchmark("peers")
 LR_FIND = _benchmark("lr_find")
 PER_SAMPLE = _benchmark("per_sample")
 FAST = _benchmark("fast")
-RECOMPUTE = _benchmark("recompute")
+RECOMPUTE, BIASES = _benchmark("recompute"), _benchmark("biases")
 
 
 @pytest.mark.parametrize("name", ACCURACY.STUDIES)
@@ -80,6 +80,13 @@ def test_the_table_of_what_is_kept_is_that_of_its_file() -> None:
     for row in rows:
         if row["way"] == RECOMPUTE.AGAIN:
             assert float(row["kept_mb"]) <= 0.6 * of_torch[row["network"]]
+
+
+def test_what_a_bias_costs_is_that_of_its_file() -> None:
+    rows = BIASES.read("biases")
+    record = ROOT / "docs" / "decisions" / "product-and-activation.md"
+    assert BIASES.table(rows) in record.read_text(encoding="utf-8")
+    assert [row["network"] for row in rows[::4]] == [*BIASES.NETWORKS]
 
 
 @pytest.mark.parametrize("name", NETWORKS.STUDIES)

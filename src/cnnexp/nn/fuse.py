@@ -31,9 +31,10 @@ def fuse_blocks(module: nn.Module, recompute: bool = False, functions: bool = Fa
     and only the convolution is changed: see ``cnnexp.nn.fuse_calls``. There ``torch.compile``,
     ``torch.export`` and ``torch.func`` get the convolution alone, as torch computes it.
 
-    Batch normalisations and the activations that alone read them become blocks, too, wherever the
-    network calls them: see ``cnnexp.nn.fuse_norms.fuse_norms``. With ``recompute`` layers of ours keep less
-    for the backward: ``cnnexp.nn.fuse_recompute`` says what.
+    Batch normalisations and the activations that alone read them become blocks, too, wherever the network
+    calls them, with a max-pooling after them in an ``nn.Sequential``: see
+    ``cnnexp.nn.fuse_norms.fuse_norms``. With ``recompute`` layers of ours keep less for the backward:
+    ``cnnexp.nn.fuse_recompute`` says what.
     """
     for sequence in module.modules():
         if not isinstance(sequence, nn.Sequential) or not is_plain_sequence(sequence):

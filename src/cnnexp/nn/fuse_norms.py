@@ -78,9 +78,8 @@ def fuse_norms(
     place is replaced by an identity, so that all names, indices and state-dict keys stay; a ``ReLU`` of
     several places stays, and does nothing where the normalisation did. So is a max-pooling that alone reads
     such an activation of one place, where all three follow each other in an ``nn.Sequential``, or, with
-    ``functions``, anywhere. With these, for one as in
-    ``F.relu(self.bn(x))``, the normalisation waits (``cnnexp.nn.deferring``). Layers with hooks are left
-    alone, as a hook expects each layer's own output.
+    ``functions``, anywhere. With these, for one as in ``F.relu(self.bn(x))``, the normalisation waits
+    (``cnnexp.nn.deferring``). Layers with hooks are left alone, as a hook expects each layer's own output.
 
     With ``recompute`` those blocks recompute whose output no other layer keeps than convolutions of ours, as
     far as the trace tells; and normalisations that such convolutions read without an activation become

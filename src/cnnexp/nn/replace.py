@@ -33,10 +33,10 @@ def replace_layers(
     something else, and so are layers whose ``forward`` was replaced. An op that does not have
     ``algorithm`` takes ``direct``. With ``fused`` and ``auto``, convolutions followed by a ReLU and a
     pooling in an ``nn.Sequential`` become one ``ConvReLUPool``, those of few channels followed by a
-    tanh one ``ConvTanhPool``, and batch normalisations with the activations that alone read them
-    ``BatchNormAct2d``, see ``cnnexp.nn.fuse_blocks``; with ``functions`` also where the network's own code
-    calls them. With ``fused`` and ``depthwise``, convolutions with one kernel a channel take
-    ``depthwise``, all others ``direct``.
+    tanh one ``ConvTanhPool``, and batch normalisations with the activations that alone read them, and
+    max-poolings after these, ``BatchNormAct2d``, see ``cnnexp.nn.fuse_blocks``; with ``functions`` also
+    where the network's own code calls them. With ``fused`` and ``depthwise``, convolutions with one kernel
+    a channel take ``depthwise``, all others ``direct``; with ``fused``, max-poolings ``small_indices``.
 
     The layers that keep torch's backward are logged with the reason (not for ``native``, which is torch's
     own backward anywhere): those that one might expect to be converted as a warning, the others as
