@@ -82,7 +82,7 @@ def without_biases(network: nn.Module, called: bool = False) -> nn.Module:
     network = copy.deepcopy(network)
     for layer in list(network.modules()):
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            layer.bias = None
+            layer.register_parameter("bias", None)
         for name, part in layer.named_children():
             if called and isinstance(part, (nn.ReLU, nn.GELU)):
                 setattr(layer, name, _Called(isinstance(part, nn.ReLU)))

@@ -233,8 +233,7 @@ def _in_sequences(module: nn.Module) -> Blocks:
     for norm, activation, pool, reader in _sequences(module):
         alone = all(len(_places(module, each)) == 1 for each in (norm, activation))
         if alone and is_norm(norm) and _is_activation(activation):
-            pooled = isinstance(pool, MaxPool2d) and _is_pool(pool)
-            if pooled and len(_places(module, pool)) == 1:
+            if isinstance(pool, MaxPool2d) and _is_pool(pool) and len(_places(module, pool)) == 1:
                 again = reader is not None and plain_class(reader) is Conv2d
                 found[norm] = _Block(activation, pool, again)
             else:
