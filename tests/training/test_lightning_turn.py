@@ -229,12 +229,21 @@ class _BeforeClearing(Callback):
         self.found.append(pl_module.layer.weight.grad is not None)
 
 
+class _SaysSo(BoringModel):
+    reads_old_gradients = False
+
+
+class _LooksYet(_Looks, _SaysSo):
+    """With a step of its own, of which the class below says nothing."""
+
+
+@pytest.mark.parametrize("kind", [_Looks, _LooksYet])
 @pytest.mark.parametrize(("reads", "early"), [(None, False), (True, False), (False, True)])
 @pytest.mark.parametrize("heard", [False, True])
 def test_gradients_that_nobody_reads_are_cleared_before_the_step(
-    reads: bool | None, early: bool, heard: bool, turns: list[int]
+    kind: Any, reads: bool | None, early: bool, heard: bool, turns: list[int]
 ) -> None:
-    model, hears = _Looks(reads), _BeforeClearing()
+    model, hears = kind(reads), _BeforeClearing()
     callbacks = [hears] if heard else []
     trainer = quiet_trainer(*callbacks, limit_train_batches=8, log_every_n_steps=8, max_epochs=1)
     take_steps_per_call(trainer, Calls(8), lambda _: True)

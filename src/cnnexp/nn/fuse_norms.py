@@ -78,8 +78,9 @@ def fuse_norms(
     place is replaced by an identity, so that all names, indices and state-dict keys stay; a ``ReLU`` of
     several places stays, and does nothing where the normalisation did. So is a max-pooling that alone reads
     such an activation of one place, where all three follow each other in an ``nn.Sequential``, or, with
-    ``functions``, anywhere. With these, for one as in ``F.relu(self.bn(x))``, the normalisation waits
-    (``cnnexp.nn.deferring``). Layers with hooks are left alone, as a hook expects each layer's own output.
+    ``functions``, anywhere; not without a trace. With ``functions``, for one as in ``F.relu(self.bn(x))``,
+    the normalisation waits (``cnnexp.nn.deferring``). Layers with hooks are left alone, as a hook expects
+    each layer's own output.
 
     With ``recompute`` those blocks recompute whose output no other layer keeps than convolutions of ours, as
     far as the trace tells; and normalisations that such convolutions read without an activation become
@@ -229,16 +230,13 @@ def _calls(graphs: list[list[_Call]], layer: nn.Module) -> int:
 
 
 def _in_sequences(module: nn.Module) -> Blocks:
+    """Where nothing tells who calls the layers: without poolings, behind which others may look."""
     found: Blocks = {}
-    for norm, activation, pool, reader in _sequences(module):
+    for norm, activation, reader in _sequences(module):
         alone = all(len(_places(module, each)) == 1 for each in (norm, activation))
         if alone and is_norm(norm) and _is_activation(activation):
-            if isinstance(pool, MaxPool2d) and _is_pool(pool) and len(_places(module, pool)) == 1:
-                again = reader is not None and plain_class(reader) is Conv2d
-                found[norm] = _Block(activation, pool, again)
-            else:
-                again = pool is not None and plain_class(pool) is Conv2d
-                found[norm] = _Block(activation, None, again)
+            again = reader is not None and plain_class(reader) is Conv2d
+            found[norm] = _Block(activation, None, again)
     return found
 
 
@@ -247,22 +245,18 @@ _Row = tuple[nn.Module, nn.Module, nn.Module | None]
 
 def _rows(module: nn.Module) -> Iterator[_Row]:
     """Three layers one after the other in a plain sequence, which is the only place of each."""
-    for norm, activation, pool, _ in _sequences(module):
-        layers = norm, activation, pool
-        if isinstance(pool, MaxPool2d) and all(len(_places(module, e)) == 1 for e in layers if e):
+    for layers in _sequences(module):
+        pooled = isinstance(layers[2], MaxPool2d)
+        if pooled and all(len(_places(module, each)) == 1 for each in layers if each is not None):
             yield layers
 
 
-def _sequences(
-    module: nn.Module,
-) -> Iterator[tuple[nn.Module, nn.Module, nn.Module | None, nn.Module | None]]:
-    """Each two layers one after the other in a plain sequence, and the next two."""
+def _sequences(module: nn.Module) -> Iterator[_Row]:
+    """Each two layers one after the other in a plain sequence, and the next one."""
     for sequence in module.modules():
         if isinstance(sequence, nn.Sequential) and is_plain_sequence(sequence):
             layers = [layer for _, layer in in_order(sequence)]
-            ahead: list[nn.Module | None] = [*layers[2:], None, None]
-            for place in range(len(layers) - 1):
-                yield layers[place], layers[place + 1], ahead[place], ahead[place + 1]
+            yield from zip(layers, layers[1:], [*layers[2:], None], strict=False)
 
 
 def is_plain_sequence(sequence: nn.Sequential) -> bool:

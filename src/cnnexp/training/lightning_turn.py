@@ -61,8 +61,8 @@ class ShortTurn:
         self._hooks = {name: _written(name, callbacks, self.module) for name in AROUND_A_BATCH}
         self._sets_none = _clears_plainly(self.module, self._trainer.optimizers[0])
         looked_at = any(self._hooks["on_before_zero_grad"])
-        reads = getattr(self.module, "reads_old_gradients", True)
-        self._clears_first = self._sets_none and not looked_at and not reads
+        unread = not looked_at and not _reads_old_gradients(self.module)
+        self._clears_first = self._sets_none and unread
         if self._optimizer.optimizer is not self._trainer.optimizers[0]:
             self._optimizer = _Optimizer(self._trainer.optimizers[0], self._before_step)
 
@@ -236,6 +236,16 @@ def _clears_plainly(module: L.LightningModule, optimizer: Optimizer) -> bool:
     """Whether gradients are cleared as torch does by default, whose method looks for more."""
     cleared = getattr(optimizer.zero_grad, "__func__", None) is Optimizer.zero_grad
     return cleared and not is_written(module, "optimizer_zero_grad", L.LightningModule)
+
+
+def _reads_old_gradients(module: L.LightningModule) -> bool:
+    """What the module says, or the class whose ``training_step`` it has; a step that says nothing may."""
+    for each in (module, *type(module).__mro__):
+        if "reads_old_gradients" in vars(each):
+            return bool(vars(each)["reads_old_gradients"])
+        if "training_step" in vars(each):
+            return True
+    return True
 
 
 class _Optimizer(LightningOptimizer):

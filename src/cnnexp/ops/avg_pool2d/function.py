@@ -30,10 +30,11 @@ def divisors(
     ``count_include_pad`` on the padded image (what ``ceil_mode`` lets hang over never counts).
     """
     given = geometry, count_include_pad, divisor_override, like.dtype, like.device
-    large = math.prod(geometry.output_size) > _MOST
-    if large or type(like) is not Tensor or transformed():
+    # not on a GPU, whose graphs and streams would share what is remembered
+    if transformed() or type(like) is not Tensor or like.device.type != "cpu":
         return _divisors(*given)
-    return _known_divisors(*given)
+    small = math.prod(geometry.output_size) <= _MOST
+    return (_known_divisors if small else _divisors)(*given)
 
 
 def _divisors(
