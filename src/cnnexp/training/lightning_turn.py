@@ -144,9 +144,8 @@ class ShortTurn:
         """Forward and backward pass; what the step returns, with the loss by itself."""
         trainer, module = self._trainer, self.module
         given = (batch, batch_idx) if self._takes_number else (batch,)
-        if (
-            self._clears_first
-        ):  # the memory that they are in is the forward's: it stays in the caches
+        # the memory that gradients are in is the forward's then, and stays in the caches
+        if self._clears_first:
             self._clear()
         with self._plugin.train_step_context():
             returned = self._as("training_step", module.training_step, *given)

@@ -10,16 +10,15 @@ import functools
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Buffer, Parameter
 
+from cnnexp.kernels.cpu.elements import ONES
 from cnnexp.kernels.operators import operator
 
 __all__ = [
     "ACTIVATIONS",
-    "ONES",
     "activation_numbers",
     "address_of",
     "forward",
@@ -31,13 +30,6 @@ __all__ = [
     "statistics",
     "takes",
 ]
-
-# a number of each kind, by which numba tells what stands at an address
-ONES: dict[torch.dtype, Any] = {
-    torch.float32: np.float32(1),
-    torch.float64: np.float64(1),
-    torch.bfloat16: np.uint16(1),
-}
 
 _FREE = math.nan  # no bound
 

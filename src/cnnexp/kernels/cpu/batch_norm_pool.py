@@ -16,21 +16,20 @@ from torch import Tensor
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu import batch_norm, max_pool
 from cnnexp.kernels.cpu.batch_norm import (
-    ONES,
     activation_numbers,
     address_of,
     in_dtype,
     pair_like,
 )
+from cnnexp.kernels.cpu.elements import ONES
 from cnnexp.kernels.cpu.narrow import is_channels_last
 from cnnexp.kernels.cpu.tables import pool_windows
 from cnnexp.kernels.operators import new_image, operator
 
 __all__ = ["forward", "gradients", "takes"]
 
-_TOGETHER = (
-    1 << 14
-)  # numbers of the rows that are normalised before their windows are looked at, about
+# numbers of the rows that are normalised before their windows are looked at, about
+_TOGETHER = 1 << 14
 
 
 def takes(input: Tensor, pool: WindowGeometry, *parameters: Tensor | None) -> bool:

@@ -23,12 +23,12 @@ from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.kernels.cpu.depthwise_tables import Table, backward_table, forward_table
+from cnnexp.kernels.cpu.elements import ONES
 from cnnexp.kernels.operators import operator
 
 __all__ = ["forward", "grad_input", "grad_weight", "takes"]
 
 _TOGETHER = 8  # images whose ∂L/∂w one thread adds up
-_ONES = {torch.float32: np.float32(1), torch.float64: np.float64(1), torch.bfloat16: np.uint16(1)}
 
 
 def takes(image: Tensor, geometry: Conv2dGeometry, c_in: int, c_out: int) -> bool:
@@ -37,7 +37,7 @@ def takes(image: Tensor, geometry: Conv2dGeometry, c_in: int, c_out: int) -> boo
         geometry.groups == c_in == c_out
         and geometry.dilation == (1, 1)
         and image.device.type == "cpu"
-        and image.dtype in _ONES
+        and image.dtype in ONES
     )
 
 
@@ -75,7 +75,7 @@ def _convolved(
     depthwise_kernels.convolve(
         source.data_ptr(),
         target.data_ptr(),
-        _ONES[source.dtype],
+        ONES[source.dtype],
         source.size(0),
         source.size(1),
         _channels_last(source),
@@ -137,7 +137,7 @@ def grad_weight(
         source.data_ptr(),
         outer.data_ptr(),
         grad.data_ptr(),
-        _ONES[source.dtype],
+        ONES[source.dtype],
         source.size(0),
         source.size(1),
         _channels_last(source),

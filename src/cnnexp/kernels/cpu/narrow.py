@@ -18,6 +18,7 @@ from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.described import Described
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu.behind import NOTHING, RELU_MAX, TANH
+from cnnexp.kernels.cpu.elements import ONES
 from cnnexp.kernels.cpu.tables import pool_windows
 from cnnexp.kernels.operators import operator
 
@@ -41,7 +42,6 @@ __all__ = [
 FEW = 32
 # of a batch, each a sum of its own: a constant, so that no rounding depends on the threads
 _PARTS = 16
-_ONES = {torch.float32: np.float32(1), torch.float64: np.float64(1), torch.bfloat16: np.uint16(1)}
 _NO_WINDOWS = np.empty((0, 0), np.int64)
 
 
@@ -55,7 +55,7 @@ def takes(image: Tensor | Described, geometry: Conv2dGeometry, c_in: int, c_out:
         return False  # True and 1.0 equal 1; a library's convolution refuses them
     return (
         image.device.type == "cpu"
-        and image.dtype in _ONES
+        and image.dtype in ONES
         and geometry.groups == 1
         and geometry.stride == (1, 1)
         and min(reach) >= 0
@@ -190,7 +190,7 @@ def _launch(
     rest = after.arguments(pitch, first, number.dtype) if after else _nothing_behind(number.dtype)
     kernel(
         tuple(0 if tensor is None else tensor.data_ptr() for tensor in tensors),
-        _ONES[weight.dtype],
+        ONES[weight.dtype],
         lasts[0].size(0),
         (weight.size(0), weight.size(1), weight.size(2) * weight.size(3)),
         (is_channels_last(lasts[0]), is_channels_last(lasts[1])),

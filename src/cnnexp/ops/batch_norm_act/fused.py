@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -51,10 +50,8 @@ def densely(
     eps: float,
     training: bool,
     activation: str,
-) -> Dense | None:
-    """With ``create_graph`` what the formulas need, which can be differentiated again; else None."""
-    if not torch.is_grad_enabled():
-        return None
+) -> Dense:
+    """What the formulas need, which can be differentiated again."""
     image = widened(input)
     mean, variance = statistics(image, mean, variance, training)
     scale = scale_of(variance, eps)
@@ -71,41 +68,30 @@ def gradients_of(
     return of_input, grad_weight(dense.grad_value, dense.centred), grad_bias(dense.grad_value)
 
 
-def _joint(training: bool) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    def gradients(
-        dense: Dense | None,
-        grad_output: Tensor,
-        input: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        mean: Tensor,
-        variance: Tensor,
-        eps: float,
-        activation: str,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """∂L/∂x, ∂L/∂γ and ∂L/∂β."""
-        if dense is None:
-            known = weight, bias, mean, variance, eps, activation
-            call = way_to(cpu.gradients, grad_output)
-            return call(grad_output, input, *known, not training)
+def _gradients(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
+    training: bool,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """∂L/∂x, ∂L/∂γ and ∂L/∂β; with ``create_graph`` by formulas that can be differentiated again."""
+    known = weight, bias, mean, variance, eps
+    if torch.is_grad_enabled():
+        dense = densely(grad_output, input, *known, training, activation)
         return gradients_of(dense, input, weight, training)
+    call = way_to(cpu.gradients, grad_output)
+    return call(grad_output, input, *known, activation, not training)
 
-    return gradients
 
-
-_in_training, _in_evaluation = (
-    differentiable(
-        _forward,
-        input=lambda of_input: of_input,
-        weight=lambda of_weight, weight: of_weight.to(weight.dtype),
-        bias=lambda of_bias, bias: of_bias.to(bias.dtype),
-        shared={"dense": densely, ("of_input", "of_weight", "of_bias"): _joint(training)},
-    )
-    for training in (True, False)
+by_kernels = differentiable(
+    _forward,
+    input=lambda of_input: of_input,
+    weight=lambda of_weight, weight: of_weight.to(weight.dtype),
+    bias=lambda of_bias, bias: of_bias.to(bias.dtype),
+    shared={("of_input", "of_weight", "of_bias"): _gradients},
 )
-
-
-def by_kernels(input: Tensor, *arguments: object) -> Tensor:
-    """The output from x, γ, β, μ, σ², ε, whether these are the batch's own, and the activation."""
-    by_batch = arguments[-2]
-    return (_in_training if by_batch else _in_evaluation)(input, *arguments)

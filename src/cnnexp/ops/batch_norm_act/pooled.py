@@ -69,7 +69,6 @@ def _gradients(
     if torch.is_grad_enabled():
         spread = direct.grad_input(grad_output, indices_of(winners, pool), pool)
         dense = densely(spread, input, *known, training, activation)
-        assert dense is not None
         return gradients_of(dense, input, weight, training)
     call = way_to(cpu.gradients, grad_output)
     return call(grad_output, winners, input, *known, activation, pool, not training)
