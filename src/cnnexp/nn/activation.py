@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cnnexp import ops
 from cnnexp.nn.layer import Layer
-from cnnexp.nn.marks import took_mark
+from cnnexp.nn.marks import has_mark_for_relu
 from cnnexp.nn.twins import replaces
 from cnnexp.ops.relu import relu_of_sum
 
@@ -25,7 +25,7 @@ class ReLU(Layer, nn.ReLU):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the result in the shape of ``input``, which may be any."""
-        if took_mark(input):
+        if has_mark_for_relu(input):
             return input
         return relu_of_sum(input, self.inplace) if self.recompute else super().forward(input)
 

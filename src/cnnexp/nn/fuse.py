@@ -12,7 +12,7 @@ from cnnexp.nn.fuse_calls import fuse_calls, is_narrow, pool_of, undo_calls, wai
 from cnnexp.nn.fuse_norms import fuse_norms, is_plain_sequence, split_norms, waiting_norms
 from cnnexp.nn.fuse_recompute import forget_inputs, shrink_pools
 from cnnexp.nn.layer import Layer
-from cnnexp.nn.passes import in_order, is_norm, is_plain, passes
+from cnnexp.nn.passes import in_order, is_norm, is_plain, passes, places
 from cnnexp.nn.pool import AvgPool2d, MaxPool2d
 from cnnexp.nn.twins import become, plain_class
 
@@ -36,6 +36,7 @@ def fuse_blocks(module: nn.Module, recompute: bool = False, functions: bool = Fa
     ``cnnexp.nn.fuse_norms.fuse_norms``. With ``recompute`` layers of ours keep less for the backward:
     ``cnnexp.nn.fuse_recompute`` says what.
     """
+    of_layers = places(module)
     for sequence in module.modules():
         if not isinstance(sequence, nn.Sequential) or not is_plain_sequence(sequence):
             continue
@@ -44,7 +45,7 @@ def fuse_blocks(module: nn.Module, recompute: bool = False, functions: bool = Fa
             children, children[1:], [*children[2:], ("", None)], strict=False
         ):
             kind = _block_of(conv, act, pool)
-            if kind is None or _places(module, conv) != 1:  # pyright: ignore[reportArgumentType]
+            if kind is None or conv is None or len(of_layers[conv]) != 1:
                 continue
             assert isinstance(conv, Conv2d)
             assert act is not None
@@ -118,12 +119,3 @@ def _may_be_fused(layer: nn.Module) -> bool:
 
 def _is_average(pool: nn.Module | None) -> bool:
     return type(pool) is AvgPool2d and is_plain(pool)
-
-
-def _places(module: nn.Module, layer: nn.Module) -> int:
-    """The number of places in ``module``, names of children counted one by one, that hold ``layer``."""
-    return sum(
-        child is layer and child is not parent and "." not in name
-        for parent in module.modules()
-        for name, child in parent.named_modules(remove_duplicate=False)
-    )

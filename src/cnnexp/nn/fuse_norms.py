@@ -15,9 +15,9 @@ from cnnexp.nn.done import Done
 from cnnexp.nn.fuse_calls import called_after, pool_of
 from cnnexp.nn.fuse_recompute import recompute_inputs
 from cnnexp.nn.layer import traced
-from cnnexp.nn.marks import mark, marks_of, took_mark
+from cnnexp.nn.marks import Block, has_mark, mark
 from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
-from cnnexp.nn.passes import Passes, in_order, is_convolved, is_norm, is_plain, layer_of
+from cnnexp.nn.passes import Passes, in_order, is_convolved, is_norm, is_plain, layer_of, places
 from cnnexp.nn.pool import MaxPool2d
 from cnnexp.nn.steps import Step
 from cnnexp.nn.twins import become, plain_class
@@ -52,20 +52,22 @@ Blocks = dict[nn.Module, _Block]
 class Activated(Done):
     """In place of a layer that the normalisation before it computes, where its mark says so."""
 
+    def __init__(self, part: nn.Module, block: Block) -> None:
+        super().__init__(part)
+        self.block = block
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run ``forward`` with the hooks; ``torch.fx`` traces one node."""
         if args and isinstance(args[0], fx.Proxy):
             return traced(self, args[0].tracer, args, kwargs)
-        left = marks_of(args[0]) if args else 0
-        if not left:
+        if not args or not has_mark(args[0], self.block):
             return super().__call__(*args, **kwargs)
         output = super().__call__(*args, done=True, **kwargs)
-        return mark(output, left - 1) if isinstance(output, Tensor) else output
+        return mark(output, self.block) if isinstance(output, Tensor) else output
 
     def forward(self, input: Tensor, done: bool = False) -> Tensor:
         """Return ``input`` as it is, unless another layer has taken the place of the normalisation."""
-        part = vars(self)["part"]
-        return input if done or took_mark(input) else part(input)
+        return input if done or has_mark(input, self.block) else vars(self)["part"](input)
 
 
 def fuse_norms(
@@ -91,8 +93,9 @@ def fuse_norms(
         return
     graphs = None if found is None else [_calls_in(module, nodes) for nodes in found]
     operands = recompute_inputs(module, found, functions) if recompute and found else {}
-    rows = None if functions else set(_rows(module))
-    blocks = _in_sequences(module) if graphs is None else _found(graphs, operands, rows)
+    where = places(module)
+    rows = None if functions else set(_rows(module, where))
+    blocks = _in_sequences(module, where) if graphs is None else _found(graphs, operands, rows)
     for norm, (activation, pool, again) in blocks.items():
         again = recompute and again
         if activation is None:
@@ -106,15 +109,15 @@ def fuse_norms(
             _make(norm, DeferredBatchNormAct2d, activation=name, steps=steps, recompute=again)
         else:
             name, inplace = _ACTIVATIONS[type(activation)], activation.inplace
-            done = [activation] if graphs is None or _calls(graphs, activation) == 1 else []
-            attributes: dict[str, Any] = {"inplace": inplace, "marks": 1, "recompute": again}
+            alone = graphs is None or _calls(graphs, activation) == 1
+            block = Block(shared=not alone)
+            attributes: dict[str, Any] = {"inplace": inplace, "of_block": block, "recompute": again}
             if pool is not None:
-                attributes |= {"pool": pool_of(pool), "marks": 2}
-                done.append(pool)
+                attributes["pool"] = pool_of(pool)
             _make(norm, BatchNormAct2d, activation=name, **attributes)
-            for layer in done:
-                for parent, name in _places(module, layer):
-                    setattr(parent, name, Activated(layer))
+            for layer in filter(None, [activation, pool]) if alone else ():
+                for parent, name in where[layer]:
+                    setattr(parent, name, Activated(layer, block))
 
 
 def waiting_norms(module: nn.Module, found: Passes) -> list[nn.Module]:
@@ -130,7 +133,16 @@ def _make(norm: nn.Module, kind: type[BatchNormAct2d], **attributes: Any) -> Non
     vars(norm).update(attributes, fused=True)
 
 
-_OF_BLOCKS = ("activation", "pool", "inplace", "marks", "fused", "recompute", "is_operand", "steps")
+_OF_BLOCKS = (
+    "activation",
+    "pool",
+    "inplace",
+    "of_block",
+    "fused",
+    "recompute",
+    "is_operand",
+    "steps",
+)
 
 
 def split_norms(module: nn.Module) -> None:
@@ -229,25 +241,26 @@ def _calls(graphs: list[list[_Call]], layer: nn.Module) -> int:
     return max(sum(call.layer is layer for call in calls) for calls in graphs)
 
 
-def _in_sequences(module: nn.Module) -> Blocks:
+def _in_sequences(module: nn.Module, where: _Places) -> Blocks:
     """Where nothing tells who calls the layers: without poolings, behind which others may look."""
     found: Blocks = {}
     for norm, activation, reader in _sequences(module):
-        alone = all(len(_places(module, each)) == 1 for each in (norm, activation))
+        alone = len(where[norm]) == len(where[activation]) == 1
         if alone and is_norm(norm) and _is_activation(activation):
             again = reader is not None and plain_class(reader) is Conv2d
             found[norm] = _Block(activation, None, again)
     return found
 
 
+_Places = dict[nn.Module, list[tuple[nn.Module, str]]]
 _Row = tuple[nn.Module, nn.Module, nn.Module | None]
 
 
-def _rows(module: nn.Module) -> Iterator[_Row]:
+def _rows(module: nn.Module, where: _Places) -> Iterator[_Row]:
     """Three layers one after the other in a plain sequence, which is the only place of each."""
     for layers in _sequences(module):
         pooled = isinstance(layers[2], MaxPool2d)
-        if pooled and all(len(_places(module, each)) == 1 for each in layers if each is not None):
+        if pooled and all(len(where[each]) == 1 for each in layers if each is not None):
             yield layers
 
 
@@ -270,13 +283,3 @@ def _is_pool(layer: MaxPool2d) -> bool:
 
 def _is_activation(layer: nn.Module) -> bool:
     return type(layer) in _ACTIVATIONS and is_plain(layer)
-
-
-def _places(module: nn.Module, layer: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Where in ``module`` the ``layer`` is: parents and names."""
-    return [
-        (parent, name)
-        for parent in module.modules()
-        for name, child in parent.named_modules(remove_duplicate=False)
-        if child is layer and child is not parent and "." not in name
-    ]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cnnexp import ops
 from cnnexp.nn.layer import Layer
-from cnnexp.nn.marks import mark
+from cnnexp.nn.marks import Block, mark
 from cnnexp.nn.steps import pooled
 from cnnexp.nn.twins import replaces
 from cnnexp.ops.batch_norm_act import activated_by_torch
@@ -46,7 +46,7 @@ class BatchNormAct2d(Layer, nn.BatchNorm2d):
     op = "batch_norm_act"
     activation: str
     inplace = False  # whether the activation of ``native`` writes into its input
-    marks = 0  # how many layers after it expect the mark of ``cnnexp.nn.marks``
+    of_block: Block | None = None  # whose mark the layers after it look for
     pool: ops.Pool | None = None
     fused = False  # whether ``fuse_blocks`` made it of a ``BatchNorm2d``
     recompute = False
@@ -69,7 +69,7 @@ class BatchNormAct2d(Layer, nn.BatchNorm2d):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run ``forward`` with the hooks, which may put another tensor in the place of its output."""
         output = super().__call__(*args, **kwargs)
-        return mark(output, self.marks) if self.marks and isinstance(output, Tensor) else output
+        return mark(output, self.of_block) if isinstance(output, Tensor) else output
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``input`` (N, C, H, W) normalised, activated and pooled, (N, C, P, Q)."""
@@ -81,7 +81,7 @@ class BatchNormAct2d(Layer, nn.BatchNorm2d):
             output = ops.batch_norm_act(*arguments, algorithm=self.algorithm)
         if self.is_operand:
             note(output)
-        return mark(output, self.marks) if self.marks else output
+        return mark(output, self.of_block)
 
     def extra_repr(self) -> str:
         """Describe the layer's settings for ``repr``."""

@@ -39,10 +39,19 @@ def passes(module: nn.Module) -> Passes | None:
     return found
 
 
-def in_order(sequence: nn.Sequential) -> list[tuple[str, nn.Module]]:
-    """The names and layers of ``sequence``, one that stands in several places as often."""
-    every = sequence.named_modules(remove_duplicate=False)
+def in_order(parent: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The names and layers right below ``parent``, one that stands in several places as often."""
+    every = parent.named_modules(remove_duplicate=False)
     return [(name, layer) for name, layer in every if name and "." not in name]
+
+
+def places(module: nn.Module) -> dict[nn.Module, list[tuple[nn.Module, str]]]:
+    """Where in ``module`` each layer is: parents and names, those of a parent with several names as often."""
+    found: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
+    for parent in module.modules():
+        for name, layer in in_order(parent):
+            found.setdefault(layer, []).append((parent, name))
+    return found
 
 
 def layer_of(module: nn.Module, node: fx.Node) -> nn.Module:

@@ -57,7 +57,7 @@ class BatchNormCall(Call):
             return output
         output = activated_by_torch(output, layer.activation)
         output = output if layer.pool is None else pooled(output, layer.pool)
-        return mark(output, layer.marks) if layer.marks else output
+        return mark(output, layer.of_block)
 
     def rows(self, gradient: Tensor, *kept: Tensor) -> PerSample:
         """See :meth:`Call.rows`."""

@@ -1,0 +1,116 @@
+"""What stands in the place of an activation or pooling knows by a mark that the normalisation has done it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils.checkpoint import checkpoint
+
+import cnnexp.nn
+from cnnexp.nn import BatchNormAct2d
+from cnnexp.nn.fuse_norms import Activated
+from tests.nn.test_fuse_norms import Residual, count, results
+
+
+def _hooked(layer: nn.Module, kind: str) -> None:
+    if kind == "backward":
+        layer.register_full_backward_hook(lambda *_: None)
+    elif kind == "forward":
+        layer.register_forward_hook(lambda _layer, _inputs, output: output.clone())
+    else:
+        layer.register_forward_pre_hook(lambda _layer, inputs: inputs[0].clone())
+
+
+@pytest.mark.parametrize("kind", ["backward", "forward", "before"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("way", ["fused", "native"])
+def test_hooks_of_later_do_not_make_it_pool_again(kind: str, place: int, way: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.BatchNorm2d(4), nn.SiLU(), nn.MaxPool2d(3, 1), nn.Conv2d(4, 4, 1))
+    ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
+    assert count(ours, Activated) == 2
+    vars(ours[0])["algorithm"] = way
+    _hooked(ours[place], kind)
+    image = torch.randn(3, 4, 7, 5)
+    ours, network = ours.double(), network.double()
+    torch.testing.assert_close(results(ours, image.double()), results(network, image.double()))
+
+
+def test_a_converted_normalisation_is_pooled_apart() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
+    ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
+    ours[0] = nn.BatchNorm2d(4)  # as SyncBatchNorm.convert_sync_batchnorm does
+    image = torch.randn(3, 4, 6, 6)
+    torch.testing.assert_close(ours(image), network(image))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("cut", range(1, 9))
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU])
+def test_a_checkpoint_may_begin_within_a_block(
+    reentrant: bool, cut: int, activation: type[nn.Module]
+) -> None:
+    torch.manual_seed(0)
+    act = activation()
+    of_three = nn.BatchNorm2d(4), activation(), nn.MaxPool2d(2, 1)
+    of_two = nn.BatchNorm2d(4), act, nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), act
+    network = nn.Sequential(nn.Conv2d(4, 4, 1), *of_three, nn.Conv2d(4, 4, 1), *of_two).double()
+    ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
+    assert count(ours, BatchNormAct2d) == (3 if activation is nn.ReLU else 1)
+    found = []
+    for each in (ours, network):
+        image = (
+            torch.linspace(-1, 1, 3 * 4 * 7 * 5).double().sin().view(3, 4, 7, 5).requires_grad_()
+        )
+        begun = checkpoint(each[:cut], image, use_reentrant=reentrant)
+        output = checkpoint(each[cut:], begun, use_reentrant=reentrant)
+        output.square().sum().backward()
+        found.append([output, image.grad, *(p.grad for p in each.parameters())])
+    torch.testing.assert_close(*found)
+
+
+def test_a_normalisation_taken_out_leaves_its_activation() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(4), nn.SiLU(), nn.BatchNorm2d(4), nn.SiLU())
+    ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
+    for each in (ours, network):
+        each[2] = nn.Identity()  # as after folding it into a convolution
+    image = torch.randn(3, 4, 6, 6)
+    torch.testing.assert_close(ours(image), network(image))
+
+
+def test_a_relu_of_several_places_activates_sums_in_place_wherever_it_runs() -> None:
+    torch.manual_seed(0)
+    network = Residual().double()
+    ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
+    image = torch.randn(3, 4, 6, 6, dtype=torch.float64)
+    expected = network(image)
+    torch.testing.assert_close(ours(image), expected)
+    compiled: Any = torch.compile(copy.deepcopy(ours), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(image), expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(image), expected)
+    state = dict(ours.eval().named_parameters())
+    network.eval().load_state_dict(ours.state_dict())
+    of_func = torch.func.grad(lambda p: torch.func.functional_call(ours, p, (image,)).sum())(state)
+    by_autograd = torch.autograd.grad(network(image).sum(), [*network.parameters()])
+    torch.testing.assert_close([*of_func.values()], [*by_autograd])
+
+
+def test_blocks_compiled_one_by_one_are_compiled_once() -> None:
+    """As in a deep network whose blocks alone are compiled: those of one kind share what is compiled."""
+    parts = [nn.Sequential(nn.BatchNorm2d(4), nn.SiLU(), nn.MaxPool2d(1)) for _ in range(3)]
+    network = nn.Sequential(*parts, *[Residual() for _ in range(3)])
+    ours = cnnexp.nn.replace_layers(network, "fused", quiet=True)
+    image = torch.randn(3, 4, 6, 6).contiguous(memory_format=torch.channels_last)
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    for part in ours:
+        expected = copy.deepcopy(part)(image)
+        part.compile(backend=counter, fullgraph=True)
+        torch.testing.assert_close(part(image), expected)
+    assert counter.frame_count == 2
