@@ -2,8 +2,9 @@
 
     python benchmarks/kernels.py --csv benchmarks/results/kernels.csv       half a minute, on a quiet machine
 
-The layers are those of the article's network (3×3, padding 1, then max-pooling by 2×2) and three of few
-channels, batch 128, float32, channels_last. For each kernel stands what it takes, what torch takes for the
+The layers are those of the article's network (3×3, padding 1, then max-pooling by 2×2) and four of few
+channels, batch 128, float32, channels_last; of the latter also the convolution alone in bfloat16, where the
+processor multiplies pairs. For each kernel stands what it takes, what torch takes for the
 same numbers, both medians of interleaved rounds (the squared norms of each image's ∂L/∂w stand beside torch's
 ∂L/∂w of the batch), and the floating-point operations that a dense sum would need, a second of the kernel.
 """
@@ -24,8 +25,8 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu import conv_relu_pool as cpu
-from cnnexp.kernels.cpu import narrow_blocks
-from cnnexp.kernels.cpu.narrow import takes as takes_narrow
+from cnnexp.kernels.cpu import narrow, narrow_blocks
+from cnnexp.kernels.cpu.narrow_pairs import has_pairs
 from cnnexp.kernels.cpu.norms import winners_squared_norms
 from cnnexp.kernels.cpu.winograd import forward_winograd, has_tiles
 from cnnexp.speed.result import conditions, spread
@@ -42,7 +43,7 @@ class Layer(NamedTuple):
 
 LAYERS = (
     *(Layer(1, 32, 28), Layer(32, 64, 14), Layer(64, 128, 7), Layer(128, 256, 3)),
-    *(Layer(1, 6, 28), Layer(3, 6, 32), Layer(8, 16, 14)),
+    *(Layer(1, 6, 28), Layer(3, 6, 32), Layer(8, 8, 28), Layer(8, 16, 14)),
 )
 
 
@@ -87,9 +88,34 @@ def kernels(layer: Layer, batch: int) -> dict[str, tuple[Callable[[], Any], Call
         lambda: winners_squared_norms(grad, code, image, conv, pool),
         library_weight,
     )
-    if takes_narrow(image, conv, layer.c_in, layer.c_out):
+    if narrow.takes(image, conv, layer.c_in, layer.c_out):
         made |= _of_few_channels(rest, grad, code, (pooled, library_weight, library_input))
+        if has_pairs(image.bfloat16()):
+            made |= _of_pairs(image, weight, bias, conv)
     return made
+
+
+def _of_pairs(
+    image: Tensor, weight: Tensor, bias: Tensor, conv: Conv2dGeometry
+) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Those of the convolution alone in bfloat16."""
+    image, weight, bias = image.bfloat16(), weight.bfloat16(), bias.bfloat16()
+    grad = torch.randn_like(F.conv2d(image, weight, bias, padding=1))
+    size, shape = list(image.shape), list(weight.shape)
+    return {
+        "bfloat16 narrow forward": (
+            lambda: narrow.forward(image, weight, bias, conv),
+            lambda: F.conv2d(image, weight, bias, padding=1),
+        ),
+        "bfloat16 narrow grad_weight": (
+            lambda: narrow.grad_weight(grad, image, conv),
+            lambda: conv2d_weight(image, shape, grad, padding=1),  # pyright: ignore[reportArgumentType]
+        ),
+        "bfloat16 narrow grad_input": (
+            lambda: narrow.grad_input(grad, weight, conv),
+            lambda: conv2d_input(size, weight, grad, padding=1),
+        ),
+    }
 
 
 def _of_few_channels(
@@ -142,7 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = measure(LAYERS, options.batch, options.rounds)
     for row in rows:
         print(
-            f"{row['layer']:28} {row['kernel']:22} {row['kernel_ms']:8.3f} ms, torch "
+            f"{row['layer']:28} {row['kernel']:27} {row['kernel_ms']:8.3f} ms, torch "
             f"{row['torch_ms']:8.3f} ms: {row['ratio']:.2f} ×"
         )
     if options.csv is not None:

@@ -66,14 +66,25 @@ def test_gradients_are_those_of_the_formulas_in_float64(
 @pytest.mark.parametrize(
     ("dtype", "most"), [(torch.float64, 1e-13), (torch.bfloat16, 0.03)], ids=str
 )
+@pytest.mark.parametrize("layout", [torch.contiguous_format, LAST], ids=["NCHW", "NHWC"])
+@pytest.mark.parametrize(("channels", "size"), [((3, 8), 9), ((1, 6), 28), ((6, 5), 12)], ids=str)
 @pytest.mark.parametrize("behind", BEHIND)
-def test_of_other_precisions_as_well(behind: str, dtype: torch.dtype, most: float) -> None:
+def test_of_other_precisions_as_well(
+    behind: str,
+    channels: tuple[int, int],
+    size: int,
+    layout: torch.memory_format,
+    dtype: torch.dtype,
+    most: float,
+) -> None:
     if dtype == torch.bfloat16 and "maxima" in behind and not bfloat16.AVAILABLE:
         pytest.skip(
             "this processor has no instructions for bfloat16: torch rounds before it compares"
         )
     torch.manual_seed(0)
-    given = [torch.randn(130, 3, 9, 9), torch.randn(8, 3, 3, 3) / 3, torch.randn(8)]
+    c_in, c_out = channels
+    image = torch.randn(70, c_in, size, size).to(memory_format=layout)
+    given = [image, torch.randn(c_out, c_in, 3, 3) / 3, torch.randn(c_out)]
     tensors = [each.to(dtype) for each in given]
     way = "narrow" if behind == "nothing" else "fused"
     ours = _gradients(BEHIND[behind], way, tensors, dtype)

@@ -56,10 +56,15 @@ def _seconds(ways: list[Mapping[str, str]], monkeypatch: pytest.MonkeyPatch, tic
 
 
 def test_each_step_is_the_first_by_the_algorithms_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = _seconds([{"conv": "direct"}, {"conv": "native"}], monkeypatch, 0.01)
-    assert seconds == pytest.approx([0.01, 0.01])
+    seconds = _seconds([{"conv": "direct"}, {"conv": "native"}], monkeypatch, 0.03)
+    assert seconds == pytest.approx([0.03, 0.03])
     twice = [("direct", 1, True)] * 2 + [("native", 1, True)] * 2  # the first does not count
     assert twice == NOTES
+
+
+def test_of_a_short_step_the_shortest_of_three_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _seconds([{"conv": "direct"}], monkeypatch, 0.01) == pytest.approx([0.01])
+    assert NOTES == [("direct", 1, True)] * 4  # the first does not count
 
 
 def test_a_long_step_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:

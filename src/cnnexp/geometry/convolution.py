@@ -22,6 +22,12 @@ class Conv2dGeometry(WindowGeometry):
     groups: int = 1
     extra: tuple[int, int] = (0, 0)
 
+    @property
+    def backward_padding(self) -> tuple[int, int]:
+        """With which ∂L/∂z is convolved to ∂L/∂x, at stride 1; below 0 where padding exceeds the kernel."""
+        (e_h, e_w), (p_h, p_w) = self.extent, self.padding
+        return e_h - 1 - p_h, e_w - 1 - p_w
+
     def add_extra(self, input: Tensor) -> Tensor:
         """Append the ``extra`` zeros: (N, C, H, W) → (N, C, *input_size)."""
         return F.pad(input, (0, self.extra[1], 0, self.extra[0])) if any(self.extra) else input

@@ -22,7 +22,7 @@ from cnnexp.kernels.cpu.batch_norm import (
     pair_like,
 )
 from cnnexp.kernels.cpu.elements import ONES
-from cnnexp.kernels.cpu.narrow import is_channels_last
+from cnnexp.kernels.cpu.image_layout import is_channels_last
 from cnnexp.kernels.cpu.tables import pool_windows
 from cnnexp.kernels.operators import new_image, operator
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu.conv_relu_pool import array_of
-from cnnexp.kernels.cpu.narrow import is_channels_last
+from cnnexp.kernels.cpu.image_layout import is_channels_last
 from cnnexp.kernels.cpu.tables import pool_windows
 from cnnexp.kernels.operators import new_image, operator
 

@@ -6,9 +6,8 @@ Images (N, C, H, W) are taken as they lie: in channels_last memory, or plain. nu
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +15,11 @@ from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.described import Described
-from cnnexp.geometry.windows import WindowGeometry
-from cnnexp.kernels.cpu.behind import NOTHING, RELU_MAX, TANH
+from cnnexp.kernels.cpu import narrow_pairs
+from cnnexp.kernels.cpu.behind import NOTHING
 from cnnexp.kernels.cpu.elements import ONES
-from cnnexp.kernels.cpu.tables import pool_windows
+from cnnexp.kernels.cpu.image_layout import in_order, is_channels_last
+from cnnexp.kernels.cpu.narrow_tables import NO_WINDOWS, PARTS, Behind, plane_table
 from cnnexp.kernels.operators import operator
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "grad_input",
     "grad_weight",
     "image_of",
-    "is_channels_last",
     "new_image",
     "new_kernel",
     "run_forward",
@@ -40,16 +39,13 @@ __all__ = [
 
 # channels of input and output that these kernels take: of more, a library's are the faster
 FEW = 32
-# of a batch, each a sum of its own: a constant, so that no rounding depends on the threads
-_PARTS = 16
-_NO_WINDOWS = np.empty((0, 0), np.int64)
 
 
 def takes(image: Tensor | Described, geometry: Conv2dGeometry, c_in: int, c_out: int) -> bool:
     """Whether these kernels take such a convolution: one group of few channels, of stride 1, padded at most
     by what the kernel reaches.
     """
-    reach = _reach(geometry)
+    reach = geometry.backward_padding
     numbers = (geometry.groups, *geometry.stride, *geometry.padding)
     if any(isinstance(number, (bool, float)) for number in numbers):
         return False  # True and 1.0 equal 1; a library's convolution refuses them
@@ -62,23 +58,6 @@ def takes(image: Tensor | Described, geometry: Conv2dGeometry, c_in: int, c_out:
         and 0 < c_in <= FEW
         and 0 < c_out <= FEW
     )
-
-
-def _reach(geometry: Conv2dGeometry) -> tuple[int, int]:
-    """The padding with which ∂L/∂z is convolved to ∂L/∂x."""
-    (e_h, e_w), (p_h, p_w) = geometry.extent, geometry.padding
-    return e_h - 1 - p_h, e_w - 1 - p_w
-
-
-def is_channels_last(image: Tensor) -> bool:
-    """Whether the channels of ``image`` stand side by side in memory."""
-    return image.stride(1) == 1 and image.stride(3) >= image.size(1)
-
-
-def _in_order(image: Tensor) -> Tensor:
-    """``image`` without gaps in memory, channels last or plain, as it lies already."""
-    layout = torch.channels_last if is_channels_last(image) else torch.contiguous_format
-    return image.contiguous(memory_format=layout)
 
 
 def new_image(like: Tensor, channels: int, size: tuple[int, int], last: bool) -> Tensor:
@@ -94,73 +73,8 @@ def _number(dtype: torch.dtype) -> np.ndarray:
     return np.empty(1, np.float64 if dtype == torch.float64 else np.float32)
 
 
-@functools.lru_cache(maxsize=512)
-def _table(
-    geometry: Conv2dGeometry, channels: int, padding: tuple[int, int], multiple: int = 0
-) -> tuple[tuple[int, int], np.ndarray]:
-    """Rows and columns of a plane with ``padding``, and where each tap (c, u, v) reads.
-
-    With ``multiple`` a tap more reads the plane after the last, and there are so many times that.
-    """
-    size = geometry.input_size if padding == geometry.padding else geometry.output_size
-    rows, columns = (n + 2 * p for n, p in zip(size, padding, strict=True))
-    (k_h, k_w), (d_h, d_w) = geometry.kernel_size, geometry.dilation
-    c, u, v = np.arange(channels), np.arange(k_h) * d_h, np.arange(k_w) * d_w
-    reads = c[:, None, None] * rows * columns + u[:, None] * columns + v
-    if not multiple:
-        return (rows, columns), reads.ravel()
-    reads = np.append(reads, channels * rows * columns)
-    return (rows, columns), np.resize(reads, -(-reads.size // multiple) * multiple)
-
-
-class Behind(NamedTuple):
-    """What is behind a convolution: an activation, and the windows of a pooling if there is one.
-
-    Attributes:
-        kind: ``TANH`` or ``RELU_MAX``.
-        pool: The windows, of one pixel where nothing is pooled.
-        divisor: Of a mean, (R, S); None where there is none.
-    """
-
-    kind: int
-    pool: WindowGeometry
-    divisor: Tensor | None = None
-
-    def arguments(self, pitch: int, first: int, dtype: Any) -> tuple[Any, ...]:
-        """Of the kernels, in planes whose rows are ``pitch`` apart, from the place ``first`` on."""
-        none = np.empty(0, dtype)
-        if self.kind == TANH and self.divisor is None:
-            return _NO_WINDOWS, (0, 0), none, False, self.kind
-        divisors = none
-        if self.divisor is not None:
-            divisors = self.divisor.detach().contiguous().numpy().reshape(-1)
-        pool, windows = self.pool, _places(self.pool, pitch, first)
-        easy = _within(pool) if self.kind == RELU_MAX else _side_by_side(pool)
-        return windows, pool.output_size, divisors.astype(dtype, copy=False), easy, self.kind
-
-
-def _side_by_side(pool: WindowGeometry) -> bool:
-    """Whether the windows are 2×2 and share no pixel."""
-    given = pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode
-    return given == ((2, 2), (2, 2), (0, 0), False)
-
-
-@functools.lru_cache(maxsize=512)
-def _within(pool: WindowGeometry) -> bool:
-    """Whether no window has a pixel off the image."""
-    return bool((pool_windows(pool) >= 0).all())
-
-
-@functools.lru_cache(maxsize=512)
-def _places(pool: WindowGeometry, pitch: int, first: int) -> np.ndarray:
-    """(R·S, K): the place at each offset of each window, −1 where off the image."""
-    windows = pool_windows(pool)
-    row, column = np.divmod(windows.reshape(-1, windows.shape[2]), pool.input_size[1])
-    return np.where(row < 0, -1, first + row * pitch + column)
-
-
 def _nothing_behind(dtype: Any) -> tuple[Any, ...]:
-    return _NO_WINDOWS, (0, 0), np.empty(0, dtype), False, NOTHING
+    return NO_WINDOWS, (0, 0), np.empty(0, dtype), False, NOTHING
 
 
 def _launch(
@@ -212,11 +126,14 @@ def run_forward(
     behind: Behind | None = None,
 ) -> None:
     """Leave y in ``output``, and in ``kept`` what the backward of what is behind needs."""
+    if narrow_pairs.has_pairs(input):
+        narrow_pairs.run_forward(input, weight, bias, conv, output, kept, behind)
+        return
     from cnnexp.kernels.cpu import narrow_kernels
 
-    source, weight = _in_order(input), weight.contiguous()
+    source, weight = in_order(input), weight.contiguous()
     bias = None if bias is None else bias.contiguous()
-    pitch, reads = _table(conv, weight.size(1), conv.padding)
+    pitch, reads = plane_table(conv, weight.size(1), conv.padding)
     places = conv.input_size, conv.output_size, conv.padding, pitch
     tensors = source, weight, bias, kept, output
     kernel = narrow_kernels.forward
@@ -234,13 +151,17 @@ def run_grad_weight(
     grad, of_bias = new_kernel(grad_output, input, conv), input.new_empty(grad_output.size(1))
     if not grad_output.numel():
         return grad.zero_(), of_bias.zero_()
+    if narrow_pairs.has_pairs(input):
+        narrow_pairs.run_grad_weight(grad_output, input, conv, grad, of_bias, kept, behind)
+        return grad, of_bias
     from cnnexp.kernels.cpu import narrow_kernels
+    from cnnexp.kernels.cpu.narrow_tiles import SPARE
 
-    source, outer = _in_order(input), _in_order(grad_output)
-    pitch, reads = _table(conv, input.size(1), conv.padding, narrow_kernels.TAPS)
+    source, outer = in_order(input), in_order(grad_output)
+    pitch, reads = plane_table(conv, input.size(1), conv.padding, SPARE)
     tensors = source, outer, kept, grad, of_bias
     places = conv.input_size, conv.output_size, conv.padding, pitch
-    parts = min(_PARTS, source.size(0))
+    parts = min(PARTS, source.size(0))
     kernel = narrow_kernels.grad_weight
     _launch(kernel, tensors, (source, outer), grad, places, reads, (behind, 0), parts)
     return grad, of_bias
@@ -257,10 +178,13 @@ def run_grad_input(
     grad = image_of(grad_output, weight, conv)
     if not grad.numel():
         return grad
+    if narrow_pairs.has_pairs(grad_output):
+        narrow_pairs.run_grad_input(grad_output, weight, conv, grad, kept, behind)
+        return grad
     from cnnexp.kernels.cpu import narrow_kernels
 
-    outer, weight, reach = _in_order(grad_output), weight.contiguous(), _reach(conv)
-    pitch, reads = _table(conv, weight.size(0), reach)
+    outer, weight, reach = in_order(grad_output), weight.contiguous(), conv.backward_padding
+    pitch, reads = plane_table(conv, weight.size(0), reach)
     first = reach[0] * pitch[1] + reach[1]
     tensors = outer, kept, weight, grad
     places = conv.output_size, conv.input_size, reach, pitch

@@ -10,7 +10,7 @@ image stays in the cache from its first number to its last, and ∂L/∂z is nev
 Loops (outermost first), and what stays in registers:
 
     forward      image, some o, vectors of pixels, tap             a sum a vector
-    grad_weight  part of the batch, images, two o, taps, pixels    a sum a tap and o
+    grad_weight  part of the batch, images, some o, taps, pixels   a sum a tap and o
     grad_input   image, some c, vectors of pixels, tap             a sum a vector
 
 Between two rows vectors compute what nobody reads; in ∂L/∂w these products are with zeros, so that an
@@ -30,30 +30,37 @@ import numpy as np
 from numba import carray, njit, prange
 
 from cnnexp.kernels.cpu.behind import RELU_MAX, TANH
-from cnnexp.kernels.cpu.narrow_planes import (
-    behind,
-    maxima_of,
-    means_of,
-    read,
-    squash,
-    write,
-)
-from cnnexp.kernels.cpu.narrow_tiles import LANES, OUTPUTS, TAPS, TILES, shares, sums_of
+from cnnexp.kernels.cpu.narrow_planes import behind, finish, read, write
+from cnnexp.kernels.cpu.narrow_tiles import LANES, SHARES, TILES, shares_of, sums_of
 from cnnexp.kernels.cpu.numbers import aligned
 from cnnexp.kernels.cpu.precision import narrow, numbers_at, wide
-from cnnexp.kernels.cpu.vector import COMPILE, VECTOR_BYTES
+from cnnexp.kernels.cpu.vector import COMPILE, VECTOR_BYTES, lanes_of
 
-__all__ = ["forward", "grad_input", "grad_weight"]
+__all__ = [
+    "SLACK",
+    "TASKS",
+    "add_shares",
+    "convolve",
+    "forward",
+    "grad_input",
+    "grad_weight",
+    "group_of",
+    "leave",
+    "outputs_of",
+    "tiles_of",
+]
 
 _sums_0, _sums_1, _sums_2, _sums_3, _sums_4 = (sums_of(*tile) for tile in TILES)
+(_taps_first, _first), (_taps_then, _then) = SHARES
+_shares_first, _shares_then = (shares_of(*some) for some in SHARES)
 _LONGEST = max(vectors for _, vectors in TILES)
-_SLACK = _LONGEST * VECTOR_BYTES // 4  # positions after the last that a tile or a share may touch
-_TASKS = 32  # of the images, each with planes of its own
+SLACK = _LONGEST * VECTOR_BYTES // 4  # positions after the last that a tile or a share may touch
+TASKS = 32  # of the images, each with planes of its own
 _CACHED_BYTES = 1 << 16  # of planes of images whose shares are summed together
 
 
 @njit(**COMPILE)
-def _tiles(channels, vectors):
+def tiles_of(channels, vectors):
     """By the number of channels that are left, which of ``TILES`` is the next: all take the least time.
 
     In a cycle there are two products, or loads of two numbers, or of one vector across two lines. The last
@@ -73,9 +80,9 @@ def _tiles(channels, vectors):
 
 
 @njit(**COMPILE)
-def _convolve(source, reads, taps, tiles, start, channels, length, plane, out):
-    """Leave in the planes of ``out`` the sums of ``source`` with the ``taps`` that :func:`_taps` made."""
-    lanes, count = VECTOR_BYTES // out.itemsize, reads.size
+def convolve(source, reads, count, taps, tiles, start, channels, length, plane, out):
+    """Leave in the planes of ``out`` the sums of ``source`` with the ``count`` taps of :func:`_taps`."""
+    lanes = lanes_of(out)
     vectors, o = -(-length // lanes), 0
     while o < channels:
         to, at, k = o * plane, o * count, tiles[channels - o]
@@ -95,7 +102,7 @@ def _convolve(source, reads, taps, tiles, start, channels, length, plane, out):
 
 @njit(**COMPILE)
 def _taps(weight, shape, backward, tiles, like):
-    """The kernels (C_out, C_in, K) in the order in which :func:`_convolve` takes them by such ``tiles``.
+    """The kernels (C_out, C_in, K) in the order in which :func:`convolve` takes them by such ``tiles``.
 
     Forwards the taps are (c, u, v) for each o; ``backward`` they are (o, u, v), turned around, for each c.
     """
@@ -145,34 +152,36 @@ def forward(addresses, element, images, shape, lasts, geometry, reads, after, li
     output = carray(numbers_at(addresses[4], element), images * c_out * results)
     wide_row, padded = pitch[1], pitch[0] * pitch[1]
     length = (shown[0] - 1) * wide_row + shown[1]
-    tiles = _tiles(c_out, -(-length // (VECTOR_BYTES // like.itemsize)))
+    tiles = tiles_of(c_out, -(-length // (VECTOR_BYTES // like.itemsize)))
     taps, start = _taps(weight, shape, False, tiles, like), aligned(c_out, like)
     if addresses[2] != 0:
         bias = carray(numbers_at(addresses[2], element), c_out)
         for c in range(c_out):
             start[c] = wide(bias[c])
-    plane, tasks = length + _SLACK, min(_TASKS, images)
+    plane, tasks, count = length + SLACK, min(TASKS, images), reads.size
     for task in prange(tasks):
-        planes = aligned(c_in * padded + _SLACK, like)
-        values, means = aligned(c_out * plane, like), aligned(c_out * windows.shape[0] + 1, like)
+        planes = aligned(c_in * padded + SLACK, like)
+        values, means = (
+            aligned(c_out * plane, like),
+            aligned(c_out * windows.shape[0] + LANES, like),
+        )
         best, marks = aligned(plane if coded else 1, like), aligned(plane if coded else 1, like)
         for n in range(images * task // tasks, images * (task + 1) // tasks):
             at = pad[0] * wide_row + pad[1]
             read(x, n, c_in, size, lasts[0], at, wide_row, padded, planes)
-            _convolve(planes, reads, taps, tiles, start, c_out, length, plane, values)
-            if active:
-                squash(values, plane, c_out, length)
-                write(values, plane, wide_row, shown, kept, n, c_out, False)
-            if windows.shape[0]:
-                pool = windows, pooled, divisors, easy
-                if coded:
-                    some = codes[n * c_out * results :]
-                    maxima_of(values, plane, c_out, pool, best, marks, means, some)
-                else:
-                    means_of(values, plane, wide_row, c_out, pool, means)
-                write(means, results, pooled[1], pooled, output, n, c_out, lasts[1])
-            else:
-                write(values, plane, wide_row, shown, output, n, c_out, lasts[1])
+            convolve(planes, reads, count, taps, tiles, start, c_out, length, plane, values)
+            rest = windows, pooled, divisors, easy, kind
+            room = means, best, marks
+            finish(
+                *(values, plane, wide_row, shown, n, c_out, lasts[1]),
+                *(rest, kept, codes, room, output),
+            )
+
+
+@njit(**COMPILE)
+def group_of(size):
+    """How many images, whose planes take ``size`` bytes each, are summed together."""
+    return max(1, _CACHED_BYTES // size)
 
 
 @njit(parallel=True, **COMPILE)
@@ -182,14 +191,13 @@ def grad_weight(addresses, element, images, shape, lasts, geometry, reads, after
     Args:
         addresses: Of x, ∂L/∂y, what was kept (0 for nothing), ∂L/∂w and ∂L/∂b.
         lasts: Whether x and ∂L/∂y have the channels last.
-        reads: As of :func:`forward`; then that of the bias, which reads ones; and more of them up to a
-            multiple of ``TAPS``.
+        reads: As of :func:`forward`; then that of the bias, which reads ones; and ``SPARE`` more.
         parts: Into how many sums the batch is cut.
         element, images, shape, geometry, after, like: As of :func:`forward`.
     """
     (c_out, c_in, area), (size, shown, pad, pitch) = shape, geometry
     windows, pooled, divisors, easy, kind = after
-    pixels, count, weights = shown[0] * shown[1], reads.size, c_in * area
+    pixels, weights = shown[0] * shown[1], c_in * area
     results = windows.shape[0] if windows.shape[0] else pixels
     x = carray(numbers_at(addresses[0], element), images * c_in * size[0] * size[1])
     grad = carray(numbers_at(addresses[1], element), images * c_out * results)
@@ -198,14 +206,14 @@ def grad_weight(addresses, element, images, shape, lasts, geometry, reads, after
     codes = carray(numbers_at(addresses[2], np.uint8(0)), images * c_out * results if coded else 0)
     wide_row, padded = pitch[1], pitch[0] * pitch[1]
     length = (shown[0] - 1) * wide_row + shown[1]
-    steps, pairs = -(-length // LANES), -(-c_out // OUTPUTS)
-    plane = steps * LANES + _SLACK
+    steps = -(-length // LANES)
+    plane = steps * LANES + SLACK
     # numbers of an image in the planes of x, with a plane of ones, and in those of ∂L/∂z
-    apart = (-(-((c_in + 1) * padded) // LANES) * LANES + _SLACK, pairs * OUTPUTS * plane)
+    apart = (-(-((c_in + 1) * padded) // LANES) * LANES + SLACK, outputs_of(c_out) * plane)
     # by what is summed alone: the slack is other on other machines, and the order of the sum is not to be
-    numbers = (c_in + 1) * padded + pairs * OUTPUTS * steps * LANES
-    group = max(1, _CACHED_BYTES // (numbers * like.itemsize))
-    totals = np.zeros((parts, pairs * count * OUTPUTS), like.dtype)
+    numbers = (c_in + 1) * padded + (c_out + c_out % 2) * steps * LANES
+    group = group_of(numbers * like.itemsize)
+    totals = np.zeros((parts, outputs_of(c_out) * reads.size), like.dtype)
     for part in prange(parts):
         first, last = images * part // parts, images * (part + 1) // parts
         some = min(group, last - first)
@@ -213,8 +221,8 @@ def grad_weight(addresses, element, images, shape, lasts, geometry, reads, after
         for g in range(some):
             for k in range(g * apart[0] + c_in * padded, (g + 1) * apart[0]):
                 planes[k] = 1
-        means = aligned(c_out * windows.shape[0] + 1, like)
-        one, total = aligned(count * OUTPUTS, like), totals[part]
+        means = aligned(c_out * windows.shape[0] + LANES, like)
+        one = aligned(_first * reads.size, like)
         for begin in range(first, last, some):
             many = min(some, last - begin)
             for g in range(many):
@@ -226,29 +234,59 @@ def grad_weight(addresses, element, images, shape, lasts, geometry, reads, after
                 behind(
                     grad, kept, codes, begin + g, c_out, lasts[1], shown, layout, rest, means, own
                 )
-            for pair in range(pairs):
-                for tap in range(0, count, TAPS):
-                    to, of = tap * OUTPUTS, pair * OUTPUTS * plane
-                    shares(one, to, planes, reads, tap, grads, of, plane, steps, many, apart)
-                for k in range(one.size):
-                    total[pair * one.size + k] += one[k]
+            layout = plane, steps, many, apart
+            add_shares(totals[part], one, planes, reads, weights + 1, grads, c_out, layout)
     weight = carray(numbers_at(addresses[3], element), c_out * weights)
     bias = carray(numbers_at(addresses[4], element), c_out)
-    _leave(totals, count, weight, bias)
+    leave(totals, reads.size, weight, bias)
 
 
 @njit(**COMPILE)
-def _leave(totals, count, weight, bias):
-    """Leave the sums of :func:`grad_weight` over its parts, ``count`` of them an output, in its results."""
+def outputs_of(channels):
+    """So many channels, and those beside the last that are summed with them."""
+    return -(-channels // _first) * _first
+
+
+@njit(**COMPILE)
+def add_shares(total, one, planes, reads, count, grads, c_out, layout):
+    """Add to ``total`` what the images of ``planes`` and ``grads`` give, for ``count`` taps of ``reads``.
+
+    Of output o, one of S that are summed together, tap t is at o'·T + t·S + o − o'; o' is the first of them,
+    T the size of ``reads``. ``one`` is memory for them.
+    """
+    plane, steps, many, apart = layout
+    o = 0
+    while o < c_out:
+        of, to = o * plane, o * reads.size
+        some = _first if c_out - o > _then else _then
+        if some == _first:
+            for t in range(0, count, _taps_first):
+                at = t * some
+                _shares_first(one, at, planes, reads, t, grads, of, plane, steps, many, apart)
+        else:
+            for t in range(0, count, _taps_then):
+                at = t * some
+                _shares_then(one, at, planes, reads, t, grads, of, plane, steps, many, apart)
+        for k in range(count * some):
+            total[to + k] += one[k]
+        o += some
+
+
+@njit(**COMPILE)
+def leave(totals, taps, weight, bias):
+    """Leave the sums over all parts in ``weight`` and ``bias``; ``totals`` as :func:`add_shares` has it."""
     c_out, total = bias.size, totals[0]
     for part in range(1, totals.shape[0]):
         total += totals[part]
-    weights = weight.size // c_out
-    for o in range(c_out):
-        base = o // OUTPUTS * count * OUTPUTS + o % OUTPUTS
-        for k in range(weights):
-            weight[o * weights + k] = narrow(total[base + k * OUTPUTS], weight)
-        bias[o] = narrow(total[base + weights * OUTPUTS], bias)
+    weights, o = weight.size // c_out, 0
+    while o < c_out:
+        some = _first if c_out - o > _then else _then
+        for k in range(min(some, c_out - o)):
+            base = o * taps + k
+            for t in range(weights):
+                weight[(o + k) * weights + t] = narrow(total[base + t * some], weight)
+            bias[o + k] = narrow(total[base + weights * some], bias)
+        o += some
 
 
 @njit(parallel=True, **COMPILE)
@@ -275,16 +313,16 @@ def grad_input(addresses, element, images, shape, lasts, geometry, reads, after,
     output = carray(numbers_at(addresses[3], element), images * c_in * inputs)
     wide_row, padded = pitch[1], pitch[0] * pitch[1]
     length = (shown[0] - 1) * wide_row + shown[1]
-    tiles = _tiles(c_in, -(-length // (VECTOR_BYTES // like.itemsize)))
+    tiles = tiles_of(c_in, -(-length // (VECTOR_BYTES // like.itemsize)))
     taps, nothing = _taps(weight, shape, True, tiles, like), aligned(c_in, like)
-    plane, tasks = length + _SLACK, min(_TASKS, images)
+    plane, tasks, count = length + SLACK, min(TASKS, images), reads.size
     for task in prange(tasks):
-        planes = aligned(c_out * padded + _SLACK, like)
-        values, means = aligned(c_in * plane, like), aligned(c_out * windows.shape[0] + 1, like)
+        planes = aligned(c_out * padded + SLACK, like)
+        values, means = aligned(c_in * plane, like), aligned(c_out * windows.shape[0] + LANES, like)
         for n in range(images * task // tasks, images * (task + 1) // tasks):
             layout = pad[0] * wide_row + pad[1], wide_row, padded
             # numba takes no tuple of tuples into a loop
             rest = windows, pooled, divisors, easy, kind
             behind(grad, kept, codes, n, c_out, lasts[0], size, layout, rest, means, planes)
-            _convolve(planes, reads, taps, tiles, nothing, c_in, length, plane, values)
+            convolve(planes, reads, count, taps, tiles, nothing, c_in, length, plane, values)
             write(values, plane, wide_row, shown, output, n, c_in, lasts[1])

@@ -11,16 +11,23 @@ numba caches a compiled kernel by the kernel's own file: after a change here, to
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 from cnnexp.geometry.pooling import DEAD
 from cnnexp.kernels.cpu.activation_kernels import tanh
 from cnnexp.kernels.cpu.behind import RELU_MAX, TANH
+from cnnexp.kernels.cpu.depthwise_pixels import Code, number_of
+from cnnexp.kernels.cpu.depthwise_tables import LANES
+from cnnexp.kernels.cpu.numba_internals import void
 from cnnexp.kernels.cpu.precision import narrow, of_kind, wide
 from cnnexp.kernels.cpu.vector import COMPILE
 
-__all__ = ["behind", "maxima_of", "means_of", "read", "squash", "write"]
+__all__ = ["behind", "finish", "read", "write"]
 
 
 @njit(**COMPILE)
@@ -47,9 +54,23 @@ def read(image, n, channels, size, last, at, pitch, plane, planes):
                     planes[_at(to + j)] = wide(image[_at(of + j)])
 
 
+@intrinsic
+def _write_vector(typing_context, planes, of, image, to):
+    """image[to + j] = planes[of + j] for ``LANES`` j, rounded to what ``image`` holds."""
+    signature = types.void(planes, types.intp, image, types.intp)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        code, number = Code(context, builder, signature.args, arguments), signature.args[2]
+        vector = code.load(code.place(0, arguments[1]), number_of(signature.args[0]))
+        code.store(code.narrowed(vector, number_of(number)), code.place(2, arguments[3]))
+        return void(context)
+
+    return signature, codegen
+
+
 @njit(**COMPILE)
 def write(planes, plane, pitch, size, image, n, channels, last):
-    """Copy the planes, whose rows are ``pitch`` apart, to image n."""
+    """Copy the planes, whose rows are ``pitch`` apart, to image n; ``LANES`` numbers more are read."""
     height, width = size
     pixels = height * width
     for c in range(channels):
@@ -60,13 +81,18 @@ def write(planes, plane, pitch, size, image, n, channels, last):
                 for j in range(width):
                     image[_at(to + j * channels)] = narrow(planes[_at(of + j)], image)
             else:
-                to = (n * channels + c) * pixels + i * width
-                for j in range(width):
-                    image[_at(to + j)] = narrow(planes[_at(of + j)], image)
+                # what vectors write behind a row, up to the end of the image, the next rows write again
+                to, end = (n * channels + c) * pixels + i * width, (n + 1) * channels * pixels
+                j = 0
+                while j < width and to + j + LANES <= end:
+                    _write_vector(planes, of + j, image, to + j)
+                    j += LANES
+                for k in range(j, width):
+                    image[_at(to + k)] = narrow(planes[_at(of + k)], image)
 
 
 @njit(**COMPILE)
-def squash(planes, plane, channels, length):
+def _squash(planes, plane, channels, length):
     """Take the tanh of the first ``length`` numbers of each plane."""
     for o in range(channels):
         base = o * plane
@@ -75,7 +101,7 @@ def squash(planes, plane, channels, length):
 
 
 @njit(**COMPILE)
-def means_of(planes, plane, pitch, channels, pool, means):
+def _means_of(planes, plane, pitch, channels, pool, means):
     """Leave in ``means`` (channels, windows) those of the planes over the windows."""
     windows, shown, divisors, halves = pool
     count, size = windows.shape
@@ -101,7 +127,7 @@ def means_of(planes, plane, pitch, channels, pool, means):
 
 @njit(**COMPILE)
 def _to_all(grads, at, pitch, plane, channels, size, pool, planes):
-    """The transpose of :func:`means_of`: each window's gradient in equal shares to its pixels, else 0."""
+    """The transpose of :func:`_means_of`: each window's gradient in equal shares to its pixels, else 0."""
     windows, shown, divisors, halves = pool
     count, elements = windows.shape
     height, width = size
@@ -133,7 +159,7 @@ def _to_all(grads, at, pitch, plane, channels, size, pool, planes):
 
 @njit(**COMPILE)
 def _maxima_one_by_one(planes, base, windows, maxima, codes, to):
-    """As :func:`maxima_of`, of one channel, window by window; −1 is off the image."""
+    """As :func:`_maxima_of`, of one channel, window by window; −1 is off the image."""
     count, size = windows.shape
     for k in range(count):
         greatest, code = of_kind(0.0, maxima[0]), np.uint8(DEAD)
@@ -148,7 +174,7 @@ def _maxima_one_by_one(planes, base, windows, maxima, codes, to):
 
 
 @njit(**COMPILE)
-def maxima_of(planes, plane, channels, pool, best, marks, maxima, codes):
+def _maxima_of(planes, plane, channels, pool, best, marks, maxima, codes):
     """Leave in ``maxima`` (channels, windows) those of the ReLU of the planes, and who they are in ``codes``.
 
     The first of equals wins, and a NaN over everything, as torch has it. A processor cannot foresee who
@@ -200,7 +226,7 @@ def maxima_of(planes, plane, channels, pool, best, marks, maxima, codes):
 
 @njit(**COMPILE)
 def _to_winners(grads, codes, at, pitch, plane, channels, size, windows, planes):
-    """The transpose of :func:`maxima_of`: each window's gradient to its winner, 0 to all others."""
+    """The transpose of :func:`_maxima_of`: each window's gradient to its winner, 0 to all others."""
     height, width = size
     count = windows.shape[0]
     for o in range(channels):
@@ -243,3 +269,31 @@ def behind(grad, kept, codes, n, channels, last, size, layout, after, means, pla
                 for j in range(width):
                     a = wide(kept[_at(of + j)])
                     planes[_at(row + j)] *= one - a * a
+
+
+@njit(**COMPILE)
+def finish(values, plane, pitch, shown, n, channels, last, after, kept, codes, room, output):
+    """Leave y of image n in ``output``, from z in the planes ``values``, and what the backward needs of it.
+
+    Args:
+        values, plane, pitch, shown: The planes, their size, the pitch of their rows, and (P, Q).
+        n, channels, last: The image, C_out, and whether y has the channels last.
+        after: As of :func:`behind`.
+        kept, codes: Of all images: tanh(z), or the winners.
+        room: Memory for the pooled image, and for two planes where maxima are looked for.
+    """
+    (windows, pooled, divisors, easy, kind), (means, best, marks) = after, room
+    if kind == TANH:
+        _squash(values, plane, channels, (shown[0] - 1) * pitch + shown[1])
+        write(values, plane, pitch, shown, kept, n, channels, False)
+    count = windows.shape[0]
+    if count == 0:
+        write(values, plane, pitch, shown, output, n, channels, last)
+        return
+    pool = windows, pooled, divisors, easy
+    if kind == RELU_MAX:
+        some = codes[n * channels * count :]
+        _maxima_of(values, plane, channels, pool, best, marks, means, some)
+    else:
+        _means_of(values, plane, pitch, channels, pool, means)
+    write(means, count, pooled[1], pooled, output, n, channels, last)

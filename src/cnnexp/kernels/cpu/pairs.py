@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from cnnexp.kernels.cpu.memory import Memory, zipped
+from cnnexp.kernels.cpu.memory import Memory, shuffled, zipped
 from cnnexp.kernels.cpu.numba_internals import (
     BFloatType,
     counted_loop,
@@ -31,7 +31,7 @@ from cnnexp.kernels.cpu.numba_internals import (
 )
 from cnnexp.kernels.cpu.vector import COMPILE, splat
 
-__all__ = ["LANES", "dot", "pair_sums_of_rows"]
+__all__ = ["LANES", "dot", "pair_sums_of_rows", "paired"]
 
 LANES = 32  # bfloat16 in a vector register
 _INDEX, _SHORT, _WORD = ir.IntType(64), ir.IntType(16), ir.IntType(32)
@@ -48,6 +48,16 @@ def dot(builder: ir.IRBuilder, total: Any, one: Any, other: Any) -> Any:
     function = declared(builder, "llvm.x86.avx512bf16.dpbf16ps.512", kind)
     halves = [builder.bitcast(each, _HALVES) for each in (one, other)]
     return builder.call(function, [total, *halves])
+
+
+def paired(builder: ir.IRBuilder, one: Any, other: Any) -> Any:
+    """The numbers of two registers, rounded to bfloat16, as pairs: one of each, in 32 bits."""
+    kind = ir.FunctionType(_HALVES, [_FLOATS, _FLOATS])
+    function = declared(builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", kind)
+    halves = builder.bitcast(builder.call(function, [other, one]), _SHORTS)
+    order = [i for lane in range(LANES // 2) for i in (lane, LANES // 2 + lane)]
+    pairs = shuffled(builder, halves, halves, order)
+    return builder.bitcast(pairs, ir.VectorType(_WORD, LANES // 2))
 
 
 def _pair_sums_of(rows: int, vectors: int) -> Any:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
 from cnnexp.kernels.cpu import narrow as cpu
-from cnnexp.ops.autocast import autocast_dtype
+from cnnexp.ops.autocast import cast_for_autocast
 from cnnexp.ops.conv2d import direct
 from cnnexp.ops.conv2d.function import register_conv2d
 from cnnexp.ops.forward_mode import in_forward_mode
@@ -62,9 +62,9 @@ def _densely() -> bool:
 
 def serves(input: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> bool:
     """Whether the kernels take such a call of ``conv2d``, whose arguments these are."""
-    cast = input.to(autocast_dtype(input) or input.dtype)
+    input, weight, bias = cast_for_autocast(input, weight, bias)
     geometry = conv2d_geometry(input, weight, bias, *window)
-    return cpu.takes(cast, geometry, input.size(-3), len(weight))
+    return cpu.takes(input, geometry, input.size(-3), len(weight))
 
 
 register_conv2d(

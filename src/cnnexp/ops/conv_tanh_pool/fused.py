@@ -26,7 +26,7 @@ from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry_of
 from cnnexp.geometry.described import Described, described, remembered
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu import narrow, narrow_blocks
-from cnnexp.ops.autocast import autocast_dtype, cast_for_autocast
+from cnnexp.ops.autocast import cast_for_autocast
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.avg_pool2d.direct import grad_input as spread
 from cnnexp.ops.avg_pool2d.function import divisors
@@ -145,8 +145,7 @@ def _plan(
 
 def serves(input: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> bool:
     """Whether the kernels take such a call of ``conv_tanh_pool``, whose arguments these are."""
-    cast = input.to(autocast_dtype(input) or input.dtype)
-    return _plan_of(cast, weight, bias, *arguments) is not None
+    return _plan_of(*cast_for_autocast(input, weight, bias), *arguments) is not None
 
 
 register(
