@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
 
@@ -81,24 +83,94 @@ def test_a_normalisation_taken_out_leaves_its_activation() -> None:
         each[2] = nn.Identity()  # as after folding it into a convolution
     image = torch.randn(3, 4, 6, 6)
     torch.testing.assert_close(ours(image), network(image))
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(ours, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(image), network(image))
 
 
-def test_a_relu_of_several_places_activates_sums_in_place_wherever_it_runs() -> None:
+class _InPlace(nn.Module):
+    """A block whose output is added to in place, and activated again by the same ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn, self.relu = nn.BatchNorm2d(4), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.relu(self.bn(x))
+        z += x
+        return self.relu(z)
+
+
+@pytest.mark.parametrize("way", ["inference", "no_grad", "compiled", "vmap", "grad of func"])
+def test_a_relu_of_several_places_activates_again_what_was_added_to(way: str) -> None:
     torch.manual_seed(0)
-    network = Residual().double()
+    network = _InPlace().double().eval()
     ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
+    assert count(ours, BatchNormAct2d) == 1
     image = torch.randn(3, 4, 6, 6, dtype=torch.float64)
-    expected = network(image)
-    torch.testing.assert_close(ours(image), expected)
-    compiled: Any = torch.compile(copy.deepcopy(ours), backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(image), expected)
-    with torch.inference_mode():
-        torch.testing.assert_close(ours(image), expected)
-    state = dict(ours.eval().named_parameters())
-    network.eval().load_state_dict(ours.state_dict())
-    of_func = torch.func.grad(lambda p: torch.func.functional_call(ours, p, (image,)).sum())(state)
-    by_autograd = torch.autograd.grad(network(image).sum(), [*network.parameters()])
-    torch.testing.assert_close([*of_func.values()], [*by_autograd])
+    expected = network(image.clone()).detach()
+    if way == "compiled":
+        torch._dynamo.reset()
+        compiled: Any = torch.compile(ours, backend="aot_eager", fullgraph=True)
+        found = compiled(image)
+    elif way == "vmap":
+        found = torch.func.vmap(ours)(image.unsqueeze(1)).squeeze(1)
+    elif way == "grad of func":
+        torch.func.grad(lambda x: ours(x).sum())(image)
+        found = torch.func.vjp(ours, image)[0]
+    else:
+        with torch.inference_mode() if way == "inference" else torch.no_grad():
+            found = ours(image)
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_was_written_into_is_activated_again() -> None:
+    """By a network that no trace can follow."""
+
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU())
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = self.body(x)
+            if float(x.detach().sum()) > -1e9:
+                z = self.body[1](z.add_(x))
+            return z
+
+    ours = cnnexp.nn.replace_layers(Odd().eval(), "fused", quiet=True)
+    assert count(ours, Activated) == 1
+    image = torch.randn(3, 4, 6, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(image), Odd().eval()(image))
+
+
+def test_what_a_block_returns_can_be_saved(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.BatchNorm2d(4), nn.SiLU(), nn.MaxPool2d(2))
+    ours = cnnexp.nn.replace_layers(network, "fused", quiet=True).eval()
+    with torch.no_grad():
+        output = ours(torch.randn(3, 4, 6, 6))
+    torch.save(output, tmp_path / "output.pt")
+    torch.testing.assert_close(torch.load(tmp_path / "output.pt", weights_only=True), output)
+
+
+@pytest.mark.parametrize("by", ["deepcopy", "layer by layer", "pickle"])
+@pytest.mark.parametrize("compiles", [False, True])
+def test_copies_know_their_marks(by: str, compiles: bool) -> None:
+    network = nn.Sequential(nn.BatchNorm2d(4), nn.SiLU(), nn.MaxPool2d(2, 1))
+    ours = cnnexp.nn.replace_layers(network, "fused", quiet=True).eval()
+    image = torch.randn(3, 4, 6, 6)
+    expected = ours(image)
+    if by == "pickle":
+        copied = pickle.loads(pickle.dumps(ours))
+    elif by == "deepcopy":
+        copied = copy.deepcopy(ours)
+    else:
+        copied = nn.Sequential(*[copy.deepcopy(layer) for layer in ours])
+    if compiles:
+        torch._dynamo.reset()
+        copied = torch.compile(copied, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(copied(image), expected)
 
 
 def test_blocks_compiled_one_by_one_are_compiled_once() -> None:

@@ -8,18 +8,18 @@ tensor and not on a layer: layers run in threads, several times a step, and as c
 tensors in the place of input and output, as those of a full backward do; so a layer's ``__call__`` looks for
 marks before its hooks, and sets them after.
 
-A mark stays, as a checkpoint that begins between the normalisation and its activation calls the activation
-a second time: with the same tensor, or, with ``use_reentrant=True``, with another one of the same storage,
-which has the mark as well. That of a ReLU of several places is void once the tensor has changed: after
-``z += y`` the ReLU has to activate the same tensor again. It is on the tensor alone, since a ReLU of what a
-ReLU gave changes neither result nor gradient.
+A mark stays until somebody writes into the tensor, as a checkpoint that begins between the normalisation and
+its activation calls the activation a second time: with the same tensor, or, with ``use_reentrant=True``, with
+another one of the same storage, which has the mark as well. (Where the tensor comes from elsewhere the second
+time, as with ``save_on_cpu`` around such a checkpoint, the activation is computed again.) A ReLU of several
+places after ``z += y`` so activates the same tensor again. Its mark is on the tensor alone, since a ReLU of
+what a ReLU gave changes neither result nor gradient; where writes are not counted, it takes the mark off.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,23 +27,27 @@ from torch import Tensor
 from cnnexp.ops.torch_internals import in_torch_func, writes_into
 
 _BLOCK = "activated_in_block_of_cnnexp"
-_WRITES = "activated_by_cnnexp_after_writes"
+_FOR_RELU = "activated_by_cnnexp"
 
 
-@dataclass(frozen=True)
 class Block:
-    """A block of a normalisation and the layers after it.
+    """A block of a normalisation and the layers after it; copies of the layers have the same one.
 
     Attributes:
         shared: Whether its activation is a ReLU of several places.
-        number: Its number, which copies of the layers keep. Under ``torch.compile`` nobody looks at it:
-            layers of one kind would be compiled again for each of their numbers.
+        number: Its number, by which blocks of copies and files are the same. Under ``torch.compile`` nobody
+            looks at it: layers of one kind would be compiled again for each of their numbers.
     """
 
-    _numbers: ClassVar = itertools.count()
+    _numbers = itertools.count()
 
-    shared: bool
-    number: int = field(default_factory=_numbers.__next__)
+    def __init__(self, shared: bool, number: int | None = None) -> None:
+        self.shared = shared
+        self.number = next(Block._numbers) if number is None else number
+
+    def __deepcopy__(self, memo: Any) -> Block:
+        """Return the block itself."""
+        return self
 
 
 def mark(output: Tensor, block: Block | None) -> Tensor:
@@ -51,12 +55,15 @@ def mark(output: Tensor, block: Block | None) -> Tensor:
     if block is None:
         return output
     if block.shared:
-        setattr(output, _WRITES, writes_into(output) if _counts_writes(output) else 0)
-        return output
-    setattr(output, _BLOCK, block)
-    storage = _storage(output)
-    if storage is not None:
-        setattr(storage, _BLOCK, block)
+        setattr(output, _FOR_RELU, _writes(output))
+    elif torch.compiler.is_compiling():
+        setattr(output, _BLOCK, block)
+    else:
+        value = block.number, _writes(output)
+        setattr(output, _BLOCK, value)
+        storage = _storage(output)
+        if storage is not None:
+            setattr(storage, _BLOCK, value)
     return output
 
 
@@ -65,24 +72,26 @@ def has_mark(input: object, block: Block) -> bool:
     if not isinstance(input, Tensor):
         return False
     found = getattr(input, _BLOCK, None)
-    if torch.compiler.is_compiling():
-        return found is not None
-    return (getattr(_storage(input), _BLOCK, None) if found is None else found) == block
+    if found is None:
+        found = getattr(_storage(input), _BLOCK, None)
+    return found is block or found == (block.number, _writes(input))
 
 
 def has_mark_for_relu(input: Tensor) -> bool:
     """Whether ``input`` has a mark for a ReLU of several places, and nobody has changed it since."""
-    writes = getattr(input, _WRITES, None)
-    if writes is None:
+    found = getattr(input, _FOR_RELU, None)
+    if found is None:
         return False
-    if _counts_writes(input):
-        return writes_into(input) == writes
-    setattr(input, _WRITES, None)  # the first ReLU takes it off; torch.compile cannot delete it
-    return True
+    writes = _writes(input)
+    if writes < 0:
+        setattr(input, _FOR_RELU, None)  # torch.compile cannot delete it
+    return found == writes
 
 
-def _counts_writes(tensor: Tensor) -> bool:
-    return not (torch.compiler.is_compiling() or tensor.is_inference())
+def _writes(tensor: Tensor) -> int:
+    """How often ``tensor`` was written into, −1 where that is not counted."""
+    counted = not (torch.compiler.is_compiling() or in_torch_func() or tensor.is_inference())
+    return writes_into(tensor) if counted else -1
 
 
 def _storage(tensor: Tensor) -> object:

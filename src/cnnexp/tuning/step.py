@@ -17,10 +17,8 @@ from cnnexp.nn.layer import Layer
 
 # seconds; of a longer step a first one, which does not count, would cost more than it tells
 _LONG = 0.1
-_SHORT, _REPEATS = (
-    0.02,
-    3,
-)  # of a shorter one the shortest of so many counts: chance is a large part of each
+# of a shorter one the shortest of so many counts: chance is a large part of each
+_SHORT, _REPEATS = 0.02, 3
 
 Algorithms = Mapping[str, str]
 
@@ -52,7 +50,7 @@ class Step:
         """How long a step takes, its layers computed by ``algorithms``.
 
         It follows another of the same choice, unless that takes long: the first one pays for the memory that
-        another choice has made the allocator return.
+        another choice has made the allocator return. Of a short one it is the shortest of three.
         """
         if self._last < _LONG:
             self._timed(algorithms)

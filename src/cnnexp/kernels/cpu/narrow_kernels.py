@@ -20,7 +20,7 @@ Work is split by the shapes alone, never by the number of threads: the order of 
 every run.
 
 Compiled by numba on first use and kept in its cache; after a change in ``narrow_tiles``, ``narrow_planes``,
-``activation_kernels`` or ``precision``, touch this file.
+``depthwise_pixels``, ``activation_kernels`` or ``precision``, touch this file.
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

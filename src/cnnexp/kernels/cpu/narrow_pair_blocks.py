@@ -4,7 +4,8 @@ As ``narrow_pair_kernels``, whose planes these are, with something behind the co
 that is computed in float32, and ∂L/∂z is rounded where it becomes a factor.
 
 Compiled by numba on first use and kept in its cache; after a change in ``narrow_tiles``, ``narrow_kernels``,
-``narrow_planes``, ``narrow_pair_planes``, ``activation_kernels`` or ``precision``, touch this file.
+``narrow_planes``, ``narrow_pair_planes``, ``narrow_pair_pixels``, ``pairs``, ``activation_kernels`` or
+``precision``, touch this file.
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

@@ -5,7 +5,7 @@ pairs, so a tap is two channels, or two neighbours of a row of the kernel. ∂L/
 with the kernels turned around; in ∂L/∂w two pixels side by side are multiplied together.
 
 Compiled by numba on first use and kept in its cache; after a change in ``narrow_tiles``, ``narrow_kernels``,
-``narrow_pair_planes`` or ``precision``, touch this file.
+``narrow_pair_planes``, ``narrow_pair_pixels``, ``pairs`` or ``precision``, touch this file.
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

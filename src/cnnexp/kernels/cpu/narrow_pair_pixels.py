@@ -17,11 +17,12 @@ from numba import types
 from numba.extending import intrinsic
 
 from cnnexp.kernels.cpu.depthwise_pixels import Code
+from cnnexp.kernels.cpu.depthwise_tables import LANES
 from cnnexp.kernels.cpu.memory import shuffled
 from cnnexp.kernels.cpu.numba_internals import counted_loop, void
 from cnnexp.kernels.cpu.pairs import paired
 
-PIXELS = 16  # that are turned together
+PIXELS = LANES  # that are turned together
 _WORD = ir.IntType(32)
 _N = types.intp
 # places, within each quarter of a register, of one register and, counted on from 4, another
@@ -54,7 +55,7 @@ def _pixels_of(code: Code, pixels: list[Any], many: int) -> list[Any]:
         for lane, pixel in enumerate(pixels):
             made = builder.insert_element(made, builder.load(pixel), ir.Constant(_WORD, lane))
         return [made]
-    parts = [builder.load(builder.bitcast(p, kind.as_pointer()), align=4) for p in pixels]
+    parts = [builder.load(builder.bitcast(p, kind.as_pointer()), align=2) for p in pixels]
     if many == 2:
         one, other = (
             _joined(builder, [parts[4 * quarter + k] for quarter in range(4) for k in some])
@@ -101,7 +102,7 @@ def _from_rows(code: Code, first: Any) -> list[Any]:
     """As :func:`_pixels_of`, of pixels of four pairs that stand one after the other."""
     builder, kind = code.builder, ir.VectorType(_WORD, PIXELS)
     rows = [
-        builder.load(builder.bitcast(code.off(first, k * PIXELS, 1), kind.as_pointer()), align=4)
+        builder.load(builder.bitcast(code.off(first, k * PIXELS, 1), kind.as_pointer()), align=2)
         for k in range(4)
     ]
     halves = [

@@ -111,7 +111,7 @@ def _read_two_blocks(words, at, pairs, planes, to, plane):
 
 @njit(**COMPILE)
 def _read_row_of_channels(image, words, of, pairs, left, columns, planes, to, plane):
-    """As :func:`_read_row`, into planes of a channel each; up to 31 pixels behind the row are written."""
+    """As :func:`_read_row`, into planes of a channel each."""
     j = 0
     while j < columns:
         at, place = of + j * pairs, to + j
@@ -131,7 +131,7 @@ def _read_row_of_channels(image, words, of, pairs, left, columns, planes, to, pl
 @njit(**COMPILE)
 def _clear_margin(planes, count, to, plane, columns, pitch):
     """Clear what is between a row and the next as far as the row's pixels may have been written."""
-    for j in range(columns, min(pitch, columns + 2 * PIXELS)):
+    for j in range(columns, min(pitch, columns + PIXELS)):
         for q in range(count):
             planes[_at(to + q * plane + j)] = 0
 
@@ -252,7 +252,7 @@ def write(sums, plane, pitch, size, image, words, n, channels, last):
 def pack_planes(values, channels, plane, width, apart, planes):
     """Leave the planes of ``values``, one a channel, in ``planes`` of pairs, as :func:`read` does an image.
 
-    Both have planes of the same size; what is behind the last of ``values`` is zero, as far as two vectors.
+    Both have planes of the same size; behind the last of ``values`` there are ``apart`` and a vector more.
     """
     vectors, last = -(-plane // PIXELS), (channels - 1) * plane
     # a vector reaches into the next plane, which comes afterwards

@@ -5,7 +5,8 @@ Planes hold the numbers of the sums' kind, their rows ``pitch`` apart. Behind a 
     TANH        y = Σ_window tanh(z) / D, or tanh(z)      kept: a = tanh(z)
     RELU_MAX    y = max_window relu(z)                    kept: one byte a window, the winner or DEAD
 
-numba caches a compiled kernel by the kernel's own file: after a change here, touch ``narrow_kernels``.
+numba caches a compiled kernel by the kernel's own file: after a change here, touch ``narrow_kernels`` and
+``narrow_pair_blocks``.
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
@@ -22,7 +23,7 @@ from cnnexp.geometry.pooling import DEAD
 from cnnexp.kernels.cpu.activation_kernels import tanh
 from cnnexp.kernels.cpu.behind import RELU_MAX, TANH
 from cnnexp.kernels.cpu.depthwise_pixels import Code, number_of
-from cnnexp.kernels.cpu.depthwise_tables import LANES
+from cnnexp.kernels.cpu.narrow_tiles import LANES
 from cnnexp.kernels.cpu.numba_internals import void
 from cnnexp.kernels.cpu.precision import narrow, of_kind, wide
 from cnnexp.kernels.cpu.vector import COMPILE

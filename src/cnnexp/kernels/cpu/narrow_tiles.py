@@ -23,6 +23,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from cnnexp.kernels.cpu.depthwise_pixels import number_of
+from cnnexp.kernels.cpu.depthwise_tables import LANES  # of a share as well
 from cnnexp.kernels.cpu.numba_internals import (
     counted_loop,
     data_of,
@@ -48,7 +49,6 @@ SHARES = ((4, 4), (7, 2)) if _WIDE else ((3, 2), (3, 2))
 SPARE = (
     max(taps for taps, _ in SHARES) - 1
 )  # taps after the last that are summed, and read by nobody
-LANES = 16  # of a share
 
 
 class _Code:
