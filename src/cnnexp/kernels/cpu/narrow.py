@@ -16,10 +16,9 @@ from torch import Tensor
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.described import Described
 from cnnexp.kernels.cpu import narrow_pairs
-from cnnexp.kernels.cpu.behind import NOTHING
 from cnnexp.kernels.cpu.elements import ONES
 from cnnexp.kernels.cpu.image_layout import in_order, is_channels_last
-from cnnexp.kernels.cpu.narrow_tables import NO_WINDOWS, PARTS, Behind, plane_table
+from cnnexp.kernels.cpu.narrow_tables import PARTS, Behind, arguments_of, plane_table
 from cnnexp.kernels.operators import operator
 
 __all__ = [
@@ -73,10 +72,6 @@ def _number(dtype: torch.dtype) -> np.ndarray:
     return np.empty(1, np.float64 if dtype == torch.float64 else np.float32)
 
 
-def _nothing_behind(dtype: Any) -> tuple[Any, ...]:
-    return NO_WINDOWS, (0, 0), np.empty(0, dtype), False, NOTHING
-
-
 def _launch(
     kernel: Callable[..., None],
     tensors: tuple[Tensor | None, ...],
@@ -101,7 +96,7 @@ def _launch(
     """
     (after, first), number = behind, _number(weight.dtype)
     pitch = places[-1][1]
-    rest = after.arguments(pitch, first, number.dtype) if after else _nothing_behind(number.dtype)
+    rest = arguments_of(after, pitch, first, number.dtype)
     kernel(
         tuple(0 if tensor is None else tensor.data_ptr() for tensor in tensors),
         ONES[weight.dtype],

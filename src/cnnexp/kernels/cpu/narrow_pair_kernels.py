@@ -1,11 +1,13 @@
-"""CPU kernels of a convolution of few channels in bfloat16: vectors run along planes of pairs.
+"""CPU kernels of convolutions of few channels in bfloat16: vectors run along planes of pairs.
 
 As ``narrow_kernels``, whose loops and planes these are; one instruction (``vdpbf16ps``) multiplies sixteen
-pairs, so a tap is two channels, or two neighbours of a row of the kernel. ∂L/∂x is the convolution of ∂L/∂y
-with the kernels turned around; in ∂L/∂w two pixels side by side are multiplied together.
+pairs, so a tap is two channels, or two neighbours of a row of the kernel. ∂L/∂x is the convolution of ∂L/∂z
+with the kernels turned around; in ∂L/∂w two pixels side by side are multiplied together. What is behind the
+convolution (``narrow_planes``) is computed in float32, and ∂L/∂z is rounded where it becomes a factor.
 
 Compiled by numba on first use and kept in its cache; after a change in ``narrow_tiles``, ``narrow_kernels``,
-``narrow_pair_planes``, ``narrow_pair_pixels``, ``pairs`` or ``precision``, touch this file.
+``narrow_planes``, ``narrow_pair_planes``, ``narrow_pair_pixels``, ``pairs``, ``activation_kernels`` or
+``precision``, touch this file.
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, njit, prange
 
+from cnnexp.kernels.cpu.behind import NOTHING, RELU_MAX, TANH
 from cnnexp.kernels.cpu.narrow_kernels import (
     SLACK,
     TASKS,
@@ -24,22 +27,23 @@ from cnnexp.kernels.cpu.narrow_kernels import (
     outputs_of,
     tiles_of,
 )
-from cnnexp.kernels.cpu.narrow_pair_planes import planes_of, read, read_channels, write
+from cnnexp.kernels.cpu.narrow_pair_planes import pack_planes, planes_of, read, read_channels, write
+from cnnexp.kernels.cpu.narrow_planes import behind, finish
 from cnnexp.kernels.cpu.narrow_tiles import LANES, SHARES, TILES
 from cnnexp.kernels.cpu.numbers import aligned
 from cnnexp.kernels.cpu.pointers import hold, start_of
-from cnnexp.kernels.cpu.precision import numbers_at, wide
+from cnnexp.kernels.cpu.precision import narrow, numbers_at, wide
 from cnnexp.kernels.cpu.vector import COMPILE, VECTOR_BYTES
 
-__all__ = ["biases_of", "convolution", "grad_weight", "taps_of"]
+__all__ = ["forward", "grad_input", "grad_weight"]
 
-_HALF, _WORD, _SUM = np.uint16(1), np.uint32(1), np.empty(1, np.float32)
+_HALF, _WORD, _BYTE, _SUM = np.uint16(1), np.uint32(1), np.uint8(1), np.empty(1, np.float32)
 _WORDS, _HALVES = np.empty(1, np.uint32), np.empty(1, np.uint16)
 _UNITY = np.uint16(0x3F80)  # the bits of 1
 
 
 @njit(**COMPILE)
-def taps_of(weight, places, step, tiles):
+def _taps(weight, places, step, tiles):
     """The pairs of weights in the order in which :func:`convolve` takes them by such ``tiles``.
 
     Output o has those at ``places`` (T, 2) + o·``step``; −1 is a zero.
@@ -59,7 +63,7 @@ def taps_of(weight, places, step, tiles):
 
 
 @njit(**COMPILE)
-def biases_of(address, count):
+def _biases(address, count):
     """The biases at ``address`` in float32; zeros if it is 0."""
     made = aligned(count, _SUM)
     if address != 0:
@@ -70,61 +74,135 @@ def biases_of(address, count):
 
 
 @njit(parallel=True, **COMPILE)
-def convolution(addresses, images, channels, lasts, geometry, kernel, reads, places, step):
-    """Leave y at its address.
+def forward(addresses, images, channels, lasts, geometry, kernel, reads, places, step, after):
+    """Leave y and what the backward needs of it at their addresses.
 
     Args:
-        addresses: Of x, w, b (0 for none) and y.
+        addresses: Of x, w, b (0 for none), what is kept (0 for nothing), and y.
         images: N.
         channels: Of x and y.
-        lasts: Whether x and y have the channels last.
+        lasts: Whether x and y have the channels last; what is kept has not.
         geometry: (H, W), (P, Q), padding, and rows and columns of a padded plane.
         kernel: How many weights there are, the columns of a kernel, and how far two of them are apart.
         reads: Where each tap, a pair, reads, from the pixel's place in the planes on.
         places: Where its weights are in w, for the first output, −1 for none; of the others ``step`` on.
+        after: As of ``narrow_kernels.forward``.
     """
     (c_in, c_out), (size, shown, pad, pitch) = channels, geometry
     weights, width, apart = kernel
+    windows, pooled, divisors, easy, kind = after
+    pixels = shown[0] * shown[1]
+    results = windows.shape[0] if windows.shape[0] else pixels
     x, pairs = numbers_at(addresses[0], _HALF), numbers_at(addresses[0], _WORD)
-    y, made = numbers_at(addresses[3], _HALF), numbers_at(addresses[3], _WORD)
     weight = carray(numbers_at(addresses[1], _HALF), weights)
+    active, coded = kind == TANH, kind == RELU_MAX
+    kept = carray(numbers_at(addresses[3], _HALF), images * c_out * pixels if active else 0)
+    codes = carray(numbers_at(addresses[3], _BYTE), images * c_out * results if coded else 0)
+    output = carray(numbers_at(addresses[4], _HALF), images * c_out * results)
+    y, y_pairs = numbers_at(addresses[4], _HALF), numbers_at(addresses[4], _WORD)
     wide_row, padded, count = pitch[1], pitch[0] * pitch[1], reads.size
     length = (shown[0] - 1) * wide_row + shown[1]
     tiles = tiles_of(c_out, -(-length // (VECTOR_BYTES // 4)))
-    made_taps, start = taps_of(weight, places, step, tiles), biases_of(addresses[2], c_out)
+    made, start = _taps(weight, places, step, tiles), _biases(addresses[2], c_out)
     plane, tasks = length + SLACK, min(TASKS, images)
     layout = pad[0] * wide_row + pad[1], wide_row, padded
-    taps, begin, table = start_of(made_taps), start_of(start), start_of(reads)
     for task in prange(tasks):
-        room = (
-            aligned(planes_of(c_in, width) * padded + SLACK, _WORDS),
+        planes = aligned(planes_of(c_in, width) * padded + SLACK, _WORDS)
+        values, means = (
             aligned(c_out * plane, _SUM),
+            aligned(c_out * windows.shape[0] + LANES, _SUM),
         )
-        planes, sums = start_of(room[0]), start_of(room[1])
+        best, marks = aligned(plane if coded else 1, _SUM), aligned(plane if coded else 1, _SUM)
         for n in range(images * task // tasks, images * (task + 1) // tasks):
-            read(x, pairs, n, c_in, size, lasts[0], layout, width, apart, planes)
-            convolve(planes, table, count, taps, tiles, begin, c_out, length, plane, sums)
-            write(sums, plane, wide_row, shown, y, made, n, c_out, lasts[1])
-        hold(room)
-    hold((made_taps, start, reads))
+            read(x, pairs, n, c_in, size, lasts[0], layout, width, apart, start_of(planes))
+            convolve(planes, reads, count, made, tiles, start, c_out, length, plane, values)
+            if kind == NOTHING:
+                write(start_of(values), plane, wide_row, shown, y, y_pairs, n, c_out, lasts[1])
+                continue
+            rest, room = (windows, pooled, divisors, easy, kind), (means, best, marks)
+            finish(
+                *(values, plane, wide_row, shown, n, c_out, lasts[1]),
+                *(rest, kept, codes, room, output),
+            )
+        hold((planes, values))
 
 
 @njit(parallel=True, **COMPILE)
-def grad_weight(addresses, images, channels, lasts, geometry, area, reads, parts):
+def grad_input(addresses, images, channels, lasts, geometry, kernel, reads, places, step, after):
+    """Leave ∂L/∂x at its address.
+
+    Args:
+        addresses: Of ∂L/∂y, what was kept (0 for nothing), w and ∂L/∂x.
+        channels, lasts: Of ∂L/∂y and ∂L/∂x.
+        geometry: (P, Q), (H, W), padding of ∂L/∂z, and rows and columns of a padded plane of it.
+        after: As of ``narrow_kernels.grad_input``; the others as of :func:`forward`.
+    """
+    (c_out, c_in), (size, shown, pad, pitch) = channels, geometry
+    weights, width, apart = kernel
+    windows, pooled, divisors, easy, kind = after
+    pixels = size[0] * size[1]
+    results = windows.shape[0] if windows.shape[0] else pixels
+    grad = carray(numbers_at(addresses[0], _HALF), images * c_out * results)
+    g, g_pairs = numbers_at(addresses[0], _HALF), numbers_at(addresses[0], _WORD)
+    active, coded = kind == TANH, kind == RELU_MAX
+    kept = carray(numbers_at(addresses[1], _HALF), images * c_out * pixels if active else 0)
+    codes = carray(numbers_at(addresses[1], _BYTE), images * c_out * results if coded else 0)
+    weight = carray(numbers_at(addresses[2], _HALF), weights)
+    output, pairs = numbers_at(addresses[3], _HALF), numbers_at(addresses[3], _WORD)
+    wide_row, padded, count = pitch[1], pitch[0] * pitch[1], reads.size
+    length = (shown[0] - 1) * wide_row + shown[1]
+    tiles = tiles_of(c_in, -(-length // (VECTOR_BYTES // 4)))
+    taps, nothing = _taps(weight, places, step, tiles), aligned(c_in, _SUM)
+    plane, tasks = length + SLACK, min(TASKS, images)
+    for task in prange(tasks):
+        planes = aligned(planes_of(c_out, width) * padded + SLACK, _WORDS)
+        own = aligned(c_out * padded + SLACK + apart, _SUM)
+        sums = aligned(c_in * plane, _SUM)
+        means = aligned(c_out * windows.shape[0] + LANES, _SUM)
+        for n in range(images * task // tasks, images * (task + 1) // tasks):
+            layout = pad[0] * wide_row + pad[1], wide_row, padded
+            if kind == NOTHING:
+                made = start_of(planes)
+                read(g, g_pairs, n, c_out, size, lasts[0], layout, width, apart, made)
+            else:
+                rest = windows, pooled, divisors, easy, kind
+                behind(grad, kept, codes, n, c_out, lasts[0], size, layout, rest, means, own)
+                pack_planes(own, c_out, padded, width, apart, planes)
+            convolve(planes, reads, count, taps, tiles, nothing, c_in, length, plane, sums)
+            write(start_of(sums), plane, wide_row, shown, output, pairs, n, c_in, lasts[1])
+        hold((planes, sums))
+
+
+@njit(**COMPILE)
+def _round_into(values, count, halves, at):
+    """halves[at + k] = values[k], rounded, for k < ``count``."""
+    for k in range(count):  # by indices that numba knows not to count from the end
+        halves[np.uintp(at + k)] = narrow(values[np.uintp(k)], halves)
+
+
+@njit(parallel=True, **COMPILE)
+def grad_weight(addresses, images, channels, lasts, geometry, area, reads, parts, after):
     """Leave ∂L/∂w and ∂L/∂b at their addresses, sums over ``parts`` of the batch, in order.
 
     Args:
-        addresses: Of x, ∂L/∂y, ∂L/∂w and ∂L/∂b.
+        addresses: Of x, ∂L/∂y, what was kept (0 for nothing), ∂L/∂w and ∂L/∂b.
         images, channels, lasts: N; of x and ∂L/∂y.
-        geometry: As of :func:`convolution`.
+        geometry, after: As of :func:`forward`.
         area: K_h·K_w.
         reads: Where each tap (c, u, v) reads; then that of the bias, which reads ones; and ``SPARE`` more.
         parts: Into how many sums the batch is cut.
     """
     (c_in, c_out), (size, shown, pad, pitch) = channels, geometry
+    windows, pooled, divisors, easy, kind = after
+    pixels, weights = shown[0] * shown[1], c_in * area
+    results = windows.shape[0] if windows.shape[0] else pixels
     x, x_pairs = numbers_at(addresses[0], _HALF), numbers_at(addresses[0], _WORD)
-    grad, grad_pairs = numbers_at(addresses[1], _HALF), numbers_at(addresses[1], _WORD)
-    wide_row, padded, weights = pitch[1], pitch[0] * pitch[1], c_in * area
+    grad = carray(numbers_at(addresses[1], _HALF), images * c_out * results)
+    outer, outer_pairs = numbers_at(addresses[1], _HALF), numbers_at(addresses[1], _WORD)
+    active, coded = kind == TANH, kind == RELU_MAX
+    kept = carray(numbers_at(addresses[2], _HALF), images * c_out * pixels if active else 0)
+    codes = carray(numbers_at(addresses[2], _BYTE), images * c_out * results if coded else 0)
+    wide_row, padded = pitch[1], pitch[0] * pitch[1]
     length, lanes = (shown[0] - 1) * wide_row + shown[1], 2 * LANES
     steps = -(-length // lanes)
     plane = steps * lanes + lanes
@@ -135,21 +213,26 @@ def grad_weight(addresses, images, channels, lasts, geometry, area, reads, parts
     for part in prange(parts):
         first, last = images * part // parts, images * (part + 1) // parts
         some = min(group, last - first)
-        room = aligned(some * apart[0], _HALVES), aligned(some * apart[1], _HALVES)
-        planes, grads = start_of(room[0]), start_of(room[1])
+        planes, grads = aligned(some * apart[0], _HALVES), aligned(some * apart[1], _HALVES)
         for g in range(some):
             for k in range(g * apart[0] + c_in * padded, (g + 1) * apart[0]):
                 planes[k] = _UNITY
+        own, means = aligned(c_out * plane, _SUM), aligned(c_out * windows.shape[0] + LANES, _SUM)
         one = aligned(SHARES[0][1] * reads.size, _SUM)
         for begin in range(first, last, some):
             many = min(some, last - begin)
             for g in range(many):
                 n, layout = begin + g, (g * apart[0] + at, wide_row, padded)
-                read_channels(x, x_pairs, n, c_in, size, lasts[0], layout, planes)
-                layout = g * apart[1], wide_row, plane
-                read_channels(grad, grad_pairs, n, c_out, shown, lasts[1], layout, grads)
+                read_channels(x, x_pairs, n, c_in, size, lasts[0], layout, start_of(planes))
+                if kind == NOTHING:
+                    layout, made = (g * apart[1], wide_row, plane), start_of(grads)
+                    read_channels(outer, outer_pairs, n, c_out, shown, lasts[1], layout, made)
+                    continue
+                layout, rest = (0, wide_row, plane), (windows, pooled, divisors, easy, kind)
+                behind(grad, kept, codes, n, c_out, lasts[1], shown, layout, rest, means, own)
+                _round_into(own, c_out * plane, grads, g * apart[1])
             layout = plane, steps, many, apart
             add_shares(totals[part], one, planes, reads, weights + 1, grads, c_out, layout)
-        hold(room)
-    weight = carray(numbers_at(addresses[2], _HALF), c_out * weights)
-    leave(totals, reads.size, weight, carray(numbers_at(addresses[3], _HALF), c_out))
+        hold((planes, grads))
+    weight = carray(numbers_at(addresses[3], _HALF), c_out * weights)
+    leave(totals, reads.size, weight, carray(numbers_at(addresses[4], _HALF), c_out))

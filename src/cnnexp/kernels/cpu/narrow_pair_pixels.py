@@ -4,8 +4,8 @@
     write_…   the other way, from sums, which are rounded
     pack      planes[j] = the pair of two sums
 
-numba caches a compiled kernel by the kernel's own file: after a change here, touch those that call it,
-``narrow_pair_kernels`` and ``narrow_pair_blocks``.
+numba caches a compiled kernel by the kernel's own file: after a change here, touch
+``narrow_pair_kernels``.
 """
 
 from __future__ import annotations

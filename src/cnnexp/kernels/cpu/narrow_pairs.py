@@ -11,7 +11,13 @@ from torch import Tensor
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.kernels.cpu.bfloat16 import AVAILABLE
 from cnnexp.kernels.cpu.image_layout import in_order, is_channels_last
-from cnnexp.kernels.cpu.narrow_tables import PARTS, Behind, pair_table, pitch_of, plane_table
+from cnnexp.kernels.cpu.narrow_tables import (
+    PARTS,
+    Behind,
+    arguments_of,
+    pair_table,
+    plane_table,
+)
 
 __all__ = ["has_pairs", "run_forward", "run_grad_input", "run_grad_weight"]
 
@@ -31,20 +37,13 @@ def run_forward(
     behind: Behind | None = None,
 ) -> None:
     """Leave y in ``output``, and in ``kept`` what the backward of what is behind needs."""
+    from cnnexp.kernels.cpu import narrow_pair_kernels
+
     source, weight = in_order(input), weight.contiguous()
     bias = None if bias is None else bias.contiguous()
-    arguments: tuple[Any, ...] = _arguments(source, weight, conv, output, backward=False)
-    if behind is None:
-        from cnnexp.kernels.cpu import narrow_pair_kernels
-
-        narrow_pair_kernels.convolution(_addresses(source, weight, bias, output), *arguments)
-        return
-    from cnnexp.kernels.cpu import narrow_pair_blocks
-
-    after = behind.arguments(pitch_of(conv, conv.padding)[1], 0, np.float32)
     addresses = _addresses(source, weight, bias, kept, output)
-    arguments = *arguments, after
-    narrow_pair_blocks.forward(addresses, *arguments)
+    arguments = _arguments(source, weight, conv, output, behind, backward=False)
+    narrow_pair_kernels.forward(addresses, *arguments)
 
 
 def run_grad_input(
@@ -56,20 +55,12 @@ def run_grad_input(
     behind: Behind | None = None,
 ) -> None:
     """Leave ∂L/∂x in ``grad``, through what is behind."""
-    outer, weight, reach = in_order(grad_output), weight.contiguous(), conv.backward_padding
-    arguments: tuple[Any, ...] = _arguments(outer, weight, conv, grad, backward=True)
-    if behind is None:
-        from cnnexp.kernels.cpu import narrow_pair_kernels
+    from cnnexp.kernels.cpu import narrow_pair_kernels
 
-        narrow_pair_kernels.convolution(_addresses(outer, weight, None, grad), *arguments)
-        return
-    from cnnexp.kernels.cpu import narrow_pair_blocks
-
-    columns = pitch_of(conv, reach)[1]
-    after = behind.arguments(columns, reach[0] * columns + reach[1], np.float32)
+    outer, weight = in_order(grad_output), weight.contiguous()
     addresses = _addresses(outer, kept, weight, grad)
-    arguments = *arguments, after
-    narrow_pair_blocks.grad_input(addresses, *arguments)
+    arguments = _arguments(outer, weight, conv, grad, behind, backward=True)
+    narrow_pair_kernels.grad_input(addresses, *arguments)
 
 
 def run_grad_weight(
@@ -82,11 +73,13 @@ def run_grad_weight(
     behind: Behind | None = None,
 ) -> None:
     """Leave ∂L/∂w in ``grad`` and ∂L/∂b in ``of_bias``, through what is behind; of at least one image."""
+    from cnnexp.kernels.cpu import narrow_pair_kernels
     from cnnexp.kernels.cpu.narrow_tiles import SPARE
 
     source, outer = in_order(input), in_order(grad_output)
     pitch, reads = plane_table(conv, input.size(1), conv.padding, SPARE)
-    arguments = (
+    narrow_pair_kernels.grad_weight(
+        _addresses(source, outer, kept, grad, of_bias),
         source.size(0),
         (input.size(1), grad_output.size(1)),
         (is_channels_last(source), is_channels_last(outer)),
@@ -94,17 +87,8 @@ def run_grad_weight(
         conv.kernel_size[0] * conv.kernel_size[1],
         reads,
         min(PARTS, source.size(0)),
+        arguments_of(behind, pitch[1], 0, np.float32),
     )
-    if behind is None:
-        from cnnexp.kernels.cpu import narrow_pair_kernels
-
-        narrow_pair_kernels.grad_weight(_addresses(source, outer, grad, of_bias), *arguments)
-        return
-    from cnnexp.kernels.cpu import narrow_pair_blocks
-
-    after = behind.arguments(pitch[1], 0, np.float32)
-    addresses = _addresses(source, outer, kept, grad, of_bias)
-    narrow_pair_blocks.grad_weight(addresses, *arguments, after)
 
 
 def _addresses(*tensors: Tensor | None) -> tuple[int, ...]:
@@ -112,21 +96,28 @@ def _addresses(*tensors: Tensor | None) -> tuple[int, ...]:
 
 
 def _arguments(
-    image: Tensor, weight: Tensor, conv: Conv2dGeometry, output: Tensor, backward: bool
+    image: Tensor,
+    weight: Tensor,
+    conv: Conv2dGeometry,
+    output: Tensor,
+    behind: Behind | None,
+    backward: bool,
 ) -> tuple[Any, ...]:
-    """Of a kernel that convolves ``image`` to ``output``, or, behind which something is, to its z."""
+    """Of a kernel that computes ``output`` from ``image``: x, or, in the backward, ∂L/∂y."""
     c_out, c_in = weight.shape[:2]
     pitch, reads, places = pair_table(conv, c_in, c_out, backward)
-    sizes = conv.input_size, conv.output_size
+    sizes, padding, first = (conv.input_size, conv.output_size), conv.padding, 0
+    if backward:
+        sizes, padding = sizes[::-1], conv.backward_padding
+        first = padding[0] * pitch[1] + padding[1]
     return (
         image.size(0),
         (image.size(1), output.size(1)),
         (is_channels_last(image), is_channels_last(output)),
-        (*reversed(sizes), conv.backward_padding, pitch)
-        if backward
-        else (*sizes, conv.padding, pitch),
+        (*sizes, padding, pitch),
         (weight.numel(), conv.kernel_size[1], conv.dilation[1]),
         reads,
         places,
         (1 if backward else c_in) * weight.size(2) * weight.size(3),
+        arguments_of(behind, pitch[1], first, np.float32),
     )

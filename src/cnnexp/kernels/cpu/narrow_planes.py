@@ -6,7 +6,7 @@ Planes hold the numbers of the sums' kind, their rows ``pitch`` apart. Behind a 
     RELU_MAX    y = max_window relu(z)                    kept: one byte a window, the winner or DEAD
 
 numba caches a compiled kernel by the kernel's own file: after a change here, touch ``narrow_kernels`` and
-``narrow_pair_blocks``.
+``narrow_pair_kernels``.
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
-from cnnexp.kernels.cpu.behind import RELU_MAX, TANH
+from cnnexp.kernels.cpu.behind import NOTHING, RELU_MAX, TANH
 from cnnexp.kernels.cpu.tables import pool_windows
 
-__all__ = ["NO_WINDOWS", "PARTS", "Behind", "pair_table", "pitch_of", "plane_table"]
+__all__ = ["PARTS", "Behind", "arguments_of", "pair_table", "pitch_of", "plane_table"]
 
 # of a batch, each a sum of its own: a constant, so that no rounding depends on the threads
 PARTS = 16
-NO_WINDOWS = np.empty((0, 0), np.int64)
+_NO_WINDOWS = np.empty((0, 0), np.int64)
 
 
 def pitch_of(geometry: Conv2dGeometry, padding: tuple[int, int]) -> tuple[int, int]:
@@ -99,7 +99,7 @@ class Behind(NamedTuple):
         """Of the kernels, in planes whose rows are ``pitch`` apart, from the place ``first`` on."""
         none = np.empty(0, dtype)
         if self.kind == TANH and self.divisor is None:
-            return NO_WINDOWS, (0, 0), none, False, self.kind
+            return _NO_WINDOWS, (0, 0), none, False, self.kind
         divisors = none
         if self.divisor is not None:
             divisors = self.divisor.detach().contiguous().numpy().reshape(-1)
@@ -126,3 +126,10 @@ def _places(pool: WindowGeometry, pitch: int, first: int) -> np.ndarray:
     windows = pool_windows(pool)
     row, column = np.divmod(windows.reshape(-1, windows.shape[2]), pool.input_size[1])
     return np.where(row < 0, -1, first + row * pitch + column)
+
+
+def arguments_of(behind: Behind | None, pitch: int, first: int, dtype: Any) -> tuple[Any, ...]:
+    """What the kernels are told of ``behind``; see :meth:`Behind.arguments`."""
+    if behind is None:
+        return _NO_WINDOWS, (0, 0), np.empty(0, dtype), False, NOTHING
+    return behind.arguments(pitch, first, dtype)

@@ -10,8 +10,7 @@ the sums of 32 neighbours come out in another order: the first, third, fifth and
 the others.
 
 bfloat16 is a bit pattern here, uint16. numba caches a compiled kernel by the kernel's own file: after a
-change here, touch the files that call it, ``pairs_sparse``, ``pairs_forward``, ``narrow_pair_kernels`` and
-``narrow_pair_blocks``.
+change here, touch the files that call it, ``pairs_sparse``, ``pairs_forward``, ``narrow_pair_kernels``.
 """
 
 from __future__ import annotations
