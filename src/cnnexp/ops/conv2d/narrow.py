@@ -1,8 +1,8 @@
 """Convolution of few channels, by the CPU's kernels; the formulas are those of ``direct``.
 
 A first layer, or all layers of a small network, have fewer channels than a library's kernels have lanes for.
-These take the pixels for the lanes (``kernels.cpu.narrow_kernels``). Half precision is summed in float32 and
-rounded once.
+These take the pixels for the lanes (``kernels.cpu.narrow_kernels``). bfloat16 is summed in float32 and
+rounded once; a processor that multiplies pairs of them does so (``kernels.cpu.narrow_pair_kernels``).
 
 What they have not got is computed as by ``direct``: more channels than ``kernels.cpu.narrow.FEW``, strides,
 groups, more padding than the kernel reaches, other devices, float16, forward mode; and so are gradients of
