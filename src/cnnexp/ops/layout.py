@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cnnexp.kernels.cpu.image_layout import is_channels_last
+
+__all__ = ["in_layout", "is_channels_last", "laid_out"]
+
 
 def laid_out(output: Tensor, *sources: Tensor) -> Tensor:
     """``output`` in plain memory, (N, C, H, W), or channels last where one of ``sources`` is.
@@ -16,15 +20,6 @@ def laid_out(output: Tensor, *sources: Tensor) -> Tensor:
             return output
         return output.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     return output.contiguous()
-
-
-def is_channels_last(tensor: Tensor) -> bool:
-    """Whether the strides put the channels last; those of one channel can say it, too (as torch).
-
-    ``tensor.is_contiguous(memory_format=…)`` is true in both layouts for one channel, and raises in
-    ``torch.func.vmap``.
-    """
-    return tensor.dim() == 4 and tensor.stride(1) == 1 and tensor.stride(3) >= tensor.size(1)
 
 
 def in_layout(images: Tensor, layout: torch.memory_format) -> Tensor:

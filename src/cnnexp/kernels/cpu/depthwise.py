@@ -17,13 +17,12 @@ of 9 interleaved calls:
 
 from __future__ import annotations
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.kernels.cpu.depthwise_tables import Table, backward_table, forward_table
 from cnnexp.kernels.cpu.elements import ONES
+from cnnexp.kernels.cpu.image_layout import in_order, is_channels_last, new_image, sum_like
 from cnnexp.kernels.operators import operator
 
 __all__ = ["forward", "grad_input", "grad_weight", "takes"]
@@ -41,34 +40,12 @@ def takes(image: Tensor, geometry: Conv2dGeometry, c_in: int, c_out: int) -> boo
     )
 
 
-def _channels_last(image: Tensor) -> bool:
-    return image.stride(1) == 1 and image.stride(3) >= image.size(1)
-
-
-def _in_order(image: Tensor) -> Tensor:
-    """``image`` without gaps in memory, channels last or plain, as it lies already."""
-    layout = torch.channels_last if _channels_last(image) else torch.contiguous_format
-    return image.contiguous(memory_format=layout)
-
-
-def _new_image(like: Tensor, size: tuple[int, int], last: bool) -> Tensor:
-    n, channels = like.shape[:2]
-    if last:
-        return like.new_empty(n, *size, channels).permute(0, 3, 1, 2)
-    return like.new_empty(n, channels, *size)
-
-
-def _number(dtype: torch.dtype) -> np.ndarray:
-    """An array of the kind of the sums."""
-    return np.empty(1, np.float64 if dtype == torch.float64 else np.float32)
-
-
 def _convolved(
     source: Tensor, target: Tensor, weight: Tensor, bias: Tensor | None, table: Table
 ) -> Tensor:
     if not source.numel():
         return target
-    source, weight = _in_order(source), weight.contiguous()
+    source, weight = in_order(source), weight.contiguous()
     bias = None if bias is None else bias.contiguous()
     from cnnexp.kernels.cpu import depthwise_kernels
 
@@ -78,21 +55,21 @@ def _convolved(
         ONES[source.dtype],
         source.size(0),
         source.size(1),
-        _channels_last(source),
-        _channels_last(target),
+        is_channels_last(source),
+        is_channels_last(target),
         weight.data_ptr(),
         0 if bias is None else bias.data_ptr(),
         (table.places, table.phases, table.pitch, table.order.size, table.space),
         table.order,
         table.size,
-        _number(source.dtype),
+        sum_like(source.dtype),
     )
     return target
 
 
 def _output(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
-    last = _channels_last(input) or _channels_last(weight)
-    return _new_image(input, geometry.output_size, last)
+    last = is_channels_last(input) or is_channels_last(weight)
+    return new_image(input, input.size(1), geometry.output_size, last)
 
 
 @operator("depthwise_forward", _output)
@@ -103,7 +80,9 @@ def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2d
 
 
 def _grad_image(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> Tensor:
-    return _new_image(grad_output, geometry.input_size, _channels_last(grad_output))
+    return new_image(
+        grad_output, grad_output.size(1), geometry.input_size, is_channels_last(grad_output)
+    )
 
 
 @operator("depthwise_grad_input", _grad_image)
@@ -129,7 +108,7 @@ def grad_weight(
     grad = _grad_kernel(grad_output, input, geometry, per_sample)
     if not input.numel():
         return grad.zero_()
-    source, outer, table = _in_order(input), _in_order(grad_output), forward_table(geometry)
+    source, outer, table = in_order(input), in_order(grad_output), forward_table(geometry)
     rows, columns, *_, y, x = [int(each) for each in table.phases[0, :8]]
     from cnnexp.kernels.cpu import depthwise_taps
 
@@ -140,10 +119,10 @@ def grad_weight(
         ONES[source.dtype],
         source.size(0),
         source.size(1),
-        _channels_last(source),
-        _channels_last(outer),
+        is_channels_last(source),
+        is_channels_last(outer),
         (table.places, table.space, table.pitch),
         (rows, columns, y, x, *geometry.kernel_size, 1 if per_sample else _TOGETHER),
-        _number(source.dtype),
+        sum_like(source.dtype),
     )
     return grad

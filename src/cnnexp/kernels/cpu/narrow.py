@@ -10,14 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.described import Described
 from cnnexp.kernels.cpu import narrow_pairs
 from cnnexp.kernels.cpu.elements import ONES
-from cnnexp.kernels.cpu.image_layout import in_order, is_channels_last
+from cnnexp.kernels.cpu.image_layout import in_order, is_channels_last, new_image, sum_like
 from cnnexp.kernels.cpu.narrow_tables import PARTS, Behind, arguments_of, plane_table
 from cnnexp.kernels.operators import operator
 
@@ -28,7 +27,6 @@ __all__ = [
     "grad_input",
     "grad_weight",
     "image_of",
-    "new_image",
     "new_kernel",
     "run_forward",
     "run_grad_input",
@@ -59,19 +57,6 @@ def takes(image: Tensor | Described, geometry: Conv2dGeometry, c_in: int, c_out:
     )
 
 
-def new_image(like: Tensor, channels: int, size: tuple[int, int], last: bool) -> Tensor:
-    """An empty image of so many channels, which stand side by side with ``last``."""
-    n = like.size(0)
-    if last:
-        return like.new_empty(n, *size, channels).permute(0, 3, 1, 2)
-    return like.new_empty(n, channels, *size)
-
-
-def _number(dtype: torch.dtype) -> np.ndarray:
-    """An array of the kind of the sums."""
-    return np.empty(1, np.float64 if dtype == torch.float64 else np.float32)
-
-
 def _launch(
     kernel: Callable[..., None],
     tensors: tuple[Tensor | None, ...],
@@ -94,7 +79,7 @@ def _launch(
         behind: What is behind the convolution, and the place of the first pixel in the planes.
         *parts: Into how many sums the batch is cut, where it is.
     """
-    (after, first), number = behind, _number(weight.dtype)
+    (after, first), number = behind, sum_like(weight.dtype)
     pitch = places[-1][1]
     rest = arguments_of(after, pitch, first, number.dtype)
     kernel(

@@ -11,11 +11,10 @@ from torch import Tensor
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu.behind import RELU_MAX, TANH
-from cnnexp.kernels.cpu.image_layout import is_channels_last
+from cnnexp.kernels.cpu.image_layout import is_channels_last, new_image
 from cnnexp.kernels.cpu.narrow import (
     Behind,
     image_of,
-    new_image,
     new_kernel,
     run_forward,
     run_grad_input,
