@@ -16,6 +16,7 @@ import numba
 import torch
 
 from cnnexp import ops
+from cnnexp.kernels.cpu.implicit import FEWEST_CHANNELS
 from tests.ops.calls import CALLS, Call
 
 IN_TRAINING = {"running_mean": None, "running_var": None, "training": True}
@@ -37,6 +38,12 @@ LARGE = {
     "conv2d narrow, large": Call(
         "conv2d", ((33, 7, 13, 14), (11, 7, 5, 3), (11,)), {"padding": (2, 1)}
     ),
+    "conv2d implicit_gemm, large": Call(
+        "conv2d", ((41, 70, 6, 5), (90, 70, 3, 3), (90,)), {"padding": 1}
+    ),
+    "conv2d implicit_gemm, long sums": Call(
+        "conv2d", ((36, 18, 9, 9), (20, 18, 3, 3), (20,)), {"stride": 2}
+    ),
     "conv_tanh_pool, first": Call(
         "conv_tanh_pool",
         ((32, 1, 28, 28), (6, 1, 5, 5), (6,)),
@@ -55,10 +62,10 @@ _KERNELS = ("fused", "depthwise")
 _LOSS = "direct"  # of the loss, which has no other way of ours
 
 
-def algorithm_of(op: str, groups: int = 2) -> str | None:
+def algorithm_of(op: str, groups: int = 2, channels: int = 0) -> str | None:
     """The way whose bits are fixed: that of our kernels, or that of the loss."""
     if op == "conv2d" and groups == 1:
-        return "narrow"
+        return "narrow" if channels < FEWEST_CHANNELS else "implicit_gemm"
     for name in _KERNELS:
         if name in ops.algorithm_names(op):
             return name
@@ -90,7 +97,7 @@ def bits(dtype: torch.dtype) -> Iterator[tuple[str, list[str]]]:
     """For each case the hashes of the output and of each gradient."""
     for name, call in cases().items():
         tensors = call.tensors(dtype)
-        way = algorithm_of(call.op, call.arguments.get("groups", 1))
+        way = algorithm_of(call.op, call.arguments.get("groups", 1), call.shapes[0][1])
         output = call.function(way)(*tensors)
         generator = torch.Generator().manual_seed(1)
         given = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(dtype)

@@ -129,13 +129,16 @@ def _own_ways() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("op", "name"), _own_ways(), ids=str)
 def test_within_autocast_a_way_serves_what_it_serves_in_bfloat16(op: str, name: str) -> None:
     """Behind the first layer images are of bfloat16 already, weights are not."""
-    algorithm, window = get_algorithm(op, name), {"padding": 1}
-    shape = (4, 1, 3, 3) if name == "depthwise" else (4, 4, 3, 3)
-    options = {**window, "groups": 4} if name == "depthwise" else window
-    image, weight, bias = torch.randn(2, 4, 9, 9), torch.randn(shape), torch.randn(4)
+    algorithm, options = get_algorithm(op, name), {"padding": 1}
+    channels, kernels = (16, 16) if name == "implicit_gemm" else (4, 4)
+    if name == "depthwise":
+        kernels, options = 1, {"padding": 1, "groups": 4}
+    tensors = [torch.randn(8, channels, 9, 9), torch.randn(channels, kernels, 3, 3)]
+    image, weight, bias = *tensors, torch.randn(channels)
+    takes_doubles = algorithm.has_a_way(*(t.double() for t in (image, weight, bias)), **options)
     assert algorithm.has_a_way(*(t.bfloat16() for t in (image, weight, bias)), **options)
     with torch.autocast("cpu", torch.bfloat16):
         assert algorithm.has_a_way(image, weight, bias, **options)
         assert algorithm.has_a_way(image.bfloat16(), weight, bias, **options)
-        # which autocast leaves alone
-        assert algorithm.has_a_way(*(t.double() for t in (image, weight, bias)), **options)
+        doubles = algorithm.has_a_way(*(t.double() for t in (image, weight, bias)), **options)
+    assert doubles == takes_doubles  # which autocast leaves alone

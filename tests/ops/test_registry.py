@@ -39,8 +39,8 @@ def test_a_name_is_registered_once() -> None:
 def test_an_unknown_algorithm_lists_the_known_ones_and_suggests_the_nearest() -> None:
     with pytest.raises(
         ops.UnknownAlgorithmError,
-        match=r"unknown algorithm 'dirct' for conv2d; known: depthwise, direct, fft, im2col, narrow, native, "
-        r"reference, auto; did you mean 'direct'\?",
+        match=r"unknown algorithm 'dirct' for conv2d; known: depthwise, direct, fft, im2col, "
+        r"implicit_gemm, narrow, native, reference, auto; did you mean 'direct'\?",
     ):
         ops.conv2d(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), algorithm="dirct")
 

@@ -101,6 +101,24 @@ def test_no_group_is_tried_once_the_time_is_up() -> None:
     assert choose(BASE, [_group("a")], seconds, -1.0) == (BASE, 1.0)
 
 
+def test_of_a_long_step_all_that_is_promised_is_looked_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spent = [0.0]
+    monkeypatch.setattr("cnnexp.tuning.greedy.clock", lambda: spent[0])
+    monkeypatch.setattr("cnnexp.tuning.paired.clock", lambda: spent[0])
+
+    def seconds(way: Mapping[str, str]) -> float:
+        spent[0] += 1.0
+        return 4.0 - list(way.values()).count("fast")
+
+    enough = 2 + 2 * 5 - 1.0  # a step twice, and five pairs
+    chosen, ratio = choose(BASE, [_group("a"), _group("b"), _group("c")], seconds, enough)
+    assert set(chosen.values()) == {"fast"}
+    assert ratio == 0.25
+    assert spent[0] == 2 + 2 * 5
+
+
 def test_what_gains_by_chance_falls_at_the_last_look() -> None:
     groups, lucky = [_group("a"), _group("b")], 2 * 5  # till each of the two has been looked at
     tries = itertools.count()

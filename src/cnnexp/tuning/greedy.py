@@ -2,7 +2,7 @@
 
 That a call alone is faster promises something, no more: in a step it meets other caches, other memory
 and other layers. So the choice begins with torch's own for every layer; what is promised is grouped, and
-a group is taken only if the step of the network gains by it.
+groups are taken only if the step of the network gains by them.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ class Group:
     gain: float
     doubtful: bool = False
 
+    def __str__(self) -> str:
+        """Return the op, the algorithm and how many layers these are."""
+        return f"{self.op} by {self.algorithm} in {len(self.layers)} layers"
+
 
 def promises(ops: Mapping[str, str], times: Mapping[str, Times]) -> list[Group]:
     """The groups that are worth a try, best promise first and the doubtful last.
@@ -76,45 +80,91 @@ def choose(
 ) -> tuple[dict[str, str], float]:
     """The algorithm of each layer, and the time of the step by that of ``base``.
 
+    All that is promised is tried at once: a long step leaves time for few looks. If the step gains by it,
+    each group is left out in turn, the least promise first; else each is tried alone, the best first.
+
     Args:
         base: By torch's own, every layer.
         groups: What is tried, in this order.
         seconds: Runs a step by the algorithms that it is given, and returns how long it took.
-        budget: The seconds after which no further group is tried.
+        budget: The seconds after which nothing further is tried.
     """
-    begin = clock()
+    search = _Search(base, seconds, budget)
     promised = [group for group in groups if not group.doubtful]
-    step = min(seconds(base), seconds(base)) if promised else 0.0
-    chosen, found = dict(base), Paired(1.0, 1.0, 1.0, 0)
-    taken: list[Group] = []
+    if promised:
+        step = min(seconds(base), seconds(base))
+        promised = [group for group in promised if group.gain >= _LEAST * step]
+    if len(promised) > 1 and search.take(*promised):
+        for group in reversed(promised):
+            search.drop(group)
+    else:
+        for group in promised:
+            search.take(group)
     for group in groups:
-        left = budget - (clock() - begin)
-        if left < 0 or not _worth_a_try(group, step, taken):
-            continue
-        trial = {**chosen, **dict.fromkeys(group.layers, group.algorithm)}
-        tried = _tried(seconds, trial, chosen, left / 2)
-        log.debug(
-            "backward auto: %s by %s in %d layers: the step takes %.3f (%.3f to %.3f, %d pairs)",
-            *(group.op, group.algorithm, len(group.layers), *tried),
-        )
-        if tried.faster:
-            chosen, found = trial, tried
-            taken.append(group)
-    if len(taken) > 1 or found.high > _SURE:
-        if taken:
-            found = _tried(seconds, chosen, base, budget / 2)
-        if not found.faster:
-            return dict(base), 1.0
-    return chosen, found.ratio
+        if group.doubtful and search.has_one_like(group):
+            search.take(group)
+    return search.result()
 
 
-def _worth_a_try(group: Group, step: float, taken: Sequence[Group]) -> bool:
-    if group.doubtful:
-        return any((group.op, group.algorithm) == (each.op, each.algorithm) for each in taken)
-    return group.gain >= _LEAST * step
+class _Search:
+    """What has been chosen so far, and what it gains.
+
+    Args:
+        base, seconds, budget: As of :func:`choose`.
+    """
+
+    def __init__(self, base: Mapping[str, str], seconds: Seconds, budget: float) -> None:
+        self._base, self._seconds, self._budget = base, seconds, budget
+        self._begin = clock()
+        self._chosen = dict(base)
+        self._taken: list[Group] = []
+        # of what is chosen by ``base``; None where steps since have changed the one or moved the other
+        self._found: Paired | None = Paired(1.0, 1.0, 1.0, 0)
+
+    def take(self, *groups: Group) -> bool:
+        """Try these groups beside what is chosen, and take them if the step gains."""
+        trial = dict(self._chosen)
+        for group in groups:
+            trial |= dict.fromkeys(group.layers, group.algorithm)
+        tried = self._tried(trial, " and ".join(map(str, groups)))
+        if tried is None or not tried.faster:
+            return False
+        self._found = tried if self._chosen == self._base else None
+        self._chosen, self._taken = trial, [*self._taken, *groups]
+        return True
+
+    def drop(self, group: Group) -> None:
+        """Try what is chosen without this group, and leave it out if the step gains."""
+        if len(self._taken) < 2:
+            return
+        trial = {**self._chosen, **{name: self._base[name] for name in group.layers}}
+        tried = self._tried(trial, f"without {group}")
+        if tried is not None and tried.faster:
+            self._found, self._chosen = None, trial
+            self._taken.remove(group)
+
+    def has_one_like(self, group: Group) -> bool:
+        """Whether another group of this op and algorithm has kept its promise."""
+        return any((each.op, each.algorithm) == (group.op, group.algorithm) for each in self._taken)
+
+    def result(self) -> tuple[dict[str, str], float]:
+        """What is chosen if it is surely faster, and the time of the step by that of ``base``."""
+        found = self._found
+        if found is None or (self._taken and found.high > _SURE):
+            found = _compared(self._seconds, self._chosen, self._base, self._budget / 2)
+        return (self._chosen, found.ratio) if found.faster else (dict(self._base), 1.0)
+
+    def _tried(self, trial: Mapping[str, str], what: str) -> Paired | None:
+        """The step of ``trial`` by that of what is chosen; None where there is no time left."""
+        left = self._budget - (clock() - self._begin)
+        if left < 0:
+            return None
+        tried = _compared(self._seconds, trial, self._chosen, left / 2)
+        log.debug("backward auto: %s: the step takes %.3f (%.3f to %.3f, %d pairs)", what, *tried)
+        return tried
 
 
-def _tried(
+def _compared(
     seconds: Seconds, trial: Mapping[str, str], base: Mapping[str, str], limit: float
 ) -> Paired:
     try:

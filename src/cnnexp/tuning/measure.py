@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from cnnexp.tuning.timing import interleaved_times
 _ORACLES = ("reference",)  # never the fastest, and too slow to measure
 # how many times torch's, and the seconds that a first call may take for itself, making plans;
 # what takes more in its first call is not called again
-_FAR_BEHIND, _FIRST = 10.0, 5e-3
+FAR_BEHIND, _FIRST = 10.0, 5e-3
 
 
 class Effort(NamedTuple):
@@ -50,6 +50,7 @@ def measure(
     options: dict[str, Any],
     needs: Sequence[bool],
     effort: Effort = THOROUGH,
+    passed_over: Collection[str] = (),
 ) -> dict[str, float]:
     """Median seconds of forward and backward of each algorithm of ``op`` that takes the arguments.
 
@@ -58,14 +59,14 @@ def measure(
         arguments, options: The arguments of the call; tensors among them are copied.
         needs: For each of ``arguments`` whether its gradient is computed. Without any, only the
             forward is timed.
-        effort: How long to measure. What is far behind torch's own has the time of its second call; with
-            ``QUICK`` it is left out.
+        effort: How long to measure. What is far behind torch's own has the time of its second call.
+        passed_over: Algorithms that are not measured.
     """
     device = arguments[0].device
     ways, far_behind = {}, {}
     with _apart(device):
         first_call = 0.0
-        names = set(algorithm_names(op)) - {NATIVE, *_ORACLES}
+        names = set(algorithm_names(op)) - {NATIVE, *_ORACLES, *passed_over}
         for name in (NATIVE, *sorted(names)):
             own = tuple(_copy(a, need) for a, need in zip(arguments, needs, strict=True))
             rest = {k: _copy(v, getattr(v, "requires_grad", False)) for k, v in options.items()}
@@ -80,7 +81,7 @@ def measure(
             if name == NATIVE:  # whose second call is without what a first one takes for itself
                 first_call = _seconds(way, device)
             else:
-                most = _FAR_BEHIND * first_call + _FIRST
+                most = FAR_BEHIND * first_call + _FIRST
                 # twice, as the first call of all may have loaded kernels and started threads
                 if seconds > most and (second := _seconds(way, device)) > most:
                     far_behind[name] = second
@@ -96,8 +97,7 @@ def measure(
             ways, device, rounds=effort.rounds, seconds=effort.seconds, warm_up=0
         )
         times = {name: times.get(name, first[name]) for name in first}
-    found = {name: statistics.median(each) for name, each in times.items()}
-    return found if effort is QUICK else {**found, **far_behind}
+    return {**{name: statistics.median(each) for name, each in times.items()}, **far_behind}
 
 
 def _seconds(way: Callable[[], object], device: torch.device) -> float:

@@ -28,7 +28,7 @@ from cnnexp.tuning.auto import Heard, heard_calls, situation
 from cnnexp.tuning.choices import ChoiceFile
 from cnnexp.tuning.few_images import faster_as_a_whole, few_of
 from cnnexp.tuning.greedy import PROMISE, Times, choose, promises
-from cnnexp.tuning.measure import QUICK, measure
+from cnnexp.tuning.measure import FAR_BEHIND, QUICK, measure
 from cnnexp.tuning.step import Step
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 # of ops that have promised something.
 _BUDGET = 9.0
 _FORWARDS = 3  # that a step takes as long as: a backward has two products for each of the forward's
+_ENOUGH = (
+    3  # calls that an algorithm is far behind torch's own in, for it not to be measured any more
+)
 BUSY = 0.8  # the share of the time that must have been this thread's for a choice to be kept
 
 Run = Callable[[nn.Module, Tensor], Any]
@@ -282,6 +285,7 @@ def _times(
     """
     known: dict[Any, Times] = {}
     promising: set[str] = set()  # ops
+    hopeless: Counter[tuple[str, str]] = Counter()  # by op and algorithm, how many calls said so
     begin = clock()
 
     def look(_name: str, call: Heard) -> None:
@@ -290,9 +294,12 @@ def _times(
         spent = clock() - begin
         if spent > _BUDGET or (spent > _BUDGET / 2 and call.op not in promising):
             return
-        known[call.key] = times = measure(*call[:4], QUICK)
-        if min(times.values(), default=1.0) < PROMISE * times.get(ops.NATIVE, 0.0):
+        passed_over = [way for (op, way), n in hopeless.items() if op == call.op and n >= _ENOUGH]
+        known[call.key] = times = measure(*call[:4], QUICK, passed_over)
+        torchs = times.get(ops.NATIVE, 0.0)
+        if min(times.values(), default=1.0) < PROMISE * torchs:
             promising.add(call.op)
+        hopeless.update((call.op, way) for way in times if times[way] > FAR_BEHIND * torchs)
 
     with _listening(layers, look):
         forward()

@@ -20,15 +20,16 @@ __all__ = [
     "patch_pixels",
     "pool_windows",
     "receptive_fields",
+    "remembered_table",
 ]
 
 MOST_BYTES = 1 << 26  # of tables that are kept: those of large images are large
 _Given = ParamSpec("_Given")
-_Made = TypeVar("_Made", np.ndarray, "ReceptiveFields", "PatchPixels")
+_Made = TypeVar("_Made", bound=np.ndarray | tuple[Any, ...])
 _kept: dict[Any, tuple[Any, int]] = {}  # by arguments, and the bytes of each
 
 
-def _remembered(make: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
+def remembered_table(make: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
     """``make``, whose results are kept for the next call, all in all up to ``MOST_BYTES``."""
 
     def remembering(*arguments: _Given.args, **named: _Given.kwargs) -> _Made:
@@ -58,7 +59,7 @@ def forget() -> None:
     _kept.clear()
 
 
-@_remembered
+@remembered_table
 def pool_windows(pool: WindowGeometry) -> np.ndarray:
     """(P, Q, K): the pixel i·W + j at each offset of each window, −1 where off the image."""
     (h, w), (rows, columns) = pool.input_size, pool.output_size
@@ -97,7 +98,7 @@ class ReceptiveFields(NamedTuple):
     padded: np.ndarray
 
 
-@_remembered
+@remembered_table
 def receptive_fields(
     geometry: Conv2dGeometry, pool: WindowGeometry, channels: int
 ) -> ReceptiveFields:
@@ -132,7 +133,7 @@ class PatchPixels(NamedTuple):
     numbers: np.ndarray
 
 
-@_remembered
+@remembered_table
 def patch_pixels(geometry: Conv2dGeometry, pool: WindowGeometry) -> PatchPixels:
     """The pixels behind each element that a window of ``pool`` reads."""
     windows = pool_windows(pool).reshape(-1, math.prod(pool.kernel_size))

@@ -11,6 +11,7 @@ from cnnexp.ops.conv2d import (  # noqa: F401  (they register)
     direct,
     fft,
     im2col,
+    implicit_gemm,
     narrow,
     reference,
 )

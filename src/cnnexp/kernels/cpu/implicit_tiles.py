@@ -1,0 +1,219 @@
+"""The inner loops of a convolution as matrix products that are nowhere laid out, as LLVM instructions.
+
+    product_3, _2, _1   out[r, j] = start[r, j] + Σ_{(a, b) of a list} Σ_k one[a + r + k] · other[b + k, j]
+                        a register a row r and a vector of so many j, all through the list
+    turn                to[k, r] = source[r, k]                  as many rows r as a vector has lanes
+
+What is multiplied is called a word here: a float32; or two neighbours in a sum over bfloat16, in 32 bits,
+whose products one instruction (``vdpbf16ps``) adds to a float32. A number of the result is a sum of its
+own, over the list and k in order: no bit depends on what stands in the registers beside it.
+
+numba caches a compiled kernel by the kernel's own file: after a change here, touch ``implicit_kernels``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from cnnexp.kernels.cpu.memory import shuffled
+from cnnexp.kernels.cpu.numba_internals import BFloatType, counted_loop, declared, register_of, void
+from cnnexp.kernels.cpu.pairs import dot, halves_of
+from cnnexp.kernels.cpu.precision import rounded_bits
+from cnnexp.kernels.cpu.vector import VECTOR_BYTES, fused_multiply_add, splat
+
+__all__ = ["LANES", "MOST", "ROWS", "product_1", "product_2", "product_3", "turn", "word_of"]
+
+LANES = VECTOR_BYTES // 4  # words in a register
+ROWS = (
+    8 if VECTOR_BYTES == 64 else 4
+)  # of the result that are summed together; there are 32 registers, or 16
+MOST = 3
+_N = types.intp
+_INDEX, _WORD, _HALF = ir.IntType(64), ir.IntType(32), ir.IntType(16)
+_FLOATS, _WORDS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(_WORD, LANES)
+
+
+def _load(builder: ir.IRBuilder, pointer: Any, kind: ir.VectorType) -> Any:
+    """The vector of ``kind`` that begins at ``pointer``."""
+    return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=2)
+
+
+def _store(builder: ir.IRBuilder, vector: Any, pointer: Any) -> None:
+    builder.store(vector, builder.bitcast(pointer, vector.type.as_pointer()), align=2)
+
+
+def _times(builder: ir.IRBuilder, number: Any, times: int, more: int = 0) -> Any:
+    """``number``·``times`` + ``more``, of indices."""
+    product = builder.mul(number, ir.Constant(_INDEX, times))
+    return builder.add(product, ir.Constant(_INDEX, more))
+
+
+def _moved(builder: ir.IRBuilder, pointer: Any, step: Any, times: int, more: int = 0) -> Any:
+    """``pointer`` + ``step``·``times`` + ``more``, of elements."""
+    return builder.gep(pointer, [_times(builder, step, times, more)])
+
+
+def _rounded(builder: ir.IRBuilder, sums: Any) -> Any:
+    """A register of sums, as bfloat16."""
+    kind = ir.FunctionType(ir.VectorType(BFloatType(), LANES), [_FLOATS])
+    function = declared(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", kind)
+    return builder.bitcast(builder.call(function, [sums]), ir.VectorType(_HALF, LANES))
+
+
+class _Product:
+    """The code of one call of an intrinsic that sums rows of so many ``vectors``, of ``pairs`` or not."""
+
+    def __init__(self, builder: ir.IRBuilder, vectors: int, pairs: bool) -> None:
+        self.builder, self.vectors, self.pairs = builder, vectors, pairs
+        self.kind = _WORDS if pairs else _FLOATS
+        self.totals = [[register_of(builder, _FLOATS) for _ in range(vectors)] for _ in range(ROWS)]
+        for total in [each for row in self.totals for each in row]:
+            builder.store(ir.Constant(_FLOATS, [0.0] * LANES), total)
+
+    def bases(self, one: Any, other: Any, entries: Any, scales: Any, term: Any) -> list[Any]:
+        """Where the factors of this term begin."""
+        made = []
+        for which, base in enumerate((one, other)):
+            place = self.builder.gep(entries, [_times(self.builder, term, 2, which)])
+            scale = self.builder.extract_value(scales, which)
+            made.append(self.builder.gep(base, [self.builder.mul(self.builder.load(place), scale)]))
+        return made
+
+    def add(self, word: Any, step: Any, columns: Any) -> None:
+        """Add the products of a word of each row, ``step`` apart, and a vector of columns."""
+        builder = self.builder
+        values = [
+            _load(builder, builder.gep(columns, [ir.Constant(_INDEX, v * LANES)]), self.kind)
+            for v in range(self.vectors)
+        ]
+        for row, totals in enumerate(self.totals):
+            factor = splat(
+                builder, builder.load(_moved(builder, word, step, row), align=2), self.kind
+            )
+            for value, total in zip(values, totals, strict=True):
+                builder.store(self._sum(builder.load(total), factor, value), total)
+
+    def _sum(self, total: Any, factor: Any, value: Any) -> Any:
+        if self.pairs:
+            return dot(self.builder, total, value, factor)
+        multiply_add = fused_multiply_add(self.builder, _FLOATS)
+        return self.builder.call(multiply_add, [factor, value, total])
+
+    def leave(self, start: Any, apart: Any, out: Any, step: Any, halved: bool) -> None:
+        """Add rows of ``start``, and write the sums to those of ``out``."""
+        builder = self.builder
+        for row, totals in enumerate(self.totals):
+            for v, total in enumerate(totals):
+                begin = _load(builder, _moved(builder, start, apart, row, v * LANES), _FLOATS)
+                made = builder.fadd(builder.load(total), begin)
+                made = _rounded(builder, made) if halved else made
+                _store(builder, made, _moved(builder, out, step, row, v * LANES))
+
+
+def _product_of(vectors: int) -> Any:
+    """The intrinsic for rows of so many ``vectors``."""
+
+    @intrinsic
+    def product(typing_context, one, steps, other, entries, scales, words, start, apart, out, step):
+        """out[r·step + j] = start[r·apart + j] + Σ_{a, b} Σ_k one[a + r·steps₀ + k·steps₁] · other[b + k, j].
+
+        Args:
+            one, other: Pointers to words; the rows of ``other`` have so many vectors.
+            steps: Words from a row of ``one`` to the next, and from k to k + 1.
+            entries: A pointer to pairs, and how many there are; a and b are these times ``scales``.
+            words: How many k there are.
+            start: A pointer to float32, whose rows are ``apart``.
+            out: A pointer to float32, or to bfloat16 in 16 bits, whose rows are ``step`` apart.
+        """
+        pairs, halved = one.dtype == types.uint32, out.dtype == types.uint16
+        signature = types.void(one, steps, other, entries, scales, words, start, apart, out, step)
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            one, steps, other, entries, scales, words, start, apart, out, step = arguments
+            row_step, k_step = (builder.extract_value(steps, i) for i in (0, 1))
+            table, count = (builder.extract_value(entries, i) for i in (0, 1))
+            code = _Product(builder, vectors, pairs)
+            with counted_loop(builder, count) as term:
+                left, right = code.bases(one, other, table, scales, term.index)
+                with counted_loop(builder, words) as loop:
+                    word = builder.gep(left, [builder.mul(loop.index, k_step)])
+                    columns = builder.gep(right, [_times(builder, loop.index, vectors * LANES)])
+                    code.add(word, row_step, columns)
+            code.leave(start, apart, out, step, halved)
+            return void(context)
+
+        return signature, codegen
+
+    return product
+
+
+product_3, product_2, product_1 = (_product_of(vectors) for vectors in (3, 2, 1))
+
+
+def _turned(builder: ir.IRBuilder, rows: list[Any]) -> list[Any]:
+    """The columns of a square of registers: halves of each two change places, then quarters, and so on."""
+    by = LANES // 2
+    while by:
+        lanes = range(LANES)
+        low = [lane if not lane & by else LANES + lane - by for lane in lanes]
+        high = [lane + by if not lane & by else LANES + lane for lane in lanes]
+        for i in [i for i in lanes if not i & by]:
+            one, other = rows[i], rows[i + by]
+            rows[i] = shuffled(builder, one, other, low)
+            rows[i + by] = shuffled(builder, one, other, high)
+        by //= 2
+    return rows
+
+
+@intrinsic
+def turn(typing_context, source, row, to, step):
+    """to[k·step + r] = word k of source[r·row …], for as many r and k as a register has lanes, of pointers.
+
+    ``source`` holds what words are made of: float32, or bfloat16 in 16 bits; ``row`` counts these.
+    """
+    pairs, halved = to.dtype == types.uint32, source.dtype == types.uint16
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        source, row, to, step = arguments
+        rows = []
+        for r in range(LANES):
+            place = _moved(builder, source, row, r)
+            if halved or not pairs:
+                rows.append(_load(builder, place, _WORDS))
+                continue
+            even, odd = (
+                _load(builder, builder.gep(place, [ir.Constant(_INDEX, half)]), _FLOATS)
+                for half in (0, LANES)
+            )
+            rows.append(builder.bitcast(halves_of(builder, even, odd), _WORDS))
+        for k, register in enumerate(_turned(builder, rows)):
+            _store(builder, register, _moved(builder, to, step, k))
+        return void(context)
+
+    return types.void(source, _N, to, _N), codegen
+
+
+@intrinsic
+def word_of(typing_context, one, other, like):
+    """The word of two numbers, of which None is 0; ``one`` alone where words are float32."""
+    if like == types.float32:
+
+        def first(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            return arguments[0]
+
+        return types.float32(one, other, like), first
+
+    halved, alone = one == types.uint16, isinstance(other, types.NoneType)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        low, *high = (
+            builder.zext(each if halved else rounded_bits(builder, each), _WORD)
+            for each in arguments[: 1 if alone else 2]
+        )
+        return low if alone else builder.or_(low, builder.shl(high[0], ir.Constant(_WORD, 16)))
+
+    return types.uint32(one, other, like), codegen

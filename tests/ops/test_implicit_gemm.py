@@ -1,0 +1,212 @@
+"""Convolutions as products of matrices that are not laid out: each number is the rounded one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnnexp import ops
+from cnnexp.geometry.convolution import conv2d_geometry
+from cnnexp.kernels.cpu import bfloat16, implicit
+from cnnexp.kernels.cpu.implicit_tables import by_input, by_output, by_tap
+from tests.ops.counting import count_calls
+
+LAST = torch.channels_last
+KERNELS = ("forward", "grad_input", "grad_weight")
+# of a result, to the nearest number; and of float32 sums, by the sum of the products' magnitudes
+_ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}
+_SUMMING = 2.0**-19
+_no_pairs = pytest.mark.skipif(
+    not bfloat16.AVAILABLE, reason="no AVX512_BF16, or numba before 0.62"
+)
+dtypes = pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=_no_pairs)], ids=str
+)
+layouts = pytest.mark.parametrize("layout", [torch.contiguous_format, LAST], ids=["NCHW", "NHWC"])
+
+# images, (C_in, C_out), (H, W), kernel, and what of the call differs from padding 1
+_CASES: list[tuple[int, tuple[int, int], tuple[int, int], tuple[int, int], dict[str, Any]]] = [
+    (8, (16, 16), (1, 1), (1, 1), {"padding": 0}),
+    (9, (16, 18), (5, 4), (3, 3), {}),  # an odd image without another beside it
+    (32, (64, 48), (2, 2), (3, 3), {}),  # taps that stand on no pixel
+    (13, (34, 50), (7, 7), (3, 2), {"stride": 2, "padding": (1, 0)}),
+    (8, (40, 24), (6, 6), (3, 3), {"padding": 4, "dilation": 2}),  # windows that read padding alone
+    (11, (16, 130), (9, 9), (1, 1), {"padding": 0, "stride": 2}),  # pixels that no window reads
+    (10, (66, 22), (3, 3), (5, 5), {"padding": 2}),
+    (16, (32, 96), (8, 9), (1, 1), {"padding": 0}),
+    (40, (20, 20), (20, 20), (2, 2), {"padding": 0}),  # ∂L/∂w in several sums
+    (8, (16, 16), (6, 5), (4, 4), {"padding": "same"}),
+]
+cases = pytest.mark.parametrize("case", _CASES, ids=lambda c: "-".join(map(str, c)))
+
+
+def _given(case: Any, dtype: torch.dtype, layout: torch.memory_format) -> tuple[list[Tensor], Any]:
+    images, (c_in, c_out), size, kernel, options = case
+    torch.manual_seed(0)
+    tensors = [
+        torch.randn(images, c_in, *size).to(memory_format=layout),
+        torch.randn(c_out, c_in, *kernel).to(memory_format=layout),
+        torch.randn(c_out),
+    ]
+    return [each.to(dtype) for each in tensors], {"padding": 1, **options}
+
+
+def _ours(x: Tensor, w: Tensor, b: Tensor | None = None, **window: Any) -> Tensor:
+    return ops.conv2d(x, w, b, **window, algorithm="implicit_gemm")
+
+
+def _results(tensors: list[Tensor], options: Any, way: Any, grad: Tensor) -> list[Tensor]:
+    given = [each.detach().requires_grad_() for each in tensors]
+    output = way(*given, **options)
+    return [output.detach(), *torch.autograd.grad(output, given, grad.to(output.dtype))]
+
+
+@cases
+@dtypes
+@layouts
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
+def test_each_number_is_the_rounded_one(
+    case: Any, dtype: torch.dtype, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors, options = _given(case, dtype, layout)
+    calls: list[str] = []
+    for name in KERNELS:
+        count_calls(monkeypatch, implicit, name, calls)
+    grad = torch.randn(F.conv2d(*tensors, **options).shape).to(dtype)
+    found = _results(tensors, options, _ours, grad)
+    assert sorted(calls) == sorted(KERNELS)
+    exact = _results([each.double() for each in tensors], options, F.conv2d, grad)
+    magnitudes = _results([e.double().abs() for e in tensors], options, F.conv2d, grad.abs())
+    for one, other, most in zip(found, exact, magnitudes, strict=True):
+        assert one.dtype == dtype
+        # a bias has a gradient by torch's own sum
+        allowed = _ROUNDING[dtype] * other.abs() + _SUMMING * most + 1e-37
+        assert ((one.double() - other).abs() <= allowed).all()
+    assert found[2].is_contiguous(memory_format=layout)
+
+
+@dtypes
+def test_without_a_bias(dtype: torch.dtype) -> None:
+    tensors, options = _given(_CASES[1], dtype, LAST)
+    found = _ours(*tensors[:2], **options)
+    torch.testing.assert_close(found, F.conv2d(*tensors[:2], **options))
+
+
+@cases
+def test_the_terms_are_those_of_the_formula(case: Any) -> None:
+    _, (c_in, c_out), size, kernel, options = case
+    given = {"stride": 1, "padding": 1, "dilation": 1, **options, "groups": 1}
+    image, weight = torch.empty(1, c_in, *size), torch.empty(c_out, c_in, *kernel)
+    geometry = conv2d_geometry(image, weight, None, *given.values())
+    (s_h, s_w), (p_h, p_w), (d_h, d_w) = geometry.stride, geometry.padding, geometry.dilation
+    (height, width), (rows, columns) = geometry.input_size, geometry.output_size
+    expected = {
+        (p * columns + q, i * width + j, u * kernel[1] + v)
+        for p in range(rows)
+        for q in range(columns)
+        for u in range(kernel[0])
+        for v in range(kernel[1])
+        if 0 <= (i := p * s_h + u * d_h - p_h) < height
+        and 0 <= (j := q * s_w + v * d_w - p_w) < width
+    }
+    for table, place, sums in (
+        (by_output, 0, rows * columns),
+        (by_input, 1, height * width),
+        (by_tap, 2, kernel[0] * kernel[1]),
+    ):
+        begins, entries = table(geometry)
+        assert len(begins) == sums + 1
+        assert (begins[0], begins[-1]) == (0, len(entries)) == (0, len(expected))
+        of_sum = [k for k in range(sums) for _ in range(begins[k], begins[k + 1])]
+        found = [list(map(int, entry)) for entry in entries]
+        for entry, k in zip(found, of_sum, strict=True):
+            entry.insert(place, k)
+        assert set(map(tuple, found)) == expected
+
+
+@dtypes
+def test_an_infinity_is_only_where_it_is_read(dtype: torch.dtype) -> None:
+    image = torch.ones(9, 16, 6, 7).to(dtype)
+    image[8, -1, 3, 4] = torch.inf
+    weight = torch.ones(20, 16, 3, 3).to(dtype)
+    found = _ours(image, weight, padding=1)
+    torch.testing.assert_close(found.double(), F.conv2d(image.double(), weight.double(), padding=1))
+
+
+@dtypes
+def test_nothing_beside_the_tensors_is_read_or_written(dtype: torch.dtype) -> None:
+    """Images and weights between others in memory, which are NaN."""
+    whole = torch.full((13, 3, 4, 18), torch.nan).to(dtype)
+    weights = torch.full((24, 3, 3, 18), torch.nan).to(dtype)
+    image, weight = whole[1:10].permute(0, 3, 1, 2), weights[1:23].permute(0, 3, 1, 2)
+    image.copy_(torch.randn(9, 18, 3, 4))
+    weight.copy_(torch.randn(22, 18, 3, 3))
+    grad = torch.randn(9, 22, 3, 4)
+    found = _results([image, weight], {"padding": 1}, _ours, grad)
+    expected = _results([image.double(), weight.double()], {"padding": 1}, F.conv2d, grad)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=0.02, atol=0.05)
+    assert whole[[0, 10, 11, 12]].isnan().all()
+    assert weights[[0, 23]].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "options", "dtype"),
+    [
+        (((7, 16, 4, 4), (16, 16, 3, 3)), {}, torch.float32),
+        (((8, 15, 4, 4), (16, 15, 3, 3)), {}, torch.float32),
+        (((8, 16, 4, 4), (15, 16, 3, 3)), {}, torch.float32),
+        (((8, 32, 4, 4), (32, 16, 3, 3)), {"groups": 2}, torch.float32),
+        (((8, 17, 4, 4), (16, 17, 3, 3)), {}, torch.bfloat16),
+        (((8, 16, 4, 4), (17, 16, 3, 3)), {}, torch.bfloat16),
+        (((8, 16, 4, 4), (16, 16, 3, 3)), {}, torch.float64),
+        (((8, 16, 64, 65), (16, 16, 1, 1)), {}, torch.float32),
+    ],
+    ids=str,
+)
+def test_other_convolutions_are_those_of_direct(
+    shapes: Any, options: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for name in KERNELS:
+        count_calls(monkeypatch, implicit, name, calls)
+    tensors = [torch.randn(shape).to(dtype) for shape in shapes]
+    grad = torch.randn(F.conv2d(*tensors, **options).shape)
+    assert not ops.get_algorithm("conv2d", "implicit_gemm").has_a_way(*tensors, **options)
+    found = _results(tensors, options, _ours, grad)
+    expected = _results(
+        tensors, options, lambda *t, **o: ops.conv2d(*t, **o, algorithm="direct"), grad
+    )
+    assert not calls
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_a_single_image_is_no_batch_of_its_channels() -> None:
+    image, weight = torch.randn(16, 4, 4), torch.randn(16, 16, 3, 3)
+    assert not ops.get_algorithm("conv2d", "implicit_gemm").has_a_way(image, weight)
+    torch.testing.assert_close(_ours(image, weight), F.conv2d(image, weight))
+
+
+def test_the_gradient_of_a_gradient() -> None:
+    tensors, options = _given(_CASES[1], torch.float32, LAST)
+    grads = []
+    for way in (_ours, F.conv2d):
+        given = [(each / 8).requires_grad_() for each in tensors]
+        first = torch.autograd.grad(way(*given, **options).square().sum(), given, create_graph=True)
+        grads.append(torch.autograd.grad(sum(each.square().sum() for each in first), given))
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@dtypes
+def test_in_a_compiled_function(dtype: torch.dtype) -> None:
+    tensors, options = _given(_CASES[1], dtype, LAST)
+    grad = torch.randn(F.conv2d(*tensors, **options).shape)
+    compiled = torch.compile(_ours, backend="aot_eager", fullgraph=True)
+    found, expected = (_results(tensors, options, way, grad) for way in (compiled, _ours))
+    for one, other in zip(found[:3], expected[:3], strict=True):  # a bias has torch's own sum
+        assert torch.equal(one, other)
