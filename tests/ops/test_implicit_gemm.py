@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from cnnexp import ops
 from cnnexp.geometry.convolution import conv2d_geometry
 from cnnexp.kernels.cpu import bfloat16, implicit
-from cnnexp.kernels.cpu.implicit_tables import by_input, by_output, by_tap
+from cnnexp.kernels.cpu.implicit_tables import for_input, for_output, for_weight
 from tests.ops.counting import count_calls
 
 LAST = torch.channels_last
@@ -39,6 +40,10 @@ _CASES: list[tuple[int, tuple[int, int], tuple[int, int], tuple[int, int], dict[
     (10, (66, 22), (3, 3), (5, 5), {"padding": 2}),
     (16, (32, 96), (8, 9), (1, 1), {"padding": 0}),
     (40, (20, 20), (20, 20), (2, 2), {"padding": 0}),  # ∂L/∂w in several sums
+    (3, (48, 64), (5, 7), (1, 1), {"padding": 0}),  # few images, whose pixels are rows
+    (64, (24, 40), (5, 5), (1, 1), {"padding": 0}),  # rows of 400 pixels
+    (33, (16, 16), (31, 1), (1, 1), {"padding": 0}),
+    (509, (16, 18), (3, 1), (1, 1), {"padding": 0}),  # no rows of a length that divides all
     (8, (16, 16), (6, 5), (4, 4), {"padding": "same"}),
 ]
 cases = pytest.mark.parametrize("case", _CASES, ids=lambda c: "-".join(map(str, c)))
@@ -59,6 +64,10 @@ def _ours(x: Tensor, w: Tensor, b: Tensor | None = None, **window: Any) -> Tenso
     return ops.conv2d(x, w, b, **window, algorithm="implicit_gemm")
 
 
+def _torchs(x: Tensor, w: Tensor, b: Tensor | None = None, **window: Any) -> Tensor:
+    return F.conv2d(x, w, b, **window)
+
+
 def _results(tensors: list[Tensor], options: Any, way: Any, grad: Tensor) -> list[Tensor]:
     given = [each.detach().requires_grad_() for each in tensors]
     output = way(*given, **options)
@@ -76,11 +85,11 @@ def test_each_number_is_the_rounded_one(
     calls: list[str] = []
     for name in KERNELS:
         count_calls(monkeypatch, implicit, name, calls)
-    grad = torch.randn(F.conv2d(*tensors, **options).shape).to(dtype)
+    grad = torch.randn(_torchs(*tensors, **options).shape).to(dtype)
     found = _results(tensors, options, _ours, grad)
     assert sorted(calls) == sorted(KERNELS)
-    exact = _results([each.double() for each in tensors], options, F.conv2d, grad)
-    magnitudes = _results([e.double().abs() for e in tensors], options, F.conv2d, grad.abs())
+    exact = _results([each.double() for each in tensors], options, _torchs, grad)
+    magnitudes = _results([e.double().abs() for e in tensors], options, _torchs, grad.abs())
     for one, other, most in zip(found, exact, magnitudes, strict=True):
         assert one.dtype == dtype
         # a bias has a gradient by torch's own sum
@@ -93,39 +102,48 @@ def test_each_number_is_the_rounded_one(
 def test_without_a_bias(dtype: torch.dtype) -> None:
     tensors, options = _given(_CASES[1], dtype, LAST)
     found = _ours(*tensors[:2], **options)
-    torch.testing.assert_close(found, F.conv2d(*tensors[:2], **options))
+    torch.testing.assert_close(found, _torchs(*tensors[:2], **options))
+
+
+def _products(rows: Any, terms: Any, of_sum: int) -> list[tuple[int, ...]]:
+    """(image, p, i, t) of all, p and i being pixels of what is written and read, counted through the batch."""
+    (by_read, by_written), by_pixel = rows.steps
+    begins, entries = terms
+    assert (begins[0], begins[-1]) == (0, len(entries))
+    found = []
+    for k, (first, last) in enumerate(pairwise(begins)):
+        for entry in entries[first:last].tolist():
+            entry.insert(of_sum, k)
+            written, read, tap = entry
+            found += [
+                (n * by_written + written * by_pixel, n * by_read + read * by_pixel, tap)
+                for n in range(rows.images)
+            ]
+    return sorted(found)
 
 
 @cases
 def test_the_terms_are_those_of_the_formula(case: Any) -> None:
-    _, (c_in, c_out), size, kernel, options = case
+    images, (c_in, c_out), size, kernel, options = case
     given = {"stride": 1, "padding": 1, "dilation": 1, **options, "groups": 1}
     image, weight = torch.empty(1, c_in, *size), torch.empty(c_out, c_in, *kernel)
     geometry = conv2d_geometry(image, weight, None, *given.values())
     (s_h, s_w), (p_h, p_w), (d_h, d_w) = geometry.stride, geometry.padding, geometry.dilation
     (height, width), (rows, columns) = geometry.input_size, geometry.output_size
-    expected = {
-        (p * columns + q, i * width + j, u * kernel[1] + v)
+    expected = sorted(
+        ((n * rows + p) * columns + q, (n * height + i) * width + j, u * kernel[1] + v)
+        for n in range(images)
         for p in range(rows)
         for q in range(columns)
         for u in range(kernel[0])
         for v in range(kernel[1])
         if 0 <= (i := p * s_h + u * d_h - p_h) < height
         and 0 <= (j := q * s_w + v * d_w - p_w) < width
-    }
-    for table, place, sums in (
-        (by_output, 0, rows * columns),
-        (by_input, 1, height * width),
-        (by_tap, 2, kernel[0] * kernel[1]),
-    ):
-        begins, entries = table(geometry)
-        assert len(begins) == sums + 1
-        assert (begins[0], begins[-1]) == (0, len(entries)) == (0, len(expected))
-        of_sum = [k for k in range(sums) for _ in range(begins[k], begins[k + 1])]
-        found = [list(map(int, entry)) for entry in entries]
-        for entry, k in zip(found, of_sum, strict=True):
-            entry.insert(place, k)
-        assert set(map(tuple, found)) == expected
+    )
+    assert _products(*for_output(images, geometry), of_sum=0) == expected
+    assert _products(*for_weight(images, geometry), of_sum=2) == expected
+    backward = [(i, p, t) for p, i, t in expected]
+    assert _products(*for_input(images, geometry), of_sum=0) == sorted(backward)
 
 
 @dtypes
@@ -134,7 +152,7 @@ def test_an_infinity_is_only_where_it_is_read(dtype: torch.dtype) -> None:
     image[8, -1, 3, 4] = torch.inf
     weight = torch.ones(20, 16, 3, 3).to(dtype)
     found = _ours(image, weight, padding=1)
-    torch.testing.assert_close(found.double(), F.conv2d(image.double(), weight.double(), padding=1))
+    torch.testing.assert_close(found.double(), _torchs(image.double(), weight.double(), padding=1))
 
 
 @dtypes
@@ -147,7 +165,7 @@ def test_nothing_beside_the_tensors_is_read_or_written(dtype: torch.dtype) -> No
     weight.copy_(torch.randn(22, 18, 3, 3))
     grad = torch.randn(9, 22, 3, 4)
     found = _results([image, weight], {"padding": 1}, _ours, grad)
-    expected = _results([image.double(), weight.double()], {"padding": 1}, F.conv2d, grad)
+    expected = _results([image.double(), weight.double()], {"padding": 1}, _torchs, grad)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=0.02, atol=0.05)
     assert whole[[0, 10, 11, 12]].isnan().all()
@@ -175,7 +193,7 @@ def test_other_convolutions_are_those_of_direct(
     for name in KERNELS:
         count_calls(monkeypatch, implicit, name, calls)
     tensors = [torch.randn(shape).to(dtype) for shape in shapes]
-    grad = torch.randn(F.conv2d(*tensors, **options).shape)
+    grad = torch.randn(_torchs(*tensors, **options).shape)
     assert not ops.get_algorithm("conv2d", "implicit_gemm").has_a_way(*tensors, **options)
     found = _results(tensors, options, _ours, grad)
     expected = _results(
@@ -188,16 +206,17 @@ def test_other_convolutions_are_those_of_direct(
 def test_a_single_image_is_no_batch_of_its_channels() -> None:
     image, weight = torch.randn(16, 4, 4), torch.randn(16, 16, 3, 3)
     assert not ops.get_algorithm("conv2d", "implicit_gemm").has_a_way(image, weight)
-    torch.testing.assert_close(_ours(image, weight), F.conv2d(image, weight))
+    torch.testing.assert_close(_ours(image, weight), _torchs(image, weight))
 
 
 def test_the_gradient_of_a_gradient() -> None:
     tensors, options = _given(_CASES[1], torch.float32, LAST)
     grads = []
-    for way in (_ours, F.conv2d):
+    for way in (_ours, _torchs):
         given = [(each / 8).requires_grad_() for each in tensors]
         first = torch.autograd.grad(way(*given, **options).square().sum(), given, create_graph=True)
-        grads.append(torch.autograd.grad(sum(each.square().sum() for each in first), given))
+        lengths = torch.stack([each.square().sum() for each in first])
+        grads.append(torch.autograd.grad(lengths.sum(), given))
     for one, other in zip(*grads, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
@@ -205,7 +224,7 @@ def test_the_gradient_of_a_gradient() -> None:
 @dtypes
 def test_in_a_compiled_function(dtype: torch.dtype) -> None:
     tensors, options = _given(_CASES[1], dtype, LAST)
-    grad = torch.randn(F.conv2d(*tensors, **options).shape)
+    grad = torch.randn(_torchs(*tensors, **options).shape)
     compiled = torch.compile(_ours, backend="aot_eager", fullgraph=True)
     found, expected = (_results(tensors, options, way, grad) for way in (compiled, _ours))
     for one, other in zip(found[:3], expected[:3], strict=True):  # a bias has torch's own sum

@@ -18,13 +18,13 @@ from cnnexp.geometry.described import Described
 from cnnexp.kernels.cpu.bfloat16 import AVAILABLE
 from cnnexp.kernels.cpu.elements import ONES
 from cnnexp.kernels.cpu.image_layout import is_channels_last, new_image
-from cnnexp.kernels.cpu.implicit_tables import by_input, by_output, by_tap
+from cnnexp.kernels.cpu.implicit_tables import for_input, for_output, for_weight, is_pointwise
 from cnnexp.kernels.operators import operator
 
 __all__ = ["FEWEST_CHANNELS", "forward", "grad_input", "grad_weight", "takes"]
 
 _LAST = torch.channels_last
-_FEWEST_IMAGES = 8  # they are the rows that registers hold the sums of
+_FEWEST_ROWS = 8  # images, or pixels, whose sums registers hold together
 FEWEST_CHANNELS = 16  # which are the lanes of a register
 _MOST_PIXELS = (
     1 << 12
@@ -35,19 +35,19 @@ _WORDS = {torch.float32: (np.float32(1), 1), torch.bfloat16: (np.uint32(1), 2)}
 
 def takes(image: Tensor | Described, geometry: Conv2dGeometry, c_in: int, c_out: int) -> bool:
     """Whether these kernels take such a convolution: one group of at least 16 channels, of an even number in
-    bfloat16, and at least eight small images.
+    bfloat16, and at least eight small images, or eight pixels of which none is beside others in a window.
     """
     numbers = (geometry.groups, *geometry.stride, *geometry.padding, *geometry.dilation)
     if any(isinstance(number, (bool, float)) for number in numbers):
         return False  # True and 1.0 equal 1; a library's convolution refuses them
     if image.device.type != "cpu" or image.dtype not in _WORDS or geometry.groups != 1:
         return False
-    halved = image.dtype == torch.bfloat16
+    halved, pixels = image.dtype == torch.bfloat16, math.prod(geometry.output_size)
     return (
         (AVAILABLE or not halved)
         and min(c_in, c_out) >= FEWEST_CHANNELS
         and not (halved and (c_in % 2 or c_out % 2))
-        and image.shape[0] >= _FEWEST_IMAGES
+        and image.shape[0] * (pixels if is_pointwise(geometry) else 1) >= _FEWEST_ROWS
         and math.prod(geometry.padded_size()) <= _MOST_PIXELS
     )
 
@@ -56,11 +56,6 @@ def _kinds(image: Tensor, weight: Tensor) -> tuple[Any, ...]:
     """A number of the image, a word of it, a number of the weights, and how many numbers a word has."""
     word, each = _WORDS[image.dtype]
     return ONES[image.dtype], word, ONES[weight.dtype], each
-
-
-def _pixels(geometry: Conv2dGeometry) -> tuple[int, int]:
-    """How many x has, and y."""
-    return math.prod(geometry.input_size), math.prod(geometry.output_size)
 
 
 def _output(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
@@ -75,14 +70,14 @@ def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2d
     output = _output(input, weight, bias, geometry)
     input, weight = input.contiguous(memory_format=_LAST), weight.contiguous(memory_format=_LAST)
     bias = None if bias is None else bias.float().contiguous()
+    rows, terms = for_output(input.size(0), geometry)
     implicit_kernels.convolve(
         (input.data_ptr(), weight.data_ptr(), _address(bias), output.data_ptr()),
         _kinds(input, weight),
-        input.size(0),
-        _pixels(geometry),
+        *rows,
         (weight.size(1), weight.size(0)),
         math.prod(geometry.kernel_size),
-        *by_output(geometry),
+        *terms,
         False,
     )
     return output
@@ -104,14 +99,14 @@ def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) ->
     grad = _grad_image(grad_output, weight, geometry)
     outer = grad_output.contiguous(memory_format=_LAST)
     weight = weight.contiguous(memory_format=_LAST)
+    rows, terms = for_input(outer.size(0), geometry)
     implicit_kernels.convolve(
         (outer.data_ptr(), weight.data_ptr(), 0, grad.data_ptr()),
         _kinds(outer, weight),
-        outer.size(0),
-        _pixels(geometry)[::-1],
+        *rows,
         (weight.size(0), weight.size(1)),
         math.prod(geometry.kernel_size),
-        *by_input(geometry),
+        *terms,
         True,
     )
     return grad
@@ -133,13 +128,13 @@ def grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) ->
     made = grad.contiguous(memory_format=_LAST)  # itself, unless it is plain
     source = input.contiguous(memory_format=_LAST)
     outer = grad_output.contiguous(memory_format=_LAST)
+    rows, terms = for_weight(source.size(0), geometry)
     implicit_kernels.grad_weight(
         (source.data_ptr(), outer.data_ptr(), made.data_ptr()),
         _kinds(source, made),
-        source.size(0),
-        _pixels(geometry),
+        *rows,
         (source.size(1), outer.size(1)),
         math.prod(geometry.kernel_size),
-        *by_tap(geometry),
+        *terms,
     )
     return made if made is grad else grad.copy_(made)

@@ -21,6 +21,8 @@ from cnnexp.kernels.cpu.implicit_tiles import (
     LANES,
     MOST,
     ROWS,
+    lay,
+    lay_rows,
     product_1,
     product_2,
     product_3,
@@ -42,10 +44,11 @@ _WORK = 1 << 20  # products, that such a task has at least
 
 @njit(**COMPILE)
 def _panels_of(columns):
-    """Into how many panels ``columns`` are cut."""
-    vectors = -(-columns // LANES)
-    panels = -(-vectors // MOST)
-    return min(panels + panels % 2, vectors)  # even shares for two threads
+    """Into how many panels ``columns`` are cut, at least ``LANES``: none of them is wider than all."""
+    panels = -(-columns // (MOST * LANES))
+    if panels > _TASKS // 2:
+        return panels + panels % 2  # which are the tasks: even shares for two threads
+    return 2 if panels == 1 and columns % LANES else panels
 
 
 @njit(**COMPILE)
@@ -107,7 +110,7 @@ def _pair_weights(weight, begin, vectors, taps, depth, columns, packed, each):
 
 
 @njit(parallel=True, **COMPILE)
-def convolve(addresses, kinds, images, pixels, channels, taps, begins, entries, backward):
+def convolve(addresses, kinds, images, pixels, steps, channels, taps, begins, entries, backward):
     """Leave y, or with ``backward`` ∂L/∂x, at its address.
 
     Args:
@@ -116,13 +119,15 @@ def convolve(addresses, kinds, images, pixels, channels, taps, begins, entries, 
         kinds: A number of images, a word of them, a number of the weights, and how many numbers
             a word has.
         images: N, at least ``ROWS``.
-        pixels: Of what is read and of what is written.
+        pixels: How many are read of an image, and written.
+        steps: How many pixels an image is after the one before, and a pixel after the one before.
         channels: Of what is read and of what is written.
         taps: K_h·K_w.
         begins: Where the list of each written pixel begins in ``entries`` (…, 2): pixels read, and taps.
     """
     number, like, of_weight, each = kinds
     (size, shown), (depth, columns) = pixels, channels
+    (by_read, by_written), by_pixel = steps
     words, panels = depth // each, _panels_of(columns)
     image, weight = numbers_at(addresses[0], like), numbers_at(addresses[1], of_weight)
     output = numbers_at(addresses[3], number)
@@ -131,7 +136,7 @@ def convolve(addresses, kinds, images, pixels, channels, taps, begins, entries, 
     table = start_of(entries)
     groups = -(-images // ROWS)
     work = entries.shape[0] * images * words * MOST * LANES
-    chunks = max(1, min(shown, _TASKS // panels, work // _WORK))
+    chunks = max(1, min(shown * groups, _TASKS // panels, work // _WORK))
     for task in prange(panels * chunks):
         panel, chunk = task // chunks, task % chunks
         begin, vectors, _ = _panel(panel, columns)
@@ -143,41 +148,57 @@ def convolve(addresses, kinds, images, pixels, channels, taps, begins, entries, 
         else:
             _turn_weights(weight, begin, vectors, taps, depth, packed, each)
         start = ahead(biases, begin) if addresses[2] != 0 else start_of(nothing)
-        for p in range(shown * chunk // chunks, shown * (chunk + 1) // chunks):
+        scales = by_pixel * words, words * wide
+        for part in range(shown * groups * chunk // chunks, shown * groups * (chunk + 1) // chunks):
+            p, n = part // groups, min(part % groups * ROWS, images - ROWS)
+            one = ahead(image, n * by_read * words)
             some = ahead(table, 2 * begins[p]), begins[p + 1] - begins[p]
-            for group in range(groups):
-                n = min(group * ROWS, images - ROWS)
-                _product(
-                    vectors,
-                    ahead(image, n * size * words),
-                    (size * words, 1),
-                    packed,
-                    some,
-                    (words, words * wide),
-                    words,
-                    start,
-                    0,
-                    ahead(output, (n * shown + p) * columns + begin),
-                    shown * columns,
-                )
+            to = ahead(output, (n * by_written + p * by_pixel) * columns + begin)
+            _product(
+                *(vectors, one, (by_read * words, 1), packed, some, scales, words),
+                *(start, 0, to, by_written * columns),
+            )
         hold(room)
     hold((nothing, entries))
 
 
 @njit(**COMPILE)
-def _pair_images(image, pixel, pixels, channels, begin, count, images, to, step, each):
-    """to[k·step + j] = the word of channel begin + j of image k, or of two images, at ``pixel``."""
-    apart = pixels * channels
-    for k in range(-(-images // each)):
-        one = ahead(image, (k * each * pixels + pixel) * channels + begin)
-        here = ahead(to, k * step)
-        if each == 2 and 2 * k + 1 == images:
-            for j in range(count):
-                here[np.uintp(j)] = word_of(one[np.uintp(j)], None, to[0])
+def _last_words(image, count, to):
+    """The words of so many numbers of an image that has none beside it."""
+    for j in range(count):
+        to[j] = word_of(image[j], None, to[0])
+
+
+@njit(**COMPILE)
+def _lay_columns(one, other, single, channels, panels, to, apart, step):
+    """The words of a pixel of two images, or of one, panel by panel.
+
+    Args:
+        one, other: Pointers to the pixel in both; ``single`` says that there is no other.
+        channels: How many it has.
+        to: Where the words of the first panel begin: of one a vector wide they are ``step`` apart, of all
+            panels before so many vectors wide ``apart``.
+    """
+    for panel in range(panels):
+        begin, vectors, before = _panel(panel, channels)
+        here = ahead(to, before * apart + vectors * step)
+        if single:
+            _last_words(ahead(one, begin), vectors * LANES, here)
             continue
-        other = ahead(one, (each - 1) * apart)
-        for j in range(count):
-            here[np.uintp(j)] = word_of(one[np.uintp(j)], other[np.uintp(j)], to[0])
+        for v in range(vectors):
+            at = begin + v * LANES
+            lay(ahead(one, at), ahead(other, at), ahead(here, v * LANES))
+
+
+@njit(**COMPILE)
+def _lay_rows(one, other, single, channels, groups, to, apart):
+    """As :func:`_lay_columns`, in groups of ``ROWS`` channels whose words begin ``apart``."""
+    for group in range(groups):
+        begin, here = min(group * ROWS, channels - ROWS), ahead(to, group * apart)
+        if single:
+            _last_words(ahead(one, begin), ROWS, here)
+        else:
+            lay_rows(ahead(one, begin), ahead(other, begin), here)
 
 
 @njit(**COMPILE)
@@ -192,37 +213,43 @@ def _add_chains(vectors, one, other, table, entries, scales, words, together, su
 
 
 @njit(parallel=True, **COMPILE)
-def grad_weight(addresses, kinds, images, pixels, channels, taps, begins, entries):
+def grad_weight(addresses, kinds, images, pixels, steps, channels, taps, begins, entries):
     """Leave ∂L/∂w at its address, (C_out, K_h, K_w, C_in).
 
     Args:
         addresses: Of x, ∂L/∂y, both with channels last, and ∂L/∂w.
-        kinds: As of :func:`convolve`.
-        images: N.
+        kinds, images, steps: As of :func:`convolve`, x being what is read.
         pixels, channels: Of x and of y.
         taps: K_h·K_w.
         begins: Where the list of each tap begins in ``entries`` (…, 2): pixels of y and of x.
     """
     number, like, of_weight, each = kinds
     (size, shown), (c_in, c_out) = pixels, channels
+    (by_input, by_output), by_pixel = steps
     words, panels, groups = -(-images // each), _panels_of(c_in), -(-c_out // ROWS)
     x, outer = numbers_at(addresses[0], number), numbers_at(addresses[1], number)
     grad = numbers_at(addresses[2], of_weight)
-    grads = np.empty(groups * shown * words * ROWS, np.uint32)
+    apart = (
+        shown * words * ROWS + LANES
+    )  # not a power of two, or the groups share lines of the cache
+    grads = np.empty(groups * apart, np.uint32)
     columns = np.empty(-(-c_in // LANES) * LANES * size * words, np.uint32)
     left, right = numbers_at(grads.ctypes.data, like), numbers_at(columns.ctypes.data, like)
     table = start_of(entries)
+    for k in prange(words):  # images one after the other are read as they lie
+        single = each == 2 and 2 * k + 1 == images
+        for i in range(size):
+            one = ahead(x, (k * each * by_input + i * by_pixel) * c_in)
+            other = ahead(one, (each - 1) * by_input * c_in)
+            step = (i * words + k) * LANES
+            _lay_columns(one, other, single, c_in, panels, right, size * words * LANES, step)
     for p in prange(shown):
-        for group in range(groups):
-            first = min(group * ROWS, c_out - ROWS)
-            to = ahead(left, (group * shown + p) * words * ROWS)
-            _pair_images(outer, p, shown, c_out, first, ROWS, images, to, ROWS, each)
-    for i in prange(size):
-        for panel in range(panels):
-            begin, vectors, before = _panel(panel, c_in)
-            wide = vectors * LANES
-            to = ahead(right, (before * LANES * size + i * wide) * words)
-            _pair_images(x, i, size, c_in, begin, wide, images, to, wide, each)
+        for k in range(words):
+            single = each == 2 and 2 * k + 1 == images
+            one = ahead(outer, (k * each * by_output + p * by_pixel) * c_out)
+            other = ahead(one, (each - 1) * by_output * c_out)
+            to = ahead(left, (p * words + k) * ROWS)
+            _lay_rows(one, other, single, c_out, groups, to, apart)
     chunks, together = max(1, min(groups, _TASKS // panels)), max(1, _CHAIN // words)
     nothing = aligned(MOST * LANES, _SUM)
     for task in prange(panels * chunks):
@@ -233,7 +260,7 @@ def grad_weight(addresses, kinds, images, pixels, channels, taps, begins, entrie
         room = aligned(ROWS * wide, _SUM)
         sums = start_of(room)
         for group in range(groups * chunk // chunks, groups * (chunk + 1) // chunks):
-            one, first = ahead(left, group * shown * words * ROWS), min(group * ROWS, c_out - ROWS)
+            one, first = ahead(left, group * apart), min(group * ROWS, c_out - ROWS)
             for t in range(taps):
                 to = ahead(grad, (first * taps + t) * c_in + begin)
                 some = ahead(table, 2 * begins[t]), begins[t + 1] - begins[t]

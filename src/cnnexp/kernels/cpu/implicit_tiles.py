@@ -25,7 +25,18 @@ from cnnexp.kernels.cpu.pairs import dot, halves_of
 from cnnexp.kernels.cpu.precision import rounded_bits
 from cnnexp.kernels.cpu.vector import VECTOR_BYTES, fused_multiply_add, splat
 
-__all__ = ["LANES", "MOST", "ROWS", "product_1", "product_2", "product_3", "turn", "word_of"]
+__all__ = [
+    "LANES",
+    "MOST",
+    "ROWS",
+    "lay",
+    "lay_rows",
+    "product_1",
+    "product_2",
+    "product_3",
+    "turn",
+    "word_of",
+]
 
 LANES = VECTOR_BYTES // 4  # words in a register
 ROWS = (
@@ -217,3 +228,28 @@ def word_of(typing_context, one, other, like):
         return low if alone else builder.or_(low, builder.shl(high[0], ir.Constant(_WORD, 16)))
 
     return types.uint32(one, other, like), codegen
+
+
+def _lay_of(lanes: int) -> Any:
+    """The intrinsic that lays so many words side by side."""
+
+    @intrinsic
+    def lay_words(typing_context, one, other, to):
+        """to[j] = the word of one[j] and other[j], or of one[j] alone where words are float32, of pointers."""
+        pairs = to.dtype == types.uint32
+        part = ir.VectorType(_HALF if pairs else _WORD, lanes)
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            values = [_load(builder, each, part) for each in arguments[: 2 if pairs else 1]]
+            if pairs:
+                order = [i + lanes * which for i in range(lanes) for which in (0, 1)]
+                values = [shuffled(builder, *values, order)]
+            _store(builder, values[0], arguments[2])
+            return void(context)
+
+        return types.void(one, other, to), codegen
+
+    return lay_words
+
+
+lay, lay_rows = _lay_of(LANES), _lay_of(ROWS)
