@@ -45,6 +45,8 @@ _CASES: list[tuple[int, tuple[int, int], tuple[int, int], tuple[int, int], dict[
     (33, (16, 16), (31, 1), (1, 1), {"padding": 0}),
     (509, (16, 18), (3, 1), (1, 1), {"padding": 0}),  # no rows of a length that divides all
     (8, (16, 16), (6, 5), (4, 4), {"padding": "same"}),
+    (9, (54, 66), (4, 3), (3, 3), {"groups": 3}),
+    (20, (64, 32), (3, 3), (1, 1), {"groups": 2, "padding": 0}),
 ]
 cases = pytest.mark.parametrize("case", _CASES, ids=lambda c: "-".join(map(str, c)))
 
@@ -54,7 +56,7 @@ def _given(case: Any, dtype: torch.dtype, layout: torch.memory_format) -> tuple[
     torch.manual_seed(0)
     tensors = [
         torch.randn(images, c_in, *size).to(memory_format=layout),
-        torch.randn(c_out, c_in, *kernel).to(memory_format=layout),
+        torch.randn(c_out, c_in // options.get("groups", 1), *kernel).to(memory_format=layout),
         torch.randn(c_out),
     ]
     return [each.to(dtype) for each in tensors], {"padding": 1, **options}
@@ -106,7 +108,7 @@ def test_without_a_bias(dtype: torch.dtype) -> None:
 
 
 def _products(rows: Any, terms: Any, of_sum: int) -> list[tuple[int, ...]]:
-    """(image, p, i, t) of all, p and i being pixels of what is written and read, counted through the batch."""
+    """(p, i, t) of all: pixels of what is written and read, counted through the batch, and taps."""
     (by_read, by_written), by_pixel = rows.steps
     begins, entries = terms
     assert (begins[0], begins[-1]) == (0, len(entries))
@@ -125,8 +127,9 @@ def _products(rows: Any, terms: Any, of_sum: int) -> list[tuple[int, ...]]:
 @cases
 def test_the_terms_are_those_of_the_formula(case: Any) -> None:
     images, (c_in, c_out), size, kernel, options = case
-    given = {"stride": 1, "padding": 1, "dilation": 1, **options, "groups": 1}
-    image, weight = torch.empty(1, c_in, *size), torch.empty(c_out, c_in, *kernel)
+    given = {"stride": 1, "padding": 1, "dilation": 1, "groups": 1, **options}
+    image = torch.empty(1, c_in, *size)
+    weight = torch.empty(c_out, c_in // given["groups"], *kernel)
     geometry = conv2d_geometry(image, weight, None, *given.values())
     (s_h, s_w), (p_h, p_w), (d_h, d_w) = geometry.stride, geometry.padding, geometry.dilation
     (height, width), (rows, columns) = geometry.input_size, geometry.output_size
@@ -178,7 +181,7 @@ def test_nothing_beside_the_tensors_is_read_or_written(dtype: torch.dtype) -> No
         (((7, 16, 4, 4), (16, 16, 3, 3)), {}, torch.float32),
         (((8, 15, 4, 4), (16, 15, 3, 3)), {}, torch.float32),
         (((8, 16, 4, 4), (15, 16, 3, 3)), {}, torch.float32),
-        (((8, 32, 4, 4), (32, 16, 3, 3)), {"groups": 2}, torch.float32),
+        (((8, 32, 4, 4), (32, 8, 3, 3)), {"groups": 4}, torch.float32),
         (((8, 17, 4, 4), (16, 17, 3, 3)), {}, torch.bfloat16),
         (((8, 16, 4, 4), (17, 16, 3, 3)), {}, torch.bfloat16),
         (((8, 16, 4, 4), (16, 16, 3, 3)), {}, torch.float64),

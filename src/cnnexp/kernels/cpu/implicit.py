@@ -6,8 +6,9 @@ first call (some seconds a kernel and dtype, once a machine) and is imported onl
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,31 +26,48 @@ __all__ = ["FEWEST_CHANNELS", "forward", "grad_input", "grad_weight", "takes"]
 
 _LAST = torch.channels_last
 _FEWEST_ROWS = 8  # images, or pixels, whose sums registers hold together
-FEWEST_CHANNELS = 16  # which are the lanes of a register
-_MOST_PIXELS = (
-    1 << 12
-)  # of a padded image: the lists of larger ones are long, and a library's kernels are as fast
+FEWEST_CHANNELS = 16  # of a group, which are the lanes of a register
+_MOST_PIXELS = 1 << 12  # of a padded image: of larger ones a library's kernels are as fast
 # a word, which is what the kernels multiply, and how many numbers it has
 _WORDS = {torch.float32: (np.float32(1), 1), torch.bfloat16: (np.uint32(1), 2)}
 
 
 def takes(image: Tensor | Described, geometry: Conv2dGeometry, c_in: int, c_out: int) -> bool:
-    """Whether these kernels take such a convolution: one group of at least 16 channels, of an even number in
-    bfloat16, and at least eight small images, or eight pixels of which none is beside others in a window.
+    """Whether these kernels take such a convolution: groups of at least 16 channels, of an even number in
+    bfloat16; and at least eight small images, or eight pixels where no window reads two.
     """
     numbers = (geometry.groups, *geometry.stride, *geometry.padding, *geometry.dilation)
     if any(isinstance(number, (bool, float)) for number in numbers):
         return False  # True and 1.0 equal 1; a library's convolution refuses them
-    if image.device.type != "cpu" or image.dtype not in _WORDS or geometry.groups != 1:
+    if image.device.type != "cpu" or image.dtype not in _WORDS:
         return False
     halved, pixels = image.dtype == torch.bfloat16, math.prod(geometry.output_size)
+    channels = c_in // geometry.groups, c_out // geometry.groups
     return (
         (AVAILABLE or not halved)
-        and min(c_in, c_out) >= FEWEST_CHANNELS
-        and not (halved and (c_in % 2 or c_out % 2))
+        and min(channels) >= FEWEST_CHANNELS
+        and not (halved and (channels[0] % 2 or channels[1] % 2))
         and image.shape[0] * (pixels if is_pointwise(geometry) else 1) >= _FEWEST_ROWS
         and math.prod(geometry.padded_size()) <= _MOST_PIXELS
     )
+
+
+class _Channels(NamedTuple):
+    """The channels of a convolution.
+
+    Attributes:
+        both: Of what is read and of what is written, in all, and in a group.
+        groups: The first of each group (groups, 2); and whether this is the backward.
+    """
+
+    both: tuple[tuple[int, int], tuple[int, int]]
+    groups: tuple[np.ndarray, bool]
+
+
+@functools.lru_cache(maxsize=512)
+def _channels(read: int, written: int, groups: int, backward: bool = False) -> _Channels:
+    own = read // groups, written // groups
+    return _Channels(((read, written), own), (np.arange(groups)[:, None] * np.array(own), backward))
 
 
 def _kinds(image: Tensor, weight: Tensor) -> tuple[Any, ...]:
@@ -64,21 +82,20 @@ def _output(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2d
 
 @operator("implicit_gemm_forward", _output)
 def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
-    """Y (N, C_out, P, Q) from x: (N, C_in, H, W), w: (C_out, C_in, K_h, K_w) and b: (C_out,)."""
+    """Y (N, C_out, P, Q) from x: (N, C_in, H, W), w: (C_out, C_in/groups, K_h, K_w) and b: (C_out,)."""
     from cnnexp.kernels.cpu import implicit_kernels
 
     output = _output(input, weight, bias, geometry)
-    input, weight = input.contiguous(memory_format=_LAST), weight.contiguous(memory_format=_LAST)
+    source, kernels = input.contiguous(memory_format=_LAST), weight.contiguous(memory_format=_LAST)
     bias = None if bias is None else bias.float().contiguous()
-    rows, terms = for_output(input.size(0), geometry)
+    rows, terms = for_output(source.size(0), geometry)
     implicit_kernels.convolve(
-        (input.data_ptr(), weight.data_ptr(), _address(bias), output.data_ptr()),
-        _kinds(input, weight),
+        (source.data_ptr(), kernels.data_ptr(), _address(bias), output.data_ptr()),
+        _kinds(source, kernels),
         *rows,
-        (weight.size(1), weight.size(0)),
+        *_channels(source.size(1), output.size(1), geometry.groups),
         math.prod(geometry.kernel_size),
-        *terms,
-        False,
+        tuple(terms),
     )
     return output
 
@@ -88,7 +105,8 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def _grad_image(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> Tensor:
-    return new_image(grad_output, weight.size(1), geometry.input_size, last=True)
+    channels = weight.size(1) * geometry.groups
+    return new_image(grad_output, channels, geometry.input_size, last=True)
 
 
 @operator("implicit_gemm_grad_input", _grad_image)
@@ -98,22 +116,21 @@ def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) ->
 
     grad = _grad_image(grad_output, weight, geometry)
     outer = grad_output.contiguous(memory_format=_LAST)
-    weight = weight.contiguous(memory_format=_LAST)
+    kernels = weight.contiguous(memory_format=_LAST)
     rows, terms = for_input(outer.size(0), geometry)
     implicit_kernels.convolve(
-        (outer.data_ptr(), weight.data_ptr(), 0, grad.data_ptr()),
-        _kinds(outer, weight),
+        (outer.data_ptr(), kernels.data_ptr(), 0, grad.data_ptr()),
+        _kinds(outer, kernels),
         *rows,
-        (weight.size(0), weight.size(1)),
+        *_channels(outer.size(1), grad.size(1), geometry.groups, True),
         math.prod(geometry.kernel_size),
-        *terms,
-        True,
+        tuple(terms),
     )
     return grad
 
 
 def _grad_kernel(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) -> Tensor:
-    channels, kernel = (grad_output.size(1), input.size(1)), geometry.kernel_size
+    channels, kernel = (grad_output.size(1), input.size(1) // geometry.groups), geometry.kernel_size
     if is_channels_last(input):
         return input.new_empty(channels[0], *kernel, channels[1]).permute(0, 3, 1, 2)
     return input.new_empty(*channels, *kernel)
@@ -121,7 +138,7 @@ def _grad_kernel(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) -
 
 @operator("implicit_gemm_grad_weight", _grad_kernel)
 def grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) -> Tensor:
-    """∂L/∂w (C_out, C_in, K_h, K_w) from ∂L/∂y: (N, C_out, P, Q) and x: (N, C_in, H, W)."""
+    """∂L/∂w (C_out, C_in/groups, K_h, K_w) from ∂L/∂y: (N, C_out, P, Q) and x: (N, C_in, H, W)."""
     from cnnexp.kernels.cpu import implicit_kernels
 
     grad = _grad_kernel(grad_output, input, geometry)
@@ -133,8 +150,8 @@ def grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) ->
         (source.data_ptr(), outer.data_ptr(), made.data_ptr()),
         _kinds(source, made),
         *rows,
-        (source.size(1), outer.size(1)),
+        *_channels(source.size(1), outer.size(1), geometry.groups),
         math.prod(geometry.kernel_size),
-        *terms,
+        tuple(terms),
     )
-    return made if made is grad else grad.copy_(made)
+    return grad if made is grad else grad.copy_(made)

@@ -4,8 +4,10 @@
     ∂L/∂W_t = Σ_p ∂L/∂y[:, p]ᵀ · x[:, i(p, t)]
 
 of one pixel of all images at a time: the rows are the images, and of the taps t only those are multiplied
-that stand on a pixel. What stands in columns is laid out as the registers take it, a panel of some columns
-at a time, which then stays in the cache. bfloat16 is multiplied in pairs of channels; in ∂L/∂W, of images.
+that stand on a pixel. A convolution in groups is several such, of channels side by side. What stands in
+columns is laid out as the registers take it, a panel of some columns at a time, which then stays in the
+cache. bfloat16 is multiplied in pairs of channels; in ∂L/∂W, of images. A strip is of as many rows as
+registers hold the sums of together.
 
 Compiled by numba on first use and kept in its cache; after a change in ``implicit_tiles``, ``pairs``,
 ``precision`` or ``vector``, touch this file.
@@ -110,53 +112,58 @@ def _pair_weights(weight, begin, vectors, taps, depth, columns, packed, each):
 
 
 @njit(parallel=True, **COMPILE)
-def convolve(addresses, kinds, images, pixels, steps, channels, taps, begins, entries, backward):
-    """Leave y, or with ``backward`` ∂L/∂x, at its address.
+def convolve(addresses, kinds, images, pixels, steps, channels, groups, taps, terms):
+    """Leave y or ∂L/∂x at its address.
 
     Args:
-        addresses: Of x (∂L/∂y), w, the bias in float32 (0 for none) and y (∂L/∂x); images and weights
-            have the channels last.
+        addresses: Of x (∂L/∂y), w, the bias in float32 (0 for none) and y (∂L/∂x). Images have the channels
+            last; the weights are those of a group (C_out, K_h, K_w, C_in), group by group.
         kinds: A number of images, a word of them, a number of the weights, and how many numbers
             a word has.
         images: N, at least ``ROWS``.
         pixels: How many are read of an image, and written.
         steps: How many pixels an image is after the one before, and a pixel after the one before.
-        channels: Of what is read and of what is written.
+        channels: Of what is read and of what is written, in all, and in a group.
+        groups: The first channels of each group (groups, 2); and whether this is the backward, which reads
+            what the rows of the weights are for.
         taps: K_h·K_w.
-        begins: Where the list of each written pixel begins in ``entries`` (…, 2): pixels read, and taps.
+        terms: Where the list of each written pixel begins, and the lists (…, 2): pixels read, and taps.
     """
     number, like, of_weight, each = kinds
-    (size, shown), (depth, columns) = pixels, channels
-    (by_read, by_written), by_pixel = steps
-    words, panels = depth // each, _panels_of(columns)
+    shown, ((by_read, by_written), by_pixel) = pixels[1], steps
+    (in_all, out_row), (depth, columns) = channels
+    (firsts, backward), (begins, entries) = groups, terms
+    words, panels, row = depth // each, _panels_of(columns), in_all // each
     image, weight = numbers_at(addresses[0], like), numbers_at(addresses[1], of_weight)
     output = numbers_at(addresses[3], number)
     biases = numbers_at(addresses[2], np.float32(1))
     nothing = aligned(columns, _SUM)
     table = start_of(entries)
-    groups = -(-images // ROWS)
+    strips = -(-images // ROWS)
     work = entries.shape[0] * images * words * MOST * LANES
-    chunks = max(1, min(shown * groups, _TASKS // panels, work // _WORK))
-    for task in prange(panels * chunks):
-        panel, chunk = task // chunks, task % chunks
+    panels_of_all = panels * firsts.shape[0]
+    chunks = max(1, min(shown * strips, _TASKS // panels_of_all, work // _WORK))
+    for task in prange(panels_of_all * chunks):
+        group, panel, chunk = task // chunks // panels, task // chunks % panels, task % chunks
         begin, vectors, _ = _panel(panel, columns)
-        wide = vectors * LANES
+        wide, of_group = vectors * LANES, ahead(weight, group * columns * taps * depth)
         room = np.empty(taps * words * wide, np.uint32)
         packed = numbers_at(room.ctypes.data, like)
         if backward:
-            _pair_weights(weight, begin, vectors, taps, depth, columns, packed, each)
+            _pair_weights(of_group, begin, vectors, taps, depth, columns, packed, each)
         else:
-            _turn_weights(weight, begin, vectors, taps, depth, packed, each)
+            _turn_weights(of_group, begin, vectors, taps, depth, packed, each)
+        source, begin = ahead(image, firsts[group, 0] // each), firsts[group, 1] + begin
         start = ahead(biases, begin) if addresses[2] != 0 else start_of(nothing)
-        scales = by_pixel * words, words * wide
-        for part in range(shown * groups * chunk // chunks, shown * groups * (chunk + 1) // chunks):
-            p, n = part // groups, min(part % groups * ROWS, images - ROWS)
-            one = ahead(image, n * by_read * words)
+        scales = by_pixel * row, words * wide
+        for part in range(shown * strips * chunk // chunks, shown * strips * (chunk + 1) // chunks):
+            p, n = part // strips, min(part % strips * ROWS, images - ROWS)
+            one = ahead(source, n * by_read * row)
             some = ahead(table, 2 * begins[p]), begins[p + 1] - begins[p]
-            to = ahead(output, (n * by_written + p * by_pixel) * columns + begin)
+            to = ahead(output, (n * by_written + p * by_pixel) * out_row + begin)
             _product(
-                *(vectors, one, (by_read * words, 1), packed, some, scales, words),
-                *(start, 0, to, by_written * columns),
+                *(vectors, one, (by_read * row, 1), packed, some, scales, words),
+                *(start, 0, to, by_written * out_row),
             )
         hold(room)
     hold((nothing, entries))
@@ -191,10 +198,10 @@ def _lay_columns(one, other, single, channels, panels, to, apart, step):
 
 
 @njit(**COMPILE)
-def _lay_rows(one, other, single, channels, groups, to, apart):
-    """As :func:`_lay_columns`, in groups of ``ROWS`` channels whose words begin ``apart``."""
-    for group in range(groups):
-        begin, here = min(group * ROWS, channels - ROWS), ahead(to, group * apart)
+def _lay_rows(one, other, single, channels, strips, to, apart):
+    """As :func:`_lay_columns`, in strips of ``ROWS`` channels whose words begin ``apart``."""
+    for strip in range(strips):
+        begin, here = min(strip * ROWS, channels - ROWS), ahead(to, strip * apart)
         if single:
             _last_words(ahead(one, begin), ROWS, here)
         else:
@@ -213,63 +220,86 @@ def _add_chains(vectors, one, other, table, entries, scales, words, together, su
 
 
 @njit(parallel=True, **COMPILE)
-def grad_weight(addresses, kinds, images, pixels, steps, channels, taps, begins, entries):
-    """Leave ∂L/∂w at its address, (C_out, K_h, K_w, C_in).
+def grad_weight(addresses, kinds, images, pixels, steps, channels, groups, taps, terms):
+    """Leave ∂L/∂w at its address, group by group (C_out, K_h, K_w, C_in).
 
     Args:
         addresses: Of x, ∂L/∂y, both with channels last, and ∂L/∂w.
-        kinds, images, steps: As of :func:`convolve`, x being what is read.
-        pixels, channels: Of x and of y.
+        kinds, images, pixels, steps, channels, groups: As of :func:`convolve`, x being what is read and ∂L/∂y
+            in the place of what is written.
         taps: K_h·K_w.
-        begins: Where the list of each tap begins in ``entries`` (…, 2): pixels of y and of x.
+        terms: Where the list of each tap begins, and the lists (…, 2): pixels of y and of x.
     """
     number, like, of_weight, each = kinds
-    (size, shown), (c_in, c_out) = pixels, channels
-    (by_input, by_output), by_pixel = steps
-    words, panels, groups = -(-images // each), _panels_of(c_in), -(-c_out // ROWS)
+    (size, shown), ((by_input, by_output), by_pixel) = pixels, steps
+    (all_in, all_out), (c_in, c_out) = channels
+    (firsts, _), (begins, entries) = groups, terms
+    words, panels, strips = -(-images // each), _panels_of(c_in), -(-c_out // ROWS)
     x, outer = numbers_at(addresses[0], number), numbers_at(addresses[1], number)
     grad = numbers_at(addresses[2], of_weight)
-    apart = (
-        shown * words * ROWS + LANES
-    )  # not a power of two, or the groups share lines of the cache
-    grads = np.empty(groups * apart, np.uint32)
-    columns = np.empty(-(-c_in // LANES) * LANES * size * words, np.uint32)
+    # not powers of two, or what is apart so far shares lines of the cache
+    apart = shown * words * ROWS + LANES, size * words * -(-c_in // LANES) * LANES + LANES
+    grads = np.empty(firsts.shape[0] * strips * apart[0], np.uint32)
+    columns = np.empty(firsts.shape[0] * apart[1], np.uint32)
     left, right = numbers_at(grads.ctypes.data, like), numbers_at(columns.ctypes.data, like)
     table = start_of(entries)
     for k in prange(words):  # images one after the other are read as they lie
         single = each == 2 and 2 * k + 1 == images
         for i in range(size):
-            one = ahead(x, (k * each * by_input + i * by_pixel) * c_in)
-            other = ahead(one, (each - 1) * by_input * c_in)
+            pixel = ahead(x, (k * each * by_input + i * by_pixel) * all_in)
             step = (i * words + k) * LANES
-            _lay_columns(one, other, single, c_in, panels, right, size * words * LANES, step)
+            for group in range(firsts.shape[0]):
+                one, to = ahead(pixel, firsts[group, 0]), ahead(right, group * apart[1])
+                other = ahead(one, (each - 1) * by_input * all_in)
+                _lay_columns(one, other, single, c_in, panels, to, size * words * LANES, step)
     for p in prange(shown):
         for k in range(words):
             single = each == 2 and 2 * k + 1 == images
-            one = ahead(outer, (k * each * by_output + p * by_pixel) * c_out)
-            other = ahead(one, (each - 1) * by_output * c_out)
-            to = ahead(left, (p * words + k) * ROWS)
-            _lay_rows(one, other, single, c_out, groups, to, apart)
-    chunks, together = max(1, min(groups, _TASKS // panels)), max(1, _CHAIN // words)
-    nothing = aligned(MOST * LANES, _SUM)
-    for task in prange(panels * chunks):
-        panel, chunk = task // chunks, task % chunks
-        begin, vectors, before = _panel(panel, c_in)
-        wide = vectors * LANES
-        other, scales = ahead(right, before * LANES * size * words), (words * ROWS, words * wide)
-        room = aligned(ROWS * wide, _SUM)
-        sums = start_of(room)
-        for group in range(groups * chunk // chunks, groups * (chunk + 1) // chunks):
-            one, first = ahead(left, group * apart), min(group * ROWS, c_out - ROWS)
-            for t in range(taps):
-                to = ahead(grad, (first * taps + t) * c_in + begin)
-                some = ahead(table, 2 * begins[t]), begins[t + 1] - begins[t]
-                if some[1] <= together:
-                    zeros, row = start_of(nothing), taps * c_in
-                    _product(vectors, one, (1, ROWS), other, some, scales, words, zeros, 0, to, row)
-                    continue
-                _add_chains(vectors, one, other, *some, scales, words, together, sums)
-                for k in range(ROWS * wide):
-                    to[k // wide * taps * c_in + k % wide] = narrow(sums[k], to)
-        hold(room)
-    hold((grads, columns, nothing, entries))
+            pixel = ahead(outer, (k * each * by_output + p * by_pixel) * all_out)
+            for group in range(firsts.shape[0]):
+                one = ahead(pixel, firsts[group, 1])
+                other = ahead(one, (each - 1) * by_output * all_out)
+                to = ahead(left, group * strips * apart[0] + (p * words + k) * ROWS)
+                _lay_rows(one, other, single, c_out, strips, to, apart[0])
+    sizes = size * words, words * ROWS, taps, c_in, c_out, max(1, _CHAIN // words)
+    panels_of_all = panels * firsts.shape[0]
+    chunks = max(1, min(strips, _TASKS // panels_of_all))
+    for task in prange(panels_of_all * chunks):
+        group, panel, chunk = task // chunks // panels, task // chunks % panels, task % chunks
+        some = strips * chunk // chunks, strips * (chunk + 1) // chunks
+        of_group = ahead(left, group * strips * apart[0]), ahead(right, group * apart[1])
+        to = ahead(grad, group * c_out * taps * c_in)
+        _sum_panel(of_group, apart[0], table, begins, panel, some, sizes, words, to)
+    hold((grads, columns, entries))
+
+
+@njit(**COMPILE)
+def _sum_panel(sources, apart, table, begins, panel, some, sizes, words, grad):
+    """∂L/∂w of a panel of columns and of ``some`` strips of rows, from the one to the other.
+
+    Args:
+        sources: Pointers to the strips, ``apart``, and to the panels.
+        table, begins: As of :func:`grad_weight`.
+        sizes: Words of a column; of a pixel of a strip; taps; channels of x and of y; and how many entries
+            one sum is over.
+        words: Of a pixel.
+        grad: A pointer to ∂L/∂w.
+    """
+    column, of_strip, taps, c_in, c_out, together = sizes
+    begin, vectors, before = _panel(panel, c_in)
+    wide = vectors * LANES
+    other, scales = ahead(sources[1], before * LANES * column), (of_strip, words * wide)
+    nothing, room = aligned(wide, _SUM), aligned(ROWS * wide, _SUM)
+    zeros, sums = start_of(nothing), start_of(room)
+    for strip in range(some[0], some[1]):
+        one, first = ahead(sources[0], strip * apart), min(strip * ROWS, c_out - ROWS)
+        for t in range(taps):
+            to, row = ahead(grad, (first * taps + t) * c_in + begin), taps * c_in
+            terms = ahead(table, 2 * begins[t]), begins[t + 1] - begins[t]
+            if terms[1] <= together:
+                _product(vectors, one, (1, ROWS), other, terms, scales, words, zeros, 0, to, row)
+                continue
+            _add_chains(vectors, one, other, *terms, scales, words, together, sums)
+            for k in range(ROWS * wide):
+                to[k // wide * row + k % wide] = narrow(sums[k], to)
+    hold((nothing, room))

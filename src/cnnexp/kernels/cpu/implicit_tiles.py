@@ -235,16 +235,16 @@ def _lay_of(lanes: int) -> Any:
 
     @intrinsic
     def lay_words(typing_context, one, other, to):
-        """to[j] = the word of one[j] and other[j], or of one[j] alone where words are float32, of pointers."""
+        """to[j] = the word of one[j] and other[j], or one[j] where words are float32, of pointers."""
         pairs = to.dtype == types.uint32
         part = ir.VectorType(_HALF if pairs else _WORD, lanes)
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            values = [_load(builder, each, part) for each in arguments[: 2 if pairs else 1]]
+            words = _load(builder, arguments[0], part)
             if pairs:
                 order = [i + lanes * which for i in range(lanes) for which in (0, 1)]
-                values = [shuffled(builder, *values, order)]
-            _store(builder, values[0], arguments[2])
+                words = shuffled(builder, words, _load(builder, arguments[1], part), order)
+            _store(builder, words, arguments[2])
             return void(context)
 
         return types.void(one, other, to), codegen

@@ -14,9 +14,9 @@ multiplied comes from the cache, is why small images of many channels, the last 
 take a part of the time that a library's kernels take, which are made for large ones. bfloat16 is summed in
 float32 and rounded once.
 
-What the kernels have not got is computed as by ``direct``: groups, fewer than 16 channels or eight images,
-large images, other devices, float64, float16, forward mode; and so are gradients of single samples and the
-gradient of a gradient.
+What the kernels have not got is computed as by ``direct``: groups of fewer than 16 channels, fewer than eight
+images, large images, other devices, float64, float16, forward mode; and so are gradients of single samples
+and the gradient of a gradient.
 
 Source: Chetlur et al., "cuDNN: Efficient Primitives for Deep Learning" (2014), section 3, for the name and
 the lists in place of the matrix; docs/derivation.md.
@@ -48,7 +48,9 @@ def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2d
 
 def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> Tensor:
     """∂L/∂x from ∂L/∂y: (N, C_out, P, Q) and w → (N, C_in, H, W)."""
-    if _densely() or not cpu.takes(grad_output, geometry, weight.size(1), len(weight)):
+    if _densely() or not cpu.takes(
+        grad_output, geometry, weight.size(1) * geometry.groups, len(weight)
+    ):
         return direct.grad_input(grad_output, weight, geometry)
     return way_to(cpu.grad_input, grad_output, weight)(grad_output, weight, geometry)
 
