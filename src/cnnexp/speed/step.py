@@ -54,9 +54,9 @@ class _Way:
             return self.loss(self.network(self.images), self.labels)
 
     def step(self) -> None:
-        self.optimizer.zero_grad()
         self.forward().backward()
         self.optimizer.step()
+        self.optimizer.zero_grad()  # of ways that wait, gradients would take up as much memory as weights
 
 
 def _precision(images: Tensor, bfloat16: bool) -> AbstractContextManager[object]:

@@ -22,6 +22,7 @@ CLEAR = 0.85  # a promise of less of torch's time is clear, and is tried before 
 PROMISE = 0.97  # of more it is none
 DOUBT = 1.25  # but up to this it is tried where others of the op have kept theirs: a call alone tells so much
 _LEAST = 0.003  # nor where all that it promises is less of the step
+_MUCH = 0.1  # of the step: who promises so much is hardly in the way
 _SURE = 0.95  # a gain that is this sure needs no second look
 
 Times = Mapping[str, float]
@@ -81,7 +82,8 @@ def choose(
     """The algorithm of each layer, and the time of the step by that of ``base``.
 
     All that is promised is tried at once: a long step leaves time for few looks. If the step gains by it,
-    each group is left out in turn, the least promise first; else each is tried alone, the best first.
+    each group is left out in turn, the least promise first; else each is tried alone, the best first. The
+    doubtful come before those are left out that promise much.
 
     Args:
         base: By torch's own, every layer.
@@ -91,18 +93,23 @@ def choose(
     """
     search = _Search(base, seconds, budget)
     promised = [group for group in groups if not group.doubtful]
-    if promised:
-        step = min(seconds(base), seconds(base))
-        promised = [group for group in promised if group.gain >= _LEAST * step]
-    if len(promised) > 1 and search.take(*promised):
+    step = min(seconds(base), seconds(base)) if promised else 0.0
+    promised = [group for group in promised if group.gain >= _LEAST * step]
+    at_once = len(promised) > 1 and search.take(*promised)
+    if at_once:
         for group in reversed(promised):
-            search.drop(group)
+            if group.gain < _MUCH * step:
+                search.drop(group)
     else:
         for group in promised:
             search.take(group)
     for group in groups:
         if group.doubtful and search.has_one_like(group):
             search.take(group)
+    if at_once:
+        for group in reversed(promised):
+            if group.gain >= _MUCH * step:
+                search.drop(group)
     return search.result()
 
 

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 # Seconds: for the calls alone and, of what is left, for the steps; of the calls, in the second half for those
 # of ops that have promised something.
-_BUDGET = 9.0
+_BUDGET = 8.0
 _FORWARDS = 3  # that a step takes as long as: a backward has two products for each of the forward's
 _ENOUGH = (
     3  # calls that an algorithm is far behind torch's own in, for it not to be measured any more

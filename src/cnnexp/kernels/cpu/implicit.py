@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,14 @@ from cnnexp.geometry.described import Described
 from cnnexp.kernels.cpu.bfloat16 import AVAILABLE
 from cnnexp.kernels.cpu.elements import ONES
 from cnnexp.kernels.cpu.image_layout import is_channels_last, new_image
-from cnnexp.kernels.cpu.implicit_tables import for_input, for_output, for_weight, is_pointwise
+from cnnexp.kernels.cpu.implicit_tables import (
+    Rows,
+    Terms,
+    for_input,
+    for_output,
+    for_weight,
+    is_pointwise,
+)
 from cnnexp.kernels.operators import operator
 
 __all__ = ["FEWEST_CHANNELS", "forward", "grad_input", "grad_weight", "takes"]
@@ -36,38 +44,35 @@ def takes(image: Tensor | Described, geometry: Conv2dGeometry, c_in: int, c_out:
     """Whether these kernels take such a convolution: groups of at least 16 channels, of an even number in
     bfloat16; and at least eight small images, or eight pixels where no window reads two.
     """
-    numbers = (geometry.groups, *geometry.stride, *geometry.padding, *geometry.dilation)
-    if any(isinstance(number, (bool, float)) for number in numbers):
-        return False  # True and 1.0 equal 1; a library's convolution refuses them
-    if image.device.type != "cpu" or image.dtype not in _WORDS:
+    halved, groups = image.dtype == torch.bfloat16, geometry.groups
+    if image.device.type != "cpu" or image.dtype not in _WORDS or (halved and not AVAILABLE):
         return False
-    halved, pixels = image.dtype == torch.bfloat16, math.prod(geometry.output_size)
-    channels = c_in // geometry.groups, c_out // geometry.groups
+    for number in (groups, *geometry.stride, *geometry.padding, *geometry.dilation):
+        if isinstance(number, (bool, float)):
+            return False  # True and 1.0 equal 1; a library's convolution refuses them
+    pixels = math.prod(geometry.padded_size())
     return (
-        (AVAILABLE or not halved)
-        and min(channels) >= FEWEST_CHANNELS
-        and not (halved and (channels[0] % 2 or channels[1] % 2))
+        min(c_in, c_out) >= FEWEST_CHANNELS * groups
+        and not (halved and (c_in // groups % 2 or c_out // groups % 2))
+        and pixels <= _MOST_PIXELS
         and image.shape[0] * (pixels if is_pointwise(geometry) else 1) >= _FEWEST_ROWS
-        and math.prod(geometry.padded_size()) <= _MOST_PIXELS
     )
 
 
-class _Channels(NamedTuple):
-    """The channels of a convolution.
-
-    Attributes:
-        both: Of what is read and of what is written, in all, and in a group.
-        groups: The first of each group (groups, 2); and whether this is the backward.
-    """
-
-    both: tuple[tuple[int, int], tuple[int, int]]
-    groups: tuple[np.ndarray, bool]
-
-
-@functools.lru_cache(maxsize=512)
-def _channels(read: int, written: int, groups: int, backward: bool = False) -> _Channels:
-    own = read // groups, written // groups
-    return _Channels(((read, written), own), (np.arange(groups)[:, None] * np.array(own), backward))
+@functools.lru_cache(maxsize=256)
+def _plan(
+    terms_of: Callable[..., tuple[Rows, Terms]],
+    images: int,
+    geometry: Conv2dGeometry,
+    channels: tuple[int, int],
+    backward: bool = False,
+) -> tuple[Any, ...]:
+    """What the kernels take of a convolution of ``images`` that reads and writes so many ``channels``."""
+    rows, terms = terms_of(images, geometry)
+    own = channels[0] // geometry.groups, channels[1] // geometry.groups
+    firsts = np.arange(geometry.groups)[:, None] * np.array(own)
+    taps = math.prod(geometry.kernel_size)
+    return *rows, (channels, own), (firsts, backward), taps, tuple(terms)
 
 
 def _kinds(image: Tensor, weight: Tensor) -> tuple[Any, ...]:
@@ -88,14 +93,10 @@ def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2d
     output = _output(input, weight, bias, geometry)
     source, kernels = input.contiguous(memory_format=_LAST), weight.contiguous(memory_format=_LAST)
     bias = None if bias is None else bias.float().contiguous()
-    rows, terms = for_output(source.size(0), geometry)
     implicit_kernels.convolve(
         (source.data_ptr(), kernels.data_ptr(), _address(bias), output.data_ptr()),
         _kinds(source, kernels),
-        *rows,
-        *_channels(source.size(1), output.size(1), geometry.groups),
-        math.prod(geometry.kernel_size),
-        tuple(terms),
+        *_plan(for_output, source.size(0), geometry, (source.size(1), output.size(1))),
     )
     return output
 
@@ -117,14 +118,10 @@ def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) ->
     grad = _grad_image(grad_output, weight, geometry)
     outer = grad_output.contiguous(memory_format=_LAST)
     kernels = weight.contiguous(memory_format=_LAST)
-    rows, terms = for_input(outer.size(0), geometry)
     implicit_kernels.convolve(
         (outer.data_ptr(), kernels.data_ptr(), 0, grad.data_ptr()),
         _kinds(outer, kernels),
-        *rows,
-        *_channels(outer.size(1), grad.size(1), geometry.groups, True),
-        math.prod(geometry.kernel_size),
-        tuple(terms),
+        *_plan(for_input, outer.size(0), geometry, (outer.size(1), grad.size(1)), True),
     )
     return grad
 
@@ -145,13 +142,9 @@ def grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) ->
     made = grad.contiguous(memory_format=_LAST)  # itself, unless it is plain
     source = input.contiguous(memory_format=_LAST)
     outer = grad_output.contiguous(memory_format=_LAST)
-    rows, terms = for_weight(source.size(0), geometry)
     implicit_kernels.grad_weight(
         (source.data_ptr(), outer.data_ptr(), made.data_ptr()),
         _kinds(source, made),
-        *rows,
-        *_channels(source.size(1), outer.size(1), geometry.groups),
-        math.prod(geometry.kernel_size),
-        tuple(terms),
+        *_plan(for_weight, source.size(0), geometry, (source.size(1), outer.size(1))),
     )
     return grad if made is grad else grad.copy_(made)
