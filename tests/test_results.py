@@ -37,6 +37,7 @@ LR_FIND = _benchmark("lr_find")
 PER_SAMPLE = _benchmark("per_sample")
 FAST = _benchmark("fast")
 RECOMPUTE, BIASES = _benchmark("recompute"), _benchmark("biases")
+SMALL_IMAGES = _benchmark("small_images")
 
 
 @pytest.mark.parametrize("name", ACCURACY.STUDIES)
@@ -70,6 +71,12 @@ def test_the_table_of_suggested_learning_rates_is_that_of_its_file() -> None:
 
 def test_the_table_of_per_sample_gradients_is_that_of_its_file() -> None:
     _is_in_the_documents("per_sample", PER_SAMPLE.table(PER_SAMPLE.read()))
+
+
+def test_the_table_of_small_images_is_that_of_its_file() -> None:
+    rows = SMALL_IMAGES.read_rows(SMALL_IMAGES.FILE)
+    _is_in_the_documents("small_images", SMALL_IMAGES.table(rows))
+    assert {row["layer"] for row in rows} == {layer.name for layer in SMALL_IMAGES.LAYERS}
 
 
 def test_the_table_of_what_is_kept_is_that_of_its_file() -> None:

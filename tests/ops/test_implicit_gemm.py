@@ -232,3 +232,58 @@ def test_in_a_compiled_function(dtype: torch.dtype) -> None:
     found, expected = (_results(tensors, options, way, grad) for way in (compiled, _ours))
     for one, other in zip(found[:3], expected[:3], strict=True):  # a bias has torch's own sum
         assert torch.equal(one, other)
+
+
+def _in_float32() -> tuple[Tensor, Tensor, Tensor]:
+    tensors, _ = _given(_CASES[1], torch.float32, torch.contiguous_format)
+    return tensors[0], tensors[1], tensors[2]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, LAST], ids=["NCHW", "NHWC"])
+def test_results_lie_as_torchs_own(layout: torch.memory_format) -> None:
+    tensors, options = _given(_CASES[1], torch.float32, layout)
+    grad = torch.randn(_torchs(*tensors, **options).shape).contiguous(memory_format=layout)
+    found, expected = (_results(tensors, options, way, grad) for way in (_ours, _torchs))
+    assert [each.stride() for each in found] == [each.stride() for each in expected]
+
+
+def test_a_gradient_that_is_one_number() -> None:
+    """``sum().backward()`` hands over a tensor whose strides are 0."""
+    given = [each.requires_grad_() for each in _in_float32()]
+    found = torch.autograd.grad(_ours(*given, padding=1).sum(), given)
+    expected = torch.autograd.grad(_torchs(*given, padding=1).sum(), given)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+
+
+def test_several_gradients_at_once() -> None:
+    given = [each.requires_grad_() for each in _in_float32()]
+    output = _ours(*given, padding=1)
+    grads = torch.randn(3, *output.shape)
+    found = torch.autograd.grad(output, given, grads, is_grads_batched=True, retain_graph=True)
+    for k, grad in enumerate(grads):
+        expected = torch.autograd.grad(output, given, grad, retain_graph=True)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one[k], other)
+
+
+def test_in_transforms() -> None:
+    image, weight, bias = _in_float32()
+    images = torch.stack([image, image + 1])
+    mapped = torch.func.vmap(lambda x: _ours(x, weight, bias, padding=1))(images)
+    torch.testing.assert_close(
+        mapped, torch.stack([_ours(x, weight, bias, padding=1) for x in images])
+    )
+    tangent = torch.randn_like(image)
+    _, carried = torch.func.jvp(lambda x: _ours(x, weight, bias, padding=1), (image,), (tangent,))
+    torch.testing.assert_close(carried, _torchs(tangent, weight, padding=1), rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_another_dtype_are_no_numbers_of_these() -> None:
+    """Whoever calls the plain function of an algorithm may hand over what autograd would not."""
+    image, weight, _ = _in_float32()
+    geometry = conv2d_geometry(image, weight, None, 1, 1, 1, 1)
+    grad_weight = ops.get_algorithm("conv2d", "implicit_gemm").grad_weight
+    assert grad_weight is not None
+    with pytest.raises(RuntimeError, match="type"):
+        grad_weight(torch.randn(9, 18, 5, 4).bfloat16(), image, geometry)

@@ -268,3 +268,28 @@ def test_a_batch_that_is_folded_away_is_refused() -> None:
         passed(network, *batch(4))
     assert network.row.weight.requires_grad  # as found
     assert "forward" not in vars(network.row)
+
+
+@pytest.mark.parametrize("backward", ["native", "direct", "narrow", "implicit_gemm", "im2col"])
+@pytest.mark.parametrize("inside", [False, True], ids=["outside", "inside"])
+def test_within_autocast_an_image_is_what_the_op_rounded_it_to(backward: str, inside: bool) -> None:
+    """∂L/∂y is of bfloat16 there, and the image that the first layer was given is not."""
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1))
+    replace_layers(network, backward, quiet=True)
+    images = torch.randn(8, 16, 5, 4)
+
+    def losses() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return network(images).square().float().sum()
+
+    with watched(network, len(images)) as calls:
+        losses().backward()
+    with torch.autocast("cpu", torch.bfloat16, enabled=inside):
+        sums = clipped_sums(calls, Clipping(float("inf")))
+    losses().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None
+        torch.testing.assert_close(
+            sums[parameter].float(), parameter.grad, rtol=0.02, atol=0.1, msg=name
+        )

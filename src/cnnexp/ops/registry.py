@@ -197,7 +197,7 @@ def algorithm_names(op: str) -> tuple[str, ...]:
     Examples:
         >>> from cnnexp import ops
         >>> ops.algorithm_names("conv2d")
-        ('depthwise', 'direct', 'fft', 'im2col', 'narrow', 'native', 'reference')
+        ('depthwise', 'direct', 'fft', 'im2col', 'implicit_gemm', 'narrow', 'native', 'reference')
     """
     if op not in _REGISTRY:
         raise UnknownAlgorithmError(f"unknown op '{op}'; known: {', '.join(op_names())}")

@@ -101,8 +101,8 @@ def choose(
             if group.gain < _MUCH * step:
                 search.drop(group)
     else:
-        for group in promised:
-            search.take(group)
+        for place, group in enumerate(promised):
+            search.take(group, late=place == 0)
     for group in groups:
         if group.doubtful and search.has_one_like(group):
             search.take(group)
@@ -128,12 +128,12 @@ class _Search:
         # of what is chosen by ``base``; None where steps since have changed the one or moved the other
         self._found: Paired | None = Paired(1.0, 1.0, 1.0, 0)
 
-    def take(self, *groups: Group) -> bool:
-        """Try these groups beside what is chosen, and take them if the step gains."""
+    def take(self, *groups: Group, late: bool = False) -> bool:
+        """Try these groups beside what is chosen, ``late`` one look more, and take them if the step gains."""
         trial = dict(self._chosen)
         for group in groups:
             trial |= dict.fromkeys(group.layers, group.algorithm)
-        tried = self._tried(trial, " and ".join(map(str, groups)))
+        tried = self._tried(trial, " and ".join(map(str, groups)), late)
         if tried is None or not tried.faster:
             return False
         self._found = tried if self._chosen == self._base else None
@@ -145,7 +145,7 @@ class _Search:
         if len(self._taken) < 2:
             return
         trial = {**self._chosen, **{name: self._base[name] for name in group.layers}}
-        tried = self._tried(trial, f"without {group}")
+        tried = self._tried(trial, f"without {group}", late=False)
         if tried is not None and tried.faster:
             self._found, self._chosen = None, trial
             self._taken.remove(group)
@@ -161,10 +161,10 @@ class _Search:
             found = _compared(self._seconds, self._chosen, self._base, self._budget / 2)
         return (self._chosen, found.ratio) if found.faster else (dict(self._base), 1.0)
 
-    def _tried(self, trial: Mapping[str, str], what: str) -> Paired | None:
-        """The step of ``trial`` by that of what is chosen; None where there is no time left."""
+    def _tried(self, trial: Mapping[str, str], what: str, late: bool) -> Paired | None:
+        """The step of ``trial`` by that of what is chosen; None where time is up, unless ``late``."""
         left = self._budget - (clock() - self._begin)
-        if left < 0:
+        if left < 0 and not (late and self._budget > 0):
             return None
         tried = _compared(self._seconds, trial, self._chosen, left / 2)
         log.debug("backward auto: %s: the step takes %.3f (%.3f to %.3f, %d pairs)", what, *tried)

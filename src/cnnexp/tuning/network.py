@@ -299,7 +299,8 @@ def _times(
         torchs = times.get(ops.NATIVE, 0.0)
         if min(times.values(), default=1.0) < PROMISE * torchs:
             promising.add(call.op)
-        hopeless.update((call.op, way) for way in times if times[way] > FAR_BEHIND * torchs)
+        if torchs:  # there is none where torch's own cannot be measured
+            hopeless.update((call.op, way) for way in times if times[way] > FAR_BEHIND * torchs)
 
     with _listening(layers, look):
         forward()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,7 @@ _WORDS = {torch.float32: (np.float32(1), 1), torch.bfloat16: (np.uint32(1), 2)}
 
 def takes(image: Tensor | Described, geometry: Conv2dGeometry, c_in: int, c_out: int) -> bool:
     """Whether these kernels take such a convolution: groups of at least 16 channels, of an even number in
-    bfloat16; and at least eight small images, or eight pixels where no window reads two.
+    bfloat16; and at least eight small images, or, of a 1×1 kernel that reads every pixel, eight pixels.
     """
     halved, groups = image.dtype == torch.bfloat16, geometry.groups
     if image.device.type != "cpu" or image.dtype not in _WORDS or (halved and not AVAILABLE):
@@ -59,26 +58,46 @@ def takes(image: Tensor | Described, geometry: Conv2dGeometry, c_in: int, c_out:
     )
 
 
-@functools.lru_cache(maxsize=256)
-def _plan(
-    terms_of: Callable[..., tuple[Rows, Terms]],
-    images: int,
+@functools.lru_cache(maxsize=512)
+def _groups(read: int, written: int, groups: int) -> tuple[Any, np.ndarray]:
+    """So many channels, in all and in a group, and the first of each group (groups, 2)."""
+    own = read // groups, written // groups
+    return ((read, written), own), np.arange(groups)[:, None] * np.array(own)
+
+
+def _kinds(dtype: torch.dtype) -> tuple[Any, ...]:
+    """A number, a word, and how many numbers a word has."""
+    word, each = _WORDS[dtype]
+    return ONES[dtype], word, each
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _convolve(
+    tensors: tuple[Tensor | None, ...],
+    rows: Rows,
+    terms: Terms,
     geometry: Conv2dGeometry,
-    channels: tuple[int, int],
-    backward: bool = False,
-) -> tuple[Any, ...]:
-    """What the kernels take of a convolution of ``images`` that reads and writes so many ``channels``."""
-    rows, terms = terms_of(images, geometry)
-    own = channels[0] // geometry.groups, channels[1] // geometry.groups
-    firsts = np.arange(geometry.groups)[:, None] * np.array(own)
-    taps = math.prod(geometry.kernel_size)
-    return *rows, (channels, own), (firsts, backward), taps, tuple(terms)
+    backward: bool,
+) -> None:
+    """The kernel's ``convolve``, of what is read, the weights, the bias and what is written."""
+    from cnnexp.kernels.cpu import implicit_kernels
 
-
-def _kinds(image: Tensor, weight: Tensor) -> tuple[Any, ...]:
-    """A number of the image, a word of it, a number of the weights, and how many numbers a word has."""
-    word, each = _WORDS[image.dtype]
-    return ONES[image.dtype], word, ONES[weight.dtype], each
+    read, written = tensors[0], tensors[-1]
+    assert read is not None
+    assert written is not None
+    channels, firsts = _groups(read.size(1), written.size(1), geometry.groups)
+    implicit_kernels.convolve(
+        tuple(map(_address, tensors)),
+        _kinds(read.dtype),
+        *rows,
+        channels,
+        (firsts, backward),
+        math.prod(geometry.kernel_size),
+        tuple(terms),
+    )
 
 
 def _output(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
@@ -88,42 +107,29 @@ def _output(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2d
 @operator("implicit_gemm_forward", _output)
 def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
     """Y (N, C_out, P, Q) from x: (N, C_in, H, W), w: (C_out, C_in/groups, K_h, K_w) and b: (C_out,)."""
-    from cnnexp.kernels.cpu import implicit_kernels
-
     output = _output(input, weight, bias, geometry)
     source, kernels = input.contiguous(memory_format=_LAST), weight.contiguous(memory_format=_LAST)
     bias = None if bias is None else bias.float().contiguous()
-    implicit_kernels.convolve(
-        (source.data_ptr(), kernels.data_ptr(), _address(bias), output.data_ptr()),
-        _kinds(source, kernels),
-        *_plan(for_output, source.size(0), geometry, (source.size(1), output.size(1))),
-    )
+    terms = for_output(source.size(0), geometry)
+    _convolve((source, kernels, bias, output), *terms, geometry, backward=False)
     return output
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
 def _grad_image(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> Tensor:
-    channels = weight.size(1) * geometry.groups
-    return new_image(grad_output, channels, geometry.input_size, last=True)
+    channels, last = weight.size(1) * geometry.groups, is_channels_last(grad_output)
+    return new_image(grad_output, channels, geometry.input_size, last)
 
 
 @operator("implicit_gemm_grad_input", _grad_image)
 def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> Tensor:
-    """∂L/∂x (N, C_in, H, W) from ∂L/∂y: (N, C_out, P, Q) and w."""
-    from cnnexp.kernels.cpu import implicit_kernels
-
+    """∂L/∂x (N, C_in, H, W) from ∂L/∂y: (N, C_out, P, Q) and w, in the layout of ∂L/∂y."""
     grad = _grad_image(grad_output, weight, geometry)
+    made = torch.empty_like(grad, memory_format=_LAST)
     outer = grad_output.contiguous(memory_format=_LAST)
     kernels = weight.contiguous(memory_format=_LAST)
-    implicit_kernels.convolve(
-        (outer.data_ptr(), kernels.data_ptr(), 0, grad.data_ptr()),
-        _kinds(outer, kernels),
-        *_plan(for_input, outer.size(0), geometry, (outer.size(1), grad.size(1)), True),
-    )
-    return grad
+    terms = for_input(outer.size(0), geometry)
+    _convolve((outer, kernels, None, made), *terms, geometry, backward=True)
+    return made if is_channels_last(grad) else grad.copy_(made)
 
 
 def _grad_kernel(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) -> Tensor:
@@ -139,12 +145,18 @@ def grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) ->
     from cnnexp.kernels.cpu import implicit_kernels
 
     grad = _grad_kernel(grad_output, input, geometry)
-    made = grad.contiguous(memory_format=_LAST)  # itself, unless it is plain
+    made = torch.empty_like(grad, memory_format=_LAST)
     source = input.contiguous(memory_format=_LAST)
     outer = grad_output.contiguous(memory_format=_LAST)
+    channels, firsts = _groups(source.size(1), outer.size(1), geometry.groups)
+    rows, terms = for_weight(source.size(0), geometry)
     implicit_kernels.grad_weight(
         (source.data_ptr(), outer.data_ptr(), made.data_ptr()),
-        _kinds(source, made),
-        *_plan(for_weight, source.size(0), geometry, (source.size(1), outer.size(1))),
+        _kinds(source.dtype),
+        *rows,
+        channels,
+        (firsts, False),
+        math.prod(geometry.kernel_size),
+        tuple(terms),
     )
-    return grad if made is grad else grad.copy_(made)
+    return made if is_channels_last(grad) else grad.copy_(made)

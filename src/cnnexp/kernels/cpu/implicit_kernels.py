@@ -6,11 +6,11 @@
 of one pixel of all images at a time: the rows are the images, and of the taps t only those are multiplied
 that stand on a pixel. A convolution in groups is several such, of channels side by side. What stands in
 columns is laid out as the registers take it, a panel of some columns at a time, which then stays in the
-cache. bfloat16 is multiplied in pairs of channels; in ∂L/∂W, of images. A strip is of as many rows as
-registers hold the sums of together.
+cache. bfloat16 is multiplied in pairs of channels; in ∂L/∂W, of images, or of pixels where these are the
+rows. A strip is of as many rows as registers hold the sums of together.
 
 Compiled by numba on first use and kept in its cache; after a change in ``implicit_tiles``, ``pairs``,
-``precision`` or ``vector``, touch this file.
+``pointers``, ``precision``, ``numbers`` or ``vector``, touch this file.
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
@@ -39,7 +39,9 @@ from cnnexp.kernels.cpu.vector import COMPILE
 __all__ = ["convolve", "grad_weight"]
 
 _SUM = np.empty(1, np.float32)
-_CHAIN = 512  # words in one sum of ∂L/∂W at most, whose rounding errors grow with their number
+_CHAIN = (
+    512  # words of whole pixels in one sum of ∂L/∂W, whose rounding errors grow with their number
+)
 _TASKS = 16  # into which the work is cut, if there are fewer panels
 _WORK = 1 << 20  # products, that such a task has at least
 
@@ -76,39 +78,32 @@ def _product(vectors, one, steps, other, entries, scales, words, start, apart, o
 
 
 @njit(**COMPILE)
-def _turn_weights(weight, begin, vectors, taps, depth, packed, each):
+def _turn_weights(weight, begin, vectors, taps, words, packed):
     """packed[t, k, j] = word k of W[begin + j, t]: rows of the weights become columns."""
-    wide, words = vectors * LANES, depth // each
-    row = taps * depth
+    wide, row = vectors * LANES, taps * words
     if words < LANES:
         for j in range(wide):
-            for t in range(taps):
-                at = (begin + j) * row + t * depth
-                for k in range(words):
-                    one, other = weight[at + k * each], weight[at + k * each + each - 1]
-                    packed[(t * words + k) * wide + j] = word_of(one, other, packed[0])
+            for k in range(row):
+                packed[k * wide + j] = weight[(begin + j) * row + k]
         return
     for vector in range(vectors):
         of_rows = ahead(weight, (begin + vector * LANES) * row)
         for t in range(taps):
             for block in range(-(-words // LANES)):
-                k = min(block * LANES, words - LANES)
-                source = ahead(of_rows, t * depth + k * each)
-                turn(source, row, ahead(packed, (t * words + k) * wide + vector * LANES), wide)
+                k = t * words + min(block * LANES, words - LANES)
+                turn(ahead(of_rows, k), row, ahead(packed, k * wide + vector * LANES), wide)
 
 
 @njit(**COMPILE)
-def _pair_weights(weight, begin, vectors, taps, depth, columns, packed, each):
+def _pair_weights(weight, begin, vectors, taps, words, columns, packed, each):
     """packed[t, k, j] = the word of W[k, t, begin + j], or of that and the next of row k."""
-    wide, words = vectors * LANES, depth // each
-    row = taps * columns
+    wide, row = vectors * LANES, taps * columns
     for k in range(words):
         for t in range(taps):
             one = ahead(weight, k * each * row + t * columns + begin)
-            other = ahead(one, (each - 1) * row)
-            to = ahead(packed, (t * words + k) * wide)
-            for j in range(wide):
-                to[np.uintp(j)] = word_of(one[np.uintp(j)], other[np.uintp(j)], packed[0])
+            other, to = ahead(one, (each - 1) * row), ahead(packed, (t * words + k) * wide)
+            for v in range(vectors):
+                lay(ahead(one, v * LANES), ahead(other, v * LANES), ahead(to, v * LANES))
 
 
 @njit(parallel=True, **COMPILE)
@@ -118,8 +113,7 @@ def convolve(addresses, kinds, images, pixels, steps, channels, groups, taps, te
     Args:
         addresses: Of x (∂L/∂y), w, the bias in float32 (0 for none) and y (∂L/∂x). Images have the channels
             last; the weights are those of a group (C_out, K_h, K_w, C_in), group by group.
-        kinds: A number of images, a word of them, a number of the weights, and how many numbers
-            a word has.
+        kinds: A number, a word, and how many numbers a word has.
         images: N, at least ``ROWS``.
         pixels: How many are read of an image, and written.
         steps: How many pixels an image is after the one before, and a pixel after the one before.
@@ -129,13 +123,13 @@ def convolve(addresses, kinds, images, pixels, steps, channels, groups, taps, te
         taps: K_h·K_w.
         terms: Where the list of each written pixel begins, and the lists (…, 2): pixels read, and taps.
     """
-    number, like, of_weight, each = kinds
+    number, like, each = kinds
     shown, ((by_read, by_written), by_pixel) = pixels[1], steps
     (in_all, out_row), (depth, columns) = channels
     (firsts, backward), (begins, entries) = groups, terms
     words, panels, row = depth // each, _panels_of(columns), in_all // each
-    image, weight = numbers_at(addresses[0], like), numbers_at(addresses[1], of_weight)
-    output = numbers_at(addresses[3], number)
+    image, output = numbers_at(addresses[0], like), numbers_at(addresses[3], number)
+    weight, turned = numbers_at(addresses[1], number), numbers_at(addresses[1], like)
     biases = numbers_at(addresses[2], np.float32(1))
     nothing = aligned(columns, _SUM)
     table = start_of(entries)
@@ -146,13 +140,14 @@ def convolve(addresses, kinds, images, pixels, steps, channels, groups, taps, te
     for task in prange(panels_of_all * chunks):
         group, panel, chunk = task // chunks // panels, task // chunks % panels, task % chunks
         begin, vectors, _ = _panel(panel, columns)
-        wide, of_group = vectors * LANES, ahead(weight, group * columns * taps * depth)
+        wide, before = vectors * LANES, group * columns * taps * depth
         room = np.empty(taps * words * wide, np.uint32)
         packed = numbers_at(room.ctypes.data, like)
         if backward:
-            _pair_weights(of_group, begin, vectors, taps, depth, columns, packed, each)
+            of_group = ahead(weight, before)
+            _pair_weights(of_group, begin, vectors, taps, words, columns, packed, each)
         else:
-            _turn_weights(of_group, begin, vectors, taps, depth, packed, each)
+            _turn_weights(ahead(turned, before // each), begin, vectors, taps, words, packed)
         source, begin = ahead(image, firsts[group, 0] // each), firsts[group, 1] + begin
         start = ahead(biases, begin) if addresses[2] != 0 else start_of(nothing)
         scales = by_pixel * row, words * wide
@@ -173,7 +168,7 @@ def convolve(addresses, kinds, images, pixels, steps, channels, groups, taps, te
 def _last_words(image, count, to):
     """The words of so many numbers of an image that has none beside it."""
     for j in range(count):
-        to[j] = word_of(image[j], None, to[0])
+        to[j] = word_of(image[j], to[0])
 
 
 @njit(**COMPILE)
@@ -230,13 +225,13 @@ def grad_weight(addresses, kinds, images, pixels, steps, channels, groups, taps,
         taps: K_h·K_w.
         terms: Where the list of each tap begins, and the lists (…, 2): pixels of y and of x.
     """
-    number, like, of_weight, each = kinds
+    number, like, each = kinds
     (size, shown), ((by_input, by_output), by_pixel) = pixels, steps
     (all_in, all_out), (c_in, c_out) = channels
     (firsts, _), (begins, entries) = groups, terms
     words, panels, strips = -(-images // each), _panels_of(c_in), -(-c_out // ROWS)
     x, outer = numbers_at(addresses[0], number), numbers_at(addresses[1], number)
-    grad = numbers_at(addresses[2], of_weight)
+    grad = numbers_at(addresses[2], number)
     # not powers of two, or what is apart so far shares lines of the cache
     apart = shown * words * ROWS + LANES, size * words * -(-c_in // LANES) * LANES + LANES
     grads = np.empty(firsts.shape[0] * strips * apart[0], np.uint32)

@@ -2,7 +2,8 @@
 
     product_3, _2, _1   out[r, j] = start[r, j] + Σ_{(a, b) of a list} Σ_k one[a + r + k] · other[b + k, j]
                         a register a row r and a vector of so many j, all through the list
-    turn                to[k, r] = source[r, k]                  as many rows r as a vector has lanes
+    turn                to[k, r] = source[r, k]                  as many words as a vector has lanes
+    lay, lay_rows       to[j] = the word of one[j] and other[j]  as many, or as rows are summed together
 
 What is multiplied is called a word here: a float32; or two neighbours in a sum over bfloat16, in 32 bits,
 whose products one instruction (``vdpbf16ps``) adds to a float32. A number of the result is a sum of its
@@ -21,8 +22,7 @@ from numba.extending import intrinsic
 
 from cnnexp.kernels.cpu.memory import shuffled
 from cnnexp.kernels.cpu.numba_internals import BFloatType, counted_loop, declared, register_of, void
-from cnnexp.kernels.cpu.pairs import dot, halves_of
-from cnnexp.kernels.cpu.precision import rounded_bits
+from cnnexp.kernels.cpu.pairs import dot
 from cnnexp.kernels.cpu.vector import VECTOR_BYTES, fused_multiply_add, splat
 
 __all__ = [
@@ -182,52 +182,27 @@ def _turned(builder: ir.IRBuilder, rows: list[Any]) -> list[Any]:
 
 @intrinsic
 def turn(typing_context, source, row, to, step):
-    """to[k·step + r] = word k of source[r·row …], for as many r and k as a register has lanes, of pointers.
-
-    ``source`` holds what words are made of: float32, or bfloat16 in 16 bits; ``row`` counts these.
-    """
-    pairs, halved = to.dtype == types.uint32, source.dtype == types.uint16
+    """to[k·step + r] = source[r·row + k], of pointers to words, as many r and k as a register has lanes."""
+    signature = types.void(source, _N, to, _N)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         source, row, to, step = arguments
-        rows = []
-        for r in range(LANES):
-            place = _moved(builder, source, row, r)
-            if halved or not pairs:
-                rows.append(_load(builder, place, _WORDS))
-                continue
-            even, odd = (
-                _load(builder, builder.gep(place, [ir.Constant(_INDEX, half)]), _FLOATS)
-                for half in (0, LANES)
-            )
-            rows.append(builder.bitcast(halves_of(builder, even, odd), _WORDS))
+        rows = [_load(builder, _moved(builder, source, row, r), _WORDS) for r in range(LANES)]
         for k, register in enumerate(_turned(builder, rows)):
             _store(builder, register, _moved(builder, to, step, k))
         return void(context)
 
-    return types.void(source, _N, to, _N), codegen
+    return signature, codegen
 
 
 @intrinsic
-def word_of(typing_context, one, other, like):
-    """The word of two numbers, of which None is 0; ``one`` alone where words are float32."""
-    if like == types.float32:
-
-        def first(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            return arguments[0]
-
-        return types.float32(one, other, like), first
-
-    halved, alone = one == types.uint16, isinstance(other, types.NoneType)
+def word_of(typing_context, number, like):
+    """The word of a number that has none beside it: itself, or with a 0 where words are of pairs."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        low, *high = (
-            builder.zext(each if halved else rounded_bits(builder, each), _WORD)
-            for each in arguments[: 1 if alone else 2]
-        )
-        return low if alone else builder.or_(low, builder.shl(high[0], ir.Constant(_WORD, 16)))
+        return builder.zext(arguments[0], _WORD) if like == types.uint32 else arguments[0]
 
-    return types.uint32(one, other, like), codegen
+    return like(number, like), codegen
 
 
 def _lay_of(lanes: int) -> Any:

@@ -10,7 +10,8 @@ the sums of 32 neighbours come out in another order: the first, third, fifth and
 the others.
 
 bfloat16 is a bit pattern here, uint16. numba caches a compiled kernel by the kernel's own file: after a
-change here, touch the files that call it, ``pairs_sparse``, ``pairs_forward``, ``narrow_pair_kernels``.
+change here, touch the files that call it, ``pairs_sparse``, ``pairs_forward``, ``narrow_pair_kernels``,
+``implicit_kernels``.
 """
 
 from __future__ import annotations
@@ -50,16 +51,11 @@ def dot(builder: ir.IRBuilder, total: Any, one: Any, other: Any) -> Any:
     return builder.call(function, [total, *halves])
 
 
-def halves_of(builder: ir.IRBuilder, one: Any, other: Any) -> Any:
-    """The numbers of two registers, as bfloat16 in one: first those of ``one``."""
-    kind = ir.FunctionType(_HALVES, [_FLOATS, _FLOATS])
-    function = declared(builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", kind)
-    return builder.bitcast(builder.call(function, [other, one]), _SHORTS)
-
-
 def paired(builder: ir.IRBuilder, one: Any, other: Any) -> Any:
     """The numbers of two registers, rounded to bfloat16, as pairs: one of each, in 32 bits."""
-    halves = halves_of(builder, one, other)
+    kind = ir.FunctionType(_HALVES, [_FLOATS, _FLOATS])
+    function = declared(builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", kind)
+    halves = builder.bitcast(builder.call(function, [other, one]), _SHORTS)
     order = [i for lane in range(LANES // 2) for i in (lane, LANES // 2 + lane)]
     pairs = shuffled(builder, halves, halves, order)
     return builder.bitcast(pairs, ir.VectorType(_WORD, LANES // 2))

@@ -20,18 +20,6 @@ from cnnexp.kernels.cpu.numba_internals import declared
 _WORD, _HALF = ir.IntType(32), ir.IntType(16)
 
 
-def rounded_bits(builder: ir.IRBuilder, number: Any) -> Any:
-    """The 16 bits of the bfloat16 that is nearest to a float32, of two equally near ones the even one."""
-    word = builder.bitcast(number, _WORD)
-    top = builder.lshr(word, ir.Constant(_WORD, 16))
-    odd = builder.and_(top, ir.Constant(_WORD, 1))
-    rounded = builder.add(builder.add(word, ir.Constant(_WORD, 0x7FFF)), odd)
-    rounded = builder.lshr(rounded, ir.Constant(_WORD, 16))
-    is_nan = builder.fcmp_unordered("uno", number, number)
-    quiet = builder.or_(top, ir.Constant(_WORD, 0x40))  # which a carry would make an infinity
-    return builder.trunc(builder.select(is_nan, quiet, rounded), _HALF)
-
-
 @intrinsic
 def wide(typing_context, value):
     """``value``, if it is the 16 bits of a bfloat16, as float32."""
@@ -54,7 +42,15 @@ def narrow(typing_context, value, like):
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         if not halved:
             return context.cast(builder, arguments[0], signature.args[0], like.dtype)
-        return rounded_bits(builder, arguments[0])
+        word = builder.bitcast(arguments[0], _WORD)
+        top = builder.lshr(word, ir.Constant(_WORD, 16))
+        # to the nearest, and of two equally near ones to the even
+        odd = builder.and_(top, ir.Constant(_WORD, 1))
+        rounded = builder.add(builder.add(word, ir.Constant(_WORD, 0x7FFF)), odd)
+        rounded = builder.lshr(rounded, ir.Constant(_WORD, 16))
+        is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
+        quiet = builder.or_(top, ir.Constant(_WORD, 0x40))  # which a carry would make an infinity
+        return builder.trunc(builder.select(is_nan, quiet, rounded), _HALF)
 
     return like.dtype(value, like), codegen
 

@@ -222,7 +222,8 @@ class ConvCall(Call):
     def weighted(self, factors: Tensor) -> Mapping[str, Tensor]:
         """See :meth:`Call.weighted`."""
         g, (image, geometry) = self._scaled(factors), self._image(self.kept[0])
-        image, grad_weight = geometry.add_extra(image), self._grad_weight()
+        # autocast rounds the image within the op, and ∂L/∂y is of what it was rounded to
+        image, grad_weight = geometry.add_extra(image).to(g.dtype), self._grad_weight()
         return self._own(
             weight=lambda: grad_weight(g, image, geometry), bias=lambda: conv_grad_bias(g)
         )

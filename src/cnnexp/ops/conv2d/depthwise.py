@@ -45,9 +45,8 @@ def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2d
 
 def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> Tensor:
     """∂L/∂x from ∂L/∂y: (N, C, P, Q) and w → (N, C, H, W)."""
-    if _densely() or not cpu.takes(
-        grad_output, geometry, weight.size(1) * geometry.groups, len(weight)
-    ):
+    taken = cpu.takes(grad_output, geometry, weight.size(1) * geometry.groups, len(weight))
+    if _densely() or not taken or grad_output.dtype != weight.dtype:
         return direct.grad_input(grad_output, weight, geometry)
     return way_to(cpu.grad_input, grad_output, weight)(grad_output, weight, geometry)
 
@@ -59,7 +58,8 @@ def grad_weight(
 
     With ``per_sample`` the sum over n is kept out: (N, C, 1, K_h, K_w).
     """
-    if _densely() or not cpu.takes(input, geometry, input.size(1), grad_output.size(1)):
+    taken = cpu.takes(input, geometry, input.size(1), grad_output.size(1))
+    if _densely() or not taken or grad_output.dtype != input.dtype:
         return direct.grad_weight(grad_output, input, geometry, per_sample)
     call = way_to(cpu.grad_weight, grad_output, input)
     return call(grad_output, input, geometry, per_sample)

@@ -14,9 +14,9 @@ multiplied comes from the cache, is why small images of many channels, the last 
 take a part of the time that a library's kernels take, which are made for large ones. bfloat16 is summed in
 float32 and rounded once.
 
-What the kernels have not got is computed as by ``direct``: groups of fewer than 16 channels, fewer than eight
-images, large images, other devices, float64, float16, forward mode; and so are gradients of single samples
-and the gradient of a gradient.
+What the kernels have not got is computed as by ``direct``: groups of fewer than 16 channels, in bfloat16 of
+an odd number; fewer than eight images (of 1×1 kernels, pixels); large images; other devices;
+float64, float16; forward mode; and so are gradients of single samples and the gradient of a gradient.
 
 Source: Chetlur et al., "cuDNN: Efficient Primitives for Deep Learning" (2014), section 3, for the name and
 the lists in place of the matrix; docs/derivation.md.
@@ -48,9 +48,8 @@ def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2d
 
 def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> Tensor:
     """∂L/∂x from ∂L/∂y: (N, C_out, P, Q) and w → (N, C_in, H, W)."""
-    if _densely() or not cpu.takes(
-        grad_output, geometry, weight.size(1) * geometry.groups, len(weight)
-    ):
+    taken = cpu.takes(grad_output, geometry, weight.size(1) * geometry.groups, len(weight))
+    if _densely() or not taken or grad_output.dtype != weight.dtype:
         return direct.grad_input(grad_output, weight, geometry)
     return way_to(cpu.grad_input, grad_output, weight)(grad_output, weight, geometry)
 
@@ -63,7 +62,7 @@ def grad_weight(
     With ``per_sample`` the sum over n is kept out: (N, C_out, C_in/groups, K_h, K_w).
     """
     taken = cpu.takes(input, geometry, input.size(1), grad_output.size(1))
-    if per_sample or _densely() or not taken:
+    if per_sample or _densely() or not taken or grad_output.dtype != input.dtype:
         return direct.grad_weight(grad_output, input, geometry, per_sample)
     return way_to(cpu.grad_weight, grad_output, input)(grad_output, input, geometry)
 
@@ -77,7 +76,8 @@ def serves(input: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> 
     """Whether the kernels take such a call of ``conv2d``, whose arguments these are."""
     input, weight, bias = cast_for_autocast(input, weight, bias)
     geometry = conv2d_geometry(input, weight, bias, *window)
-    return input.dim() == 4 and cpu.takes(input, geometry, input.size(-3), len(weight))
+    batch = input if input.dim() == 4 else input.unsqueeze(0)
+    return cpu.takes(batch, geometry, batch.size(1), len(weight))
 
 
 register_conv2d(
