@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ _LAST = torch.channels_last
 _FEWEST_ROWS = 8  # images, or pixels, whose sums registers hold together
 FEWEST_CHANNELS = 16  # of a group, which are the lanes of a register
 _MOST_PIXELS = 1 << 12  # of a padded image: of larger ones a library's kernels are as fast
+_MOST_KEPT = 1 << 23  # words of memory that are kept
 # a word, which is what the kernels multiply, and how many numbers it has
 _WORDS = {torch.float32: (np.float32(1), 1), torch.bfloat16: (np.uint32(1), 2)}
 
@@ -69,6 +71,26 @@ def _kinds(dtype: torch.dtype) -> tuple[Any, ...]:
     """A number, a word, and how many numbers a word has."""
     word, each = _WORDS[dtype]
     return ONES[dtype], word, each
+
+
+class _Room(threading.local):
+    """Memory that each thread keeps from call to call: to get it from the system takes as long as what is
+    computed in it.
+    """
+
+    def __init__(self) -> None:
+        self._kept = np.empty(0, np.uint32)
+
+    def of(self, words: int) -> np.ndarray:
+        """Room for so many words, with any content; what is much is not kept."""
+        if words > _MOST_KEPT:
+            return np.empty(words, np.uint32)
+        if self._kept.size < words:
+            self._kept = np.empty(words, np.uint32)
+        return self._kept
+
+
+_room = _Room()
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -149,14 +171,18 @@ def grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) ->
     source = input.contiguous(memory_format=_LAST)
     outer = grad_output.contiguous(memory_format=_LAST)
     channels, firsts = _groups(source.size(1), outer.size(1), geometry.groups)
-    rows, terms = for_weight(source.size(0), geometry)
+    (rows, terms), kinds = for_weight(source.size(0), geometry), _kinds(source.dtype)
+    words = implicit_kernels.words_of(
+        rows.images, rows.pixels, channels[1], geometry.groups, kinds[-1]
+    )
     implicit_kernels.grad_weight(
         (source.data_ptr(), outer.data_ptr(), made.data_ptr()),
-        _kinds(source.dtype),
-        *rows,
+        kinds,
+        tuple(rows),
         channels,
         (firsts, False),
         math.prod(geometry.kernel_size),
         tuple(terms),
+        _room.of(words),
     )
     return made if is_channels_last(grad) else grad.copy_(made)

@@ -36,12 +36,11 @@ from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
 from cnnexp.kernels.cpu.precision import narrow, numbers_at
 from cnnexp.kernels.cpu.vector import COMPILE
 
-__all__ = ["convolve", "grad_weight"]
+__all__ = ["convolve", "grad_weight", "words_of"]
 
 _SUM = np.empty(1, np.float32)
-_CHAIN = (
-    512  # words of whole pixels in one sum of ∂L/∂W, whose rounding errors grow with their number
-)
+_LINE = 64  # bytes
+_CHAIN = 512  # words in one sum of ∂L/∂W, of whole pixels: rounding errors grow with their number
 _TASKS = 16  # into which the work is cut, if there are fewer panels
 _WORK = 1 << 20  # products, that such a task has at least
 
@@ -64,6 +63,12 @@ def _panel(index, columns):
     vectors, panels = -(-columns // LANES), _panels_of(columns)
     first, last = vectors * index // panels, vectors * (index + 1) // panels
     return min(first * LANES, columns - (last - first) * LANES), last - first, first
+
+
+@njit(**COMPILE)
+def _on_a_line(room):
+    """The first address in ``room`` at which a line of the cache begins."""
+    return room.ctypes.data + -room.ctypes.data % _LINE
 
 
 @njit(**COMPILE)
@@ -141,8 +146,8 @@ def convolve(addresses, kinds, images, pixels, steps, channels, groups, taps, te
         group, panel, chunk = task // chunks // panels, task // chunks % panels, task % chunks
         begin, vectors, _ = _panel(panel, columns)
         wide, before = vectors * LANES, group * columns * taps * depth
-        room = np.empty(taps * words * wide, np.uint32)
-        packed = numbers_at(room.ctypes.data, like)
+        room = np.empty(taps * words * wide + LANES, np.uint32)
+        packed = numbers_at(_on_a_line(room), like)
         if backward:
             of_group = ahead(weight, before)
             _pair_weights(of_group, begin, vectors, taps, words, columns, packed, each)
@@ -214,29 +219,46 @@ def _add_chains(vectors, one, other, table, entries, scales, words, together, su
         _product(vectors, one, (1, ROWS), other, some, scales, words, sums, wide, sums, wide)
 
 
+@njit(**COMPILE)
+def _apart(images, pixels, channels, each):
+    """Words of a strip of ∂L/∂y and of all of x, of a group of so many ``channels`` of x and of y.
+
+    They are no powers of two, or what is apart so far would share lines of the cache.
+    """
+    words, columns = -(-images // each), -(-channels[0] // LANES) * LANES
+    return pixels[1] * words * ROWS + LANES, pixels[0] * words * columns + LANES
+
+
+@njit(**COMPILE)
+def words_of(images, pixels, channels, groups, each):
+    """How many words :func:`grad_weight` has to have room for; the arguments are those of it."""
+    of_strip, of_columns = _apart(images, pixels, channels, each)
+    return groups * (-(-channels[1] // ROWS) * of_strip + of_columns) + LANES
+
+
 @njit(parallel=True, **COMPILE)
-def grad_weight(addresses, kinds, images, pixels, steps, channels, groups, taps, terms):
+def grad_weight(addresses, kinds, rows, channels, groups, taps, terms, room):
     """Leave ∂L/∂w at its address, group by group (C_out, K_h, K_w, C_in).
 
     Args:
         addresses: Of x, ∂L/∂y, both with channels last, and ∂L/∂w.
-        kinds, images, pixels, steps, channels, groups: As of :func:`convolve`, x being what is read and ∂L/∂y
-            in the place of what is written.
+        kinds, channels, groups: As of :func:`convolve`, x being what is read and ∂L/∂y in the place of what
+            is written.
+        rows: Images, pixels and steps as of :func:`convolve`.
         taps: K_h·K_w.
         terms: Where the list of each tap begins, and the lists (…, 2): pixels of y and of x.
+        room: At least :func:`words_of` words.
     """
-    number, like, each = kinds
+    (number, like, each), (images, pixels, steps) = kinds, rows
     (size, shown), ((by_input, by_output), by_pixel) = pixels, steps
     (all_in, all_out), (c_in, c_out) = channels
     (firsts, _), (begins, entries) = groups, terms
     words, panels, strips = -(-images // each), _panels_of(c_in), -(-c_out // ROWS)
     x, outer = numbers_at(addresses[0], number), numbers_at(addresses[1], number)
     grad = numbers_at(addresses[2], number)
-    # not powers of two, or what is apart so far shares lines of the cache
-    apart = shown * words * ROWS + LANES, size * words * -(-c_in // LANES) * LANES + LANES
-    grads = np.empty(firsts.shape[0] * strips * apart[0], np.uint32)
-    columns = np.empty(firsts.shape[0] * apart[1], np.uint32)
-    left, right = numbers_at(grads.ctypes.data, like), numbers_at(columns.ctypes.data, like)
+    apart = _apart(images, pixels, channels[1], each)
+    left = numbers_at(_on_a_line(room), like)
+    right = ahead(left, firsts.shape[0] * strips * apart[0])
     table = start_of(entries)
     for k in prange(words):  # images one after the other are read as they lie
         single = each == 2 and 2 * k + 1 == images
@@ -265,7 +287,7 @@ def grad_weight(addresses, kinds, images, pixels, steps, channels, groups, taps,
         of_group = ahead(left, group * strips * apart[0]), ahead(right, group * apart[1])
         to = ahead(grad, group * c_out * taps * c_in)
         _sum_panel(of_group, apart[0], table, begins, panel, some, sizes, words, to)
-    hold((grads, columns, entries))
+    hold((room, entries))
 
 
 @njit(**COMPILE)
