@@ -275,7 +275,8 @@ def test_in_transforms() -> None:
         mapped, torch.stack([_ours(x, weight, bias, padding=1) for x in images])
     )
     tangent = torch.randn_like(image)
-    _, carried = torch.func.jvp(lambda x: _ours(x, weight, bias, padding=1), (image,), (tangent,))
+    mapped = torch.func.jvp(lambda x: _ours(x, weight, bias, padding=1), (image,), (tangent,))
+    carried = mapped[1]
     torch.testing.assert_close(carried, _torchs(tangent, weight, padding=1), rtol=1e-4, atol=1e-4)
 
 
