@@ -21,7 +21,7 @@ from cnnexp import ops
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.kernels.cpu import depthwise as cpu
 from cnnexp.nn import layer_algorithms
-from cnnexp.ops.conv2d import depthwise, direct
+from cnnexp.ops.conv2d import direct
 from cnnexp.ops.layout import is_channels_last
 from cnnexp.tuning.measure import QUICK, measure
 
@@ -138,9 +138,11 @@ def test_gradients_of_each_sample_add_up_to_that_of_the_batch(layout: torch.memo
     geometry = Conv2dGeometry((7, 6), (3, 3), (2, 2), (1, 1), groups=21)
     grad = torch.randn(19, 21, *geometry.output_size).contiguous(memory_format=layout)
     with torch.no_grad():
-        found = depthwise.grad_weight(grad, image, geometry, per_sample=True)
+        grad_weight = ops.get_algorithm("conv2d", "depthwise").grad_weight
+        assert grad_weight is not None
+        found = grad_weight(grad, image, geometry, per_sample=True)
         expected = direct.grad_weight(grad, image, geometry, per_sample=True)
-        whole = depthwise.grad_weight(grad, image, geometry)
+        whole = grad_weight(grad, image, geometry)
     assert found.shape == (19, *weight.shape)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.sum(0), whole, rtol=1e-4, atol=1e-4)

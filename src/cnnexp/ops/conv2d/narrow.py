@@ -13,66 +13,11 @@ Source: docs/derivation.md.
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor
-
-from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
 from cnnexp.kernels.cpu import narrow as cpu
-from cnnexp.ops.autocast import cast_for_autocast
-from cnnexp.ops.conv2d import direct
-from cnnexp.ops.conv2d.function import register_conv2d
-from cnnexp.ops.forward_mode import in_forward_mode
-from cnnexp.ops.kernel_calls import way_to
+from cnnexp.ops.conv2d.by_kernels import register_kernels
 
-
-def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
-    """Y from x: (N, C_in, H, W), w: (C_out, C_in, K_h, K_w), b: (C_out,) → (N, C_out, P, Q)."""
-    if in_forward_mode() or not cpu.takes(input, geometry, input.size(1), len(weight)):
-        return direct.forward(input, weight, bias, geometry)
-    tensors = (input, weight) if bias is None else (input, weight, bias)
-    return way_to(cpu.forward, *tensors)(input, weight, bias, geometry)
-
-
-def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> Tensor:
-    """∂L/∂x from ∂L/∂y: (N, C_out, P, Q) and w → (N, C_in, H, W)."""
-    taken = cpu.takes(grad_output, geometry, weight.size(1), len(weight))
-    if _densely() or not taken or grad_output.dtype != weight.dtype:
-        return direct.grad_input(grad_output, weight, geometry)
-    return way_to(cpu.grad_input, grad_output, weight)(grad_output, weight, geometry)
-
-
-def grad_weight(
-    grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry, per_sample: bool = False
-) -> Tensor:
-    """∂L/∂w from ∂L/∂y: (N, C_out, P, Q) and x → (C_out, C_in, K_h, K_w).
-
-    With ``per_sample`` the sum over n is kept out: (N, C_out, C_in, K_h, K_w).
-    """
-    taken = cpu.takes(input, geometry, input.size(1), grad_output.size(1))
-    if per_sample or _densely() or not taken or grad_output.dtype != input.dtype:
-        return direct.grad_weight(grad_output, input, geometry, per_sample)
-    return way_to(cpu.grad_weight, grad_output, input)(grad_output, input, geometry)
-
-
-def _densely() -> bool:
-    """Whether the gradients are to be differentiated again, by which only the formulas can be."""
-    return torch.is_grad_enabled() or in_forward_mode()
-
-
-def serves(input: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> bool:
-    """Whether the kernels take such a call of ``conv2d``, whose arguments these are."""
-    input, weight, bias = cast_for_autocast(input, weight, bias)
-    geometry = conv2d_geometry(input, weight, bias, *window)
-    return cpu.takes(input, geometry, input.size(-3), len(weight))
-
-
-register_conv2d(
+register_kernels(
     "narrow",
-    forward,
-    grad_input,
-    grad_weight,
+    cpu,
     summary="few channels, the lanes are pixels; other convolutions as by direct",
-    serves=serves,
 )
