@@ -270,12 +270,15 @@ def test_a_batch_that_is_folded_away_is_refused() -> None:
     assert "forward" not in vars(network.row)
 
 
-@pytest.mark.parametrize("backward", ["native", "direct", "narrow", "implicit_gemm", "im2col"])
+@pytest.mark.parametrize(
+    "backward", ["native", "direct", "narrow", "depthwise", "implicit_gemm", "im2col"]
+)
 @pytest.mark.parametrize("inside", [False, True], ids=["outside", "inside"])
 def test_within_autocast_an_image_is_what_the_op_rounded_it_to(backward: str, inside: bool) -> None:
     """∂L/∂y is of bfloat16 there, and the image that the first layer was given is not."""
     torch.manual_seed(3)
-    network = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1))
+    groups = 16 if backward == "depthwise" else 1
+    network = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=groups))
     replace_layers(network, backward, quiet=True)
     images = torch.randn(8, 16, 5, 4)
 

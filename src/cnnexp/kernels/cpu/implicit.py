@@ -20,14 +20,7 @@ from cnnexp.geometry.described import Described
 from cnnexp.kernels.cpu.bfloat16 import AVAILABLE
 from cnnexp.kernels.cpu.elements import ONES
 from cnnexp.kernels.cpu.image_layout import is_channels_last, new_image
-from cnnexp.kernels.cpu.implicit_tables import (
-    Rows,
-    Terms,
-    for_input,
-    for_output,
-    for_weight,
-    is_pointwise,
-)
+from cnnexp.kernels.cpu.implicit_tables import for_input, for_output, for_weight, is_pointwise
 from cnnexp.kernels.operators import operator
 
 __all__ = ["FEWEST_CHANNELS", "forward", "grad_input", "grad_weight", "takes"]
@@ -93,26 +86,24 @@ class _Room(threading.local):
 _room = _Room()
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
 def _convolve(
-    tensors: tuple[Tensor | None, ...],
-    rows: Rows,
-    terms: Terms,
+    read: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    written: Tensor,
     geometry: Conv2dGeometry,
     backward: bool,
 ) -> None:
-    """The kernel's ``convolve``, of what is read, the weights, the bias and what is written."""
+    """Leave y of x, or with ``backward`` ∂L/∂x of ∂L/∂y, in ``written``, whose channels are last."""
     from cnnexp.kernels.cpu import implicit_kernels
 
-    read, written = tensors[0], tensors[-1]
-    assert read is not None
-    assert written is not None
+    read, weight = read.contiguous(memory_format=_LAST), weight.contiguous(memory_format=_LAST)
+    bias = None if bias is None else bias.float().contiguous()
     channels, firsts = _groups(read.size(1), written.size(1), geometry.groups)
+    rows, terms = (for_input if backward else for_output)(read.size(0), geometry)
+    of_bias = 0 if bias is None else bias.data_ptr()
     implicit_kernels.convolve(
-        tuple(map(_address, tensors)),
+        (read.data_ptr(), weight.data_ptr(), of_bias, written.data_ptr()),
         _kinds(read.dtype),
         *rows,
         channels,
@@ -130,10 +121,7 @@ def _output(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2d
 def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry) -> Tensor:
     """Y (N, C_out, P, Q) from x: (N, C_in, H, W), w: (C_out, C_in/groups, K_h, K_w) and b: (C_out,)."""
     output = _output(input, weight, bias, geometry)
-    source, kernels = input.contiguous(memory_format=_LAST), weight.contiguous(memory_format=_LAST)
-    bias = None if bias is None else bias.float().contiguous()
-    terms = for_output(source.size(0), geometry)
-    _convolve((source, kernels, bias, output), *terms, geometry, backward=False)
+    _convolve(input, weight, bias, output, geometry, backward=False)
     return output
 
 
@@ -147,10 +135,7 @@ def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) ->
     """∂L/∂x (N, C_in, H, W) from ∂L/∂y: (N, C_out, P, Q) and w, in the layout of ∂L/∂y."""
     grad = _grad_image(grad_output, weight, geometry)
     made = torch.empty_like(grad, memory_format=_LAST)
-    outer = grad_output.contiguous(memory_format=_LAST)
-    kernels = weight.contiguous(memory_format=_LAST)
-    terms = for_input(outer.size(0), geometry)
-    _convolve((outer, kernels, None, made), *terms, geometry, backward=True)
+    _convolve(grad_output, weight, None, made, geometry, backward=True)
     return made if is_channels_last(grad) else grad.copy_(made)
 
 
