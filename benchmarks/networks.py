@@ -9,7 +9,8 @@
 
 On a quiet machine with 32 GB of memory (24 without bfloat16), most of which VGG's ways take: every way of a
 network takes its turn in one process, in interleaved rounds, as ``python -m cnnexp.bench step`` does it
-(zero_grad, forward, loss, backward, Adam).
+(zero_grad, forward, loss, backward, Adam). The process keeps freed memory (``cnnexp.kept_memory``), which all
+ways gain from, torch's and ours.
 Writes benchmarks/results/<study>-1.csv to -3.csv, three runs with medians, quartiles and conditions, and the
 table between ``<!-- <study> -->`` and ``<!-- end -->`` of README.md and docs/. A cell gives the least and the
 greatest of the runs' medians, or of the ratios within each run.
@@ -105,6 +106,9 @@ def measure(
     What ``auto`` chose on this machine before, maybe while others used it, is not asked.
     """
     os.environ["CNNEXP_CACHE"] = tempfile.mkdtemp(prefix="cnnexp-networks-")
+    from cnnexp.kept_memory import keep_freed_memory
+
+    keep_freed_memory()  # for all ways, torch's as well as ours
     import torch
 
     from cnnexp import speed

@@ -95,7 +95,7 @@ def calls(layer: Layer, dtype: torch.dtype) -> dict[str, Pair]:
             lambda: conv2d_input(sizes[0], weight, grad, **window),
         ),
         "∂L/∂w": (
-            lambda: implicit.grad_weight(grad, image, conv),
+            lambda: implicit.grad_weight(grad, image, conv, False),
             lambda: conv2d_weight(image, sizes[1], grad, **window),
         ),
     }

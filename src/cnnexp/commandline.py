@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnnexp.kept_memory import keep_freed_memory
 from cnnexp.suggestions import nearest
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Misuse(Exception):
 def run_command(name: str, action: Callable[[], int]) -> None:
     """Exit with the code that ``action`` gives, which reads the arguments as well; see :func:`code_of`."""
     import_from_here()
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):  # names of files and classes may be in any encoding
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

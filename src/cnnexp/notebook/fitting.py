@@ -23,6 +23,7 @@ from cnnexp.data import ImageSet, as_image_set, offered_images
 from cnnexp.execution import Job, run_job
 from cnnexp.execution.checking import checked_job
 from cnnexp.execution.folders import run_folder
+from cnnexp.kept_memory import keep_freed_memory
 from cnnexp.models import key_of_network, name_of_network, offered_network
 from cnnexp.notebook.overrides import overrides_of
 from cnnexp.notebook.run import Run, trained_in
@@ -94,7 +95,8 @@ def fit(
     """Train a network as ``python -m cnnexp.train`` does, and return the run, a run folder like others.
 
     Everything is checked before anything is written. Interrupting it (Ctrl-C, a notebook's stop button) ends
-    the run after its step, with a checkpoint to resume from.
+    the run after its step, with a checkpoint to resume from. The process keeps freed memory from then on, as
+    a command does (``cnnexp.kept_memory``).
 
     Args:
         model: A name in ``conf/model`` (default ``"seed_cnn"``); a Module, of which a copy is trained, from
@@ -257,6 +259,7 @@ def _refuse_ranks(given: _Given, parallel: object) -> None:
 
 
 def _train(run: Callable[[], object], folder: RunFolder) -> None:
+    keep_freed_memory()
     try:
         run()
     except TrainingStopped as stop:

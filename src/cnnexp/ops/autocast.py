@@ -17,10 +17,15 @@ def cast_for_autocast(
     each gradient back to its parameter's dtype and the backward formulas see one dtype only.
     (``torch.amp.custom_fwd`` does not combine with ``setup_context``: pytorch #132388.)
     """
-    dtype = autocast_dtype(input)
-    if dtype is None or input.dtype == torch.float64:  # autocast leaves float64 alone
+    dtype = cast_dtype(input)
+    if dtype is None:
         return input, weight, bias
     return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def cast_dtype(input: Tensor) -> torch.dtype | None:
+    """What autocast casts the arguments of an op of ``input`` to; None where it leaves them alone."""
+    return None if input.dtype == torch.float64 else autocast_dtype(input)
 
 
 def autocast_dtype(input: Tensor) -> torch.dtype | None:

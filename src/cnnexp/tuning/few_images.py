@@ -16,6 +16,7 @@ __all__ = ["GOAL", "LONG", "faster_as_a_whole", "few_of"]
 LONG = 0.25  # seconds; a longer step is measured on fewer images,
 GOAL = 0.1  # so many that it takes about so long,
 _SHARE = 8  # but at least this part of the batch: of too few the layers' shapes would be others
+_ROWS = 8  # kernels multiply so many images together, and odd ones would cost as much as these
 _PAIRS = 2  # of steps of the whole batch
 
 Algorithms = Mapping[str, str]
@@ -28,11 +29,12 @@ def few_of(images: Tensor, seconds: float) -> Tensor:
         >>> import torch
         >>> from cnnexp.tuning.few_images import few_of
         >>> [len(few_of(torch.zeros(32, 1, 4, 4), seconds)) for seconds in (0.2, 0.4, 0.8, 60.0)]
-        [32, 8, 4, 4]
+        [32, 8, 8, 8]
     """
     if seconds <= LONG or images.dim() == 0:
         return images
-    count = max(round(len(images) * GOAL / seconds), -(-len(images) // _SHARE), 2)
+    count = max(round(len(images) * GOAL / seconds), -(-len(images) // _SHARE), 1)
+    count = -(-count // _ROWS) * _ROWS
     return images[:count] if count < len(images) else images
 
 

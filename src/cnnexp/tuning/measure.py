@@ -154,4 +154,7 @@ def _step(
     output = output[0] if isinstance(output, tuple) else output
     inputs = [a for a in arguments if isinstance(a, Tensor) and a.requires_grad]
     if inputs:
-        torch.autograd.grad(output, inputs, torch.ones_like(output))
+        # as a step does, which copies a gradient into the layout of what it is of
+        torch.autograd.backward(output, torch.ones_like(output), inputs=inputs)
+        for each in inputs:
+            each.grad = None

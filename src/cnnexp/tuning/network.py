@@ -263,10 +263,14 @@ def _measured_on(
     layers: Mapping[str, Layer], forward: Forward, renew: Callable[[], None], images: Tensor
 ) -> tuple[Tensor, Calls]:
     """The images that are measured, and the calls of each layer for them."""
-    renew()
-    start = clock()
-    calls = _calls(layers, partial(forward, images))
-    few = few_of(images, _FORWARDS * (clock() - start))
+    taken = []
+    calls: Calls = {}
+    while len(taken) < 2 and (not taken or few_of(images, taken[0]) is not images):
+        renew()  # twice where it takes long, as something else may have disturbed the first
+        start = clock()
+        calls = _calls(layers, partial(forward, images))
+        taken.append(_FORWARDS * (clock() - start))
+    few = few_of(images, min(taken))
     if few is not images:
         renew()
         try:

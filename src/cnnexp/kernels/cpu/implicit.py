@@ -1,6 +1,7 @@
 """The CPU kernels of convolutions as products of matrices (``implicit_kernels``) as torch operators.
 
-Images and weights are taken, and left, with their channels last; others are copied. numba compiles at the
+Images and weights are taken, and left, with their channels last; others are copied. Beside images in bfloat16
+weights may be float32: they are rounded on the way into the products. numba compiles at the
 first call (some seconds a kernel and dtype, once a machine) and is imported only then.
 """
 
@@ -60,10 +61,10 @@ def _groups(read: int, written: int, groups: int) -> tuple[Any, np.ndarray]:
     return ((read, written), own), np.arange(groups)[:, None] * np.array(own)
 
 
-def _kinds(dtype: torch.dtype) -> tuple[Any, ...]:
-    """A number, a word, and how many numbers a word has."""
-    word, each = _WORDS[dtype]
-    return ONES[dtype], word, each
+def _kinds(image: torch.dtype, weight: torch.dtype) -> tuple[Any, ...]:
+    """A number of the image, one of the weight, a word, and how many numbers a word has."""
+    word, each = _WORDS[image]
+    return ONES[image], ONES[weight], word, each
 
 
 class _Room(threading.local):
@@ -104,7 +105,7 @@ def _convolve(
     of_bias = 0 if bias is None else bias.data_ptr()
     implicit_kernels.convolve(
         (read.data_ptr(), weight.data_ptr(), of_bias, written.data_ptr()),
-        _kinds(read.dtype),
+        _kinds(read.dtype, weight.dtype),
         *rows,
         channels,
         (firsts, backward),
@@ -139,24 +140,30 @@ def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) ->
     return made if is_channels_last(grad) else grad.copy_(made)
 
 
-def _grad_kernel(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) -> Tensor:
+def _grad_kernel(
+    grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry, wide: bool
+) -> Tensor:
     channels, kernel = (grad_output.size(1), input.size(1) // geometry.groups), geometry.kernel_size
+    dtype = torch.float32 if wide else input.dtype
     if is_channels_last(input):
-        return input.new_empty(channels[0], *kernel, channels[1]).permute(0, 3, 1, 2)
-    return input.new_empty(*channels, *kernel)
+        return input.new_empty(channels[0], *kernel, channels[1], dtype=dtype).permute(0, 3, 1, 2)
+    return input.new_empty(*channels, *kernel, dtype=dtype)
 
 
 @operator("implicit_gemm_grad_weight", _grad_kernel)
-def grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) -> Tensor:
-    """∂L/∂w (C_out, C_in/groups, K_h, K_w) from ∂L/∂y: (N, C_out, P, Q) and x: (N, C_in, H, W)."""
+def grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry, wide: bool) -> Tensor:
+    """∂L/∂w (C_out, C_in/groups, K_h, K_w) from ∂L/∂y: (N, C_out, P, Q) and x: (N, C_in, H, W).
+
+    With ``wide`` it is not rounded to bfloat16, as they are, but float32.
+    """
     from cnnexp.kernels.cpu import implicit_kernels
 
-    grad = _grad_kernel(grad_output, input, geometry)
+    grad = _grad_kernel(grad_output, input, geometry, wide)
     made = torch.empty_like(grad, memory_format=_LAST)
     source = input.contiguous(memory_format=_LAST)
     outer = grad_output.contiguous(memory_format=_LAST)
     channels, firsts = _groups(source.size(1), outer.size(1), geometry.groups)
-    (rows, terms), kinds = for_weight(source.size(0), geometry), _kinds(source.dtype)
+    (rows, terms), kinds = for_weight(source.size(0), geometry), _kinds(source.dtype, grad.dtype)
     words = implicit_kernels.words_of(
         rows.images, rows.pixels, channels[1], geometry.groups, kinds[-1]
     )

@@ -9,6 +9,8 @@ columns is laid out as the registers take it, a panel of some columns at a time,
 cache. bfloat16 is multiplied in pairs of channels; in ∂L/∂W, of images, or of pixels where these are the
 rows. A strip is of as many rows as registers hold the sums of together.
 
+Beside images of bfloat16, W may be float32: it is rounded where it is laid out, and ∂L/∂W is not.
+
 Compiled by numba on first use and kept in its cache; after a change in ``implicit_tiles``, ``pairs``,
 ``pointers``, ``precision``, ``numbers`` or ``vector``, touch this file.
 """
@@ -29,7 +31,10 @@ from cnnexp.kernels.cpu.implicit_tiles import (
     product_2,
     product_3,
     turn,
+    word_at,
     word_of,
+    words_at,
+    words_or_numbers,
 )
 from cnnexp.kernels.cpu.numbers import aligned
 from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
@@ -85,18 +90,21 @@ def _product(vectors, one, steps, other, entries, scales, words, start, apart, o
 @njit(**COMPILE)
 def _turn_weights(weight, begin, vectors, taps, words, packed):
     """packed[t, k, j] = word k of W[begin + j, t]: rows of the weights become columns."""
-    wide, row = vectors * LANES, taps * words
+    numbers = words_at(weight, packed)
+    wide, row = vectors * LANES, taps * words * numbers
     if words < LANES:
         for j in range(wide):
-            for k in range(row):
-                packed[k * wide + j] = weight[(begin + j) * row + k]
+            of_row = ahead(weight, (begin + j) * row)
+            for k in range(taps * words):
+                packed[k * wide + j] = word_at(of_row, k, packed)
         return
     for vector in range(vectors):
         of_rows = ahead(weight, (begin + vector * LANES) * row)
         for t in range(taps):
             for block in range(-(-words // LANES)):
                 k = t * words + min(block * LANES, words - LANES)
-                turn(ahead(of_rows, k), row, ahead(packed, k * wide + vector * LANES), wide)
+                to = ahead(packed, k * wide + vector * LANES)
+                turn(ahead(of_rows, k * numbers), row, to, wide)
 
 
 @njit(**COMPILE)
@@ -118,7 +126,7 @@ def convolve(addresses, kinds, images, pixels, steps, channels, groups, taps, te
     Args:
         addresses: Of x (∂L/∂y), w, the bias in float32 (0 for none) and y (∂L/∂x). Images have the channels
             last; the weights are those of a group (C_out, K_h, K_w, C_in), group by group.
-        kinds: A number, a word, and how many numbers a word has.
+        kinds: A number of the images, one of the weights, a word, and how many numbers a word has.
         images: N, at least ``ROWS``.
         pixels: How many are read of an image, and written.
         steps: How many pixels an image is after the one before, and a pixel after the one before.
@@ -128,13 +136,16 @@ def convolve(addresses, kinds, images, pixels, steps, channels, groups, taps, te
         taps: K_h·K_w.
         terms: Where the list of each written pixel begins, and the lists (…, 2): pixels read, and taps.
     """
-    number, like, each = kinds
+    number, of_weight, like, each = kinds
     shown, ((by_read, by_written), by_pixel) = pixels[1], steps
     (in_all, out_row), (depth, columns) = channels
     (firsts, backward), (begins, entries) = groups, terms
     words, panels, row = depth // each, _panels_of(columns), in_all // each
     image, output = numbers_at(addresses[0], like), numbers_at(addresses[3], number)
-    weight, turned = numbers_at(addresses[1], number), numbers_at(addresses[1], like)
+    weight, turned = (
+        numbers_at(addresses[1], of_weight),
+        words_or_numbers(addresses[1], of_weight, like),
+    )
     biases = numbers_at(addresses[2], np.float32(1))
     nothing = aligned(columns, _SUM)
     table = start_of(entries)
@@ -152,7 +163,8 @@ def convolve(addresses, kinds, images, pixels, steps, channels, groups, taps, te
             of_group = ahead(weight, before)
             _pair_weights(of_group, begin, vectors, taps, words, columns, packed, each)
         else:
-            _turn_weights(ahead(turned, before // each), begin, vectors, taps, words, packed)
+            of_group = ahead(turned, before // each * words_at(turned, packed))
+            _turn_weights(of_group, begin, vectors, taps, words, packed)
         source, begin = ahead(image, firsts[group, 0] // each), firsts[group, 1] + begin
         start = ahead(biases, begin) if addresses[2] != 0 else start_of(nothing)
         scales = by_pixel * row, words * wide
@@ -249,13 +261,13 @@ def grad_weight(addresses, kinds, rows, channels, groups, taps, terms, room):
         terms: Where the list of each tap begins, and the lists (…, 2): pixels of y and of x.
         room: At least :func:`words_of` words.
     """
-    (number, like, each), (images, pixels, steps) = kinds, rows
+    (number, of_weight, like, each), (images, pixels, steps) = kinds, rows
     (size, shown), ((by_input, by_output), by_pixel) = pixels, steps
     (all_in, all_out), (c_in, c_out) = channels
     (firsts, _), (begins, entries) = groups, terms
     words, panels, strips = -(-images // each), _panels_of(c_in), -(-c_out // ROWS)
     x, outer = numbers_at(addresses[0], number), numbers_at(addresses[1], number)
-    grad = numbers_at(addresses[2], number)
+    grad = numbers_at(addresses[2], of_weight)
     apart = _apart(images, pixels, channels[1], each)
     left = numbers_at(_on_a_line(room), like)
     right = ahead(left, firsts.shape[0] * strips * apart[0])

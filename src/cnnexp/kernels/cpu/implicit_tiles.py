@@ -2,12 +2,16 @@
 
     product_3, _2, _1   out[r, j] = start[r, j] + Σ_{(a, b) of a list} Σ_k one[a + r + k] · other[b + k, j]
                         a register a row r and a vector of so many j, all through the list
-    turn                to[k, r] = source[r, k]                  as many words as a vector has lanes
+    turn                to[k, r] = word k of source[r]           as many words as a vector has lanes
     lay, lay_rows       to[j] = the word of one[j] and other[j]  as many, or as rows are summed together
+    word_at             word k at a pointer to words, or to numbers that words are made of
+    words_at            how many numbers there a word is made of
+    words_or_numbers    the pointer to words, or to the numbers that they are made of
 
 What is multiplied is called a word here: a float32; or two neighbours in a sum over bfloat16, in 32 bits,
-whose products one instruction (``vdpbf16ps``) adds to a float32. A number of the result is a sum of its
-own, over the list and k in order: no bit depends on what stands in the registers beside it.
+whose products one instruction (``vdpbf16ps``) adds to a float32. Such a word may be made of two float32,
+which are rounded to even. A number of the result is a sum of its own, over the list and k in order: no bit
+depends on what stands in the registers beside it.
 
 numba caches a compiled kernel by the kernel's own file: after a change here, touch ``implicit_kernels``.
 """
@@ -21,8 +25,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from cnnexp.kernels.cpu.memory import shuffled
-from cnnexp.kernels.cpu.numba_internals import BFloatType, counted_loop, declared, register_of, void
-from cnnexp.kernels.cpu.pairs import dot
+from cnnexp.kernels.cpu.numba_internals import counted_loop, register_of, void
+from cnnexp.kernels.cpu.pairs import dot, rounded
 from cnnexp.kernels.cpu.vector import VECTOR_BYTES, fused_multiply_add, splat
 
 __all__ = [
@@ -35,7 +39,10 @@ __all__ = [
     "product_2",
     "product_3",
     "turn",
+    "word_at",
     "word_of",
+    "words_at",
+    "words_or_numbers",
 ]
 
 LANES = VECTOR_BYTES // 4  # words in a register
@@ -68,11 +75,9 @@ def _moved(builder: ir.IRBuilder, pointer: Any, step: Any, times: int, more: int
     return builder.gep(pointer, [_times(builder, step, times, more)])
 
 
-def _rounded(builder: ir.IRBuilder, sums: Any) -> Any:
-    """A register of sums, as bfloat16."""
-    kind = ir.FunctionType(ir.VectorType(BFloatType(), LANES), [_FLOATS])
-    function = declared(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", kind)
-    return builder.bitcast(builder.call(function, [sums]), ir.VectorType(_HALF, LANES))
+def _narrowed(pointer: Any, to: Any) -> bool:
+    """Whether words of pairs at ``to`` are made of float32 at ``pointer``, by their numba types."""
+    return pointer.dtype == types.float32 and to.dtype == types.uint32
 
 
 class _Product:
@@ -121,7 +126,7 @@ class _Product:
             for v, total in enumerate(totals):
                 begin = _load(builder, _moved(builder, start, apart, row, v * LANES), _FLOATS)
                 made = builder.fadd(builder.load(total), begin)
-                made = _rounded(builder, made) if halved else made
+                made = rounded(builder, made) if halved else made
                 _store(builder, made, _moved(builder, out, step, row, v * LANES))
 
 
@@ -181,18 +186,69 @@ def _turned(builder: ir.IRBuilder, rows: list[Any]) -> list[Any]:
 
 
 @intrinsic
+def words_or_numbers(typing_context, address, number, word):
+    """A pointer to words at ``address``; to numbers where these are float32 that make words of pairs."""
+    pointer = types.CPointer(number if number == types.float32 else word)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
+
+    return pointer(address, number, word), codegen
+
+
+@intrinsic
+def words_at(typing_context, pointer, to):
+    """How many numbers at ``pointer`` a word at the pointer ``to`` is made of: two float32, or one word."""
+    numbers = 2 if _narrowed(pointer, to) else 1
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(_INDEX, numbers)
+
+    return _N(pointer, to), codegen
+
+
+def _words(builder: ir.IRBuilder, pointer: Any, narrowed: bool) -> Any:
+    """As many words as a register has, of those at ``pointer`` or of the numbers there."""
+    if not narrowed:
+        return _load(builder, pointer, _WORDS)
+    halves = []
+    for which in range(2):
+        part = builder.gep(pointer, [ir.Constant(_INDEX, which * LANES)])
+        halves.append(rounded(builder, _load(builder, part, _FLOATS)))
+    return builder.bitcast(shuffled(builder, *halves, list(range(2 * LANES))), _WORDS)
+
+
+@intrinsic
 def turn(typing_context, source, row, to, step):
-    """to[k·step + r] = source[r·row + k], of pointers to words, as many r and k as a register has lanes."""
-    signature = types.void(source, _N, to, _N)
+    """to[k·step + r] = word k of what begins at source[r·row], as many r and k as a register has lanes."""
+    signature, narrowed = types.void(source, _N, to, _N), _narrowed(source, to)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         source, row, to, step = arguments
-        rows = [_load(builder, _moved(builder, source, row, r), _WORDS) for r in range(LANES)]
+        rows = [_words(builder, _moved(builder, source, row, r), narrowed) for r in range(LANES)]
         for k, register in enumerate(_turned(builder, rows)):
             _store(builder, register, _moved(builder, to, step, k))
         return void(context)
 
     return signature, codegen
+
+
+@intrinsic
+def word_at(typing_context, pointer, k, to):
+    """Word k of those that a pointer to words, or to the numbers that those at ``to`` are made of, begins."""
+    narrowed = _narrowed(pointer, to)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        source, k, _ = arguments
+        if not narrowed:
+            return builder.load(builder.gep(source, [k]))
+        pair = ir.VectorType(ir.FloatType(), 2)
+        numbers = _load(builder, builder.gep(source, [_times(builder, k, 2)]), pair)
+        register = shuffled(builder, numbers, numbers, [0, 1] * (LANES // 2))
+        words = builder.bitcast(rounded(builder, register), ir.VectorType(_WORD, LANES // 2))
+        return builder.extract_element(words, ir.Constant(_INDEX, 0))
+
+    return to.dtype(pointer, _N, to), codegen
 
 
 @intrinsic
@@ -211,14 +267,19 @@ def _lay_of(lanes: int) -> Any:
     @intrinsic
     def lay_words(typing_context, one, other, to):
         """to[j] = the word of one[j] and other[j], or one[j] where words are float32, of pointers."""
-        pairs = to.dtype == types.uint32
-        part = ir.VectorType(_HALF if pairs else _WORD, lanes)
+        pairs, narrowed = to.dtype == types.uint32, _narrowed(one, to)
+        part = ir.VectorType(_HALF if pairs and not narrowed else _WORD, lanes)
+
+        def numbers(builder: ir.IRBuilder, pointer: Any) -> Any:
+            if narrowed:  # as many as a register has
+                return rounded(builder, _load(builder, pointer, _FLOATS))
+            return _load(builder, pointer, part)
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            words = _load(builder, arguments[0], part)
+            words = numbers(builder, arguments[0])
             if pairs:
                 order = [i + lanes * which for i in range(lanes) for which in (0, 1)]
-                words = shuffled(builder, words, _load(builder, arguments[1], part), order)
+                words = shuffled(builder, words, numbers(builder, arguments[1]), order)
             _store(builder, words, arguments[2])
             return void(context)
 

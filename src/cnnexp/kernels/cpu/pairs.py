@@ -32,7 +32,7 @@ from cnnexp.kernels.cpu.numba_internals import (
 )
 from cnnexp.kernels.cpu.vector import COMPILE, splat
 
-__all__ = ["LANES", "dot", "pair_sums_of_rows", "paired"]
+__all__ = ["LANES", "dot", "pair_sums_of_rows", "paired", "rounded"]
 
 LANES = 32  # bfloat16 in a vector register
 _INDEX, _SHORT, _WORD = ir.IntType(64), ir.IntType(16), ir.IntType(32)
@@ -49,6 +49,13 @@ def dot(builder: ir.IRBuilder, total: Any, one: Any, other: Any) -> Any:
     function = declared(builder, "llvm.x86.avx512bf16.dpbf16ps.512", kind)
     halves = [builder.bitcast(each, _HALVES) for each in (one, other)]
     return builder.call(function, [total, *halves])
+
+
+def rounded(builder: ir.IRBuilder, numbers: Any) -> Any:
+    """The numbers of a register, in bfloat16, to the nearest and the even one: half a register of 16 bits."""
+    kind = ir.FunctionType(ir.VectorType(BFloatType(), LANES // 2), [_FLOATS])
+    function = declared(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", kind)
+    return builder.bitcast(builder.call(function, [numbers]), ir.VectorType(_SHORT, LANES // 2))
 
 
 def paired(builder: ir.IRBuilder, one: Any, other: Any) -> Any:

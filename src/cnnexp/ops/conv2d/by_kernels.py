@@ -10,7 +10,7 @@ from torch import Tensor
 from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
 from cnnexp.ops.autocast import cast_for_autocast
 from cnnexp.ops.conv2d import direct
-from cnnexp.ops.conv2d.function import register_conv2d
+from cnnexp.ops.conv2d.function import WideWeights, is_wide, register_conv2d
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.kernel_calls import way_to
 
@@ -26,7 +26,9 @@ class Kernels(Protocol):
     grad_weight: Any
 
 
-def register_kernels(name: str, cpu: Kernels, *, summary: str, each_sample: bool = False) -> None:
+def register_kernels(
+    name: str, cpu: Kernels, *, summary: str, each_sample: bool = False, wide: bool = False
+) -> None:
     """Enter the algorithm ``name`` of ``conv2d``: the kernels of ``cpu`` for what they take, else ``direct``.
 
     Forward mode, the gradient of a gradient, and tensors of several dtypes take the formulas, too.
@@ -37,20 +39,23 @@ def register_kernels(name: str, cpu: Kernels, *, summary: str, each_sample: bool
         summary: What it is, in a line.
         each_sample: Whether ``grad_weight`` takes ``per_sample`` as its last argument; else the gradients of
             single samples are those of ``direct``.
+        wide: Whether they take weights in float32 beside images in bfloat16, and ``grad_weight`` as its last
+            argument whether it leaves ∂L/∂w in float32.
     """
 
     def forward(
         input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry
     ) -> Tensor:
         if in_forward_mode() or not cpu.takes(input, geometry, input.size(1), len(weight)):
-            return direct.forward(input, weight, bias, geometry)
+            return direct.forward(input, weight.to(input.dtype), bias, geometry)
         tensors = (input, weight) if bias is None else (input, weight, bias)
         return way_to(cpu.forward, *tensors)(input, weight, bias, geometry)
 
     def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> Tensor:
         taken = cpu.takes(grad_output, geometry, weight.size(1) * geometry.groups, len(weight))
-        if _densely() or not taken or grad_output.dtype != weight.dtype:
-            return direct.grad_input(grad_output, weight, geometry)
+        fits = weight.dtype == grad_output.dtype or (wide and is_wide(weight, grad_output.dtype))
+        if _densely() or not taken or not fits:
+            return direct.grad_input(grad_output, weight.to(grad_output.dtype), geometry)
         return way_to(cpu.grad_input, grad_output, weight)(grad_output, weight, geometry)
 
     def grad_weight(
@@ -60,8 +65,16 @@ def register_kernels(name: str, cpu: Kernels, *, summary: str, each_sample: bool
         apart = per_sample and not each_sample
         if apart or _densely() or not taken or grad_output.dtype != input.dtype:
             return direct.grad_weight(grad_output, input, geometry, per_sample)
-        last = (per_sample,) if each_sample else ()
+        last = (per_sample,) if each_sample else (False,) * wide
         return way_to(cpu.grad_weight, grad_output, input)(grad_output, input, geometry, *last)
+
+    def wide_grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) -> Tensor:
+        if _densely():
+            return direct.grad_weight(grad_output, input, geometry).float()
+        return way_to(cpu.grad_weight, grad_output, input)(grad_output, input, geometry, True)
+
+    def takes_wide(input: Tensor, geometry: Conv2dGeometry, weight: Tensor) -> bool:
+        return cpu.takes(input, geometry, input.size(1), len(weight))
 
     def serves(input: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> bool:
         input, weight, bias = cast_for_autocast(input, weight, bias)
@@ -69,7 +82,10 @@ def register_kernels(name: str, cpu: Kernels, *, summary: str, each_sample: bool
         batch = input if input.dim() == 4 else input.unsqueeze(0)
         return cpu.takes(batch, geometry, batch.size(1), len(weight))
 
-    register_conv2d(name, forward, grad_input, grad_weight, summary=summary, serves=serves)
+    with_wide = WideWeights(takes_wide, wide_grad_weight) if wide else None
+    register_conv2d(
+        *(name, forward, grad_input, grad_weight), summary=summary, serves=serves, wide=with_wide
+    )
 
 
 def _densely() -> bool:

@@ -29,6 +29,7 @@ from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import cut
 from cnnexp.kernels.cpu.pages import empty_in_large_pages
 from cnnexp.ops.conv2d.function import register_conv2d
+from cnnexp.ops.layout import is_channels_last
 
 _CACHED = 1 << 18  # numbers of the matrix of some samples
 
@@ -109,8 +110,9 @@ def grad_weight(
     grads, matrix = _by_group(grad_output, geometry.groups), im2col(input, geometry)
     groups, c_out, c_in = geometry.groups, grad_output.size(1), input.size(1)
     grad = grads.transpose(-1, -2) @ matrix  # (G, C_out/G, K_h·K_w·C_in/G)
-    grad = grad.reshape(c_out, math.prod(geometry.kernel_size), c_in // groups)
-    return grad.transpose(-1, -2).reshape(c_out, c_in // groups, *geometry.kernel_size)
+    grad = grad.reshape(c_out, *geometry.kernel_size, c_in // groups).permute(0, 3, 1, 2)
+    # in the layout of the weights, into which autograd would copy it
+    return grad if is_channels_last(input) else grad.contiguous()
 
 
 def _grad_weights(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry) -> Tensor:

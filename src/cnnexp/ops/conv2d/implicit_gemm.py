@@ -14,6 +14,10 @@ multiplied comes from the cache, is why small images of many channels, the last 
 take a part of the time that a library's kernels take, which are made for large ones. bfloat16 is summed in
 float32 and rounded once.
 
+Within autocast to bfloat16 the weights stay float32: they are rounded where they are laid out for the
+products, and ∂L/∂w, a float32 as they are, is never rounded. That saves a copy of all weights, which else is
+made in each step and kept for the backward, and two copies of their gradients.
+
 What the kernels have not got is computed as by ``direct``: groups of fewer than 16 channels, in bfloat16 of
 an odd number; fewer than eight images (of 1×1 kernels, pixels); large images; other devices;
 float64, float16; forward mode; and so are gradients of single samples and the gradient of a gradient.
@@ -30,5 +34,6 @@ from cnnexp.ops.conv2d.by_kernels import register_kernels
 register_kernels(
     "implicit_gemm",
     cpu,
+    wide=True,
     summary="products of matrices that are not laid out; for small images of many channels",
 )

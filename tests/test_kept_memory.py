@@ -1,0 +1,93 @@
+"""A process keeps what it has freed: no page is asked for twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cnnexp import commandline
+from cnnexp.kept_memory import keep_freed_memory
+
+NAMES = ("THP_MEM_ALLOC_ENABLE", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+FAULTS = """
+import json, os, resource, subprocess, sys
+from cnnexp.kept_memory import keep_freed_memory
+{call}
+import torch
+
+def faults(tensors, megabytes):
+    def once():
+        made = [torch.ones(megabytes << 18) for _ in range(tensors)]
+    for _ in range(20):  # until the heap is as large as gaps between tensors make it
+        once()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        once()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 4
+
+names = {names}
+child = subprocess.run([sys.executable, "-c", "import os, json; print(json.dumps(dict(os.environ)))"],
+                       stdout=subprocess.PIPE, check=True)
+child = json.loads(child.stdout)
+print(json.dumps([faults(12, 4), faults(1, 100), {{name: child.get(name) for name in names}}]))
+"""
+_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
+
+
+def _in_a_process(call: str, **variables: str) -> tuple[float, float, dict[str, str | None]]:
+    """Faults of 48 MiB in twelve tensors, of 100 MiB in one, and the variables of processes it starts."""
+    environment = {name: value for name, value in os.environ.items() if name not in NAMES}
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS.format(call=call, names=NAMES)],
+        env=environment | variables,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return tuple(json.loads(done.stdout))
+
+
+@_linux
+def test_what_is_freed_is_asked_for_once() -> None:
+    small, large, inherited = _in_a_process("keep_freed_memory()")
+    assert small < 100  # of 12,288 pages
+    if "[never]" not in HUGE_PAGES.read_text(encoding="ascii"):
+        assert large < 25_600 / 2
+    assert inherited == dict(zip(NAMES, ("1", str(2**31 - 1), str(2**25)), strict=True))
+
+
+@_linux
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_who_has_chosen_otherwise_is_left_alone(name: str) -> None:
+    small, _, inherited = _in_a_process("keep_freed_memory()", **{name: "131072"})
+    assert small > 5_000
+    others = [each for each in NAMES[1:] if each != name]
+    assert inherited == {NAMES[0]: "1", name: "131072", **dict.fromkeys(others)}
+
+
+@_linux
+def test_huge_pages_can_be_declined() -> None:
+    _, large, inherited = _in_a_process("keep_freed_memory()", **{NAMES[0]: "0"})
+    assert large > 25_000 or "[always]" in HUGE_PAGES.read_text(encoding="ascii")
+    assert inherited[NAMES[0]] == "0"
+
+
+def test_every_command_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(commandline, "keep_freed_memory", lambda: done.append("kept"))
+    with pytest.raises(SystemExit):
+        commandline.run_command("cnnexp.new", lambda: done.append("acted") or 0)
+    assert done == ["kept", "acted"]
+
+
+def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.setenv(name, " ")  # blank counts as unset
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    keep_freed_memory()
+    assert [os.environ[name] for name in NAMES] == ["1", " ", " "]
