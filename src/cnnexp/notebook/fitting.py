@@ -1,4 +1,7 @@
-"""Train from a program or a notebook: what the command ``cnnexp.train`` does, without Hydra in sight."""
+"""Train from a program or a notebook: what the command ``cnnexp.train`` does, without Hydra in sight.
+
+Once it has trained, the process keeps the memory that it frees, as a command's does (``cnnexp.kept_memory``).
+"""
 
 from __future__ import annotations
 
@@ -95,8 +98,7 @@ def fit(
     """Train a network as ``python -m cnnexp.train`` does, and return the run, a run folder like others.
 
     Everything is checked before anything is written. Interrupting it (Ctrl-C, a notebook's stop button) ends
-    the run after its step, with a checkpoint to resume from. The process keeps freed memory from then on, as
-    a command does (``cnnexp.kept_memory``).
+    the run after its step, with a checkpoint to resume from.
 
     Args:
         model: A name in ``conf/model`` (default ``"seed_cnn"``); a Module, of which a copy is trained, from
