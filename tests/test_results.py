@@ -37,7 +37,7 @@ LR_FIND = _benchmark("lr_find")
 PER_SAMPLE = _benchmark("per_sample")
 FAST = _benchmark("fast")
 RECOMPUTE, BIASES = _benchmark("recompute"), _benchmark("biases")
-SMALL_IMAGES = _benchmark("small_images")
+SMALL_IMAGES, KEPT_MEMORY = _benchmark("small_images"), _benchmark("kept_memory")
 
 
 @pytest.mark.parametrize("name", ACCURACY.STUDIES)
@@ -71,6 +71,13 @@ def test_the_table_of_suggested_learning_rates_is_that_of_its_file() -> None:
 
 def test_the_table_of_per_sample_gradients_is_that_of_its_file() -> None:
     _is_in_the_documents("per_sample", PER_SAMPLE.table(PER_SAMPLE.read()))
+
+
+def test_the_table_of_kept_memory_is_that_of_its_file() -> None:
+    rows = KEPT_MEMORY.read_rows(KEPT_MEMORY.FILE)
+    _is_in_the_documents("kept_memory", KEPT_MEMORY.table(rows))
+    ways = [(name, way) for name in KEPT_MEMORY.NETWORKS for way in ("returned", "kept")]
+    assert [(row["network"], row["way"]) for row in rows] == ways
 
 
 def test_the_table_of_small_images_is_that_of_its_file() -> None:

@@ -87,6 +87,11 @@ class _Room(threading.local):
 _room = _Room()
 
 
+def _with_channels_last(made: Tensor) -> Tensor:
+    """``made``, whose content is not written yet, or another of its shape that has its channels last."""
+    return made if is_channels_last(made) else torch.empty_like(made, memory_format=_LAST)
+
+
 def _convolve(
     read: Tensor,
     weight: Tensor,
@@ -135,9 +140,9 @@ def _grad_image(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) -
 def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> Tensor:
     """∂L/∂x (N, C_in, H, W) from ∂L/∂y: (N, C_out, P, Q) and w, in the layout of ∂L/∂y."""
     grad = _grad_image(grad_output, weight, geometry)
-    made = torch.empty_like(grad, memory_format=_LAST)
+    made = _with_channels_last(grad)
     _convolve(grad_output, weight, None, made, geometry, backward=True)
-    return made if is_channels_last(grad) else grad.copy_(made)
+    return grad if made is grad else grad.copy_(made)
 
 
 def _grad_kernel(
@@ -159,7 +164,7 @@ def grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry, wi
     from cnnexp.kernels.cpu import implicit_kernels
 
     grad = _grad_kernel(grad_output, input, geometry, wide)
-    made = torch.empty_like(grad, memory_format=_LAST)
+    made = _with_channels_last(grad)
     source = input.contiguous(memory_format=_LAST)
     outer = grad_output.contiguous(memory_format=_LAST)
     channels, firsts = _groups(source.size(1), outer.size(1), geometry.groups)
@@ -177,4 +182,4 @@ def grad_weight(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry, wi
         tuple(terms),
         _room.of(words),
     )
-    return made if is_channels_last(grad) else grad.copy_(made)
+    return grad if made is grad else grad.copy_(made)
