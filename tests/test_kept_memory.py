@@ -15,6 +15,7 @@ from cnnexp.kept_memory import keep_freed_memory
 
 NAMES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")  # which fault for 512 at once
+ALWAYS = HUGE_PAGES.exists() and "[always]" in HUGE_PAGES.read_text(encoding="ascii")
 FAULTS = """
 import json, os, resource, subprocess, sys
 from cnnexp.kept_memory import keep_freed_memory
@@ -67,10 +68,18 @@ def test_what_is_freed_is_asked_for_once() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_who_has_chosen_otherwise_is_left_alone(name: str) -> None:
     small, large, inherited = _in_a_process("keep_freed_memory()", **{name: "131072"})
-    if "[always]" not in HUGE_PAGES.read_text(encoding="ascii"):
+    if not ALWAYS:
         assert small > 5_000
         assert large > 25_000
     assert inherited == {each: "131072" if each == name else None for each in NAMES}
+
+
+@_linux
+def test_who_has_tuned_malloc_is_left_alone() -> None:
+    tuned = "glibc.malloc.trim_threshold=131072:glibc.malloc.mmap_threshold=131072"
+    small, _, inherited = _in_a_process("keep_freed_memory()", GLIBC_TUNABLES=tuned)
+    assert small > 5_000 or ALWAYS
+    assert inherited == dict.fromkeys(NAMES)
 
 
 def test_every_command_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,3 +113,27 @@ def test_what_an_older_glibc_refuses_is_asked_for_smaller(monkeypatch: pytest.Mo
     monkeypatch.setattr("ctypes.CDLL", lambda _: Older)
     keep_freed_memory()
     assert [os.environ[name] for name in NAMES] == [str(1 << 25), str(2**31 - 1)]
+
+
+@_linux
+def test_what_a_process_holds_free_counts_as_free() -> None:
+    program = """
+from pathlib import Path
+from cnnexp.kept_memory import keep_freed_memory
+keep_freed_memory()
+import torch
+from cnnexp.tuning.memory import free_bytes
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+made = [torch.ones(1 << 20) for _ in range(50)]
+del made
+before = resident()
+free_bytes()
+print(before - resident())
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in NAMES}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, check=True
+    )
+    pages = 50 * (4 << 20) // os.sysconf("SC_PAGE_SIZE")
+    assert int(done.stdout) > 0.9 * pages

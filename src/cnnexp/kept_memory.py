@@ -6,8 +6,8 @@ in pages of 4 KiB, of which each costs an interruption: on a CPU that is a seven
 and nearly half of one of VGG-11 (docs/performance.md). Kept, it costs nothing. The price is that a process
 holds what it once needed until it ends, and a tenth more where tensors of many sizes leave gaps.
 
-Whoever sets one of the variables of ``_KEPT``, which are glibc's own, has chosen otherwise, and that is left
-as it is. Nothing happens where there is no glibc.
+Whoever sets one of ``VARIABLES``, which are glibc's own, or its ``GLIBC_TUNABLES`` for malloc, has chosen
+otherwise, and that is left as it is. Nothing happens where there is no glibc.
 
 Source: mallopt(3).
 """
@@ -19,7 +19,7 @@ import os
 
 from cnnexp.environment import variable
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["VARIABLES", "keep_freed_memory"]
 
 # the variable for processes that begin, the number of the option for this one, and bytes, the first that
 # glibc takes
@@ -30,6 +30,7 @@ _KEPT = (
     # that may lie free at the end of the heap before they are returned; more than an int has no name
     ("MALLOC_TRIM_THRESHOLD_", -1, (2**31 - 1,)),
 )
+VARIABLES = tuple(name for name, _, _ in _KEPT)  # that processes which are started inherit
 
 
 def keep_freed_memory() -> None:
@@ -41,7 +42,9 @@ def keep_freed_memory() -> None:
         >>> from cnnexp.kept_memory import keep_freed_memory
         >>> keep_freed_memory()
     """
-    if any(variable(name) is not None for name, _, _ in _KEPT):
+    if any(variable(name) is not None for name in VARIABLES):
+        return
+    if "glibc.malloc." in (variable("GLIBC_TUNABLES") or ""):
         return
     try:
         set_option = ctypes.CDLL(None).mallopt

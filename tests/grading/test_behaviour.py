@@ -11,6 +11,7 @@ import pytest
 
 from cnnexp.commandline import Misuse
 from cnnexp.grading import Grade, Limits, grade_file
+from cnnexp.kept_memory import VARIABLES
 
 RELU = """
 import numpy as np
@@ -44,6 +45,16 @@ def test_a_process_of_its_own_stops_an_endless_loop_too(
     grade = _graded(tmp_path, "while True: pass", limits=Limits(seconds=1.0))
     assert grade.findings[0].name == "endless loop, or too slow"
     assert _graded(tmp_path, "print('noise' * 99)\nreturn grad_output * (x > 0)")
+
+
+def test_memory_that_a_command_keeps_is_not_kept_by_a_student(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would count against the limit."""
+    monkeypatch.setattr("cnnexp.grading.process.can_fork", lambda: False)
+    monkeypatch.setenv(VARIABLES[0], str(1 << 30))
+    grade = _graded(tmp_path, f"import os\nraise ValueError(os.environ.get({VARIABLES[0]!r}))")
+    assert "ValueError: None" in grade.findings[0].meaning
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from cnnexp import ops
 from cnnexp.ops.layout import in_layout, is_channels_last
@@ -72,3 +73,18 @@ def test_a_layout_is_told_by_the_strides(channels: int, layout: torch.memory_for
     weight = torch.randn(4, channels, 3, 3)  # torch reads the same from them
     output = torch.nn.functional.conv2d(found, weight)
     assert is_channels_last(output) == (layout is torch.channels_last)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("algorithm", ["im2col", "implicit_gemm", "native"])
+def test_the_gradient_of_a_kernel_lies_as_the_kernel(
+    algorithm: str, layout: torch.memory_format
+) -> None:
+    """Autograd copies it otherwise, which of 512 → 512 channels takes longer than the gradient itself."""
+    image = torch.randn(8, 32, 4, 5).to(memory_format=layout)
+    weight = torch.randn(48, 16, 3, 3).to(memory_format=layout).requires_grad_()
+    output = ops.conv2d(image, weight, None, 1, 1, 1, 2, algorithm=algorithm)
+    (grad,) = torch.autograd.grad(output.square().sum(), weight)
+    assert grad.stride() == weight.stride()
+    expected = F.conv2d(image, weight, None, 1, 1, 1, 2).square().sum()
+    torch.testing.assert_close(grad, torch.autograd.grad(expected, weight)[0], rtol=1e-3, atol=1e-2)

@@ -22,6 +22,7 @@ from cnnexp.execution.log import log_to
 from cnnexp.execution.processes import OWN_LOG
 from cnnexp.execution.run import run_job
 from cnnexp.execution.slots import thread_caps
+from cnnexp.kept_memory import keep_freed_memory
 from cnnexp.runs import RunFolder, process_rank
 
 
@@ -58,6 +59,7 @@ def _run(job: Job, parent_is_gone: Callable[[], object], *, terminal: bool) -> i
         parent_is_gone()  # returns when the other end is closed, for whatever reason
         os._exit(1)
 
+    keep_freed_memory()
     threading.Thread(target=watch, daemon=True).start()
     sys.orig_argv[:] = job.command
     logging.raiseExceptions = False

@@ -42,7 +42,7 @@ class Conv2dGeometry(WindowGeometry):
 
 def conv2d_geometry(
     input: Tensor,
-    weight: Tensor,
+    weight: Tensor | Described,
     bias: Tensor | None,
     stride: IntPair,
     padding: IntPair | str,

@@ -28,8 +28,8 @@ class Described(NamedTuple):
     device: torch.device
 
 
-def described(tensor: Tensor) -> Described:
-    """The shape, dtype and device of ``tensor``."""
+def described(tensor: Tensor | Described) -> Described:
+    """The shape, dtype and device of ``tensor``, or of one that is no more than described."""
     return Described(tensor.shape, tensor.dtype, tensor.device)
 
 

@@ -20,6 +20,7 @@ from cnnexp.commandline import Misuse
 from cnnexp.grading.answers import Answer
 from cnnexp.grading.cases import Case
 from cnnexp.grading.forking import can_fork, forked
+from cnnexp.kept_memory import VARIABLES
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def _wait(folder: Path, limits: Limits) -> int | None:
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "MPLBACKEND": "agg",
     }
+    for name in VARIABLES:  # kept memory would count against the student's limit
+        environment.pop(name, None)
     with (folder / "printed.txt").open("wb") as printed:
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "cnnexp.grading.worker", str(folder)],

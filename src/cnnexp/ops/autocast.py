@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cnnexp.geometry.described import Described
 from cnnexp.ops.torch_internals import constant_when_compiled
 
 
@@ -14,13 +15,25 @@ def cast_for_autocast(
     """Cast the arguments to the autocast dtype where autocast is on for their device.
 
     The casts stand outside our autograd Functions, so that autograd's own backward of a cast brings
-    each gradient back to its parameter's dtype and the backward formulas see one dtype only.
+    each gradient back to its parameter's dtype and the backward formulas see one dtype only, but for
+    convolutions that take weights as they are (see :func:`described_for_autocast`).
     (``torch.amp.custom_fwd`` does not combine with ``setup_context``: pytorch #132388.)
     """
     dtype = cast_dtype(input)
     if dtype is None:
         return input, weight, bias
     return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def described_for_autocast(
+    input: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor | Described, Tensor | None]:
+    """As :func:`cast_for_autocast`, but of the weight only what a cast would be, which is not made."""
+    dtype = cast_dtype(input)
+    if dtype is None:
+        return input, weight, bias
+    cast = Described(weight.shape, dtype, weight.device)
+    return input.to(dtype), cast, None if bias is None else bias.to(dtype)
 
 
 def cast_dtype(input: Tensor) -> torch.dtype | None:

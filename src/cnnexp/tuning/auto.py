@@ -187,8 +187,8 @@ def _needs_grad(arguments: tuple[Any, ...]) -> tuple[bool, ...]:
 
 def _describe(value: Any) -> Any:
     if isinstance(value, Tensor):
-        shape, precision = tuple(value.shape), autocast_dtype(value) or value.dtype
-        return shape, precision, value.device, _layout(value)
+        precision = value.dtype, autocast_dtype(value)
+        return tuple(value.shape), *precision, value.device, _layout(value)
     if isinstance(value, tuple):
         return tuple(map(_describe, value))
     return "float" if (plain := _plain(value)) is float else plain

@@ -30,11 +30,14 @@ def few_of(images: Tensor, seconds: float) -> Tensor:
         >>> from cnnexp.tuning.few_images import few_of
         >>> [len(few_of(torch.zeros(32, 1, 4, 4), seconds)) for seconds in (0.2, 0.4, 0.8, 60.0)]
         [32, 8, 8, 8]
+        >>> len(few_of(torch.zeros(8, 1, 4, 4), 60.0))
+        2
     """
     if seconds <= LONG or images.dim() == 0:
         return images
-    count = max(round(len(images) * GOAL / seconds), -(-len(images) // _SHARE), 1)
-    count = -(-count // _ROWS) * _ROWS
+    count = max(round(len(images) * GOAL / seconds), -(-len(images) // _SHARE), 2)
+    if (together := -(-count // _ROWS) * _ROWS) < len(images):
+        count = together
     return images[:count] if count < len(images) else images
 
 

@@ -154,7 +154,13 @@ def _step(
     output = output[0] if isinstance(output, tuple) else output
     inputs = [a for a in arguments if isinstance(a, Tensor) and a.requires_grad]
     if inputs:
-        # as a step does, which copies a gradient into the layout of what it is of
-        torch.autograd.backward(output, torch.ones_like(output), inputs=inputs)
-        for each in inputs:
-            each.grad = None
+        grads = torch.autograd.grad(output, inputs, torch.ones_like(output))
+        for each, grad in zip(inputs, grads, strict=True):
+            if each is not arguments[0] and not _lie_alike(each, grad):
+                torch.empty_like(each).copy_(grad)  # as autograd does, into the parameter's layout
+
+
+def _lie_alike(one: Tensor, other: Tensor) -> bool:
+    """Whether both lie in memory in the same order; what dimensions of one element say does not count."""
+    both = zip(one.shape, one.stride(), other.stride(), strict=True)
+    return all(size == 1 or step == step_of_other for size, step, step_of_other in both)

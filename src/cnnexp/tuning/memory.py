@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -61,12 +62,12 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
     try:
-        ctypes.CDLL(None).malloc_trim(0)
+        _return_freed()
         (_PROCESS / "clear_refs").write_text(_FORGET_PEAK)
         before = _resident("VmRSS")
         work()
         return _resident("VmHWM") - before
-    except (OSError, AttributeError, KeyError):  # no Linux, no glibc, no right to it
+    except (OSError, AttributeError, KeyError):  # no Linux, no right to it
         return None
 
 
@@ -75,10 +76,16 @@ def own_bytes() -> int | None:
     Linux does not count it. What earlier work has freed is returned to the system first.
     """
     try:
-        ctypes.CDLL(None).malloc_trim(0)
+        _return_freed()
         return _resident("RssAnon")
     except (OSError, AttributeError, KeyError):
         return None
+
+
+def _return_freed() -> None:
+    """Return to the system what the process holds free; nothing happens where there is no glibc."""
+    with suppress(OSError, TypeError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident(name: str) -> int:
@@ -89,8 +96,10 @@ def _resident(name: str) -> int:
 
 def free_bytes() -> int | None:
     """How many bytes of main memory this process may still take: the least of what the machine has free and
-    what its control group (a container's, a cluster job's) leaves. None where Linux does not say.
+    what its control group (a container's, a cluster job's) leaves. None where Linux does not say. What
+    earlier work has freed is returned to the system first.
     """
+    _return_freed()
     free = [_available(), *_left_by_group()]
     return min((each for each in free if each is not None), default=None)
 

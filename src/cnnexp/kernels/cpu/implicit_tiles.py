@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import TypingError, types
 from numba.extending import intrinsic
 
 from cnnexp.kernels.cpu.memory import shuffled
@@ -215,7 +215,7 @@ def _words(builder: ir.IRBuilder, pointer: Any, narrowed: bool) -> Any:
     for which in range(2):
         part = builder.gep(pointer, [ir.Constant(_INDEX, which * LANES)])
         halves.append(rounded(builder, _load(builder, part, _FLOATS)))
-    return builder.bitcast(shuffled(builder, *halves, list(range(2 * LANES))), _WORDS)
+    return builder.bitcast(shuffled(builder, halves[0], halves[1], list(range(2 * LANES))), _WORDS)
 
 
 @intrinsic
@@ -268,6 +268,8 @@ def _lay_of(lanes: int) -> Any:
     def lay_words(typing_context, one, other, to):
         """to[j] = the word of one[j] and other[j], or one[j] where words are float32, of pointers."""
         pairs, narrowed = to.dtype == types.uint32, _narrowed(one, to)
+        if narrowed and lanes != LANES:
+            raise TypingError("float32 is rounded a register at a time")
         part = ir.VectorType(_HALF if pairs and not narrowed else _WORD, lanes)
 
         def numbers(builder: ir.IRBuilder, pointer: Any) -> Any:

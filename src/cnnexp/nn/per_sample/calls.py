@@ -229,7 +229,7 @@ class ConvCall(Call):
         )
 
     def _grad_weight(self) -> Callable[[Tensor, Tensor, Conv2dGeometry], Tensor]:
-        """∂L/∂w as the layer's own algorithm computes it, to the bit."""
+        """∂L/∂w as the layer's own algorithm computes it, to the bit but for what autocast rounds off."""
         name = getattr(self.layer, "algorithm", "native")
         if name == "native":
             return library.grad_weight

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
-from cnnexp.ops.autocast import cast_for_autocast
+from cnnexp.ops.autocast import described_for_autocast
 from cnnexp.ops.conv2d import direct
 from cnnexp.ops.conv2d.function import WideWeights, is_wide, register_conv2d
 from cnnexp.ops.forward_mode import in_forward_mode
@@ -31,7 +31,7 @@ def register_kernels(
 ) -> None:
     """Enter the algorithm ``name`` of ``conv2d``: the kernels of ``cpu`` for what they take, else ``direct``.
 
-    Forward mode, the gradient of a gradient, and tensors of several dtypes take the formulas, too.
+    Forward mode, the gradient of a gradient, and tensors of other dtypes than these take the formulas, too.
 
     Args:
         name: The algorithm's.
@@ -73,16 +73,13 @@ def register_kernels(
             return direct.grad_weight(grad_output, input, geometry).float()
         return way_to(cpu.grad_weight, grad_output, input)(grad_output, input, geometry, True)
 
-    def takes_wide(input: Tensor, geometry: Conv2dGeometry, weight: Tensor) -> bool:
-        return cpu.takes(input, geometry, input.size(1), len(weight))
-
     def serves(input: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> bool:
-        input, weight, bias = cast_for_autocast(input, weight, bias)
-        geometry = conv2d_geometry(input, weight, bias, *window)
+        input, kernel, bias = described_for_autocast(input, weight, bias)
+        geometry = conv2d_geometry(input, kernel, bias, *window)
         batch = input if input.dim() == 4 else input.unsqueeze(0)
         return cpu.takes(batch, geometry, batch.size(1), len(weight))
 
-    with_wide = WideWeights(takes_wide, wide_grad_weight) if wide else None
+    with_wide = WideWeights(cpu.takes, wide_grad_weight) if wide else None
     register_conv2d(
         *(name, forward, grad_input, grad_weight), summary=summary, serves=serves, wide=with_wide
     )

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
-from cnnexp.geometry.described import Described
-from cnnexp.ops.autocast import cast_dtype
+from cnnexp.ops.autocast import cast_dtype, described_for_autocast
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.layout import laid_out
 from cnnexp.ops.registry import Algorithm, register
@@ -36,7 +35,7 @@ class WideWeights(NamedTuple):
     Its ``forward`` and ``grad_input`` take both kinds of weights.
 
     Attributes:
-        takes: (image in bfloat16, geometry, weight) → whether it does that for such a call.
+        takes: (image in bfloat16, geometry, C_in, C_out) → whether it does that for such a call.
         grad_weight: As that of the algorithm, but ∂L/∂weight is float32.
     """
 
@@ -63,15 +62,15 @@ def make_conv2d(
     mixed = convolution if wide is None else _differentiable(forward, grad_input, wide.grad_weight)
 
     def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> Tensor:
-        dtype, of_weight = cast_dtype(input), weight
-        if dtype is not None:
-            input, bias = input.to(dtype), None if bias is None else bias.to(dtype)
-            of_weight = Described(weight.shape, dtype, weight.device)
-        geometry = conv2d_geometry(input, of_weight, bias, *window)
+        dtype = cast_dtype(input)
+        input, kernel, bias = described_for_autocast(input, weight, bias)
+        geometry = conv2d_geometry(input, kernel, bias, *window)
         batch = input if input.dim() == 4 else input.unsqueeze(0)
         function = convolution
         if dtype is not None and weight.dtype != dtype:
-            if wide is not None and is_wide(weight, dtype) and wide.takes(batch, geometry, weight):
+            # of one that is computed anew each time the backward would keep more than a cast of it
+            own = weight.is_leaf and is_wide(weight, dtype)
+            if wide and own and wide.takes(batch, geometry, batch.size(1), len(weight)):
                 function = mixed
             else:
                 weight = weight.to(dtype)

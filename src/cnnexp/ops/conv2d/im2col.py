@@ -111,7 +111,7 @@ def grad_weight(
     groups, c_out, c_in = geometry.groups, grad_output.size(1), input.size(1)
     grad = grads.transpose(-1, -2) @ matrix  # (G, C_out/G, K_h·K_w·C_in/G)
     grad = grad.reshape(c_out, *geometry.kernel_size, c_in // groups).permute(0, 3, 1, 2)
-    # in the layout of the weights, into which autograd would copy it
+    # in the layout of the weights, as far as the image tells: autograd would copy it into that
     return grad if is_channels_last(input) else grad.contiguous()
 
 

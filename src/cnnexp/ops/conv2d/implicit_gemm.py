@@ -16,7 +16,9 @@ float32 and rounded once.
 
 Within autocast to bfloat16 the weights stay float32: they are rounded where they are laid out for the
 products, and ∂L/∂w, a float32 as they are, is never rounded. That saves a copy of all weights, which else is
-made in each step and kept for the backward, and two copies of their gradients.
+made in each step and kept for the backward, and two copies of their gradients. In return weights that are
+changed in place between forward and backward are an error, as they are in float32. Weights that are computed
+anew in each step (a weight norm's) are cast.
 
 What the kernels have not got is computed as by ``direct``: groups of fewer than 16 channels, in bfloat16 of
 an odd number; fewer than eight images (of 1×1 kernels, pixels); large images; other devices;
