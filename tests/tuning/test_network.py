@@ -321,10 +321,8 @@ def test_a_long_step_is_measured_on_few_images_and_the_whole_batch_has_the_last_
     network = cnnexp.nn.replace_layers(Slow(sizes), "auto", quiet=True)
     found = cnnexp.tuning.choose_step(network, torch.randn(16, 1, 5, 5))
     assert (found.layers, found.ratio) == expected
-    assert set(sizes) == {
-        16,
-        8,
-    }  # a tenth of a second's are 3 at 0.6 s for 16; 8 are multiplied together
+    # a tenth of a second's are 3 at 0.6 s for 16; 8 are multiplied together
+    assert set(sizes) == {16, 8}
     assert sizes.index(8) == 3
 
 

@@ -263,14 +263,16 @@ def _measured_on(
     layers: Mapping[str, Layer], forward: Forward, renew: Callable[[], None], images: Tensor
 ) -> tuple[Tensor, Calls]:
     """The images that are measured, and the calls of each layer for them."""
-    taken = []
-    calls: Calls = {}
-    while len(taken) < 2 and (not taken or few_of(images, taken[0]) is not images):
-        renew()  # twice where it takes long, as something else may have disturbed the first
+
+    def looked() -> tuple[Calls, float]:
+        renew()
         start = clock()
-        calls = _calls(layers, partial(forward, images))
-        taken.append(_FORWARDS * (clock() - start))
-    few = few_of(images, min(taken))
+        return _calls(layers, partial(forward, images)), _FORWARDS * (clock() - start)
+
+    calls, seconds = looked()
+    if few_of(images, seconds) is not images:  # something else may have disturbed it
+        seconds = min(seconds, looked()[1])
+    few = few_of(images, seconds)
     if few is not images:
         renew()
         try:

@@ -33,8 +33,6 @@ from cnnexp.kernels.cpu.implicit_tiles import (
     turn,
     word_at,
     word_of,
-    words_at,
-    words_or_numbers,
 )
 from cnnexp.kernels.cpu.numbers import aligned
 from cnnexp.kernels.cpu.pointers import ahead, hold, start_of
@@ -88,15 +86,14 @@ def _product(vectors, one, steps, other, entries, scales, words, start, apart, o
 
 
 @njit(**COMPILE)
-def _turn_weights(weight, begin, vectors, taps, words, packed):
+def _turn_weights(weight, begin, vectors, taps, words, packed, each):
     """packed[t, k, j] = word k of W[begin + j, t]: rows of the weights become columns."""
-    numbers = words_at(weight, packed)
-    wide, row = vectors * LANES, taps * words * numbers
+    wide, row = vectors * LANES, taps * words * each
     if words < LANES:
         for j in range(wide):
             of_row = ahead(weight, (begin + j) * row)
             for k in range(taps * words):
-                packed[k * wide + j] = word_at(of_row, k, packed)
+                packed[k * wide + j] = word_at(ahead(of_row, k * each), packed)
         return
     for vector in range(vectors):
         of_rows = ahead(weight, (begin + vector * LANES) * row)
@@ -104,7 +101,7 @@ def _turn_weights(weight, begin, vectors, taps, words, packed):
             for block in range(-(-words // LANES)):
                 k = t * words + min(block * LANES, words - LANES)
                 to = ahead(packed, k * wide + vector * LANES)
-                turn(ahead(of_rows, k * numbers), row, to, wide)
+                turn(ahead(of_rows, k * each), row, to, wide)
 
 
 @njit(**COMPILE)
@@ -142,11 +139,7 @@ def convolve(addresses, kinds, images, pixels, steps, channels, groups, taps, te
     (firsts, backward), (begins, entries) = groups, terms
     words, panels, row = depth // each, _panels_of(columns), in_all // each
     image, output = numbers_at(addresses[0], like), numbers_at(addresses[3], number)
-    weight, turned = (
-        numbers_at(addresses[1], of_weight),
-        words_or_numbers(addresses[1], of_weight, like),
-    )
-    biases = numbers_at(addresses[2], np.float32(1))
+    weight, biases = numbers_at(addresses[1], of_weight), numbers_at(addresses[2], np.float32(1))
     nothing = aligned(columns, _SUM)
     table = start_of(entries)
     strips = -(-images // ROWS)
@@ -159,12 +152,11 @@ def convolve(addresses, kinds, images, pixels, steps, channels, groups, taps, te
         wide, before = vectors * LANES, group * columns * taps * depth
         room = np.empty(taps * words * wide + LANES, np.uint32)
         packed = numbers_at(_on_a_line(room), like)
+        of_group = ahead(weight, before)
         if backward:
-            of_group = ahead(weight, before)
             _pair_weights(of_group, begin, vectors, taps, words, columns, packed, each)
         else:
-            of_group = ahead(turned, before // each * words_at(turned, packed))
-            _turn_weights(of_group, begin, vectors, taps, words, packed)
+            _turn_weights(of_group, begin, vectors, taps, words, packed, each)
         source, begin = ahead(image, firsts[group, 0] // each), firsts[group, 1] + begin
         start = ahead(biases, begin) if addresses[2] != 0 else start_of(nothing)
         scales = by_pixel * row, words * wide

@@ -4,9 +4,7 @@
                         a register a row r and a vector of so many j, all through the list
     turn                to[k, r] = word k of source[r]           as many words as a vector has lanes
     lay, lay_rows       to[j] = the word of one[j] and other[j]  as many, or as rows are summed together
-    word_at             word k at a pointer to words, or to numbers that words are made of
-    words_at            how many numbers there a word is made of
-    words_or_numbers    the pointer to words, or to the numbers that they are made of
+    word_at             the word of the numbers that begin at a pointer
 
 What is multiplied is called a word here: a float32; or two neighbours in a sum over bfloat16, in 32 bits,
 whose products one instruction (``vdpbf16ps``) adds to a float32. Such a word may be made of two float32,
@@ -41,8 +39,6 @@ __all__ = [
     "turn",
     "word_at",
     "word_of",
-    "words_at",
-    "words_or_numbers",
 ]
 
 LANES = VECTOR_BYTES // 4  # words in a register
@@ -55,8 +51,8 @@ _INDEX, _WORD, _HALF = ir.IntType(64), ir.IntType(32), ir.IntType(16)
 _FLOATS, _WORDS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(_WORD, LANES)
 
 
-def _load(builder: ir.IRBuilder, pointer: Any, kind: ir.VectorType) -> Any:
-    """The vector of ``kind`` that begins at ``pointer``."""
+def _load(builder: ir.IRBuilder, pointer: Any, kind: Any) -> Any:
+    """What of the LLVM type ``kind`` that begins at ``pointer``."""
     return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=2)
 
 
@@ -185,30 +181,8 @@ def _turned(builder: ir.IRBuilder, rows: list[Any]) -> list[Any]:
     return rows
 
 
-@intrinsic
-def words_or_numbers(typing_context, address, number, word):
-    """A pointer to words at ``address``; to numbers where these are float32 that make words of pairs."""
-    pointer = types.CPointer(number if number == types.float32 else word)
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
-
-    return pointer(address, number, word), codegen
-
-
-@intrinsic
-def words_at(typing_context, pointer, to):
-    """How many numbers at ``pointer`` a word at the pointer ``to`` is made of: two float32, or one word."""
-    numbers = 2 if _narrowed(pointer, to) else 1
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        return ir.Constant(_INDEX, numbers)
-
-    return _N(pointer, to), codegen
-
-
 def _words(builder: ir.IRBuilder, pointer: Any, narrowed: bool) -> Any:
-    """As many words as a register has, of those at ``pointer`` or of the numbers there."""
+    """As many words as a register has, of the numbers that begin at ``pointer``."""
     if not narrowed:
         return _load(builder, pointer, _WORDS)
     halves = []
@@ -220,7 +194,7 @@ def _words(builder: ir.IRBuilder, pointer: Any, narrowed: bool) -> Any:
 
 @intrinsic
 def turn(typing_context, source, row, to, step):
-    """to[k·step + r] = word k of what begins at source[r·row], as many r and k as a register has lanes."""
+    """to[k·step + r] = word k of the numbers from source[r·row] on, r and k below the lanes of a register."""
     signature, narrowed = types.void(source, _N, to, _N), _narrowed(source, to)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
@@ -234,21 +208,19 @@ def turn(typing_context, source, row, to, step):
 
 
 @intrinsic
-def word_at(typing_context, pointer, k, to):
-    """Word k of those that a pointer to words, or to the numbers that those at ``to`` are made of, begins."""
+def word_at(typing_context, pointer, to):
+    """The word, as those at ``to`` are, of the numbers that begin at ``pointer``."""
     narrowed = _narrowed(pointer, to)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        source, k, _ = arguments
         if not narrowed:
-            return builder.load(builder.gep(source, [k]))
-        pair = ir.VectorType(ir.FloatType(), 2)
-        numbers = _load(builder, builder.gep(source, [_times(builder, k, 2)]), pair)
+            return _load(builder, arguments[0], context.get_value_type(to.dtype))
+        numbers = _load(builder, arguments[0], ir.VectorType(ir.FloatType(), 2))
         register = shuffled(builder, numbers, numbers, [0, 1] * (LANES // 2))
         words = builder.bitcast(rounded(builder, register), ir.VectorType(_WORD, LANES // 2))
         return builder.extract_element(words, ir.Constant(_INDEX, 0))
 
-    return to.dtype(pointer, _N, to), codegen
+    return to.dtype(pointer, to), codegen
 
 
 @intrinsic
