@@ -19,6 +19,7 @@ ADAPTERS = {
     "cnnexp/postponed.py": ("torch", "torchmetrics", "lightning"),
     "cnnexp/kernels/cpu/numba_internals.py": ("numba", "llvmlite"),
     "cnnexp/ops/torch_internals.py": ("torch",),
+    "cnnexp/optim/torch_internals.py": ("torch",),
     "cnnexp/training/lightning_internals.py": ("lightning",),
     "cnnexp/training/lightning_loop.py": ("lightning",),
     "cnnexp/training/lightning_turn.py": ("lightning",),

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.build import build_job
+from cnnexp.optim import Adam
 from tests.config.tiny_runs import checked, tiny_run
 
 FOLDER = Path(__file__).parents[2] / "conf" / "optimizer"
@@ -32,8 +33,8 @@ def _made(*overrides: str, network: nn.Module | None = None) -> Optimizer:
 
 def _has_a_kernel(choice: str) -> bool:
     kind: Any = type(_made(f"optimizer={choice}"))
-    torchs = kind.__module__.startswith("torch.optim.")
-    return torchs and "fused" in inspect.signature(kind).parameters
+    own = kind.__module__.startswith("cnnexp.optim.torchs")  # torch's, as ours
+    return own and "fused" in inspect.signature(kind).parameters
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -43,6 +44,13 @@ def test_all_of_torchs_that_have_one_take_it_unless_they_are_told_not_to(choice:
         return
     assert _made(f"optimizer={choice}").defaults["fused"] is True
     assert _made(f"optimizer={choice}", "+optimizer.fused=false").defaults["fused"] is False
+
+
+def test_ours_may_be_named() -> None:
+    for fused in (True, False):
+        made = _made("optimizer._target_=cnnexp.optim.Adam", f"+optimizer.fused={fused}".lower())
+        assert (type(made), made.defaults["fused"]) == (Adam, fused)
+    assert _made("optimizer._target_=cnnexp.optim.Adam").defaults["fused"] is True
 
 
 def test_some_have_one() -> None:

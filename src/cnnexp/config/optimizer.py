@@ -22,6 +22,7 @@ from cnnexp.optim import (
     one_group,
     param_groups,
     steps_by_all_images,
+    with_less_python,
 )
 from cnnexp.regularization import Regularizer
 
@@ -95,6 +96,7 @@ def make_optimizer(
         config = {**config, "fused": True}
     made = instance_of("optimizer", make("optimizer", config, extra, params=groups), Optimizer)
     if "fused" in made.defaults:
+        made = with_less_python(made)
         try:
             keep_layouts(made)
         except ValueError as error:
@@ -112,7 +114,8 @@ def _takes_one_kernel(typed: TrainConfig, function: Callable[..., Any], network:
     """
     config = typed.optimizer
     torchs = getattr(function, "__module__", "").startswith("torch.optim.")
-    if not torchs or "fused" not in inspect.signature(function).parameters:
+    ours = getattr(function, "keeps_layouts", False)  # of ``cnnexp.optim``
+    if not (torchs or ours) or "fused" not in inspect.signature(function).parameters:
         return False
     if config.get("fused") is not None or config.get("foreach") or config.get("differentiable"):
         return False

@@ -17,12 +17,17 @@ from cnnexp.optim.schedules import (
     warmup_cosine,
     wsd,
 )
+from cnnexp.optim.torchs import SGD, Adagrad, Adam, AdamW, with_less_python
 from cnnexp.optim.traits import asks_again, needs_whole_weights, one_group, steps_by_all_images
 
 __all__ = [
     "LBFGS",
     "NO_DECAY",
     "SAM",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
     "GradientDescent",
     "MuonWithAdamW",
     "NormalizedMuon",
@@ -42,5 +47,6 @@ __all__ = [
     "step",
     "steps_by_all_images",
     "warmup_cosine",
+    "with_less_python",
     "wsd",
 ]

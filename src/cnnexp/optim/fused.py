@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["has_gaps", "keep_layouts"]
+__all__ = ["Layouts", "has_gaps", "keep_layouts", "lie_alike", "refuse_gaps"]
 
 
 def has_gaps(weight: Tensor) -> bool:
@@ -27,7 +27,17 @@ def has_gaps(weight: Tensor) -> bool:
         >>> has_gaps(torch.zeros(2, 4).t()), has_gaps(torch.zeros(2, 4)[:, ::2])
         (False, True)
     """
-    return _differ(torch.empty_like(weight, device="meta"), weight)
+    return not lie_alike(torch.empty_like(weight, device="meta"), weight)
+
+
+def refuse_gaps(weight: Tensor) -> None:
+    """Raise a ValueError if ``weight`` has gaps, over which torch's kernels pass."""
+    if has_gaps(weight):
+        raise ValueError(
+            f"fused=True: a weight of shape {tuple(weight.shape)} has strides {weight.stride()}, with "
+            f"gaps between its numbers, which torch's kernel takes for weights; make it contiguous, or "
+            f"set fused=False"
+        )
 
 
 def keep_layouts(optimizer: Optimizer) -> None:
@@ -51,18 +61,17 @@ def keep_layouts(optimizer: Optimizer) -> None:
         [-1.0, -2.0, -3.0, -4.0]
     """
     for weight in _weights(optimizer):
-        if has_gaps(weight):
-            raise ValueError(
-                f"fused=True: a weight of shape {tuple(weight.shape)} has strides {weight.stride()}, with "
-                f"gaps between its numbers, which torch's kernel takes for weights; make it contiguous, or "
-                f"set fused=False"
-            )
-    layouts = _Layouts()
+        refuse_gaps(weight)
+    if getattr(
+        optimizer, "keeps_layouts", False
+    ):  # as the classes of ``cnnexp.optim`` do by themselves
+        return
+    layouts = Layouts()
     optimizer.register_step_pre_hook(layouts)
     optimizer.register_load_state_dict_post_hook(layouts.reconcile)
 
 
-class _Layouts:
+class Layouts:
     """Gives gradients and state of an optimiser the strides of their weights, before each step."""
 
     def __init__(self) -> None:
@@ -75,12 +84,12 @@ class _Layouts:
         """Put all in order now, or where a closure computes the gradients, once it has been called."""
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
-            self._put_in_order(optimizer)
+            self.put_in_order(optimizer)
             return None
 
         def then_in_order() -> Any:
             loss = closure()
-            self._put_in_order(optimizer)
+            self.put_in_order(optimizer)
             return loss
 
         return args[:1], {**kwargs, "closure": then_in_order}
@@ -93,18 +102,19 @@ class _Layouts:
                 group["fused"] = None
 
     @torch.no_grad()
-    def _put_in_order(self, optimizer: Optimizer) -> None:
+    def put_in_order(self, optimizer: Optimizer) -> None:
+        """Now, whatever gradients and state there are."""
         for weight in _weights(optimizer):
             strides = weight.stride()
             grad = weight.grad
-            if grad is not None and grad.stride() != strides and _differ(grad, weight):
+            if grad is not None and grad.stride() != strides and not lie_alike(grad, weight):
                 weight.grad = _like(weight, grad)
             if self._in_order.get(weight) == strides:
                 continue
             state: dict[str, Any] = optimizer.state.get(weight) or {}
             for name, value in state.items():
                 moved = isinstance(value, Tensor) and value.stride() != strides
-                if moved and value.shape == weight.shape and _differ(value, weight):
+                if moved and value.shape == weight.shape and not lie_alike(value, weight):
                     state[name] = _like(weight, value)
             if state:
                 self._in_order[weight] = strides
@@ -117,10 +127,10 @@ def _weights(optimizer: Optimizer) -> Iterator[Tensor]:
             yield from group["params"]
 
 
-def _differ(one: Tensor, other: Tensor) -> bool:
-    """Whether their numbers lie in another order: the strides of dimensions of one element say nothing."""
+def lie_alike(one: Tensor, other: Tensor) -> bool:
+    """Whether their numbers lie in the same order: the strides of dimensions of one element say nothing."""
     places = zip(one.shape, one.stride(), other.stride(), strict=True)
-    return any(a != b for size, a, b in places if size != 1)
+    return all(a == b for size, a, b in places if size != 1)
 
 
 def _like(weight: Tensor, value: Tensor) -> Tensor:

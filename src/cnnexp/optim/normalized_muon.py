@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cnnexp.optim.fused import has_gaps, keep_layouts
+from cnnexp.optim.fused import has_gaps
+from cnnexp.optim.torchs import AdamW
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial; steepest at 0
 
@@ -93,10 +94,9 @@ class NormalizedMuon(Optimizer):
             rest.append({"params": others, "weight_decay": group["weight_decay"]})
         # a group of no parameters stays, so that the groups of both are the same
         dense = not any(has_gaps(each) for group in rest for each in group["params"])
-        self._adam = torch.optim.AdamW(
+        self._adam = AdamW(
             rest, lr=lr * adam_share, betas=(betas[0], betas[1]), eps=eps, fused=dense
         )
-        keep_layouts(self._adam)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cnnexp.nn import CrossEntropyLoss, replace_layers
 from cnnexp.ops import AUTO, NATIVE, resolve_algorithm
 from cnnexp.ops.layout import in_layout
+from cnnexp.optim import Adam
 from cnnexp.speed.networks import network_named
 from cnnexp.speed.result import Measured, not_measured, paired, spread
 from cnnexp.training.lightning_internals import forget_nvml
@@ -45,9 +46,10 @@ class _Way:
     labels: Tensor
     bfloat16: bool = False
     compiled: bool = False
+    adam: type[torch.optim.Adam] = torch.optim.Adam
 
     def __post_init__(self) -> None:
-        self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-3, fused=True)
+        self.optimizer = self.adam(self.network.parameters(), 1e-3, fused=True)
 
     def forward(self) -> Tensor:
         with _precision(self.images, self.bfloat16):
@@ -80,11 +82,12 @@ class _Beginning:
         change: Callable[[nn.Module, Tensor], nn.Module] = lambda network, _: network,
         bfloat16: bool = False,
         compiled: bool = False,
+        adam: type[torch.optim.Adam] = torch.optim.Adam,
     ) -> _Way:
         own = copy.deepcopy(self.network).to(self.images.device, self.images.dtype)
         own = own.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         batch = in_layout(self.images, layout)
-        return _Way(change(own, batch), loss, batch, self.labels, bfloat16, compiled)
+        return _Way(change(own, batch), loss, batch, self.labels, bfloat16, compiled, adam)
 
     def ways_of_torch(self) -> _Ways:
         return {
@@ -137,7 +140,7 @@ class _Beginning:
             return _compiled(network, batch) if compiled else network
 
         loss = CrossEntropyLoss(algorithm=name)
-        return self.way(loss, change=change, bfloat16=bfloat16, compiled=compiled)
+        return self.way(loss, change=change, bfloat16=bfloat16, compiled=compiled, adam=Adam)
 
 
 def bench_step(
