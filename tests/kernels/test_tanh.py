@@ -24,6 +24,17 @@ def test_the_error_is_at_most_two_units_in_the_last_place(dtype: torch.dtype) ->
     assert np.max(np.abs(_tanh(values).numpy() - exact) / units) <= 2
 
 
+def test_in_bfloat16_it_is_the_nearest_or_as_near() -> None:
+    values = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    values = values[
+        values.isfinite() & (values.abs() >= 1.2e-38)
+    ]  # the instruction takes less for 0
+    exact = np.tanh(values.double().numpy())
+    nearest = torch.from_numpy(exact).bfloat16().double().numpy()
+    error, least = np.abs(_tanh(values).double().numpy() - exact), np.abs(nearest - exact)
+    assert np.max((error - least) / np.abs(exact)) <= 4e-6
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_infinities_saturate_and_nan_stays(dtype: torch.dtype) -> None:
     values = torch.tensor([torch.inf, -torch.inf, 1e4, -1e4, 0.0], dtype=dtype)

@@ -26,6 +26,7 @@ from cnnexp.ops.torch_internals import (
     notes_on,
     repeatable_backward,
     tell_of_graphs,
+    transformed,
     unseen_by_modes,
     watching,
     writes_into,
@@ -44,6 +45,22 @@ def test_transforms_of_torch_func_are_noticed() -> None:
     torch.func.vmap(look)(torch.ones(2, 2))
     torch.func.jvp(look, (torch.ones(2),), (torch.ones(2),))
     assert seen == [False, True, True, True]
+
+
+def test_any_transform_is_noticed_by_one_question() -> None:
+    seen: list[bool] = []
+
+    def look(x: Tensor) -> Tensor:
+        seen.append(transformed())
+        return x.sum()
+
+    look(torch.ones(2))
+    torch.func.grad(look)(torch.ones(2))
+    with forward_ad.dual_level():
+        look(torch.ones(2))
+    assert seen == [False, True, True]
+    compiled = torch.compile(lambda x: x + transformed(), backend="eager", fullgraph=True)
+    assert compiled(torch.zeros(1)).item() == 1
 
 
 def test_the_question_for_transforms_breaks_no_graph() -> None:

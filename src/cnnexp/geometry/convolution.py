@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,16 +17,26 @@ class Conv2dGeometry(WindowGeometry):
 
     ``input_size`` includes ``extra``: rows and columns of zeros below and to the right of the image
     that padding='same' needs when d·(K − 1) is odd.
+
+    Attributes:
+        backward_padding: With which ∂L/∂z is convolved to ∂L/∂x, at stride 1; below 0 where the padding
+            exceeds the kernel.
+        exact: Whether all numbers are ints: True and 1.0 equal 1, but a library's convolution refuses them.
     """
 
     groups: int = 1
     extra: tuple[int, int] = (0, 0)
+    # each kernel asks for these, at each call
+    backward_padding: tuple[int, int] = field(init=False, repr=False, compare=False)
+    exact: bool = field(init=False, repr=False, compare=False)
 
-    @property
-    def backward_padding(self) -> tuple[int, int]:
-        """With which ∂L/∂z is convolved to ∂L/∂x, at stride 1; below 0 where padding exceeds the kernel."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
         (e_h, e_w), (p_h, p_w) = self.extent, self.padding
-        return e_h - 1 - p_h, e_w - 1 - p_w
+        object.__setattr__(self, "backward_padding", (e_h - 1 - p_h, e_w - 1 - p_w))
+        numbers = (self.groups, *self.stride, *self.padding)
+        exact = not any(isinstance(number, (bool, float)) for number in numbers)
+        object.__setattr__(self, "exact", exact)
 
     def add_extra(self, input: Tensor) -> Tensor:
         """Append the ``extra`` zeros: (N, C, H, W) → (N, C, *input_size)."""

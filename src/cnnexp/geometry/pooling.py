@@ -121,12 +121,9 @@ class Pool:
         Raises:
             RuntimeError: As :func:`pool_geometry`.
         """
-        return _pool_geometry(
-            image,
-            f"{self.kind}_pool2d",
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.ceil_mode,
-        )
+        return remembered(_geometry_of, (image,), self)
+
+
+def _geometry_of(image: Described, pool: Pool) -> WindowGeometry:
+    window = pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
+    return _pool_geometry(image, f"{pool.kind}_pool2d", *window)

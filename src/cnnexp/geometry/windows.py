@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -65,6 +65,7 @@ class WindowGeometry:
         padding: (p_h, p_w) on both sides, at least 0.
         dilation: (d_h, d_w), at least 1.
         ceil_mode: Whether the last window may extend beyond the far edge, as in torch's pooling.
+        output_size: The number of window positions in each direction, (P, Q).
 
     Raises:
         RuntimeError: A value is out of range or the window does not fit into the padded image.
@@ -76,12 +77,15 @@ class WindowGeometry:
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     ceil_mode: bool = False
+    # each kernel asks for it, at each call
+    output_size: tuple[int, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
             value = getattr(self, name)
             if min(value) < least:
                 raise RuntimeError(f"{name} must be at least {least}, but got {value}")
+        object.__setattr__(self, "output_size", (self._positions(0), self._positions(1)))
         if min(self.output_size) < 1:
             padded = tuple(n + 2 * p for n, p in zip(self.input_size, self.padding, strict=True))
             raise RuntimeError(
@@ -94,11 +98,6 @@ class WindowGeometry:
         """The (height, width) that one dilated window spans: d·(K − 1) + 1."""
         (k_h, k_w), (d_h, d_w) = self.kernel_size, self.dilation
         return d_h * (k_h - 1) + 1, d_w * (k_w - 1) + 1
-
-    @property
-    def output_size(self) -> tuple[int, int]:
-        """The number of window positions in each direction, (P, Q)."""
-        return self._positions(0), self._positions(1)
 
     def _positions(self, axis: int) -> int:
         size, stride, padding = self.input_size[axis], self.stride[axis], self.padding[axis]

@@ -84,7 +84,7 @@ def undispatched(call: Callable[_Arguments, _Result]) -> Callable[_Arguments, _R
 
     The way through torch's dispatcher takes as long as a small kernel.
     """
-    return vars(call)["__wrapped__"]
+    return call.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def flat_arguments(arguments: Sequence[Any]) -> list[Any]:

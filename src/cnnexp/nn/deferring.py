@@ -11,9 +11,8 @@ from cnnexp.nn.deferred import defer
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.norm import BatchNormAct2d
 from cnnexp.nn.steps import Step
-from cnnexp.ops.forward_mode import in_torch_func
 from cnnexp.ops.registry import NATIVE
-from cnnexp.ops.torch_internals import has_hooks
+from cnnexp.ops.torch_internals import has_hooks, in_torch_func
 
 
 class Deferring(Layer):

@@ -26,10 +26,12 @@ def cast_for_autocast(
 
 
 def described_for_autocast(
-    input: Tensor, weight: Tensor, bias: Tensor | None
+    input: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None
 ) -> tuple[Tensor, Tensor | Described, Tensor | None]:
-    """As :func:`cast_for_autocast`, but of the weight only what a cast would be, which is not made."""
-    dtype = cast_dtype(input)
+    """As :func:`cast_for_autocast`, but of the weight only what a cast would be, which is not made.
+
+    ``dtype`` is that of :func:`cast_dtype`.
+    """
     if dtype is None:
         return input, weight, bias
     cast = Described(weight.shape, dtype, weight.device)
@@ -44,7 +46,7 @@ def cast_dtype(input: Tensor) -> torch.dtype | None:
 def autocast_dtype(input: Tensor) -> torch.dtype | None:
     """What autocast computes in on the device of ``input``; None where it is off."""
     device = input.device.type
-    if not _has_autocast(device) or not torch.is_autocast_enabled(device):
+    if not (device == "cpu" or _has_autocast(device)) or not torch.is_autocast_enabled(device):
         return None
     return torch.get_autocast_dtype(device)
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from cnnexp.ops.forward_mode import in_forward_mode, transformed
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
-from cnnexp.ops.recomputed import again, marked_as, to_keep
+from cnnexp.ops.recomputed import again, marked_as, to_keep, to_keep_outside
 from cnnexp.ops.wiring import OF_TANGENT, Shared, Tangent, Wiring, computed, share, wire
 
 Widens = Literal["nothing", "gradients", "all"]
@@ -115,8 +115,7 @@ def in_place(
 def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]:
     """The Function of ``wiring`` with a backward but no forward mode."""
     compute, gradients, shared = wiring.forward, wiring.gradients, wiring.shared
-    names, kept = [name for name, _, _ in wiring.kept], [each[1:] for each in wiring.kept]
-    option_names, options = [n for n, _ in wiring.options], [place for _, place in wiring.options]
+    names = [name for name, _, _ in wiring.kept]
     count, several = len(wiring.arguments), len(wiring.outputs) > 1
     widens_gradients = widens != "nothing"
 
@@ -132,18 +131,7 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
     # by how many arguments it says it has, torch.compile tells whether ``ctx`` is among them
     forward.__signature__ = inspect.signature(compute)  # pyright: ignore[reportFunctionMemberAccess]
 
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        if writes:
-            ctx.mark_dirty(inputs[0])
-        if several:
-            ctx.mark_non_differentiable(*output[1:])
-        stored, needs = (*inputs, *output) if several else (*inputs, output), ctx.needs_input_grad
-        ctx.options = dict(zip(option_names, [stored[place] for place in options], strict=True))
-        ctx.dtypes = [_dtype(each) for each in inputs] if widens_gradients else ()
-        ctx.plan, tensors = to_keep(
-            [stored[p] if any(needs[u] for u in users) else None for p, users in kept]
-        )
-        ctx.save_for_backward(*tensors)
+    setup_context, keep = _keeping(wiring, widens_gradients, writes)
 
     def backward(ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         needs = ctx.needs_input_grad
@@ -167,8 +155,47 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
         generate_vmap_rule=not writes,  # everything is pure torch
         forward=staticmethod(forward),
         setup_context=staticmethod(setup_context),
+        keep=staticmethod(keep),
         backward=staticmethod(backward),
     )
+
+
+def _keeping(
+    wiring: Wiring, widens_gradients: bool, writes: bool
+) -> tuple[Callable[..., None], Callable[..., None]]:
+    """What keeps for the backward of ``wiring`` what it needs: anywhere, and outside of transforms."""
+    kept, several = [each[1:] for each in wiring.kept], len(wiring.outputs) > 1
+    names, options = [n for n, _ in wiring.options], [place for _, place in wiring.options]
+    known: dict[tuple[bool, ...], list[int | None]] = {}  # places of what is kept, by who needs it
+
+    def marked(ctx: Any, inputs: tuple[Any, ...], output: Any) -> tuple[Any, ...]:
+        """All that could be kept, once what autograd is to know of the outputs is said."""
+        if writes:
+            ctx.mark_dirty(inputs[0])
+        if several:
+            ctx.mark_non_differentiable(*output[1:])
+        stored = (*inputs, *output) if several else (*inputs, output)
+        ctx.options = dict(zip(names, [stored[place] for place in options], strict=True))
+        ctx.dtypes = [_dtype(each) for each in inputs] if widens_gradients else ()
+        return stored
+
+    def anywhere(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        stored, needs = marked(ctx, inputs, output), ctx.needs_input_grad
+        ctx.plan, tensors = to_keep(
+            [stored[p] if any(needs[u] for u in users) else None for p, users in kept]
+        )
+        ctx.save_for_backward(*tensors)
+
+    def outside(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        stored, needs = marked(ctx, inputs, output), ctx.needs_input_grad
+        places = known.get(needs)
+        if places is None:
+            used = [(p, any(needs[u] for u in users)) for p, users in kept]
+            places = known[needs] = [p if one else None for p, one in used]
+        ctx.plan, tensors = to_keep_outside([None if p is None else stored[p] for p in places])
+        ctx.save_for_backward(*tensors)
+
+    return anywhere, outside
 
 
 def _owned(output: Tensor) -> Tensor:
@@ -185,7 +212,7 @@ def _plain(function: type[Any]) -> type[Any]:
 
     def forward(ctx: Any, *arguments: Any) -> Any:
         output = function.forward(*arguments)
-        function.setup_context(ctx, arguments, output)
+        function.keep(ctx, arguments, output)
         # zeros for the gradients of the others would cost as much as they
         if isinstance(output, tuple):
             ctx.set_materialize_grads(False)

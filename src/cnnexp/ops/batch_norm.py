@@ -200,8 +200,7 @@ def statistics_of(
         assert running_var is not None
         # copies: a training step may move them before the backward
         return running_mean.clone(), running_var.clone()
-    with torch.no_grad():
-        mean, variance = of(input.detach())
+    mean, variance = of(input.detach())
     # before the Function: a checkpoint ends its recomputation there, and torch moves them first
     if running_mean is not None and running_var is not None:
         _move(running_mean, running_var, mean, variance, input, momentum)

@@ -9,10 +9,17 @@ import torch
 from torch import Tensor
 from torch.backends import cudnn
 
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """``dtype``, float32 in the place of half precision."""
+    return torch.float32 if dtype in _HALF else dtype
+
 
 def widened(tensor: Tensor) -> Tensor:
     """``tensor``, if of half precision as float32: sums overflow and derivatives cancel before."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    return tensor.float() if tensor.dtype in _HALF else tensor
 
 
 @contextmanager

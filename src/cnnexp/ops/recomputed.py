@@ -156,6 +156,16 @@ def to_keep(tensors: Sequence[Tensor | None]) -> tuple[Plan, Sequence[Tensor | N
     return plan, kept
 
 
+def to_keep_outside(
+    tensors: Sequence[Tensor | None],
+) -> tuple[Plan, Sequence[Tensor | None]]:
+    """:func:`to_keep` outside of transforms, where most have no recipe."""
+    for each in tensors:
+        if getattr(each, _NAME, None) is not None:
+            return to_keep(tensors)
+    return {}, tensors
+
+
 def again(plan: Plan, kept: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
     """The tensors of which :func:`to_keep` has made ``plan`` and ``kept``."""
     if not plan:

@@ -30,6 +30,7 @@ __all__ = [
     "notes_on",
     "repeatable_backward",
     "tell_of_graphs",
+    "transformed",
     "unseen_by_modes",
     "watching",
     "writes_into",
@@ -46,6 +47,19 @@ def constant_when_compiled(function: _Asked) -> _Asked:
     """
     function._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
     return function
+
+
+def transformed() -> bool:
+    """Whether the call is traced by ``torch.compile``, or stands in ``torch.func`` or forward mode.
+
+    Each call of each op asks, so all three questions are put here; what was looked at for them stands at
+    :func:`in_torch_func` and :func:`forward_level`.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
 
 
 def in_torch_func() -> bool:

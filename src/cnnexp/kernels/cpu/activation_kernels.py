@@ -137,3 +137,21 @@ def tanh(u):
         quotient, below = (t + t) / (one + t), z * p
     far = one - quotient
     return u + u * below if near else (-far if u < zero else far)
+
+
+@njit(**COMPILE)
+def tanh_to_round(u):
+    """The tanh of a float32 u that is rounded to bfloat16 afterwards: u·P(u²)/Q(u²) up to |u| = 4.97.
+
+    The relative error is at most 2·10⁻⁶, and 10⁻⁴ beyond, where all round to ±1; in a fifth of the time of
+    :func:`tanh`. The coefficients are those of the least greatest error, by Lawson's iteration on 4,000
+    Chebyshev points.
+    """
+    u = clamped(u, of_kind(-4.97, u), of_kind(4.97, u))
+    z = u * u
+    p = of_kind(0.11666805575815173, u) + z * of_kind(0.0016407482565937498, u)
+    p = of_kind(0.9999980409247184, u) + z * p
+    q = of_kind(0.018323703237937743, u) + z * of_kind(6.471624561542751e-05, u)
+    q = of_kind(0.4499857681854265, u) + z * q
+    q = of_kind(1.0, u) + z * q
+    return u * p / q

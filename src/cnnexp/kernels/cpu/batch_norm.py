@@ -58,6 +58,7 @@ def precision(input: Tensor) -> torch.dtype:
     return torch.float64 if input.dtype == torch.float64 else torch.float32
 
 
+@functools.cache
 def _kernels() -> Any:
     from cnnexp.kernels.cpu import batch_norm_kernels
 

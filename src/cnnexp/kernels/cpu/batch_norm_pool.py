@@ -61,6 +61,7 @@ def _cover(pool: WindowGeometry) -> tuple[bool, bool]:
     return pool.overlapping, not pool.overlapping and inside == height * width
 
 
+@functools.cache
 def _kernels() -> Any:
     from cnnexp.kernels.cpu import batch_norm_pool_kernels
 

@@ -42,16 +42,13 @@ def takes(image: Tensor | Described, geometry: Conv2dGeometry, c_in: int, c_out:
     """Whether these kernels take such a convolution: one group of few channels, of stride 1, padded at most
     by what the kernel reaches.
     """
-    reach = geometry.backward_padding
-    numbers = (geometry.groups, *geometry.stride, *geometry.padding)
-    if any(isinstance(number, (bool, float)) for number in numbers):
-        return False  # True and 1.0 equal 1; a library's convolution refuses them
     return (
         image.device.type == "cpu"
         and image.dtype in ONES
+        and geometry.exact
         and geometry.groups == 1
         and geometry.stride == (1, 1)
-        and min(reach) >= 0
+        and min(geometry.backward_padding) >= 0
         and 0 < c_in <= FEW
         and 0 < c_out <= FEW
     )

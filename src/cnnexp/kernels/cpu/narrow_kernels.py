@@ -172,10 +172,12 @@ def forward(addresses, element, images, shape, lasts, geometry, reads, after, li
             convolve(planes, reads, count, taps, tiles, start, c_out, length, plane, values)
             rest = windows, pooled, divisors, easy, kind
             room = means, best, marks
-            finish(
-                *(values, plane, wide_row, shown, n, c_out, lasts[1]),
-                *(rest, kept, codes, room, output),
-            )
+            finish(values, plane, wide_row, shown, n, c_out, rest, kept, codes, room)
+            if windows.shape[0]:
+                of_means = means, windows.shape[0], pooled[1], pooled
+                write(*of_means, output, n, c_out, lasts[1])
+            else:
+                write(values, plane, wide_row, shown, output, n, c_out, lasts[1])
 
 
 @njit(**COMPILE)
@@ -231,9 +233,8 @@ def grad_weight(addresses, element, images, shape, lasts, geometry, reads, after
                 # the windows say places from the beginning of an image's planes on
                 layout, own = (0, wide_row, plane), grads[g * apart[1] : (g + 1) * apart[1]]
                 rest = windows, pooled, divisors, easy, kind
-                behind(
-                    grad, kept, codes, begin + g, c_out, lasts[1], shown, layout, rest, means, own
-                )
+                n, mine = begin + g, grad[(begin + g) * c_out * results :]
+                behind(mine, kept, codes, n, c_out, lasts[1], shown, layout, rest, means, own)
             layout = plane, steps, many, apart
             add_shares(totals[part], one, planes, reads, weights + 1, grads, c_out, layout)
     weight = carray(numbers_at(addresses[3], element), c_out * weights)
@@ -323,6 +324,7 @@ def grad_input(addresses, element, images, shape, lasts, geometry, reads, after,
             layout = pad[0] * wide_row + pad[1], wide_row, padded
             # numba takes no tuple of tuples into a loop
             rest = windows, pooled, divisors, easy, kind
-            behind(grad, kept, codes, n, c_out, lasts[0], size, layout, rest, means, planes)
+            mine = grad[n * c_out * results :]
+            behind(mine, kept, codes, n, c_out, lasts[0], size, layout, rest, means, planes)
             convolve(planes, reads, count, taps, tiles, nothing, c_in, length, plane, values)
             write(values, plane, wide_row, shown, output, n, c_in, lasts[1])

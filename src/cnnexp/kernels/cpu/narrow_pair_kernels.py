@@ -29,6 +29,7 @@ from cnnexp.kernels.cpu.narrow_kernels import (
 )
 from cnnexp.kernels.cpu.narrow_pair_planes import pack_planes, planes_of, read, read_channels, write
 from cnnexp.kernels.cpu.narrow_planes import behind, finish
+from cnnexp.kernels.cpu.narrow_planes import write as write_planes
 from cnnexp.kernels.cpu.narrow_tiles import LANES, SHARES, TILES
 from cnnexp.kernels.cpu.numbers import aligned
 from cnnexp.kernels.cpu.pointers import hold, start_of
@@ -71,6 +72,28 @@ def _biases(address, count):
         for o in range(count):
             made[o] = wide(bias[o])
     return made
+
+
+@njit(**COMPILE)
+def _leave(planes, plane, pitch, size, image, pairs, all_images, n, channels, last):
+    """Copy the ``planes`` to image n, rounded; ``image`` and ``all_images`` are the same memory."""
+    if last and channels % 2 == 0:
+        write(start_of(planes), plane, pitch, size, image, pairs, n, channels, last)
+    else:
+        write_planes(planes, plane, pitch, size, all_images, n, channels, last)
+
+
+@njit(**COMPILE)
+def _in_planes(grad, grads, pairs, n, channels, last, size, room):
+    """∂L/∂y of image n, in ``room`` if that makes planes of it; whether the channels are last still.
+
+    ``grad`` and ``grads`` are the same memory, of all images.
+    """
+    if last and channels % 2 == 0:
+        pixels = size[0] * size[1]
+        read_channels(grad, pairs, n, channels, size, last, (0, size[1], pixels), start_of(room))
+        return room, False
+    return grads[n * channels * size[0] * size[1] :], last
 
 
 @njit(parallel=True, **COMPILE)
@@ -116,15 +139,15 @@ def forward(addresses, images, channels, lasts, geometry, kernel, reads, places,
         for n in range(images * task // tasks, images * (task + 1) // tasks):
             read(x, pairs, n, c_in, size, lasts[0], layout, width, apart, start_of(planes))
             convolve(planes, reads, count, made, tiles, start, c_out, length, plane, values)
-            if kind == NOTHING:
-                write(start_of(values), plane, wide_row, shown, y, y_pairs, n, c_out, lasts[1])
-                continue
-            rest, room = (windows, pooled, divisors, easy, kind), (means, best, marks)
-            finish(
-                *(values, plane, wide_row, shown, n, c_out, lasts[1]),
-                *(rest, kept, codes, room, output),
-            )
-        hold((planes, values))
+            if kind != NOTHING:
+                rest, room = (windows, pooled, divisors, easy, kind), (means, best, marks)
+                finish(values, plane, wide_row, shown, n, c_out, rest, kept, codes, room)
+            to = y, y_pairs, output, n, c_out, lasts[1]
+            if windows.shape[0]:
+                _leave(means, windows.shape[0], pooled[1], pooled, *to)
+            else:
+                _leave(values, plane, wide_row, shown, *to)
+        hold((planes, values, means))
 
 
 @njit(parallel=True, **COMPILE)
@@ -142,13 +165,15 @@ def grad_input(addresses, images, channels, lasts, geometry, kernel, reads, plac
     windows, pooled, divisors, easy, kind = after
     pixels = size[0] * size[1]
     results = windows.shape[0] if windows.shape[0] else pixels
+    given = pooled if windows.shape[0] else size
     grad = carray(numbers_at(addresses[0], _HALF), images * c_out * results)
     g, g_pairs = numbers_at(addresses[0], _HALF), numbers_at(addresses[0], _WORD)
     active, coded = kind == TANH, kind == RELU_MAX
     kept = carray(numbers_at(addresses[1], _HALF), images * c_out * pixels if active else 0)
     codes = carray(numbers_at(addresses[1], _BYTE), images * c_out * results if coded else 0)
     weight = carray(numbers_at(addresses[2], _HALF), weights)
-    output, pairs = numbers_at(addresses[3], _HALF), numbers_at(addresses[3], _WORD)
+    image, pairs = numbers_at(addresses[3], _HALF), numbers_at(addresses[3], _WORD)
+    output = carray(image, images * c_in * shown[0] * shown[1])
     wide_row, padded, count = pitch[1], pitch[0] * pitch[1], reads.size
     length = (shown[0] - 1) * wide_row + shown[1]
     tiles = tiles_of(c_in, -(-length // (VECTOR_BYTES // 4)))
@@ -159,6 +184,7 @@ def grad_input(addresses, images, channels, lasts, geometry, kernel, reads, plac
         own = aligned(c_out * padded + SLACK + apart, _SUM)
         sums = aligned(c_in * plane, _SUM)
         means = aligned(c_out * windows.shape[0] + LANES, _SUM)
+        outer = aligned(c_out * results + 2 * LANES, _HALVES)
         for n in range(images * task // tasks, images * (task + 1) // tasks):
             layout = pad[0] * wide_row + pad[1], wide_row, padded
             if kind == NOTHING:
@@ -166,11 +192,14 @@ def grad_input(addresses, images, channels, lasts, geometry, kernel, reads, plac
                 read(g, g_pairs, n, c_out, size, lasts[0], layout, width, apart, made)
             else:
                 rest = windows, pooled, divisors, easy, kind
-                behind(grad, kept, codes, n, c_out, lasts[0], size, layout, rest, means, own)
+                of = g, grad, g_pairs, n, c_out, lasts[0]
+                mine, still_last = _in_planes(*of, given, outer)
+                behind(mine, kept, codes, n, c_out, still_last, size, layout, rest, means, own)
                 pack_planes(own, c_out, padded, width, apart, planes)
             convolve(planes, reads, count, taps, tiles, nothing, c_in, length, plane, sums)
-            write(start_of(sums), plane, wide_row, shown, output, pairs, n, c_in, lasts[1])
-        hold((planes, sums))
+            to = image, pairs, output, n, c_in, lasts[1]
+            _leave(sums, plane, wide_row, shown, *to)
+        hold((planes, sums, outer))
 
 
 @njit(**COMPILE)
@@ -196,6 +225,7 @@ def grad_weight(addresses, images, channels, lasts, geometry, area, reads, parts
     windows, pooled, divisors, easy, kind = after
     pixels, weights = shown[0] * shown[1], c_in * area
     results = windows.shape[0] if windows.shape[0] else pixels
+    given = pooled if windows.shape[0] else shown
     x, x_pairs = numbers_at(addresses[0], _HALF), numbers_at(addresses[0], _WORD)
     grad = carray(numbers_at(addresses[1], _HALF), images * c_out * results)
     outer, outer_pairs = numbers_at(addresses[1], _HALF), numbers_at(addresses[1], _WORD)
@@ -219,6 +249,7 @@ def grad_weight(addresses, images, channels, lasts, geometry, area, reads, parts
                 planes[k] = _UNITY
         own, means = aligned(c_out * plane, _SUM), aligned(c_out * windows.shape[0] + LANES, _SUM)
         one = aligned(SHARES[0][1] * reads.size, _SUM)
+        room = aligned(c_out * results + 2 * LANES, _HALVES)
         for begin in range(first, last, some):
             many = min(some, last - begin)
             for g in range(many):
@@ -229,10 +260,12 @@ def grad_weight(addresses, images, channels, lasts, geometry, area, reads, parts
                     read_channels(outer, outer_pairs, n, c_out, shown, lasts[1], layout, made)
                     continue
                 layout, rest = (0, wide_row, plane), (windows, pooled, divisors, easy, kind)
-                behind(grad, kept, codes, n, c_out, lasts[1], shown, layout, rest, means, own)
+                of = outer, grad, outer_pairs, n, c_out, lasts[1]
+                mine, still_last = _in_planes(*of, given, room)
+                behind(mine, kept, codes, n, c_out, still_last, shown, layout, rest, means, own)
                 _round_into(own, c_out * plane, grads, g * apart[1])
             layout = plane, steps, many, apart
             add_shares(totals[part], one, planes, reads, weights + 1, grads, c_out, layout)
-        hold((planes, grads))
+        hold((planes, grads, room))
     weight = carray(numbers_at(addresses[3], _HALF), c_out * weights)
     leave(totals, reads.size, weight, carray(numbers_at(addresses[4], _HALF), c_out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,11 @@ def run_forward(
     behind: Behind | None = None,
 ) -> None:
     """Leave y in ``output``, and in ``kept`` what the backward of what is behind needs."""
-    from cnnexp.kernels.cpu import narrow_pair_kernels
-
     source, weight = in_order(input), weight.contiguous()
     bias = None if bias is None else bias.contiguous()
     addresses = _addresses(source, weight, bias, kept, output)
     arguments = _arguments(source, weight, conv, output, behind, backward=False)
-    narrow_pair_kernels.forward(addresses, *arguments)
+    _kernels().forward(addresses, *arguments)
 
 
 def run_grad_input(
@@ -55,12 +54,10 @@ def run_grad_input(
     behind: Behind | None = None,
 ) -> None:
     """Leave ∂L/∂x in ``grad``, through what is behind."""
-    from cnnexp.kernels.cpu import narrow_pair_kernels
-
     outer, weight = in_order(grad_output), weight.contiguous()
     addresses = _addresses(outer, kept, weight, grad)
     arguments = _arguments(outer, weight, conv, grad, behind, backward=True)
-    narrow_pair_kernels.grad_input(addresses, *arguments)
+    _kernels().grad_input(addresses, *arguments)
 
 
 def run_grad_weight(
@@ -73,12 +70,9 @@ def run_grad_weight(
     behind: Behind | None = None,
 ) -> None:
     """Leave ∂L/∂w in ``grad`` and ∂L/∂b in ``of_bias``, through what is behind; of at least one image."""
-    from cnnexp.kernels.cpu import narrow_pair_kernels
-    from cnnexp.kernels.cpu.narrow_tiles import SPARE
-
     source, outer = in_order(input), in_order(grad_output)
-    pitch, reads = plane_table(conv, input.size(1), conv.padding, SPARE)
-    narrow_pair_kernels.grad_weight(
+    pitch, reads = plane_table(conv, input.size(1), conv.padding, _spare())
+    _kernels().grad_weight(
         _addresses(source, outer, kept, grad, of_bias),
         source.size(0),
         (input.size(1), grad_output.size(1)),
@@ -89,6 +83,20 @@ def run_grad_weight(
         min(PARTS, source.size(0)),
         arguments_of(behind, pitch[1], 0, np.float32),
     )
+
+
+@functools.cache
+def _kernels() -> Any:
+    from cnnexp.kernels.cpu import narrow_pair_kernels
+
+    return narrow_pair_kernels
+
+
+@functools.cache
+def _spare() -> int:
+    from cnnexp.kernels.cpu.narrow_tiles import SPARE
+
+    return SPARE
 
 
 def _addresses(*tensors: Tensor | None) -> tuple[int, ...]:

@@ -20,12 +20,12 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from cnnexp.geometry.pooling import DEAD
-from cnnexp.kernels.cpu.activation_kernels import tanh
+from cnnexp.kernels.cpu.activation_kernels import tanh, tanh_to_round
 from cnnexp.kernels.cpu.behind import RELU_MAX, TANH
 from cnnexp.kernels.cpu.depthwise_pixels import Code, number_of
 from cnnexp.kernels.cpu.narrow_tiles import LANES
 from cnnexp.kernels.cpu.numba_internals import void
-from cnnexp.kernels.cpu.precision import narrow, of_kind, wide
+from cnnexp.kernels.cpu.precision import is_half, narrow, of_kind, wide
 from cnnexp.kernels.cpu.vector import COMPILE
 
 __all__ = ["behind", "finish", "read", "write"]
@@ -93,10 +93,14 @@ def write(planes, plane, pitch, size, image, n, channels, last):
 
 
 @njit(**COMPILE)
-def _squash(planes, plane, channels, length):
-    """Take the tanh of the first ``length`` numbers of each plane."""
+def _squash(planes, plane, channels, length, kept):
+    """Take the tanh of the first ``length`` numbers of each plane, as exact as ``kept`` can hold it."""
     for o in range(channels):
         base = o * plane
+        if is_half(kept):
+            for p in range(length):
+                planes[_at(base + p)] = tanh_to_round(planes[_at(base + p)])
+            continue
         for p in range(length):
             planes[_at(base + p)] = tanh(planes[_at(base + p)])
 
@@ -244,7 +248,7 @@ def _to_winners(grads, codes, at, pitch, plane, channels, size, windows, planes)
 
 @njit(**COMPILE)
 def behind(grad, kept, codes, n, channels, last, size, layout, after, means, planes):
-    """Leave ∂L/∂z of image n in ``planes``, from ∂L/∂y and what is kept; what is between the rows stays.
+    """Leave ∂L/∂z of image n in ``planes``, from its ∂L/∂y and what is kept; what is between the rows stays.
 
     ``layout``: where the first pixel stands, the pitch and the size of a plane; ``after``: the windows, by
     such places, their number in each direction, their divisors, whether they are easy, and what is
@@ -253,7 +257,7 @@ def behind(grad, kept, codes, n, channels, last, size, layout, after, means, pla
     (at, pitch, plane), (windows, shown, divisors, easy, kind) = layout, after
     height, width = size
     if windows.shape[0]:
-        read(grad, n, channels, shown, last, 0, shown[1], windows.shape[0], means)
+        read(grad, 0, channels, shown, last, 0, shown[1], windows.shape[0], means)
         if kind == RELU_MAX:
             some = codes[n * channels * windows.shape[0] :]
             _to_winners(means, some, at, pitch, plane, channels, size, windows, planes)
@@ -261,7 +265,7 @@ def behind(grad, kept, codes, n, channels, last, size, layout, after, means, pla
             pool = windows, shown, divisors, easy
             _to_all(means, at, pitch, plane, channels, size, pool, planes)
     else:
-        read(grad, n, channels, size, last, at, pitch, plane, planes)
+        read(grad, 0, channels, size, last, at, pitch, plane, planes)
     if kind == TANH:
         one = of_kind(1.0, planes[0])
         for o in range(channels):
@@ -273,23 +277,24 @@ def behind(grad, kept, codes, n, channels, last, size, layout, after, means, pla
 
 
 @njit(**COMPILE)
-def finish(values, plane, pitch, shown, n, channels, last, after, kept, codes, room, output):
-    """Leave y of image n in ``output``, from z in the planes ``values``, and what the backward needs of it.
+def finish(values, plane, pitch, shown, n, channels, after, kept, codes, room):
+    """Leave in memory what the backward of image n needs, and y in planes, from z in the planes ``values``.
+
+    Without pooling y is in ``values``, else in the first of ``room``.
 
     Args:
         values, plane, pitch, shown: The planes, their size, the pitch of their rows, and (P, Q).
-        n, channels, last: The image, C_out, and whether y has the channels last.
+        n, channels: The image, and C_out.
         after: As of :func:`behind`.
         kept, codes: Of all images: tanh(z), or the winners.
         room: Memory for the pooled image, and for two planes where maxima are looked for.
     """
     (windows, pooled, divisors, easy, kind), (means, best, marks) = after, room
     if kind == TANH:
-        _squash(values, plane, channels, (shown[0] - 1) * pitch + shown[1])
+        _squash(values, plane, channels, (shown[0] - 1) * pitch + shown[1], kept)
         write(values, plane, pitch, shown, kept, n, channels, False)
     count = windows.shape[0]
     if count == 0:
-        write(values, plane, pitch, shown, output, n, channels, last)
         return
     pool = windows, pooled, divisors, easy
     if kind == RELU_MAX:
@@ -297,4 +302,3 @@ def finish(values, plane, pitch, shown, n, channels, last, after, kept, codes, r
         _maxima_of(values, plane, channels, pool, best, marks, means, some)
     else:
         _means_of(values, plane, pitch, channels, pool, means)
-    write(means, count, pooled[1], pooled, output, n, channels, last)

@@ -111,3 +111,13 @@ def is_double(typing_context, value):
         return ir.Constant(ir.IntType(1), value == types.float64)
 
     return types.boolean(value), codegen
+
+
+@intrinsic
+def is_half(typing_context, like):
+    """Whether the array ``like`` holds the bits of bfloat16, which is known when the kernel is compiled."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(ir.IntType(1), like.dtype == types.uint16)
+
+    return types.boolean(like), codegen

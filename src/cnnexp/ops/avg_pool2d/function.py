@@ -15,7 +15,7 @@ from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.forward_mode import transformed
 from cnnexp.ops.layout import laid_out
-from cnnexp.ops.precision import widened
+from cnnexp.ops.precision import wide_dtype
 from cnnexp.ops.registry import Algorithm, register
 
 _MOST = 1 << 14  # windows whose divisors are kept
@@ -24,12 +24,14 @@ _MOST = 1 << 14  # windows whose divisors are kept
 def divisors(
     geometry: WindowGeometry, count_include_pad: bool, divisor_override: int | None, like: Tensor
 ) -> Tensor:
-    """(P, Q): what the sum of each window is divided by, in the dtype and on the device of ``like``.
+    """(P, Q): what the sum of each window is divided by, on the device of ``like`` and in its dtype.
+
+    That is float32 where ``like`` is of half precision.
 
     ``divisor_override`` where given; else the number of the window's elements on the image, with
     ``count_include_pad`` on the padded image (what ``ceil_mode`` lets hang over never counts).
     """
-    given = geometry, count_include_pad, divisor_override, like.dtype, like.device
+    given = geometry, count_include_pad, divisor_override, wide_dtype(like.dtype), like.device
     # not on a GPU, whose graphs and streams would share what is remembered
     if transformed() or type(like) is not Tensor or like.device.type != "cpu":
         return _divisors(*given)
@@ -80,7 +82,7 @@ def make_avg_pool2d(
         if divisor_override == 0:
             raise RuntimeError("divisor must be not zero")
         geometry = pool_geometry(input, "avg_pool2d", *window, dilation=1, ceil_mode=ceil_mode)
-        divisor = divisors(geometry, count_include_pad, divisor_override, widened(input))
+        divisor = divisors(geometry, count_include_pad, divisor_override, input)
         batch = input if input.dim() == 4 else input.unsqueeze(0)
         output = laid_out(pooled(batch, geometry, divisor), batch)
         return output if input.dim() == 4 else output.squeeze(0)

@@ -11,8 +11,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnexp.geometry.described import described
+from cnnexp.geometry.described import Described, described, remembered
 from cnnexp.geometry.pooling import Pool
+from cnnexp.geometry.windows import WindowGeometry
 from cnnexp.kernels.cpu import batch_norm as cpu
 from cnnexp.ops.batch_norm import batch_statistics, by_its_own, statistics_of
 from cnnexp.ops.batch_norm_act import fused, pooled
@@ -53,7 +54,7 @@ def _by(kernels: bool) -> Callable[..., Tensor]:
         by_kernel = kernels and cpu.takes(input, weight, bias) and not in_forward_mode()
         of = way_to(cpu.statistics, input) if by_kernel else batch_statistics
         mean, variance = statistics_of(input, *running, training, momentum, of)
-        if by_kernel:  # the running ones may be of half precision
+        if by_kernel and not training:  # the running ones may be of half precision
             mean, variance = (each.to(cpu.precision(input)) for each in (mean, variance))
         tensors: Any = input, weight, bias, mean, variance
         options: Any = eps, by_batch, activation
@@ -75,11 +76,14 @@ def _by(kernels: bool) -> Callable[..., Tensor]:
 
 def _windows(input: Tensor, pool: Pool, *parameters: Tensor | None) -> Any:
     """The windows of ``pool``, if the kernels take it."""
-    if pool.kind != "max":
-        return None
-    windows = pool.geometry(described(input))
-    taken = pooled.takes(input, windows, *parameters) and not windows.blind_windows()
-    return windows if taken else None
+    windows = remembered(_seeing, (described(input),), pool)
+    return windows if windows is not None and pooled.takes(input, windows, *parameters) else None
+
+
+def _seeing(image: Described, pool: Pool) -> WindowGeometry | None:
+    """The windows of ``pool``, where they are of maxima and each reads something."""
+    windows = pool.geometry(image)
+    return None if pool.kind != "max" or windows.blind_windows() else windows
 
 
 def _pooling(pool: Pool, kernels: bool) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
-from cnnexp.ops.autocast import described_for_autocast
+from cnnexp.ops.autocast import cast_dtype, described_for_autocast
 from cnnexp.ops.conv2d import direct
 from cnnexp.ops.conv2d.function import WideWeights, is_wide, register_conv2d
 from cnnexp.ops.forward_mode import in_forward_mode
@@ -46,13 +46,13 @@ def register_kernels(
     def forward(
         input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry
     ) -> Tensor:
-        if in_forward_mode() or not cpu.takes(input, geometry, input.size(1), len(weight)):
+        if in_forward_mode() or not cpu.takes(input, geometry, input.size(1), weight.size(0)):
             return direct.forward(input, weight.to(input.dtype), bias, geometry)
         tensors = (input, weight) if bias is None else (input, weight, bias)
         return way_to(cpu.forward, *tensors)(input, weight, bias, geometry)
 
     def grad_input(grad_output: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> Tensor:
-        taken = cpu.takes(grad_output, geometry, weight.size(1) * geometry.groups, len(weight))
+        taken = cpu.takes(grad_output, geometry, weight.size(1) * geometry.groups, weight.size(0))
         fits = weight.dtype == grad_output.dtype or (wide and is_wide(weight, grad_output.dtype))
         if _densely() or not taken or not fits:
             return direct.grad_input(grad_output, weight.to(grad_output.dtype), geometry)
@@ -74,10 +74,11 @@ def register_kernels(
         return way_to(cpu.grad_weight, grad_output, input)(grad_output, input, geometry, True)
 
     def serves(input: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> bool:
-        input, kernel, bias = described_for_autocast(input, weight, bias)
+        given = input, weight, bias
+        input, kernel, bias = described_for_autocast(*given, cast_dtype(input))
         geometry = conv2d_geometry(input, kernel, bias, *window)
         batch = input if input.dim() == 4 else input.unsqueeze(0)
-        return cpu.takes(batch, geometry, batch.size(1), len(weight))
+        return cpu.takes(batch, geometry, batch.size(1), weight.size(0))
 
     with_wide = WideWeights(cpu.takes, wide_grad_weight) if wide else None
     register_conv2d(

@@ -63,14 +63,14 @@ def make_conv2d(
 
     def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> Tensor:
         dtype = cast_dtype(input)
-        input, kernel, bias = described_for_autocast(input, weight, bias)
+        input, kernel, bias = described_for_autocast(input, weight, bias, dtype)
         geometry = conv2d_geometry(input, kernel, bias, *window)
         batch = input if input.dim() == 4 else input.unsqueeze(0)
         function = convolution
         if dtype is not None and weight.dtype != dtype:
             # of one that is computed anew each time the backward would keep more than a cast of it
             own = weight.is_leaf and is_wide(weight, dtype)
-            if wide and own and wide.takes(batch, geometry, batch.size(1), len(weight)):
+            if wide and own and wide.takes(batch, geometry, batch.size(1), weight.size(0)):
                 function = mixed
             else:
                 weight = weight.to(dtype)

@@ -47,7 +47,6 @@ from cnnexp.ops.conv_relu_pool.parts import compose
 from cnnexp.ops.forward_mode import in_forward_mode
 from cnnexp.ops.kernel_calls import way_to
 from cnnexp.ops.layout import laid_out
-from cnnexp.ops.precision import widened
 from cnnexp.ops.registry import Algorithm, register
 
 __all__ = [
@@ -222,7 +221,7 @@ def with_code(
         return None
     if pool.kind == "avg":
         counts = pool.count_include_pad, pool.divisor_override
-        plan = Plan(*plan[:-1], divisors(plan.pool, *counts, widened(input)))
+        plan = Plan(*plan[:-1], divisors(plan.pool, *counts, input))
     output, code = _block(*cast, plan)
     return laid_out(output, input, weight), code, plan
 

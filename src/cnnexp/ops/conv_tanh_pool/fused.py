@@ -114,7 +114,7 @@ def conv_tanh_pool(input: Tensor, weight: Tensor, bias: Tensor | None, *argument
     alone, pool = input.dim() == 3, arguments[-1]
     if pool is not None:
         counts = pool.count_include_pad, pool.divisor_override
-        plan = plan._replace(divisor=divisors(plan.pool, *counts, widened(input)))
+        plan = plan._replace(divisor=divisors(plan.pool, *counts, input))
     output, _ = _block(input.unsqueeze(0) if alone else input, weight, bias, plan)
     output = laid_out(output, input.unsqueeze(0) if alone else input, weight)
     return output.squeeze(0) if alone else output
