@@ -155,21 +155,37 @@ def read(image, words, n, channels, size, last, layout, width, apart, planes):
             _clear_margin(planes, pairs, to, plane, columns, pitch if i + 1 < height else 0)
             continue
         for q in range(pairs):
-            row, start = to + q * plane, of + 2 * q * next_one
-            for j in range(columns):
-                first, second = (
-                    image[_at(start + j * step)],
-                    image[_at(start + next_one + j * step)],
-                )
-                planes[_at(row + j)] = _pair(first, second)
+            start = of + 2 * q * next_one
+            _pair_row(image, start, start + next_one, step, columns, planes, to + q * plane)
         if channels % 2:
             start, row = of + (channels - 1) * next_one, to + pairs * plane
             if width > 1:
                 _read_neighbours(image, start, step, columns, apart, at % pitch, planes, row)
                 row += plane
             if width % 2:
-                for j in range(columns):
-                    planes[_at(row + j)] = np.uint32(image[_at(start + j * step)])
+                _copy_row(image, start, step, columns, planes, row)
+
+
+@njit(**COMPILE)
+def _copy_row(image, of, step, columns, planes, to):
+    """Copy numbers of ``image`` that are ``step`` apart; the compiler makes vectors of a step that it knows."""
+    if step == 1:
+        for j in range(columns):
+            planes[_at(to + j)] = image[_at(of + j)]
+        return
+    for j in range(columns):
+        planes[_at(to + j)] = image[_at(of + j * step)]
+
+
+@njit(**COMPILE)
+def _pair_row(image, first, second, step, columns, planes, to):
+    """As :func:`_copy_row`, of pairs of a number from ``first`` on and one from ``second`` on."""
+    if step == 1:
+        for j in range(columns):
+            planes[_at(to + j)] = _pair(image[_at(first + j)], image[_at(second + j)])
+        return
+    for j in range(columns):
+        planes[_at(to + j)] = _pair(image[_at(first + j * step)], image[_at(second + j * step)])
 
 
 @njit(**COMPILE)
@@ -178,9 +194,7 @@ def _read_neighbours(image, of, step, columns, apart, margin, planes, to):
     zero = np.uint16(0)
     for j in range(max(apart - margin, 0), min(apart, columns)):
         planes[_at(to - apart + j)] = _pair(zero, image[_at(of + j * step)])
-    for j in range(columns - apart):
-        first, second = image[_at(of + j * step)], image[_at(of + (j + apart) * step)]
-        planes[_at(to + j)] = _pair(first, second)
+    _pair_row(image, of, of + apart * step, step, columns - apart, planes, to)
     for j in range(max(columns - apart, 0), columns):
         planes[_at(to + j)] = _pair(image[_at(of + j * step)], zero)
 
@@ -199,9 +213,7 @@ def read_channels(image, words, n, channels, size, last, layout, planes):
             _clear_margin(planes, channels, to, plane, columns, pitch if i + 1 < height else 0)
             continue
         for c in range(channels):
-            row, start = to + c * plane, of + c * next_one
-            for j in range(columns):
-                planes[_at(row + j)] = image[_at(start + j * step)]
+            _copy_row(image, of + c * next_one, step, columns, planes, to + c * plane)
 
 
 @njit(**COMPILE)
