@@ -1,14 +1,14 @@
 """How much memory a step needs that computes again instead of keeping, and what that costs in time.
 
-    python benchmarks/recompute.py            ten networks of torchvision, about 15 minutes
+    python benchmarks/recompute.py            ten networks of torchvision, about 20 minutes
     python benchmarks/recompute.py resnet18   some of them, nothing written
     python benchmarks/recompute.py --csv      only the table, from the committed file
 
-Each network takes 32 random images of 64×64 in channels_last and float32: zero_grad, forward, loss, backward,
-SGD. Its ways take turns in one process: torch's layers, ``fused``, and ``recompute=True`` with ``fused`` and
-with torch's own layers for all that does not have to be ours (what ``auto`` may choose). "Kept" is what the
-forward saves for the backward, each memory counted once, without the parameters. Times are ratios to
-``fused``, the median of the rounds.
+Each network takes 32 random images of 64×64, as ``python -m cnnexp.bench step --recompute`` does it
+(zero_grad, forward, loss, backward, Adam): torch in both layouts and precisions, ``auto``, and ``auto`` with
+``recompute=True``, in interleaved rounds of one process, which keeps freed memory (``cnnexp.kept_memory``).
+"Kept" is what the forward saves for the backward, each memory counted once, without the parameters, by what
+torch saves in the same precision with channels_last. Without instructions for bfloat16 all is in float32.
 
 Writes benchmarks/results/recompute.csv with conditions; docs/pytorch.md shows it as a table.
 """
@@ -16,140 +16,131 @@ Writes benchmarks/results/recompute.csv with conditions; docs/pytorch.md shows i
 from __future__ import annotations
 
 import argparse
-import statistics
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-import torchvision
-from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from accuracy import read, write
-from published import place
-
-from cnnexp.nn import replace_layers
-from cnnexp.nn.layer import Layer
-from cnnexp.ops import AUTO, NATIVE
-from cnnexp.speed.result import conditions, spread
-from cnnexp.tuning.memory import saved_bytes
-from cnnexp.tuning.timing import interleaved_times
+from published import RESULTS, place, read_rows
 
 NETWORKS = (
     *("mobilenet_v2", "efficientnet_b0", "vgg11_bn", "mobilenet_v3_small", "densenet121"),
     *("resnet18", "resnet50", "shufflenet_v2_x0_5", "regnet_y_400mf", "resnext50_32x4d"),
 )
+FILE = RESULTS / "recompute.csv"
 BATCH, SIZE = 32, 64
-TORCH, FUSED, AGAIN, LEAST = "torch", "fused", "fused, recompute", "torch's layers, recompute"
+# torch's way whose bytes ours are compared with, ``auto``, and ``auto`` that recomputes
+FLOAT32 = ("torch channels_last", "cnnexp auto", "cnnexp recompute, auto")
+BFLOAT16 = ("torch bfloat16", "cnnexp auto, bfloat16", "cnnexp recompute, auto, bfloat16")
+
+Row = Mapping[str, str]
 
 
-def least(network: nn.Module) -> nn.Module:
-    """``network`` with torch's own layers wherever ``recompute`` does not ask for ours."""
-    for layer in replace_layers(network, AUTO, recompute=True, quiet=True).modules():
-        if isinstance(layer, Layer) and layer.algorithm == AUTO:
-            layer.algorithm = NATIVE
-    return network
+def measured(name: str, rounds: int) -> list[Any]:
+    """The rows of the network ``name``."""
+    import torch
+
+    from cnnexp.speed import bench_step
+
+    return bench_step(
+        name,
+        BATCH,
+        ("auto",),
+        device=torch.device("cpu"),
+        size=SIZE,
+        rounds=rounds,
+        with_compile=False,
+        with_recompute=True,
+    )
 
 
-CHANGES: Mapping[str, Callable[[nn.Module], nn.Module]] = {
-    TORCH: lambda network: network,
-    FUSED: lambda network: replace_layers(network, "fused", quiet=True),
-    AGAIN: lambda network: replace_layers(network, "fused", recompute=True, quiet=True),
-    LEAST: least,
-}
+def write(rows: Sequence[Any]) -> None:
+    """Replace the file."""
+    import torch
+
+    from cnnexp import speed
+
+    speed.write_results(rows, speed.conditions(torch.device("cpu")), None, FILE)
 
 
-class Way:
-    """A network in training, and its batch."""
-
-    def __init__(self, name: str, change: Callable[[nn.Module], nn.Module]) -> None:
-        torch.manual_seed(0)
-        network = torchvision.models.get_model(name, num_classes=10)
-        self.network = change(network.to(memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
-        images = torch.randn(BATCH, 3, SIZE, SIZE)
-        self.images = images.contiguous(memory_format=torch.channels_last)
-        self.labels = torch.arange(BATCH) % 10
-        self.optimizer = torch.optim.SGD(self.network.parameters(), 1e-3)
-
-    def loss(self) -> Tensor:
-        return nn.functional.cross_entropy(self.network(self.images), self.labels)
-
-    def step(self) -> None:
-        self.optimizer.zero_grad()
-        self.loss().backward()
-        self.optimizer.step()
+def kept(of: Mapping[str, Row], ways: Sequence[str]) -> list[float]:
+    """What ``auto`` keeps by torch's bytes, and what it keeps that recomputes."""
+    theirs, *ours = (float(of[way]["saved_mb"]) for way in ways)
+    return [each / theirs for each in ours]
 
 
-def measured(name: str, rounds: int) -> list[dict[str, Any]]:
-    """A row for each way of the network ``name``."""
-    ways = {way: Way(name, change) for way, change in CHANGES.items()}
-    steps = {way: each.step for way, each in ways.items()}
-    times = interleaved_times(steps, torch.device("cpu"), rounds=rounds, warm_up=2)
-    rows = []
-    for way, each in ways.items():
-        median, low, high = spread(times[way])
-        pairs = zip(times[way], times[FUSED], strict=True)
-        rows.append(
-            {
-                "network": name,
-                "way": way,
-                "ms": round(median, 2),
-                "low_ms": round(low, 2),
-                "high_ms": round(high, 2),
-                "by fused": round(statistics.median(mine / theirs for mine, theirs in pairs), 3),
-                "kept_mb": round(saved_bytes(each.loss, each.network.parameters()) / 1e6, 2),
-                "rounds": rounds,
-                **conditions(torch.device("cpu")),
-            }
-        )
-    return rows
+def by_network(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    """The rows of each network by their ways."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault(row["what"].split(",")[0].removeprefix("step "), {})[row["way"]] = row
+    return found
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """The Markdown table of the file's rows: a line a network, with their conditions."""
     if not rows:
         return "Not measured yet: `python benchmarks/recompute.py`."
+    networks = by_network(rows)
+    mixed = all(BFLOAT16[-1] in of for of in networks.values())
+    names = ["float32, `auto`", "recompute", *(["bfloat16, `auto`", "recompute"] if mixed else [])]
     lines = [
-        "| network | `fused` | `fused`, recompute | torch's layers, recompute | time |",
-        "| --- | --- | --- | --- | --- |",
+        f"| network | {' | '.join(names)} | time by `auto` | by torch's best |",
+        "| --- " * (len(names) + 3) + "|",
     ]
-    for name in dict.fromkeys(row["network"] for row in rows):
-        of = {row["way"]: row for row in rows if row["network"] == name}
-        kept = {way: float(row["kept_mb"]) / float(of[TORCH]["kept_mb"]) for way, row in of.items()}
-        lines.append(
-            f"| {name} | {kept[FUSED]:.2f} | {kept[AGAIN]:.2f} | {kept[LEAST]:.2f} | "
-            f"{float(of[AGAIN]['by fused']):.2f} |"
-        )
+    for name, of in networks.items():
+        shares = kept(of, FLOAT32) + (kept(of, BFLOAT16) if mixed else [])
+        times = {way: float(row["full_ms"]) for way, row in of.items()}
+        own = BFLOAT16 if mixed else FLOAT32
+        best = min(time for way, time in times.items() if way.startswith("torch"))
+        cells = [*shares, times[own[2]] / times[own[1]], times[own[2]] / best]
+        lines.append(f"| {name} | {' | '.join(f'{each:.2f}' for each in cells)} |")
     of = rows[0]
     lines += [
         "",
         f"By `python benchmarks/recompute.py`: {BATCH} images of {SIZE}×{SIZE}, {of['rounds']} interleaved "
-        f"rounds; {of['date']}; {of['processor']}, {of['threads']} threads; cnnexp {of['cnnexp']}, torch "
-        f"{of['torch']}, Python {of['python']}.",
+        f"rounds; times in {'bfloat16' if mixed else 'float32'}, torch's best of its two layouts"
+        f"{' and both precisions' if mixed else ''}; {of['date']}; {of['processor']}, {of['threads']} "
+        f"threads; cnnexp {of['cnnexp']}, torch {of['torch']}, Python {of['python']}.",
     ]
     return "\n".join(lines)
+
+
+def _flat(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """As they are in the file."""
+    import torch
+
+    from cnnexp import speed
+
+    of = speed.conditions(torch.device("cpu"))
+    return [{**row.flat(), **of} for row in rows]
 
 
 def main() -> None:
     """Measure the networks, show and write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("networks", nargs="*", metavar="network", help="any of torchvision's")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--csv", action="store_true", help="only the table, from the file")
     options = parser.parse_args()
     if options.csv:
-        place("recompute", table(read("recompute")))
+        place("recompute", table(read_rows(FILE)))
         return
-    rows: list[dict[str, Any]] = []
+    # what ``auto`` chose on this machine before, maybe while others used it, is not asked
+    os.environ["CNNEXP_CACHE"] = tempfile.mkdtemp(prefix="cnnexp-recompute-")
+    from cnnexp.kept_memory import keep_freed_memory
+
+    keep_freed_memory()
+    rows: list[Any] = []
     for name in options.networks or NETWORKS:
         rows += measured(name, options.rounds)
-        print(table(rows[-len(CHANGES) :]), flush=True)
+        print(
+            table([{key: str(value) for key, value in row.items()} for row in _flat(rows)]),
+            flush=True,
+        )
     if not options.networks:
-        write("recompute", rows)
-        place("recompute", table(rows))
+        write(rows)
+        place("recompute", table(read_rows(FILE)))
 
 
 if __name__ == "__main__":

@@ -87,13 +87,13 @@ def test_the_table_of_small_images_is_that_of_its_file() -> None:
 
 
 def test_the_table_of_what_is_kept_is_that_of_its_file() -> None:
-    rows = RECOMPUTE.read("recompute")
+    rows = RECOMPUTE.read_rows(RECOMPUTE.FILE)
     _is_in_the_documents("recompute", RECOMPUTE.table(rows))
-    assert [row["network"] for row in rows[:: len(RECOMPUTE.CHANGES)]] == [*RECOMPUTE.NETWORKS]
-    of_torch = {row["network"]: float(row["kept_mb"]) for row in rows if row["way"] == "torch"}
-    for row in rows:
-        if row["way"] == RECOMPUTE.AGAIN:
-            assert float(row["kept_mb"]) <= 0.6 * of_torch[row["network"]]
+    networks = RECOMPUTE.by_network(rows)
+    assert [*networks] == [*RECOMPUTE.NETWORKS]
+    for of in networks.values():
+        for ways in (RECOMPUTE.FLOAT32, RECOMPUTE.BFLOAT16):
+            assert RECOMPUTE.kept(of, ways)[1] <= 0.6
 
 
 def test_what_a_bias_costs_is_that_of_its_file() -> None:

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 import cnnexp.training.callbacks
+from cnnexp import optim
 from cnnexp.training import Classifier
 from cnnexp.training.lightning_loop import take_steps_per_call
 from cnnexp.training.lightning_turn import AROUND_A_BATCH, ShortTurn, is_written
@@ -251,6 +252,20 @@ def test_gradients_that_nobody_reads_are_cleared_before_the_step(
     assert len(turns) == 6
     assert model.cleared[1:7] == [early and not heard] * 6
     assert hears.found[1:] == ([True] * 7 if heard else [])
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, optim.Adam, optim.SGD, optim.Adagrad])
+def test_so_they_are_by_our_optimisers(kind: Any, turns: list[int]) -> None:
+    class Model(_Looks):
+        def configure_optimizers(self) -> Any:
+            return kind(self.parameters(), lr=0.01, fused=True)
+
+    model = Model(reads=False)
+    trainer = quiet_trainer(limit_train_batches=8, log_every_n_steps=8, max_epochs=1)
+    take_steps_per_call(trainer, Calls(8), lambda _: True)
+    fit(trainer, model)
+    assert len(turns) == 6
+    assert model.cleared[1:7] == [True] * 6
 
 
 def test_no_callback_of_a_run_keeps_the_gradients() -> None:

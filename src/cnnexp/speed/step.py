@@ -116,6 +116,9 @@ class _Beginning:
                 ways[f"cnnexp recompute, {name}"] = self.ours(name, recompute=True)
         if self.mixed and AUTO in algorithms:
             ways["cnnexp auto, bfloat16"] = self.ours(AUTO, bfloat16=True)
+            if recompute:
+                again = self.ours(AUTO, bfloat16=True, recompute=True)
+                ways["cnnexp recompute, auto, bfloat16"] = again
         return ways
 
     def _bfloat16_of_torch(self) -> _Ways:
@@ -173,7 +176,7 @@ def bench_step(
         rounds: How often each way is timed.
         with_compile: Whether the ways by ``torch.compile`` are measured as well.
         with_recompute: Whether ``fused`` and ``auto``, where they are among ``algorithms``, are measured
-            with ``recompute`` (see ``cnnexp.nn.replace_layers``) as well.
+            with ``recompute`` (see ``cnnexp.nn.replace_layers``) as well, ``auto`` in both precisions.
 
     Raises:
         ValueError: The network does not take such a batch.

@@ -26,6 +26,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 
+from cnnexp.optim import Adam
+
 __all__ = ["AROUND_A_BATCH", "ShortTurn", "is_written"]
 
 _Hook = Callable[..., Any]
@@ -233,7 +235,10 @@ def is_written(owner: object, name: str, base: type) -> bool:
 
 def _clears_plainly(module: L.LightningModule, optimizer: Optimizer) -> bool:
     """Whether gradients are cleared as torch does by default, whose method looks for more."""
-    cleared = getattr(optimizer.zero_grad, "__func__", None) is Optimizer.zero_grad
+    cleared = getattr(optimizer.zero_grad, "__func__", None) in (
+        Optimizer.zero_grad,
+        Adam.zero_grad,
+    )
     return cleared and not is_written(module, "optimizer_zero_grad", L.LightningModule)
 
 

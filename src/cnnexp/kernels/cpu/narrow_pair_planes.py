@@ -168,7 +168,7 @@ def read(image, words, n, channels, size, last, layout, width, apart, planes):
 
 @njit(**COMPILE)
 def _copy_row(image, of, step, columns, planes, to):
-    """Copy numbers of ``image`` that are ``step`` apart; the compiler makes vectors of a step that it knows."""
+    """Copy numbers of ``image`` that are ``step`` apart, those side by side as vectors."""
     if step == 1:
         for j in range(columns):
             planes[_at(to + j)] = image[_at(of + j)]
