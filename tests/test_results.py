@@ -93,7 +93,7 @@ def test_the_table_of_what_is_kept_is_that_of_its_file() -> None:
     assert [*networks] == [*RECOMPUTE.NETWORKS]
     for of in networks.values():
         for ways in (RECOMPUTE.FLOAT32, RECOMPUTE.BFLOAT16):
-            assert RECOMPUTE.kept(of, ways)[1] <= 0.6
+            assert ways[-1] not in of or RECOMPUTE.kept(of, ways)[1] <= 0.6
 
 
 def test_what_a_bias_costs_is_that_of_its_file() -> None:

@@ -228,3 +228,44 @@ def test_a_network_that_recomputes_is_compiled_exported_and_pickled() -> None:
     file.seek(0)
     read = torch.load(file, weights_only=False)
     assert all(torch.equal(a, b) for a, b in zip(_results(read, image), expected, strict=True))
+
+
+@pytest.mark.parametrize("way", ["fused", "auto"])
+def test_linear_layers_keep_no_cast_of_their_weights(way: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 48), nn.Linear(48, 5))
+    ours = replace_layers(copy.deepcopy(network), way, recompute=True, quiet=True)
+    images = torch.randn(3, 64)
+    found = []
+    for each in (network, ours):
+        kept: list[int] = []
+
+        def keep(tensor: Tensor, kept: list[int] = kept) -> Tensor:
+            kept.append(tensor.numel() * tensor.element_size())
+            return tensor
+
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast("cpu", torch.bfloat16),
+        ):
+            output = each(images)
+        output.float().square().sum().backward()
+        halves = sum(size in (2 * 64 * 48, 2 * 48 * 5) for size in kept)
+        found.append((halves, output, [p.grad for p in each.parameters()]))
+    (theirs, expected, their_grads), (none, output, grads) = found
+    assert (theirs, none) == (1, 0)  # the images need no gradient
+    assert torch.equal(output, expected)
+    for one, other in zip(grads, their_grads, strict=True):
+        assert one is not None
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)
+    cnnexp.nn.split_blocks(ours)
+    assert "recompute" not in repr(ours)
+
+
+def test_weights_that_are_computed_are_kept_as_a_cast() -> None:
+    layer = replace_layers(nn.Sequential(nn.Linear(64, 48)), "auto", recompute=True, quiet=True)[0]
+    torch.nn.utils.parametrizations.weight_norm(layer)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(torch.randn(3, 64)).sum().backward()
+    assert all(each.grad is not None for each in layer.parameters())

@@ -96,8 +96,8 @@ def make_optimizer(
         config = {**config, "fused": True}
     made = instance_of("optimizer", make("optimizer", config, extra, params=groups), Optimizer)
     if "fused" in made.defaults:
-        made = with_less_python(made)
         try:
+            made = with_less_python(made)
             keep_layouts(made)
         except ValueError as error:
             raise ConfigError(f"optimizer: {error}") from error

@@ -10,7 +10,7 @@ from cnnexp.nn.conv import Conv2d, ConvReLUPool, ConvTanhPool
 from cnnexp.nn.done import Done
 from cnnexp.nn.fuse_calls import fuse_calls, is_narrow, pool_of, undo_calls, waiting
 from cnnexp.nn.fuse_norms import fuse_norms, is_plain_sequence, split_norms, waiting_norms
-from cnnexp.nn.fuse_recompute import forget_inputs, shrink_pools
+from cnnexp.nn.fuse_recompute import forget_inputs, keep_less
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.passes import in_order, is_norm, is_plain, passes, places
 from cnnexp.nn.pool import AvgPool2d, MaxPool2d
@@ -63,7 +63,7 @@ def fuse_blocks(module: nn.Module, recompute: bool = False, functions: bool = Fa
         fuse_calls(module, found)
     fuse_norms(module, found, recompute, functions)
     if recompute:
-        shrink_pools(module)
+        keep_less(module)
 
 
 def fusable_functions(module: nn.Module) -> int:

@@ -6,7 +6,8 @@
   so does the next block's, from this one's.
 - Products, and parts of a tensor: see ``cnnexp.ops.recomputed_inputs``.
 
-And max-poolings keep their winners in fewer bytes (``cnnexp.ops.max_pool2d``).
+And max-poolings keep their winners in fewer bytes (``cnnexp.ops.max_pool2d``), and linear layers no cast that
+autocast makes of their weights.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import fx, nn
 
 from cnnexp.nn.activation import ReLU
 from cnnexp.nn.conv import Conv2d
+from cnnexp.nn.linear import Linear
 from cnnexp.nn.passes import (
     SUMS,
     convolution,
@@ -82,17 +84,17 @@ def recompute_inputs(
     }
 
 
-def shrink_pools(module: nn.Module) -> None:
-    """Let the max-poolings of ``module`` keep their winners in as few bytes as hold them."""
+def keep_less(module: nn.Module) -> None:
+    """Let max-poolings keep their winners in few bytes, and linear layers no casts of their weights."""
     for layer in module.modules():
-        if isinstance(layer, MaxPool2d):
+        if isinstance(layer, (Linear, MaxPool2d)):
             layer.recompute = True
 
 
 def forget_inputs(module: nn.Module) -> None:
-    """Undo :func:`recompute_inputs` and :func:`shrink_pools`."""
+    """Undo :func:`recompute_inputs` and :func:`keep_less`."""
     for layer in module.modules():
-        if isinstance(layer, (ReLU, MaxPool2d)):
+        if isinstance(layer, (Linear, ReLU, MaxPool2d)):
             vars(layer).pop("recompute", None)
         elif isinstance(layer, Conv2d):
             vars(layer).pop("reads", None)

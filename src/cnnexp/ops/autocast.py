@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cnnexp.geometry.described import Described
+from cnnexp.ops.recomputed import recomputable
 from cnnexp.ops.torch_internals import constant_when_compiled
 
 
@@ -23,6 +24,23 @@ def cast_for_autocast(
     if dtype is None:
         return input, weight, bias
     return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def cast_again_for_autocast(
+    input: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """As :func:`cast_for_autocast`, but a backward casts the weight again instead of keeping the cast.
+
+    Of a weight that is computed anew each time it would keep more than a cast of it.
+    """
+    cast = cast_for_autocast(input, weight, bias)
+    if cast[1] is not weight and weight.is_leaf:
+        recomputable(cast[1], _cast, (weight,), cast[1].dtype)
+    return cast
+
+
+def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    return weight.to(dtype)
 
 
 def described_for_autocast(

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnexp.ops.autocast import cast_for_autocast
+from cnnexp.ops.autocast import cast_again_for_autocast, cast_for_autocast
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.product import by_kernel, product, takes
 from cnnexp.ops.registry import Algorithm, declare, get_algorithm, register
@@ -101,6 +101,13 @@ def _by(kernel: bool) -> Callable[..., Tensor]:
         return apply(input, weight, None if bias is None else bias.expand(weight.size(0)))
 
     return linear
+
+
+def unkept(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """:func:`linear` by ``direct``, whose backward casts the weight again where autocast has cast it."""
+    input, weight, bias = cast_again_for_autocast(input, weight, bias)
+    _check(input, weight, bias)
+    return _linear(input, weight, bias)
 
 
 def _check(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:

@@ -107,7 +107,7 @@ class Layouts:
         for weight in _weights(optimizer):
             strides = weight.stride()
             grad = weight.grad
-            if grad is not None and grad.stride() != strides and not lie_alike(grad, weight):
+            if grad is not None and _lies_otherwise(grad, weight):
                 weight.grad = _like(weight, grad)
             if self._in_order.get(weight) == strides:
                 continue
@@ -125,6 +125,12 @@ def _weights(optimizer: Optimizer) -> Iterator[Tensor]:
     for group in optimizer.param_groups:
         if group.get("fused"):
             yield from group["params"]
+
+
+def _lies_otherwise(grad: Tensor, weight: Tensor) -> bool:
+    """Whether a gradient's numbers lie in another order than the weight's; those of a sparse one do not."""
+    dense = grad.layout is torch.strided
+    return dense and grad.stride() != weight.stride() and not lie_alike(grad, weight)
 
 
 def lie_alike(one: Tensor, other: Tensor) -> bool:

@@ -1,7 +1,8 @@
 """torch's own convolution of an input that is not kept.
 
 Forward and backward are those of ``torch.nn.functional.conv2d``, to the bit; but the input, if it has a
-recipe (``cnnexp.ops.recomputed``), is computed again in the backward. torch's own Function would keep it.
+recipe (``cnnexp.ops.recomputed``), is computed again in the backward, and so is what autocast makes of the
+weight. torch's own Function would keep both.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry, conv2d_geometry
-from cnnexp.ops.autocast import cast_for_autocast
+from cnnexp.ops.autocast import cast_again_for_autocast
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.conv2d.direct import forward as by_torch
 
@@ -53,5 +54,5 @@ _convolution = differentiable(
 
 def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> Tensor:
     """``torch.nn.functional.conv2d`` of an input (N, C, H, W) and a weight that both have gradients."""
-    input, weight, bias = cast_for_autocast(input, weight, bias)
+    input, weight, bias = cast_again_for_autocast(input, weight, bias)
     return _convolution(input, weight, bias, conv2d_geometry(input, weight, bias, *window))
