@@ -146,9 +146,12 @@ def table(name: str, runs: Sequence[Sequence[Row]]) -> str:
     lines = _step_table(runs) if name == "step" else _networks_table(STUDIES[name].steps, runs)
     first = runs[0][0]
     dates = "–".join(sorted({row["date"] for run in runs for row in run}))
+    networks = [len({row["what"] for row in run}) for run in runs]
+    of = "" if len({*networks}) == 1 else f" ({', '.join(map(str, networks))} networks)"
     about = (
-        f"{len(runs)} run{'s' * (len(runs) > 1)} of {first['rounds']} rounds; {dates}; {first['processor']}, "
-        f"{first['threads']} threads; Python {first['python']}, torch {first['torch'].partition('+')[0]}."
+        f"{len(runs)} run{'s' * (len(runs) > 1)}{of} of {first['rounds']} rounds; {dates}; "
+        f"{first['processor']}, {first['threads']} threads; Python {first['python']}, torch "
+        f"{first['torch'].partition('+')[0]}."
     )
     return "\n".join([*lines, "", f"Made by `python benchmarks/networks.py {name}`: {about}"])
 

@@ -37,6 +37,7 @@ LR_FIND = _benchmark("lr_find")
 PER_SAMPLE = _benchmark("per_sample")
 FAST = _benchmark("fast")
 RECOMPUTE, BIASES = _benchmark("recompute"), _benchmark("biases")
+OPTIMIZER_STEPS = _benchmark("optimizer_steps")
 SMALL_IMAGES, KEPT_MEMORY = _benchmark("small_images"), _benchmark("kept_memory")
 
 
@@ -92,8 +93,16 @@ def test_the_table_of_what_is_kept_is_that_of_its_file() -> None:
     networks = RECOMPUTE.by_network(rows)
     assert [*networks] == [*RECOMPUTE.NETWORKS]
     for of in networks.values():
-        for ways in (RECOMPUTE.FLOAT32, RECOMPUTE.BFLOAT16):
-            assert ways[-1] not in of or RECOMPUTE.kept(of, ways)[1] <= 0.6
+        # in float32 ``auto`` takes what is faster for layers that do not recompute, and may keep more
+        for ways, most in ((RECOMPUTE.FLOAT32, 0.65), (RECOMPUTE.BFLOAT16, 0.6)):
+            assert ways[-1] not in of or RECOMPUTE.kept(of, ways)[1] <= most
+
+
+def test_the_table_of_optimisers_steps_is_that_of_its_file() -> None:
+    rows = OPTIMIZER_STEPS.read_rows(OPTIMIZER_STEPS.FILE)
+    _is_in_the_documents("optimizer_steps", OPTIMIZER_STEPS.table(rows))
+    networks = dict.fromkeys(row["network"] for row in rows)
+    assert ([*networks], len(rows)) == ([*OPTIMIZER_STEPS.NETWORKS], 8)
 
 
 def test_what_a_bias_costs_is_that_of_its_file() -> None:
