@@ -79,10 +79,8 @@ class ByOneKernel(Optimizer):
     move: ClassVar[Callable[..., None]]  # the kernel
     _torchs: ClassVar[type[Optimizer]]
     _left: list[_Left] | None = None
-    _states: tuple[Sequence[object], Sequence[object]] = (
-        (),
-        (),
-    )  # all weights that have one, and theirs
+    # all weights that have a state, and their states
+    _states: tuple[Sequence[object], Sequence[object]] = (), ()
     _layouts: Layouts | None = None  # what is known of them while steps are torch's
 
     def _names(self, group: Mapping[str, Any]) -> tuple[str, ...]:
