@@ -106,14 +106,14 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _flat(rows: Sequence[Any]) -> list[dict[str, Any]]:
-    """As they are in the file."""
+def _flat(rows: Sequence[Any]) -> list[dict[str, str]]:
+    """As they will be read from the file."""
     import torch
 
     from cnnexp import speed
 
-    of = speed.conditions(torch.device("cpu"))
-    return [{**row.flat(), **of} for row in rows]
+    flat = speed.flat_rows(rows, speed.conditions(torch.device("cpu")))
+    return [{name: str(value) for name, value in row.items()} for row in flat]
 
 
 def main() -> None:
@@ -134,10 +134,7 @@ def main() -> None:
     rows: list[Any] = []
     for name in options.networks or NETWORKS:
         rows += measured(name, options.rounds)
-        print(
-            table([{key: str(value) for key, value in row.items()} for row in _flat(rows)]),
-            flush=True,
-        )
+        print(table(_flat(rows)), flush=True)
     if not options.networks:
         write(rows)
         place("recompute", table(read_rows(FILE)))

@@ -297,6 +297,9 @@ def _use_threads(count: int) -> None:
     use_threads(count)
 
 
+_WAY = 33  # columns: "cnnexp recompute, auto, bfloat16" and a space
+
+
 def _print(rows: Sequence[Measured]) -> None:
     print(f"\n{rows[0].what}")
     parts = list(rows[0].milliseconds)
@@ -304,7 +307,7 @@ def _print(rows: Sequence[Measured]) -> None:
     head = "".join(f"{part + ' ms':>13}" for part in parts)
     with_peak = any(row.peak_megabytes is not None for row in rows)
     peaks = f"{'peak MB':>10}" if with_peak else ""
-    print(f"  {'':33}{head}{'quartiles':>20}{'saved MB':>10}{peaks}", end="")
+    print(f"  {'':{_WAY}}{head}{'quartiles':>20}{'saved MB':>10}{peaks}", end="")
     print("".join(f"{'/ ' + name:>22}" for name in others))
     for row in rows:
         if row.note:
@@ -318,7 +321,7 @@ def _print(rows: Sequence[Measured]) -> None:
         memory = f"{row.saved_megabytes:10.2f}"
         if with_peak:
             memory += "         –" if row.peak_megabytes is None else f"{row.peak_megabytes:10.1f}"
-        print(f"  {row.way:33}{figures}{quartiles:>20}{memory}{ratios}", flush=True)
+        print(f"  {row.way:{_WAY}}{figures}{quartiles:>20}{memory}{ratios}", flush=True)
 
 
 def _print_comparison(

@@ -111,6 +111,19 @@ def test_only_what_convolutions_alone_keep_is_recomputed(name: str) -> None:
     assert less < 0 if count else less == 0
 
 
+@pytest.mark.parametrize(
+    "name", ["efficientnet_b0", "mobilenet_v3_small", "resnext50_32x4d", "vgg11_bn"]
+)
+def test_others_of_torchvision_keep_as_little(name: str) -> None:
+    network = torchvision.models.get_model(name, num_classes=4)
+    image = torch.randn(8, 3, 64, 64)
+    again, plain = (
+        saved_bytes(lambda each=each: each(image), each.parameters())
+        for each in (_again(network), network)
+    )
+    assert again <= 0.6 * plain
+
+
 @pytest.mark.parametrize("name", BIG)
 def test_networks_of_torchvision(name: str) -> None:
     count, most = BIG[name]

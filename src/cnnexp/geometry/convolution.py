@@ -34,7 +34,7 @@ class Conv2dGeometry(WindowGeometry):
         super().__post_init__()
         (e_h, e_w), (p_h, p_w) = self.extent, self.padding
         object.__setattr__(self, "backward_padding", (e_h - 1 - p_h, e_w - 1 - p_w))
-        numbers = (self.groups, *self.stride, *self.padding)
+        numbers = (self.groups, *self.stride, *self.padding, *self.dilation)
         exact = not any(isinstance(number, (bool, float)) for number in numbers)
         object.__setattr__(self, "exact", exact)
 

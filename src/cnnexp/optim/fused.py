@@ -8,7 +8,7 @@ that sets ``weight.grad`` itself, a network whose memory format changes, and a f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,14 +30,15 @@ def has_gaps(weight: Tensor) -> bool:
     return not lie_alike(torch.empty_like(weight, device="meta"), weight)
 
 
-def refuse_gaps(weight: Tensor) -> None:
-    """Raise a ValueError if ``weight`` has gaps, over which torch's kernels pass."""
-    if has_gaps(weight):
-        raise ValueError(
-            f"fused=True: a weight of shape {tuple(weight.shape)} has strides {weight.stride()}, with "
-            f"gaps between its numbers, which torch's kernel takes for weights; make it contiguous, or "
-            f"set fused=False"
-        )
+def refuse_gaps(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raise a ValueError if weights that a kernel for all moves have gaps, over which it passes."""
+    for weight in _weights(groups):
+        if has_gaps(weight):
+            raise ValueError(
+                f"fused=True: a weight of shape {tuple(weight.shape)} has strides {weight.stride()}, with "
+                f"gaps between its numbers, which torch's kernel takes for weights; make it contiguous, or "
+                f"set fused=False"
+            )
 
 
 def keep_layouts(optimizer: Optimizer) -> None:
@@ -60,11 +61,8 @@ def keep_layouts(optimizer: Optimizer) -> None:
         >>> weight.flatten().tolist()  # -1, -3, -2, -4 without
         [-1.0, -2.0, -3.0, -4.0]
     """
-    for weight in _weights(optimizer):
-        refuse_gaps(weight)
-    if getattr(
-        optimizer, "keeps_layouts", False
-    ):  # as the classes of ``cnnexp.optim`` do by themselves
+    refuse_gaps(optimizer.param_groups)
+    if getattr(optimizer, "keeps_layouts", False):  # as ours do by themselves
         return
     layouts = Layouts()
     optimizer.register_step_pre_hook(layouts)
@@ -104,7 +102,7 @@ class Layouts:
     @torch.no_grad()
     def put_in_order(self, optimizer: Optimizer) -> None:
         """Now, whatever gradients and state there are."""
-        for weight in _weights(optimizer):
+        for weight in _weights(optimizer.param_groups):
             strides = weight.stride()
             grad = weight.grad
             if grad is not None and _lies_otherwise(grad, weight):
@@ -120,9 +118,9 @@ class Layouts:
                 self._in_order[weight] = strides
 
 
-def _weights(optimizer: Optimizer) -> Iterator[Tensor]:
+def _weights(groups: Sequence[Mapping[str, Any]]) -> Iterator[Tensor]:
     """Those that a kernel for all moves."""
-    for group in optimizer.param_groups:
+    for group in groups:
         if group.get("fused"):
             yield from group["params"]
 

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from cnnexp.optim.fused import Layouts, lie_alike, refuse_gaps
 from cnnexp.optim.torch_internals import whole_step
 
-__all__ = ["STEP", "ByOneKernel", "refuse_gaps_of"]
+__all__ = ["STEP", "ByOneKernel"]
 
 STEP = "step"
 
@@ -96,7 +96,7 @@ class ByOneKernel(Optimizer):
         self._left = self._layouts = None
         super().add_param_group(param_group)
         try:
-            refuse_gaps_of([param_group])
+            refuse_gaps([param_group])
         except ValueError:
             self.param_groups.pop()
             raise
@@ -118,9 +118,8 @@ class ByOneKernel(Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Take one step; return the loss of ``closure``, if given, which computes loss and gradients."""
-        by_torch = whole_step(self._torchs)
         if torch.compiler.is_compiling():
-            return by_torch(self, closure)
+            return whole_step(self._torchs)(self, closure)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -130,7 +129,7 @@ class ByOneKernel(Optimizer):
                 if self._layouts is None or self._left is not None:  # something is new
                     self._layouts = Layouts()
                 self._layouts.put_in_order(self)
-                by_torch(self)
+                whole_step(self._torchs)(self)
                 self._left = self._what_is_left()
         return loss
 
@@ -200,13 +199,6 @@ def _same(found: Iterable[object], kept: Sequence[object]) -> bool:
 
 def _places(tensors: Sequence[Tensor]) -> list[int]:
     return [*map(Tensor.data_ptr, tensors)]
-
-
-def refuse_gaps_of(groups: Sequence[Mapping[str, Any]]) -> None:
-    """Raise a ValueError for weights of ``groups`` over whose gaps the kernel passes."""
-    for group in groups:
-        for weight in group["params"] if group.get("fused") else ():
-            refuse_gaps(weight)
 
 
 def _together(states: Sequence[dict[str, Any]]) -> Tensor:

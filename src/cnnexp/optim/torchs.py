@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from cnnexp.optim.one_kernel import STEP, ByOneKernel, refuse_gaps_of
+from cnnexp.optim.fused import refuse_gaps
+from cnnexp.optim.one_kernel import STEP, ByOneKernel
 from cnnexp.optim.torch_internals import move_by_adagrad, move_by_adam, move_by_sgd
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "with_less_python"]
@@ -129,7 +130,7 @@ def with_less_python(optimizer: Optimizer) -> Optimizer:
     scheduled = "step" in vars(optimizer)  # by a function that holds this one
     if kind is None or scheduled or any(each.device.type != "cpu" for each in weights):
         return optimizer
-    refuse_gaps_of(optimizer.param_groups)
+    refuse_gaps(optimizer.param_groups)
     made = kind.__new__(kind)
     made.__setstate__({**vars(optimizer)})  # as one that is unpickled
     return made

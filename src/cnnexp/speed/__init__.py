@@ -2,7 +2,7 @@
 
 from cnnexp.speed.best import Comparison, broken_promises, compare, compare_by_precision
 from cnnexp.speed.networks import MODELS, known_networks, network_named
-from cnnexp.speed.result import Measured, conditions, write_results
+from cnnexp.speed.result import Measured, conditions, flat_rows, write_results
 from cnnexp.speed.scale import AXES, ScaleSettings, bench_scale, least_value, values_of
 from cnnexp.speed.scaled import Scaled, head_of, line_of
 from cnnexp.speed.single import SITUATIONS, bench_op
@@ -23,6 +23,7 @@ __all__ = [
     "compare",
     "compare_by_precision",
     "conditions",
+    "flat_rows",
     "head_of",
     "known_networks",
     "least_value",

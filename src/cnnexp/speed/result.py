@@ -98,6 +98,11 @@ def conditions(device: torch.device) -> dict[str, Any]:
     }
 
 
+def flat_rows(rows: Sequence[Measured], about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows with the conditions ``about``, as they stand in a CSV file."""
+    return [{**row.flat(), **about} for row in rows]
+
+
 def write_results(
     rows: Sequence[Measured],
     about: Mapping[str, Any],
@@ -109,7 +114,7 @@ def write_results(
         content = {"conditions": dict(about), "rows": [asdict(row) for row in rows]}
         json_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if csv_file is not None:
-        flat = [{**row.flat(), **about} for row in rows]
+        flat = flat_rows(rows, about)
         columns = list(dict.fromkeys(key for row in flat for key in row))
         with csv_file.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, lineterminator="\n")

@@ -42,9 +42,8 @@ def takes(image: Tensor | Described, geometry: Conv2dGeometry, c_in: int, c_out:
     halved, groups = image.dtype == torch.bfloat16, geometry.groups
     if image.device.type != "cpu" or image.dtype not in _WORDS or (halved and not AVAILABLE):
         return False
-    for number in (groups, *geometry.stride, *geometry.padding, *geometry.dilation):
-        if isinstance(number, (bool, float)):
-            return False  # True and 1.0 equal 1; a library's convolution refuses them
+    if not geometry.exact:
+        return False
     pixels = math.prod(geometry.padded_size())
     return (
         min(c_in, c_out) >= FEWEST_CHANNELS * groups
