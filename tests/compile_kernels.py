@@ -47,6 +47,18 @@ def main(name: str) -> None:
         _compile_narrow(getattr(torch, name))
         matrix = torch.randn(5, 5, dtype=getattr(torch, name))
         ops.linear(matrix, matrix, matrix[0], algorithm="fused")
+        _compile_linear_acts(getattr(torch, name))
+
+
+def _compile_linear_acts(dtype: torch.dtype) -> None:
+    """Call the kernels of linear layers, those of bfloat16 beside float32's: float64 has none."""
+    for kind in (dtype, torch.bfloat16) if dtype == torch.float32 else ():
+        matrix = torch.randn(32, 32).to(kind).requires_grad_()
+        ops.linear_act(matrix, matrix, matrix[0]).sum().backward()
+        if kind == torch.bfloat16:  # as within autocast
+            weight = torch.randn(32, 32, requires_grad=True)
+            with torch.autocast("cpu", torch.bfloat16):
+                ops.linear_act(matrix, weight).sum().backward()
 
 
 def _compile_norms(dtype: torch.dtype) -> None:

@@ -37,7 +37,7 @@ LR_FIND = _benchmark("lr_find")
 PER_SAMPLE = _benchmark("per_sample")
 FAST = _benchmark("fast")
 RECOMPUTE, BIASES = _benchmark("recompute"), _benchmark("biases")
-OPTIMIZER_STEPS = _benchmark("optimizer_steps")
+OPTIMIZER_STEPS, LINEAR_LAYERS = _benchmark("optimizer_steps"), _benchmark("linear_layers")
 SMALL_IMAGES, KEPT_MEMORY = _benchmark("small_images"), _benchmark("kept_memory")
 
 
@@ -102,6 +102,12 @@ def test_the_table_of_optimisers_steps_is_that_of_its_file() -> None:
     _is_in_the_documents("optimizer_steps", OPTIMIZER_STEPS.table(rows))
     networks = dict.fromkeys(row["network"] for row in rows)
     assert ([*networks], len(rows)) == ([*OPTIMIZER_STEPS.NETWORKS], 8)
+
+
+def test_the_table_of_linear_layers_is_that_of_its_file() -> None:
+    rows = LINEAR_LAYERS.read_rows(LINEAR_LAYERS.FILE)
+    _is_in_the_documents("linear_layers", LINEAR_LAYERS.table(rows))
+    assert [row["head"] for row in rows[::2]] == [*LINEAR_LAYERS.HEADS]
 
 
 def test_what_a_bias_costs_is_that_of_its_file() -> None:

@@ -25,6 +25,11 @@ IN_TRAINING = {"running_mean": None, "running_var": None, "training": True}
 LARGE = {
     "linear, long sums": Call("linear", ((150, 1100), (170, 1100), (170,))),
     "linear, few outputs": Call("linear", ((128, 256), (10, 256), (10,))),
+    "linear_act, odd": Call(
+        "linear_act",
+        ((75, 301), (50, 301), (50,), (33, 50), (33,), (7, 33), (7,)),
+        {"activations": ("tanh", "relu", "none")},
+    ),
     "conv_relu_pool, first": Call(
         "conv_relu_pool", ((32, 1, 28, 28), (32, 1, 3, 3), (32,)), {"padding": 1}
     ),

@@ -169,6 +169,12 @@ CALLS: dict[str, Call] = {
     "leaky_relu": Call("leaky_relu", ((2, 3, 4),), {"negative_slope": 0.2}, kinked=True),
     "linear": Call("linear", ((2, 3), (4, 3), (4,))),
     "linear of sequences": Call("linear", ((2, 3, 4), (5, 4), (5,))),
+    "linear_act": Call("linear_act", ((3, 4), (5, 4), (5,)), {"activations": ("tanh",)}),
+    "linear_act three": Call(
+        "linear_act",
+        ((3, 3, 4), (5, 4), (5,), (3, 5), (3,), (2, 3), (2,)),
+        {"activations": ("tanh", "relu", "none")},
+    ),
     "max_pool2d": Call(
         "max_pool2d",
         ((2, 2, 5, 6),),

@@ -176,6 +176,7 @@ ARGUMENTS: dict[str, tuple[tuple[tuple[int, ...], ...], dict[str, Any]]] = {
         ("binary_cross_entropy_with_logits", "huber_loss", "mse_loss"), (((3, 2), (3, 2)), {})
     ),
     "linear": (((3, 2), (4, 2), (4,)), {}),
+    "linear_act": (((3, 2), (4, 2), (4,)), {}),
     "max_pool2d": (((1, 2, 4, 4),), {"kernel_size": 2}),
 }
 ARGUMENTS |= {op: (((3, 2),), {}) for op in activations(*ARGUMENTS)}

@@ -119,6 +119,13 @@ CASES: dict[str, list[tuple[Shapes, dict[str, Any]]]] = {
         (((2, 3), (0, 3), (0,)), {}),
         (((0, 3), (3,)), {}),
     ],
+    "linear_act": [
+        (((0, 3), (4, 3), (4,)), {}),
+        (((0, 2, 3), (4, 3), (4,), (2, 4), (2,)), {"activations": ("tanh", "none")}),
+        (((9, 0), (16, 0), (16,)), {}),
+        (((9, 16), (0, 16), (0,)), {}),
+        (((9, 16), (0, 16), (0,), (2, 0), (2,)), {"activations": ("relu", "tanh")}),
+    ],
     "max_pool2d": [*POOLED, (((0, 2, 5, 6),), {"kernel_size": 2, "return_indices": True})],
 }
 CASES |= dict.fromkeys(activations(*CASES), FLAT)

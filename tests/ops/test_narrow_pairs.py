@@ -134,6 +134,9 @@ def test_within_autocast_a_way_serves_what_it_serves_in_bfloat16(op: str, name: 
     if name == "depthwise":
         kernels, options = 1, {"padding": 1, "groups": 4}
     tensors = [torch.randn(8, channels, 9, 9), torch.randn(channels, kernels, 3, 3)]
+    if op == "linear_act":
+        channels, options = 32, {}
+        tensors = [torch.randn(8, 32), torch.randn(32, 32)]
     image, weight, bias = *tensors, torch.randn(channels)
     takes_doubles = algorithm.has_a_way(*(t.double() for t in (image, weight, bias)), **options)
     assert algorithm.has_a_way(*(t.bfloat16() for t in (image, weight, bias)), **options)

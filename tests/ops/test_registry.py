@@ -13,7 +13,7 @@ from cnnexp import ops
 from cnnexp.ops import registry
 
 # torch has no such function
-OURS_ALONE = {"batch_norm_act", "conv_relu_pool", "conv_tanh_pool", "focal_loss"}
+OURS_ALONE = {"batch_norm_act", "conv_relu_pool", "conv_tanh_pool", "focal_loss", "linear_act"}
 
 
 @pytest.mark.parametrize("op", sorted(set(ops.op_names()) - OURS_ALONE))

@@ -119,6 +119,7 @@ SITUATIONS = {
     ),
     **{op: Situation(op) for op in (*OF_CLASSES, *COMPARING)},
     "linear": Situation("linear", 0, ((4, 10), (4,))),
+    "linear_act": Situation("linear_act", 0, ((4, 10), (4,))),
     "max_pool2d": Situation("max_pool2d", 2, (), {"kernel_size": 3, "stride": 2, "padding": 1}),
 }
 SITUATIONS |= {op: Situation(op, 2) for op in activations(*SITUATIONS)}

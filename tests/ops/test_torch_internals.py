@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.modules import module as all_modules
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,6 +20,7 @@ from cnnexp.ops.torch_internals import (
     factors_of,
     forward_level,
     has_hooks,
+    has_hooks_of_all,
     in_torch_func,
     is_batched_by_autograd,
     makers_of_sum,
@@ -146,6 +148,24 @@ def test_hooks_of_every_kind_are_found(add: Callable[[nn.Module], Any]) -> None:
     assert has_hooks(layer)
     handle.remove()
     assert not has_hooks(layer)
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda: all_modules.register_module_forward_hook(lambda *_: None),
+        lambda: all_modules.register_module_forward_pre_hook(lambda *_: None),
+        lambda: all_modules.register_module_full_backward_hook(lambda *_: None),
+        lambda: all_modules.register_module_full_backward_pre_hook(lambda *_: None),
+    ],
+)
+def test_hooks_of_all_modules_are_found(add: Callable[[], Any]) -> None:
+    assert not has_hooks_of_all()
+    handle = add()
+    found = has_hooks_of_all()
+    handle.remove()
+    assert found
+    assert not has_hooks_of_all()
 
 
 def test_modes_and_subclasses_see_nothing() -> None:

@@ -9,6 +9,7 @@ from cnnexp.nn.activation import ReLU, Tanh
 from cnnexp.nn.conv import Conv2d, ConvReLUPool, ConvTanhPool
 from cnnexp.nn.done import Done
 from cnnexp.nn.fuse_calls import fuse_calls, is_narrow, pool_of, undo_calls, waiting
+from cnnexp.nn.fuse_linears import fuse_linears, split_linears
 from cnnexp.nn.fuse_norms import fuse_norms, is_plain_sequence, split_norms, waiting_norms
 from cnnexp.nn.fuse_recompute import forget_inputs, keep_less
 from cnnexp.nn.layer import Layer
@@ -33,8 +34,9 @@ def fuse_blocks(module: nn.Module, recompute: bool = False, functions: bool = Fa
 
     Batch normalisations and the activations that alone read them become blocks, too, wherever the network
     calls them, with a max-pooling after them in an ``nn.Sequential``: see
-    ``cnnexp.nn.fuse_norms.fuse_norms``. With ``recompute`` layers of ours keep less for the backward:
-    ``cnnexp.nn.fuse_recompute`` says what.
+    ``cnnexp.nn.fuse_norms.fuse_norms``. Linear layers with a ReLU or tanh behind them, up to three one after
+    the other in an ``nn.Sequential``, are computed in one op: see ``cnnexp.nn.fuse_linears``. With
+    ``recompute`` layers of ours keep less for the backward instead: ``cnnexp.nn.fuse_recompute`` says what.
     """
     of_layers = places(module)
     for sequence in module.modules():
@@ -64,6 +66,8 @@ def fuse_blocks(module: nn.Module, recompute: bool = False, functions: bool = Fa
     fuse_norms(module, found, recompute, functions)
     if recompute:
         keep_less(module)
+    else:
+        fuse_linears(module)
 
 
 def fusable_functions(module: nn.Module) -> int:
@@ -77,6 +81,7 @@ def fusable_functions(module: nn.Module) -> int:
 
 def split_blocks(module: nn.Module) -> None:
     """Undo :func:`fuse_blocks`; a block that was constructed as such stays."""
+    split_linears(module)
     forget_inputs(module)
     split_norms(module)
     undo_calls(module)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
 from cnnexp import ops
@@ -31,3 +34,22 @@ class Linear(Layer, nn.Linear):
     def extra_repr(self) -> str:
         """Describe the layer's settings for ``repr``."""
         return f"{super().extra_repr()}{', recompute=True' if self.recompute else ''}"
+
+
+class LinearAct(Linear):
+    """``Linear`` that computes the activation behind it, and up to two more such layers, in one op.
+
+    ``fuse_blocks`` makes it of the first layer of a run, for the ``nn.Sequential`` that they stand in; called
+    by itself it is a ``Linear``.
+    """
+
+    op = "linear_act"
+    computes = "block"
+
+    def block(
+        self, input: Tensor, linears: Sequence[nn.Linear], activations: Sequence[str]
+    ) -> Tensor:
+        """Map (N, …, C_0) to (N, …, C_L) through ``linears``, of which this is the first, each activated."""
+        parameters: Any = [each for layer in linears for each in (layer.weight, layer.bias)]
+        names = tuple(activations)
+        return ops.linear_act(input, *parameters, activations=names, algorithm=self.algorithm)

@@ -35,20 +35,20 @@ def replace_layers(
     pooling in an ``nn.Sequential`` become one ``ConvReLUPool``, those of few channels followed by a
     tanh one ``ConvTanhPool``, and batch normalisations with the activations that alone read them, and
     max-poolings after these, ``BatchNormAct2d``, see ``cnnexp.nn.fuse_blocks``; with ``functions`` also
-    where the network's own code calls them. With ``fused`` and ``depthwise``, convolutions with one kernel
-    a channel take ``depthwise``, all others ``direct``; with ``fused``, max-poolings ``small_indices``.
+    where the network's own code calls them. Linear layers and the ReLU or tanh behind them are computed in
+    one op (``cnnexp.nn.fuse_linears``). With ``fused`` and ``depthwise``, convolutions with one kernel a
+    channel take ``depthwise``, all others ``direct``; with ``fused``, max-poolings ``small_indices``.
 
     The layers that keep torch's backward are logged with the reason (not for ``native``, which is torch's
-    own backward anywhere): those that one might expect to be converted as a warning, the others as
-    information. ``cnnexp.nn.conversion(module)`` returns the same.
+    own): those that one might expect to be converted as a warning, the others as information; and
+    ``cnnexp.nn.conversion(module)`` returns them.
 
     Args:
         module: The network, or one layer.
         algorithm: A name that some op has registered, or ``"auto"``.
         recompute: With ``fused`` and ``auto``, let layers compute again, instead of keeping it, what follows
-            from what is kept anyway: what batch normalisations give convolutions, sums of residual blocks,
-            products (``cnnexp.nn.fuse_recompute``): less memory, the same numbers, more time. Those layers
-            take ``fused``, also where ``auto`` might choose otherwise: memory is what was asked for.
+            from what is kept anyway (``cnnexp.nn.fuse_recompute``): less memory, the same numbers, more time.
+            Those layers take ``fused``, also where ``auto`` might choose otherwise.
         functions: With ``fused`` and ``auto``, make blocks also of activations and poolings that the
             network's ``forward`` calls as functions, or as layers outside of an ``nn.Sequential``: for code
             that passes the outputs of its layers on, and does nothing else with them; see

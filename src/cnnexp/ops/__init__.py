@@ -26,6 +26,7 @@ from cnnexp.ops.gelu import gelu
 from cnnexp.ops.huber_loss import huber_loss
 from cnnexp.ops.leaky_relu import leaky_relu
 from cnnexp.ops.linear import linear
+from cnnexp.ops.linear_act import linear_act
 from cnnexp.ops.max_pool2d import max_pool2d
 from cnnexp.ops.mse_loss import mse_loss
 from cnnexp.ops.registry import (
@@ -75,6 +76,7 @@ __all__ = [
     "is_activation",
     "leaky_relu",
     "linear",
+    "linear_act",
     "max_pool2d",
     "mse_loss",
     "op_names",

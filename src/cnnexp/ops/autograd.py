@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -29,7 +29,7 @@ from cnnexp.ops.forward_mode import in_forward_mode, transformed
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
 from cnnexp.ops.recomputed import again, marked_as, to_keep, to_keep_outside
-from cnnexp.ops.wiring import OF_TANGENT, Shared, Tangent, Wiring, computed, share, wire
+from cnnexp.ops.wiring import NEEDS, OF_TANGENT, Shared, Tangent, Wiring, computed, share, wire
 
 Widens = Literal["nothing", "gradients", "all"]
 
@@ -41,6 +41,7 @@ def differentiable(
     outputs: Sequence[str] = ("output",),
     shared: Shared | None = None,
     widens: Widens = "nothing",
+    keeps: Mapping[str, Sequence[str]] | None = None,
     **gradients: Callable[..., Tensor],
 ) -> Callable[..., Any]:
     """``forward`` as a function that autograd differentiates by ``gradients``.
@@ -61,6 +62,8 @@ def differentiable(
             in which it is computed in the backward, once. It may stand for an argument of that name.
         widens: What is computed in float32 for tensors of half precision: ``"gradients"`` (and
             tangents), ``"all"`` for the forward as well, or ``"nothing"``.
+        keeps: Of tensors that a shared function reads only for some gradients, the arguments whose
+            gradients these are; else it is handed None.
         **gradients: By arguments of ``forward``, the functions that compute their gradients.
 
     Returns:
@@ -69,7 +72,7 @@ def differentiable(
     Raises:
         TypeError: A function names something that is not there, or an argument is not annotated.
     """
-    wiring = wire(forward, outputs, shared or {}, gradients, tangent)
+    wiring = wire(forward, outputs, shared or {}, gradients, tangent, keeps)
     function = _function(wiring, widens)
     plain = _plain(function)
     with_tangents = function if tangent is None else _with_tangents(function, wiring, widens)
@@ -137,7 +140,7 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
         needs = ctx.needs_input_grad
         # read once: under torch.utils.checkpoint each reading would compute the forward again
         saved = dict(zip(names, again(ctx.plan, ctx.saved_tensors), strict=True))
-        values = {"grad_output": grad_output, **saved, **ctx.options}
+        values = {"grad_output": grad_output, NEEDS: needs, **saved, **ctx.options}
         if widens_gradients:
             values = {name: _wide(value) for name, value in values.items()}
         if shared:

@@ -6,8 +6,7 @@
     ∂L/∂b[o] = Σ_n ∂L/∂y[n, o]
 
 Where x has more dimensions, (N, …, C_in), n runs over all but the last. ``direct`` leaves the three
-products to the library; ``fused`` takes them by a kernel that sums in an order of its own (see ``product``),
-so that the bits depend neither on the number of threads nor on the processor.
+products to the library; ``fused`` takes them by kernels of ours (``fused_linear``).
 
 Source: docs/derivation.md; Goodfellow, "Efficient Per-Example Gradient Computations" (2015), for
 ``per_sample``.
@@ -23,8 +22,7 @@ from torch.nn import functional as F
 
 from cnnexp.ops.autocast import cast_again_for_autocast, cast_for_autocast
 from cnnexp.ops.autograd import differentiable
-from cnnexp.ops.product import by_kernel, product, takes
-from cnnexp.ops.registry import Algorithm, declare, get_algorithm, register
+from cnnexp.ops.registry import declare, get_algorithm
 
 
 def forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -59,58 +57,31 @@ _linear = differentiable(
 )
 
 
-def fused_forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The output y as of :func:`forward`, in a fixed order of sums."""
-    output = by_kernel(_rows(input), weight.t(), bias)
-    return output.view(*input.shape[:-1], weight.size(0))
+def direct(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The op by the library's products."""
+    input, weight, bias = cast_for_autocast(input, weight, bias)
+    return of_matrices(_linear, input, weight, bias)
 
 
-def fused_grad_input(grad_output: Tensor, weight: Tensor) -> Tensor:
-    """∂L/∂x as of :func:`grad_input`, in a fixed order of sums."""
-    grad = product(_rows(grad_output), weight)
-    return grad.view(*grad_output.shape[:-1], weight.size(1))
-
-
-def fused_grad_weight(grad_output: Tensor, input: Tensor) -> Tensor:
-    """∂L/∂w as of :func:`grad_weight`, in a fixed order of sums."""
-    return product(_rows(grad_output).t(), _rows(input))
-
-
-def _rows(tensor: Tensor) -> Tensor:
-    return tensor.reshape(-1, tensor.size(-1))
-
-
-_fused_linear = differentiable(
-    fused_forward,
-    input=fused_grad_input,
-    weight=fused_grad_weight,
-    bias=grad_bias,
-    tangent="linear",
-)
-
-
-def _by(kernel: bool) -> Callable[..., Tensor]:
-    """The op by the kernel where it takes it, or by the library's products anywhere."""
-
-    def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        input, weight, bias = cast_for_autocast(input, weight, bias)
-        _check(input, weight, bias)
-        apply = _fused_linear if kernel and takes(input, weight, bias) else _linear
-        if weight.dim() == 1:  # as torch: one output, whose dimension is left out
-            return apply(input, weight.unsqueeze(0), None).squeeze(-1)
-        return apply(input, weight, None if bias is None else bias.expand(weight.size(0)))
-
-    return linear
+def of_matrices(
+    function: Callable[..., Tensor], input: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """``function``, which takes matrices, of what torch takes, once it is checked."""
+    check(input, weight, bias)
+    if weight.dim() == 1:  # as torch: one output, whose dimension is left out
+        return function(input, weight.unsqueeze(0), None).squeeze(-1)
+    return function(input, weight, None if bias is None else bias.expand(weight.size(0)))
 
 
 def unkept(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """:func:`linear` by ``direct``, whose backward casts the weight again where autocast has cast it."""
     input, weight, bias = cast_again_for_autocast(input, weight, bias)
-    _check(input, weight, bias)
+    check(input, weight, bias)
     return _linear(input, weight, bias)
 
 
-def _check(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+def check(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Raise what torch does where shapes or dtypes do not fit together."""
     if weight.dim() not in (1, 2) or input.dim() == 0 or input.size(-1) != weight.size(-1):
         raise RuntimeError(
             f"linear needs input (…, C_in) and weight (C_out, C_in) or (C_in,), but got "
@@ -140,7 +111,8 @@ def linear(
         weight: (C_out, C_in), or (C_in,) for one output.
         bias: (C_out,) or None.
         algorithm: A name from ``cnnexp.ops.algorithm_names("linear")``. ``fused`` computes as ``direct``
-            what it has no kernel for: other devices than the CPU, and half precision.
+            what it has no kernel for: other devices than the CPU, float16, and bfloat16 of less than eight
+            rows or 32 numbers, of an odd number, or on a processor that does not multiply its pairs.
 
     Returns:
         (N, …, C_out).
@@ -166,14 +138,6 @@ def linear(
 declare(
     linear,
     native=F.linear,
-    direct=_by(kernel=False),
+    direct=direct,
     summary="gradients as two matrix products and a sum",
-)
-register(
-    Algorithm(
-        "linear",
-        "fused",
-        _by(kernel=True),
-        "products and bias by a CPU kernel whose sums have one order, whatever the threads and the processor",
-    )
 )

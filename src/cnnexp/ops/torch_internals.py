@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
 from torch.autograd.graph import Node
+from torch.nn.modules import module as modules
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "factors_of",
     "forward_level",
     "has_hooks",
+    "has_hooks_of_all",
     "in_torch_func",
     "is_batched_by_autograd",
     "makers_of_sum",
@@ -166,6 +168,19 @@ def has_hooks(module: nn.Module) -> bool:
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
+    )
+
+
+def has_hooks_of_all() -> bool:
+    """Whether something hangs on the calls of every module: global hooks of forward or backward.
+
+    ``torch.nn.modules.module`` was looked at: it adds such hooks and removes them, and tells of none.
+    """
+    return bool(
+        modules._global_forward_hooks
+        or modules._global_forward_pre_hooks
+        or modules._global_backward_hooks
+        or modules._global_backward_pre_hooks
     )
 
 

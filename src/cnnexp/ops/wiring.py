@@ -15,6 +15,7 @@ Names = tuple[str, ...]
 Shared = Mapping[str | Names, Function]
 Tangent = Literal["linear", "diagonal"] | Function | None
 
+NEEDS = "needs_input_grad"  # of each argument, whether its gradient is needed, as autograd names it
 OF_TANGENT = -1  # who needs a value: arguments by position, or the tangent
 
 
@@ -68,6 +69,7 @@ def wire(
     shared: Shared,
     gradients: Mapping[str, Function],
     tangent: Tangent,
+    keeps: Mapping[str, Sequence[str]] | None = None,
 ) -> Wiring:
     """The plan of ``forward``; arguments and errors as of ``cnnexp.ops.autograd.differentiable``."""
     annotated = _annotated(forward)
@@ -79,7 +81,7 @@ def wire(
                 f"arguments are {', '.join(annotated)}"
             )
     made = {name for names in shared for name in _parts(names)}
-    known = {"grad_output", *stored, *made}
+    known = {"grad_output", NEEDS, *stored, *made}
     ends = [(arguments.index(name), f, _reads(f, known)) for name, f in gradients.items()]
     if tangent == "diagonal":
         moved = _diagonal(ends, arguments)
@@ -97,6 +99,8 @@ def wire(
         for name in reads:
             asked.setdefault(name, set()).update(users)
         steps.insert(0, (names, function, reads, tuple(sorted(users))))
+    for name, users in (keeps or {}).items():
+        asked[name] = {arguments.index(user) for user in users}
     tensors = {n for n, text in annotated.items() if "Tensor" in text} | set(outputs)
     found = [
         (n, i, tuple(sorted(asked[n] - {OF_TANGENT}))) for i, n in enumerate(stored) if n in asked

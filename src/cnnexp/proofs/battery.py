@@ -101,7 +101,7 @@ def _low(
         # One rounding decides on which side of a kink a value falls, and then the gradients differ
         # entirely. And torch's own bfloat16 gradient of a grouped convolution of tiny channels_last
         # images sometimes reads uninitialised memory (seen with 2.14.1: errors of 1e22).
-        wavers = op in ("batch_norm_act", "conv_relu_pool") or (op, algorithm) == (
+        wavers = op in ("batch_norm_act", "conv_relu_pool", "linear_act") or (op, algorithm) == (
             "conv2d",
             "native",
         )

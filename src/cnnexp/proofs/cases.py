@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -176,6 +177,23 @@ def _linear(draw: Draw) -> Case:
     return Case([_layout(draw, input), weight, *([bias] if draw.random() < 0.7 else [])], {})
 
 
+def _linear_act(draw: Draw) -> Case:
+    """Layers for which there are kernels, of pairs with an odd one as well, or any."""
+    count = draw.randint(1, 3)
+    if draw.random() < 0.6:
+        widths = [draw.choice([32, 34, 50]) for _ in range(count)] + [draw.choice([1, 7, 16, 19])]
+        lead = draw.choice([[8], [13], [3, 5], [33]])
+    else:
+        widths = [draw.randint(1, 5) for _ in range(count + 1)]
+        lead = [draw.randint(0, 3) for _ in range(draw.randint(0, 3))]
+    wrong = draw.choice([0] * 9 + [1])
+    tensors = [_layout(draw, _normal(*lead, widths[0] + wrong))]
+    for c_in, c_out in pairwise(widths):
+        tensors += [_normal(c_out, c_in) / c_in**0.5, _normal(c_out)]
+    activations = tuple(draw.choice(["relu", "tanh", "tanh", "none"]) for _ in range(count))
+    return Case(tensors, {"activations": activations})
+
+
 def _batch_norm(draw: Draw) -> Case:
     channels, training = draw.randint(1, 4), draw.random() < 0.6
     rest = [draw.randint(1, 4) for _ in range(draw.randint(0, 2))]
@@ -284,6 +302,7 @@ _DRAWN: dict[str, Callable[..., Case]] = {
     "huber_loss": _huber_loss,
     "leaky_relu": _leaky_relu,
     "linear": _linear,
+    "linear_act": _linear_act,
     "max_pool2d": _max_pool2d,
     "mse_loss": _mse_loss,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,15 @@ def _conv_tanh_pool(
 ) -> Tensor:
     image = F.conv2d(input, weight, bias, **conv).tanh()
     return image if pool is None else _pooled(image, pool)
+
+
+def _linear_act(
+    input: Tensor, *parameters: Tensor, activations: Sequence[str] = ("relu",)
+) -> Tensor:
+    for weight, bias, name in zip(parameters[::2], parameters[1::2], activations, strict=True):
+        input = F.linear(input, weight, bias)
+        input = input if name == "none" else getattr(torch, name)(input)
+    return input
 
 
 def _pooled(image: Tensor, p: Any) -> Tensor:
@@ -69,6 +78,7 @@ TWINS: dict[str, Callable[..., Any]] = {
     "batch_norm_act": _batch_norm_of(_batch_norm_act),
     "conv_relu_pool": _conv_relu_pool,
     "conv_tanh_pool": _conv_tanh_pool,
+    "linear_act": _linear_act,
 }
 
 

@@ -109,7 +109,12 @@ def write_results(
     json_file: Path | None,
     csv_file: Path | None,
 ) -> None:
-    """Write the rows with the conditions ``about`` to a JSON and a CSV file; None writes no such file."""
+    """Write the rows with the conditions ``about`` to a JSON and a CSV file; None writes no such file.
+
+    Folders that are not there are made: the measurement has taken its minutes by now.
+    """
+    for file in filter(None, (json_file, csv_file)):
+        file.parent.mkdir(parents=True, exist_ok=True)
     if json_file is not None:
         content = {"conditions": dict(about), "rows": [asdict(row) for row in rows]}
         json_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -87,6 +87,12 @@ _LISTED: tuple[Situation, ...] = (
     Situation("dropout", "", ((128, 32, 28, 28),), {"p": 0.5}),
     Situation("linear", "", ((128, 256), (10, 256), (10,)), {}),
     Situation("linear", "large", ((256, 1024), (1024, 1024), (1024,)), {}),
+    Situation(
+        "linear_act",
+        "LeNet-5",
+        ((128, 400), (120, 400), (120,), (84, 120), (84,), (10, 84), (10,)),
+        {"activations": ("tanh", "tanh", "none")},
+    ),
     Situation("cross_entropy", "", ((128, 10),), {"target": torch.arange(128) % 10}),
     Situation("cross_entropy", "1000 classes", ((256, 1000),), {"target": torch.arange(256)}),
     Situation("focal_loss", "", ((128, 10),), {"target": torch.arange(128) % 10}),

@@ -43,6 +43,7 @@ _DEFAULTS = {
     "batch_norm_act": "fused",
     "conv_relu_pool": "fused",
     "conv_tanh_pool": "fused",
+    "linear_act": "fused",
 }  # all other ops have the default "direct"
 
 # the fastest algorithm, and the seconds of each that was measured

@@ -20,10 +20,12 @@ from cnnexp import ops
 from cnnexp.kernels.compilation import clock
 from cnnexp.nn.as_found import left_as_found
 from cnnexp.nn.conversion import listed
-from cnnexp.nn.deferring import Deferring
 from cnnexp.nn.done import is_done
+from cnnexp.nn.fuse_linears import in_runs, settle_runs
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.lazy import initialise_lazy
+from cnnexp.nn.linear import LinearAct
+from cnnexp.nn.passes import listening
 from cnnexp.tuning.auto import Heard, heard_calls, situation
 from cnnexp.tuning.choices import ChoiceFile
 from cnnexp.tuning.few_images import faster_as_a_whole, few_of
@@ -336,21 +338,24 @@ def _listening(layers: Mapping[str, Layer], listen: Callable[[str, Heard], None]
             finally:
                 inside.pop()
 
-        return call
+        return listening(call)
 
     for name, layer in layers.items():  # hooks would miss a direct call of forward
-        computes = "block" if isinstance(layer, Deferring) else "forward"
-        vars(layer)[computes] = named(name, getattr(layer, computes))
+        for method in (
+            {layer.computes, "forward"} if isinstance(layer, LinearAct) else {layer.computes}
+        ):
+            vars(layer)[method] = named(name, getattr(layer, method))
     with heard_calls(hear):
         yield
 
 
 def waiting_layers(network: nn.Module) -> dict[str, Layer]:
-    """The layers of ``network`` that are set to ``auto``, by name."""
+    """The layers of ``network`` that are set to ``auto``, by name; of a run its first alone, as one op."""
+    within = in_runs(network)
     return {
         name: layer
         for name, layer in network.named_modules()
-        if isinstance(layer, Layer) and layer.algorithm == ops.AUTO
+        if isinstance(layer, Layer) and layer.algorithm == ops.AUTO and layer not in within
     }
 
 
@@ -372,9 +377,13 @@ def pin_algorithms(network: nn.Module, algorithms: Mapping[str, str]) -> None:
         >>> layer_algorithms(network)
         {'0': 'im2col', '1': 'native'}
     """
-    layers = waiting_layers(network)
+    layers, within, own = waiting_layers(network), in_runs(network), dict[str, Layer]()
     done = {name for name, layer in network.named_modules() if is_done(layer)}
+    for name, layer in network.named_modules():
+        if layer in within and name in algorithms and isinstance(layer, Layer):
+            own[name] = layer  # of a choice before they were a run: each has its own
     algorithms = {name: each for name, each in algorithms.items() if name not in done}
+    layers |= own
     if set(layers) != set(algorithms):
         raise ValueError(
             f"algorithms are given for the layers {', '.join(sorted(algorithms)) or 'none'}, but the "
@@ -384,3 +393,4 @@ def pin_algorithms(network: nn.Module, algorithms: Mapping[str, str]) -> None:
         ops.get_algorithm(layers[name].op, algorithm)
     for name, algorithm in algorithms.items():
         layers[name].algorithm = algorithm
+    settle_runs(network)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnexp.kernels.compilation import clock
+from cnnexp.nn.fuse_linears import settle_runs
 from cnnexp.nn.layer import Layer
 
 # seconds; of a longer step a first one, which does not count, would cost more than it tells
@@ -73,6 +74,7 @@ class Step:
         self._renew()
         for name, algorithm in algorithms.items():
             self._layers[name].algorithm = algorithm
+        settle_runs(self._network)
         for parameter in self._network.parameters():
             parameter.grad = None
 

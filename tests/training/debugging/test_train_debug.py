@@ -88,6 +88,14 @@ def test_a_profile_has_a_trace_and_tables(typed: Run) -> None:
     assert _run().read_result()["debug"] == {"name": "profile", "passed": True, "steps": 10}
 
 
+def test_a_profile_has_layers_that_are_computed_as_one_as_one(typed: Run) -> None:
+    code, said = typed(*SMALL, "debug=profile", "model=lenet5", "backward=fused")
+    assert code == 0, said
+    layers = (_run().profile / "layers.txt").read_text(encoding="utf-8")
+    assert "classifier.0 (LinearAct)" in layers
+    assert "classifier.2" not in layers
+
+
 def test_a_profile_of_too_few_steps_says_so(typed: Run) -> None:
     code, said = typed(*SMALL, "debug=profile", "trainer.limit_train_batches=3")
     assert code == 1

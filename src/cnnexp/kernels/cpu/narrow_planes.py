@@ -24,6 +24,7 @@ from cnnexp.kernels.cpu.activation_kernels import tanh, tanh_to_round
 from cnnexp.kernels.cpu.behind import RELU_MAX, TANH
 from cnnexp.kernels.cpu.depthwise_pixels import Code, number_of
 from cnnexp.kernels.cpu.narrow_tiles import LANES
+from cnnexp.kernels.cpu.narrow_windows import mean_of_two_rows, shares_and_slopes
 from cnnexp.kernels.cpu.numba_internals import void
 from cnnexp.kernels.cpu.precision import is_half, narrow, of_kind, wide
 from cnnexp.kernels.cpu.vector import COMPILE
@@ -42,6 +43,12 @@ def read(image, n, channels, size, last, at, pitch, plane, planes):
     """Copy image n into ``planes``, its first pixel to ``at`` and rows ``pitch`` apart."""
     height, width = size
     pixels = height * width
+    if (
+        pitch == width and plane == pixels and not (last and channels > 1)
+    ):  # they lie as in the image
+        for p in range(channels * pixels):
+            planes[_at(at + p)] = wide(image[_at(n * channels * pixels + p)])
+        return
     for c in range(channels):
         for i in range(height):
             to = c * plane + at + i * pitch
@@ -112,14 +119,12 @@ def _means_of(planes, plane, pitch, channels, pool, means):
     count, size = windows.shape
     for o in range(channels):
         base = o * plane
-        if halves:  # windows 2×2 side by side, which vectors read
+        if halves:  # windows 2×2 side by side, all of one divisor
             for r in range(shown[0]):
-                to, above = r * shown[1], base + 2 * r * pitch
-                below, mean = above + pitch, o * count + to
-                for s in range(shown[1]):
-                    total = planes[_at(above + 2 * s)] + planes[_at(above + 2 * s + 1)]
-                    total = total + planes[_at(below + 2 * s)] + planes[_at(below + 2 * s + 1)]
-                    means[_at(mean + s)] = total / divisors[_at(to + s)]
+                mean, above = o * count + r * shown[1], base + 2 * r * pitch
+                for s in range(0, shown[1], LANES):
+                    rows = above + 2 * s, above + pitch + 2 * s
+                    mean_of_two_rows(planes, rows[0], rows[1], divisors[0], means, mean + s)
             continue
         for k in range(count):
             total = of_kind(0.0, means[0])
@@ -160,6 +165,32 @@ def _to_all(grads, at, pitch, plane, channels, size, pool, planes):
                 place = windows[k, e]
                 if place >= 0:
                     planes[_at(base + place)] += share
+
+
+@njit(**COMPILE)
+def _to_all_through_tanh(grads, kept, begin, at, pitch, plane, channels, size, pool, planes):
+    """:func:`_to_all` of windows 2×2 side by side, times 1 − a² of ``kept``, which begins at ``begin``."""
+    windows, shown, divisors, _ = pool
+    count, (height, width) = windows.shape[0], size
+    reached, pixels = 2 * shown[1], height * width
+    one, divisor = of_kind(1.0, planes[0]), divisors[0]
+    for o in range(channels):
+        for i in range(height):
+            row, of = o * plane + at + i * pitch, begin + o * pixels + i * width
+            grad, j = o * count + i // 2 * shown[1], 0
+            if i >= 2 * shown[0]:  # of no window
+                for k in range(width):
+                    planes[_at(row + k)] = 0
+                continue
+            while j < reached and of + j + LANES <= kept.size:
+                to, some = row + j, reached - j
+                shares_and_slopes(grads, grad + j // 2, divisor, kept, of + j, planes, to, some)
+                j += LANES
+            for k in range(j, reached):
+                a = wide(kept[_at(of + k)])
+                planes[_at(row + k)] = grads[_at(grad + k // 2)] / divisor * (one - a * a)
+            for k in range(max(j, reached), width):
+                planes[_at(row + k)] = 0
 
 
 @njit(**COMPILE)
@@ -261,6 +292,10 @@ def behind(grad, kept, codes, n, channels, last, size, layout, after, means, pla
         if kind == RELU_MAX:
             some = codes[n * channels * windows.shape[0] :]
             _to_winners(means, some, at, pitch, plane, channels, size, windows, planes)
+        elif easy and kind == TANH:
+            pool, begin = (windows, shown, divisors, easy), n * channels * height * width
+            _to_all_through_tanh(means, kept, begin, *layout, channels, size, pool, planes)
+            return
         else:
             pool = windows, shown, divisors, easy
             _to_all(means, at, pitch, plane, channels, size, pool, planes)

@@ -30,6 +30,7 @@ from cnnexp.nn.per_sample.errors import PerSampleError
 from cnnexp.ops.conv2d import direct, im2col, library
 from cnnexp.ops.conv2d.function import grad_bias as conv_grad_bias
 from cnnexp.ops.conv_relu_pool import fused, parts
+from cnnexp.ops.fused_linear import of_parameters
 from cnnexp.ops.linear import grad_bias as linear_grad_bias
 from cnnexp.ops.linear import grad_weight as linear_grad_weight
 from cnnexp.ops.per_sample import (
@@ -39,6 +40,7 @@ from cnnexp.ops.per_sample import (
     linear_squared_norms,
 )
 from cnnexp.ops.precision import widened
+from cnnexp.ops.registry import NATIVE
 
 __all__ = [
     "BlockCall",
@@ -191,6 +193,9 @@ class LinearCall(Call):
     def weighted(self, factors: Tensor) -> Mapping[str, Tensor]:
         """See :meth:`Call.weighted`."""
         g, (x,) = self._scaled(factors), self.kept
+        if getattr(self.layer, "algorithm", NATIVE) == "fused":
+            of_weight, of_bias = of_parameters(g, x, self.layer.weight)
+            return self._own(weight=lambda: of_weight, bias=lambda: of_bias)
         return self._own(weight=lambda: linear_grad_weight(g, x), bias=lambda: linear_grad_bias(g))
 
 

@@ -18,7 +18,7 @@ from cnnexp.nn.deferring import (
     Deferring,
     OperandBatchNorm2d,
 )
-from cnnexp.nn.linear import Linear
+from cnnexp.nn.linear import Linear, LinearAct
 from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
 from cnnexp.nn.per_sample.calls import (
     BlockCall,
@@ -37,6 +37,7 @@ __all__ = ["watched", "watched_layers"]
 _KINDS: dict[type[nn.Module], type[Call]] = {
     nn.Linear: LinearCall,
     Linear: LinearCall,
+    LinearAct: LinearCall,
     nn.Conv2d: ConvCall,
     Conv2d: ConvCall,
     ConvReLUPool: BlockCall,

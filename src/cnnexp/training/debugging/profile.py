@@ -14,6 +14,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 from torch.utils.hooks import RemovableHandle
 
+from cnnexp.nn.fuse_linears import in_runs, runs_in
+from cnnexp.nn.linear import LinearAct
 from cnnexp.training.debugging.layer_table import (
     PREFIX,
     costs_by_layer,
@@ -46,6 +48,7 @@ class LayerProfile(Callback):
         self._folder, self.steps = folder, 0
         self._profiler: profile | None = None
         self._hooks: list[RemovableHandle] = []
+        self._blocks: list[LinearAct] = []
 
     @property
     def passed(self) -> bool:
@@ -104,13 +107,22 @@ class LayerProfile(Callback):
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        for layer in self._blocks:
+            vars(layer).pop("block", None)
+        self._blocks.clear()
 
     def _name_layers(self, network: nn.Module) -> None:
-        """Let the forward of each layer without parts be a range of the trace."""
+        """Let the forward of each layer without parts be a range of the trace, that of a run's layers one."""
+        runs = {run.layers[0]: run for run in runs_in(network)}
+        within = in_runs(network)
         for name, layer in network.named_modules():
-            if any(True for _ in layer.children()):
+            if any(True for _ in layer.children()) or layer in within:
                 continue
             before, after = _range(f"{PREFIX}{name} ({type(layer).__name__})")
+            if isinstance(layer, LinearAct) and layer in runs:
+                self._blocks.append(layer)
+                layer.block = _within(before, layer.block, after)
+                continue
             self._hooks.append(layer.register_forward_pre_hook(before))
             self._hooks.append(layer.register_forward_hook(after, always_call=True))
 
@@ -135,6 +147,21 @@ class LayerProfile(Callback):
     def result(self) -> dict[str, object]:
         """What result.json says of it."""
         return {"name": self.name, "passed": self.passed, "steps": self.steps}
+
+
+def _within(
+    before: Callable[..., None], call: Callable[..., Any], after: Callable[..., None]
+) -> Callable[..., Any]:
+    """``call`` between such hooks."""
+
+    def called(*arguments: Any) -> Any:
+        before(None, arguments)
+        try:
+            return call(*arguments)
+        finally:
+            after(None, arguments, None)
+
+    return called
 
 
 def _range(name: str) -> tuple[Callable[..., None], Callable[..., None]]:
