@@ -6,8 +6,7 @@ A kind of activation and two bounds say which it is:
     HARDSWISH   z = u·min(max(u + 3, 0), 6)/6
     SILU        z = u·σ(u)
 
-A NaN stays one. At a kink the derivative is 0, as torch has it. After a change here, touch the files that
-call it (see ``vector``).
+A NaN stays one. At a kink the derivative is 0, as torch has it.
 """
 # pyright: reportArgumentType=false, reportCallIssue=false
 

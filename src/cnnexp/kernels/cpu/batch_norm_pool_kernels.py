@@ -6,8 +6,7 @@ What stands between x and z is computed a few rows at a time, while the caches h
 kept are x and a byte a window. The backward hands ∂L/∂z to the winners of an image, and goes on as that of
 ``batch_norm_kernels``, whose parts these are made of, in the same order of sums whatever the threads.
 
-Compiled by numba on first use and kept in its cache; after a change in ``batch_norm_rows``,
-``batch_norm_kernels``, ``activation_kernels`` or ``max_pool_vectors``, touch this file.
+Compiled by numba on first use and kept in its cache (see ``stale``).
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

@@ -5,8 +5,6 @@
 
 Each number's own sum runs in the order that stands above: no bit depends on how many pixels share their loads
 of a tap.
-
-numba caches a compiled kernel by the kernel's own file: after a change here, touch the files that call it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ C_in·K_h·K_w for each element of each window and all C_out, with many sums in 
 Arrays as in ``sparse``; x, ∂L/∂y and y may be of bfloat16, sums are of the dtype of the others. ``python
 benchmarks/kernels.py`` times each kernel beside the library's dense one.
 
-Compiled by numba on first use and kept in its cache; after a change in ``taps``, touch this file.
+Compiled by numba on first use and kept in its cache (see ``stale``).
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

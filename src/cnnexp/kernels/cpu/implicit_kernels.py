@@ -11,8 +11,7 @@ rows. A strip is of as many rows as registers hold the sums of together.
 
 Beside images of bfloat16, W may be float32: it is rounded where it is laid out, and ∂L/∂W is not.
 
-Compiled by numba on first use and kept in its cache; after a change in ``implicit_tiles``, ``pairs``,
-``pointers``, ``precision``, ``numbers`` or ``vector``, touch this file.
+Compiled by numba on first use and kept in its cache (see ``stale``).
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

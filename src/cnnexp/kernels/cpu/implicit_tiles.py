@@ -10,8 +10,6 @@ What is multiplied is called a word here: a float32; or two neighbours in a sum 
 whose products one instruction (``vdpbf16ps``) adds to a float32. Such a word may be made of two float32,
 which are rounded to even. A number of the result is a sum of its own, over the list and k in order: no bit
 depends on what stands in the registers beside it.
-
-numba caches a compiled kernel by the kernel's own file: after a change here, touch ``implicit_kernels``.
 """
 
 from __future__ import annotations

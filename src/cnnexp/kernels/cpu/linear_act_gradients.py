@@ -8,9 +8,7 @@ leaves them as ∂L/∂w needs them, ∂L/∂z in strips of its rows o, a_{l−1
 task sums some strips by a panel. bfloat16 is multiplied in pairs, of o and of n; an odd one has a zero beside
 it. ∂L/∂w and ∂L/∂b are in the precision of w. Each number is a sum of its own, in the order of o or n.
 
-Compiled by numba on first use and kept in its cache; after a change in ``implicit_tiles``,
-``linear_act_panels``, ``linear_act_places``, ``linear_act_rows``, ``pairs``, ``activation_kernels``,
-``pointers``, ``precision``, ``numbers`` or ``vector``, touch this file.
+Compiled by numba on first use and kept in its cache (see ``stale``).
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

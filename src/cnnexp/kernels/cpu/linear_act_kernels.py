@@ -7,9 +7,7 @@ product was laid out before as the registers take it (``linear_act_panels``), a 
 time. bfloat16 is multiplied in pairs of k. Beside rows of bfloat16, w may be float32: it is rounded where it
 is laid out. Each number is a sum of its own, in the order of k: no bit depends on the number of threads.
 
-Compiled by numba on first use and kept in its cache; after a change in ``implicit_tiles``,
-``linear_act_panels``, ``linear_act_places``, ``linear_act_rows``, ``pairs``, ``activation_kernels``,
-``pointers``, ``precision``, ``numbers`` or ``vector``, touch this file.
+Compiled by numba on first use and kept in its cache (see ``stale``).
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

@@ -1,8 +1,4 @@
-"""What the kernels of linear layers lay out for their products, panel by panel, and the products.
-
-numba caches a compiled kernel by the kernel's own file: after a change here, touch ``linear_act_kernels`` and
-``linear_act_gradients``.
-"""
+"""What the kernels of linear layers lay out for their products, panel by panel, and the products."""
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
 from __future__ import annotations

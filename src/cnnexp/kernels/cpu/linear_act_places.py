@@ -1,7 +1,6 @@
 """Where the kernels of linear layers keep what: sizes and places in their memory, in words or numbers.
 
-``widths`` are C_0 … C_L, ``each`` is how many numbers a word has. numba caches a compiled kernel by the
-kernel's own file: after a change here, touch ``linear_act_kernels`` and ``linear_act_gradients``.
+``widths`` are C_0 … C_L, ``each`` is how many numbers a word has.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Activations and their derivatives on the sums of linear layers, a strip of rows at a time.
-
-numba caches a compiled kernel by the kernel's own file: after a change here, touch ``linear_act_kernels`` and
-``linear_act_gradients``.
-"""
+"""Activations and their derivatives on the sums of linear layers, a strip of rows at a time."""
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
 from __future__ import annotations

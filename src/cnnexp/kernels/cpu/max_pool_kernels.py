@@ -7,7 +7,7 @@ Vectors run along the channels (``max_pool_vectors``). bfloat16 is a bit pattern
 overlap, its gradients are added in float32 and rounded once. Loops: images and rows of windows (in parallel),
 windows, channels, elements; of the gradient images (in parallel), windows, channels, elements.
 
-Compiled by numba on first use and kept in its cache; after a change in ``max_pool_vectors``, touch this file.
+Compiled by numba on first use and kept in its cache (see ``stale``).
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

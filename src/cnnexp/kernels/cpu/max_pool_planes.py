@@ -3,7 +3,7 @@
 torch's own forward takes such images a number at a time. Here vectors run along a row of windows
 (``max_pool_vectors``), which read a plane with its padding, −∞. Each plane is computed by one thread.
 
-Compiled by numba on first use and kept in its cache; after a change in ``max_pool_vectors``, touch this file.
+Compiled by numba on first use and kept in its cache (see ``stale``).
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

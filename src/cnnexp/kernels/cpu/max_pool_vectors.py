@@ -9,8 +9,6 @@ What numba makes of a Python loop over the channels is one number at a time wher
 reads and writes the greatest so far for each element. Here it stays in a register, and so many channels as a
 power of two up to ``_LANES`` are taken at once: 12 are 8 and 4. bfloat16 is compared as float32 and copied as
 its 16 bits.
-
-numba caches a compiled kernel by the kernel's own file: after a change here, touch the files that call it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Vectors in the memory of numba's arrays, and their lanes, for intrinsics that write LLVM instructions.
-
-After a change here, touch the kernels' files whose intrinsics use it (see ``vector``).
-"""
+"""Vectors in the memory of numba's arrays, and their lanes, for intrinsics that write LLVM instructions."""
 
 from __future__ import annotations
 

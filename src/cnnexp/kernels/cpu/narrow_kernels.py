@@ -19,8 +19,7 @@ infinite x makes a NaN of weights that it has no part in.
 Work is split by the shapes alone, never by the number of threads: the order of every sum is the same on
 every run.
 
-Compiled by numba on first use and kept in its cache; after a change in ``narrow_tiles``, ``narrow_planes``,
-``depthwise_pixels``, ``activation_kernels`` or ``precision``, touch this file.
+Compiled by numba on first use and kept in its cache (see ``stale``).
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

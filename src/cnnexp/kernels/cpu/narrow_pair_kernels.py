@@ -5,9 +5,7 @@ pairs, so a tap is two channels, or two neighbours of a row of the kernel. ∂L/
 with the kernels turned around; in ∂L/∂w two pixels side by side are multiplied together. What is behind the
 convolution (``narrow_planes``) is computed in float32, and ∂L/∂z is rounded where it becomes a factor.
 
-Compiled by numba on first use and kept in its cache; after a change in ``narrow_tiles``, ``narrow_kernels``,
-``narrow_planes``, ``narrow_pair_planes``, ``narrow_pair_pixels``, ``pairs``, ``activation_kernels`` or
-``precision``, touch this file.
+Compiled by numba on first use and kept in its cache (see ``stale``).
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

@@ -1,11 +1,8 @@
 """Sixteen pixels of bfloat16 at a time between channels side by side and planes, as LLVM instructions.
 
-    read_…    planes[q, j] = the pair q of pixel j         channels last → planes
-    write_…   the other way, from sums, which are rounded
-    pack      planes[j] = the pair of two sums
-
-numba caches a compiled kernel by the kernel's own file: after a change here, touch
-``narrow_pair_kernels``.
+read_…    planes[q, j] = the pair q of pixel j         channels last → planes
+write_…   the other way, from sums, which are rounded
+pack      planes[j] = the pair of two sums
 """
 
 from __future__ import annotations

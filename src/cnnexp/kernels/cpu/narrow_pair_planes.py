@@ -8,8 +8,7 @@ A pair is 32 bits, two bfloat16 that one instruction multiplies with two weights
 
 For ∂L/∂w two pixels side by side are the pair, of planes that hold a channel each (``read_channels``). With
 channels last the pairs of a pixel stand side by side in memory: sixteen pixels of one, two or four pairs each
-are turned in registers (``narrow_pair_pixels``). numba caches a compiled kernel by the kernel's own file:
-after a change here, touch ``narrow_pair_kernels``.
+are turned in registers (``narrow_pair_pixels``).
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

@@ -4,9 +4,6 @@ Planes hold the numbers of the sums' kind, their rows ``pitch`` apart. Behind a 
 
     TANH        y = Σ_window tanh(z) / D, or tanh(z)      kept: a = tanh(z)
     RELU_MAX    y = max_window relu(z)                    kept: one byte a window, the winner or DEAD
-
-numba caches a compiled kernel by the kernel's own file: after a change here, touch ``narrow_kernels`` and
-``narrow_pair_kernels``.
 """
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
@@ -19,10 +16,10 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from cnnexp.geometry.pooling import DEAD
 from cnnexp.kernels.cpu.activation_kernels import tanh, tanh_to_round
 from cnnexp.kernels.cpu.behind import RELU_MAX, TANH
 from cnnexp.kernels.cpu.depthwise_pixels import Code, number_of
+from cnnexp.kernels.cpu.narrow_maxima import maxima_of, to_winners
 from cnnexp.kernels.cpu.narrow_tiles import LANES
 from cnnexp.kernels.cpu.narrow_windows import mean_of_two_rows, shares_and_slopes
 from cnnexp.kernels.cpu.numba_internals import void
@@ -194,90 +191,6 @@ def _to_all_through_tanh(grads, kept, begin, at, pitch, plane, channels, size, p
 
 
 @njit(**COMPILE)
-def _maxima_one_by_one(planes, base, windows, maxima, codes, to):
-    """As :func:`_maxima_of`, of one channel, window by window; −1 is off the image."""
-    count, size = windows.shape
-    for k in range(count):
-        greatest, code = of_kind(0.0, maxima[0]), np.uint8(DEAD)
-        for e in range(size):
-            place = windows[k, e]
-            if place >= 0:
-                value = planes[_at(base + place)]
-                wins = value > greatest or value != value
-                greatest, code = value if wins else greatest, np.uint8(e) if wins else code
-        maxima[_at(to + k)] = greatest
-        codes[_at(to + k)] = code
-
-
-@njit(**COMPILE)
-def _maxima_of(planes, plane, channels, pool, best, marks, maxima, codes):
-    """Leave in ``maxima`` (channels, windows) those of the ReLU of the planes, and who they are in ``codes``.
-
-    The first of equals wins, and a NaN over everything, as torch has it. A processor cannot foresee who
-    wins; so windows that lie within the planes are looked at as if there were one at every place, by vectors
-    that choose without a jump, and those that there are, are picked out: a seventh of the time.
-
-    Args:
-        planes: Of the channels, ``plane`` numbers each.
-        pool: The windows, and whether all lie within the planes.
-        best, marks: For ``plane`` numbers each.
-    """
-    windows, _, _, within = pool
-    count, size = windows.shape
-    zero, dead = of_kind(0.0, maxima[0]), of_kind(DEAD, maxima[0])
-    first, last = windows[0, 0], size - 1
-    length = windows[count - 1, 0] - first + 1
-    for o in range(channels):
-        base = o * plane
-        if not within:
-            _maxima_one_by_one(planes, base, windows, maxima, codes, o * count)
-            continue
-        for e in range(0, size, 4):  # the last is looked at again where there are no four
-            e_1, e_2, e_3 = min(e + 1, last), min(e + 2, last), min(e + 3, last)
-            at_0, at_1 = base + windows[0, e], base + windows[0, e_1]
-            at_2, at_3 = base + windows[0, e_2], base + windows[0, e_3]
-            mark_0, mark_1 = of_kind(e, zero), of_kind(e_1, zero)
-            mark_2, mark_3 = of_kind(e_2, zero), of_kind(e_3, zero)
-            begins = e == 0
-            for p in range(length):
-                greatest = zero if begins else best[_at(p)]
-                mark = dead if begins else marks[_at(p)]
-                value = planes[_at(at_0 + p)]
-                wins = value > greatest or value != value
-                greatest, mark = value if wins else greatest, mark_0 if wins else mark
-                value = planes[_at(at_1 + p)]
-                wins = value > greatest or value != value
-                greatest, mark = value if wins else greatest, mark_1 if wins else mark
-                value = planes[_at(at_2 + p)]
-                wins = value > greatest or value != value
-                greatest, mark = value if wins else greatest, mark_2 if wins else mark
-                value = planes[_at(at_3 + p)]
-                wins = value > greatest or value != value
-                best[_at(p)], marks[_at(p)] = value if wins else greatest, mark_3 if wins else mark
-        for k in range(count):
-            place = windows[k, 0] - first
-            maxima[_at(o * count + k)] = best[_at(place)]
-            codes[_at(o * count + k)] = np.uint8(np.int32(marks[_at(place)]))
-
-
-@njit(**COMPILE)
-def _to_winners(grads, codes, at, pitch, plane, channels, size, windows, planes):
-    """The transpose of :func:`_maxima_of`: each window's gradient to its winner, 0 to all others."""
-    height, width = size
-    count = windows.shape[0]
-    for o in range(channels):
-        base = o * plane
-        for i in range(height):
-            row = base + at + i * pitch
-            for j in range(width):
-                planes[_at(row + j)] = 0
-        for k in range(count):
-            code = codes[_at(o * count + k)]
-            if code != np.uint8(DEAD):
-                planes[_at(base + windows[k, np.intp(code)])] += grads[_at(o * count + k)]
-
-
-@njit(**COMPILE)
 def behind(grad, kept, codes, n, channels, last, size, layout, after, means, planes):
     """Leave ∂L/∂z of image n in ``planes``, from its ∂L/∂y and what is kept; what is between the rows stays.
 
@@ -291,7 +204,7 @@ def behind(grad, kept, codes, n, channels, last, size, layout, after, means, pla
         read(grad, 0, channels, shown, last, 0, shown[1], windows.shape[0], means)
         if kind == RELU_MAX:
             some = codes[n * channels * windows.shape[0] :]
-            _to_winners(means, some, at, pitch, plane, channels, size, windows, planes)
+            to_winners(means, some, layout, channels, size, shown, windows, planes)
         elif easy and kind == TANH:
             pool, begin = (windows, shown, divisors, easy), n * channels * height * width
             _to_all_through_tanh(means, kept, begin, *layout, channels, size, pool, planes)
@@ -334,6 +247,6 @@ def finish(values, plane, pitch, shown, n, channels, after, kept, codes, room):
     pool = windows, pooled, divisors, easy
     if kind == RELU_MAX:
         some = codes[n * channels * count :]
-        _maxima_of(values, plane, channels, pool, best, marks, means, some)
+        maxima_of(values, plane, pitch, channels, pool, best, marks, means, some)
     else:
         _means_of(values, plane, pitch, channels, pool, means)

@@ -10,8 +10,6 @@ and the number of channels. Of ``sums`` each position is a sum of its own; a sum
 number of lanes, one for every so many positions, which are added up in a fixed order in the end, and LLVM
 lays them into the registers of the machine. So no bit depends on how many sums run side by side, nor on
 the machine.
-
-numba caches a compiled kernel by the kernel's own file: after a change here, touch the files that call it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 t runs over pairs of neighbours in memory, which one instruction multiplies with the same pair of weights of
 sixteen output channels. Eight fields have their sums in registers side by side, so that what is read of the
-weights is used eight times. See ``pairs``; after a change here, touch ``pairs_forward.py``, which calls it.
+weights is used eight times. See ``pairs``.
 """
 
 from __future__ import annotations

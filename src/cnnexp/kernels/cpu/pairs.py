@@ -9,9 +9,7 @@ registers, which also is one instruction for sixteen pairs. That works within ea
 the sums of 32 neighbours come out in another order: the first, third, fifth and seventh four of them, then
 the others.
 
-bfloat16 is a bit pattern here, uint16. numba caches a compiled kernel by the kernel's own file: after a
-change here, touch the files that call it, ``pairs_sparse``, ``pairs_forward``, ``narrow_pair_kernels``,
-``implicit_kernels``.
+bfloat16 is a bit pattern here, uint16.
 """
 
 from __future__ import annotations

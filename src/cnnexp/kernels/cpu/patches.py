@@ -4,7 +4,7 @@
 
 with pixels of 16 channels for numbers. The fields of the four elements of a window lie over each other, 4×4
 pixels in all: sixteen registers hold them through all four lists, where a list by itself would read and write
-its nine. After a change here, touch ``sparse.py`` (see ``vector``).
+its nine.
 """
 
 from __future__ import annotations

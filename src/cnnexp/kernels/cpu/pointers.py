@@ -8,8 +8,6 @@ the last use of its pointer.
     a = start_of(array)
     …                        loops that read a[i] and hand a on
     hold(array)          or hold((array, another))
-
-After a change here, touch the files that call it (see ``vector``).
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
     wide(bits)            the number, in float32
     narrow(number, like)  the number in the form of an element of the array ``like``, rounded to even
 
-Both leave float32 and float64 as they are, so that one kernel serves all. After a change here, touch the
-files that call it (see ``vector``).
+Both leave float32 and float64 as they are, so that one kernel serves all.
 """
 
 from __future__ import annotations

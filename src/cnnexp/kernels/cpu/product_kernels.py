@@ -4,7 +4,7 @@ Each number of the result is a sum of its own in one lane of a register, over k 
 time; the sums of these parts are added in order, too. So neither the number of threads nor the width of the
 registers is in the result.
 
-Compiled by numba on first use and kept in its cache; after a change in ``vector``, touch this file.
+Compiled by numba on first use and kept in its cache (see ``stale``).
 """
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 

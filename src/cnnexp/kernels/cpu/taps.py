@@ -2,7 +2,7 @@
 
 Vectors run along the output channels, and every sum stays in a register: of the forward those of four
 elements of a window, of ∂L/∂w those of nine weights. bfloat16 is a bit pattern, uint16, and widened where it
-is read. After a change here, touch ``few_channels.py`` (see ``vector``).
+is read.
 """
 
 from __future__ import annotations

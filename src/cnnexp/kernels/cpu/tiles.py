@@ -4,8 +4,7 @@
     input_tile:   v = Bᵀ d B        d, v (4, 4)
     output_tile:  y = Aᵀ m A        m (4, 4), y (2, 2), then bias, ReLU and the maximum of the four
 
-for ``lanes`` channels at once, each of the sixteen numbers of a tile in a vector register. After a
-change here, touch ``winograd_kernels.py`` (see ``vector``).
+for ``lanes`` channels at once, each of the sixteen numbers of a tile in a vector register.
 """
 
 from __future__ import annotations

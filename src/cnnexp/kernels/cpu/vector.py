@@ -4,9 +4,6 @@
 
 What numba compiles from a Python loop keeps the running sums in memory. Here they stay in vector
 registers while j runs, which is where the speed of the sparse gradients comes from.
-
-numba caches a compiled kernel by the kernel's own file: after a change here, touch the files that
-call it.
 """
 
 # pyright: reportCallIssue=false
@@ -30,6 +27,7 @@ from cnnexp.kernels.cpu.numba_internals import (
     size_in_bytes,
     void,
 )
+from cnnexp.kernels.cpu.stale import forget_stale
 
 _FEATURES = llvm.get_host_cpu_features()
 # of processors that numba may be told to compile for instead (NUMBA_CPU_NAME), bytes of a vector
@@ -52,6 +50,8 @@ _INDEX = ir.IntType(64)
 
 _FOLDER = cache_folder(lambda: None)
 COMPILE["cache"] = bool(_FOLDER)
+if _FOLDER:
+    forget_stale(_FOLDER)
 watch_numba(_FOLDER)
 
 

@@ -7,7 +7,7 @@ beside it, in the order of positions and channels, whichever way it is written.
 
 By vectors: codes and gradients of 16 channels are transposed in registers, as many positions as these have
 lanes, and what is alive is pressed together by one instruction. Gradients are of float32 or, as bit patterns,
-of bfloat16. After a change here, touch ``sparse.py`` and ``pairs_sparse.py``, which call it.
+of bfloat16.
 """
 # pyright: reportArgumentType=false, reportCallIssue=false
 
