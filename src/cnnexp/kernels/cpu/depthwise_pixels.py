@@ -36,6 +36,24 @@ def number_of(kind: Any) -> Any:
     return ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType()
 
 
+def narrowed(builder: ir.IRBuilder, vector: Any) -> Any:
+    """A vector of float32 as bfloat16, as ``precision.narrow``."""
+    lanes = vector.type.count
+    words = ir.VectorType(_WORD, lanes)
+
+    def all_lanes(value: int) -> Any:
+        return ir.Constant(words, [value] * lanes)
+
+    bits = builder.bitcast(vector, words)
+    top = builder.lshr(bits, all_lanes(16))
+    odd = builder.and_(top, all_lanes(1))
+    rounded = builder.add(builder.add(bits, all_lanes(0x7FFF)), odd)
+    is_nan = builder.fcmp_unordered("uno", vector, vector)
+    quiet = builder.or_(top, all_lanes(0x40))
+    nearest = builder.select(is_nan, quiet, builder.lshr(rounded, all_lanes(16)))
+    return builder.trunc(nearest, ir.VectorType(_HALF, lanes))
+
+
 class Code:
     """The code of one call of an intrinsic."""
 
@@ -76,21 +94,7 @@ class Code:
 
     def narrowed(self, vector: Any, number: Any) -> Any:
         """A vector of float32 as bfloat16, as ``precision.narrow``, if ``number`` is that."""
-        if number != _HALF:
-            return vector
-        builder, words = self.builder, ir.VectorType(_WORD, LANES)
-
-        def all_lanes(value: int) -> Any:
-            return ir.Constant(words, [value] * LANES)
-
-        bits = builder.bitcast(vector, words)
-        top = builder.lshr(bits, all_lanes(16))
-        odd = builder.and_(top, all_lanes(1))
-        rounded = builder.add(builder.add(bits, all_lanes(0x7FFF)), odd)
-        is_nan = builder.fcmp_unordered("uno", vector, vector)
-        quiet = builder.or_(top, all_lanes(0x40))
-        nearest = builder.select(is_nan, quiet, builder.lshr(rounded, all_lanes(16)))
-        return builder.trunc(nearest, ir.VectorType(_HALF, LANES))
+        return narrowed(self.builder, vector) if number == _HALF else vector
 
     def transposed(self, rows: list[Any]) -> list[Any]:
         """``LANES`` vectors as a matrix, transposed: blocks change places, of half the size each time."""

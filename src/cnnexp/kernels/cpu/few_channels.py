@@ -25,6 +25,7 @@ from cnnexp.kernels.cpu.vector import COMPILE, lanes_of
 __all__ = ["forward_few_channels", "grad_weight_few_channels"]
 
 _window_2, _window_1, _window_channel = window_of(2, None), window_of(1, None), window_of(1, 1)
+_whole_2, _whole_1 = window_of(2, None, whole=True), window_of(1, None, whole=True)
 _shares_2, _shares_1, _shares_channel = (
     shares_of(MOST_TAPS, vectors, lanes) for vectors, lanes in ((2, None), (1, None), (1, 1))
 )
@@ -43,6 +44,22 @@ def _reads(fields):
         piece = i // length
         reads[i] = fields.groups[piece // rows] + piece % rows * fields.step + i % length
     return reads
+
+
+@njit(**COMPILE)
+def _whole_window(of, c_out, lanes, values, made, winner):
+    """Leave the maxima of a window of up to four elements in ``made``, and who they are in ``winner``."""
+    o = 0
+    while c_out - o >= 2 * lanes:
+        _whole_2(*of, o, c_out, made, winner, 0)
+        o += 2 * lanes
+    if c_out - o >= lanes:
+        _whole_1(*of, o, c_out, made, winner, 0)
+        o += lanes
+    for each in range(o, c_out):
+        values[each], winner[each] = 0, DEAD
+        _window_channel(*of, each, c_out, values, winner, 0)
+        made[each] = narrow(values[each], made)
 
 
 @njit(parallel=True, **COMPILE)
@@ -66,6 +83,10 @@ def forward_few_channels(x, kernels, bias, fields, output, code):
         for position in range(positions):
             to = (n * positions + position) * c_out
             winner, made = ahead(codes, to), ahead(outputs, to)
+            if window <= 4:
+                of = pixels, starts, position * window, window, read, taps, flat, offsets
+                _whole_window(of, c_out, lanes, values, made, winner)
+                continue
             for o in range(c_out):
                 values[o], winner[o] = 0, DEAD
             for k in range(0, window, 4):  # four elements of the window at a time

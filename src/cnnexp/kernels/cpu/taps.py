@@ -14,6 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from cnnexp.geometry.pooling import DEAD
+from cnnexp.kernels.cpu.depthwise_pixels import narrowed
 from cnnexp.kernels.cpu.numba_internals import counted_loop, data_of, register_of, void
 from cnnexp.kernels.cpu.vector import (
     VECTOR_BYTES,
@@ -65,6 +66,8 @@ class _Lanes:
         return self.builder.bitcast(self.builder.shl(read, sixteen), self.kind)
 
     def store(self, value: Any, array: int, at: Any) -> None:
+        if self.kinds[array].dtype == types.uint16:
+            value = narrowed(self.builder, value)
         align = 1 if value.type.element == ir.IntType(8) else self.kinds[array].dtype.bitwidth // 8
         self.builder.store(value, self.place(array, at, value.type), align=align)
 
@@ -83,6 +86,11 @@ class _Lanes:
             inside.append(builder.and_(counts, on_image))
             starts.append(builder.select(on_image, start, self.index(0)))
         return starts, inside
+
+    def nothing(self) -> tuple[Any, Any]:
+        """Zeros, and the codes of windows that nobody has won."""
+        dead = ir.Constant(self.bytes, [DEAD] * self.bytes.count)
+        return ir.Constant(self.kind, [0.0] * self.kind.count), dead
 
     def better(self, each: Any, value: Any, inside: Any) -> Any:
         """Where ``each`` wins over ``value``, as torch: the first of equals, a NaN over everything."""
@@ -114,8 +122,11 @@ class _Lanes:
         self.builder.store(total, register)
 
 
-def window_of(vectors: int, lanes: int | None) -> Any:
-    """Convolution, bias and maximum of four elements of a window, ``vectors`` of output channels."""
+def window_of(vectors: int, lanes: int | None, whole: bool = False) -> Any:
+    """Convolution, bias and maximum of four elements of a window, ``vectors`` of output channels.
+
+    With ``whole`` these are all that it has: nothing is read of the results, which may be of bfloat16.
+    """
 
     @intrinsic
     def window(
@@ -134,9 +145,8 @@ def window_of(vectors: int, lanes: int | None) -> Any:
         winner,
         offset,
     ):
-        """Update best and winner[channel + i] with ``count`` ≤ 4 elements of a window from ``offset`` on.
-
-        Their receptive fields begin at image[places[first + …]], below 0 off the image.
+        """Update best and winner[channel + i] with ``count`` ≤ 4 elements of a window from ``offset`` on,
+        whose receptive fields begin at image[places[first + …]], below 0 off the image.
         """
         n = types.intp
         tensors = image, places, n, n, reads, n, kernels, bias
@@ -157,7 +167,7 @@ def window_of(vectors: int, lanes: int | None) -> Any:
                     for weight, total in zip(weights, of_element, strict=True):
                         code.add(pixel, weight, total)
             for v, to in enumerate(at):
-                value, won = code.load(10, to), code.load(11, to)
+                value, won = code.nothing() if whole else (code.load(10, to), code.load(11, to))
                 for k in range(4):
                     each = builder.load(sums[k][v])
                     wins = code.better(each, value, inside[k])
