@@ -14,17 +14,21 @@ from cnnexp.kernels.cpu.stale import forget_stale
 from tests.conftest import ROOT
 
 FILES = {
-    "helper": "VALUE = 1\n",
-    "middle": "from cnnexp.kernels.cpu.helper import VALUE\n",
-    "kernel": "from cnnexp.kernels.cpu.middle import VALUE\n",
-    "other": "import math\n",
+    "kernels/cpu/helper": "VALUE = 1\n",
+    "kernels/cpu/middle": "from cnnexp.kernels.cpu import (\n    helper as of,\n)\n",
+    "kernels/cpu/kernel": "from cnnexp.kernels.cpu.middle import of\n",
+    "kernels/cpu/other": "from cnnexp.geometry.pooling import DEAD\n",
+    "geometry/pooling": "DEAD = 255\n",
 }
+KERNELS = ["helper", "kernel", "middle", "other"]
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     for name, text in FILES.items():
-        tmp_path.joinpath(f"{name}.py").write_text(text, encoding="utf-8")
+        file = tmp_path / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
     return tmp_path
 
 
@@ -32,33 +36,63 @@ def package(tmp_path: Path) -> Path:
 def cache(tmp_path: Path) -> Path:
     folder = tmp_path / "cache"
     folder.mkdir()
-    for name in FILES:
-        folder.joinpath(f"{name}.run-3.py311.nbi").touch()
+    _fill(folder)
     return folder
+
+
+def _fill(cache: Path) -> None:
+    for name in KERNELS:
+        cache.joinpath(f"{name}.run-3.py311.nbi").touch()
 
 
 def _left(cache: Path) -> list[str]:
     return sorted(file.name.partition(".")[0] for file in cache.glob("*.nbi"))
 
 
+def _write(package: Path, name: str, text: str) -> None:
+    package.joinpath(f"{name}.py").write_text(text, encoding="utf-8")
+
+
 def test_what_reaches_a_changed_file_is_forgotten(package: Path, cache: Path) -> None:
-    assert forget_stale(str(cache), package) == sorted(FILES)  # of an unknown past
+    forget_stale(str(cache), package)
+    assert _left(cache) == []  # of an unknown past
+    _fill(cache)
+    os.utime(package / "kernels" / "cpu" / "helper.py", (1, 1))
+    forget_stale(str(cache), package)
+    assert _left(cache) == KERNELS  # the same content
+    _write(package, "kernels/cpu/helper", "VALUE = 2\n")
+    forget_stale(str(cache), package)
+    assert _left(cache) == ["other"]
+    _write(package, "geometry/pooling", "DEAD = 7\n")
+    forget_stale(str(cache), package)
     assert _left(cache) == []
-    for name in FILES:
-        cache.joinpath(f"{name}.run-3.py311.nbi").touch()
-    assert forget_stale(str(cache), package) == []
-    assert _left(cache) == sorted(FILES)
-    package.joinpath("middle.py").write_text("VALUE = 22\n", encoding="utf-8")
-    assert forget_stale(str(cache), package) == ["kernel", "middle"]
+    _fill(cache)
+    package.joinpath("kernels", "cpu", "middle.py").unlink()
+    forget_stale(str(cache), package)
     assert _left(cache) == ["helper", "other"]
-    package.joinpath("helper.py").unlink()
-    assert forget_stale(str(cache), package) == ["helper"]
 
 
-def test_a_record_that_cannot_be_read_or_written_is_none(package: Path, cache: Path) -> None:
-    cache.joinpath("cnnexp_sources.json").write_text("{", encoding="utf-8")
-    assert forget_stale(str(cache), package) == sorted(FILES)
-    assert forget_stale(str(cache / "missing"), package) == sorted(FILES)
+def test_what_a_process_compiles_of_an_old_source_is_forgotten(package: Path, cache: Path) -> None:
+    of_old = forget_stale(str(cache), package)
+    _write(package, "kernels/cpu/helper", "VALUE = 2\n")
+    forget_stale(str(cache), package)  # by another process
+    _fill(cache)
+    names = ["kernels.cpu.helper", "kernels.cpu.kernel", "kernels.cpu.middle"]
+    assert of_old() == names
+    assert _left(cache) == ["other"]
+    _write(package, "kernels/cpu/helper", "VALUE = 1\n")
+    assert of_old() == []
+
+
+def test_errors_leave_all_as_it_is(package: Path, cache: Path) -> None:
+    for content in ("{", "[1]"):
+        cache.joinpath("cnnexp_sources.json").write_text(content, encoding="utf-8")
+        forget_stale(str(cache), package)
+        assert _left(cache) == []
+    assert forget_stale(str(cache / "missing"), package)() == []
+    package.joinpath("kernels", "cpu", ".#helper.py").symlink_to("nobody@nowhere")
+    package.joinpath("kernels", "cpu", "broken.py").write_text("def", encoding="utf-8")
+    forget_stale(str(cache), package)
     assert [file.name for file in cache.iterdir()] == ["cnnexp_sources.json"]
 
 

@@ -20,6 +20,7 @@ from cnnexp.kernels.cpu import linear_act as kernels
 from cnnexp.nn import layer_algorithms, replace_layers, split_blocks
 from cnnexp.nn.linear import Linear, LinearAct
 from cnnexp.nn.sequence import FusedSequential
+from cnnexp.ops.fused_linear import of_parameters
 from cnnexp.tuning import auto
 from cnnexp.tuning.network import waiting_layers
 from tests.ops.counting import count_calls
@@ -376,3 +377,40 @@ def test_what_waits_for_functions_is_computed_before_a_run() -> None:
 def _agree_on(one: nn.Module, other: nn.Module, images: Tensor) -> None:
     found, expected = _results(one, images), _results(other, images)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_converted_again_is_looked_up_again() -> None:
+    network = replace_layers(_network(), "fused")
+    _agree(network, _network())
+    replace_layers(network[1], "fused")  # a linear layer by itself now
+    _agree(network, _network())
+    split_blocks(network[8])
+    _agree(network, _network())
+
+
+def test_a_choice_is_kept_where_layers_are_gone_or_looked_at_since() -> None:
+    network = replace_layers(
+        nn.Sequential(
+            *(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32)),
+            *(nn.ReLU(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 4)),
+        ),
+        "auto",
+    )
+    del network[0]
+    images = torch.randn(16, 32)
+    chosen = cnnexp.tuning.choose_algorithms(network, images)
+    handle = network[7].register_forward_hook(lambda *_: None)
+    cnnexp.tuning.pin_algorithms(network, chosen)
+    handle.remove()
+    assert "auto" not in layer_algorithms(network).values()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(("count", "width"), [(0, 32), (3, 5), (12, 32)])
+def test_weighted_gradients_of_any_batch(dtype: torch.dtype, count: int, width: int) -> None:
+    torch.manual_seed(0)
+    g, x, w = (torch.randn(size).to(dtype) for size in ((count, 4), (count, width), (4, width)))
+    expected = g.double().t() @ x.double(), g.double().sum(0)
+    for found, exact in zip(of_parameters(g, x, w), expected, strict=True):
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), exact, rtol=0.02, atol=0.02)

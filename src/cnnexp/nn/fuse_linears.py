@@ -13,7 +13,7 @@ from cnnexp.nn.sequence import FusedSequential, Run, is_one, runs_of
 from cnnexp.nn.twins import become, plain_class
 from cnnexp.ops.registry import AUTO
 
-__all__ = ["fuse_linears", "in_runs", "runs_in", "settle_runs", "split_linears"]
+__all__ = ["fuse_linears", "in_runs", "members_of", "runs_in", "settle_runs", "split_linears"]
 
 
 def fuse_linears(module: nn.Module) -> None:
@@ -52,19 +52,23 @@ def in_runs(module: nn.Module) -> set[nn.Module]:
     return {layer for run in runs_in(module) for layer in run.layers[1:]}
 
 
+def members_of(module: nn.Module) -> dict[nn.Module, LinearAct]:
+    """The layers of runs of ``module`` that are not the first, and that first one, whoever looks at them."""
+    return {
+        layer: run.linears[0]
+        for sequence in module.modules()
+        if isinstance(sequence, FusedSequential)
+        for run in runs_of([*sequence], lambda first, _layer: plain_class(first) is LinearAct)
+        if isinstance(run, Run) and isinstance(run.linears[0], LinearAct)
+        for layer in run.layers[1:]
+    }
+
+
 def settle_runs(module: nn.Module) -> None:
     """Let the layers of a run that wait for a choice take that of the first."""
-    for sequence in module.modules():
-        if isinstance(sequence, FusedSequential):
-            for run in runs_of([*sequence]):
-                if isinstance(run, Run) and plain_class(run.linears[0]) is LinearAct:
-                    for layer in run.layers[1:]:
-                        _settle(layer, run.linears[0].algorithm)
-
-
-def _settle(layer: Layer, algorithm: str) -> None:
-    if layer.algorithm == AUTO:
-        layer.algorithm = layer.way_by(algorithm)
+    for layer, first in members_of(module).items():
+        if isinstance(layer, Layer) and layer.algorithm == AUTO:
+            layer.algorithm = layer.way_by(first.algorithm)
 
 
 def split_linears(module: nn.Module) -> None:

@@ -115,7 +115,7 @@ class FusedSequential(nn.Sequential):
     def steps(self) -> list[Run | nn.Module]:
         """The layers, and runs of those whose algorithms agree, looked up anew when something is other."""
         layers = tuple(self)
-        now = layers, [vars(layer).get("algorithm") for layer in layers]
+        now = layers, [(type(layer), vars(layer).get("algorithm")) for layer in layers]
         if self.looked_up is None or self.looked_up[0] != now:
             self.looked_up = now, [*runs_of(layers, _agree)]
         return self.looked_up[1]

@@ -13,6 +13,7 @@ from cnnexp.kernels.cpu import linear_act as kernels
 from cnnexp.ops.autocast import cast_for_autocast
 from cnnexp.ops.autograd import differentiable
 from cnnexp.ops.linear import direct, grad_bias, of_matrices
+from cnnexp.ops.linear import grad_weight as by_library
 from cnnexp.ops.linear_act.fused import by_kernels
 from cnnexp.ops.product import by_kernel, product, takes
 from cnnexp.ops.registry import Algorithm, register
@@ -46,9 +47,10 @@ _by_products = differentiable(
 
 def of_parameters(grad_output: Tensor, input: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """∂L/∂w and ∂L/∂b from ∂L/∂y: (N, …, C_out) and x, to the bits of this way's own backward."""
-    g, x = _rows(grad_output), _rows(input)
-    if not kernels.takes(x, (weight,), (None,), ("none",)) or g.dtype != x.dtype:
-        return grad_weight(grad_output, input), grad_bias(grad_output)
+    g, x = _rows(grad_output), _rows(input.to(grad_output.dtype))
+    if not kernels.takes(x, (weight,), (None,), ("none",)):
+        of_weight = (grad_weight if takes(g, x) else by_library)(g, x)
+        return of_weight.to(weight.dtype), grad_bias(g).to(weight.dtype)
     layers = kernels.Layers((x.size(1), g.size(1)), ("none",), weight.dtype)
     needs = False, (True,), (True,)
     made = kernels.backward(g, None, None, x.contiguous(), (None,), layers, needs)

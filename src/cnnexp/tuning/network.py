@@ -21,7 +21,7 @@ from cnnexp.kernels.compilation import clock
 from cnnexp.nn.as_found import left_as_found
 from cnnexp.nn.conversion import listed
 from cnnexp.nn.done import is_done
-from cnnexp.nn.fuse_linears import in_runs, settle_runs
+from cnnexp.nn.fuse_linears import in_runs, members_of, settle_runs
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.lazy import initialise_lazy
 from cnnexp.nn.linear import LinearAct
@@ -377,11 +377,13 @@ def pin_algorithms(network: nn.Module, algorithms: Mapping[str, str]) -> None:
         >>> layer_algorithms(network)
         {'0': 'im2col', '1': 'native'}
     """
-    layers, within, own = waiting_layers(network), in_runs(network), dict[str, Layer]()
+    layers, within, own = waiting_layers(network), members_of(network), dict[str, Layer]()
+    # of a run the first has the choice, unless a choice of before, or of layers looked at, has one for each
+    layers = {n: each for n, each in layers.items() if each not in within or n in algorithms}
     done = {name for name, layer in network.named_modules() if is_done(layer)}
     for name, layer in network.named_modules():
         if layer in within and name in algorithms and isinstance(layer, Layer):
-            own[name] = layer  # of a choice before they were a run: each has its own
+            own[name] = layer
     algorithms = {name: each for name, each in algorithms.items() if name not in done}
     layers |= own
     if set(layers) != set(algorithms):

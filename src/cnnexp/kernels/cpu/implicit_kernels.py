@@ -26,9 +26,7 @@ from cnnexp.kernels.cpu.implicit_tiles import (
     ROWS,
     lay,
     lay_rows,
-    product_1,
-    product_2,
-    product_3,
+    product,
     turn,
     word_at,
     word_of,
@@ -71,17 +69,6 @@ def _panel(index, columns):
 def _on_a_line(room):
     """The first address in ``room`` at which a line of the cache begins."""
     return room.ctypes.data + -room.ctypes.data % _LINE
-
-
-@njit(**COMPILE)
-def _product(vectors, one, steps, other, entries, scales, words, start, apart, out, step):
-    of = one, steps, other, entries, scales, words, start, apart, out, step
-    if vectors == 3:
-        product_3(*of)
-    elif vectors == 2:
-        product_2(*of)
-    else:
-        product_1(*of)
 
 
 @njit(**COMPILE)
@@ -164,7 +151,7 @@ def convolve(addresses, kinds, images, pixels, steps, channels, groups, taps, te
             one = ahead(source, n * by_read * row)
             some = ahead(table, 2 * begins[p]), begins[p + 1] - begins[p]
             to = ahead(output, (n * by_written + p * by_pixel) * out_row + begin)
-            _product(
+            product(
                 *(vectors, one, (by_read * row, 1), packed, some, scales, words),
                 *(start, 0, to, by_written * out_row),
             )
@@ -219,7 +206,7 @@ def _add_chains(vectors, one, other, table, entries, scales, words, together, su
         sums[k] = 0
     for low in range(0, entries, together):
         some = ahead(table, 2 * low), min(together, entries - low)
-        _product(vectors, one, (1, ROWS), other, some, scales, words, sums, wide, sums, wide)
+        product(vectors, one, (1, ROWS), other, some, scales, words, sums, wide, sums, wide)
 
 
 @njit(**COMPILE)
@@ -317,7 +304,7 @@ def _sum_panel(sources, apart, table, begins, panel, some, sizes, words, grad):
             to, row = ahead(grad, (first * taps + t) * c_in + begin), taps * c_in
             terms = ahead(table, 2 * begins[t]), begins[t + 1] - begins[t]
             if terms[1] <= together:
-                _product(vectors, one, (1, ROWS), other, terms, scales, words, zeros, 0, to, row)
+                product(vectors, one, (1, ROWS), other, terms, scales, words, zeros, 0, to, row)
                 continue
             _add_chains(vectors, one, other, *terms, scales, words, together, sums)
             for k in range(ROWS * wide):

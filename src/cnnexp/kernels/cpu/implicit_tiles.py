@@ -1,6 +1,6 @@
 """The inner loops of a convolution as matrix products that are nowhere laid out, as LLVM instructions.
 
-    product_3, _2, _1   out[r, j] = start[r, j] + Σ_{(a, b) of a list} Σ_k one[a + r + k] · other[b + k, j]
+    product             out[r, j] = start[r, j] + Σ_{(a, b) of a list} Σ_k one[a + r + k] · other[b + k, j]
                         a register a row r and a vector of so many j, all through the list
     turn                to[k, r] = word k of source[r]           as many words as a vector has lanes
     lay, lay_rows       to[j] = the word of one[j] and other[j]  as many, or as rows are summed together
@@ -17,13 +17,13 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import TypingError, types
+from numba import TypingError, njit, types
 from numba.extending import intrinsic
 
 from cnnexp.kernels.cpu.memory import shuffled
 from cnnexp.kernels.cpu.numba_internals import counted_loop, register_of, void
 from cnnexp.kernels.cpu.pairs import dot, rounded
-from cnnexp.kernels.cpu.vector import VECTOR_BYTES, fused_multiply_add, splat
+from cnnexp.kernels.cpu.vector import COMPILE, VECTOR_BYTES, fused_multiply_add, splat
 
 __all__ = [
     "LANES",
@@ -31,9 +31,7 @@ __all__ = [
     "ROWS",
     "lay",
     "lay_rows",
-    "product_1",
-    "product_2",
-    "product_3",
+    "product",
     "turn",
     "word_at",
     "word_of",
@@ -161,7 +159,19 @@ def _product_of(vectors: int) -> Any:
     return product
 
 
-product_3, product_2, product_1 = (_product_of(vectors) for vectors in (3, 2, 1))
+_product_3, _product_2, _product_1 = (_product_of(vectors) for vectors in (3, 2, 1))
+
+
+@njit(**COMPILE)
+def product(vectors, one, steps, other, entries, scales, words, start, apart, out, step):
+    """The products of rows of so many ``vectors``, one to ``MOST``, as of :func:`_product_of`."""
+    of = one, steps, other, entries, scales, words, start, apart, out, step
+    if vectors == 3:
+        _product_3(*of)
+    elif vectors == 2:
+        _product_2(*of)
+    else:
+        _product_1(*of)
 
 
 def _turned(builder: ir.IRBuilder, rows: list[Any]) -> list[Any]:

@@ -11,9 +11,7 @@ from cnnexp.kernels.cpu.implicit_tiles import (
     ROWS,
     lay,
     lay_rows,
-    product_1,
-    product_2,
-    product_3,
+    product,
     turn,
     word_of,
 )
@@ -151,17 +149,6 @@ def lay_columns(one, other, single, columns, place, words, to):
 
 
 @njit(**COMPILE)
-def _product(vectors, one, steps, other, words, start, apart, out, step, entry):
-    of = one, steps, other, entry, (0, 0), words, start, apart, out, step
-    if vectors == 3:
-        product_3(*of)
-    elif vectors == 2:
-        product_2(*of)
-    else:
-        product_1(*of)
-
-
-@njit(**COMPILE)
 def multiply(one, steps, laid, words, vectors, places, start, sums):
     """sums[s, r, j] = start[j] + Σ_k one[places₀(s) + r, k] · laid[k, j] for strips s of ``ROWS`` rows r.
 
@@ -173,16 +160,16 @@ def multiply(one, steps, laid, words, vectors, places, start, sums):
         start: A pointer to float32, a panel's row.
         sums: A pointer to float32.
     """
-    strips, apart, last = places
+    strips, by, last = places
     wide, entry = vectors * LANES, np.zeros(2, np.int64)
     of = start_of(entry), 1
     for first in range(0, words, _PART):
         some, other = min(_PART, words - first), ahead(laid, first * wide)
         for strip in range(strips):
-            left = ahead(one, min(strip * apart, last) + first * steps[1])
+            left = ahead(one, min(strip * by, last) + first * steps[1])
             to = ahead(sums, strip * ROWS * wide)
-            if first == 0:
-                _product(vectors, left, steps, other, some, start, 0, to, wide, of)
-            else:
-                _product(vectors, left, steps, other, some, to, wide, to, wide, of)
+            scales, begin, apart = (0, 0), start, 0
+            if first > 0:  # on what is there
+                begin, apart = to, wide
+            product(vectors, left, steps, other, of, scales, some, begin, apart, to, wide)
     hold(entry)

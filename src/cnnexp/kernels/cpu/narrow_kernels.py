@@ -135,7 +135,7 @@ def forward(addresses, element, images, shape, lasts, geometry, reads, after, li
         geometry: (H, W), (P, Q), padding, and rows and columns of a padded plane.
         reads: Where each tap (c, u, v) reads, from the pixel's place in the padded planes on.
         after: (R·S, K) windows, by places in such planes, none without pooling; (R, S); (R·S,) divisors;
-            whether these windows are easy: of means 2×2 side by side, of maxima all within the planes;
+            how easy these windows are, as of ``behind.SIDE_BY_SIDE``, 0 if they are not;
             what is behind the convolution, of ``behind``.
         like: An array of the kind of the sums.
     """

@@ -7,6 +7,7 @@ import numpy as np
 from numba import njit
 
 from cnnexp.geometry.pooling import DEAD
+from cnnexp.kernels.cpu.behind import SIDE_BY_SIDE
 from cnnexp.kernels.cpu.narrow_tiles import LANES
 from cnnexp.kernels.cpu.narrow_windows import maxima_of_two_rows, winners_of_row
 from cnnexp.kernels.cpu.precision import of_kind
@@ -22,25 +23,6 @@ _FEWEST, _FEWEST_BACK = LANES // 2 - 2, LANES // 2 + 2
 def _at(place):
     """A place as an index that numba knows not to count from the end, so that loops become vectors."""
     return np.uintp(place)
-
-
-@njit(**COMPILE)
-def _side_by_side(windows, shown, pitch):
-    """Whether the windows are 2×2 and share no pixel, by the places of their pixels."""
-    first, (rows, columns) = windows[0, 0], shown
-    if windows.shape[1] != 4 or first < 0:
-        return False
-    last = windows[rows * columns - 1]
-    corner = first + 2 * (rows - 1) * pitch + 2 * (columns - 1)
-    return (
-        last[0] == corner
-        and last[1] == corner + 1
-        and last[2] == corner + pitch
-        and last[3] == corner + pitch + 1
-        and windows[0, 3] == first + pitch + 1
-        and (columns == 1 or windows[1, 0] == first + 2)
-        and (rows == 1 or windows[columns, 0] == first + 2 * pitch)
-    )
 
 
 @njit(**COMPILE)
@@ -88,12 +70,13 @@ def maxima_of(planes, plane, pitch, channels, pool, best, marks, maxima, codes):
 
     Args:
         planes, plane, pitch: Of the channels, ``plane`` numbers each, whose rows are ``pitch`` apart.
-        pool: The windows, how many there are in each direction, and whether all lie within the planes.
+        pool: The windows, how many there are in each direction, and whether all lie
+            within the planes, or side by side.
         best, marks: For ``plane`` numbers each.
     """
-    windows, shown, _, within = pool
+    windows, shown, _, easy = pool
     count, size = windows.shape
-    if shown[1] >= _FEWEST and _side_by_side(windows, shown, pitch):
+    if easy == SIDE_BY_SIDE and shown[1] >= _FEWEST:
         for o in range(channels):
             _maxima_of_pairs(
                 planes, o * plane, pitch, pool, channels * count, maxima, codes, o * count
@@ -104,7 +87,7 @@ def maxima_of(planes, plane, pitch, channels, pool, best, marks, maxima, codes):
     length = windows[count - 1, 0] - first + 1
     for o in range(channels):
         base = o * plane
-        if not within:
+        if not easy:
             _maxima_one_by_one(planes, base, windows, (0, count), maxima, codes, o * count)
             continue
         for e in range(0, size, 4):  # the last is looked at again where there are no four
@@ -161,16 +144,15 @@ def _to_winners_of_pairs(grads, codes, base, pitch, size, pool, planes, of):
 
 
 @njit(**COMPILE)
-def to_winners(grads, codes, layout, channels, size, shown, windows, planes):
+def to_winners(grads, codes, layout, channels, size, pool, planes):
     """The transpose of :func:`maxima_of`: each window's gradient to its winner, 0 to all others."""
-    at, pitch, plane = layout
+    (at, pitch, plane), (windows, shown, easy) = layout, pool
     height, width = size
     count = windows.shape[0]
-    enough = shown[1] >= _FEWEST_BACK and windows[0, 0] == at
-    if enough and _side_by_side(windows, shown, pitch):
+    if easy == SIDE_BY_SIDE and shown[1] >= _FEWEST_BACK:
         for o in range(channels):
-            pool = windows, shown
-            _to_winners_of_pairs(grads, codes, o * plane, pitch, size, pool, planes, o * count)
+            of = windows, shown
+            _to_winners_of_pairs(grads, codes, o * plane, pitch, size, of, planes, o * count)
         return
     for o in range(channels):
         base = o * plane

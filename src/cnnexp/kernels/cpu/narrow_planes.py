@@ -133,29 +133,16 @@ def _means_of(planes, plane, pitch, channels, pool, means):
 
 
 @njit(**COMPILE)
-def _to_all(grads, at, pitch, plane, channels, size, pool, planes):
+def _to_all(grads, at, pitch, plane, channels, size, windows, divisors, planes):
     """The transpose of :func:`_means_of`: each window's gradient in equal shares to its pixels, else 0."""
-    windows, shown, divisors, halves = pool
     count, elements = windows.shape
     height, width = size
     for o in range(channels):
         base = o * plane
-        if not halves or 2 * shown[0] < height or 2 * shown[1] < width:
-            for i in range(height):
-                row = base + at + i * pitch
-                for j in range(width):
-                    planes[_at(row + j)] = 0
-        if halves:
-            for r in range(shown[0]):
-                of, above = r * shown[1], base + at + 2 * r * pitch
-                below, grad = above + pitch, o * count + of
-                for s in range(shown[1]):
-                    share = grads[_at(grad + s)] / divisors[_at(of + s)]
-                    planes[_at(above + 2 * s)] = share
-                    planes[_at(above + 2 * s + 1)] = share
-                    planes[_at(below + 2 * s)] = share
-                    planes[_at(below + 2 * s + 1)] = share
-            continue
+        for i in range(height):
+            row = base + at + i * pitch
+            for j in range(width):
+                planes[_at(row + j)] = 0
         for k in range(count):
             share = grads[_at(o * count + k)] / divisors[k]
             for e in range(elements):
@@ -192,7 +179,9 @@ def _to_all_through_tanh(grads, kept, begin, at, pitch, plane, channels, size, p
 
 @njit(**COMPILE)
 def behind(grad, kept, codes, n, channels, last, size, layout, after, means, planes):
-    """Leave ∂L/∂z of image n in ``planes``, from its ∂L/∂y and what is kept; what is between the rows stays.
+    """Leave ∂L/∂z of image n in ``planes``, from its ∂L/∂y and what is kept.
+
+    Around the rows there are zeros before and after: vectors may write some behind a row.
 
     ``layout``: where the first pixel stands, the pitch and the size of a plane; ``after``: the windows, by
     such places, their number in each direction, their divisors, whether they are easy, and what is
@@ -204,14 +193,13 @@ def behind(grad, kept, codes, n, channels, last, size, layout, after, means, pla
         read(grad, 0, channels, shown, last, 0, shown[1], windows.shape[0], means)
         if kind == RELU_MAX:
             some = codes[n * channels * windows.shape[0] :]
-            to_winners(means, some, layout, channels, size, shown, windows, planes)
+            to_winners(means, some, layout, channels, size, (windows, shown, easy), planes)
         elif easy and kind == TANH:
             pool, begin = (windows, shown, divisors, easy), n * channels * height * width
             _to_all_through_tanh(means, kept, begin, *layout, channels, size, pool, planes)
             return
         else:
-            pool = windows, shown, divisors, easy
-            _to_all(means, at, pitch, plane, channels, size, pool, planes)
+            _to_all(means, at, pitch, plane, channels, size, windows, divisors, planes)
     else:
         read(grad, 0, channels, size, last, at, pitch, plane, planes)
     if kind == TANH:

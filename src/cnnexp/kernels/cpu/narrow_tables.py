@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cnnexp.geometry.convolution import Conv2dGeometry
 from cnnexp.geometry.windows import WindowGeometry
-from cnnexp.kernels.cpu.behind import NOTHING, RELU_MAX, TANH
+from cnnexp.kernels.cpu.behind import NOTHING, RELU_MAX, SIDE_BY_SIDE, TANH
 from cnnexp.kernels.cpu.tables import pool_windows
 
 __all__ = ["PARTS", "Behind", "arguments_of", "pair_table", "pitch_of", "plane_table"]
@@ -99,12 +99,14 @@ class Behind(NamedTuple):
         """Of the kernels, in planes whose rows are ``pitch`` apart, from the place ``first`` on."""
         none = np.empty(0, dtype)
         if self.kind == TANH and self.divisor is None:
-            return _NO_WINDOWS, (0, 0), none, False, self.kind
+            return _NO_WINDOWS, (0, 0), none, 0, self.kind
         divisors = none
         if self.divisor is not None:
             divisors = self.divisor.detach().contiguous().numpy().reshape(-1)
         pool, windows = self.pool, _places(self.pool, pitch, first)
-        easy = _within(pool) if self.kind == RELU_MAX else _side_by_side(pool)
+        easy = SIDE_BY_SIDE if _side_by_side(pool) else 0
+        if self.kind == RELU_MAX and not easy:
+            easy = int(_within(pool))
         return windows, pool.output_size, divisors.astype(dtype, copy=False), easy, self.kind
 
 
@@ -131,5 +133,5 @@ def _places(pool: WindowGeometry, pitch: int, first: int) -> np.ndarray:
 def arguments_of(behind: Behind | None, pitch: int, first: int, dtype: Any) -> tuple[Any, ...]:
     """What the kernels are told of ``behind``; see :meth:`Behind.arguments`."""
     if behind is None:
-        return _NO_WINDOWS, (0, 0), np.empty(0, dtype), False, NOTHING
+        return _NO_WINDOWS, (0, 0), np.empty(0, dtype), 0, NOTHING
     return behind.arguments(pitch, first, dtype)

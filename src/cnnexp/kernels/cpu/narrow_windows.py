@@ -5,7 +5,8 @@
     maxima_of_two_rows   the greatest of window s and 0, and who it is
     winners_of_row       its transpose: g[s] where the row has the winner of window s, else 0
 
-Each writes whole vectors: what comes behind a row is written again with the next, or is room.
+Each writes whole vectors: behind a row zeros, which the margin between rows has anyway, or what the next row,
+or the next plane, writes again.
 """
 
 from __future__ import annotations

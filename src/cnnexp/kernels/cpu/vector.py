@@ -25,6 +25,7 @@ from cnnexp.kernels.cpu.numba_internals import (
     declared,
     register_of,
     size_in_bytes,
+    tell_of_compilations,
     void,
 )
 from cnnexp.kernels.cpu.stale import forget_stale
@@ -51,7 +52,16 @@ _INDEX = ir.IntType(64)
 _FOLDER = cache_folder(lambda: None)
 COMPILE["cache"] = bool(_FOLDER)
 if _FOLDER:
-    forget_stale(_FOLDER)
+    _forget_own = forget_stale(_FOLDER)
+
+    def _nothing(_kernel: Any) -> None:
+        """When it begins."""
+
+    def _look_again(_kernel: Any) -> None:
+        """What this process saves of sources that are others by now is no good for the next one."""
+        _forget_own()
+
+    tell_of_compilations(begin=_nothing, end=_look_again)
 watch_numba(_FOLDER)
 
 
