@@ -7,7 +7,6 @@ import io
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,16 +16,14 @@ from torch.nn.utils import parametrizations, prune
 
 import cnnexp
 from cnnexp.kernels.cpu import linear_act as kernels
-from cnnexp.nn import layer_algorithms, replace_layers, split_blocks
+from cnnexp.nn import replace_layers, split_blocks
 from cnnexp.nn.linear import Linear, LinearAct
 from cnnexp.nn.sequence import FusedSequential
 from cnnexp.ops.fused_linear import of_parameters
-from cnnexp.tuning import auto
-from cnnexp.tuning.network import waiting_layers
 from tests.ops.counting import count_calls
 
 
-def _network() -> nn.Sequential:
+def head() -> nn.Sequential:
     """Runs of three layers, of one, and of two, behind each other."""
     torch.manual_seed(0)
     return nn.Sequential(
@@ -44,13 +41,13 @@ def _network() -> nn.Sequential:
     )
 
 
-def _images(count: int = 12) -> Tensor:
+def draw(count: int = 12) -> Tensor:
     return torch.randn(count, 4, 3, 3, generator=torch.Generator().manual_seed(1))
 
 
 def _results(network: nn.Module, images: Tensor | None = None) -> list[Tensor]:
     """Output and gradients of a pass."""
-    images = (_images() if images is None else images).clone().requires_grad_()
+    images = (draw() if images is None else images).clone().requires_grad_()
     network.zero_grad()
     output = network(images)
     output.square().sum().backward()
@@ -59,7 +56,7 @@ def _results(network: nn.Module, images: Tensor | None = None) -> list[Tensor]:
     return [output.detach(), images.grad, *grads]
 
 
-def _agree(one: nn.Module, other: nn.Module) -> None:
+def agree(one: nn.Module, other: nn.Module) -> None:
     torch.testing.assert_close(_results(one), _results(other), rtol=1e-4, atol=1e-5)
 
 
@@ -72,7 +69,7 @@ def _calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_runs_become_one_op_each_and_are_split_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = _network()
+    theirs = head()
     ours = replace_layers(copy.deepcopy(theirs), "fused")
     assert ours.__class__ is FusedSequential
     assert [name for name, layer in ours.named_modules() if isinstance(layer, LinearAct)] == [
@@ -82,11 +79,11 @@ def test_runs_become_one_op_each_and_are_split_again(monkeypatch: pytest.MonkeyP
     assert [n for n, _ in ours.named_modules()] == [n for n, _ in theirs.named_modules()]
     assert list(ours.state_dict()) == list(theirs.state_dict())
     calls = _calls(monkeypatch)
-    _agree(ours, theirs)
+    agree(ours, theirs)
     assert calls == ["forward"] * 2 + ["backward"] * 2
     assert replace_layers(ours, "native").__class__ is nn.Sequential
     assert not [layer for layer in ours.modules() if isinstance(layer, LinearAct)]
-    _agree(ours, theirs)
+    agree(ours, theirs)
     assert len(calls) == 4
 
 
@@ -102,7 +99,7 @@ def test_one_sequence_within_another_and_their_own_class() -> None:
     assert [type(layer) for layer in ours.modules() if isinstance(layer, nn.Sequential)] == [
         *(nn.Sequential, FusedSequential, Own)
     ]
-    _agree(ours, theirs)
+    agree(ours, theirs)
 
 
 def _slice(network: nn.Sequential) -> nn.Module:
@@ -183,19 +180,19 @@ HABITS: dict[str, Callable[[nn.Sequential], Any]] = {
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("habit", HABITS)
 def test_habits(habit: str, when: str) -> None:
-    theirs, ours = _network(), _network()
+    theirs, ours = head(), head()
     if when == "after":
         replace_layers(ours, "fused", quiet=True)
         _results(ours)  # what is looked up has been looked up
     changed = HABITS[habit](theirs), HABITS[habit](ours)
     if when == "before" and not isinstance(changed[1], fx.GraphModule):
         replace_layers(changed[1], "fused", quiet=True)
-    _agree(changed[1], changed[0])
+    agree(changed[1], changed[0])
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_hooks_see_what_each_layer_gives(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs, ours, seen = _network(), _network(), dict[str, list[Tensor]]()
+    theirs, ours, seen = head(), head(), dict[str, list[Tensor]]()
     if when == "after":
         replace_layers(ours, "fused")
     handles: list[Any] = []
@@ -206,13 +203,13 @@ def test_hooks_see_what_each_layer_gives(when: str, monkeypatch: pytest.MonkeyPa
             handles.append(network[place].register_forward_hook(hook))
     if when == "before":
         replace_layers(ours, "fused")
-    _agree(ours, theirs)
+    agree(ours, theirs)
     torch.testing.assert_close(seen["ours"], seen["theirs"])
     for handle in handles:
         handle.remove()
     if when == "after":
         calls = _calls(monkeypatch)
-        _agree(ours, theirs)
+        agree(ours, theirs)
         assert calls == ["forward"] * 2 + ["backward"] * 2
 
 
@@ -239,101 +236,54 @@ def test_what_stands_in_several_places_or_is_too_narrow_is_left_alone() -> None:
 
 
 def test_functional_call_takes_the_given_parameters() -> None:
-    ours, theirs = replace_layers(_network(), "fused"), _network()
+    ours, theirs = replace_layers(head(), "fused"), head()
     given = {name: p.detach() * 1.5 for name, p in ours.named_parameters()}
-    found = torch.func.functional_call(ours, given, (_images(),))
-    torch.testing.assert_close(found, torch.func.functional_call(theirs, given, (_images(),)))
+    found = torch.func.functional_call(ours, given, (draw(),))
+    torch.testing.assert_close(found, torch.func.functional_call(theirs, given, (draw(),)))
 
 
 def test_gradients_of_each_sample() -> None:
-    ours, theirs = replace_layers(_network(), "fused"), _network()
+    ours, theirs = replace_layers(head(), "fused"), head()
     target = torch.arange(12) % 7
     found, expected = (
-        cnnexp.nn.per_sample_gradients(each, nn.functional.cross_entropy, (_images(), target))
+        cnnexp.nn.per_sample_gradients(each, nn.functional.cross_entropy, (draw(), target))
         for each in (ours, theirs)
     )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_files_of_the_whole_network_load() -> None:
-    ours, file = replace_layers(_network(), "fused"), io.BytesIO()
+    ours, file = replace_layers(head(), "fused"), io.BytesIO()
     torch.save(ours, file)
     file.seek(0)
-    _agree(torch.load(file, weights_only=False), ours)
-
-
-def test_the_first_of_a_run_has_its_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CNNEXP_CACHE", str(tmp_path))
-    auto.forget()
-    network = replace_layers(_network(), "auto")
-    assert set(layer_algorithms(network).values()) == {"auto"}
-    waiting = set(waiting_layers(network))
-    assert waiting == {"1", "7", "8"}
-    chosen = cnnexp.tuning.choose_algorithms(network, _images(64))
-    assert set(chosen) == waiting
-    assert chosen["1"] in cnnexp.ops.algorithm_names("linear_act")
-    cnnexp.tuning.pin_algorithms(network, chosen)
-    _agree(network, _network())
-    # both choices give what torch does
-    for way in ("fused", "native"):
-        replace_layers(network, "auto")
-        cnnexp.tuning.pin_algorithms(network, chosen | {"1": way, "8": way})
-        own = "fused" if way == "fused" else "native"
-        assert [layer_algorithms(network)[name] for name in ("1", "3", "5", "10")] == [own] * 4
-        _agree(network, _network())
+    agree(torch.load(file, weights_only=False), ours)
 
 
 def test_a_network_that_recomputes_keeps_its_layers() -> None:
-    network = replace_layers(_network(), "fused", recompute=True)
+    network = replace_layers(head(), "fused", recompute=True)
     assert {type(layer) for layer in network if isinstance(layer, nn.Linear)} == {Linear}
-    _agree(network, _network())
-
-
-def test_choices_of_before_layers_were_a_run_are_kept() -> None:
-    network = replace_layers(_network(), "auto")
-    older = {str(place): "native" for place in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)}
-    older |= {"3": "direct", "8": "fused", "9": "direct", "10": "fused"}
-    cnnexp.tuning.pin_algorithms(network, older)
-    assert layer_algorithms(network) == older
-    _agree(network, _network())
-
-
-def test_layers_that_wait_are_one_whoever_fuses_them() -> None:
-    network = nn.Sequential(
-        cnnexp.nn.Linear(32, 32, algorithm="auto"),
-        cnnexp.nn.ReLU(algorithm="auto"),
-        cnnexp.nn.Linear(32, 8, algorithm="auto"),
-    )
-    cnnexp.nn.fuse_blocks(network)
-    assert set(cnnexp.tuning.choose_algorithms(network, torch.randn(16, 32))) == {"0"}
-    handle = network[2].register_forward_hook(lambda *_: None)
-    chosen = cnnexp.tuning.choose_algorithms(network, torch.randn(16, 32))
-    assert set(chosen) == {"0", "1", "2"}
-    cnnexp.tuning.pin_algorithms(network, chosen)
-    handle.remove()
-    split_blocks(replace_layers(network, "auto"))
-    assert set(layer_algorithms(network).values()) == {"auto"}
+    agree(network, head())
 
 
 def test_a_layer_with_an_algorithm_of_its_own_is_computed_by_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    network = replace_layers(_network(), "fused")
+    network = replace_layers(head(), "fused")
     replace_layers(network[3], "native")
     calls = _calls(monkeypatch)
-    _agree(network, _network())
+    agree(network, head())
     assert calls[:3] == ["forward"] * 3  # of layers 1 and 2, of 5 and 6, and of 8 to 10
     replace_layers(network[1], "direct")
     calls.clear()
-    _agree(network, _network())
+    agree(network, head())
     assert calls[:2] == ["forward"] * 2
 
 
 def test_hooks_of_all_modules_see_every_layer() -> None:
-    network, seen = replace_layers(_network(), "fused"), list[nn.Module]()
+    network, seen = replace_layers(head(), "fused"), list[nn.Module]()
     handle = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module))
     try:
-        network(_images())
+        network(draw())
     finally:
         handle.remove()
     assert [module for module in seen if module is not network] == list(network.children())
@@ -380,29 +330,12 @@ def _agree_on(one: nn.Module, other: nn.Module, images: Tensor) -> None:
 
 
 def test_what_is_converted_again_is_looked_up_again() -> None:
-    network = replace_layers(_network(), "fused")
-    _agree(network, _network())
+    network = replace_layers(head(), "fused")
+    agree(network, head())
     replace_layers(network[1], "fused")  # a linear layer by itself now
-    _agree(network, _network())
+    agree(network, head())
     split_blocks(network[8])
-    _agree(network, _network())
-
-
-def test_a_choice_is_kept_where_layers_are_gone_or_looked_at_since() -> None:
-    network = replace_layers(
-        nn.Sequential(
-            *(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32)),
-            *(nn.ReLU(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 4)),
-        ),
-        "auto",
-    )
-    del network[0]
-    images = torch.randn(16, 32)
-    chosen = cnnexp.tuning.choose_algorithms(network, images)
-    handle = network[7].register_forward_hook(lambda *_: None)
-    cnnexp.tuning.pin_algorithms(network, chosen)
-    handle.remove()
-    assert "auto" not in layer_algorithms(network).values()
+    agree(network, head())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

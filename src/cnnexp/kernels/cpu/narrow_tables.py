@@ -112,8 +112,8 @@ class Behind(NamedTuple):
 
 def _side_by_side(pool: WindowGeometry) -> bool:
     """Whether the windows are 2×2 and share no pixel."""
-    given = pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode
-    return given == ((2, 2), (2, 2), (0, 0), False)
+    given = pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
+    return given == ((2, 2), (2, 2), (0, 0), (1, 1), False)
 
 
 @functools.lru_cache(maxsize=512)
