@@ -22,7 +22,7 @@ class Deferring(Layer):
         steps: The calls after the layer that its block includes, in their order.
     """
 
-    computes = "block"
+    computes = ("block",)
     steps: tuple[Step, ...] = ()
 
     def forward(self, input: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class Layer(nn.Module):
     """
 
     op: ClassVar[str]
-    computes: ClassVar[str] = "forward"  # which of its methods calls the op
+    computes: ClassVar[tuple[str, ...]] = ("forward",)  # which of its methods call an op
     algorithm: str
     step: Step | None = None  # what it is to a block before it, where ``fuse_blocks`` found one
 

@@ -44,7 +44,7 @@ class LinearAct(Linear):
     """
 
     op = "linear_act"
-    computes = "block"
+    computes = ("block", "forward")
 
     def block(
         self, input: Tensor, linears: Sequence[nn.Linear], activations: Sequence[str]

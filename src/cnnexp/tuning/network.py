@@ -24,7 +24,6 @@ from cnnexp.nn.done import is_done
 from cnnexp.nn.fuse_linears import in_runs, members_of, settle_runs
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.lazy import initialise_lazy
-from cnnexp.nn.linear import LinearAct
 from cnnexp.nn.passes import listening
 from cnnexp.tuning.auto import Heard, heard_calls, situation
 from cnnexp.tuning.choices import ChoiceFile
@@ -341,9 +340,7 @@ def _listening(layers: Mapping[str, Layer], listen: Callable[[str, Heard], None]
         return listening(call)
 
     for name, layer in layers.items():  # hooks would miss a direct call of forward
-        for method in (
-            {layer.computes, "forward"} if isinstance(layer, LinearAct) else {layer.computes}
-        ):
+        for method in layer.computes:
             vars(layer)[method] = named(name, getattr(layer, method))
     with heard_calls(hear):
         yield
@@ -377,15 +374,15 @@ def pin_algorithms(network: nn.Module, algorithms: Mapping[str, str]) -> None:
         >>> layer_algorithms(network)
         {'0': 'im2col', '1': 'native'}
     """
-    layers, within, own = waiting_layers(network), members_of(network), dict[str, Layer]()
-    # of a run the first has the choice, unless a choice of before, or of layers looked at, has one for each
-    layers = {n: each for n, each in layers.items() if each not in within or n in algorithms}
+    waiting, within = waiting_layers(network), members_of(network)
     done = {name for name, layer in network.named_modules() if is_done(layer)}
-    for name, layer in network.named_modules():
-        if layer in within and name in algorithms and isinstance(layer, Layer):
-            own[name] = layer
     algorithms = {name: each for name, each in algorithms.items() if name not in done}
-    layers |= own
+    # of a run the first has the choice, unless a choice of before, or of layers looked at, has one for each
+    layers = {
+        name: layer
+        for name, layer in network.named_modules()
+        if isinstance(layer, Layer) and name in (algorithms if layer in within else waiting)
+    }
     if set(layers) != set(algorithms):
         raise ValueError(
             f"algorithms are given for the layers {', '.join(sorted(algorithms)) or 'none'}, but the "

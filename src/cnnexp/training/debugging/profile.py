@@ -113,13 +113,12 @@ class LayerProfile(Callback):
 
     def _name_layers(self, network: nn.Module) -> None:
         """Let the forward of each layer without parts be a range of the trace, that of a run's layers one."""
-        runs = {run.layers[0]: run for run in runs_in(network)}
-        within = in_runs(network)
+        firsts, within = {run.layers[0] for run in runs_in(network)}, in_runs(network)
         for name, layer in network.named_modules():
             if any(True for _ in layer.children()) or layer in within:
                 continue
             before, after = _range(f"{PREFIX}{name} ({type(layer).__name__})")
-            if isinstance(layer, LinearAct) and layer in runs:
+            if isinstance(layer, LinearAct) and layer in firsts:
                 self._blocks.append(layer)
                 layer.block = _within(before, layer.block, after)
                 continue
