@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnnexp.data import ImageDataModule, load_digits
@@ -20,6 +19,7 @@ from cnnexp.regularization import L2, MixUp, RandomShift
 from cnnexp.runs import RunFolder
 from cnnexp.training import TrainingJob, read_checkpoint
 from cnnexp.training.callbacks import ExponentialAverage
+from cnnexp.training.event_files import EventFiles
 
 STEPS = 6  # an epoch
 EPOCHS = 3
@@ -55,8 +55,8 @@ class Stop(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def tensorboard(folder: RunFolder) -> list[TensorBoardLogger]:
-    return [TensorBoardLogger(folder.path, "tensorboard", "", default_hp_metric=False)]
+def tensorboard(folder: RunFolder) -> list[EventFiles]:
+    return [EventFiles(folder.path, "tensorboard", "", default_hp_metric=False)]
 
 
 def new_folder(path: Path) -> RunFolder:

@@ -13,7 +13,6 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -27,6 +26,7 @@ from cnnexp.optim import cosine
 from cnnexp.regularization import L2
 from cnnexp.runs import RunFolder
 from cnnexp.training import TrainingJob, run_training
+from cnnexp.training.event_files import EventFiles
 from cnnexp.training.hparams import HPARAMS_METRICS
 
 
@@ -51,8 +51,8 @@ def _run(folder: Path, **changes: Any) -> tuple[RunFolder, dict[str, Any]]:
     return run, run_training(_job(**changes), run)
 
 
-def _tensorboard(folder: RunFolder) -> list[TensorBoardLogger]:
-    return [TensorBoardLogger(folder.path, "tensorboard", "", default_hp_metric=False)]
+def _tensorboard(folder: RunFolder) -> list[EventFiles]:
+    return [EventFiles(folder.path, "tensorboard", "", default_hp_metric=False)]
 
 
 @pytest.mark.long
