@@ -48,7 +48,9 @@ class EventFiles(TensorBoardLogger):
             ValueError: One of them is no scalar.
         """
         files = self.experiment.file_writer
-        if files is None or self._prefix:  # closed by an end of training: the writer opens a new file
+        if (
+            files is None or self._prefix
+        ):  # closed by an end of training: the writer opens a new file
             super().log_metrics(metrics, step)
             return
         from tensorboard.compat.proto.summary_pb2 import Summary
