@@ -53,14 +53,16 @@ class EventFiles(TensorBoardLogger):
         ):  # closed by an end of training: the writer opens a new file
             super().log_metrics(metrics, step)
             return
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto import summary_pb2
 
+        row: Any = vars(summary_pb2)["Summary"]()  # protobuf makes its classes when it is imported
         try:
-            values = [Summary.Value(tag=k, simple_value=float(v)) for k, v in metrics.items()]
+            for name, value in metrics.items():
+                row.value.add(tag=name, simple_value=float(value))
         except (TypeError, ValueError):  # a group of curves, or what Lightning has an error for
             super().log_metrics(metrics, step)
             return
-        files.add_summary(Summary(value=values), step)
+        files.add_summary(row, step)
 
     @rank_zero_only
     def save(self) -> None:

@@ -24,27 +24,21 @@ from cnnexp.nn.done import is_done
 from cnnexp.nn.fuse_linears import in_runs, members_of, settle_runs
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.lazy import initialise_lazy
-from cnnexp.nn.passes import listening
-from cnnexp.tuning.auto import Heard, heard_calls, situation
+from cnnexp.tuning.auto import situation
+from cnnexp.tuning.calls import Calls, Shares, calls_of, slight_ops, times_of
 from cnnexp.tuning.choices import ChoiceFile
 from cnnexp.tuning.few_images import faster_as_a_whole, few_of
-from cnnexp.tuning.greedy import PROMISE, Times, choose, promises
-from cnnexp.tuning.measure import FAR_BEHIND, QUICK, measure
+from cnnexp.tuning.greedy import choose, promises
 from cnnexp.tuning.step import Step
 
 log = logging.getLogger(__name__)
 
-# Seconds: for the calls alone and, of what is left, for the steps; of the calls, in the second half for those
-# of ops that have promised something.
+# seconds: for the calls alone and, of what is left, for the steps
 _BUDGET = 8.0
 _FORWARDS = 3  # that a step takes as long as: a backward has two products for each of the forward's
-_ENOUGH = (
-    3  # calls that an algorithm is far behind torch's own in, for it not to be measured any more
-)
 BUSY = 0.8  # the share of the time that must have been this thread's for a choice to be kept
 
 Run = Callable[[nn.Module, Tensor], Any]
-Calls = dict[str, list[Heard]]
 Forward = Callable[[Tensor], Any]
 
 
@@ -166,7 +160,7 @@ def _known_or_measured(
     images: Tensor,
 ) -> StepChoice:
     renew()
-    calls = _calls(layers, partial(forward, images))
+    calls, before = calls_of(layers, partial(forward, images))
     unused = [name for name, each in calls.items() if not each]
     if unused:
         log.info(
@@ -182,25 +176,13 @@ def _known_or_measured(
     if known is not None and _fits(known[0], layers):
         return StepChoice(*known)
     undisturbed = watch("backward auto")
-    found = _measured(network, layers, forward, renew, images)
+    found = _measured(network, layers, forward, renew, images, before)
     if undisturbed():
         file.put_step(text, found.layers, found.ratio)
     else:
         file.forget()
     kept = file.get_step(text)  # of another process, where one was faster
     return StepChoice(*kept) if kept is not None and _fits(kept[0], layers) else found
-
-
-def _calls(layers: Mapping[str, Layer], forward: Callable[[], Any]) -> Calls:
-    """The calls of each layer, without the tensors, in one forward pass."""
-    calls: Calls = {name: [] for name in layers}
-
-    def keep(name: str, call: Heard) -> None:
-        calls[name].append(call._replace(arguments=(), options={}))
-
-    with _listening(layers, keep):
-        forward()
-    return calls
 
 
 def watch(what: str) -> Callable[[], bool]:
@@ -233,16 +215,19 @@ def _measured(
     forward: Forward,
     renew: Callable[[], None],
     images: Tensor,
+    before: Shares,
 ) -> StepChoice:
-    """The choice by the clock, as far as the budget goes."""
+    """The choice by the clock, as far as the budget goes; ``before`` are the shares of an earlier pass."""
     begin = clock()
     log.info(
         "backward auto: measuring the network's step (once for each network, batch and machine)"
     )
     base = dict.fromkeys(layers, ops.NATIVE)
-    few, calls = _measured_on(layers, forward, renew, images)
+    few, (calls, shares) = _measured_on(layers, forward, renew, images)
     renew()
-    times = _times(layers, calls, partial(forward, few))
+    # of a device that computes on its own, the share of the time that its calls take says nothing
+    slight = slight_ops(before, shares) if images.device.type == "cpu" else set[str]()
+    times = times_of(layers, calls, partial(forward, few), _BUDGET, slight)
     groups = promises({name: layer.op for name, layer in layers.items()}, times)
     left = max(1.0, _BUDGET - (clock() - begin))
     step = Step(network, layers, partial(forward, few), renew, images.device)
@@ -262,13 +247,13 @@ def _measured(
 
 def _measured_on(
     layers: Mapping[str, Layer], forward: Forward, renew: Callable[[], None], images: Tensor
-) -> tuple[Tensor, Calls]:
+) -> tuple[Tensor, tuple[Calls, Shares]]:
     """The images that are measured, and the calls of each layer for them."""
 
-    def looked() -> tuple[Calls, float]:
+    def looked() -> tuple[tuple[Calls, Shares], float]:
         renew()
         start = clock()
-        return _calls(layers, partial(forward, images)), _FORWARDS * (clock() - start)
+        return calls_of(layers, partial(forward, images)), _FORWARDS * (clock() - start)
 
     calls, seconds = looked()
     if few_of(images, seconds) is not images:  # something else may have disturbed it
@@ -277,73 +262,10 @@ def _measured_on(
     if few is not images:
         renew()
         try:
-            return few, _calls(layers, partial(forward, few))
+            return few, calls_of(layers, partial(forward, few))
         except Exception as error:  # of a network that takes its own size of batch alone
             log.debug("backward auto: %d images cannot be measured", len(few), exc_info=error)
     return images, calls
-
-
-def _times(
-    layers: Mapping[str, Layer], calls: Calls, forward: Callable[[], Any]
-) -> dict[str, Times]:
-    """For each layer that is called, the seconds of all its calls by each algorithm that takes them.
-
-    As far as there is time for it: layers whose calls are not looked at are left out.
-    """
-    known: dict[Any, Times] = {}
-    promising: set[str] = set()  # ops
-    hopeless: Counter[tuple[str, str]] = Counter()  # by op and algorithm, how many calls said so
-    begin = clock()
-
-    def look(_name: str, call: Heard) -> None:
-        if not call.measurable or call.key in known:
-            return
-        spent = clock() - begin
-        if spent > _BUDGET or (spent > _BUDGET / 2 and call.op not in promising):
-            return
-        passed_over = [way for (op, way), n in hopeless.items() if op == call.op and n >= _ENOUGH]
-        known[call.key] = times = measure(*call[:4], QUICK, passed_over)
-        torchs = times.get(ops.NATIVE, 0.0)
-        if min(times.values(), default=1.0) < PROMISE * torchs:
-            promising.add(call.op)
-        if torchs:  # there is none where torch's own cannot be measured
-            hopeless.update((call.op, way) for way in times if times[way] > FAR_BEHIND * torchs)
-
-    with _listening(layers, look):
-        forward()
-    found = {}
-    for name, each in calls.items():
-        seconds = [known[call.key] for call in each if call.key in known]
-        if seconds and len(seconds) == len(each):
-            able = set.intersection(*map(set, seconds))
-            found[name] = {way: sum(times[way] for times in seconds) for way in able}
-    return found
-
-
-@contextmanager
-def _listening(layers: Mapping[str, Layer], listen: Callable[[str, Heard], None]) -> Iterator[None]:
-    """Call ``listen`` with each call of an op inside the context, and the name of the layer that makes it."""
-    inside: list[str] = []
-
-    def hear(call: Heard) -> None:
-        if inside:
-            listen(inside[-1], call)
-
-    def named(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            inside.append(name)
-            try:
-                return forward(*arguments, **options)
-            finally:
-                inside.pop()
-
-        return listening(call)
-
-    for name, layer in layers.items():  # hooks would miss a direct call of forward
-        for method in layer.computes:
-            vars(layer)[method] = named(name, getattr(layer, method))
-    with heard_calls(hear):
-        yield
 
 
 def waiting_layers(network: nn.Module) -> dict[str, Layer]:

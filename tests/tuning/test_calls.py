@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cnnexp.nn
+import cnnexp.tuning
+from cnnexp.tuning import auto, calls, paired
+from cnnexp.tuning import network as network_choice
+
+
+class Slow(nn.Module):
+    """Takes its time, of which ``auto`` is told nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(0.2)
+        return x
+
+
+def looked_at(
+    layers: list[nn.Module], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[str], dict[str, str]]:
+    """The ops whose calls are measured for a network of such layers, and its choice."""
+    looked: list[str] = []
+
+    def times(op: str, *_: Any) -> dict[str, float]:
+        looked.append(op)
+        return {"native": 1.0, "direct": 2.0}
+
+    monkeypatch.setenv("CNNEXP_CACHE", str(folder))
+    monkeypatch.setattr(calls, "measure", times)
+    monkeypatch.setattr(paired, "LOOKS", (5,))
+    monkeypatch.setattr(network_choice, "BUSY", 0.0)  # whatever else the machine does
+    auto.forget()
+    network = cnnexp.nn.replace_layers(nn.Sequential(*layers), "auto", quiet=True)
+    choice = cnnexp.tuning.choose_algorithms(network, torch.randn(2, 1, 9, 9))
+    auto.forget()
+    return looked, choice
+
+
+def test_an_op_that_takes_next_to_nothing_of_the_pass_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = [nn.Conv2d(1, 1, 2), nn.GELU()]
+    assert looked_at(layers, tmp_path / "a", monkeypatch)[0] == ["conv2d", "gelu"]
+    looked, choice = looked_at([*layers, Slow()], tmp_path / "b", monkeypatch)
+    assert looked == []
+    assert choice == {"0": "native", "1": "native"}
+
+
+def test_layers_that_take_little_each_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    class Timed(nn.Module):
+        computes = ("forward",)
+
+        def __init__(self, op: str) -> None:
+            super().__init__()
+            self.op = op
+
+        def forward(self) -> None:
+            now[0] += 0.001
+
+    layers: dict[str, Any] = {f"gelu{i}": Timed("gelu") for i in range(500)}
+    layers["linear"] = Timed("linear")
+
+    def forward() -> None:
+        for layer in layers.values():
+            layer.forward()
+        now[0] += 0.499  # of other people's code
+
+    monkeypatch.setattr(calls, "clock", lambda: now[0])
+    _, shares = calls.calls_of(layers, forward)
+    assert shares == pytest.approx({"gelu": 0.5, "linear": 0.001})
+    assert calls.slight_ops(shares, shares) == {"linear"}
+
+
+def test_what_one_pass_alone_makes_slight_is_measured() -> None:
+    assert calls.slight_ops({"linear": 0.001}, {"linear": 0.5}) == set()
+    assert calls.slight_ops({"linear": 0.001}, {}) == set()
+
+
+def test_after_half_of_the_time_only_what_has_promised_something_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[str] = []
+
+    def times(op: str, *_: Any) -> dict[str, float]:
+        looked.append(op)
+        return {"native": 1.0, "direct": 0.5 if op == "conv2d" else 2.0}
+
+    layers = (nn.Conv2d(1, 1, 2), nn.GELU(), nn.Conv2d(1, 1, 1), nn.GELU(), nn.Conv2d(1, 1, 1))
+    network = cnnexp.nn.replace_layers(nn.Sequential(*layers), "auto")
+    waiting = network_choice.waiting_layers(network)
+    forward = partial(network, torch.randn(2, 1, 8, 8))
+    heard, _ = calls.calls_of(waiting, forward)
+    monkeypatch.setattr(calls, "measure", times)
+    # at the beginning, then as each call is looked at, whose layer begins a moment before
+    clock = iter([0.0, 0.0, 1.0, 1.0, 11.0, 11.0, 12.0, 12.0, 13.0])
+    monkeypatch.setattr(calls, "clock", lambda: next(clock, 13.0))
+    found = calls.times_of(waiting, heard, forward, 20.0)
+    assert looked == ["conv2d", "conv2d"]
+    assert found.keys() == {"0", "2", "4"}
