@@ -19,7 +19,7 @@ __all__ = ["SLIGHT", "Calls", "Shares", "calls_of", "slight_ops", "times_of"]
 
 # calls that an algorithm is far behind torch's own in, for it not to be measured any more
 _ENOUGH = 3
-SLIGHT = 0.01  # of a pass: an op that takes less can save less, and its kernels may take longer to compile
+SLIGHT = 0.02  # of a pass: an op that takes less saves less, and compiling its kernels may take longer
 
 Calls = dict[str, list[Heard]]
 Shares = Mapping[str, float]
