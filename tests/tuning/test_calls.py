@@ -107,3 +107,21 @@ def test_after_half_of_the_time_only_what_has_promised_something_is_looked_at(
     found = calls.times_of(waiting, heard, forward, 20.0)
     assert looked == ["conv2d", "conv2d"]
     assert found.keys() == {"0", "2", "4"}
+
+
+def test_what_is_far_behind_in_three_calls_is_measured_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passed_over: list[list[str]] = []
+
+    def times(op: str, *others: Any) -> dict[str, float]:
+        assert op == "conv2d"
+        passed_over.append(others[-1])
+        return {"native": 1.0, "direct": 2.0, "fft": 3.5 if len(passed_over) != 2 else 2.5}
+
+    monkeypatch.setattr(calls, "measure", times)
+    # the second call says nothing against it, and of larger kernels nobody has asked yet
+    layers = [nn.Conv2d(1, 1, size) for size in (2, 2, 2, 2, 2, 4, 2)]
+    network = cnnexp.nn.replace_layers(nn.Sequential(*layers), "auto")
+    cnnexp.tuning.choose_algorithms(network, torch.randn(2, 1, 20, 20))
+    assert passed_over == [[], [], [], [], ["fft"], [], ["fft"]]

@@ -209,23 +209,6 @@ def test_where_time_is_up_no_further_call_is_looked_at(monkeypatch: pytest.Monke
     assert looked == ["conv2d", "gelu", "conv2d"]  # once for each kind of call
 
 
-def test_what_is_far_behind_in_three_calls_is_measured_no_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    passed_over: list[list[str]] = []
-
-    def times(op: str, *others: Any) -> dict[str, float]:
-        assert op == "conv2d"
-        passed_over.append(others[-1])
-        return {"native": 1.0, "direct": 9.0, "fft": 11.0 if len(passed_over) != 2 else 9.0}
-
-    monkeypatch.setattr(network_calls, "measure", times)
-    layers = [nn.Conv2d(1, 1, size) for size in (1, 2, 3, 4, 5, 6)]
-    network = cnnexp.nn.replace_layers(nn.Sequential(*layers), "auto")
-    cnnexp.tuning.choose_algorithms(network, torch.randn(2, 1, 20, 20))
-    assert passed_over == [[], [], [], [], ["fft"], ["fft"]]
-
-
 def test_a_promise_that_the_step_does_not_keep_leaves_torchs_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -7,19 +7,22 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor
+
 from cnnexp import ops
 from cnnexp.kernels.compilation import clock
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.passes import listening
 from cnnexp.tuning.auto import Heard, heard_calls
 from cnnexp.tuning.greedy import PROMISE, Times
-from cnnexp.tuning.measure import FAR_BEHIND, QUICK, measure
+from cnnexp.tuning.measure import QUICK, measure
 
 __all__ = ["SLIGHT", "Calls", "Shares", "calls_of", "slight_ops", "times_of"]
 
-# calls that an algorithm is far behind torch's own in, for it not to be measured any more
+# calls by kernels of one size that an algorithm is far behind torch's own in, before it is passed over
 _ENOUGH = 3
-SLIGHT = 0.02  # of a pass: an op that takes less saves less, and compiling its kernels may take longer
+# of a pass: an op that takes less saves less, and compiling its kernels may take longer
+SLIGHT = 0.02
 
 Calls = dict[str, list[Heard]]
 Shares = Mapping[str, float]
@@ -78,7 +81,9 @@ def times_of(
     """
     known: dict[Any, Times] = {}
     promising: set[str] = set()  # ops
-    hopeless: Counter[tuple[str, str]] = Counter()  # by op and algorithm, how many calls said so
+    hopeless: Counter[tuple[Any, str]] = (
+        Counter()
+    )  # by kernel and algorithm, how many calls said so
     begin = clock()
 
     def look(name: str, call: Heard) -> None:
@@ -87,13 +92,15 @@ def times_of(
         spent = clock() - begin
         if spent > budget or (spent > budget / 2 and call.op not in promising):
             return
-        passed_over = [way for (op, way), n in hopeless.items() if op == call.op and n >= _ENOUGH]
+        kernel = _kernel(call)
+        passed_over = [way for (of, way), n in hopeless.items() if of == kernel and n >= _ENOUGH]
         known[call.key] = times = measure(*call[:4], QUICK, passed_over)
         torchs = times.get(ops.NATIVE, 0.0)
         if min(times.values(), default=1.0) < PROMISE * torchs:
             promising.add(call.op)
         if torchs:  # there is none where torch's own cannot be measured
-            hopeless.update((call.op, way) for way in times if times[way] > FAR_BEHIND * torchs)
+            most = QUICK.far_behind * torchs
+            hopeless.update((kernel, way) for way in times if times[way] > most)
 
     with _listening(layers, look):
         forward()
@@ -104,6 +111,12 @@ def times_of(
             able = set.intersection(*map(set, seconds))
             found[name] = {way: sum(times[way] for times in seconds) for way in able}
     return found
+
+
+def _kernel(call: Heard) -> Any:
+    """The op, and the size of its kernels: what is far behind for small ones may be the best for large."""
+    weight = call.arguments[1] if len(call.arguments) > 1 else None
+    return call.op, tuple(weight.shape[2:]) if isinstance(weight, Tensor) else ()
 
 
 @contextmanager

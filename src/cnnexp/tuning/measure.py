@@ -19,29 +19,32 @@ from cnnexp.tuning.memory import without_graph
 from cnnexp.tuning.timing import interleaved_times
 
 _ORACLES = ("reference",)  # never the fastest, and too slow to measure
-# how many times torch's, and the seconds that a first call may take for itself, making plans;
-# what takes more in its first call is not called again
-FAR_BEHIND, _FIRST = 10.0, 5e-3
+# seconds that a first call may take for itself, making plans
+_FIRST = 5e-3
 
 
 class Effort(NamedTuple):
     """How long algorithms are measured.
 
     Attributes:
+        far_behind: An algorithm whose first two calls take this many times torch's own is not called again.
         hopeless: An algorithm this many times slower than the best is looked at once only.
         looks: The rounds of that first look.
         rounds: The least number of rounds of the others.
         seconds: Of measuring beyond those.
     """
 
+    far_behind: float
     hopeless: float
     looks: int
     rounds: int
     seconds: float
 
 
-THOROUGH = Effort(hopeless=2.0, looks=2, rounds=7, seconds=0.15)
-QUICK = Effort(hopeless=1.5, looks=1, rounds=5, seconds=0.0)  # what is promised, to be looked into
+THOROUGH = Effort(far_behind=10.0, hopeless=2.0, looks=2, rounds=7, seconds=0.15)
+QUICK = Effort(
+    far_behind=3.0, hopeless=1.5, looks=1, rounds=5, seconds=0.0
+)  # what is promised, to be looked into
 
 
 def measure(
@@ -81,7 +84,7 @@ def measure(
             if name == NATIVE:  # whose second call is without what a first one takes for itself
                 first_call = _seconds(way, device)
             else:
-                most = FAR_BEHIND * first_call + _FIRST
+                most = effort.far_behind * first_call + _FIRST
                 # twice, as the first call of all may have loaded kernels and started threads
                 if seconds > most and (second := _seconds(way, device)) > most:
                     far_behind[name] = second
@@ -93,9 +96,11 @@ def measure(
         first = interleaved_times(ways, device, rounds=effort.looks, warm_up=warm_up)
         best = min(map(min, first.values()))
         ways = {n: way for n, way in ways.items() if min(first[n]) <= effort.hopeless * best}
-        times = interleaved_times(
-            ways, device, rounds=effort.rounds, seconds=effort.seconds, warm_up=0
-        )
+        times: dict[str, list[float]] = {}
+        if len(ways) > 1:  # else nothing is left to tell it from
+            times = interleaved_times(
+                ways, device, rounds=effort.rounds, seconds=effort.seconds, warm_up=0
+            )
         times = {name: times.get(name, first[name]) for name in first}
     return {**{name: statistics.median(each) for name, each in times.items()}, **far_behind}
 
