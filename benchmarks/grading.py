@@ -125,7 +125,7 @@ def read() -> list[dict[str, str]]:
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Grade the files, print what was missed, write results and table; return the rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="every 20th file; nothing is written")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -160,7 +160,7 @@ def measure(layers: tuple[Layer, ...], batch: int, rounds: int) -> list[dict[str
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=51)
     parser.add_argument("--csv", type=Path, help="write the figures to this file")

@@ -3,7 +3,8 @@
     python benchmarks/linear_layers.py          six heads of networks, float32 and bfloat16, half a minute
     python benchmarks/linear_layers.py --csv    only the table, from the committed file
 
-The two take turns in one process, hot, on features whose gradient is needed; bfloat16 is within autocast.
+The two take turns in one process, hot, on features whose gradient is needed; bfloat16 is within autocast, and
+left out on a processor without instructions for it, which computes it slowly.
 Writes benchmarks/results/linear_layers.csv with conditions; docs/pytorch.md shows it as a table.
 """
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from cnnexp.kept_memory import keep_freed_memory
 from cnnexp.nn import replace_layers
 from cnnexp.speed.result import conditions, spread
+from cnnexp.tuning import multiplies_bfloat16
 from cnnexp.tuning.timing import interleaved_times
 
 FILE = RESULTS / "linear_layers.csv"
@@ -109,7 +111,9 @@ def main() -> None:
     options = parser.parse_args()
     if not options.csv:
         keep_freed_memory()
-        write_rows(FILE, [measured(n, p, options.rounds) for n in HEADS for p in PRECISIONS])
+        multiplies = multiplies_bfloat16(torch.device("cpu"))
+        precisions = PRECISIONS if multiplies else PRECISIONS[:1]
+        write_rows(FILE, [measured(n, p, options.rounds) for n in HEADS for p in precisions])
     made = table(read_rows(FILE))
     place("linear_layers", made)
     print(made)

@@ -112,7 +112,7 @@ def _train(job: TrainingJob, turns: Turns) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--small", action="store_true", help="a small network on digits")
     parser.add_argument("--csv", type=Path, help="write the figures to this file")

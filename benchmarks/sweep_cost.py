@@ -104,7 +104,7 @@ def ledger(folder: Path, jobs: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--loop", type=int, default=50, help="jobs within one process")
     parser.add_argument("--csv", type=Path, help="write the figures to this file")

@@ -96,7 +96,7 @@ def row(cell: Cell) -> dict[str, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--habits", nargs="+", default=list(HABITS), choices=list(HABITS))
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)

@@ -17,11 +17,12 @@ import torch
 from lightning.pytorch import callbacks, loggers
 from torch import nn
 
-from cnnexp.config import ConfigError
-from cnnexp.config.callbacks import check_finetuning
+from cnnexp.config import Composer, ConfigError, plain_config
+from cnnexp.config.callbacks import check_finetuning, make_loggers
 from cnnexp.config.lightning_options import CALLBACKS, LOGGERS, refusal
 from cnnexp.runs import RunFolder
 from cnnexp.training import read_checkpoint
+from cnnexp.training.event_files import EventFiles
 from tests.config.tiny_runs import BATCHES, STOCK, Run, checked, stock, tiny_run
 
 called: list[str] = []
@@ -375,3 +376,23 @@ def test_a_logger_works_or_says_what_it_needs(name: str, tmp_path: Path) -> None
     )
     with pytest.raises(ConfigError, match=message):
         checked(*overrides)
+
+
+class Board(loggers.TensorBoardLogger):
+    """Somebody's own."""
+
+
+def test_lightnings_logger_for_tensorboard_takes_less_of_a_step(tmp_path: Path) -> None:
+    """The config names Lightning's: a job has the hash that it always had. A class of one's own stays."""
+    (tmp_path / "run").mkdir()
+    targets = {
+        "plain": "lightning.pytorch.loggers.TensorBoardLogger",
+        "long": "lightning.pytorch.loggers.tensorboard.TensorBoardLogger",
+        "own": f"{__name__}.Board",
+    }
+    config = {name: {"_target_": target, "name": name} for name, target in targets.items()}
+    made = make_loggers(config, (f"{__name__}.",), "called", RunFolder(tmp_path / "run"))
+    assert [type(each) for each in made] == [EventFiles, EventFiles, Board]
+    assert [each.name for each in made] == [*targets]
+    default = plain_config(Composer("train").compose([]))["logger"]
+    assert default["tensorboard"]["_target_"] == targets["plain"]

@@ -87,6 +87,20 @@ def test_what_does_not_go_with_it_is_said_before_anything_runs() -> None:
         checked("+optimizer.fused=true", "+optimizer.foreach=true")
 
 
+@pytest.mark.parametrize("changing", ["clip_norm", "clip_value", "clip_adaptive"])
+def test_a_kernel_that_takes_the_scale_off_too_late_is_refused(changing: str) -> None:
+    overrides = (f"regularization={changing}", "accelerator.precision=16-mixed")
+    message = (
+        rf"optimizer.fused=true takes the scale of accelerator.precision=16-mixed off .* after "
+        rf"regularization\.clip would change them; leave optimizer.fused out"
+    )
+    with pytest.raises(ConfigError, match=message):
+        _made("+optimizer.fused=true", *overrides)
+    assert not _made(*overrides).defaults["fused"]
+    assert _made("+optimizer.fused=true", overrides[1], "regularization=l2").defaults["fused"]
+    assert _made("+optimizer.fused=true", overrides[0]).defaults["fused"]
+
+
 class Contiguous(Callback):
     """Gives each weight a new gradient, whose numbers lie in another order than the weight's."""
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -82,25 +80,30 @@ def test_what_is_no_scalar_is_refused_by_its_value(tmp_path: Path) -> None:
     logger.finalize("failed")
 
 
-def test_no_row_waits_for_the_file_and_each_is_in_it_soon(tmp_path: Path) -> None:
-    logger = EventFiles(tmp_path, "board", "", flush_secs=0.2)
-    logger.log_metrics({"loss": 0.0}, step=0)
+def test_no_row_waits_for_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = EventFiles(tmp_path, "board", "")
     waited: list[str] = []
-    logger.experiment.flush = lambda: waited.append("flush")
-    logger.save()
-    logger.log_metrics({"loss": 1.0}, step=1)
-    logger.save()
+    flush = logger.experiment.flush
+    monkeypatch.setattr(logger.experiment, "flush", lambda: waited.append("flush"))
+    for step in range(3):
+        logger.log_metrics({"loss": 1.0}, step=step)
+        logger.save()
     assert waited == ["flush"]  # of the first row: the hyperparameters are written with it
-    ends = time.monotonic() + 30
-    while len(written(tmp_path / "board")) < 2:
-        assert time.monotonic() < ends, "the row is not in the file"
-        time.sleep(0.05)
-    assert any("AsyncWriterThread" in type(each).__name__ for each in threading.enumerate())
-    del logger.experiment.flush
+    flush()  # as a checkpoint does
+    assert [event.step for event in written(tmp_path / "board")] == [0, 1, 2]
     logger.finalize("success")
 
 
-@pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])
-def test_a_time_that_is_none_is_refused(tmp_path: Path, seconds: float) -> None:
-    with pytest.raises(ValueError, match=f"flush_secs must be > 0, but is {seconds}"):
-        EventFiles(tmp_path, flush_secs=seconds)
+@pytest.mark.parametrize("row", [{}, {"loss": torch.ones(2)}, {"loss": 10**400}])
+def test_what_makes_no_row_is_left_to_lightnings(tmp_path: Path, row: dict[str, Any]) -> None:
+    found: list[Any] = []
+    for kind in (EventFiles, TensorBoardLogger):
+        logger = kind(tmp_path / kind.__name__, "board", "")
+        try:
+            logger.log_metrics(row, step=0)
+        except Exception as error:
+            found.append((type(error), str(error)))
+        logger.finalize("success")
+        found.append(written(tmp_path / kind.__name__ / "board"))
+    assert found[: len(found) // 2] == found[len(found) // 2 :]
+    assert found[-1] == []

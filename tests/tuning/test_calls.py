@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,64 +15,66 @@ from cnnexp.tuning import auto, calls, paired
 from cnnexp.tuning import network as network_choice
 
 
-class Slow(nn.Module):
-    """Takes its time, of which ``auto`` is told nothing."""
+@pytest.fixture(autouse=True)
+def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing is known, nothing is kept, and time passes only where a test lets it."""
+    monkeypatch.setenv("CNNEXP_CACHE", str(tmp_path))
+    monkeypatch.setattr(paired, "LOOKS", (5,))
+    monkeypatch.setattr(network_choice, "BUSY", 0.0)  # whatever else the machine does
+    monkeypatch.setattr(calls, "clock", lambda: 0.0)
+    auto.forget()
+    yield
+    auto.forget()
+
+
+class Takes(nn.Module):
+    """Lets so much time pass by the clock ``now``."""
+
+    computes = ("forward",)
+
+    def __init__(self, now: list[float], seconds: float, op: str = "") -> None:
+        super().__init__()
+        self.now, self.seconds, self.op = now, seconds, op
 
     def forward(self, x: Tensor) -> Tensor:
-        time.sleep(0.2)
+        self.now[0] += self.seconds
         return x
 
 
-def looked_at(
-    layers: list[nn.Module], folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[list[str], dict[str, str]]:
-    """The ops whose calls are measured for a network of such layers, and its choice."""
-    looked: list[str] = []
+@pytest.mark.parametrize(("seconds", "measured"), [(0.01, []), (0.03, ["conv2d"])])
+def test_an_op_that_takes_next_to_nothing_of_the_pass_is_not_measured(
+    seconds: float, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, looked = [0.0], []
 
     def times(op: str, *_: Any) -> dict[str, float]:
         looked.append(op)
         return {"native": 1.0, "direct": 2.0}
 
-    monkeypatch.setenv("CNNEXP_CACHE", str(folder))
     monkeypatch.setattr(calls, "measure", times)
-    monkeypatch.setattr(paired, "LOOKS", (5,))
-    monkeypatch.setattr(network_choice, "BUSY", 0.0)  # whatever else the machine does
-    auto.forget()
-    network = cnnexp.nn.replace_layers(nn.Sequential(*layers), "auto", quiet=True)
+    monkeypatch.setattr(calls, "clock", lambda: now[0])
+    network = nn.Sequential(nn.Conv2d(1, 1, 2), Takes(now, 1.0))
+    cnnexp.nn.replace_layers(network, "auto", quiet=True)
+    computes = network[0].forward
+
+    def forward(x: Tensor) -> Tensor:
+        now[0] += seconds
+        return computes(x)
+
+    monkeypatch.setattr(network[0], "forward", forward)
     choice = cnnexp.tuning.choose_algorithms(network, torch.randn(2, 1, 9, 9))
-    auto.forget()
-    return looked, choice
-
-
-def test_an_op_that_takes_next_to_nothing_of_the_pass_is_not_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    layers = [nn.Conv2d(1, 1, 2), nn.GELU()]
-    assert looked_at(layers, tmp_path / "a", monkeypatch)[0] == ["conv2d", "gelu"]
-    looked, choice = looked_at([*layers, Slow()], tmp_path / "b", monkeypatch)
-    assert looked == []
-    assert choice == {"0": "native", "1": "native"}
+    assert looked == measured
+    assert choice == {"0": "native"}
 
 
 def test_layers_that_take_little_each_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-
-    class Timed(nn.Module):
-        computes = ("forward",)
-
-        def __init__(self, op: str) -> None:
-            super().__init__()
-            self.op = op
-
-        def forward(self) -> None:
-            now[0] += 0.001
-
-    layers: dict[str, Any] = {f"gelu{i}": Timed("gelu") for i in range(500)}
-    layers["linear"] = Timed("linear")
+    layers: dict[str, Any] = {f"gelu{i}": Takes(now, 0.001, "gelu") for i in range(500)}
+    layers["linear"] = Takes(now, 0.001, "linear")
 
     def forward() -> None:
         for layer in layers.values():
-            layer.forward()
+            layer.forward(torch.ones(1))
         now[0] += 0.499  # of other people's code
 
     monkeypatch.setattr(calls, "clock", lambda: now[0])
@@ -81,9 +83,11 @@ def test_layers_that_take_little_each_count_together(monkeypatch: pytest.MonkeyP
     assert calls.slight_ops(shares, shares) == {"linear"}
 
 
-def test_what_one_pass_alone_makes_slight_is_measured() -> None:
+def test_ops_are_slight_all_together_and_in_each_pass() -> None:
     assert calls.slight_ops({"linear": 0.001}, {"linear": 0.5}) == set()
-    assert calls.slight_ops({"linear": 0.001}, {}) == set()
+    ten = {f"op{i}": 0.006 + i / 1e4 for i in range(10)}
+    assert calls.slight_ops(ten) == {"op0", "op1", "op2"}
+    assert calls.slight_ops() == set()
 
 
 def test_after_half_of_the_time_only_what_has_promised_something_is_looked_at(

@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import (
     Timer,
     WeightAveraging,
 )
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.model_summary import summarize
 from torch import nn
 from torch.optim import Optimizer
@@ -44,6 +44,7 @@ _PASSED_ON: Mapping[type, Callable[..., Any]] = {
     WeightAveraging: AveragedModel,
 }
 _OURS = "cnnexp.training."
+_EVENT_FILES = "cnnexp.training.event_files.EventFiles"
 
 
 def make_callbacks(config: Mapping[str, Any], extra: Sequence[str] = ()) -> list[Callback]:
@@ -213,10 +214,14 @@ def make_loggers(
         folder: The run folder.
     """
     given = {"save_dir": folder.path, "tracked": TrackedRun(folder, called)}
-    return [
-        instance_of(f"logger.{name}", make(f"logger.{name}", node, extra, **given), Logger)
-        for name, node in config.items()
-    ]
+    made = []
+    for name, node in config.items():
+        part, allowed = f"logger.{name}", extra
+        if check_target(part, node, tuple(given), extra).func is TensorBoardLogger:
+            # which takes more of a step; the config names it, and with it the hash of the job
+            node, allowed = {**node, "_target_": _EVENT_FILES}, (*extra, _EVENT_FILES)
+        made.append(instance_of(part, make(part, node, allowed, **given), Logger))
+    return made
 
 
 def check_loggers(config: Mapping[str, Any], extra: Sequence[str] = ()) -> None:

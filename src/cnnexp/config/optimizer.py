@@ -24,7 +24,7 @@ from cnnexp.optim import (
     steps_by_all_images,
     with_less_python,
 )
-from cnnexp.regularization import Regularizer
+from cnnexp.regularization import Regularizer, takes_part
 
 
 def check_kind(
@@ -102,8 +102,21 @@ def make_optimizer(
         except ValueError as error:
             raise ConfigError(f"optimizer: {error}") from error
     check_kind(typed, type(made), regularizing)
+    _check_scaled(typed, made, regularizing)
     check_private(typed, type(made), regularizing)
     return made
+
+
+def _check_scaled(typed: TrainConfig, made: Optimizer, regularizing: Sequence[Regularizer]) -> None:
+    """Refuse a kernel that takes the scale off the gradients in its step, after they would be changed."""
+    changing = [each.name for each in regularizing if takes_part(each, "gradients")]
+    scaled = typed.accelerator.precision == "16-mixed"
+    if scaled and changing and made.defaults.get("fused"):
+        raise ConfigError(
+            f"optimizer.fused=true takes the scale of accelerator.precision=16-mixed off the gradients "
+            f"within its step, after regularization.{changing[0]} would change them; leave optimizer.fused "
+            f"out"
+        )
 
 
 def _takes_one_kernel(typed: TrainConfig, function: Callable[..., Any], network: nn.Module) -> bool:

@@ -29,11 +29,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "optimizer": ("torch.optim.", "cnnexp.optim.", "pytorch_optimizer.", "schedulefree."),
     "scheduler": ("torch.optim.lr_scheduler.", "cnnexp.optim."),
     "regularization": ("cnnexp.regularization.",),
-    "logger": (
-        "lightning.pytorch.loggers.",
-        "cnnexp.training.event_files.",
-        "cnnexp.training.trackers.",
-    ),
+    "logger": ("lightning.pytorch.loggers.", "cnnexp.training.trackers."),
     "callbacks": ("lightning.pytorch.callbacks.", "cnnexp.training.callbacks."),
     "trainer": ("lightning.Trainer", "lightning.pytorch.Trainer"),
     "trainer.profiler": ("lightning.pytorch.profilers.",),

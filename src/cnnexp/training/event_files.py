@@ -11,19 +11,16 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 class EventFiles(TensorBoardLogger):
-    """Lightning's logger for TensorBoard, which takes less of a step.
+    """Lightning's logger for TensorBoard, which takes less of a step; runs take it in that one's place.
 
-    All scalars of a row are one event, of which TensorBoard draws the same curves, and the row does not wait
-    until the file is written: the writer's own thread does that, each ``flush_secs``. A checkpoint, which a
-    resumed run goes on from, waits for it.
+    All scalars of a row are one event, of which TensorBoard draws the same curves: each event is a turn of a
+    queue that the writer's thread shares. And no row waits for that thread; a checkpoint, which a resumed run
+    goes on from, does (see ``cnnexp.training.resume``).
 
     Args:
-        save_dir, name, version: The files are in the folder ``save_dir/name/version``, see Lightning's.
-        flush_secs: Seconds after which a row is in the file at the latest, > 0.
-        **settings: Of Lightning's logger and of ``torch.utils.tensorboard.SummaryWriter``.
-
-    Raises:
-        ValueError: ``flush_secs`` is not positive.
+        save_dir, name, version: The files are in the folder ``save_dir/name/version``.
+        log_graph, default_hp_metric, prefix, sub_dir: See Lightning's.
+        **settings: Of ``torch.utils.tensorboard.SummaryWriter``.
     """
 
     def __init__(
@@ -31,13 +28,15 @@ class EventFiles(TensorBoardLogger):
         save_dir: str | Path,
         name: str | None = "lightning_logs",
         version: int | str | None = None,
-        *,
-        flush_secs: float = 1,
+        log_graph: bool = False,
+        default_hp_metric: bool = True,
+        prefix: str = "",
+        sub_dir: str | Path | None = None,
         **settings: Any,
     ) -> None:
-        if not flush_secs > 0:
-            raise ValueError(f"flush_secs must be > 0, but is {flush_secs}")
-        super().__init__(save_dir, name, version, flush_secs=flush_secs, **settings)
+        given = save_dir, name, version, log_graph, default_hp_metric, prefix, sub_dir
+        super().__init__(*given, **settings)
+        self._named_anew = bool(prefix)
         self._described = False
 
     @rank_zero_only
@@ -47,22 +46,13 @@ class EventFiles(TensorBoardLogger):
         Raises:
             ValueError: One of them is no scalar.
         """
+        # None after an end of training: the writer then opens a new file
         files = self.experiment.file_writer
-        if (
-            files is None or self._prefix
-        ):  # closed by an end of training: the writer opens a new file
+        row = None if files is None or self._named_anew else _row(metrics)
+        if files is None or row is None:
             super().log_metrics(metrics, step)
-            return
-        from tensorboard.compat.proto import summary_pb2
-
-        row: Any = vars(summary_pb2)["Summary"]()  # protobuf makes its classes when it is imported
-        try:
-            for name, value in metrics.items():
-                row.value.add(tag=name, simple_value=float(value))
-        except (TypeError, ValueError):  # a group of curves, or what Lightning has an error for
-            super().log_metrics(metrics, step)
-            return
-        files.add_summary(row, step)
+        else:
+            files.add_summary(row, step)
 
     @rank_zero_only
     def save(self) -> None:
@@ -70,3 +60,17 @@ class EventFiles(TensorBoardLogger):
         if not self._described:
             super().save()
             self._described = True
+
+
+def _row(metrics: Mapping[str, Any]) -> Any:
+    """The scalars as one summary; None where Lightning has a way, or an error, of its own."""
+    from tensorboard.compat.proto import summary_pb2
+
+    row: Any = vars(summary_pb2)["Summary"]()  # protobuf makes its classes when it is imported
+    try:
+        for name, value in metrics.items():
+            number = value.item() if hasattr(value, "item") else value
+            row.value.add(tag=name, simple_value=float(number))
+    except Exception:  # a group of curves, words, a tensor of several numbers
+        return None
+    return row if metrics else None

@@ -15,13 +15,14 @@ from cnnexp.nn.layer import Layer
 from cnnexp.nn.passes import listening
 from cnnexp.tuning.auto import Heard, heard_calls
 from cnnexp.tuning.greedy import PROMISE, Times
-from cnnexp.tuning.measure import QUICK, measure
+from cnnexp.tuning.measure import FIRST, QUICK, measure
 
 __all__ = ["SLIGHT", "Calls", "Shares", "calls_of", "slight_ops", "times_of"]
 
-# calls by kernels of one size that an algorithm is far behind torch's own in, before it is passed over
+# calls by kernels of one kind that an algorithm is far behind torch's own in, before it is passed over
 _ENOUGH = 3
-# of a pass: an op that takes less saves less, and compiling its kernels may take longer
+# of a forward pass, all ops together that are not measured: their kernels may take longer to compile than
+# they will ever save
 SLIGHT = 0.02
 
 Calls = dict[str, list[Heard]]
@@ -50,16 +51,26 @@ def calls_of(
 
 
 def slight_ops(*passes: Shares) -> set[str]:
-    """The ops that take less than ``SLIGHT`` of each of ``passes``: chance disturbs a pass, but not all.
+    """The ops that take the least, as long as all of them together take less than ``SLIGHT``.
+
+    An op's share is the greatest that it has in one of ``passes``: chance disturbs a pass, but not all.
 
     Examples:
         >>> from cnnexp.tuning.calls import slight_ops
-        >>> slight_ops({"conv2d": 0.9, "linear": 0.004}, {"conv2d": 0.001, "linear": 0.009})
+        >>> shares = {"conv2d": 0.8, "max_pool2d": 0.013, "linear": 0.009}
+        >>> slight_ops(shares, {**shares, "conv2d": 0.001})
         {'linear'}
     """
-    return set.intersection(
-        *({op for op, share in each.items() if share < SLIGHT} for each in passes)
-    )
+    greatest: dict[str, float] = {}
+    for each in passes:
+        greatest |= {op: max(share, greatest.get(op, 0.0)) for op, share in each.items()}
+    found, together = set[str](), 0.0
+    for op, share in sorted(greatest.items(), key=lambda item: item[1]):
+        together += share
+        if together >= SLIGHT:
+            break
+        found.add(op)
+    return found
 
 
 def times_of(
@@ -83,7 +94,7 @@ def times_of(
     promising: set[str] = set()  # ops
     hopeless: Counter[tuple[Any, str]] = (
         Counter()
-    )  # by kernel and algorithm, how many calls said so
+    )  # by kernels and algorithm, how many calls said so
     begin = clock()
 
     def look(name: str, call: Heard) -> None:
@@ -99,7 +110,7 @@ def times_of(
         if min(times.values(), default=1.0) < PROMISE * torchs:
             promising.add(call.op)
         if torchs:  # there is none where torch's own cannot be measured
-            most = QUICK.far_behind * torchs
+            most = QUICK.far_behind * torchs + FIRST
             hopeless.update((kernel, way) for way in times if times[way] > most)
 
     with _listening(layers, look):
@@ -114,9 +125,15 @@ def times_of(
 
 
 def _kernel(call: Heard) -> Any:
-    """The op, and the size of its kernels: what is far behind for small ones may be the best for large."""
+    """The op, and the kind of its kernels: what is far behind for some may be the best for others."""
     weight = call.arguments[1] if len(call.arguments) > 1 else None
-    return call.op, tuple(weight.shape[2:]) if isinstance(weight, Tensor) else ()
+    if not isinstance(weight, Tensor) or weight.dim() < 3:
+        return call.op
+    return (
+        call.op,
+        weight.shape[1] == 1,
+        tuple(weight.shape[2:]),
+    )  # one channel: depthwise, or the first
 
 
 @contextmanager

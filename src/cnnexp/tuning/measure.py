@@ -20,14 +20,15 @@ from cnnexp.tuning.timing import interleaved_times
 
 _ORACLES = ("reference",)  # never the fastest, and too slow to measure
 # seconds that a first call may take for itself, making plans
-_FIRST = 5e-3
+FIRST = 5e-3
 
 
 class Effort(NamedTuple):
     """How long algorithms are measured.
 
     Attributes:
-        far_behind: An algorithm whose first two calls take this many times torch's own is not called again.
+        far_behind: An algorithm is not called again whose first two calls take this many times torch's own,
+            and ``FIRST`` beside.
         hopeless: An algorithm this many times slower than the best is looked at once only.
         looks: The rounds of that first look.
         rounds: The least number of rounds of the others.
@@ -84,7 +85,7 @@ def measure(
             if name == NATIVE:  # whose second call is without what a first one takes for itself
                 first_call = _seconds(way, device)
             else:
-                most = effort.far_behind * first_call + _FIRST
+                most = effort.far_behind * first_call + FIRST
                 # twice, as the first call of all may have loaded kernels and started threads
                 if seconds > most and (second := _seconds(way, device)) > most:
                     far_behind[name] = second

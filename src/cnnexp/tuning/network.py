@@ -83,7 +83,8 @@ def choose_step(network: nn.Module, images: Tensor, run: Run | None = None) -> S
     of its tensors are copied. Lazy layers are initialised first, as by any first pass.
 
     A layer that the pass does not call (unused, of another branch, of the evaluation) takes
-    ``native``, and a line of the log names it.
+    ``native``, and a line of the log names it. On a CPU so do, without being measured, the layers of ops that
+    take next to nothing of the forward pass, less than a fiftieth all together.
 
     Args:
         network: The network, as ``replace_layers(network, "auto")`` leaves it. If it is in training
