@@ -91,8 +91,8 @@ def test_what_does_not_go_with_it_is_said_before_anything_runs() -> None:
 def test_a_kernel_that_takes_the_scale_off_too_late_is_refused(changing: str) -> None:
     overrides = (f"regularization={changing}", "accelerator.precision=16-mixed")
     message = (
-        rf"optimizer.fused=true takes the scale of accelerator.precision=16-mixed off .* after "
-        rf"regularization\.clip would change them; leave optimizer.fused out"
+        r"optimizer.fused=true takes the scale of accelerator.precision=16-mixed off .* after "
+        r"regularization\.clip would change them; leave optimizer.fused out"
     )
     with pytest.raises(ConfigError, match=message):
         _made("+optimizer.fused=true", *overrides)
