@@ -92,9 +92,7 @@ def times_of(
     """
     known: dict[Any, Times] = {}
     promising: set[str] = set()  # ops
-    hopeless: Counter[tuple[Any, str]] = (
-        Counter()
-    )  # by kernels and algorithm, how many calls said so
+    hopeless: Counter[tuple[Any, str]] = Counter()  # by kernels and algorithm: calls that said so
     begin = clock()
 
     def look(name: str, call: Heard) -> None:
@@ -129,11 +127,8 @@ def _kernel(call: Heard) -> Any:
     weight = call.arguments[1] if len(call.arguments) > 1 else None
     if not isinstance(weight, Tensor) or weight.dim() < 3:
         return call.op
-    return (
-        call.op,
-        weight.shape[1] == 1,
-        tuple(weight.shape[2:]),
-    )  # one channel: depthwise, or the first
+    of_one_channel = weight.shape[1] == 1  # depthwise, or the first layer
+    return call.op, of_one_channel, tuple(weight.shape[2:])
 
 
 @contextmanager

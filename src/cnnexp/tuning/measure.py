@@ -43,9 +43,8 @@ class Effort(NamedTuple):
 
 
 THOROUGH = Effort(far_behind=10.0, hopeless=2.0, looks=2, rounds=7, seconds=0.15)
-QUICK = Effort(
-    far_behind=3.0, hopeless=1.5, looks=1, rounds=5, seconds=0.0
-)  # what is promised, to be looked into
+# what is promised, to be looked into
+QUICK = Effort(far_behind=3.0, hopeless=1.5, looks=1, rounds=5, seconds=0.0)
 
 
 def measure(
