@@ -243,6 +243,8 @@ def test_an_op(command: Command) -> None:
         ),
         (["step", "--algorithm", "fusd"], "did you mean 'fused'?"),
         (["step", "--batch", "0"], "--batch=0: must be at least 1"),
+        (["step", "--model", "tiny,vgg"], "--model=tiny,vgg: must be one name; give the command"),
+        (["step", "--dtype", "float32,bfloat16"], "--dtype=float32,bfloat16: must be one name"),
         (["step", "--device", "tpu"], "--device=tpu: must be cpu or cuda"),
         (["ops", "--op", "conv9d"], "--op=conv9d: unknown; known: conv2d"),
         (["ops", "--csv", "no/file.csv"], "--csv=no/file.csv: there is no folder"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnexp.commandline import Misuse, code_of, names_among
+from cnnexp.commandline import Misuse, check_writable, code_of, names_among
 from cnnexp.config import ConfigError
 from cnnexp.runs import FolderInUseError
 from cnnexp.suggestions import nearest
@@ -53,7 +54,12 @@ def _raising(error: BaseException) -> Callable[[], int]:
         (Misuse("x=1: must be 2"), 2, "cnnexp.x: x=1: must be 2\n"),
         (ConfigError("x=1: must be 2"), 2, "cnnexp.x: x=1: must be 2\n"),
         (KeyboardInterrupt(), 130, "cnnexp.x: stopped by Ctrl-C\n"),
-        (OSError(errno.ENOSPC, "No space left", "a.csv"), 1, "cnnexp.x: a.csv: No space left\n"),
+        (OSError(errno.EACCES, "Not allowed", "a.csv"), 1, "cnnexp.x: a.csv: Not allowed\n"),
+        (
+            OSError(errno.ENOSPC, "No space left"),
+            1,
+            "cnnexp.x: No space left; make room, and give the command again\n",
+        ),
         (FolderInUseError("in use\nby  another"), 1, "cnnexp.x: in use by another\n"),
         (RuntimeError("CUDA out of memory"), 1, "cnnexp.x: CUDA out of memory\n"),
     ],
@@ -64,6 +70,21 @@ def test_how_a_command_ends(
 ) -> None:
     assert code_of("cnnexp.x", _raising(error)) == code
     assert capsys.readouterr() == ("", said)
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_writable("--json", None)
+    check_writable("--json", tmp_path / "a.json")
+    check_writable("--json", Path(os.devnull))
+    with pytest.raises(Misuse, match=r"--json=/nowhere/a: there is no folder /nowhere$"):
+        check_writable("--json", Path("/nowhere/a"))
+    with pytest.raises(Misuse, match=r": is a folder; name a file in it$"):
+        check_writable("--json", tmp_path)
+    monkeypatch.setattr("cnnexp.commandline.os.access", lambda *_: False)  # root may write all
+    with pytest.raises(Misuse, match=r"there is no permission to write it; name another file$"):
+        check_writable("--json", tmp_path / "a.json")
 
 
 def test_a_bug_keeps_its_traceback() -> None:

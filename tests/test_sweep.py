@@ -64,8 +64,10 @@ def test_stop_asks_those_that_run(
 ) -> None:
     ledger = _ledger()
     assert _sweep("stop", "opt", monkeypatch=monkeypatch) == 0
-    assert "nothing runs" in capsys.readouterr().out
-    assert not ledger.stop.exists()
+    waits = "outputs/sweeps/opt: no job runs; a launcher that waits with this sweep starts none\n"
+    assert capsys.readouterr().out == waits
+    assert ledger.stop.exists()
+    ledger.stop.unlink()
     job = list(ledger.entries())[2]
     job.folder.write_status("running", epoch=0)
     assert ledger.entry(job.id).state == "interrupted"  # nobody has it
@@ -75,6 +77,42 @@ def test_stop_asks_those_that_run(
     assert _sweep("stop", "opt", monkeypatch=monkeypatch) == 0
     assert "1 running jobs write their checkpoints and stop" in capsys.readouterr().out
     assert ledger.stop.exists()
+    claim.give_back()
+    ledger.stop.unlink()
+    job.folder.write_status("done")
+    assert _sweep("stop", "opt", monkeypatch=monkeypatch) == 0
+    said = "outputs/sweeps/opt: nothing runs, all 3 jobs are over\n"
+    assert (capsys.readouterr().out, ledger.stop.exists()) == (said, False)
+
+
+def test_status_shows_a_sweep_of_which_a_file_is_damaged(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = _ledger()
+    done, failed, _ = [*ledger.entries()]
+    done.folder.result.write_text("{")
+    failed.folder.job.write_text("{")
+    assert _sweep("status", "opt", monkeypatch=monkeypatch) == 1
+    said = capsys.readouterr().out
+    assert "3 jobs, 2 unreadable, 1 waiting" in said
+    for job, file in ((done, done.folder.result), (failed, failed.folder.job)):
+        assert f"{job.id} unreadable: {file}: cannot be read: " in said
+
+
+def test_somebody_elses_sweep_can_be_looked_at(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = _ledger()
+    job = list(ledger.entries())[2]
+    job.folder.write_status("running", epoch=0)
+    claim = ledger.claim(job.id)
+    assert claim is not None
+
+    def refused(*_: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr("cnnexp.sweeps.ledger.os.open", refused)  # root may open all
+    assert ledger.entry(job.id).state == "running"
     claim.give_back()
 
 

@@ -30,6 +30,7 @@ from cnnexp.commandline import (
     Misuse,
     check_writable,
     device_named,
+    name_among,
     names_among,
     run_command,
 )
@@ -141,8 +142,8 @@ def _measure(options: argparse.Namespace, device: torch.device) -> bool:
     if options.part == "step":
         names = {name for op in ops.op_names() for name in ops.algorithm_names(op)} - {"reference"}
         algorithms = names_among("--algorithm", options.algorithm, [*sorted(names), ops.AUTO])
-        dtype = getattr(torch, names_among("--dtype", options.dtype, _DTYPES)[0])
-        model = names_among("--model", options.model, speed.known_networks())[0]
+        dtype = getattr(torch, name_among("--dtype", options.dtype, _DTYPES))
+        model = name_among("--model", options.model, speed.known_networks())
         _check_size(options.size, model)
         if dtype == torch.float32:
             _say_what_is_left_out(device)

@@ -71,7 +71,7 @@ def code_of(name: str, action: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        print(f"{name}: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        print(f"{name}: {_said_of_system(error)}", file=sys.stderr)
         code = 1
     except RuntimeError as error:
         reason = " ".join(str(error).split())
@@ -90,14 +90,32 @@ def _is_first() -> bool:
     return here is None or here.rank == 0
 
 
+def _said_of_system(error: OSError) -> str:
+    """What the system says, of which file, and what to do about it."""
+    from cnnexp.runs.files import NO_ROOM
+
+    place = "" if error.filename is None else f"{error.filename}: "
+    hint = "; make room, and give the command again" if error.errno in NO_ROOM else ""
+    return f"{place}{error.strerror or error}{hint}"
+
+
 def check_writable(flag: str, file: Path | None) -> None:
-    """Make sure that there is a folder for the ``file`` that ``flag`` names, if it names one.
+    """Make sure that the ``file`` that ``flag`` names, if it names one, can be written.
 
     Raises:
-        Misuse: There is none.
+        Misuse: There is no folder for it, it is a folder itself, or nothing may be written there.
     """
-    if file is not None and not file.resolve().parent.is_dir():
-        raise Misuse(f"{flag}={file}: there is no folder {file.resolve().parent}")
+    from cnnexp.runs.files import is_replaced
+
+    if file is None:
+        return
+    folder = file.resolve().parent
+    if not folder.is_dir():
+        raise Misuse(f"{flag}={file}: there is no folder {folder}")
+    if file.is_dir():
+        raise Misuse(f"{flag}={file}: is a folder; name a file in it")
+    if not os.access(folder if is_replaced(file) else file, os.W_OK):
+        raise Misuse(f"{flag}={file}: there is no permission to write it; name another file")
 
 
 def device_named(name: str) -> torch.device:
@@ -141,3 +159,15 @@ def names_among(
             hint = f"; did you mean '{close}'?" if close else ""
             raise Misuse(f"{flag}={name}: unknown; known: {', '.join(known)}{hint}")
     return names
+
+
+def name_among(flag: str, given: str, known: Sequence[str]) -> str:
+    """The one name in ``given``, as :func:`names_among`.
+
+    Raises:
+        Misuse: There is no such name, or there are several.
+    """
+    names = names_among(flag, given, known)
+    if len(names) > 1:
+        raise Misuse(f"{flag}={given}: must be one name; give the command for each")
+    return names[0]

@@ -61,8 +61,6 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     settings = read_settings(options.settings, {"output": ""})
     page = Path(settings.values["output"] or settings.folder.path / "diagnosis.html")
     check_writable("output", page)
-    if page.is_dir():
-        raise Misuse(f"output={page}: is a folder; name a file, output={page}/diagnosis.html")
     from cnnexp.diagnosis import diagnose_run, try_suggestion
     from cnnexp.diagnosis.diagnosis_page import write_diagnosis_page
     from cnnexp.diagnosis.terminal import as_text

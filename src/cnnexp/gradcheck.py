@@ -102,7 +102,9 @@ def _run(options: argparse.Namespace) -> int:
             "battery": battery._asdict(),
         }
         content = {"conditions": conditions, "rows": [_record(r) for r in (*rows, *controls)]}
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        from cnnexp.runs.files import write_named
+
+        write_named(options.json, json.dumps(content, indent=1) + "\n")
     return 1 if wrong or missed else 0
 
 

@@ -73,9 +73,9 @@ def _report(made: Grade, options: argparse.Namespace, arguments: Sequence[str]) 
 
     print(as_text(made, colour=sys.stdout.isatty()))
     if options.json is not None:
-        from cnnexp.runs.files import write_json
+        from cnnexp.runs.files import json_text, write_named
 
-        write_json(options.json, made.as_dict())
+        write_named(options.json, json_text(made.as_dict()))
     if options.html is not None:
         from cnnexp.grading.page import write_page
 

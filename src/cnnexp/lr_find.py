@@ -26,7 +26,7 @@ from cnnexp.config.arguments import key_of
 from cnnexp.config.hydra_settings import for_all
 from cnnexp.config.resolvers import register_resolvers
 from cnnexp.execution.checking import checked_job
-from cnnexp.execution.folders import make_folder
+from cnnexp.execution.folders import check_folder, make_folder
 
 if TYPE_CHECKING:
     from cnnexp.lr_range import LossCurve, Ramp, Suggestion
@@ -83,6 +83,7 @@ def _run(options: argparse.Namespace) -> int:
     composer = Composer(options.config_name, options.config_path, options.config_dir)
     config = _composed(composer, options.settings)
     plain = plain_config(config)
+    check_folder(*_folder(options, plain))
     job = checked_job(config, plain, options.settings)
     from cnnexp.kernels.compilation import said_on
     from cnnexp.lr_range import Ramp, RangeTestError, check_testable, run_range_test, suggest
@@ -102,11 +103,12 @@ def _run(options: argparse.Namespace) -> int:
         curve = run_range_test(job, ramp)
     found = suggest(curve)
     figures = _figures(job, ramp, curve, found)
-    place = _write(options, plain, job, curve, found, figures)
-    if options.json:
-        print(json.dumps({**figures, "folder": str(place)}, indent=2))
-    else:
-        _print(figures, place)
+    try:
+        place = _write(options, plain, job, curve, found, figures)
+    except (OSError, ConfigError):  # what took minutes is not lost
+        _show(options, figures)
+        raise
+    _show(options, figures, place)
     if found is None:
         print(
             f"cnnexp.lr_find: the loss did not fall between {ramp.low:g} and {curve.rates[-1]:g}: nothing to "
@@ -133,8 +135,6 @@ def _check(options: argparse.Namespace) -> None:
         key = key_of(setting)
         if key in _NOT_HERE:
             raise ConfigError(f"{setting}: {_NOT_HERE[key]}")
-    if options.output is not None and options.output.exists() and not options.output.is_dir():
-        raise ConfigError(f"--output={options.output}: is no folder")
 
 
 def _say_what_it_costs(job: TrainingJob, ramp: Ramp) -> None:
@@ -189,18 +189,33 @@ def _write(
     from cnnexp.lr_range.files import write_files
     from cnnexp.runs import claim_run_folder
 
-    if options.output is not None:
-        make_folder(options.output, "--output")
-        place = options.output
-    else:
-        parent = Path(str(config["output_dir"])) / "lr_find" / str(config["name"])
-        make_folder(parent, "output_dir")
-        place = claim_run_folder(parent).path
+    folder, key = _folder(options, config)
+    make_folder(folder, key)
+    place = claim_run_folder(folder).path if options.output is None else folder
     write_files(place, curve, found, {**figures, "command": sys.orig_argv, "config": job.config})
     return place
 
 
-def _print(figures: Mapping[str, Any], place: Path) -> None:
+def _folder(options: argparse.Namespace, config: Mapping[str, Any]) -> tuple[Path, str]:
+    """The folder that the files go into, or their own folder does; and who names it."""
+    if options.output is not None:
+        return options.output, "--output"
+    return Path(str(config["output_dir"])) / "lr_find" / str(config["name"]), "output_dir"
+
+
+def _show(
+    options: argparse.Namespace, figures: Mapping[str, Any], place: Path | None = None
+) -> None:
+    """Print the figures, and where they are if they could be written."""
+    if options.json:
+        print(json.dumps({**figures, "folder": place and str(place)}, indent=2))
+        return
+    _print(figures)
+    if place is not None:
+        print(place / "lr_find.png")
+
+
+def _print(figures: Mapping[str, Any]) -> None:
     print(
         f"{figures['model']}, {figures['optimizer']}: {figures['steps']} steps of {figures['batch_size']:,} "
         f"images of {figures['dataset']}, rates {figures['from']:.2g} … {figures['to']:.2g}, "
@@ -212,7 +227,6 @@ def _print(figures: Mapping[str, Any], place: Path) -> None:
         print(f"{'suggested':20}{figures['override']}  ({figures['rule']}, the larger of the two)")
         if figures["at_end"]:
             print("the loss still fell at the last rate: a larger one may be better, raise --to")
-    print(place / "lr_find.png")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 It writes results.csv, results.md, results.parquet, report.html and averaged curves for TensorBoard into
 --output (default: the first PATH), and prints a table; for a comparison (``sweep=compare_…``) it writes
 comparison.csv and comparison.md as well. Settings that have seeds or folds in common are compared in pairs
-(differences.csv). Exit codes: 0 written, 2 there are no runs.
+(differences.csv). Exit codes: 0 written, 1 a file could not be written, 2 there are no runs, or no folder
+to write into.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from rich.table import Table
 
 from cnnexp.commandline import run_command
 from cnnexp.config import ConfigError
+from cnnexp.execution.folders import check_folder, make_folder
 from cnnexp.reporting import (
     comparison_table,
     difference_table,
@@ -57,6 +59,9 @@ def _main(arguments: argparse.Namespace) -> int:
         if not path.is_dir():
             raise ConfigError(f"{path}: there is no such folder")
     output = arguments.output or arguments.paths[0]
+    check_folder(output, "--output")
+    if not arguments.no_page:
+        _check_plotly()
     while True:
         running = _report(arguments, output)
         if not arguments.watch or not running:
@@ -72,7 +77,7 @@ def _report(arguments: argparse.Namespace, output: Path) -> int:
             f"{', '.join(map(str, arguments.paths))}: holds no run (no status.json); name a folder such as "
             f"outputs/sweeps/<name>"
         )
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output, "--output")
     written = write_tables(report.runs, report.settings, report.groups, output)
     if report.comparison:
         written += write_comparison(report.comparison, output)
@@ -114,13 +119,16 @@ def _show(report: Report) -> None:
         )
 
 
-def _page(arguments: argparse.Namespace, output: Path, report: Report) -> Path:
+def _check_plotly() -> None:
     try:
         import plotly  # noqa: F401
     except ImportError as error:
         raise ConfigError(
             'report.html needs plotly: pip install "cnnexp[report]"; or add --no-page'
         ) from error
+
+
+def _page(arguments: argparse.Namespace, output: Path, report: Report) -> Path:
     from cnnexp.reporting.board import write_aggregate
     from cnnexp.reporting.report_page import write_page
 

@@ -18,8 +18,10 @@ from rich.console import Console
 from cnnexp.commandline import run_command
 from cnnexp.config import ConfigError
 from cnnexp.runs.sweep import names_of, sweep_jobs
-from cnnexp.sweeps import Ledger
+from cnnexp.sweeps import JobStatus, Ledger
 from cnnexp.sweeps.view import table
+
+_OVER = {"done", "failed", "pruned", "unreadable"}  # states that a launcher leaves alone
 
 
 def main() -> None:
@@ -75,27 +77,31 @@ def _status(ledger: Ledger, arguments: argparse.Namespace) -> int:
         parts = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         console.print(f"{ledger}: {len(entries)} jobs, {parts}", highlight=False)
         for entry in entries:
-            if entry.state == "failed":
-                _print_failure(console, entry.id, entry.status)
+            if entry.state in ("failed", "unreadable"):
+                _print_failure(console, entry)
         if not arguments.watch or not counts["running"]:
-            return 1 if counts["failed"] else 0
+            return 1 if counts["failed"] or counts["unreadable"] else 0
         time.sleep(2)
 
 
-def _print_failure(console: Console, job: str, status: object) -> None:
-    assert isinstance(status, dict)
-    console.print(f"{job} failed: {status.get('error')}", highlight=False, markup=False)
-    for line in status.get("last_lines", ()):
+def _print_failure(console: Console, entry: JobStatus) -> None:
+    said = f"{entry.id} {entry.state}: {entry.status.get('error')}"
+    console.print(said, highlight=False, markup=False)
+    for line in entry.status.get("last_lines", ()):
         console.print(f"    {line}", highlight=False, markup=False)
 
 
 def _stop(ledger: Ledger, _arguments: argparse.Namespace) -> int:
-    running = [entry.id for entry in ledger.entries() if entry.state == "running"]
-    if not running:
-        print(f"{ledger}: nothing runs")
+    states = Counter(entry.state for entry in ledger.entries())
+    if not states.keys() - _OVER:
+        print(f"{ledger}: nothing runs, all {states.total()} jobs are over")
         return 0
+    # a launcher may hold jobs that do not run yet, as in the queue of a cluster
     ledger.ask_to_stop()
-    print(f"{ledger}: {len(running)} running jobs write their checkpoints and stop")
+    if states["running"]:
+        print(f"{ledger}: {states['running']} running jobs write their checkpoints and stop")
+    else:
+        print(f"{ledger}: no job runs; a launcher that waits with this sweep starts none")
     return 0
 
 

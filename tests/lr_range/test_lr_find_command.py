@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from functools import partial
 from pathlib import Path
@@ -79,6 +80,22 @@ def test_a_loss_that_does_not_fall_is_said(typed: InProcess, empty_folder: Path)
     assert (empty_folder / "here" / "lr_find.png").exists()
 
 
+def test_what_was_found_is_said_where_it_cannot_be_written(
+    typed: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("cnnexp.runs.files.os.fsync", full)
+    code, out, err = typed(*SMALL, "optimizer=sgd", "--steps=40", "--from=1e-3", "--output=here")
+    assert code == 1
+    assert "suggested" in out
+    assert "lr_find.png" not in out
+    assert err.endswith(
+        "here/lr_find.csv: No space left on device; make room, and give the command again\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -93,7 +110,9 @@ def test_a_loss_that_does_not_fall_is_said(typed: InProcess, empty_folder: Path)
         (["--steps=2"], "steps=2: must be at least 20"),
         (["--config-dir=nowhere"], "--config-dir=nowhere: there is no such folder"),
         (["optimizer.lr=0"], "no learning rate above 0"),
-        (["--output=file"], "--output=file: is no folder"),
+        (["--output=file"], "file is no folder; name another one"),
+        (["--output=file/within"], "--output=file/within: "),
+        (["output_dir=file"], "output_dir=file/lr_find/"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from cnnexp.reporting import gather
-from cnnexp.runs import RunFolder
+from cnnexp.runs import RunFolder, RunFolderError
 from cnnexp.training.epochs import epoch_of_weights
 from cnnexp.training.loggers import MetricsFile
 from tests.conftest import ROOT
@@ -71,10 +73,11 @@ def test_a_new_file_counts_from_1_and_the_test_says_how_many_there_were(tmp_path
 
 def test_a_file_without_rows_or_of_rubbish_counts_from_1(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    for text in ("", "epoch,step,name,value\n", "epoch,step,name,value\n,1,x,0.5\n"):
+    head = "epoch,step,name,value\n"
+    for text in ("", head, f"{head},1,x,0.5\n"):
         folder.metrics.write_text(text)
         folder.append_metrics({"val/acc": 0.5}, epoch=1, step=3)
-        assert folder.metrics.read_text() == f"{text}1,3,val/acc,0.5\n"
+        assert folder.metrics.read_text() == f"{text or head}1,3,val/acc,0.5\n"
 
 
 def test_of_which_epoch_the_weights_of_a_checkpoint_are() -> None:
@@ -91,3 +94,52 @@ def test_nobody_else_turns_one_way_of_counting_epochs_into_the_other() -> None:
         if file.name != "epochs.py" and repair.search(file.read_text(encoding="utf-8"))
     ]
     assert found == []
+
+
+CUT = ("3", "3,120", "3,120,val/acc", "3,120,val/acc,0.9")
+
+
+@pytest.mark.parametrize("beginning", CUT)
+def test_the_beginning_of_a_row_is_left_out_and_taken_away_by_the_next(
+    tmp_path: Path, beginning: str
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.append_metrics({"val/acc": 0.25}, epoch=1, step=11)
+    whole = folder.metrics.read_bytes()
+    folder.metrics.write_bytes(whole + beginning.encode())
+    assert _epochs(folder) == [(1, "val/acc")]
+    folder.append_metrics({"val/acc": 0.5}, epoch=2, step=23)
+    assert folder.metrics.read_bytes() == whole + b"2,23,val/acc,0.5\r\n"
+
+
+def test_a_head_that_is_cut_off_is_written_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_bytes(b"epoch,st")
+    assert folder.read_metrics() == []
+    folder.append_metrics({"val/acc": 0.5}, epoch=1, step=11)
+    assert _epochs(folder) == [(1, "val/acc")]
+
+
+def test_the_end_is_found_in_a_file_of_many_blocks(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.append_metrics({"val/acc": 0.25}, epoch=1, step=11)
+    whole = folder.metrics.read_bytes()
+    folder.metrics.write_bytes(whole + b"2" * 10_000)
+    assert _epochs(folder) == [(1, "val/acc")]
+    folder.append_metrics({"x" * 10_000: 0.5}, epoch=2, step=23)
+    folder.append_metrics({"val/acc": 0.5}, epoch=2, step=23)
+    assert [name for _, name in _epochs(folder)] == ["val/acc", "x" * 10_000, "val/acc"]
+
+
+@pytest.mark.parametrize("row", ["2", "2,23", "2,23,val/acc", "2,23,val/acc,?", "x,23,val/acc,0.5"])
+def test_another_row_that_is_damaged_is_named_and_does_not_end_a_report(
+    tmp_path: Path, row: str
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_text(f"epoch,step,name,value\n1,11,val/acc,0.25\n{row}\n")
+    said = f"{folder.metrics}: line 3 is no row of epoch,step,name,value; mend it or take it out"
+    with pytest.raises(RunFolderError, match=f"^{re.escape(said)}$"):
+        folder.read_metrics()
+    folder.write_status("done")
+    (run,) = gather([tmp_path])
+    assert (run.state, run.curves, list(run.problems)) == ("done", {}, [said])

@@ -200,13 +200,49 @@ def test_a_job_that_needs_more_gpus_than_there_are(empty_folder: Path) -> None:
         ({"jobs": 0}, r"hydra\.launcher\.jobs=0: must be auto or a whole number, at least 1"),
         ({"jobs": "many"}, r"hydra\.launcher\.jobs=many: must be auto or a whole number"),
         ({"threads": 0}, r"hydra\.launcher\.threads=0: must be a whole number, at least 1"),
-        ({"gpus": "all"}, r"hydra\.launcher\.gpus=all: must be auto or a list"),
-        ({"time_limit": -1}, r"hydra\.launcher\.time_limit=-1: must be above 0, or null"),
+        ({"gpus": "all"}, r"hydra\.launcher\.gpus=all: must be auto or a list, as in \[0,1\]"),
+        ({"gpus": 0}, r"hydra\.launcher\.gpus=0: must be auto or a list"),
+        ({"time_limit": -1}, r"hydra\.launcher\.time_limit=-1: must be a number above 0, or null"),
+        (
+            {"time_limit": "1h"},
+            r"hydra\.launcher\.time_limit=1h: must be a number above 0, or null",
+        ),
+        ({"memory_limit": True}, r"hydra\.launcher\.memory_limit=True: must be a number above 0"),
+        ({"jobs_per_gpu": True}, r"hydra\.launcher\.jobs_per_gpu=True: must be a whole number"),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LauncherSettings(**settings)
+
+
+DAMAGED = ("status", "result", "provenance", "job")
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_job_that_cannot_be_read_is_said_and_leaves_the_others_alone(
+    name: str, empty_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger("s")
+    (before,) = _launch(ledger, [["seed=0"]])
+    file: Path = getattr(before.folder, name)
+    whole = file.read_text()
+    file.write_text(whole[: len(whole) // 2])
+    with caplog.at_level("INFO"):
+        damaged, other = _launch(ledger, [["seed=0"], ["seed=1"]])
+    assert (damaged.state, other.state) == ("unreadable", "done")
+    assert f"{damaged.id}  unreadable: {file}: cannot be read: " in caplog.text
+    said = f"; mend the file, or delete {before.folder}: the job runs again then"
+    assert said in caplog.text
+    file.write_text(whole)
+    (mended,) = _launch(ledger, [["seed=0"]])
+    assert mended.state == "done"
+
+
+def test_a_job_whose_process_leaves_half_a_status_has_failed(empty_folder: Path) -> None:
+    (failed,) = _launch(Ledger("s"), [_probe("Tear")])
+    assert failed.state == "failed"
+    assert "status.json: cannot be read" in failed.status["error"]
 
 
 def test_killed_launchers_and_jobs_leave_what_an_undisturbed_sweep_leaves(tmp_path: Path) -> None:

@@ -66,6 +66,16 @@ def test_overrides_become_distributions() -> None:
         ({"at_once": None}, r"hydra\.sweeper\.at_once=None: must be auto or a whole number, at"),
         ({"sampler": "best"}, r"hydra\.sweeper\.sampler=best: must be one of tpe, cmaes, random"),
         ({"pruner": "sharp"}, r"hydra\.sweeper\.pruner=sharp: must be null or one of median"),
+        ({"seed": "abc"}, r"hydra\.sweeper\.seed=abc: must be null or a whole number, at least 0"),
+        ({"seed": -1}, r"hydra\.sweeper\.seed=-1: must be null or a whole number, at least 0"),
+        (
+            {"objectives": "val/loss"},
+            r"hydra\.sweeper\.objectives=val/loss: must be a list, as in \[val/loss\]",
+        ),
+        (
+            {"directions": "minimize"},
+            r"hydra\.sweeper\.directions=minimize: must be a list, as in \[minimize\]",
+        ),
         ({"directions": []}, r"directions=\[\]: must be one for each of the objectives"),
         ({"directions": ["up"]}, r"directions: up must be maximize or minimize"),
         (
@@ -93,11 +103,11 @@ def test_a_grid_needs_listed_values(tmp_path: Path) -> None:
 def test_every_sampler_asks_and_is_told(sampler: str, tmp_path: Path) -> None:
     space = _space("x=1,2,3,4") if sampler == "grid" else _space("x=interval(0.0,1.0)")
     study = open_study(tmp_path, SearchSettings(sampler=sampler, seed=0), space)
-    for _ in range(3):
+    for _ in range(4):  # all points of the grid
         trial = study.ask(space)
         study.tell(trial, float(trial.params["x"]))
     again = open_study(tmp_path, SearchSettings(sampler=sampler, seed=0), space)
-    assert len(again.trials) == 3
+    assert len(again.trials) == 4
     assert again.best_value == max(float(t.params["x"]) for t in again.trials)
 
 
@@ -138,6 +148,35 @@ def test_a_search_runs_goes_on_and_lives_with_failures(
 
     assert _search(*given, "hydra.sweeper.n_trials=5", monkeypatch=monkeypatch) == 0
     assert len(open_study(ledger.path, SearchSettings(), {}).trials) == 5
+
+
+@pytest.mark.usefixtures("own_logging")
+def test_a_search_without_a_complete_trial_says_so_in_one_line(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fails = ("optimizer.betas=[2.0,2.0],[3.0,3.0]", "hydra.sweeper.sampler=grid")
+    assert _search(*fails, "hydra.sweeper.n_trials=2", monkeypatch=monkeypatch) == 1
+    said = capfd.readouterr()
+    assert said.err.splitlines()[-1] == (
+        "cnnexp.train: search outputs/sweeps/s: no trial was completed (2 fail); why, says "
+        "python -m cnnexp.sweep status outputs/sweeps/s"
+    )
+    assert "Traceback" not in said.out + said.err
+
+
+@pytest.mark.usefixtures("own_logging")
+def test_a_search_whose_trials_were_stopped_is_resumed(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = ("optimizer.lr=1e-3,1e-2", "hydra.sweeper.sampler=grid")
+    stopped = _search(*given, "hydra.launcher.time_limit=0.001", monkeypatch=monkeypatch)
+    said = capfd.readouterr().out
+    assert stopped == 0
+    assert "no trial is complete yet; the same command resumes those that were stopped" in said
+    assert _search(*given, monkeypatch=monkeypatch) == 0
+    said = capfd.readouterr().out
+    assert "the grid has 2 points: no more trials than these" in said
+    assert "2 trials, 2 complete" in said
 
 
 @pytest.mark.usefixtures("own_logging")

@@ -157,5 +157,15 @@ def test_what_a_job_asks_the_cluster_for(
 def test_settings_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match=r"timeout_min=0: must be a whole number, at least 1"):
         SlurmSettings(timeout_min=0)
+    with pytest.raises(
+        ConfigError, match=r"launcher\.mem_gb=16GB: must be a number above 0, or null"
+    ):
+        SlurmSettings(mem_gb="16GB")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(
+        ConfigError, match=r"hydra\.launcher\.poll_s=None: must be a number above 0$"
+    ):
+        SlurmSettings(poll_s=None)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"gpus_per_node=all: must be auto or a whole number"):
+        SlurmSettings(gpus_per_node="all")
     with pytest.raises(ConfigError, match=r"accelerator=ddp: set accelerator\.devices to the GPUs"):
         _shape({"accelerator": {"name": "ddp", "devices": "auto"}}, SlurmSettings())

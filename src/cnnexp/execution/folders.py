@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,21 @@ def make_folder(folder: Path, key: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{key}: cannot make {folder}: {error.strerror}") from error
+
+
+def check_folder(folder: Path, key: str) -> None:
+    """Make sure that ``folder``, which ``key`` names, is one or can be made, and can be written into.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{key}={folder}: {there} is no folder; name another one")
+    if not os.access(there, os.W_OK):
+        raise ConfigError(
+            f"{key}={folder}: there is no permission to write into {there}; name another folder"
+        )
 
 
 def exit_code(folders: Sequence[RunFolder]) -> int:

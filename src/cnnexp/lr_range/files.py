@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cnnexp.lr_range.curve import LossCurve, Suggestion
 from cnnexp.lr_range.picture import draw_curve
-from cnnexp.runs.files import write_json
+from cnnexp.runs.files import write_json, write_text
 
 
 def write_files(
@@ -20,10 +21,11 @@ def write_files(
     Raises:
         OSError: A file cannot be written.
     """
-    with (folder / "lr_find.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(("rate", "loss", "smoothed"))
-        rows.writerows(zip(curve.rates, curve.losses, curve.smoothed, strict=True))
+    stream = io.StringIO()
+    rows = csv.writer(stream)
+    rows.writerow(("rate", "loss", "smoothed"))
+    rows.writerows(zip(curve.rates, curve.losses, curve.smoothed, strict=True))
+    write_text(folder / "lr_find.csv", stream.getvalue())
     write_json(folder / "lr_find.json", figures)
     title = (
         f"{figures['model']}, {figures['optimizer']}, batches of {figures['batch_size']:,} "

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -36,6 +36,8 @@ class Run:
         fold: Of a cross-validation, what its validation images are: how many folds there are, the seed of
             their shuffling, and which of them it is; None without one.
         shared: Of a cross-validation, how many images validate by one that is trained on; else 0.
+        curves: The metrics by epoch, without those of single steps: name → {epoch from 1: the last value in
+            it}.
     """
 
     folder: RunFolder
@@ -52,23 +54,7 @@ class Run:
     debug: bool = False
     fold: tuple[int, int, int] | None = None
     shared: float = 0.0
-
-    @cached_property
-    def curves(self) -> dict[str, dict[int, float]]:
-        """The metrics by epoch, without those of single steps: name → {epoch from 1: the last value
-        in it}.
-        """
-        made: dict[str, dict[int, float]] = {}
-        try:
-            rows = self.folder.read_metrics()
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
-        for row in rows:
-            name = row["name"]
-            if row["epoch"] is None or name.endswith("_step") or name.startswith(("hp/", "test/")):
-                continue
-            made.setdefault(name, {})[row["epoch"]] = row["value"]
-        return made
+    curves: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
 
 def gather(paths: Sequence[Path]) -> list[Run]:
@@ -87,12 +73,12 @@ def gather(paths: Sequence[Path]) -> list[Run]:
 def _read(folder: RunFolder) -> Run:
     problems: list[str] = []
 
-    def content(read: Any) -> dict[str, Any]:
+    def content(read: Any, nothing: Any = MappingProxyType({})) -> Any:
         try:
             return read()
         except RunFolderError as error:
             problems.append(str(error))
-            return {}
+            return nothing
 
     status, result = content(folder.read_status), content(folder.read_result)
     provenance, config = content(folder.read_provenance), content(folder.read_config)
@@ -121,7 +107,19 @@ def _read(folder: RunFolder) -> Run:
         debug=flat.get("debug.name", "none") != "none",
         fold=fold,
         shared=0.0 if fold is None else _shared(fold[0], data.get("sizes")),
+        curves=_curves(content(folder.read_metrics, [])),
     )
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
+    """The metrics by epoch, without those of single steps: name → {epoch from 1: the last value in it}."""
+    made: dict[str, dict[int, float]] = {}
+    for row in rows:
+        name = row["name"]
+        if row["epoch"] is None or name.endswith("_step") or name.startswith(("hp/", "test/")):
+            continue
+        made.setdefault(name, {})[row["epoch"]] = row["value"]
+    return made
 
 
 def _fold(flat: Mapping[str, Any]) -> tuple[int, int, int] | None:

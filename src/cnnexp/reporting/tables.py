@@ -11,7 +11,7 @@ from typing import Any
 
 from cnnexp.reporting.gather import Run
 from cnnexp.reporting.groups import Group, percent, short
-from cnnexp.runs.files import write_text
+from cnnexp.runs.files import write_file, write_text
 
 FIGURES = (
     *(
@@ -158,7 +158,7 @@ def write_tables(
         return files
     columns = {name: _column([row[name] for row in rows]) for name in (rows[0] if rows else ())}
     files.append(folder / "results.parquet")
-    pq.write_table(pa.table(columns), files[-1])
+    write_file(files[-1], lambda stream: pq.write_table(pa.table(columns), stream))
     return files
 
 

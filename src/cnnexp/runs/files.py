@@ -29,8 +29,16 @@ def write_file(file: Path, write: Callable[[BinaryIO], object]) -> None:
     it; what was there before stays until then.
 
     Raises:
-        OSError: It cannot be written: no room, no permission, no such folder.
+        OSError: It cannot be written: no room, no permission, no such folder; it names ``file``.
     """
+    try:
+        _replace(file, write)
+    except OSError as error:  # which names a scratch file, or where there is no room, none
+        error.filename, error.filename2 = str(file), None
+        raise
+
+
+def _replace(file: Path, write: Callable[[BinaryIO], object]) -> None:
     handle, scratch = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=SCRATCH)
     try:
         with os.fdopen(handle, "w+b") as stream:
@@ -62,6 +70,23 @@ def _sync_folder(folder: Path) -> None:
 def write_text(file: Path, text: str) -> None:
     """Replace ``file`` by ``text`` in one step, see :func:`write_file`."""
     write_file(file, lambda stream: stream.write(text.encode("utf-8")))
+
+
+def is_replaced(file: Path) -> bool:
+    """Whether :func:`write_named` replaces ``file``: a link, and what is no plain file, it writes into."""
+    return not file.is_symlink() and (file.is_file() or not file.exists())
+
+
+def write_named(file: Path, text: str) -> None:
+    """Write ``text`` into ``file``, which a user has named, as ``out.json`` or ``/dev/stdout``.
+
+    Raises:
+        OSError: It cannot be written; the plain file that was there is then as it was.
+    """
+    if is_replaced(file):
+        write_text(file, text)
+    else:
+        file.write_text(text, encoding="utf-8")
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:

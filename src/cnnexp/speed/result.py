@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import platform
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from cnnexp.machine import processor_name
+from cnnexp.runs.files import write_named
 from cnnexp.tuning.paired import interval
 from cnnexp.version import __version__
 
@@ -117,11 +119,12 @@ def write_results(
         file.parent.mkdir(parents=True, exist_ok=True)
     if json_file is not None:
         content = {"conditions": dict(about), "rows": [asdict(row) for row in rows]}
-        json_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_named(json_file, json.dumps(content, indent=1) + "\n")
     if csv_file is not None:
         flat = flat_rows(rows, about)
         columns = list(dict.fromkeys(key for row in flat for key in row))
-        with csv_file.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(flat)
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(flat)
+        write_named(csv_file, stream.getvalue())

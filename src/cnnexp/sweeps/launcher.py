@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from cnnexp.config.errors import ConfigError
-from cnnexp.config.ranges import check_whole
+from cnnexp.config.ranges import check_above_0, check_list, check_whole
 from cnnexp.config.resumption import trained_on
 from cnnexp.execution.job import Job
 from cnnexp.execution.processes import (
@@ -25,6 +25,7 @@ from cnnexp.execution.processes import (
 )
 from cnnexp.execution.slots import GPUPool, cores, gpus_of, visible_gpus
 from cnnexp.execution.worker import forked
+from cnnexp.runs import RunFolderError
 from cnnexp.sweeps.ledger import Claim, JobStatus, Ledger
 from cnnexp.sweeps.view import View
 
@@ -65,14 +66,9 @@ class LauncherSettings:
             check_whole("hydra.launcher", self, "threads")
         if self.jobs not in (None, "auto"):
             check_whole("hydra.launcher", self, "jobs", instead="auto")
-        if isinstance(self.gpus, str) and self.gpus != "auto":
-            raise ConfigError(
-                f"hydra.launcher.gpus={self.gpus}: must be auto or a list, as in [0,1]"
-            )
-        for name in ("time_limit", "memory_limit"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"hydra.launcher.{name}={value}: must be above 0, or null")
+        if self.gpus != "auto":
+            check_list("hydra.launcher.gpus", self.gpus, "[0,1]", instead="auto")
+        check_above_0("hydra.launcher", self, "time_limit", "memory_limit")
 
     @property
     def gpu_ids(self) -> list[str]:
@@ -108,7 +104,7 @@ class Task:
         """Whether nothing is left to run, ``entry`` being the job's present entry."""
         if entry.state == "failed":
             return str(entry.status.get("time")) != self.retry
-        if entry.state == "pruned":
+        if entry.state in ("pruned", "unreadable"):
             return True
         own = self.data is None or trained_on(entry.folder, self.data)
         return entry.state == "done" and own
@@ -239,7 +235,11 @@ class LocalLauncher:
     def _write_down(self, each: _Running, code: int) -> None:
         """Record how a job ended that could not record it itself, or that the launcher ended."""
         folder = self._ledger.folder(each.task.id)
-        status = folder.read_status()
+        try:
+            status = folder.read_status()
+        except RunFolderError as error:
+            folder.write_status("failed", error=str(error), last_lines=last_lines(folder.log))
+            return
         # a process that was ended may leave the status of before, which says nothing of this attempt
         unsaid = code not in (0, 1) and status == each.before
         state = "running" if unsaid else status.get("state", "running")

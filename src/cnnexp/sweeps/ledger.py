@@ -52,8 +52,8 @@ class JobStatus:
         id: The hash of its config.
         overrides: The overrides that distinguish it.
         state: ``waiting``, ``running``, ``interrupted`` (no process runs it any more), ``done``,
-            ``failed``, ``stopped``, or ``pruned`` (of a search).
-        status: The content of status.json.
+            ``failed``, ``stopped``, ``pruned`` (of a search), or ``unreadable`` (a file is damaged).
+        status: The content of status.json; of an unreadable job the ``error`` alone.
         folder: Its run folder.
     """
 
@@ -126,22 +126,30 @@ class Ledger:
             handle = os.open(file, os.O_RDWR)
         except FileNotFoundError:
             return False
+        except (
+            PermissionError
+        ):  # somebody else's sweep, of which status.json is all that can be known
+            return True
         try:
             return not try_lock(handle)
         finally:
             os.close(handle)
 
     def entry(self, job: str) -> JobStatus:
-        """The present entry of the job."""
-        folder = self.folder(job)
+        """The present entry of the job; one that cannot be read leaves the others alone."""
+        folder, overrides = self.folder(job), []
         try:
+            overrides = list(read_json(folder.job).get("overrides", []))
             status = folder.read_status()
+            state = str(status.get("state", "waiting"))
+            if state == "done":  # whoever looks at it asks for these
+                folder.read_result()
+                folder.read_provenance()
         except RunFolderError as error:
-            status = {"state": "failed", "error": str(error)}
-        state = str(status.get("state", "waiting"))
+            reason = f"{error}; mend the file, or delete {folder}: the job runs again then"
+            return JobStatus(job, overrides, "unreadable", {"error": reason}, folder)
         if state == "running" and not self.is_claimed(job):
             state = "interrupted"
-        overrides = read_json(folder.job).get("overrides", [])
         return JobStatus(job, overrides, state, status, folder)
 
     def entries(self) -> Iterator[JobStatus]:

@@ -8,6 +8,7 @@ study and be pruned, in whatever process and on whatever machine it runs.
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnexp.config.errors import ConfigError
-from cnnexp.config.ranges import check_one_of, check_whole
+from cnnexp.config.ranges import check_list, check_one_of, check_whole
 from cnnexp.runs import RunFolder
 from cnnexp.runs.files import write_json
 from cnnexp.sweeps.ledger import JobStatus, Ledger
@@ -32,6 +33,10 @@ _SAMPLERS = ("tpe", "cmaes", "random", "grid", "qmc")
 _PRUNERS = ("median", "hyperband")
 
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[JobStatus]]
+
+
+class SearchError(RuntimeError):
+    """A search came to nothing."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,12 @@ class SearchSettings:
         if self.pruner not in (None, *_PRUNERS):
             raise ConfigError(
                 f"hydra.sweeper.pruner={self.pruner}: must be null or one of {', '.join(_PRUNERS)}"
+            )
+        for name, example in (("objectives", "[val/loss]"), ("directions", "[minimize]")):
+            check_list(f"hydra.sweeper.{name}", getattr(self, name), example)
+        if self.seed is not None and not (type(self.seed) is int and self.seed >= 0):
+            raise ConfigError(
+                f"hydra.sweeper.seed={self.seed}: must be null or a whole number, at least 0"
             )
         if len(self.objectives) != len(self.directions) or not self.objectives:
             raise ConfigError(
@@ -147,7 +158,12 @@ def _sampler(
                     f"hydra.sweeper.sampler=grid: {key} must have listed values, as in {key}=1,2,3"
                 )
             grid[key] = list(distribution.choices)
-        return optuna.samplers.GridSampler(grid, seed=settings.seed)
+
+        class Grid(optuna.samplers.GridSampler):
+            def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
+                """Nothing: Optuna's would stop a loop of its own, and we ask and tell."""
+
+        return Grid(grid, seed=settings.seed)
     if settings.sampler == "cmaes":
         import cmaes  # noqa: F401  # optuna asks for it only later
 
@@ -217,7 +233,7 @@ class Search:
         """Run the search.
 
         Raises:
-            RuntimeError: All trials failed.
+            SearchError: All trials failed.
         """
         from optuna.trial import TrialState
 
@@ -225,13 +241,24 @@ class Search:
         if left_over:
             log.info("resuming %d trials of an earlier command", len(left_over))
             self._try([(trial.number, dict(trial.params)) for trial in left_over])
-        while (missing := self.settings.n_trials - len(self.study.get_trials(deepcopy=False))) > 0:
+        wanted = self._wanted()
+        while (missing := wanted - len(self.study.get_trials(deepcopy=False))) > 0:
             batch = []
             for _ in range(min(missing, self.at_once)):
                 trial = self.study.ask(self.space)
                 batch.append((trial.number, dict(trial.params)))
             self._try(batch)
         self._sum_up()
+
+    def _wanted(self) -> int:
+        """How many trials there are in the end: of a grid no more than it has points."""
+        wanted = self.settings.n_trials
+        if self.settings.sampler != "grid":
+            return wanted
+        points = math.prod(len(each.choices) for each in self.space.values())
+        if wanted > points:
+            log.info("the grid has %d points: no more trials than these", points)
+        return min(wanted, points)
 
     def _try(self, batch: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
         overrides = []
@@ -268,8 +295,13 @@ class Search:
         counts = {state: sum(t.state == state for t in trials) for state in TrialState}
         said = ", ".join(f"{n} {state.name.lower()}" for state, n in counts.items() if n)
         log.info("search %s: %d trials, %s", self.ledger, len(trials), said)
-        if not complete:
-            raise RuntimeError(f"search {self.ledger}: no trial was completed")
+        if not complete and counts[TrialState.RUNNING]:
+            log.info("no trial is complete yet; the same command resumes those that were stopped")
+        elif not complete:
+            raise SearchError(
+                f"search {self.ledger}: no trial was completed ({said}); why, says "
+                f"python -m cnnexp.sweep status {self.ledger}"
+            )
         for trial in self.study.best_trials[:10]:
             figures = zip(self.settings.objectives, trial.values, strict=True)
             values = "  ".join(f"{key} {value:.6g}" for key, value in figures)

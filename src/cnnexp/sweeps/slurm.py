@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from cnnexp.config.errors import ConfigError
-from cnnexp.config.ranges import check_whole
+from cnnexp.config.ranges import check_above_0, check_whole
 from cnnexp.execution import log_to, run_job
 from cnnexp.execution.processes import handling
 from cnnexp.runs import process_rank
@@ -68,8 +68,9 @@ class SlurmSettings:
     def __post_init__(self) -> None:
         whole = ("timeout_min", "signal_delay_s", "cpus_per_task", "array_parallelism")
         check_whole("hydra.launcher", self, *whole)
-        if not self.poll_s > 0:
-            raise ConfigError(f"hydra.launcher.poll_s={self.poll_s}: must be above 0")
+        if self.gpus_per_node != "auto":
+            check_whole("hydra.launcher", self, "gpus_per_node", instead="auto")
+        check_above_0("hydra.launcher", self, "mem_gb", "poll_s")
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,10 @@ class SlurmLauncher:
                     missing[job] = 0
                     continue
                 missing[job] = missing.get(job, 0) + 1
-                if entry.state in ("done", "failed", "pruned") or missing[job] >= _LOST_AFTER:
+                if (
+                    entry.state in ("done", "failed", "pruned", "unreadable")
+                    or missing[job] >= _LOST_AFTER
+                ):
                     del waiting[job]
                     self._view.over(self._write_down(entry), ran=True)
             self._view.refresh([job for job in waiting if job in seen])

@@ -19,7 +19,13 @@ from cnnexp.sweeps.ledger import JobStatus, Ledger
 
 log = logging.getLogger(__name__)
 
-_STYLES = {"done": "green", "failed": "red", "running": "bold", "stopped": "yellow"}
+_STYLES = {
+    "done": "green",
+    "failed": "red",
+    "unreadable": "red",
+    "running": "bold",
+    "stopped": "yellow",
+}
 _SHOWN_OVER = 8  # the live table shows this many of the last jobs that are over
 
 
@@ -107,6 +113,8 @@ class View:
         for entry in entries:
             if entry.state == "failed":
                 self.say(f"{entry.id}  failed: {entry.status.get('error')}  ({entry.folder.log})")
+            elif entry.state == "unreadable":
+                self.say(f"{entry.id}  unreadable: {entry.status['error']}")
 
     def _left(self) -> str:
         if not self._ran:
