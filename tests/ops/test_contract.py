@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cnnexp import ops
 from cnnexp.geometry.convolution import conv2d_geometry
@@ -193,6 +194,47 @@ def test_autocast_after_another_layer(algorithm: str) -> None:
     image, weight = torch.randn(2, 3, dtype=torch.bfloat16), torch.randn(4, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert ops.linear(image, weight, algorithm=algorithm).dtype == torch.bfloat16
+
+
+OF_LOW_PRECISION = ("conv2d", "conv_relu_pool", "conv_tanh_pool", "linear", "linear_act")
+
+
+@pytest.mark.parametrize(
+    ("call", "algorithm"),
+    [
+        pytest.param(call, algorithm, id=f"{name}-{algorithm}")
+        for name, call in CALLS.items()
+        if call.op not in OF_LOW_PRECISION
+        for algorithm in ops.algorithm_names(call.op)
+        if algorithm != "native"
+    ],
+)
+def test_autocast_rounds_nothing_within_an_op_that_it_leaves_alone(
+    call: Call, algorithm: str
+) -> None:
+    """As torch's: a mean over 7 is no product with 1/7 in bfloat16, in the backward neither."""
+    tensors, function = call.tensors(torch.float32), call.function(algorithm)
+
+    def results(forward: bool, backward: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=forward):
+            output = function(*tensors)
+        with torch.autocast("cpu", torch.bfloat16, enabled=backward):
+            grads = torch.autograd.grad(output.square().sum(), tensors)
+        return [output, *grads]
+
+    right = results(False, False)
+    for forward, backward in ((True, False), (True, True), (False, True)):
+        for found, one in zip(results(forward, backward), right, strict=True):
+            assert torch.equal(found, one)
+
+
+def test_the_mean_of_seven_is_that_of_float32_in_autocast() -> None:
+    image = torch.rand(2, 3, 7, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        for size in (1, 3):
+            found = ops.adaptive_avg_pool2d(image, size)
+            torch.testing.assert_close(found, F.adaptive_avg_pool2d(image, size))
 
 
 @pytest.mark.parametrize("algorithm", ops.algorithm_names("cross_entropy"))

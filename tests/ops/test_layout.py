@@ -19,8 +19,10 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
         (WEIGHT, None, 2, 1),
         (torch.randn(6, 2, 1, 1), BIAS, 1, 0, 1, 2),
         (torch.randn(4, 1, 3, 3), None, 1, 1, 1, 4),
+        (torch.randn(4, 1, 1, 1), None, 1, 0, 1, 4),  # whose strides say nothing
     ],
     "conv_relu_pool": [
+        (torch.randn(4, 1, 1, 1), None, 1, 0, 1, 4, ops.Pool()),
         (WEIGHT, BIAS, 1, 1, 1, 1, ops.Pool()),
         (WEIGHT, BIAS, 1, 1, 1, 1, ops.Pool("avg", 2)),
     ],
@@ -73,6 +75,18 @@ def test_a_layout_is_told_by_the_strides(channels: int, layout: torch.memory_for
     weight = torch.randn(4, channels, 3, 3)  # torch reads the same from them
     output = torch.nn.functional.conv2d(found, weight)
     assert is_channels_last(output) == (layout is torch.channels_last)
+
+
+@pytest.mark.parametrize("op", ["conv2d", "conv_relu_pool", "conv_tanh_pool"])
+def test_one_channel_and_a_kernel_of_one_pixel_are_plain(op: str) -> None:
+    """As torch takes them: strides of (3, 1, 1, 1) are those of both layouts."""
+    image, weight = torch.randn(2, 1, 9, 8), torch.randn(3, 1, 1, 1)
+    more = {"conv_relu_pool": (1, 0, 1, 1, ops.Pool()), "conv_tanh_pool": (1, 0, 1, 1, None)}
+    for algorithm in ops.algorithm_names(op):
+        found = ops.get_algorithm(op, algorithm)(image, weight, None, *more.get(op, ()))
+        found.view(len(image), -1)
+    assert not is_channels_last(weight)
+    assert not is_channels_last(torch.randn(5, 1, 1, 1).to(memory_format=torch.channels_last))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)

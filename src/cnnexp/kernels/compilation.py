@@ -41,18 +41,20 @@ def has_kernels() -> bool:
 
 
 def watch_numba(folder: str) -> None:
-    """Say from now on what numba compiles of cnnexp's, and count how long; start its threads.
+    """Say from now on what numba compiles of cnnexp's, and count how long; start its threads, as torch's.
 
     Args:
         folder: Where it keeps the results, see ``cnnexp.kernels.cpu.numba_internals.cache_folder``.
     """
     from cnnexp.kernels.cpu.numba_internals import start_threads, tell_of_compilations
+    from cnnexp.kernels.threads import follow_torch
 
     if not _watching:
         # numba's OpenMP threads set the number of torch's, and sums of torch's depend on that number
         threads = torch.get_num_threads()
         start_threads()
         torch.set_num_threads(threads)
+        follow_torch()
         _watching.append(_Watch(folder))
         tell_of_compilations(_watching[0].begin, _watching[0].end)
 

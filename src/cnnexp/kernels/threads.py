@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
-__all__ = ["offered_threads", "use_threads", "with_threads"]
+__all__ = ["follow_torch", "offered_threads", "use_threads", "with_threads"]
 
 
 def offered_threads() -> int:
@@ -16,6 +17,19 @@ def offered_threads() -> int:
     import numba
 
     return min(os.cpu_count() or 1, numba.config.NUMBA_NUM_THREADS)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def follow_torch() -> None:
+    """Let the kernels compute with as many threads as torch, unless NUMBA_NUM_THREADS says another number.
+
+    A program that has called ``torch.set_num_threads``, or has ``OMP_NUM_THREADS``, as each process of
+    ``torchrun``, wants no more of them.
+    """
+    import numba
+
+    settings: Any = numba.config
+    if settings.NUMBA_NUM_THREADS == settings.NUMBA_DEFAULT_NUM_THREADS:
+        numba.set_num_threads(min(torch.get_num_threads(), settings.NUMBA_NUM_THREADS))
 
 
 def use_threads(count: int) -> None:

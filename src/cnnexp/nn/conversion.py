@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from cnnexp.nn.done import is_done
 from cnnexp.nn.layer import Layer, layer_algorithms
-from cnnexp.nn.twins import plain_class, twin_of
+from cnnexp.nn.twins import is_replaced, plain_class, twin_of
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _reason(layer: nn.Module) -> tuple[str, bool]:
     if base is None:
         return NO_TWIN, True
     if twin_of(kind) is not None:
-        return (REPLACED if "forward" in vars(layer) else "replace_layers was not called"), False
+        return (REPLACED if is_replaced(layer) else "replace_layers was not called"), False
     own = "has a forward of its own" if kind.forward is not base.forward else "may change it"
     return f"a class derived from {base.__name__} {own}", kind.__module__.startswith("torch.")
 

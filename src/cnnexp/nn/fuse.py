@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from torch import nn
 
 from cnnexp import ops
@@ -16,6 +18,8 @@ from cnnexp.nn.layer import Layer
 from cnnexp.nn.passes import in_order, is_norm, is_plain, passes, places
 from cnnexp.nn.pool import AvgPool2d, MaxPool2d
 from cnnexp.nn.twins import become, plain_class
+
+log = logging.getLogger(__name__)
 
 
 def fuse_blocks(module: nn.Module, recompute: bool = False, functions: bool = False) -> None:
@@ -60,7 +64,15 @@ def fuse_blocks(module: nn.Module, recompute: bool = False, functions: bool = Fa
             if taken is not None:
                 setattr(sequence, pool_name, Done(taken))
     may_be = _may_be_fused if functions else is_norm
-    found = passes(module) if any(map(may_be, module.modules())) else None
+    traceable = any(map(may_be, module.modules()))
+    found = passes(module) if traceable else None
+    if traceable and found is None and (functions or recompute):
+        asked = " and ".join(["functions=True"] * functions + ["recompute=True"] * recompute)
+        log.warning(
+            "torch.fx cannot trace the network's forward, so that %s finds nothing outside of an "
+            "nn.Sequential",
+            asked,
+        )
     if found is not None and functions:
         fuse_calls(module, found)
     fuse_norms(module, found, recompute, functions)

@@ -28,7 +28,9 @@ class Layer(nn.Module):
 
     op: ClassVar[str]
     computes: ClassVar[tuple[str, ...]] = ("forward",)  # which of its methods call an op
-    algorithm: str
+    algorithm: str = (
+        ops.NATIVE
+    )  # until ``replace_layers`` or the layer's own constructor says another
     step: Step | None = None  # what it is to a block before it, where ``fuse_blocks`` found one
 
     def __init__(self, *args: Any, algorithm: str = "direct", **kwargs: Any) -> None:
@@ -49,7 +51,7 @@ class Layer(nn.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run ``forward`` with the hooks; where ``torch.fx`` traces, return the node for this layer."""
-        for value in args:
+        for value in (*args, *kwargs.values()):
             if isinstance(value, fx.Proxy):
                 return traced(self, value.tracer, args, kwargs)
             if isinstance(value, Placeholder):

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from cnnexp.nn.as_found import left_as_found
 from cnnexp.nn.conv import Conv2d
+from cnnexp.nn.layer import Layer
 from cnnexp.nn.norm import BatchNorm2d
 from cnnexp.nn.steps import Step, step_of
 from cnnexp.nn.twins import plain_class
@@ -37,10 +38,18 @@ def passes(module: nn.Module) -> Passes | None:
         for training in (True, False):
             module.train(training)
             try:
-                found.append([*fx.Tracer().trace(module).nodes])
+                found.append([*_Tracer().trace(module).nodes])
             except Exception:  # of somebody else's forward, which is given no tensor
                 return None
     return found
+
+
+class _Tracer(fx.Tracer):
+    """A tracer to which layers of ours are one node each, also where they are called on a buffer."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """See ``fx.Tracer``, to which those of ``torch.nn`` are."""
+        return isinstance(m, Layer) or super().is_leaf_module(m, module_qualified_name)
 
 
 def in_order(parent: nn.Module) -> list[tuple[str, nn.Module]]:

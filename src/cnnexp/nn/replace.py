@@ -11,7 +11,7 @@ from cnnexp.nn.conversion import conversion
 from cnnexp.nn.done import Done
 from cnnexp.nn.fuse import fuse_blocks, split_blocks
 from cnnexp.nn.layer import Layer
-from cnnexp.nn.twins import REPLACEMENTS, become, plain_class, twin_of
+from cnnexp.nn.twins import REPLACEMENTS, become, is_replaced, plain_class, twin_of
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -91,10 +91,10 @@ def replace_layers(
 
 
 def _become_ours(module: nn.Module) -> None:
-    """Change the class of each layer that has a twin, unless somebody replaced its ``forward``."""
+    """Change the class of each layer that has a twin, unless somebody replaced what computes its output."""
     for layer in module.modules():
         twin = twin_of(plain_class(layer))
-        if twin is not None and "forward" not in vars(layer):
+        if twin is not None and not is_replaced(layer):
             become(layer, twin)
 
 

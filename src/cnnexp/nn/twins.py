@@ -32,6 +32,14 @@ def twin_of(kind: type[nn.Module]) -> type[Layer] | None:
     return REPLACEMENTS.get(kind) or _LAZY.get(kind)
 
 
+def is_replaced(layer: nn.Module) -> bool:
+    """Whether somebody has put a function of his own in the place of what computes the layer's output.
+
+    Of a convolution that is also ``_conv_forward``, by which programs pad the one way and the other.
+    """
+    return not {"forward", "_conv_forward"}.isdisjoint(vars(layer))
+
+
 def plain_class(layer: nn.Module) -> type[nn.Module]:
     """The class of ``layer``, without the subclass that parametrizations make of it."""
     return parametrize.type_before_parametrizations(layer)

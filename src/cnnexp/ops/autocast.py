@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -67,6 +70,13 @@ def autocast_dtype(input: Tensor) -> torch.dtype | None:
     if not (device == "cpu" or _has_autocast(device)) or not torch.is_autocast_enabled(device):
         return None
     return torch.get_autocast_dtype(device)
+
+
+def outside_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Within it autocast rounds nothing on the device of ``tensor``, so that factors stay as they are."""
+    if autocast_dtype(tensor) is None:
+        return nullcontext()
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 @constant_when_compiled  # the compiler of torch 2.11 does not know the question

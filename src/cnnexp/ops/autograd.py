@@ -25,6 +25,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cnnexp.ops.autocast import outside_autocast
 from cnnexp.ops.forward_mode import in_forward_mode, transformed
 from cnnexp.ops.ownership import owned, owned_gradients
 from cnnexp.ops.precision import widened
@@ -124,7 +125,8 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
 
     def forward(*arguments: Any) -> Any:
         if widens == "all":
-            output = compute(*[_wide(a) for a in arguments]).to(arguments[0].dtype)
+            with outside_autocast(arguments[0]):
+                output = compute(*[_wide(a) for a in arguments]).to(arguments[0].dtype)
         else:
             output = compute(*arguments)
         if writes:
@@ -137,6 +139,12 @@ def _function(wiring: Wiring, widens: Widens, writes: bool = False) -> type[Any]
     setup_context, keep = _keeping(wiring, widens_gradients, writes)
 
     def backward(ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        if not widens_gradients:
+            return made(ctx, grad_output)
+        with outside_autocast(grad_output):
+            return made(ctx, grad_output)
+
+    def made(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         needs = ctx.needs_input_grad
         # read once: under torch.utils.checkpoint each reading would compute the forward again
         saved = dict(zip(names, again(ctx.plan, ctx.saved_tensors), strict=True))
@@ -255,10 +263,13 @@ def _with_tangents(function: type[Any], wiring: Wiring, widens: Widens) -> type[
         values |= zip(tangent_names, tangents, strict=True)
         if widens != "nothing":
             values = {name: _wide(value) for name, value in values.items()}
-        share(shared, values, [OF_TANGENT])
-        result = computed(carry, reads, values)
-        if widens != "nothing":
-            result = result.to(ctx.dtypes[0])
+        if widens == "nothing":
+            share(shared, values, [OF_TANGENT])
+            result = computed(carry, reads, values)
+        else:
+            with outside_autocast(values["grad_output"]):
+                share(shared, values, [OF_TANGENT])
+                result = computed(carry, reads, values).to(ctx.dtypes[0])
         return (result, *others) if others else result
 
     return _class(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.backends import cudnn
+from torch.backends import cuda, cudnn, mkldnn
 
 _HALF = (torch.float16, torch.bfloat16)
+_WHOLE = ("ieee", "none")  # which of torch's precisions round nothing
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -24,12 +26,18 @@ def widened(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def whole_float32() -> Iterator[None]:
-    """Within it no GPU rounds the factors of a float32 product to 10 bits (TF32), as cuDNN else does."""
-    convolutions, products = cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    cudnn.allow_tf32 = False  # pyright: ignore[reportAttributeAccessIssue]
-    torch.set_float32_matmul_precision("highest")
+    """Within it nobody rounds the factors of a float32 product, as to 10 bits (TF32), which cuDNN else does.
+
+    Each library is told by itself: torch's older settings for all of them raise where a program has used
+    the newer ones.
+    """
+    told: Sequence[Any] = (cuda.matmul, cudnn.conv, mkldnn.matmul, mkldnn.conv)  # pyright: ignore
+    rounding = [each for each in told if each.fp32_precision not in _WHOLE]
+    before = [each.fp32_precision for each in rounding]
+    for each in rounding:
+        each.fp32_precision = "ieee"
     try:
         yield
     finally:
-        cudnn.allow_tf32 = convolutions  # pyright: ignore[reportAttributeAccessIssue]
-        torch.set_float32_matmul_precision(products)
+        for each, precision in zip(rounding, before, strict=True):
+            each.fp32_precision = precision

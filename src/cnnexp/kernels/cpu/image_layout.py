@@ -12,10 +12,13 @@ __all__ = ["in_order", "is_channels_last", "new_image", "sum_like"]
 def is_channels_last(tensor: Tensor) -> bool:
     """Whether the strides put the channels last; those of one channel can say it, too (as torch).
 
-    ``tensor.is_contiguous(memory_format=…)`` is true in both layouts for one channel, and raises in
+    Those of one number, as of a kernel 1×1 of one channel, say nothing, which torch takes for the plain
+    layout. ``tensor.is_contiguous(memory_format=…)`` is true in both layouts for one channel, and raises in
     ``torch.func.vmap``.
     """
-    return tensor.dim() == 4 and tensor.stride(1) == 1 and tensor.stride(3) >= tensor.size(1)
+    if tensor.dim() != 4 or tensor.stride(1) != 1 or tensor.stride(3) < tensor.size(1):
+        return False
+    return tensor.stride(2) > 1 or tensor.size(1) * tensor.size(2) * tensor.size(3) != 1
 
 
 def in_order(image: Tensor) -> Tensor:

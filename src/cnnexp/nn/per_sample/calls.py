@@ -184,7 +184,7 @@ class LinearCall(Call):
 
     def rows(self, gradient: Tensor, *kept: Tensor) -> PerSample:
         """See :meth:`Call.rows`."""
-        g, (x,) = gradient, kept
+        g, x = gradient, _rounded(kept[0], gradient)
         return self._own(
             weight=lambda: linear_grad_weight(g, x, per_sample=True),
             bias=lambda: linear_grad_bias(g, per_sample=True),
@@ -192,7 +192,8 @@ class LinearCall(Call):
 
     def weighted(self, factors: Tensor) -> Mapping[str, Tensor]:
         """See :meth:`Call.weighted`."""
-        g, (x,) = self._scaled(factors), self.kept
+        g = self._scaled(factors)
+        x = _rounded(self.kept[0], g)
         if getattr(self.layer, "algorithm", NATIVE) == "fused":
             of_weight, of_bias = of_parameters(g, x, self.layer.weight)
             return self._own(weight=lambda: of_weight, bias=lambda: of_bias)
@@ -218,7 +219,7 @@ class ConvCall(Call):
     def rows(self, gradient: Tensor, *kept: Tensor) -> PerSample:
         """See :meth:`Call.rows`."""
         g, (image, geometry) = gradient, self._image(kept[0])
-        image = geometry.add_extra(image)
+        image = _rounded(geometry.add_extra(image), g)
         return self._own(
             weight=lambda: _weights_by_sample(g, image, geometry),
             bias=lambda: conv_grad_bias(g, per_sample=True),
@@ -227,8 +228,7 @@ class ConvCall(Call):
     def weighted(self, factors: Tensor) -> Mapping[str, Tensor]:
         """See :meth:`Call.weighted`."""
         g, (image, geometry) = self._scaled(factors), self._image(self.kept[0])
-        # autocast rounds the image within the op, and ∂L/∂y is of what it was rounded to
-        image, grad_weight = geometry.add_extra(image).to(g.dtype), self._grad_weight()
+        image, grad_weight = _rounded(geometry.add_extra(image), g), self._grad_weight()
         return self._own(
             weight=lambda: grad_weight(g, image, geometry), bias=lambda: conv_grad_bias(g)
         )
@@ -240,6 +240,11 @@ class ConvCall(Call):
             return library.grad_weight
         name = ops.resolve_algorithm("conv2d", name)
         return ops.get_algorithm("conv2d", name).grad_weight or direct.grad_weight
+
+
+def _rounded(input: Tensor, grad_output: Tensor) -> Tensor:
+    """``input`` as autocast rounds it within an op: ∂L/∂y is of what it was rounded to."""
+    return input.to(grad_output.dtype)
 
 
 def _weights_by_sample(grad_output: Tensor, image: Tensor, geometry: Conv2dGeometry) -> Tensor:
@@ -298,7 +303,8 @@ class BlockCall(ConvCall):
             return self._own(
                 weight=lambda: weights.to(gradient.dtype), bias=lambda: biases.to(gradient.dtype)
             )
-        spread, image = fused.spread(gradient, code, plan), plan.conv.add_extra(image)
+        spread = fused.spread(gradient, code, plan)
+        image = _rounded(plan.conv.add_extra(image), spread)
         return self._own(
             weight=lambda: _weights_by_sample(spread, image, plan.conv),
             bias=lambda: conv_grad_bias(spread, per_sample=True),
@@ -312,7 +318,7 @@ class BlockCall(ConvCall):
             written = {"weight": norms.gradients, "bias": norms.biases}
             return {name: weighted_gradients(written[name], factors) for name in self.parameters}
         (image, code), plan, g = self.kept, self.plan, self._scaled(factors)
-        spread = fused.grad_image(g, code, plan)
+        image, spread = _rounded(image, g), fused.grad_image(g, code, plan)
         both = fused.grad_parameters(g, spread, code, image, plan)
         if both is not None:
             return self._own(weight=lambda: both[0], bias=lambda: both[1])

@@ -69,7 +69,7 @@ def per_sample_gradients(
     """
     calls, samples = passed(network, loss, batch)
     with torch.no_grad(), whole_float32():
-        found = {p: g for unit in units_of(calls) for p, g in unit.per_sample().items()}
+        found = {p: g.to(p) for unit in units_of(calls) for p, g in unit.per_sample().items()}
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
     return {name: found.get(p, p.new_zeros(samples, *p.shape)) for name, p in trained.items()}
 
