@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import cnnexp.nn
 from cnnexp.nn import BatchNormAct2d
-from cnnexp.nn.fuse_norms import Activated
+from cnnexp.nn.done import Done
 from cnnexp.tuning import choose_algorithms, pin_algorithms
 
 
@@ -141,7 +141,7 @@ def test_a_fused_network_computes_what_it_did_and_is_put_back(name: str, algorit
     make, blocks, replaced = NETWORKS[name]
     network = make().double()
     ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
-    assert (count(ours, BatchNormAct2d), count(ours, Activated)) == (blocks, replaced)
+    assert (count(ours, BatchNormAct2d), count(ours, Done)) == (blocks, replaced)
     assert [n for n, _ in ours.named_modules()] == [n for n, _ in network.named_modules()]
     assert list(ours.state_dict()) == list(network.state_dict())
     image = torch.randn(3, 4, 7, 5, dtype=torch.float64)
@@ -151,7 +151,7 @@ def test_a_fused_network_computes_what_it_did_and_is_put_back(name: str, algorit
         torch.testing.assert_close(results(ours, image), results(network, image))
     copied = copy.deepcopy(ours)
     cnnexp.nn.split_blocks(ours)
-    assert not count(ours, BatchNormAct2d) + count(ours, Activated)
+    assert not count(ours, BatchNormAct2d) + count(ours, Done)
     twins = [type(layer) for layer in network.modules()]
     cnnexp.nn.replace_layers(ours, "native")
     for kind, layer in zip(twins, ours.modules(), strict=True):
@@ -210,7 +210,7 @@ def test_what_others_look_at_stays() -> None:
         nn.Sequential(nn.BatchNorm2d(4), nn.Tanh()),
     ).double()
     ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
-    assert not count(ours, BatchNormAct2d) + count(ours, Activated)
+    assert not count(ours, BatchNormAct2d) + count(ours, Done)
     image = torch.randn(3, 4, 2, 2, dtype=torch.float64)
     torch.testing.assert_close(results(ours, image), results(network, image))
 
@@ -275,7 +275,7 @@ def test_a_pooling_outside_of_a_sequence_is_part_of_a_block_only_with_functions(
         cnnexp.nn.replace_layers(_Head().double(), "fused", functions=functions, quiet=True)
         for functions in (False, True)
     )
-    assert (count(plain, Activated), count(ours, Activated)) == (1, 2)
+    assert (count(plain, Done), count(ours, Done)) == (1, 2)
     image = torch.randn(3, 4, 7, 5, dtype=torch.float64)
     torch.testing.assert_close(results(ours, image), results(plain, image))
     setattr(plain, "pool", nn.Identity())  # noqa: B010 (as for small images)

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import cnnexp.nn
 from cnnexp.nn import BatchNormAct2d
-from cnnexp.nn.fuse_norms import Activated
+from cnnexp.nn.done import Done
 from tests.nn.test_fuse_norms import Residual, count, results
 
 
@@ -35,7 +35,7 @@ def test_hooks_of_later_do_not_make_it_pool_again(kind: str, place: int, way: st
     torch.manual_seed(0)
     network = nn.Sequential(nn.BatchNorm2d(4), nn.SiLU(), nn.MaxPool2d(3, 1), nn.Conv2d(4, 4, 1))
     ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
-    assert count(ours, Activated) == 2
+    assert count(ours, Done) == 2
     vars(ours[0])["algorithm"] = way
     _hooked(ours[place], kind)
     image = torch.randn(3, 4, 7, 5)
@@ -139,7 +139,7 @@ def test_what_was_written_into_is_activated_again() -> None:
             return z
 
     ours = cnnexp.nn.replace_layers(Odd().eval(), "fused", quiet=True)
-    assert count(ours, Activated) == 1
+    assert count(ours, Done) == 1
     image = torch.randn(3, 4, 6, 6)
     with torch.no_grad():
         torch.testing.assert_close(ours(image), Odd().eval()(image))

@@ -9,9 +9,11 @@ from torch.nn import functional as F
 
 from cnnexp import ops
 from cnnexp.geometry.convolution import padding_by_side
+from cnnexp.nn.heads import Head, forget
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.marks import mark
 from cnnexp.nn.steps import pooled
-from cnnexp.nn.twins import replaces
+from cnnexp.nn.twins import become, replaces
 from cnnexp.ops.conv2d.unkept import conv2d as of_unkept
 from cnnexp.ops.recomputed import can_be_recomputed
 from cnnexp.ops.recomputed_inputs import INPUTS
@@ -49,7 +51,7 @@ class Conv2d(Layer, nn.Conv2d):
         return DEPTHWISE if each_its_own and tuple(self.dilation) == (1, 1) else "direct"
 
 
-class ConvReLUPool(Layer, nn.Conv2d):
+class ConvReLUPool(Head, nn.Conv2d):
     """``Conv2d`` → ``ReLU`` → ``MaxPool2d`` or ``AvgPool2d`` in one layer.
 
     Parameters and state-dict keys are those of the convolution, the only part that has any.
@@ -76,15 +78,22 @@ class ConvReLUPool(Layer, nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
         if self.algorithm == ops.NATIVE:
-            return pooled(F.relu(super().forward(input), self.inplace), self.pool)
-        return ops.conv_relu_pool(*_arguments(self, input), self.pool, algorithm=self.algorithm)
+            output = pooled(F.relu(super().forward(input), self.inplace), self.pool)
+        else:
+            arguments = *_arguments(self, input), self.pool
+            output = ops.conv_relu_pool(*arguments, algorithm=self.algorithm)
+        return mark(output, self.of_block)
+
+    def part_again(self) -> None:
+        """See ``Head.part_again``."""
+        forget(self, ("pool", "inplace"), lambda: become(self, Conv2d))
 
     def extra_repr(self) -> str:
         """Describe the layer's settings for ``repr``."""
         return f"{super().extra_repr()}, pool={self.pool}"
 
 
-class ConvTanhPool(Layer, nn.Conv2d):
+class ConvTanhPool(Head, nn.Conv2d):
     """``Conv2d`` → ``Tanh`` → ``AvgPool2d`` or ``MaxPool2d``, or no pooling, in one layer.
 
     Parameters and state-dict keys are those of the convolution, the only part that has any.
@@ -111,8 +120,15 @@ class ConvTanhPool(Layer, nn.Conv2d):
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
         if self.algorithm == ops.NATIVE:
             image = self.squashed(input)
-            return image if self.pool is None else pooled(image, self.pool)
-        return ops.conv_tanh_pool(*_arguments(self, input), self.pool, algorithm=self.algorithm)
+            output = image if self.pool is None else pooled(image, self.pool)
+        else:
+            arguments = *_arguments(self, input), self.pool
+            output = ops.conv_tanh_pool(*arguments, algorithm=self.algorithm)
+        return mark(output, self.of_block)
+
+    def part_again(self) -> None:
+        """See ``Head.part_again``."""
+        forget(self, ("pool",), lambda: become(self, Conv2d))
 
     def squashed(self, input: Tensor) -> Tensor:
         """tanh(z), (N, C_out, H', W'), as torch's own layers compute it: what the pooling gets."""

@@ -6,7 +6,6 @@ import logging
 
 from torch import nn
 
-from cnnexp import ops
 from cnnexp.nn.activation import ReLU, Tanh
 from cnnexp.nn.conv import Conv2d, ConvReLUPool, ConvTanhPool
 from cnnexp.nn.done import Done
@@ -14,7 +13,9 @@ from cnnexp.nn.fuse_calls import fuse_calls, is_narrow, pool_of, undo_calls, wai
 from cnnexp.nn.fuse_linears import fuse_linears, split_linears
 from cnnexp.nn.fuse_norms import fuse_norms, is_plain_sequence, split_norms, waiting_norms
 from cnnexp.nn.fuse_recompute import forget_inputs, keep_less
+from cnnexp.nn.heads import put_in_place, restore, way_of
 from cnnexp.nn.layer import Layer
+from cnnexp.nn.marks import Block
 from cnnexp.nn.passes import in_order, is_norm, is_plain, passes, places
 from cnnexp.nn.pool import AvgPool2d, MaxPool2d
 from cnnexp.nn.twins import become, plain_class
@@ -47,22 +48,23 @@ def fuse_blocks(module: nn.Module, recompute: bool = False, functions: bool = Fa
         if not isinstance(sequence, nn.Sequential) or not is_plain_sequence(sequence):
             continue
         children = [*in_order(sequence), ("", None)]
-        for (_, conv), (name, act), (pool_name, pool) in zip(
+        for (conv_name, conv), (name, act), (pool_name, pool) in zip(
             children, children[1:], [*children[2:], ("", None)], strict=False
         ):
             kind = _block_of(conv, act, pool)
             if kind is None or conv is None or len(of_layers[conv]) != 1:
                 continue
-            assert isinstance(conv, Conv2d)
             assert act is not None
             become(conv, kind)
+            assert isinstance(conv, (ConvReLUPool, ConvTanhPool))
             taken = pool if kind is ConvReLUPool or _is_average(pool) else None
-            conv.pool = None if taken is None else pool_of(taken)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+            vars(conv)["pool"] = None if taken is None else pool_of(taken)
             if isinstance(act, ReLU):
-                conv.inplace = act.inplace  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
-            setattr(sequence, name, Done(act))
+                vars(conv)["inplace"] = act.inplace
+            parts = [(act, [(sequence, name)])]
             if taken is not None:
-                setattr(sequence, pool_name, Done(taken))
+                parts.append((taken, [(sequence, pool_name)]))
+            put_in_place(conv, Block(shared=False), (sequence, conv_name), parts)
     may_be = _may_be_fused if functions else is_norm
     traceable = any(map(may_be, module.modules()))
     found = passes(module) if traceable else None
@@ -95,23 +97,19 @@ def split_blocks(module: nn.Module) -> None:
     """Undo :func:`fuse_blocks`; a block that was constructed as such stays."""
     split_linears(module)
     forget_inputs(module)
+    for parent in module.modules():
+        vars(parent).pop("done_by", None)
+        for name, layer in in_order(parent):
+            if isinstance(layer, Done):
+                restore(parent, name, layer)
     split_norms(module)
     undo_calls(module)
-    for sequence in module.modules():
-        if isinstance(sequence, nn.Sequential):
-            last: nn.Module | None = None
-            for name, layer in list(sequence.named_children()):
-                if isinstance(layer, Done):
-                    setattr(sequence, name, layer.part)
-                    if isinstance(last, (ConvReLUPool, ConvTanhPool)):
-                        vars(last).pop("pool", None)
-                        vars(last).pop("inplace", None)
-                        become(last, Conv2d)
-                else:
-                    last = layer
     for layer in module.modules():
-        if isinstance(layer, Layer) and layer.algorithm not in ops.algorithm_names(layer.op):
-            layer.algorithm = layer.way_by(layer.algorithm)
+        if isinstance(layer, (ConvReLUPool, ConvTanhPool)) and layer.of_block is not None:
+            layer.part_again()
+    for layer in module.modules():
+        if isinstance(layer, Layer):
+            layer.algorithm = way_of(layer)
 
 
 def _block_of(

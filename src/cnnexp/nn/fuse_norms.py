@@ -6,16 +6,15 @@ import itertools
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from cnnexp.nn.activation import ReLU
 from cnnexp.nn.conv import Conv2d
 from cnnexp.nn.deferring import DeferredBatchNormAct2d, OperandBatchNorm2d
-from cnnexp.nn.done import Done
 from cnnexp.nn.fuse_calls import called_after, pool_of
 from cnnexp.nn.fuse_recompute import recompute_inputs
-from cnnexp.nn.layer import traced
-from cnnexp.nn.marks import Block, has_mark, mark
+from cnnexp.nn.heads import put_in_place
+from cnnexp.nn.marks import Block
 from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
 from cnnexp.nn.passes import Passes, in_order, is_convolved, is_norm, is_plain, layer_of, places
 from cnnexp.nn.pool import MaxPool2d
@@ -47,27 +46,6 @@ class _Block(NamedTuple):
 
 
 Blocks = dict[nn.Module, _Block]
-
-
-class Activated(Done):
-    """In place of a layer that the normalisation before it computes, where its mark says so."""
-
-    def __init__(self, part: nn.Module, block: Block) -> None:
-        super().__init__(part)
-        self.block = block
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run ``forward`` with the hooks; ``torch.fx`` traces one node."""
-        if args and isinstance(args[0], fx.Proxy):
-            return traced(self, args[0].tracer, args, kwargs)
-        if not args or not has_mark(args[0], self.block):
-            return super().__call__(*args, **kwargs)
-        output = super().__call__(*args, done=True, **kwargs)
-        return mark(output, self.block) if isinstance(output, Tensor) else output
-
-    def forward(self, input: Tensor, done: bool = False) -> Tensor:
-        """Return ``input`` as it is, unless another layer has taken the place of the normalisation."""
-        return input if done or has_mark(input, self.block) else vars(self)["part"](input)
 
 
 def fuse_norms(
@@ -114,10 +92,10 @@ def fuse_norms(
             attributes: dict[str, Any] = {"inplace": inplace, "of_block": block, "recompute": again}
             if pool is not None:
                 attributes["pool"] = pool_of(pool)
-            _make(norm, BatchNormAct2d, activation=name, **attributes)
-            for layer in filter(None, [activation, pool]) if alone else ():
-                for parent, name in where[layer]:
-                    setattr(parent, name, Activated(layer, block))
+            head = _make(norm, BatchNormAct2d, activation=name, **attributes)
+            if alone:
+                parts = [(layer, where[layer]) for layer in (activation, pool) if layer is not None]
+                put_in_place(head, block, where[norm][0], parts)
 
 
 def waiting_norms(module: nn.Module, found: Passes) -> list[nn.Module]:
@@ -126,36 +104,20 @@ def waiting_norms(module: nn.Module, found: Passes) -> list[nn.Module]:
     return [norm for norm, block in blocks.items() if isinstance(block.activation, Step)]
 
 
-def _make(norm: nn.Module, kind: type[BatchNormAct2d], **attributes: Any) -> None:
+def _make(norm: nn.Module, kind: type[BatchNormAct2d], **attributes: Any) -> BatchNormAct2d:
     """Turn ``norm`` into a block of ``kind`` with ``attributes``."""
     assert isinstance(norm, BatchNorm2d)
     become(norm, kind)
+    assert isinstance(norm, BatchNormAct2d)
     vars(norm).update(attributes, fused=True)
-
-
-_OF_BLOCKS = (
-    "activation",
-    "pool",
-    "inplace",
-    "of_block",
-    "fused",
-    "recompute",
-    "is_operand",
-    "steps",
-)
+    return norm
 
 
 def split_norms(module: nn.Module) -> None:
     """Undo :func:`fuse_norms`; a ``BatchNormAct2d`` that was constructed as such stays."""
-    for parent in module.modules():
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, Activated):
-                setattr(parent, name, layer.part)
     for layer in module.modules():
         if isinstance(layer, BatchNormAct2d) and layer.fused:
-            for name in _OF_BLOCKS:
-                vars(layer).pop(name, None)
-            become(layer, BatchNorm2d)
+            layer.part_again()
 
 
 class _Call(NamedTuple):

@@ -7,12 +7,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from cnnexp import ops
+from cnnexp.nn.heads import Head, forget
 from cnnexp.nn.layer import Layer
-from cnnexp.nn.marks import Block, mark
+from cnnexp.nn.marks import mark
 from cnnexp.nn.steps import pooled
-from cnnexp.nn.twins import replaces
+from cnnexp.nn.twins import become, replaces
 from cnnexp.ops.batch_norm_act import activated_by_torch
 from cnnexp.ops.recomputed_sums import note
+
+# the attributes that ``fuse_blocks`` gives a normalisation
+_OF_BLOCKS = ("activation", "pool", "inplace", "fused", "recompute", "is_operand", "steps")
 
 
 @replaces(nn.BatchNorm2d)
@@ -26,7 +30,7 @@ class BatchNorm2d(Layer, nn.BatchNorm2d):
         return ops.batch_norm(*_arguments(self, input), algorithm=self.algorithm)
 
 
-class BatchNormAct2d(Layer, nn.BatchNorm2d):
+class BatchNormAct2d(Head, nn.BatchNorm2d):
     """``BatchNorm2d`` → activation, or → activation → pooling, in one layer.
 
     Parameters, buffers and state-dict keys are those of the normalisation, the only part that has any.
@@ -46,7 +50,6 @@ class BatchNormAct2d(Layer, nn.BatchNorm2d):
     op = "batch_norm_act"
     activation: str
     inplace = False  # whether the activation of ``native`` writes into its input
-    of_block: Block | None = None  # whose mark the layers after it look for
     pool: ops.Pool | None = None
     fused = False  # whether ``fuse_blocks`` made it of a ``BatchNorm2d``
     recompute = False
@@ -66,11 +69,6 @@ class BatchNormAct2d(Layer, nn.BatchNorm2d):
         if pool is not None:
             self.pool = pool
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run ``forward`` with the hooks, which may put another tensor in the place of its output."""
-        output = super().__call__(*args, **kwargs)
-        return mark(output, self.of_block) if isinstance(output, Tensor) else output
-
     def forward(self, input: Tensor) -> Tensor:
         """Return ``input`` (N, C, H, W) normalised, activated and pooled, (N, C, P, Q)."""
         if self.algorithm == ops.NATIVE:
@@ -82,6 +80,10 @@ class BatchNormAct2d(Layer, nn.BatchNorm2d):
         if self.is_operand:
             note(output)
         return mark(output, self.of_block)
+
+    def part_again(self) -> None:
+        """See ``Head.part_again``."""
+        forget(self, _OF_BLOCKS, lambda: become(self, BatchNorm2d))
 
     def extra_repr(self) -> str:
         """Describe the layer's settings for ``repr``."""

@@ -1,0 +1,211 @@
+"""Converted networks compute what stands there, whatever somebody replaces, wraps, shares or calls apart."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import logging
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cnnexp.nn import BatchNormAct2d, ConvReLUPool, ConvTanhPool, replace_layers
+from cnnexp.nn.done import Done
+
+HEADS = (ConvReLUPool, ConvTanhPool, BatchNormAct2d)
+
+
+def _conv() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+
+
+def _tanh() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.Tanh(), nn.AvgPool2d(2))
+
+
+def _norm() -> nn.Sequential:
+    return nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2))
+
+
+def _silu() -> nn.Sequential:
+    return nn.Sequential(nn.BatchNorm2d(3), nn.SiLU())
+
+
+NETWORKS = {"conv": _conv, "tanh": _tanh, "norm": _norm, "silu": _silu}
+every_network = pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+
+
+class Twice(nn.Module):
+    """A wrapper that does more to the layer's output."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * self.base(input) - 1
+
+
+def _another(layer: nn.Module) -> nn.Module:
+    torch.manual_seed(7)
+    if isinstance(layer, nn.Conv2d):
+        return nn.Conv2d(3, layer.out_channels, 3, padding=1)
+    return nn.BatchNorm2d(3).requires_grad_(False)
+
+
+EDITS: dict[str, Callable[[nn.Sequential], None]] = {
+    "first layer replaced": lambda net: net.__setitem__(0, _another(net[0])),
+    "first layer wrapped": lambda net: net.__setitem__(0, Twice(net[0])),
+    "activation replaced": lambda net: net.__setitem__(1, nn.GELU()),
+    "activation taken out": lambda net: net.__setitem__(1, nn.Identity()),
+    "last replaced": lambda net: net.__setitem__(len(net) - 1, nn.Identity()),
+    "last deleted": lambda net: net.__delitem__(len(net) - 1),
+    "nothing": lambda net: None,
+}
+
+
+def _pair(make: Callable[[], nn.Sequential]) -> tuple[nn.Sequential, nn.Sequential, Tensor]:
+    """The same network of torch's layers and converted, and what it takes."""
+    torch.manual_seed(0)
+    plain = make()
+    ours = replace_layers(copy.deepcopy(plain), "fused", quiet=True)
+    assert isinstance(ours[0], HEADS)
+    assert isinstance(ours[1], Done)
+    return plain, ours, torch.randn(2, 3, 8, 8)
+
+
+def _agree(plain: nn.Module, ours: nn.Module, image: Tensor) -> None:
+    results = []
+    for network in (plain, ours):
+        x = image.clone().requires_grad_()
+        y = network(x)
+        network.zero_grad()
+        y.square().sum().backward()
+        grads = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+        results.append([y, x.grad, *[grads[n] for n in sorted(grads)]])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+@every_network
+def test_what_stands_there_is_computed(
+    make: Callable[[], nn.Sequential], edit: Callable[[nn.Sequential], None]
+) -> None:
+    plain, ours, image = _pair(make)
+    for network in (plain, ours):
+        edit(network)
+    _agree(plain, ours, image)
+    _agree(plain, ours, image)  # as what it is from then on
+    replace_layers(ours, "fused", quiet=True)
+    _agree(plain, ours, image)
+    _agree(plain, replace_layers(ours, "native", quiet=True), image)
+    assert not any(isinstance(layer, Done) for layer in ours.modules())
+
+
+@every_network
+def test_a_block_is_kept_as_long_as_nothing_changes(make: Callable[[], nn.Sequential]) -> None:
+    _, ours, image = _pair(make)
+    kind = type(ours[0])
+    for network in (ours, copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        network(image)
+        assert type(network[0]) is kind
+        assert isinstance(network[1], Done)
+
+
+def test_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    _, ours, image = _pair(_conv)
+    ours[1] = nn.GELU()
+    with caplog.at_level(logging.WARNING):
+        ours(image)
+        ours(image)
+    (said,) = caplog.messages
+    assert said.startswith(
+        "ConvReLUPool is Conv2d again: another layer stands in its place, or in "
+    )
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "file"]
+)
+@every_network
+def test_copies_change_by_themselves(
+    make: Callable[[], nn.Sequential], copied: Callable[[nn.Sequential], nn.Sequential]
+) -> None:
+    plain, ours, image = _pair(make)
+    other = copied(ours)
+    changed = copy.deepcopy(plain)
+    changed[1], other[1] = nn.GELU(), nn.GELU()
+    _agree(changed, other, image)
+    kind = type(ours[0])
+    _agree(plain, ours, image)
+    assert type(ours[0]) is kind
+    assert not isinstance(other[0], HEADS)
+
+
+@pytest.mark.parametrize("make", [_conv, _tanh, _norm], ids=["conv", "tanh", "norm"])
+def test_a_slice_from_before_the_conversion_computes_what_it_did(
+    make: Callable[[], nn.Sequential],
+) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(*make(), nn.Flatten())
+    ours = copy.deepcopy(plain)
+    part = ours[:3]
+    replace_layers(ours, "fused", quiet=True)
+    image = torch.randn(2, 3, 8, 8)
+    _agree(plain[:3], part, image)
+    _agree(plain, ours, image)
+    replace_layers(part, "native", quiet=True)
+    _agree(plain[:3], part, image)
+    _agree(plain, ours, image)
+
+
+@every_network
+def test_a_slice_from_after_the_conversion_may_be_converted_back(
+    make: Callable[[], nn.Sequential],
+) -> None:
+    plain, ours, image = _pair(make)
+    part = nn.Sequential(*ours)
+    _agree(plain, part, image)
+    replace_layers(part, "native", quiet=True)
+    _agree(plain, part, image)
+    _agree(plain, ours, image)
+
+
+@every_network
+def test_layers_in_another_container_are_still_a_block(make: Callable[[], nn.Sequential]) -> None:
+    plain, ours, image = _pair(make)
+    other = nn.Sequential(*ours)
+    kind = type(ours[0])
+    del ours
+    gc.collect()
+    _agree(plain, other, image)
+    assert type(other[0]) is kind
+
+
+@pytest.mark.parametrize("make", [_conv, _tanh, _norm], ids=["conv", "tanh", "norm"])
+def test_a_part_that_is_called_by_itself_computes(make: Callable[[], nn.Sequential]) -> None:
+    plain, ours, _ = _pair(make)
+    image = torch.randn(2, 4, 6, 6)
+    for place in (1, 2):
+        torch.testing.assert_close(ours[place](image), plain[place](image))
+
+
+def test_a_network_goes_when_nobody_has_it() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        _, ours, image = _pair(_conv)
+        ours(image)
+        weight = ours[0].weight
+        import weakref
+
+        gone = weakref.ref(ours)
+        del ours
+        assert gone() is None
+        assert weight.shape == (8, 3, 3, 3)
+    finally:
+        gc.enable()
