@@ -5,6 +5,7 @@
     python benchmarks/networks.py networks-float32   on a processor without bfloat16       about an hour
     python benchmarks/networks.py tutorials          three networks that call functions    about 12 minutes
     python benchmarks/networks.py … --first 14       without the last two, for which memory may not do
+    python benchmarks/networks.py … --begin 13 --results FOLDER      from the thirteenth on, to another folder
     python benchmarks/networks.py … --csv            only the tables, from the committed files
 
 On a quiet machine with 32 GB of memory (24 without bfloat16), most of which VGG's ways take: every way of a
@@ -99,9 +100,9 @@ def measure(
     results: Path,
     name: str,
     runs: int = RUNS,
-    first: int | None = None,
+    which: slice = slice(None),
 ) -> None:
-    """Write the file of each run; it is kept as far as it has come if a later step fails.
+    """Write the file of each run, of these networks; it is kept as far as it has come if a later step fails.
 
     What ``auto`` chose on this machine before, maybe while others used it, is not asked.
     """
@@ -116,7 +117,7 @@ def measure(
     device = torch.device("cpu")
     for run in range(1, runs + 1):
         rows: list[Any] = []
-        for model, size, batch in study.steps[:first]:
+        for model, size, batch in study.steps[which]:
             rows += speed.bench_step(
                 model,
                 batch,
@@ -272,6 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, help="of each run")
     parser.add_argument("--runs", type=int, default=RUNS, help=f"how many (default: {RUNS})")
     parser.add_argument("--first", type=int, help="how many of the networks (default: all)")
+    parser.add_argument("--begin", type=int, default=1, help="with which of them (default: 1)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the files")
     parser.add_argument("--csv", action="store_true", help="only the table, from the files")
     options = parser.parse_args(arguments)
@@ -280,9 +282,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(
             f"--first {options.first}: {options.study} has 1 to {len(study.steps)} networks"
         )
+    last = options.first or len(study.steps)
+    if not 1 <= options.begin <= last:
+        parser.error(f"--begin {options.begin}: must be one of the networks 1 to {last}")
     if not options.csv:
         _see_that_it_can(parser, options.study)
-        counts = options.runs, options.first
+        counts = options.runs, slice(options.begin - 1, last)
         measure(study, options.rounds or study.rounds, options.results, options.study, *counts)
     made = table(options.study, read(options.study, options.results))
     if options.results == RESULTS:

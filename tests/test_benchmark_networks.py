@@ -113,6 +113,16 @@ def test_what_is_not_measured_is_said(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("begin", "last"), [("0", 16), ("17", 16), ("4", 3)])
+def test_it_begins_with_one_of_the_networks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], begin: str, last: int
+) -> None:
+    with pytest.raises(SystemExit):
+        NETWORKS.main(["networks", f"--begin={begin}", f"--first={last}", f"--results={tmp_path}"])
+    said = f"--begin {begin}: must be one of the networks 1 to {last}"
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("first", ["0", "-1", "17"])
 def test_a_number_of_networks_that_there_is_not_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], first: str

@@ -105,8 +105,6 @@ def check_writable(flag: str, file: Path | None) -> None:
     Raises:
         Misuse: There is no folder for it, it is a folder itself, or nothing may be written there.
     """
-    from cnnexp.runs.files import is_replaced
-
     if file is None:
         return
     folder = file.resolve().parent
@@ -114,7 +112,7 @@ def check_writable(flag: str, file: Path | None) -> None:
         raise Misuse(f"{flag}={file}: there is no folder {folder}")
     if file.is_dir():
         raise Misuse(f"{flag}={file}: is a folder; name a file in it")
-    if not os.access(folder if is_replaced(file) else file, os.W_OK):
+    if not os.access(file if file.exists() else folder, os.W_OK):
         raise Misuse(f"{flag}={file}: there is no permission to write it; name another file")
 
 

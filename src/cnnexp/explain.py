@@ -166,6 +166,10 @@ def _untrained(request: _Request) -> tuple[TrainedNetwork, Subject, ImageSet, st
         network, images = load_untrained(request.others, allowed_prefixes(request.others))
     except ConfigError as error:
         raise _with_own_keys(error, request.others) from error
+    if images.targets != "classes":
+        raise ConfigError(
+            f"data: {images.name} has {images.targets}, not one class an image, which cnnexp.explain needs"
+        )
     if images.notice:
         print(images.notice, file=sys.stderr)
     number = _number(request.image)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from cnnexp.attacks import audit_scores, audit_training, epsilon_bound, p_value, wrong_labels
-from cnnexp.attacks.one_run import SHARES, Scorer, Training
-from cnnexp.data import BatchOrder, PoissonBatches
+from cnnexp.attacks.canaries import Canaries, draw
+from cnnexp.attacks.one_run import SHARES, Scorer, Training, coins
+from cnnexp.data import BatchOrder, LabelledImages, PoissonBatches
 from cnnexp.privacy import Accountant, Mechanism, SeededNoise
 
 
@@ -257,3 +258,22 @@ def test_wrong_labels_are_wrong_and_even() -> None:
     counts = torch.bincount((wrong - labels) % 10, minlength=10)[1:]
     assert counts.min() > 1000
     assert torch.equal(wrong, wrong_labels(labels, 10, seed=3))
+
+
+def test_coins_that_all_fall_alike_are_refused_before_a_training() -> None:
+    images = LabelledImages(
+        torch.zeros(8, 1, 4, 4, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64)
+    )
+    refused = 0
+    for seed in range(20):
+        included = coins(2, seed + 2)
+        alike = bool(included.all()) or not bool(included.any())
+        if alike:
+            with pytest.raises(
+                ValueError, match=rf"canaries=2: all coins of seed={seed} fall alike"
+            ):
+                draw(images, 3, Canaries(2, "pattern", seed))
+            refused += 1
+        else:
+            assert draw(images, 3, Canaries(2, "pattern", seed)).included.sum() == 1
+    assert 0 < refused < 20

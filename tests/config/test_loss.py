@@ -84,6 +84,22 @@ def test_the_classes_are_weighted_by_how_rare_they_are(empty_folder: Path) -> No
     assert not [name for name in state if "loss" in name]  # a run's affair, not its network's
 
 
+@pytest.mark.parametrize("weights", ["balanced", "[0.01,1]"])
+def test_with_weights_no_result_depends_on_how_images_are_put_together(
+    weights: str, empty_folder: Path
+) -> None:
+    arrays, found = _write("classes"), []
+    for number, size in enumerate((1, 7, 500)):
+        given = (f"loss.class_weights={weights}", f"data.eval_batch_size={size}")
+        folder = empty_folder / str(number)
+        folder.mkdir()
+        result = tiny_run(folder, *arrays, *MODEL, *given).result
+        found.append([result["val/loss"], result["test/loss"]])
+    assert all(map(math.isfinite, found[0]))
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], rel=1e-5)
+
+
 def test_the_plain_cross_entropy_is_the_job_that_it_was() -> None:
     config = plain_config(Composer("train").compose(["data=digits"]))
     before = {key: value for key, value in config.items() if key not in ("loss", "metrics")}

@@ -105,3 +105,22 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         load_arrays(file, ["a"])
     with pytest.raises(ValueError, match=r"targets=class: must be classes, labels or numbers"):
         load_arrays(file, targets="class")
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "said"),
+    [
+        ("labels", np.full((4, 2), 255), r"test_labels \(N, K\) of whole numbers must be 0 or 1"),
+        ("classes", np.array([0.0, 1.7, 1.0, 0.0]), r"test_labels are float64 \(4,\), not classes"),
+        ("classes", np.zeros((4, 1), int), r"test_labels are int64 \(4, 1\), not classes"),
+    ],
+)
+def test_labels_of_the_other_parts_are_of_the_same_kind(
+    kind: str, other: np.ndarray, said: str, tmp_path: Path
+) -> None:
+    labels = np.array([0, 1] * 4) if kind == "classes" else np.array([[0, 1]] * 8)
+    images, tests = np.zeros((8, 4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)
+    file = tmp_path / "mine.npz"
+    np.savez(file, images=images, labels=labels, test_images=tests, test_labels=other)
+    with pytest.raises(DataFileError, match=said):
+        load_arrays(file)

@@ -17,6 +17,7 @@ from cnnexp.data import (
     load_image_folder,
 )
 from cnnexp.data.picture_files import read_picture
+from cnnexp.inference import picture_files
 from tests.data.picture_files import write_pictures
 
 
@@ -178,3 +179,17 @@ def test_folders_that_cannot_serve(parted: Path) -> None:
     Image.new("L", (2, 2)).save(parted / "train" / "green" / "one.png")
     with pytest.raises(DataUnavailableError, match="green holds one picture; a class needs two"):
         load_image_folder(parted / "train")
+
+
+def test_what_hidden_folders_hold_is_ignored(parted: Path) -> None:
+    before = len(load_image_folder(parted, image_size=24).train)
+    hidden = parted / "train" / "red" / ".ipynb_checkpoints"
+    hidden.mkdir()
+    shutil.copy(parted / "train" / "red" / "0.png", hidden / "0-checkpoint.png")
+    assert len(load_image_folder(parted, image_size=24).train) == before
+    assert not [f for f in picture_files([parted]) if ".ipynb_checkpoints" in f.parts]
+
+
+def test_a_picture_has_one_channel_or_three(parted: Path) -> None:
+    with pytest.raises(DataFileError, match="a picture has 1 or 3 channels, and 4 are asked for"):
+        read_picture(parted / "train" / "red" / "0.png", 4, (24, 24))

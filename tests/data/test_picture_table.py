@@ -177,3 +177,18 @@ def test_numbers_from_a_table_train(pictures: Path, empty_folder: Path) -> None:
     check_job(job)
     result = run_training(job, RunFolder(empty_folder))
     assert result["test/mae"] > 0
+
+
+def test_rows_of_one_picture_are_of_one_part(pictures: Path) -> None:
+    """As a table of several objects a picture has them: none is trained on and tested."""
+    rows = [f"pictures/{i % 10:02}.png,{'cat' if i % 10 < 5 else 'dog'}" for i in range(40)]
+    images = _load(_table(pictures, *rows))
+    assert isinstance(images.train, PictureFiles)
+    assert isinstance(images.test, PictureFiles)
+    assert not set(images.train.files) & set(images.test.files)
+    assert len(images.train) + len(images.test) == 40
+    one = _table(
+        pictures, *[f"pictures/00.png,{kind}" for kind in ("cat", "dog") * 2], name="one.csv"
+    )
+    with pytest.raises(DataFileError, match="is of one picture; training and test need one each"):
+        _load(one)

@@ -123,6 +123,16 @@ def test_what_had_learned_and_guesses_again_lost_it() -> None:
     assert outcome.text.endswith("After epoch 1 it was 90.0%")
 
 
+def test_of_numbers_the_loss_at_the_start_decides() -> None:
+    """Nobody can guess them, and a loss of a hundred may be a good one."""
+    learned, unmoved = _evidence((900.0, 100.0)), _evidence((900.0, 890.0))
+    for evidence in (learned, unmoved):
+        evidence.classes, evidence.epochs = 1, [{"val/mae": 8.0}]
+    assert (outcome_of(learned).kind, outcome_of(unmoved).kind) == ("learned", "unmoved")
+    assert learned.chance == learned.curve.start
+    assert outcome_of(learned).text.endswith("; it began at 900")
+
+
 def test_without_validation_the_loss_decides() -> None:
     evidence = _evidence((CHANCE, 0.5))
     evidence.epochs = []

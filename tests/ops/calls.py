@@ -192,3 +192,9 @@ def activations(*known: str) -> list[str]:
 
 
 CALLS |= {op: Call(op, ((2, 3, 4),)) for op in activations(*CALLS)}
+
+# of sizes that kernels are for: nothing new, and long, for ``reference``, which loops over all numbers
+OF_KERNELS = (
+    *("conv2d depthwise of many channels", "conv2d narrow", "conv_relu_pool many channels"),
+    *("conv_tanh_pool", "conv_tanh_pool alone"),
+)

@@ -56,7 +56,12 @@ def _module(optimizer: Any = None) -> Classifier:
 
 
 def _fit(
-    module: Classifier, folder: Path, *callbacks: Callback, epochs: int = EPOCHS, **options: Any
+    module: Classifier,
+    folder: Path,
+    *callbacks: Callback,
+    epochs: int = EPOCHS,
+    steps: int = -1,
+    **options: Any,
 ) -> L.Trainer:
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(8 * BATCHES, 1, 3, 3, generator=generator)
@@ -66,6 +71,7 @@ def _fit(
     )
     trainer = L.Trainer(
         max_epochs=epochs,
+        max_steps=steps,
         accelerator="cpu",
         num_sanity_val_steps=0,
         callbacks=[*callbacks, last],
@@ -86,6 +92,16 @@ def test_ema_is_the_average_that_its_formula_says(tmp_path: Path) -> None:
         average = decay * average + (1 - decay) * weights
         if (t + 1) % BATCHES == 0:
             torch.testing.assert_close(seen.validated[t + 1 - BATCHES], average)
+
+
+@pytest.mark.parametrize("epochs", [-1, 9])
+def test_swa_counts_the_epochs_of_so_many_steps(tmp_path: Path, epochs: int) -> None:
+    """As trainer.max_steps says it: the last epoch is not whole, and its end counts, too."""
+    seen = _Seen()
+    steps = 3 * BATCHES + 1
+    average = StochasticWeightAverage(0.5)
+    _fit(_module(), tmp_path, seen, average, epochs=epochs, steps=steps)
+    assert average.updates == 2  # the third epoch's end, and the fourth's after one step
 
 
 def test_swa_is_the_mean_of_the_last_epochs_ends(tmp_path: Path) -> None:

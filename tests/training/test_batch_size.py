@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -205,3 +206,16 @@ def test_what_cannot_be(settings: list[str], said: str, empty_folder: Path) -> N
     with pytest.raises(ConfigError) as error:
         build_job(_config(*settings)).callbacks()
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["labels", "numbers"])
+def test_labels_and_numbers_are_measured(kind: str, empty_folder: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 2, (80, 3))
+    labels = rows if kind == "labels" else rows.astype(np.float32)
+    np.savez("mine.npz", images=np.zeros((80, 28, 28), np.uint8), labels=labels)
+    loss = "binary_cross_entropy" if kind == "labels" else "mse"
+    monitor = "val/acc" if kind == "labels" else "val/mae"
+    given = [f"loss={loss}", f"checkpoint.monitor={monitor}", "data=arrays", "data.file=mine.npz"]
+    settings = [each for each in SMALL if not each.startswith(("data=", "data.train_size"))]
+    config = plain_config(Composer("train").compose([*for_all(), *settings, *given]))
+    assert settle_batch_size(build_job(config)).data.batch_size >= 1

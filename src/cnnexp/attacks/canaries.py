@@ -53,7 +53,8 @@ def draw(train: Samples, classes: int, canaries: Canaries) -> DrawnCanaries:
     """Draw the canaries beside, or among, the images of ``train``; the same seed draws the same.
 
     Raises:
-        ValueError: The kind is unknown, there are fewer than two canaries or too few images for them.
+        ValueError: The kind is unknown, there are fewer than two canaries or too few images for them, or all
+            of them, or none, would be trained on.
     """
     count, seed = canaries.count, canaries.seed
     if canaries.kind not in KINDS:
@@ -63,6 +64,11 @@ def draw(train: Samples, classes: int, canaries: Canaries) -> DrawnCanaries:
             f"canaries={count}: must be at least 2 and at most the {len(train)} training images of the run"
         )
     included, every = coins(count, seed + 2), torch.arange(len(train))
+    if bool(included.all()) or not bool(included.any()):
+        raise ValueError(
+            f"canaries={count}: all coins of seed={seed} fall alike, so that there is nothing to tell apart; "
+            f"take more canaries, or another seed"
+        )
     generator = torch.Generator().manual_seed(seed)
     if canaries.kind == "pattern":
         images = _patterns(count, train.shape, generator)

@@ -27,7 +27,7 @@ from cnnexp.data.images import (
 from cnnexp.data.mapped import MappedImages
 from cnnexp.data.mnist import load_mnist, load_mnist_or_digits
 from cnnexp.data.module import SAMPLING, ImageDataModule
-from cnnexp.data.picture_files import PICTURE_ENDINGS, open_picture, read_picture
+from cnnexp.data.picture_files import PICTURE_ENDINGS, open_picture, read_picture, seen_files
 from cnnexp.data.picture_table import load_csv
 from cnnexp.data.poisson import PoissonBatches
 from cnnexp.data.synthetic import load_synthetic
@@ -72,4 +72,5 @@ __all__ = [
     "parts_of",
     "read_picture",
     "seeded_generator",
+    "seen_files",
 ]

@@ -122,10 +122,6 @@ def _kind(file: Path, labels: np.ndarray, targets: str | None) -> str:
         raise ValueError(
             f"targets=classes: the labels are {labels.dtype} {labels.shape}, not whole numbers (N,)"
         )
-    if kind == "labels" and not np.isin(labels, (0, 1)).all():
-        raise DataFileError(
-            f"{file}: labels (N, K) of whole numbers must be 0 or 1; targets=numbers takes any"
-        )
     return kind
 
 
@@ -136,6 +132,7 @@ def _part(file: Path, arrays: Mapping[str, np.ndarray], prefix: str, kind: str) 
     labels = arrays[key]
     if len(labels) != len(images) or not len(images):
         raise DataFileError(f"{file}: {len(images)} {prefix}images, but {len(labels)} {key}")
+    _check_labels(file, key, labels, kind)
     if kind == "classes":
         rows = torch.from_numpy(labels.astype(np.int64))
     else:
@@ -145,6 +142,18 @@ def _part(file: Path, arrays: Mapping[str, np.ndarray], prefix: str, kind: str) 
     if file.is_dir():
         return MappedImages(images, rows, file / f"{prefix}images.npy")
     return LabelledImages(images, rows)
+
+
+def _check_labels(file: Path, key: str, labels: np.ndarray, kind: str) -> None:
+    """Make sure that the labels of a part are of the kind that those of the training are."""
+    if kind == "classes" and (labels.ndim != 1 or labels.dtype.kind not in "ui"):
+        raise DataFileError(
+            f"{file}: {key} are {labels.dtype} {labels.shape}, not classes, whole numbers (N,)"
+        )
+    if kind == "labels" and not np.isin(labels, (0, 1)).all():
+        raise DataFileError(
+            f"{file}: {key} (N, K) of whole numbers must be 0 or 1; targets=numbers takes any"
+        )
 
 
 def _images(file: Path, name: str, images: np.ndarray) -> Tensor:

@@ -14,7 +14,12 @@ from torch import Tensor
 from cnnexp.data.batches import seeded_generator
 from cnnexp.data.depth import ValueRange, checked_range
 from cnnexp.data.images import DataUnavailableError, ImageSet, pixel_statistics
-from cnnexp.data.picture_files import PICTURE_ENDINGS, read_picture, verify_picture
+from cnnexp.data.picture_files import (
+    PICTURE_ENDINGS,
+    read_picture,
+    seen_files,
+    verify_picture,
+)
 
 _TEST_SHARE = 0.2
 _MEASURED = 1000  # mean and standard deviation are estimated from this many pictures
@@ -157,7 +162,7 @@ def _pictures(folder: Path, classes: Sequence[str], like: PictureFiles) -> Pictu
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(p for p in (folder / name).rglob("*") if _is_picture(p))
+        found = [p for p in seen_files(folder / name) if _is_picture(p)]
         if not found:
             raise DataUnavailableError(
                 f"{folder / name} holds no picture (known: {' '.join(PICTURE_ENDINGS)})"
@@ -173,8 +178,7 @@ def _pictures(folder: Path, classes: Sequence[str], like: PictureFiles) -> Pictu
 
 
 def _is_picture(path: Path) -> bool:
-    known = path.suffix.lower() in PICTURE_ENDINGS and not path.name.startswith(".")
-    return known and path.is_file()
+    return path.suffix.lower() in PICTURE_ENDINGS and path.is_file()
 
 
 def _cut(whole: PictureFiles) -> tuple[PictureFiles, PictureFiles]:

@@ -24,6 +24,12 @@ PICTURE_ENDINGS = (
 )
 
 
+def seen_files(folder: Path) -> list[Path]:
+    """All within ``folder``, sorted, but what is hidden, whose name, or a folder's, begins with a dot."""
+    found = sorted(folder.rglob("*"))
+    return [p for p in found if not any(n.startswith(".") for n in p.relative_to(folder).parts)]
+
+
 def read_picture(
     file: Path,
     channels: int,
@@ -46,6 +52,8 @@ def read_picture(
     """
     from PIL import Image, ImageOps
 
+    if channels not in (1, 3):
+        raise DataFileError(f"{file}: a picture has 1 or 3 channels, and {channels} are asked for")
     picture = open_picture(file, value_range).convert("L" if channels == 1 else "RGB")
     height, width = image_size
     fitted = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)

@@ -200,6 +200,11 @@ def _cut(
             )
         order = own[torch.randperm(len(own), generator=seeded_generator(label))]
         held_out[order[: max(1, round(_TEST_SHARE * len(own)))]] = True
+    first: dict[Path, int] = {}  # by which all rows of one picture are of one part
+    for row, file in enumerate(whole.files):
+        held_out[row] = held_out[first.setdefault(file.resolve(), row)]
+    if bool(held_out.all()) or not bool(held_out.any()):
+        raise DataFileError(f"{table}: is of one picture; training and test need one each at least")
     return (
         whole.select((~held_out).nonzero(as_tuple=True)[0]),
         whole.select(held_out.nonzero(as_tuple=True)[0]),

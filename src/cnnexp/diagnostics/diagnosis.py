@@ -147,9 +147,7 @@ def explanation(evidence: Evidence) -> Finding | None:
 def _unexplained(evidence: Evidence, outcome: Outcome, found: Sequence[Finding]) -> list[Finding]:
     if outcome.kind == "by heart" or any(f.cause in ("label noise", "overfitting") for f in found):
         return []
-    text = (
-        f"the loss stands at {evidence.curve.last:.3g}; guessing would give {evidence.chance:.3g}"
-    )
+    text = f"the loss stands at {evidence.curve.last:.3g}; {evidence.said_of_chance}"
     advice = "try another learning rate, and look at the labels"
     return [Finding("stuck", 0.1, text, advice, rate_times(evidence, 0.1))]
 

@@ -57,9 +57,20 @@ class Evidence:
     @property
     def chance(self) -> float:
         """The loss of a network that finds all classes equally likely: ln(classes), or what the facts say of
-        another loss than the cross-entropy.
+        another loss than the cross-entropy. Of labels and numbers, which nobody can guess, the loss at the
+        start.
         """
-        return float(self.facts.get("chance", math.log(max(self.classes, 2))))
+        if "chance" in self.facts:
+            return float(self.facts["chance"])
+        if self.classes > 1:
+            return math.log(self.classes)
+        return self.curve.start if self.curve.start > 0 else math.log(2)
+
+    @property
+    def said_of_chance(self) -> str:
+        """What :attr:`chance` is, in words."""
+        known = self.classes > 1 or "chance" in self.facts
+        return f"{'guessing would give' if known else 'it began at'} {self.chance:.3g}"
 
     @property
     def first(self) -> dict[str, dict[str, Any]]:

@@ -62,7 +62,7 @@ def outcome_of(evidence: Evidence) -> Outcome:
     if evidence.steps < _FEWEST:
         return Outcome("too early", f"{evidence.steps} steps are too few to tell")
     epoch = evidence.epochs[-1] if evidence.epochs else {}
-    if "val/acc" in epoch or "train/acc" in epoch:
+    if evidence.classes > 1 and ("val/acc" in epoch or "train/acc" in epoch):
         return _by_accuracy(evidence, epoch)
     loss, start = evidence.curve.last, _start(evidence)
     if _unmoved(evidence):
@@ -140,4 +140,4 @@ def _moved(evidence: Evidence) -> str:
 
 
 def _start(evidence: Evidence) -> str:
-    return f", {evidence.curve.first:.3g} at the start; guessing would give {evidence.chance:.3g}"
+    return f", {evidence.curve.first:.3g} at the start; {evidence.said_of_chance}"

@@ -161,11 +161,10 @@ def stuck(history: History) -> Sign | None:
     if not _stands_still(history, history.thresholds.stuck):
         return None
     window, loss = history.thresholds.window, history.windows[-1]
-    text = (
-        f"the loss stands at {loss:.3g} for {2 * window} steps; a guess among {history.classes} classes "
-        f"would have {history.loss_at_chance:.3g}"
-    )
-    return Sign("", text)
+    guess = f"a guess among {history.classes} classes would have {history.loss_at_chance:.3g}"
+    if history.classes < 2:
+        guess = f"it began at {history.loss_at_chance:.3g}"
+    return Sign("", f"the loss stands at {loss:.3g} for {2 * window} steps; {guess}")
 
 
 def overfitting(history: History) -> Sign | None:

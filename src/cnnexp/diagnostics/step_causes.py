@@ -43,7 +43,7 @@ def exploding(evidence: Evidence, outcome: Outcome) -> Finding | None:
             "exploding", 0.9, text, "initialise for the activation", ("model.init=he",), most
         )
     if loss > _HIGH_START:
-        text = f"the loss begins at {evidence.curve.start:.3g}; guessing would give {evidence.chance:.3g}"
+        text = f"the loss begins at {evidence.curve.start:.3g}; {evidence.said_of_chance}"
         return Finding("exploding", 0.6, text, advice, ("model.init=he", *lower))
     return None
 

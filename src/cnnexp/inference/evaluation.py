@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassCalibrationError, MulticlassCo
 
 from cnnexp.training import Classifier
 from cnnexp.training.callbacks.pictures import wilson_interval
-from cnnexp.training.scores import judged
+from cnnexp.training.scores import counted, judged
 
 __all__ = ["Evaluation", "evaluate", "with_weights"]
 
@@ -108,11 +108,13 @@ def evaluate(
     others = {name: metric.to(device) for name, metric in (metrics or {}).items()}
     for metric in others.values():
         metric.reset()
-    total, count = torch.zeros((), dtype=torch.float64), 0
+    total, whole, count = torch.zeros((), dtype=torch.float64), 0.0, 0
     for pixels, labels in batches:
         labels = labels.to(device)
         logits = classifier(pixels.to(device).float() / 255).float()
-        total += criterion(logits, labels).double().cpu() * labels.size(0)
+        if counts := counted(criterion, labels):
+            total += criterion(logits, labels).double().cpu() * counts
+            whole += counts
         for metric in others.values():
             metric.update(*judged(logits, labels, classifier.targets))
         confusion.update(logits, labels)
@@ -122,7 +124,7 @@ def evaluate(
         raise ValueError("there are no images to evaluate on")
     return Evaluation(
         images=count,
-        loss=float(total) / count,
+        loss=float(total) / whole if whole else math.nan,
         calibration_error=float(calibration.compute()),
         confusion=confusion.compute().tolist(),
         metrics={name: float(metric.compute()) for name, metric in others.items()},

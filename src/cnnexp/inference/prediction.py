@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from cnnexp.config.errors import ConfigError
-from cnnexp.data import PICTURE_ENDINGS, DataFileError, ValueRange, checked_range, read_picture
+from cnnexp.data import (
+    PICTURE_ENDINGS,
+    DataFileError,
+    ValueRange,
+    checked_range,
+    read_picture,
+    seen_files,
+)
 from cnnexp.inference.handwriting import read_character
 from cnnexp.inference.network import TrainedNetwork
 
@@ -42,7 +49,7 @@ def picture_files(places: Sequence[Path]) -> Iterator[Path]:
         if not place.is_dir():
             yield place
             continue
-        inside = [f for f in sorted(place.rglob("*")) if f.suffix.lower() in PICTURE_ENDINGS]
+        inside = [f for f in seen_files(place) if f.suffix.lower() in PICTURE_ENDINGS]
         if not inside:
             yield place  # reading it gives the error that there is no picture
         yield from inside

@@ -11,7 +11,6 @@ from cnnexp import ops
 from cnnexp.geometry.convolution import padding_by_side
 from cnnexp.nn.heads import Head, forget
 from cnnexp.nn.layer import Layer
-from cnnexp.nn.marks import mark
 from cnnexp.nn.steps import pooled
 from cnnexp.nn.twins import become, replaces
 from cnnexp.ops.conv2d.unkept import conv2d as of_unkept
@@ -78,11 +77,8 @@ class ConvReLUPool(Head, nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
         if self.algorithm == ops.NATIVE:
-            output = pooled(F.relu(super().forward(input), self.inplace), self.pool)
-        else:
-            arguments = *_arguments(self, input), self.pool
-            output = ops.conv_relu_pool(*arguments, algorithm=self.algorithm)
-        return mark(output, self.of_block)
+            return pooled(F.relu(super().forward(input), self.inplace), self.pool)
+        return ops.conv_relu_pool(*_arguments(self, input), self.pool, algorithm=self.algorithm)
 
     def part_again(self) -> None:
         """See ``Head.part_again``."""
@@ -120,11 +116,8 @@ class ConvTanhPool(Head, nn.Conv2d):
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
         if self.algorithm == ops.NATIVE:
             image = self.squashed(input)
-            output = image if self.pool is None else pooled(image, self.pool)
-        else:
-            arguments = *_arguments(self, input), self.pool
-            output = ops.conv_tanh_pool(*arguments, algorithm=self.algorithm)
-        return mark(output, self.of_block)
+            return image if self.pool is None else pooled(image, self.pool)
+        return ops.conv_tanh_pool(*_arguments(self, input), self.pool, algorithm=self.algorithm)
 
     def part_again(self) -> None:
         """See ``Head.part_again``."""

@@ -13,7 +13,7 @@ from cnnexp.nn.fuse_calls import fuse_calls, is_narrow, pool_of, undo_calls, wai
 from cnnexp.nn.fuse_linears import fuse_linears, split_linears
 from cnnexp.nn.fuse_norms import fuse_norms, is_plain_sequence, split_norms, waiting_norms
 from cnnexp.nn.fuse_recompute import forget_inputs, keep_less
-from cnnexp.nn.heads import put_in_place, restore, way_of
+from cnnexp.nn.heads import put_in_place, way_of
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.marks import Block
 from cnnexp.nn.passes import in_order, is_norm, is_plain, passes, places
@@ -61,10 +61,9 @@ def fuse_blocks(module: nn.Module, recompute: bool = False, functions: bool = Fa
             vars(conv)["pool"] = None if taken is None else pool_of(taken)
             if isinstance(act, ReLU):
                 vars(conv)["inplace"] = act.inplace
-            parts = [(act, [(sequence, name)])]
-            if taken is not None:
-                parts.append((taken, [(sequence, pool_name)]))
-            put_in_place(conv, Block(shared=False), (sequence, conv_name), parts)
+            parts = [act] if taken is None else [act, taken]
+            stand = [(sequence, each) for each in (conv_name, name, pool_name)]
+            put_in_place(conv, Block(shared=False), stand[: 1 + len(parts)], parts)
     may_be = _may_be_fused if functions else is_norm
     traceable = any(map(may_be, module.modules()))
     found = passes(module) if traceable else None
@@ -98,10 +97,9 @@ def split_blocks(module: nn.Module) -> None:
     split_linears(module)
     forget_inputs(module)
     for parent in module.modules():
-        vars(parent).pop("done_by", None)
         for name, layer in in_order(parent):
             if isinstance(layer, Done):
-                restore(parent, name, layer)
+                setattr(parent, name, layer.part)
     split_norms(module)
     undo_calls(module)
     for layer in module.modules():

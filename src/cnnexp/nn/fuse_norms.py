@@ -11,6 +11,7 @@ from torch import fx, nn
 from cnnexp.nn.activation import ReLU
 from cnnexp.nn.conv import Conv2d
 from cnnexp.nn.deferring import DeferredBatchNormAct2d, OperandBatchNorm2d
+from cnnexp.nn.done import Activated
 from cnnexp.nn.fuse_calls import called_after, pool_of
 from cnnexp.nn.fuse_recompute import recompute_inputs
 from cnnexp.nn.heads import put_in_place
@@ -90,12 +91,15 @@ def fuse_norms(
             alone = graphs is None or _calls(graphs, activation) == 1
             block = Block(shared=not alone)
             attributes: dict[str, Any] = {"inplace": inplace, "of_block": block, "recompute": again}
+            attributes["marks"] = True
             if pool is not None:
                 attributes["pool"] = pool_of(pool)
             head = _make(norm, BatchNormAct2d, activation=name, **attributes)
             if alone:
-                parts = [(layer, where[layer]) for layer in (activation, pool) if layer is not None]
-                put_in_place(head, block, where[norm][0], parts)
+                computed = [layer for layer in (activation, pool) if layer is not None]
+                parts = [layer for layer in computed for _ in where[layer]]
+                stand = [place for layer in computed for place in where[layer]]
+                put_in_place(head, block, [where[norm][0], *stand], parts, Activated)
 
 
 def waiting_norms(module: nn.Module, found: Passes) -> list[nn.Module]:

@@ -1,15 +1,14 @@
 """The first layer of a block, which computes what stands behind it, too, as long as that stands there.
 
 ``fuse_blocks`` puts identities in the places of activation and pooling (``cnnexp.nn.done``). Others may put
-layers of their own there, or in the place of the first layer: that one then gives no mark, and the identities
-compute what they stand for (``cnnexp.nn.marks``). And where one of the identities is gone, the first layer
-finds out when it is called, and becomes again what it was.
+layers of their own there, or in the place of the first layer. Where that is gone, the identities compute what
+they stand for; where one of the identities is gone, the first layer finds out when it is called, and becomes
+again what it was. Under ``torch.compile`` nobody looks.
 """
 
 from __future__ import annotations
 
 import logging
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,45 +19,22 @@ from cnnexp import ops
 from cnnexp.nn.done import Done
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.marks import Block, mark
+from cnnexp.nn.places import Places
 
 log = logging.getLogger(__name__)
-
-Place = tuple[nn.Module, str]  # a parent, and the name of a layer in it
-
-
-class Places:
-    """Where the layers of a block stand, the first one's place first; it keeps no layer alive."""
-
-    def __init__(self, places: Sequence[Place]) -> None:
-        self._known = [(weakref.ref(parent), name) for parent, name in places]
-
-    def alive(self) -> list[Place]:
-        """The places whose parents are still there."""
-        found = [(parent(), name) for parent, name in self._known]
-        return [(parent, name) for parent, name in found if parent is not None]
-
-    def layers(self) -> list[nn.Module | None]:
-        """What stands in these places."""
-        return [getattr(parent, name, None) for parent, name in self.alive()]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Places:
-        """Return the places in the copies of the parents, or in the parents where these are not copied."""
-        return Places([(memo.get(id(parent), parent), name) for parent, name in self.alive()])
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Places, (self.alive(),)
 
 
 class Head(Layer):
     """A mixin for a layer that may compute what stands behind it; it precedes the layer of ``torch.nn``.
 
     Attributes:
-        of_block: Whose mark its output gets; None of a layer that ``fuse_blocks`` has not made.
+        of_block: Which it and the layers behind it are; None of a layer that ``fuse_blocks`` has not made.
+        marks: Whether its output gets a mark of that block, see ``cnnexp.nn.marks``.
         places: Where it and what it computes stand; None where nobody needs to know.
-        part_again: Turns it into what it was before ``fuse_blocks``.
     """
 
     of_block: Block | None = None
+    marks = False
     places: Places | None = None
 
     def part_again(self) -> None:
@@ -70,48 +46,58 @@ class Head(Layer):
         if self.places is not None and not (torch.compiler.is_compiling() or _stands(self)):
             split(self)
             return self(*args, **kwargs)
-        output = super().__call__(*args, **kwargs)
-        return mark(output, self.of_block) if isinstance(output, Tensor) else output
+        return self.marked(super().__call__(*args, **kwargs))
+
+    def marked(self, output: Any) -> Any:
+        """``output`` with the block's mark, if it gets one."""
+        return mark(output, self.of_block) if self.marks and isinstance(output, Tensor) else output
 
 
 def _stands(head: Head) -> bool:
-    """Whether the layers of the block are where they were, or copies of them."""
+    """Whether the layers of the block are where they were, or side by side elsewhere in the same parent."""
     assert head.places is not None
-    for layer in head.places.layers():
-        block = layer.block if isinstance(layer, Done) else getattr(layer, "of_block", None)
-        if block is not head.of_block:
-            return False
-    return True
+    # a replica of ``DataParallel``, whose places are those of the original, lives for one pass
+    return head.places.hold(head.of_block) or getattr(head, "_is_replica", False)
+
+
+def settle_blocks(module: nn.Module) -> None:
+    """Split the blocks of ``module`` whose layers are gone from their places; for who counts on blocks."""
+    for layer in [*module.modules()]:
+        if isinstance(layer, Head) and layer.places is not None and not _stands(layer):
+            split(layer)
 
 
 def put_in_place(
-    head: Head, block: Block, place: Place, parts: Sequence[tuple[nn.Module, Sequence[Place]]]
+    head: Head,
+    block: Block,
+    places: Sequence[tuple[nn.Module, str]],
+    parts: Sequence[nn.Module],
+    kind: type[Done] = Done,
 ) -> None:
-    """Let ``head`` compute ``parts``, each in its places, whose layers are replaced by identities.
+    """Let ``head`` compute ``parts``, which are replaced by identities.
 
     Args:
         head: The first layer of ``block``.
         block: A new one.
-        place: That of ``head``.
-        parts: The layers behind it, and where they stand.
+        places: Parent and name of ``head``, and of each of ``parts``.
+        parts: The layers behind it.
+        kind: Of identity.
     """
-    everywhere = [place]
-    for part, places in parts:
-        for parent, name in places:
-            setattr(parent, name, Done(part, block))
-        everywhere += places
-        if isinstance(part, Layer) and len(places) == 1:
-            part.done_by = block  # who reaches it by another container, made before
-    vars(head).update(of_block=block, places=Places(everywhere))
+    (parent, _), *others = places
+    alone = all(other is parent for other, _ in others)
+    known = Places(parent, [name for _, name in places]) if alone else None
+    for part, (other, name) in zip(parts, others, strict=True):
+        setattr(other, name, kind(part, block, known))
+    vars(head).update(of_block=block, places=known)
 
 
 def split(head: Head) -> None:
     """Let ``head``, and what it computed, be what they were, where a part of its block is gone."""
     block, places, before = head.of_block, head.places, type(head).__name__
-    for parent, name in [] if places is None else places.alive():
-        layer = getattr(parent, name, None)
-        if isinstance(layer, Done) and layer.block is block:
-            restore(parent, name, layer)
+    parent = None if places is None else places.parent()
+    for name, layer in [] if parent is None else [*parent.named_children()]:
+        if isinstance(layer, Done) and layer.of_block is block:
+            setattr(parent, name, layer.part)
     head.part_again()
     head.algorithm = way_of(head)
     log.warning(
@@ -122,15 +108,9 @@ def split(head: Head) -> None:
     )
 
 
-def restore(parent: nn.Module, name: str, done: Done) -> None:
-    """Put what ``done`` stands for into its place."""
-    vars(done.part).pop("done_by", None)
-    setattr(parent, name, done.part)
-
-
 def forget(head: Head, names: Sequence[str], become: Callable[[], None]) -> None:
     """Take the attributes off that a block has, and let it ``become`` what it was."""
-    for name in ("of_block", "places", *names):
+    for name in ("of_block", "marks", "places", *names):
         vars(head).pop(name, None)
     become()
 

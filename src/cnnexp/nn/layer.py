@@ -8,7 +8,6 @@ from torch import fx, nn
 
 from cnnexp import ops
 from cnnexp.nn.deferred import Placeholder, computed
-from cnnexp.nn.marks import Block, has_mark
 from cnnexp.nn.steps import Step
 from cnnexp.ops.torch_internals import has_hooks
 
@@ -32,7 +31,6 @@ class Layer(nn.Module):
     algorithm: str = (
         ops.NATIVE
     )  # until ``replace_layers`` or the layer's own constructor says another
-    done_by: Block | None = None  # which computes this layer, where ``fuse_blocks`` made one
     step: Step | None = None  # what it is to a block before it, where ``fuse_blocks`` found one
 
     def __init__(self, *args: Any, algorithm: str = "direct", **kwargs: Any) -> None:
@@ -53,8 +51,6 @@ class Layer(nn.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run ``forward`` with the hooks; where ``torch.fx`` traces, return the node for this layer."""
-        if self.done_by is not None and args and has_mark(args[0], self.done_by):
-            return args[0]
         for value in (*args, *kwargs.values()):
             if isinstance(value, fx.Proxy):
                 return traced(self, value.tracer, args, kwargs)

@@ -79,7 +79,7 @@ class BatchNormAct2d(Head, nn.BatchNorm2d):
             output = ops.batch_norm_act(*arguments, algorithm=self.algorithm)
         if self.is_operand:
             note(output)
-        return mark(output, self.of_block)
+        return mark(output, self.of_block) if self.marks else output
 
     def part_again(self) -> None:
         """See ``Head.part_again``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,12 +26,25 @@ def widened(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def whole_float32() -> Iterator[None]:
-    """Within it nobody rounds the factors of a float32 product, as to 10 bits (TF32), which cuDNN else does.
+    """Within it nobody rounds the factors of a float32 product, as to 10 bits (TF32), which cuDNN does."""
+    try:
+        convolutions, products = cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:  # the program has used torch's newer settings, which these do not mix with
+        with _whole_of_each_library():
+            yield
+        return
+    cudnn.allow_tf32 = False  # pyright: ignore[reportAttributeAccessIssue]
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = convolutions  # pyright: ignore[reportAttributeAccessIssue]
+        torch.set_float32_matmul_precision(products)
 
-    Each library is told by itself: torch's older settings for all of them raise where a program has used
-    the newer ones.
-    """
-    told: Sequence[Any] = (cuda.matmul, cudnn.conv, mkldnn.matmul, mkldnn.conv)  # pyright: ignore
+
+@contextmanager
+def _whole_of_each_library() -> Iterator[None]:
+    told: list[Any] = [cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv]  # pyright: ignore
     rounding = [each for each in told if each.fp32_precision not in _WHOLE]
     before = [each.fp32_precision for each in rounding]
     for each in rounding:

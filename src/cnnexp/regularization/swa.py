@@ -67,6 +67,14 @@ class StochasticWeightAverage(WeightAverage):
 
     def due(self, trainer: L.Trainer, batch_idx: int) -> bool:
         """Whether this was the last step of an epoch that counts: its validation sees the average."""
-        first = round(self.start * (trainer.max_epochs or 1))
         last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
-        return last and trainer.current_epoch >= first
+        ends = (
+            trainer.global_step >= trainer.estimated_stepping_batches
+        )  # max_steps, within an epoch
+        return (last or ends) and trainer.current_epoch >= round(self.start * _epochs(trainer))
+
+
+def _epochs(trainer: L.Trainer) -> float:
+    """How many epochs the training has, the last one maybe not whole, whatever says so."""
+    of_epoch = max(1, -(-trainer.num_training_batches // trainer.accumulate_grad_batches))
+    return -(-trainer.estimated_stepping_batches // of_epoch)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import yaml
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk, or quota, says
+_IN_PLACE = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EROFS)  # where a file cannot be replaced
 _LARGEST_JSON, _LARGEST_YAML = 1 << 24, 1 << 20  # bytes
 SCRATCH = ".part"  # how the names of files end that are being written
 
@@ -81,12 +82,19 @@ def write_named(file: Path, text: str) -> None:
     """Write ``text`` into ``file``, which a user has named, as ``out.json`` or ``/dev/stdout``.
 
     Raises:
-        OSError: It cannot be written; the plain file that was there is then as it was.
+        OSError: It cannot be written; the plain file that was there is then as it was, where it can be
+            replaced.
     """
-    if is_replaced(file):
-        write_text(file, text)
-    else:
-        file.write_text(text, encoding="utf-8")
+    try:
+        if is_replaced(file):
+            write_text(file, text)
+            return
+    except (
+        OSError
+    ) as error:  # a folder into which nothing may be written, or a file that is mounted there
+        if error.errno not in _IN_PLACE or not file.exists():
+            raise
+    file.write_text(text, encoding="utf-8")
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:

@@ -68,8 +68,11 @@ class SlurmSettings:
     def __post_init__(self) -> None:
         whole = ("timeout_min", "signal_delay_s", "cpus_per_task", "array_parallelism")
         check_whole("hydra.launcher", self, *whole)
-        if self.gpus_per_node != "auto":
-            check_whole("hydra.launcher", self, "gpus_per_node", instead="auto")
+        gpus = self.gpus_per_node
+        if gpus != "auto" and not (type(gpus) is int and gpus >= 0):
+            raise ConfigError(
+                f"hydra.launcher.gpus_per_node={gpus}: must be auto or a whole number, at least 0"
+            )
         check_above_0("hydra.launcher", self, "mem_gb", "poll_s")
 
 

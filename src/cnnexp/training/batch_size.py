@@ -173,7 +173,7 @@ def _training_step(job: TrainingJob, trainer: L.Trainer) -> Callable[[int], Any]
 
     def step(size: int) -> torch.Tensor:
         pixels = torch.rand(size, images.channels, *images.image_size)
-        labels = torch.arange(size) % len(images.classes)
+        labels = images.train.labels[torch.arange(size) % len(images.train)]
         batch = trainer.precision_plugin.convert_input(pixels).to(classifier.device)
         targets = labels.to(classifier.device)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from cnnexp.ops.layout import in_layout
 from cnnexp.optim import keep_frozen
 from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.schedule_free import ScheduleFreeModule
-from cnnexp.training.scores import judged, score_metric, score_name
+from cnnexp.training.scores import counted, judged, score_metric, score_name
 
 _Own = TypeVar("_Own", bound="ImageNetwork")
 
@@ -105,7 +105,9 @@ class ImageNetwork(ScheduleFreeModule):
         score.update(*given)
         loss, ranks = self.loss(logits, labels), self._ranks.count
         # Lightning divides the number of images by that of ranks in whole numbers: 40 by 3 would be 13
-        whole, among = size * ranks, ranks > 1
+        counts, among = counted(self.loss, labels), ranks > 1
+        whole: Any = counts * ranks  # which weights of classes make no whole number
+        loss = loss if counts else torch.zeros_like(loss)
         self.log(
             f"{part}/loss", loss, on_step=False, on_epoch=True, batch_size=whole, sync_dist=among
         )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
-__all__ = ["Accuracy", "batch_score", "judged", "score_metric", "score_name"]
+__all__ = ["Accuracy", "batch_score", "counted", "judged", "score_metric", "score_name"]
 
 
 def score_name(targets: str) -> str:
@@ -73,3 +73,15 @@ def judged(outputs: Tensor, wanted: Tensor, targets: str) -> tuple[Tensor, Tenso
     if targets == "numbers":
         return outputs.float(), wanted
     return outputs.float().sigmoid(), (wanted > 0.5).to(torch.int64)
+
+
+def counted(loss: nn.Module, labels: Tensor) -> float:
+    """What a batch counts for in the mean of several: its images, or where classes have weights, theirs.
+
+    A loss whose classes have weights is divided by the sum of those, so that a mean by images would depend on
+    which images are together in a batch.
+    """
+    weight = getattr(loss, "weight", None)
+    if not isinstance(weight, Tensor) or labels.dim() != 1 or labels.is_floating_point():
+        return labels.size(0)
+    return float(weight[labels].sum())

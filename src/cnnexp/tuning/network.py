@@ -22,12 +22,13 @@ from cnnexp.nn.as_found import left_as_found
 from cnnexp.nn.conversion import listed
 from cnnexp.nn.done import is_done
 from cnnexp.nn.fuse_linears import in_runs, members_of, settle_runs
+from cnnexp.nn.heads import settle_blocks
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.lazy import initialise_lazy
 from cnnexp.tuning.auto import situation
 from cnnexp.tuning.calls import Calls, Shares, calls_of, slight_ops, times_of
 from cnnexp.tuning.choices import ChoiceFile
-from cnnexp.tuning.few_images import faster_as_a_whole, few_of
+from cnnexp.tuning.few_images import SURELY, faster_as_a_whole, few_of
 from cnnexp.tuning.greedy import choose, promises
 from cnnexp.tuning.step import Step
 
@@ -108,6 +109,7 @@ def measurable(network: nn.Module, images: Tensor) -> Iterator[tuple[Tensor, Cal
     The context's value is the batch, fit for autograd, and what makes the network ready for its next step:
     restored, in training mode, on the batch's device.
     """
+    settle_blocks(network)
     with torch.inference_mode(False), _not_compiled():
         if images.is_inference():  # autograd cannot save tensors of inference mode
             images = images.clone()
@@ -237,7 +239,7 @@ def _measured(
         if few is not images and chosen != base:
             whole = Step(network, layers, partial(forward, images), renew, images.device)
             ratio = faster_as_a_whole(whole.seconds, chosen, base)
-            chosen, ratio = (chosen, ratio) if ratio < 1.0 else (base, 1.0)
+            chosen, ratio = (chosen, ratio) if ratio < SURELY else (base, 1.0)
     except Exception as error:
         # of other people's networks, in a backward pass of no loss of theirs
         log.warning("backward auto: the step cannot be measured here, native is kept: %s", error)
@@ -308,8 +310,8 @@ def pin_algorithms(network: nn.Module, algorithms: Mapping[str, str]) -> None:
     }
     if set(layers) != set(algorithms):
         raise ValueError(
-            f"algorithms are given for the layers {', '.join(sorted(algorithms)) or 'none'}, but the "
-            f"network has {', '.join(sorted(layers)) or 'none'}"
+            f"algorithms are given for the layers {listed(sorted(algorithms)) or 'none'}, but the "
+            f"network has {listed(sorted(layers)) or 'none'}"
         )
     for name, algorithm in algorithms.items():
         ops.get_algorithm(layers[name].op, algorithm)

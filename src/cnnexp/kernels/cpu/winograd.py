@@ -70,7 +70,7 @@ def forward_winograd(
     together = -(-_TILES_TOGETHER // (rows * columns))
     pooled = cpu.array_of(output)
     checks = np.zeros((-(-n // together), _LANES), pooled.dtype)
-    kernels = np.empty((16, c_in, weight.size(0)), pooled.dtype)
+    kernels = np.empty((16, c_in * weight.size(0) + winograd_kernels.APART), pooled.dtype)
     winograd_kernels.transform_kernels(cpu.array_of(weight), kernels)
     winograd_kernels.max_forward(
         cpu.array_of(input),

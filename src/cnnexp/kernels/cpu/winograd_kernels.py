@@ -32,16 +32,20 @@ _BLOCK = 16  # channels that are turned together
 _TOGETHER = (
     64  # output channels, whose weights the first cache holds while tiles are multiplied with them
 )
+# numbers from the end of one of the sixteen to the next: powers of two apart they would share a set of lines
+# of each cache, which has not room for sixteen
+APART = 16
 
 
 @njit(parallel=True, **COMPILE)
 def transform_kernels(weight, kernels):
     """G w Gᵀ for all pairs of channels, from ``weight`` (C_out, 3, 3, C_in).
 
-    ``kernels``, of 16·C_in·C_out numbers: (16, blocks of 64 output channels, C_in, output channels of a
-    block), the last block being the rest.
+    ``kernels`` (16, C_in·C_out + APART): each of the sixteen is (blocks of 64 output channels, C_in, output
+    channels of a block), the last block being the rest.
     """
     c_out, _, _, c_in = weight.shape
+    apart = kernels.shape[1]
     lanes = lanes_of(weight)
     given, made = start_of(weight), start_of(kernels)
     across = (c_in + _BLOCK - 1) // _BLOCK
@@ -62,11 +66,11 @@ def transform_kernels(weight, kernels):
             to, o = block * c_in + (begin + c) * width + first - block, 0
             while outputs - o >= lanes:
                 at = c * _BLOCK + o
-                kernel_tile(numbers, at, _BLOCK * _BLOCK, made, to + o, c_in * c_out)
+                kernel_tile(numbers, at, _BLOCK * _BLOCK, made, to + o, apart)
                 o += lanes
             for each in range(o, outputs):
                 at = c * _BLOCK + each
-                kernel_channel(numbers, at, _BLOCK * _BLOCK, made, to + each, c_in * c_out)
+                kernel_channel(numbers, at, _BLOCK * _BLOCK, made, to + each, apart)
         hold(turned)
 
 
@@ -114,33 +118,35 @@ def max_forward(x, kernels, bias, padding, together, output, code, checks):
         count = (last - first) * per_image
         rounded = (count + 3) // 4 * 4
         field = np.zeros(height * width * c_in, x.dtype)
-        tiles = np.empty(16 * rounded * c_in, x.dtype)
-        products = np.empty(16 * rounded * c_out, x.dtype)
+        of_tiles, of_products = rounded * c_in + APART, rounded * c_out + APART
+        tiles = np.empty(16 * of_tiles, x.dtype)
+        products = np.empty(16 * of_products, x.dtype)
         offsets, last_offsets = np.arange(c_in) * _TOGETHER, np.arange(c_in) * (c_out % _TOGETHER)
         check = ahead(start_of(checks), task * checks.shape[1])
         pixels, inputs = start_of(field), start_of(tiles)
         sums, places, rest = start_of(products), start_of(offsets), start_of(last_offsets)
         for n in range(first, last):
             _cut_out(x[n], padding[0], padding[1], height, width, field)
-            _to_tiles(pixels, rows, columns, c_in, inputs, (n - first) * per_image, rounded * c_in)
+            _to_tiles(pixels, rows, columns, c_in, inputs, (n - first) * per_image, of_tiles)
         for k in range(16):
-            tiles[(k * rounded + count) * c_in : (k + 1) * rounded * c_in] = 0  # fill up the fours
-            kernel = ahead(start_of(kernels), k * c_in * c_out)
+            here, there = ahead(inputs, k * of_tiles), ahead(sums, k * of_products)
+            for each in range(count * c_in, rounded * c_in):  # fill up the fours
+                here[each] = 0
+            kernel = ahead(start_of(kernels), k * kernels.shape[1])
             for o in range(0, c_out, _TOGETHER):
                 channels = min(_TOGETHER, c_out - o)
                 read = places if channels == _TOGETHER else rest
-                for tile in range(k * rounded, k * rounded + rounded, 4):
-                    to, of = ahead(sums, tile * c_out), ahead(inputs, tile * c_in)
+                for tile in range(0, rounded, 4):
+                    to, of = ahead(there, tile * c_out), ahead(here, tile * c_in)
                     four_sums(to, o, c_out, kernel, o * c_in, read, of, c_in, channels)
-        apart = rounded * c_out
         for tile in range(count):
             at, to = tile * c_out, (first * per_image + tile) * c_out
             o = 0
             while c_out - o >= lanes:
-                output_tile(sums, at + o, apart, biases, o, values, codes, to + o, check)
+                output_tile(sums, at + o, of_products, biases, o, values, codes, to + o, check)
                 o += lanes
             for each in range(o, c_out):
                 output_channel(
-                    sums, at + each, apart, biases, each, values, codes, to + each, check
+                    sums, at + each, of_products, biases, each, values, codes, to + each, check
                 )
         hold((field, tiles, products, offsets, last_offsets))

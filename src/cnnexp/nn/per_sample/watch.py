@@ -18,6 +18,7 @@ from cnnexp.nn.deferring import (
     Deferring,
     OperandBatchNorm2d,
 )
+from cnnexp.nn.heads import settle_blocks
 from cnnexp.nn.linear import Linear, LinearAct
 from cnnexp.nn.norm import BatchNorm2d, BatchNormAct2d
 from cnnexp.nn.per_sample.calls import (
@@ -91,6 +92,7 @@ def watched(network: nn.Module, samples: int, copies: int = 1) -> Iterator[list[
         The calls so far, in their order.
     """
     calls: list[Call] = []
+    settle_blocks(network)
     layers = watched_layers(network)
     before = {name: vars(layer).get("forward") for name, (layer, _) in layers.items()}
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -63,10 +64,11 @@ class EpochHistory(Callback):
         self.validations, self.last = list(state_dict["validations"]), state_dict["last"]
 
     def best(self, monitor: str, mode: str) -> dict[str, float]:
-        """The first validation with the best ``monitor``; the last epoch if there was none."""
-        if not self.validations:
+        """The first validation with the best ``monitor``; the last epoch if that never was a number."""
+        known = [each for each in self.validations if math.isfinite(each[monitor])]
+        if not known:
             return self.last
-        return (max if mode == "max" else min)(self.validations, key=lambda v: v[monitor])
+        return (max if mode == "max" else min)(known, key=lambda v: v[monitor])
 
 
 class ProgressBar(TQDMProgressBar):

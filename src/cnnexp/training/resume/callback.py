@@ -143,7 +143,7 @@ class Checkpoints(Checkpoint):
             return
         value = float(trainer.callback_metrics[self._monitor])
         signed = value if self._mode == "max" else -value
-        if signed > self._best:  # which NaN never is
+        if math.isfinite(value) and signed > self._best:
             self._check(trainer, pl_module)
             self._best = signed
             self._write(trainer, self._folder.best_checkpoint)
