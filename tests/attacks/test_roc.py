@@ -47,10 +47,23 @@ def test_the_interval_holds_in_95_of_100_draws() -> None:
 
 
 def test_scores_that_tell_all_or_nothing() -> None:
-    assert roc(torch.ones(3), torch.zeros(4)).auc_interval() == (1.0, 1.0)
+    assert roc(torch.ones(3), torch.zeros(4)).auc == 1.0
     nothing = roc(torch.ones(3), torch.ones(4))
     assert (nothing.auc, nothing.rate_at(0.01).value) == (0.5, 0.0)
     with pytest.raises(ValueError, match="0 members and 4 non-members: need one of each at least"):
         roc(torch.empty(0), torch.ones(4))
     with pytest.raises(ValueError, match="scores that are numbers"):
         roc(torch.tensor([math.nan]), torch.ones(4))
+
+
+def test_few_that_stand_apart_are_no_certainty() -> None:
+    """Two against two stand so by chance in one case of six, of which half is this order."""
+    apart = roc(torch.tensor([3.0, 4.0]), torch.tensor([1.0, 2.0]))
+    assert apart.auc == 1.0
+    assert apart.auc_interval() == (pytest.approx(0.025**0.5), 1.0)
+    turned = roc(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+    assert turned.auc_interval() == (0.0, pytest.approx(1 - 0.025**0.5))
+    many = roc(torch.arange(100.0) + 100, torch.arange(100.0))
+    assert many.auc_interval()[0] > 0.96
+    for members, others in (([1.0], [0.0, 2.0]), ([1.0, 2.0], [3.0])):
+        assert roc(torch.tensor(members), torch.tensor(others)).auc_interval() == (0.0, 1.0)

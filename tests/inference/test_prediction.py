@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,16 @@ def test_a_character_is_centred_and_light_on_dark(tmp_path: Path) -> None:
     assert columns.max() in (14, 15)
     assert pixels.max() == 255
     assert pixels[0].sum() == 0
+
+
+def test_whether_pictures_are_characters_is_not_told_by_the_name_of_a_folder(
+    digits_run: RunFolder,
+) -> None:
+    trained = load_trained(digits_run)
+    assert is_of_characters(trained)
+    for loader in ("load_image_folder", "load_arrays", "load_csv"):
+        data = {"_target_": f"cnnexp.data.{loader}"}
+        assert not is_of_characters(replace(trained, config={**trained.config, "data": data}))
 
 
 def test_blank_and_broken_pictures_are_named(digits_run: RunFolder, tmp_path: Path) -> None:

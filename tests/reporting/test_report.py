@@ -34,13 +34,14 @@ def _write(
         "name": "x",
         "optimizer": optimizer,
         "data": {"split_seed": seed, "root": "d"},
+        "checkpoint": {"monitor": changes.get("monitor", "val/acc")},
     }
     folder.write_config(config)
     folder.write_provenance(
         {
             "dataset": {
                 "name": changes.get("dataset", "mnist"),
-                "checksum": changes.get("dataset", "m"),
+                "checksum": changes.get("checksum", changes.get("dataset", "m")),
             },
             "git": {
                 "commit": changes.get("commit", "c" * 40),
@@ -97,6 +98,40 @@ def test_what_follows_from_a_class_is_no_setting_of_its_own(tmp_path: Path) -> N
     _write(tmp_path / "b", optimizer={**adam, "lr": 0.2})
     _write(tmp_path / "c", lr=0.1)
     assert list(settings_that_differ(gather([tmp_path]))) == ["optimizer._target_", "optimizer.lr"]
+
+
+def test_a_seed_counts_once(tmp_path: Path) -> None:
+    """The same training once more says nothing new, and makes no interval narrower."""
+    for seed in range(2):
+        for again in "abc":
+            _write(tmp_path / f"{again}{seed}", seed, acc=0.90 + 0.01 * seed)
+    runs = gather([tmp_path])
+    (group,) = group_runs(runs, settings_that_differ(runs))
+    mean, half, n = group.mean("val/acc")
+    assert (mean, n) == (pytest.approx(0.905), 2)
+    curve = group.curve("val/acc")
+    assert (curve.mean[-1], curve.high[-1]) == (
+        pytest.approx(0.905),
+        pytest.approx(min(mean + half, 1)),
+    )
+    _write(tmp_path / "alone" / "a", 5)
+    _write(tmp_path / "alone" / "b", 5)
+    runs = gather([tmp_path / "alone"])
+    (group,) = group_runs(runs, settings_that_differ(runs))
+    assert math.isnan(group.mean("val/acc")[1])  # an interval of one seed
+
+
+def test_the_monitor_and_the_data_are_settings(tmp_path: Path) -> None:
+    _write(tmp_path / "a", 0)
+    _write(tmp_path / "b", 0, monitor="val/loss")
+    runs = gather([tmp_path])
+    assert settings_that_differ(runs) == {"checkpoint.monitor": ["val/acc", "val/loss"]}
+    _write(tmp_path / "other" / "a", 0)
+    _write(tmp_path / "other" / "b", 1, checksum="another")
+    waiting = _write(tmp_path / "other" / "c", 2, state="running")
+    waiting.provenance.unlink()
+    runs = gather([tmp_path / "other"])
+    assert [len(group.runs) for group in group_runs(runs, settings_that_differ(runs))] == [1, 1, 1]
 
 
 def test_a_sweeps_overrides_are_its_settings(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from cnnexp.training.callbacks.pictures import wilson_interval
 
 _Z = 1.959964  # 95 % of the normal distribution, both sides
+_TAIL = 0.025  # of a 95 % interval, on either side
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,18 @@ class Roc:
     auc_error: float
 
     def auc_interval(self) -> tuple[float, float]:
-        """The ends of the area's 95 % interval."""
+        """The ends of the area's 95 % interval.
+
+        DeLong's variance is 0 where all members stand on one side of all others. But k of each make k pairs
+        that have nothing in common, and an area a puts them all in order with a probability of aᵏ: from this
+        follows the interval then. One member, or one other, tells nothing.
+        """
+        few = min(self.members, self.others)
+        if few == 1:
+            return 0.0, 1.0
+        if self.auc in (0.0, 1.0):
+            bound = _TAIL ** (1 / few)
+            return (bound, 1.0) if self.auc == 1.0 else (0.0, 1 - bound)
         half = _Z * self.auc_error
         return max(0.0, self.auc - half), min(1.0, self.auc + half)
 

@@ -24,6 +24,8 @@ from cnnexp.inference.handwriting import read_character
 from cnnexp.inference.network import TrainedNetwork
 
 _HANDWRITTEN = ("mnist", "digits", "emnist", "kmnist", "qmnist")
+# whose sets have the name of a folder or file, which may be any
+_NAMED_BY_USERS = ("load_image_folder", "load_arrays", "load_csv")
 _MOST_AT_ONCE = 64  # at most this many pictures form a batch
 _MOST_PIXELS = 1 << 24  # at most this many values form a batch of more than one picture
 
@@ -57,7 +59,9 @@ def picture_files(places: Sequence[Path]) -> Iterator[Path]:
 
 def is_of_characters(trained: TrainedNetwork) -> bool:
     """Whether the network was trained on single characters, light on dark."""
-    return trained.shape[0] == 1 and trained.dataset.partition("-")[0] in _HANDWRITTEN
+    loader = str((trained.config.get("data") or {}).get("_target_", "")).rpartition(".")[2]
+    named = trained.dataset.partition("-")[0] in _HANDWRITTEN and loader not in _NAMED_BY_USERS
+    return trained.shape[0] == 1 and named
 
 
 @torch.inference_mode()

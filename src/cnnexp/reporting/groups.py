@@ -45,7 +45,8 @@ class Group:
         """Mean, half of the 95 % interval (NaN for one run) and number of values, for a figure of
         result.json.
 
-        The values are those of the runs; in a cross-validation those of its folds, each the mean over seeds.
+        The values are those of the seeds, each the mean over its runs, which say nothing new; in a
+        cross-validation those of its folds, each the mean over seeds.
         """
         return self._interval(
             {id(r): r.result[key] for r in self.runs if is_number(r.result.get(key))}
@@ -68,15 +69,11 @@ class Group:
         units: dict[Hashable, list[float]] = {}
         for run in self.runs:
             if id(run) in values:
-                units.setdefault(run.seed if run.fold is None else run.fold, []).append(
-                    values[id(run)]
-                )
+                units.setdefault(_unit(run), []).append(values[id(run)])
         return {unit: statistics.mean(own) for unit, own in units.items()}
 
     def _interval(self, values: Mapping[int, float]) -> tuple[float, float, int]:
-        if any(run.fold is not None for run in self.runs):
-            values = dict(enumerate(self._units(values).values()))
-        return interval([*values.values()], self.shared)
+        return interval([*self._units(values).values()], self.shared)
 
     def curve(self, name: str) -> Curve:
         """The curve of a metric by epoch; at epochs that fewer runs have reached, the interval is wider."""
@@ -94,11 +91,26 @@ class Group:
         return Curve(epochs, mean, low, high)
 
 
+def _unit(run: Run) -> Hashable:
+    """By what runs of a setting are independent: the fold, or the seed, or itself where that is unknown."""
+    if run.fold is not None:
+        return run.fold
+    return id(run) if run.seed is None else run.seed
+
+
 def group_runs(runs: Sequence[Run], settings: Mapping[str, Sequence[object]]) -> list[Group]:
-    """Group ``runs`` by ``settings`` (key → the value of each run) and data set, in the runs' order."""
+    """Group ``runs`` by ``settings`` (key → the value of each run) and data, in the runs' order.
+
+    Data of one name and another checksum is other data; a run that has none yet is of the first.
+    """
     found: dict[tuple[str, ...], list[int]] = {}
+    first: dict[str, str] = {}
+    for run in runs:
+        if run.checksum:
+            first.setdefault(run.dataset, run.checksum)
     for i, run in enumerate(runs):
-        mark = (run.dataset, *(repr(values[i]) for values in settings.values()))
+        data = run.dataset, run.checksum or first.get(run.dataset, "")
+        mark = (*data, *(repr(values[i]) for values in settings.values()))
         found.setdefault(mark, []).append(i)
     return [
         Group(

@@ -49,7 +49,7 @@ _ROWS = (
     Key("trainer.max_epochs",               YES,     YES,   YES,   NO),
     Key("trainer.enable_progress_bar",      YES,     YES,   YES,   NO),
     Key("checkpoint",                       YES,     NO,    NO,    NO),
-    Key("checkpoint.monitor",               YES,     NO,    NO,    NO),
+    Key("checkpoint.monitor",               YES,     NO,    YES,   NO),
     Key("checkpoint.every_n_steps",         NO,      YES,   NO,    NO),
     # the images; how many processes make batches of them changes no number
     Key("data",                             YES,     NO,    YES,   YES),
