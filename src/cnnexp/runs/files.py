@@ -89,9 +89,8 @@ def write_named(file: Path, text: str) -> None:
         if is_replaced(file):
             write_text(file, text)
             return
-    except (
-        OSError
-    ) as error:  # a folder into which nothing may be written, or a file that is mounted there
+    except OSError as error:
+        # a folder into which nothing may be written, or a file that is mounted there
         if error.errno not in _IN_PLACE or not file.exists():
             raise
     file.write_text(text, encoding="utf-8")

@@ -126,9 +126,8 @@ class Ledger:
             handle = os.open(file, os.O_RDWR)
         except FileNotFoundError:
             return False
-        except (
-            PermissionError
-        ):  # somebody else's sweep, of which status.json is all that can be known
+        except PermissionError:
+            # somebody else's sweep, of which status.json is all that can be known
             return True
         try:
             return not try_lock(handle)
