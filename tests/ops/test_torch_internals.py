@@ -23,6 +23,7 @@ from cnnexp.ops.torch_internals import (
     has_hooks_of_all,
     in_torch_func,
     is_batched_by_autograd,
+    is_replica,
     makers_of_sum,
     norms,
     notes_on,
@@ -319,3 +320,9 @@ def test_what_hooks_pack_is_left_to_the_backward() -> None:
     with torch.autograd.graph.saved_tensors_hooks(as_it_is, as_it_is):
         assert factors_of(x.exp() * x.sin()) is not None
     assert as_it_is(x) is x
+
+
+def test_a_replica_of_data_parallel_is_known() -> None:
+    module = nn.Conv2d(1, 1, 1)
+    assert not is_replica(module)
+    assert is_replica(module._replicate_for_data_parallel())

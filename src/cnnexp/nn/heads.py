@@ -20,6 +20,7 @@ from cnnexp.nn.done import Done
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.marks import Block, mark
 from cnnexp.nn.places import Places
+from cnnexp.ops.torch_internals import is_replica
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def _stands(head: Head) -> bool:
     """Whether the layers of the block are where they were, or side by side elsewhere in the same parent."""
     assert head.places is not None
     # a replica of ``DataParallel``, whose places are those of the original, lives for one pass
-    return head.places.hold(head.of_block) or getattr(head, "_is_replica", False)
+    return head.places.hold(head.of_block) or is_replica(head)
 
 
 def settle_blocks(module: nn.Module) -> None:

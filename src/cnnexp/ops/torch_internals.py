@@ -27,6 +27,7 @@ __all__ = [
     "has_hooks_of_all",
     "in_torch_func",
     "is_batched_by_autograd",
+    "is_replica",
     "makers_of_sum",
     "norms",
     "notes_on",
@@ -80,6 +81,14 @@ def exporting() -> bool:
     well. This is what it returns outside of it, and what the compiler of later versions takes for it.
     """
     return torch.compiler._is_exporting_flag
+
+
+def is_replica(module: nn.Module) -> bool:
+    """Whether ``module`` is a replica that ``nn.DataParallel`` makes for one pass on one of its devices.
+
+    ``torch.nn.parallel`` was looked at: it has no question of the kind; ``replicate`` leaves this mark.
+    """
+    return bool(getattr(module, "_is_replica", False))
 
 
 def as_it_is(tensor: Tensor) -> Tensor:
