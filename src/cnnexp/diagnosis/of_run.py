@@ -97,10 +97,8 @@ def _evidence(folder: RunFolder) -> Evidence | None:
 def _classes(folder: RunFolder) -> int:
     dataset = folder.read_provenance().get("dataset", {})
     classes = dataset.get("classes")
-    if (
-        dataset.get("targets", "classes") != "classes"
-    ):  # labels and numbers are no choice among classes
-        return 1
+    if dataset.get("targets", "classes") != "classes":
+        return 1  # labels and numbers are no choice among classes
     if not classes:
         raise ConfigError(
             f"run={folder}: ended before it had its data; there is nothing to diagnose"

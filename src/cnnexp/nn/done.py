@@ -46,8 +46,7 @@ class Activated(Done):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run ``forward`` with the hooks; ``torch.fx`` traces one node."""
-        proxy = args and isinstance(args[0], fx.Proxy)
-        if proxy or not args or not has_mark(args[0], self.of_block):
+        if not args or not has_mark(args[0], self.of_block):
             return super().__call__(*args, **kwargs)
         output = super().__call__(*args, done=True, **kwargs)
         return mark(output, self.of_block) if isinstance(output, Tensor) else output

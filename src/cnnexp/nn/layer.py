@@ -28,9 +28,7 @@ class Layer(nn.Module):
 
     op: ClassVar[str]
     computes: ClassVar[tuple[str, ...]] = ("forward",)  # which of its methods call an op
-    algorithm: str = (
-        ops.NATIVE
-    )  # until ``replace_layers`` or the layer's own constructor says another
+    algorithm: str = ops.NATIVE  # until ``replace_layers`` or the constructor says another
     step: Step | None = None  # what it is to a block before it, where ``fuse_blocks`` found one
 
     def __init__(self, *args: Any, algorithm: str = "direct", **kwargs: Any) -> None:
