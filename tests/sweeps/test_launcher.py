@@ -173,7 +173,8 @@ def test_stopped_by_ctrl_c_or_from_elsewhere_the_same_command_goes_on(empty_fold
             _launch(ledger, jobs, jobs=1)
         thread.join()
         assert stop.value.code == code
-        assert "stopped" in [e.state for e in ledger.entries()]
+        ends = {e.state: e.status.get("error") for e in ledger.entries()}
+        assert "stopped" in ends, ends
         ledger.begin([])
     entries = _launch(ledger, jobs, jobs=2)
     assert [e.state for e in entries] == ["done", "done"]

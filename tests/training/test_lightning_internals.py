@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
@@ -32,6 +33,7 @@ from cnnexp.training.lightning_internals import (
     begin_anew,
     cpu_stats,
     forget_nvml,
+    leave_signals_alone,
     looks_at_epoch_end,
     may_stop_early,
     move_logged_values_once,
@@ -102,6 +104,23 @@ def test_lightning_asks_ranks_for_sigterm_where_it_is_turned_off() -> None:
     ask_no_rank_for_sigterm(trainer)
     # without a process group torch would refuse to broadcast
     assert trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor() is None
+
+
+@pytest.mark.parametrize("mend", [False, True])
+def test_lightning_takes_sigterm_where_it_is_not_kept_from_it(mend: bool) -> None:
+    taken: list[bool] = []
+
+    class Look(Callback):
+        def on_train_start(self, *_: Any) -> None:
+            taken.append(signal.getsignal(signal.SIGTERM) is not before)
+
+    before, trainer = signal.getsignal(signal.SIGTERM), quiet_trainer(Look())
+    if mend:
+        leave_signals_alone(trainer)
+    fit(trainer)
+    # the day the first is false as well, Lightning needs no mending
+    assert taken == [not mend]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("mend", [False, True])

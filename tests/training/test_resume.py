@@ -82,6 +82,34 @@ def test_stopped_anywhere_and_resumed_it_is_the_same_run(
     assert len(folder.read_provenance()["resumed"]) == 1
 
 
+@pytest.mark.parametrize("hook", ["setup", "train_dataloader", "val_dataloader"])
+@pytest.mark.parametrize("before", [None, ("on_train_batch_end", 2), ("on_train_epoch_end", 1)])
+def test_stopped_while_it_gets_ready_it_is_the_same_run(
+    before: tuple[str, int] | None,
+    hook: str,
+    tmp_path: Path,
+    whole: RunFolder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = new_folder(tmp_path / "run")
+    if before is not None:
+        with pytest.raises(TrainingStopped):
+            run_training(small_job(_Signal(*before, signal.SIGTERM)), folder)
+    asked = getattr(ImageDataModule, hook)
+
+    def ask(data: ImageDataModule, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        monkeypatch.setattr(ImageDataModule, hook, asked)  # once
+        return asked(data, **options)
+
+    monkeypatch.setattr(ImageDataModule, hook, ask)
+    with pytest.raises(TrainingStopped):
+        run_training(small_job(), folder, resume=before is not None)
+    assert folder.read_status()["error"] == "stopped by SIGTERM"
+    run_training(small_job(), folder, resume=True)
+    assert_same_run(folder, whole)
+
+
 def test_stopped_again_and_again_with_workers_it_is_the_same_run(
     tmp_path: Path, whole: RunFolder
 ) -> None:
@@ -256,3 +284,39 @@ def test_signals_are_as_before_afterwards(tmp_path: Path) -> None:
         )
     after = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
     assert before == after
+
+
+@pytest.mark.parametrize("part", ["write_result", "write_status"])
+def test_stopped_when_all_is_done_it_is_done(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_folder(tmp_path / "run")
+    write = getattr(RunFolder, part)
+
+    def stopped(folder: RunFolder, *arguments: Any, **options: Any) -> None:
+        if folder.last_checkpoint.exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+        write(folder, *arguments, **options)
+
+    monkeypatch.setattr(RunFolder, part, stopped)
+    result = run_training(small_job(epochs=1), folder)
+    assert folder.read_status()["state"] == "done"
+    assert folder.read_result() == result
+
+
+def test_a_result_that_cannot_be_written_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_folder(tmp_path / "run")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device", str(folder.result))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_result", full)
+        with pytest.raises(OSError, match="No space left"):
+            run_training(small_job(epochs=1), folder)
+    assert folder.read_status()["state"] == "failed"
+    assert "No space left" in folder.read_status()["error"]
+    run_training(small_job(epochs=1), folder, resume=True)
+    assert folder.read_status()["state"] == "done"

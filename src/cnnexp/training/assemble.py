@@ -41,6 +41,7 @@ from cnnexp.training.classifier import Classifier
 from cnnexp.training.debugging import LayerProfile, OverfitCheck
 from cnnexp.training.lightning_internals import (
     forget_nvml,
+    leave_signals_alone,
     move_logged_values_once,
 )
 from cnnexp.training.lightning_loop import take_steps_per_call
@@ -208,6 +209,7 @@ def _trainer(
         enable_progress_bar=bar,
         enable_model_summary=False,
     )
+    leave_signals_alone(trainer)
     take_steps_per_call(trainer, calls, sees_each_step, log_each=job.privacy.private)
     return trainer
 

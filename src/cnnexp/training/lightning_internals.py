@@ -24,6 +24,7 @@ __all__ = [
     "begin_anew",
     "cpu_stats",
     "forget_nvml",
+    "leave_signals_alone",
     "looks_at_epoch_end",
     "may_stop_early",
     "move_logged_values_once",
@@ -84,6 +85,15 @@ def ask_no_rank_for_sigterm(trainer: L.Trainer) -> None:
     The Trainer's arguments and ``plugins`` were looked at: there is none that turns it off.
     """
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+
+
+def leave_signals_alone(trainer: L.Trainer) -> None:
+    """Let ``trainer`` not take SIGTERM, which ends it as a failure where it comes before the first step.
+
+    The Trainer's arguments and ``plugins`` were looked at: only under SLURM is there a switch, and it is for
+    another signal.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None
 
 
 _moved = _ResultMetric.to

@@ -164,6 +164,9 @@ def _run(
                 torch.manual_seed(seeded_generator(job.seed, ranks.rank).initial_seed())
             _describe(job, folder, made, settled, at)
             result = _train_and_test(job, folder, made, point)
+            folder.write_result(result)
+            end_loggers(made.trainer.loggers, result)
+            folder.write_status("done", epoch=result["epochs"], step=result["steps"])
     except BaseException as error:
         if isinstance(error, NonFiniteError) and made is not None:
             error.lr_factor = made.classifier.lr_factor
@@ -178,9 +181,6 @@ def _run(
         if cause is not None:
             raise cause from error
         raise
-    folder.write_result(result)
-    end_loggers(made.trainer.loggers, result)
-    folder.write_status("done", epoch=result["epochs"], step=result["steps"])
     if job.test:
         _say_tested(score_name(job.data.images.targets), result)
     if job.trainer.get("profiler"):

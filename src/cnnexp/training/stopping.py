@@ -52,18 +52,14 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.getsignal(number) for number in STOPPING}
-            self.arm()
+            for number, handler in self._before.items():
+                if handler is not signal.SIG_IGN:  # as a shell's background jobs are told to do
+                    signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-    def arm(self) -> None:
-        """Take the signals (again: Lightning takes SIGTERM when a fit begins)."""
-        for number, handler in self._before.items():
-            if handler is not signal.SIG_IGN:  # as a shell's background jobs are told to do
-                signal.signal(number, self._handle)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

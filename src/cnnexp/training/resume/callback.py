@@ -99,16 +99,9 @@ class Checkpoints(Checkpoint):
         self._start = clock()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals back that Lightning has just taken."""
-        self._signals.arm()
+        """Let the ranks agree on a stop by our own signals alone."""
         if self._ranks.count > 1:
             ask_no_rank_for_sigterm(trainer)
-
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals back that Lightning has just taken."""
-        self._signals.arm()
-
-    on_sanity_check_start = on_test_start
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
