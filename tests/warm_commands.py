@@ -47,9 +47,7 @@ def _as_command(
     os.environ.update(environment)
     os.chdir(folder)
     sys.path[:0] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    processes.take_signals()
     # what it starts by itself, as workers of a loader, it starts as a command does
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     # the server that this process is forked from serves its jobs as well

@@ -12,12 +12,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import connection, forkserver
+from multiprocessing import connection, forkserver, resource_tracker
 from types import FrameType
 from typing import Any
 
 from cnnexp.execution.job import Job
 from cnnexp.execution.slots import thread_caps
+from cnnexp.runs.signals import STOPPING
 
 # the environment variable that makes a worker print into the job's train.log, not on the terminal
 OWN_LOG = "CNNEXP_OWN_LOG"
@@ -110,8 +111,23 @@ def warm_up() -> multiprocessing.context.ForkServerContext:
     """Start the server that imports what jobs need, if there is none yet, without waiting for it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cnnexp.execution.warm"])
-    forkserver.ensure_running()
+    resource_tracker.ensure_running()  # which forkserver does as well, and unblocks signals
+    # a terminal sends Ctrl-C to every process of a command: the server, which would end by it as long as it
+    # imports, inherits what is blocked, and so do its jobs until take_signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
+
+
+def take_signals() -> None:
+    """Let this process, forked from the warm server, get signals; a Ctrl-C in the terminal was not for it."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def fork_warm(job: Job, environment: Mapping[str, str], threads: int, target: Target) -> JobProcess:

@@ -17,8 +17,9 @@ from cnnexp.execution.job import Job
 from cnnexp.execution.processes import handling, how_it_ended, open_worker
 from cnnexp.execution.slots import cores, thread_caps
 from cnnexp.runs import RunFolder
+from cnnexp.runs.signals import STOPPING
 from cnnexp.training import Parallelism, leave_failure
-from cnnexp.training.stopping import STOPPING, TrainingStopped
+from cnnexp.training.stopping import TrainingStopped
 
 log = logging.getLogger(__name__)
 

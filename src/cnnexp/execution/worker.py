@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from pathlib import Path
 from cnnexp.environment import variable
 from cnnexp.execution.job import Job
 from cnnexp.execution.log import log_to
-from cnnexp.execution.processes import OWN_LOG
+from cnnexp.execution.processes import OWN_LOG, take_signals
 from cnnexp.execution.run import run_job
 from cnnexp.execution.slots import thread_caps
 from cnnexp.kept_memory import keep_freed_memory
@@ -29,12 +28,10 @@ from cnnexp.runs import RunFolder, process_rank
 def forked(line: str, lifeline: Connection, environment: Mapping[str, str], threads: int) -> None:
     """Run a job in this process, which was forked from a warm server, with a log of its own."""
     os.setsid()
+    take_signals()
     os.environ.update({**thread_caps(threads), **environment})
     job = Job.from_json(line)
     _write_to(RunFolder(job.folder).log)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_DFL)
 
     import numba
     import torch

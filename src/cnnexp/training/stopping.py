@@ -9,12 +9,7 @@ from types import FrameType
 from typing import Any
 
 from cnnexp.runs import process_rank
-
-STOPPING = tuple(
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGINT", "SIGUSR1")
-    if hasattr(signal, name)  # Windows has no SIGUSR1
-)
+from cnnexp.runs.signals import STOPPING
 
 
 class TrainingStopped(BaseException):
