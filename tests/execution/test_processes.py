@@ -1,4 +1,4 @@
-"""Processes forked from the warm server: what a terminal or a cluster sends to all ends none of them."""
+"""Processes that run jobs: what a terminal or a cluster sends to all ends neither them nor their server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from cnnexp.execution import Job
+from cnnexp.execution.processes import open_worker, take_signals
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes are forked")
 
@@ -34,9 +37,6 @@ print("ended with", job.exit_code())
 
 def look(line: str, *_: object) -> None:
     """What a job sees of signals, in a file."""
-    from cnnexp.execution import Job
-    from cnnexp.execution.processes import take_signals
-
     os.setsid()
     take_signals()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -58,3 +58,13 @@ def test_signals_to_all_processes_reach_neither_server_nor_a_job_that_starts(
     assert done.stdout in [f"ended with {code}\n" for code in codes], done.stderr
     if not done.stdout.endswith(f"-{int(number)}\n"):
         assert file.read_text() == "[] True"
+
+
+def test_a_worker_that_ctrl_c_ends_while_it_imports_leaves_the_words_to_others(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with open_worker(Job({}, str(tmp_path)), {}) as worker:
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait() == 130
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr().err == ""

@@ -112,14 +112,29 @@ def warm_up() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cnnexp.execution.warm"])
     resource_tracker.ensure_running()  # which forkserver does as well, and unblocks signals
-    # a terminal sends Ctrl-C to every process of a command: the server, which would end by it as long as it
-    # imports, inherits what is blocked, and so do its jobs until take_signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    try:
+    # a terminal sends Ctrl-C to every process of a command: the server would end by it while it imports
+    with _blocked(STOPPING):
         forkserver.ensure_running()
+    return context
+
+
+@contextmanager
+def _blocked(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    """Let these signals wait; processes that are started in the context inherit that, and unblock them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return context
+
+
+def take_ctrl_c() -> None:
+    """Let this process, which was started anew, get Ctrl-C: one that has come already is raised here."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def take_signals() -> None:
@@ -162,13 +177,15 @@ def _nameless_main() -> Iterator[None]:
 
 def open_worker(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     """Start ``python -m cnnexp.execution.worker`` for ``job``; it ends when its standard input is closed."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cnnexp.execution.worker"],
-        stdin=subprocess.PIPE,
-        env={**os.environ, **environment},
-        text=True,
-        start_new_session=True,  # a signal to the group reaches it once: through this process
-    )
+    # imports take seconds, in which Ctrl-C would leave a traceback
+    with _blocked([signal.SIGINT]):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cnnexp.execution.worker"],
+            stdin=subprocess.PIPE,
+            env={**os.environ, **environment},
+            text=True,
+            start_new_session=True,  # a signal to the group reaches it once: through this process
+        )
     assert process.stdin is not None
     process.stdin.write(job.to_json() + "\n")
     process.stdin.flush()

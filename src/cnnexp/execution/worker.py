@@ -18,7 +18,7 @@ from pathlib import Path
 from cnnexp.environment import variable
 from cnnexp.execution.job import Job
 from cnnexp.execution.log import log_to
-from cnnexp.execution.processes import OWN_LOG, take_signals
+from cnnexp.execution.processes import OWN_LOG, take_ctrl_c, take_signals
 from cnnexp.execution.run import run_job
 from cnnexp.execution.slots import thread_caps
 from cnnexp.kept_memory import keep_freed_memory
@@ -68,6 +68,16 @@ def _run(job: Job, parent_is_gone: Callable[[], object], *, terminal: bool) -> i
 
 
 def _main() -> int:
+    try:
+        take_ctrl_c()
+        return _run_given()
+    except (
+        KeyboardInterrupt
+    ):  # before a training takes it; the process that started this one says so
+        return 130
+
+
+def _run_given() -> int:
     job = Job.from_json(sys.stdin.readline())
     own_log = variable(OWN_LOG) is not None
     if own_log:
