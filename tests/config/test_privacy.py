@@ -58,6 +58,7 @@ REFUSED: dict[tuple[str, ...], str] = {
     ): r"privacy.noise_multiplier=-1.0: must be at least 0 and finite",
     ("privacy.delta=1",): r"privacy.delta=1.0: must be between 0 and 1, such as 1e-5",
     ("privacy.clip=0",): r"privacy.clip=0.0: must be greater than 0",
+    ("privacy.clip=inf",): "privacy.clip=inf: ",
     (
         "privacy.clipping=layer",
     ): "privacy.clipping=layer: must be one of flat, per_layer, automatic",

@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 
 from cnnexp.config import Composer, plain_config
-from cnnexp.config.build import build_job
-from cnnexp.execution import Job
-from cnnexp.execution.ranks import run_ranks
-from cnnexp.training.stopping import TrainingStopped
+from cnnexp.execution import Job, run_job
+from cnnexp.runs import RunFolder
 from tests.execution.test_run import SMALL
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux")
@@ -26,12 +24,12 @@ def _children() -> list[str]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_while_they_start(number: int, code: int, empty_folder: Path) -> None:
+def test_a_signal_while_they_start(
+    number: int, code: int, empty_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     alone = [each for each in SMALL if each != "accelerator=cpu"]
     overrides = [*alone, "accelerator=ddp_cpu", "accelerator.devices=2"]
     config = plain_config(Composer("train").compose(overrides))
-    parallel = build_job(config).parallel
-    assert parallel is not None
     before = len(_children())
 
     def send() -> None:
@@ -41,8 +39,11 @@ def test_a_signal_while_they_start(number: int, code: int, empty_folder: Path) -
 
     sender = threading.Thread(target=send)
     sender.start()
-    with pytest.raises(TrainingStopped) as stopped:
-        run_ranks(Job(config, str(empty_folder), ()), parallel)
+    with caplog.at_level("INFO"), pytest.raises(SystemExit) as stopped:
+        run_job(Job(config, str(empty_folder), ()))
     sender.join()
     assert stopped.value.code == code
+    by = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert RunFolder(empty_folder).read_status()["error"] == f"stopped by {by}"
+    assert f"stopped by {by}; the status is in {empty_folder}" in caplog.text
     assert len(_children()) == before

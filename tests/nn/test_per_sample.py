@@ -221,6 +221,28 @@ def test_shared_parameters_get_the_sum_over_their_uses() -> None:
     assert torch.allclose(norms["one+other"], torch.cat(together, 1).norm(dim=1), rtol=1e-10)
 
 
+class Aliased(nn.Module):
+    """A layer under two names, as ``self.head = self.body[1]`` gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(6, 6))
+        self.head = self.body[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+def test_a_layer_of_two_names_is_one() -> None:
+    network, x, y = _made(Aliased), ROW(), torch.arange(N)
+    expected = _by_func(network, F.cross_entropy, x, y)
+    _agree(per_sample_gradients(network, F.cross_entropy, (x, y)), expected)
+    norms = per_sample_norms(network, F.cross_entropy, (x, y), by_layer=True)
+    assert set(norms) == {"body.1"}
+    found = torch.cat([each.flatten(1) for each in expected.values()], 1).norm(dim=1)
+    assert torch.allclose(norms["body.1"], found, rtol=1e-10)
+
+
 def test_a_batch_of_nobody_gives_empty_gradients() -> None:
     network = _made(TinyCNN).eval()
     batch = torch.zeros(0, 1, 28, 28, dtype=torch.float64), torch.zeros(0).long()

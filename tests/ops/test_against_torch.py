@@ -116,6 +116,17 @@ def test_avg_pool2d_refuses_a_divisor_of_zero(algorithm: str) -> None:
         ops.avg_pool2d(torch.zeros(1, 1, 4, 4), 2, divisor_override=0, algorithm=algorithm)
 
 
+@pytest.mark.parametrize("op", ["conv_relu_pool", "conv_tanh_pool"])
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("conv_relu_pool"))
+def test_blocks_refuse_a_divisor_of_zero(op: str, algorithm: str) -> None:
+    if algorithm not in ops.algorithm_names(op):
+        pytest.skip(f"{op} has no {algorithm}")
+    pool = ops.Pool("avg", 2, divisor_override=0)
+    arguments = torch.zeros(1, 1, 6, 6), torch.zeros(2, 1, 3, 3)
+    with pytest.raises(RuntimeError, match="divisor must be not zero"):
+        getattr(ops, op)(*arguments, pool=pool, algorithm=algorithm)
+
+
 @pytest.mark.parametrize(
     ("op", "algorithm"),
     [(op, name) for op in ("max_pool2d", "avg_pool2d") for name in ops.algorithm_names(op)],

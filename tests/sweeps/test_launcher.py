@@ -161,12 +161,13 @@ def _later(ledger: Ledger, action: Any) -> threading.Thread:
 def test_stopped_by_ctrl_c_or_from_elsewhere_the_same_command_goes_on(empty_folder: Path) -> None:
     ledger = Ledger("s")
     jobs = [
-        [f"seed={seed}", "trainer.max_epochs=4", *_probe("Wait", seconds=0.1)] for seed in (0, 1)
+        [f"seed={seed}", "trainer.max_epochs=6", *_probe("Wait", seconds=0.1)] for seed in (0, 1)
     ]
     _tasks(ledger, jobs)
     for action, code in (
         (lambda: os.kill(os.getpid(), signal.SIGINT), 130),
         (ledger.ask_to_stop, 143),
+        (lambda: os.kill(os.getpid(), signal.SIGUSR1), 143),
     ):
         thread = _later(ledger, action)
         with pytest.raises(SystemExit) as stop:
@@ -179,6 +180,26 @@ def test_stopped_by_ctrl_c_or_from_elsewhere_the_same_command_goes_on(empty_fold
     entries = _launch(ledger, jobs, jobs=2)
     assert [e.state for e in entries] == ["done", "done"]
     assert "resuming from" in (ledger.path / entries[0].id / "train.log").read_text()
+
+
+def test_a_stop_that_comes_while_a_job_starts_reaches_it_and_the_next_does_not_start(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = launcher.fork_warm
+
+    def stopped(*arguments: Any) -> Any:
+        process = start(*arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+        return process
+
+    monkeypatch.setattr(launcher, "fork_warm", stopped)
+    ledger, slow = Ledger("s"), _probe("Wait", seconds=0.5)
+    with pytest.raises(SystemExit) as stop:
+        _launch(ledger, [["seed=0", *slow], ["seed=1", *slow]], jobs=2)
+    assert stop.value.code == 130
+    first, second = [e.state for e in ledger.entries()]
+    assert first in ("waiting", "interrupted", "stopped")  # as far as it had come
+    assert second == "waiting"
 
 
 def test_a_job_that_needs_more_gpus_than_there_are(empty_folder: Path) -> None:

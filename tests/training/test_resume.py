@@ -171,10 +171,23 @@ def test_other_ways_to_train_resume_exactly(name: str, tmp_path: Path) -> None:
 
 def test_a_second_signal_stops_at_once_and_harms_nothing(tmp_path: Path, whole: RunFolder) -> None:
     folder = new_folder(tmp_path / "run")
-    twice = _Signal("on_train_batch_end", STEPS + 4, signal.SIGTERM, times=2)
+    twice = _Signal("on_train_batch_end", STEPS + 4, signal.SIGINT, times=2)
     with pytest.raises(TrainingStopped):
         run_training(small_job(twice), folder)
     assert read_checkpoint(folder.last_checkpoint)["cnnexp"]["step"] == STEPS
+    run_training(small_job(), folder, resume=True)
+    assert_same_run(folder, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_what_a_cluster_and_a_launcher_both_send_is_one_signal(
+    number: signal.Signals, tmp_path: Path, whole: RunFolder
+) -> None:
+    folder = new_folder(tmp_path / "run")
+    by_both = _Signal("on_train_batch_end", STEPS + 4, number, times=2)
+    with pytest.raises(TrainingStopped):
+        run_training(small_job(by_both), folder)
+    assert read_checkpoint(folder.last_checkpoint)["cnnexp"]["step"] == STEPS + 4
     run_training(small_job(), folder, resume=True)
     assert_same_run(folder, whole)
 
@@ -183,7 +196,7 @@ def test_checkpoints_between_epochs_are_where_they_were_asked_for(
     tmp_path: Path, whole: RunFolder
 ) -> None:
     folder = new_folder(tmp_path / "run")
-    twice = _Signal("on_train_batch_end", STEPS + 5, signal.SIGTERM, times=2)
+    twice = _Signal("on_train_batch_end", STEPS + 5, signal.SIGINT, times=2)
     with pytest.raises(TrainingStopped):
         run_training(small_job(twice, checkpoint_steps=4), folder)
     where = read_checkpoint(folder.last_checkpoint)["cnnexp"]
@@ -245,7 +258,7 @@ def test_a_position_is_what_was_written_and_a_part_of_one_is_none(tmp_path: Path
 
 def test_without_a_checkpoint_it_starts_anew(tmp_path: Path, whole: RunFolder) -> None:
     folder = new_folder(tmp_path / "run")
-    twice = _Signal("on_train_batch_end", 3, signal.SIGTERM, times=2)
+    twice = _Signal("on_train_batch_end", 3, signal.SIGINT, times=2)
     with pytest.raises(TrainingStopped):
         run_training(small_job(twice), folder)
     assert not folder.last_checkpoint.exists()

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -214,7 +215,13 @@ def how_it_ended(code: int) -> str:
 def handling(
     numbers: Sequence[int], handler: Callable[[int, FrameType | None], None]
 ) -> Iterator[None]:
-    """Let ``handler`` get these signals inside the context, except ignored ones, as background jobs have."""
+    """Let ``handler`` get these signals inside the context, except ignored ones, as background jobs have.
+
+    In another thread than the main one, which gets no signals, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
     for number, old in before.items():
         if old is not signal.SIG_IGN:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from cnnexp.execution.job import Job
 from cnnexp.execution.processes import handling, how_it_ended, open_worker
 from cnnexp.execution.slots import cores, thread_caps
 from cnnexp.runs import RunFolder
-from cnnexp.runs.signals import STOPPING
+from cnnexp.runs.signals import STOPPING, stop_code
 from cnnexp.training import Parallelism, leave_failure
 from cnnexp.training.stopping import TrainingStopped
 
@@ -66,7 +65,7 @@ def run_ranks(job: Job, parallel: Parallelism) -> None:
     codes = [process.returncode for process in ranks]
     stop = next((code for code in codes if code in (130, 143)), None)
     if stop is None and handed and any(codes):  # they ended before they listened
-        stop = 130 if handed[0] == signal.SIGINT else 143
+        stop = stop_code(handed[0])
     if stop is not None and RunFolder(job.folder).read_status().get("state") != "failed":
         raise TrainingStopped(stop)
     killed = [(rank, code) for rank, code in enumerate(codes) if code < 0]

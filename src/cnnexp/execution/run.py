@@ -13,7 +13,7 @@ from cnnexp.postponed import quick_imports
 from cnnexp.runs import RunFolder, process_rank
 
 if TYPE_CHECKING:
-    from cnnexp.training import TrainingJob
+    from cnnexp.training import Parallelism, TrainingJob
 
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ def run_job(
     """
     with quick_imports():
         from cnnexp.config.build import build_job
-        from cnnexp.execution.ranks import run_ranks
         from cnnexp.training import (
             TrainingPruned,
             TrainingStopped,
@@ -51,7 +50,7 @@ def run_job(
         if parallel is not None and process_rank() is None:
             if not _is_done(folder, training):
                 first = False  # the ranks write, and say, how it ends
-                run_ranks(job, parallel)
+                _run_ranks(job, parallel, folder)
             return folder.read_result().get("val/acc")
         ranks = connect_ranks(parallel)
         first = ranks.first
@@ -77,6 +76,21 @@ def run_job(
     except Exception as error:
         _say_failed(folder, failure_reason(error), first)
         return None
+
+
+def _run_ranks(job: Job, parallel: Parallelism, folder: RunFolder) -> None:
+    """Run the job's ranks; a stop that comes before they can write it down is written, and said, here."""
+    from cnnexp.execution.ranks import run_ranks
+    from cnnexp.training import TrainingStopped
+
+    before = folder.read_status()
+    try:
+        run_ranks(job, parallel)
+    except TrainingStopped as stop:
+        if folder.read_status() == before:
+            folder.end_status("stopped", str(stop))
+            log.warning("%s; the status is in %s", stop, folder)
+        raise
 
 
 def _say_failed(folder: RunFolder, reason: str, first: bool) -> None:

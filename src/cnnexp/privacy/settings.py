@@ -63,6 +63,11 @@ class PrivacySettings:
             _ = self.limit
         except ValueError as error:
             raise ValueError(f"privacy.{error}") from error
+        if self.private and math.isinf(self.clip) and self.noise_multiplier != 0:
+            raise ValueError(
+                f"privacy.clip={self.clip}: no noise covers what is not clipped; give a finite norm, or "
+                f"privacy.noise_multiplier=0"
+            )
         if self.private and self.epsilon is None and self.noise_multiplier is None:
             raise ValueError(
                 "privacy.epsilon=null, privacy.noise_multiplier=null: give the budget or the noise, for "

@@ -9,3 +9,8 @@ STOPPING = tuple(
     for name in ("SIGTERM", "SIGINT", "SIGUSR1")
     if hasattr(signal, name)  # Windows has no SIGUSR1
 )
+
+
+def stop_code(number: int) -> int:
+    """The exit code of what the signal ``number`` stopped: 130 for Ctrl-C, 143 for the others."""
+    return 130 if number == signal.SIGINT else 143

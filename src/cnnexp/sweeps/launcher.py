@@ -26,6 +26,7 @@ from cnnexp.execution.processes import (
 from cnnexp.execution.slots import GPUPool, cores, gpus_of, visible_gpus
 from cnnexp.execution.worker import forked
 from cnnexp.runs import RunFolderError
+from cnnexp.runs.signals import STOPPING, stop_code
 from cnnexp.sweeps.ledger import Claim, JobStatus, Ledger
 from cnnexp.sweeps.view import View
 
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 _POLL = 0.1  # seconds between two checks of the processes
 _LOOK_AROUND = 1.0  # seconds between two checks of other launchers' jobs and of the stop file
 _PATIENCE = 60.0  # seconds for a checkpoint after a time limit, before the job is killed
-STOPS = (signal.SIGINT, signal.SIGTERM)  # the signals that ask a launcher to stop
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class LocalLauncher:
         waiting = {task.id: task for task in tasks}
         entries = [self._ledger.entry(job) for job in waiting]
         self._view.begin(self._ledger, entries, self._jobs, self._threads, self._pool.ids)
-        with handling(STOPS, self._on_signal), self._view:
+        with handling(STOPPING, self._on_signal), self._view:
             look_around = 0.0
             while waiting or self._running:
                 self._end_those_over()
@@ -165,12 +165,12 @@ class LocalLauncher:
         entries = [self._ledger.entry(task.id) for task in tasks]
         self._view.end(entries)
         if self._stop is not None:
-            raise SystemExit(128 + self._stop)
+            raise SystemExit(stop_code(self._stop))
         return entries
 
     def _start_some(self, waiting: dict[str, Task]) -> None:
         for task in list(waiting.values()):
-            if len(self._running) >= self._jobs:
+            if len(self._running) >= self._jobs or self._stop is not None:
                 return
             need = self._gpus_for(task)
             gpus = self._pool.take(need) if need else ()
@@ -200,6 +200,8 @@ class LocalLauncher:
             process = fork_warm(task.job, environment, self._threads, forked)
         claim.note(process.pid)
         self._running.append(_Running(task, process, claim, gpus, entry.status))
+        if self._stop is not None:  # it came while the process started
+            process.send(signal.SIGTERM)
         self._view.started(self._ledger.entry(task.id))
         return True
 

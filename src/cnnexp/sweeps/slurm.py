@@ -25,7 +25,8 @@ from cnnexp.config.ranges import check_above_0, check_whole
 from cnnexp.execution import log_to, run_job
 from cnnexp.execution.processes import handling
 from cnnexp.runs import process_rank
-from cnnexp.sweeps.launcher import STOPS, Task, last_lines
+from cnnexp.runs.signals import STOPPING, stop_code
+from cnnexp.sweeps.launcher import Task, last_lines
 from cnnexp.sweeps.ledger import Claim, JobStatus, Ledger
 from cnnexp.sweeps.view import View
 
@@ -181,7 +182,7 @@ class SlurmLauncher:
         waiting = {task.id: task for task in tasks}
         at_once = min(len(tasks), self._settings.array_parallelism)
         self._view.begin(self._ledger, entries, at_once, self._settings.cpus_per_task, ())
-        with handling(STOPS, self._on_signal), self._view:
+        with handling(STOPPING, self._on_signal), self._view:
             for task, entry in zip(tasks, entries, strict=True):
                 if task.is_over(entry):
                     del waiting[task.id]
@@ -191,7 +192,7 @@ class SlurmLauncher:
         entries = [self._ledger.entry(task.id) for task in tasks]
         self._view.end(entries)
         if self._stop is not None:
-            raise SystemExit(128 + self._stop)
+            raise SystemExit(stop_code(self._stop))
         return entries
 
     def _submit(self, tasks: Sequence[Task]) -> None:

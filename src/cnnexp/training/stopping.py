@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 from cnnexp.runs import process_rank
-from cnnexp.runs.signals import STOPPING
+from cnnexp.runs.signals import STOPPING, stop_code
+
+_ECHO = 1.0  # seconds in which SIGTERM may come twice: from a cluster, and from the process that started this
 
 
 class TrainingStopped(BaseException):
@@ -31,8 +34,9 @@ class TrainingPruned(Exception):
 class StopSignals:
     """Within it, SIGTERM, SIGINT and SIGUSR1 set a flag; a second one raises at once.
 
-    SIGUSR1 is what clusters send ahead of a preemption. In another thread than the main one, which
-    gets no signals, it does nothing.
+    Clusters send SIGTERM to every process, and a launcher hands it on: what follows within a second, other
+    than Ctrl-C, is no second one. SIGUSR1 is what clusters send ahead of a preemption. In another thread
+    than the main one, which gets no signals, it does nothing.
 
     Attributes:
         request: What to raise between two steps; None as long as nobody asked.
@@ -42,6 +46,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.request: TrainingStopped | None = None
         self.steps_per_call = 1
+        self._asked = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -58,12 +63,14 @@ class StopSignals:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        stop = TrainingStopped(130 if number == signal.SIGINT else 143, name)
+        stop = TrainingStopped(stop_code(number), name)
         if self.request is not None:
+            if number != signal.SIGINT and time.monotonic() - self._asked < _ECHO:
+                return
             for each in self._before:  # a third one ends the process
                 signal.signal(each, signal.SIG_DFL)
             raise stop
-        self.request = stop
+        self.request, self._asked = stop, time.monotonic()
         here = process_rank()
         if here is None or here.rank == 0:
             # logging is not for signal handlers

@@ -63,8 +63,12 @@ def watched_layers(network: nn.Module) -> dict[str, tuple[nn.Module, type[Call]]
     A layer whose class is none of those with a formula is one piece, together with all within it.
     """
     found: dict[str, tuple[nn.Module, type[Call]]] = {}
+    seen: set[nn.Module] = set()  # a layer may stand in several parents
 
     def look(name: str, module: nn.Module) -> None:
+        if module in seen:
+            return
+        seen.add(module)
         kind = _KINDS.get(type(module))
         own = any(p.requires_grad for p in module.parameters(recurse=False))
         if kind is None and own:
@@ -73,7 +77,7 @@ def watched_layers(network: nn.Module) -> dict[str, tuple[nn.Module, type[Call]]
             for child_name, child in module.named_children():
                 look(f"{name}.{child_name}" if name else child_name, child)
         elif any(p.requires_grad for p in module.parameters()):
-            found.setdefault(name, (module, kind))
+            found[name] = module, kind
 
     look("", network)
     return found

@@ -239,7 +239,7 @@ def _plan(
         return None
     if not on_gpu and cpu.refusal(input, conv, windows, average):
         return None
-    if input.shape[-3] == 0:
+    if input.shape[-3] == 0 or (average and pool.divisor_override == 0):
         return None
     sparse = not (on_gpu or average) and _has_many_losers(conv, windows)
     narrow = sparse and _is_narrow(input, weight, conv)
