@@ -111,7 +111,7 @@ def test_lightning_takes_sigterm_where_it_is_not_kept_from_it(mend: bool) -> Non
     taken: list[bool] = []
 
     class Look(Callback):
-        def on_train_start(self, *_: Any) -> None:
+        def on_train_start(self, *_: Any, **__: Any) -> None:
             taken.append(signal.getsignal(signal.SIGTERM) is not before)
 
     before, trainer = signal.getsignal(signal.SIGTERM), quiet_trainer(Look())
