@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,18 @@ from cnnexp.privacy import (
 )
 from cnnexp.regularization import L2, RandomShift
 from cnnexp.runs import SpentSteps
-from cnnexp.training import Classifier, TrainingJob, quiet_lightning, run_training
+from cnnexp.training import (
+    ALONE,
+    Classifier,
+    TrainingJob,
+    TrainingStopped,
+    quiet_lightning,
+    run_training,
+)
+from cnnexp.training.assemble import make_classifier
+from cnnexp.training.privacy_account import privacy_account
 from cnnexp.training.private import PrivateClassifier
+from cnnexp.training.seeds import seed_layers
 from tests.training.resumable import new_folder, same
 
 TRAINED, BATCH = 192, 48
@@ -70,6 +82,13 @@ class _Fails(Callback):
         self._left -= 1
         if self._left == 0:
             raise OSError("the disk is gone")
+
+
+class _Stops(Callback):
+    """A stop while the test is made."""
+
+    def on_test_batch_start(self, *_arguments: Any, **_options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _fit(make: Any, steps: int = 6) -> dict[str, Tensor]:
@@ -208,6 +227,32 @@ def test_secret_noise_is_another_in_each_run(tmp_path: Path) -> None:
         run_training(private_job(secure_noise=True, epochs=1), folder)
         weights.append(torch.load(folder.last_checkpoint, weights_only=True)["state_dict"])
     assert not same(*weights)
+
+
+def test_a_spent_budget_does_not_keep_what_is_trained_from_its_test(tmp_path: Path) -> None:
+    stop, folder = _Stops(), new_folder(tmp_path / "run")
+    budget = {"epsilon": 2.0, "noise_multiplier": None}
+    with pytest.raises(TrainingStopped):
+        run_training(private_job(stop, **budget), folder)
+    result = run_training(private_job(**budget), folder, resume=True)
+    assert result["privacy/steps"] == result["steps"] == 2 * EPOCH
+    assert result["test/acc"] is not None
+
+
+@pytest.mark.parametrize("secret", [False, True])
+def test_nobody_knows_what_secret_trainings_draw(secret: bool) -> None:
+    drawn, images = [], torch.rand(16, 1, 8, 8)
+    for _ in range(2):
+        job = private_job(secure_noise=secret)
+        torch.manual_seed(job.seed)
+        classifier = make_classifier(
+            job, job.data.images, account=privacy_account(job, SpentSteps(Path(os.devnull)))
+        )
+        seed_layers(job, ALONE)
+        labels = torch.zeros(16, dtype=torch.int64)
+        drawn.append([classifier.vary(images, labels, 0)[0], torch.rand(16)])
+    for one, other in zip(*drawn, strict=True):
+        assert torch.equal(one, other) is not secret
 
 
 def test_a_training_without_end_needs_its_noise_given(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ from cnnexp.training.ranks import ALONE, Ranks
 from cnnexp.training.resume.callback import Checkpoints
 from cnnexp.training.resume.plugin import CheckpointFiles
 from cnnexp.training.resume.point import ResumePoint
+from cnnexp.training.seeds import seed_of_changes
 from cnnexp.training.setting_facts import setting_facts
 from cnnexp.training.steps_per_call import Calls, sees_each_step, settle_steps_per_call
 from cnnexp.training.stopping import StopSignals
@@ -104,7 +105,7 @@ def assemble(
     signals.steps_per_call = calls.until_stop
     account = None
     if job.privacy.private:
-        account = privacy_account(job, SpentSteps(folder.spent, writes=ranks.first))
+        account = privacy_account(job, SpentSteps(folder.spent, writes=ranks.first), resume)
     classifier = make_classifier(job, job.data.images, ranks, account)
     # a checkpoint has all weights, and those that the run began with may be gone
     start = job.start.give_to(classifier.network) if job.start and resume is None else None
@@ -287,7 +288,7 @@ def make_classifier(
         "loss": loss_layer(job.backward) if job.loss is None else job.loss(job.data),
         "targets": images.targets,
         "metrics": metrics,
-        "seed": job.seed,
+        "seed": seed_of_changes(job, ranks),
         "monitor": job.monitor,
         "images_per_step": len(job.data.train) if job.full_batch else None,
         "channels_last": channels_last,

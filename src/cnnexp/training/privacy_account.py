@@ -7,6 +7,8 @@ from functools import cached_property
 
 from cnnexp.privacy import ADJACENCY, Accountant, Mechanism, PrivacyError, PrivacySettings
 from cnnexp.runs import SpentSteps
+from cnnexp.training.resume.point import ResumePoint
+from cnnexp.training.resume.position import Position
 from cnnexp.training.trainer_settings import epoch_batches
 from cnnexp.training.training_job import TrainingJob
 
@@ -23,17 +25,24 @@ class PrivacyAccount:
         spent: The steps so far, kept in the run folder.
         sampling_rate: q, with which an image comes into a batch.
         planned: How many steps the whole training is to have.
+        trained: Whether all are made, so that nothing is to be spent any more.
 
     Attributes:
         mechanism: Noise and sampling of the steps to come. A run that is resumed keeps its noise, even if it
             is to be longer now.
 
     Raises:
-        PrivacyError: Nothing of the budget is left.
+        PrivacyError: Nothing of the budget is left for the steps that are to follow.
     """
 
     def __init__(
-        self, settings: PrivacySettings, spent: SpentSteps, *, sampling_rate: float, planned: int
+        self,
+        settings: PrivacySettings,
+        spent: SpentSteps,
+        *,
+        sampling_rate: float,
+        planned: int,
+        trained: bool = False,
     ) -> None:
         self.settings, self._spent = settings, spent
         noise = settings.noise_multiplier
@@ -51,7 +60,7 @@ class PrivacyAccount:
                 settings.epsilon, settings.delta, sampling_rate, planned
             )
         self.mechanism = Mechanism(noise, sampling_rate)
-        if self.left == 0:
+        if self.left == 0 and not trained:
             raise PrivacyError(
                 f"privacy.epsilon={settings.epsilon}: {self.steps} steps are spent, and ε = "
                 f"{self.epsilon():.4g} at δ = {settings.delta:g}; one more would exceed the budget"
@@ -129,8 +138,15 @@ class PrivacyAccount:
         }
 
 
-def privacy_account(job: TrainingJob, spent: SpentSteps) -> PrivacyAccount:
+def privacy_account(
+    job: TrainingJob, spent: SpentSteps, point: ResumePoint | None = None
+) -> PrivacyAccount:
     """The account of the private ``job`` with what is ``spent`` already; its data is loaded for this.
+
+    Args:
+        job: What to train.
+        spent: What attempts before have spent.
+        point: Where it resumes; where all steps are made, the budget may be spent.
 
     Raises:
         PrivacyError: Nobody knows how long it trains, so that no noise can be chosen; its batches are
@@ -142,7 +158,20 @@ def privacy_account(job: TrainingJob, spent: SpentSteps) -> PrivacyAccount:
             f"batches into which each image comes by itself; use ImageDataModule(…, sampling='poisson')"
         )
     rate = job.data.sampling_rate
-    return PrivacyAccount(job.privacy, spent, sampling_rate=rate, planned=_planned(job))
+    return PrivacyAccount(
+        job.privacy,
+        spent,
+        sampling_rate=rate,
+        planned=_planned(job),
+        trained=point is not None and _has_all_steps(job, point.position),
+    )
+
+
+def _has_all_steps(job: TrainingJob, position: Position) -> bool:
+    """Whether a training that resumes there has made all its steps, and is only to be tested."""
+    epochs, steps = job.trainer.get("max_epochs"), job.trainer.get("max_steps", -1)
+    by_epochs = epochs is not None and 0 <= epochs <= position.epoch
+    return position.finished and (by_epochs or 0 <= steps <= position.step)
 
 
 def _planned(job: TrainingJob) -> int:

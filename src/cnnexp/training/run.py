@@ -12,7 +12,6 @@ from typing import Any
 import lightning as L
 import torch
 
-from cnnexp.data import seeded_generator
 from cnnexp.diagnostics import Verdict
 from cnnexp.nn import layer_algorithms
 from cnnexp.runs import (
@@ -40,6 +39,7 @@ from cnnexp.training.resume.files import CheckpointError, read_checkpoint, read_
 from cnnexp.training.resume.point import ResumePoint, go_back, newest_checkpoint
 from cnnexp.training.resume.position import Position
 from cnnexp.training.scores import score_name
+from cnnexp.training.seeds import seed_layers
 from cnnexp.training.settle import Settlement, as_before, settle
 from cnnexp.training.stopping import StopSignals, TrainingPruned, TrainingStopped
 from cnnexp.training.trackers import end_loggers
@@ -160,8 +160,7 @@ def _run(
             if made.diagnostics is not None:
                 made.diagnostics.health.keep(verdicts)
             settled = settle(job, made.classifier, made.trainer, ranks)
-            if not ranks.first:  # the same weights, but masks of its own for dropout
-                torch.manual_seed(seeded_generator(job.seed, ranks.rank).initial_seed())
+            seed_layers(job, ranks)
             _describe(job, folder, made, settled, at)
             result = _train_and_test(job, folder, made, point)
             folder.write_result(result)
