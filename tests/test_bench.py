@@ -218,6 +218,27 @@ def test_an_op(command: Command) -> None:
         assert text in done.stdout
 
 
+def test_ops_that_have_the_algorithm(command: Command) -> None:
+    quick = ("--rounds", "1", "--no-compile")
+    alone = command("cnnexp.bench", "ops", "--op", "relu", "--algorithm", "auto", *quick)
+    assert alone.returncode == 0, alone.stderr
+    assert "cnnexp auto" in alone.stdout
+    assert "/ best algorithm" not in alone.stdout
+    done = command(
+        "cnnexp.bench", "ops", "--op", "relu,linear_act", "--algorithm", "fused,auto", *quick
+    )
+    assert done.returncode == 0, done.stderr
+    assert "linear_act" in done.stdout
+    assert "relu" not in {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
+
+
+def test_a_network_of_another_size_is_one_message(command: Command) -> None:
+    done = command("cnnexp.bench", "net", "vit_b_16", "--size", "64", "--rounds", "1")
+    assert done.returncode == 2, done.stderr
+    assert "vit_b_16 does not train on 32 images of 3×64×64: Wrong image height!" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

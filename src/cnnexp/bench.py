@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,15 +167,9 @@ def _measure(options: argparse.Namespace, device: torch.device) -> bool:
             _print_comparison(comparisons[-1], precisions, with_head=len(comparisons) == 1)
             speed.write_results(rows, about, options.json, options.csv)
         _print_verdicts(comparisons)
-        return _print_promise(speed.broken_promises(rows))
+        return _print_promise(rows)
     else:
-        for situation in _situations(options):
-            known = [
-                n for n in ops.algorithm_names(situation.op) if n not in ("native", "reference")
-            ]
-            chosen = names_among(
-                "--algorithm", options.algorithm, [*known, "native", ops.AUTO], some_are_enough=True
-            )
+        for situation, chosen in _algorithms_of(options):
             measured = speed.bench_op(
                 situation,
                 chosen,
@@ -188,6 +182,19 @@ def _measure(options: argparse.Namespace, device: torch.device) -> bool:
             # written after each op, so that results are kept if a later one fails
             speed.write_results(rows, about, options.json, options.csv)
     return True
+
+
+def _algorithms_of(options: argparse.Namespace) -> Iterator[tuple[Situation, list[str]]]:
+    """The situations, and which of the algorithms that are asked for each has."""
+    from cnnexp import ops
+
+    situations = [(each, ops.algorithm_names(each.op)) for each in _situations(options)]
+    every = {name for _, names in situations for name in names} - {"reference"}
+    wanted = names_among("--algorithm", options.algorithm, [*sorted(every), ops.AUTO])
+    for situation, names in situations:
+        chosen = [name for name in wanted if name in names]
+        if chosen or wanted == [ops.AUTO]:
+            yield situation, [*chosen, *([ops.AUTO] if ops.AUTO in wanted else [])]
 
 
 def _scale(options: argparse.Namespace, device: torch.device, about: Mapping[str, Any]) -> None:
@@ -369,13 +376,15 @@ def _print_verdicts(comparisons: Sequence[Comparison]) -> None:
     )
 
 
-def _print_promise(broken: Sequence[Measured]) -> bool:
+def _print_promise(rows: Sequence[Measured]) -> bool:
     """Say where ``auto`` is slower than it promises; whether it is nowhere."""
-    from cnnexp.speed.best import PROMISE
+    from cnnexp.speed.best import PROMISE, broken_promises
 
+    broken = broken_promises(rows)
+    kept = "kept" if any(row.paired for row in rows) else "not tested: needs --rounds of 5 or more"
     print(
         f"\npromise of auto (at most {PROMISE:.2f} × torch in the same precision and layout): "
-        f"{'broken' if broken else 'kept'}"
+        f"{'broken' if broken else kept}"
     )
     for row in broken:
         assert row.paired is not None

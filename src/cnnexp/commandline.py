@@ -131,16 +131,13 @@ def device_named(name: str) -> torch.device:
     return torch.device(name)
 
 
-def names_among(
-    flag: str, given: str | None, known: Sequence[str], *, some_are_enough: bool = False
-) -> list[str]:
+def names_among(flag: str, given: str | None, known: Sequence[str]) -> list[str]:
     """The names in ``given``, comma-separated; all that are known if it is None.
 
     Args:
         flag: Through which they came, for messages.
         given: Its value.
         known: Which names there are.
-        some_are_enough: Give those that are known where one is at least.
 
     Raises:
         Misuse: There is no such name.
@@ -148,9 +145,6 @@ def names_among(
     if given is None:
         return list(known)
     names = [name.strip() for name in given.split(",")]
-    here = [name for name in names if name in known]
-    if some_are_enough and here:
-        return here
     for name in names:
         if name not in known:
             close = nearest(name, known)

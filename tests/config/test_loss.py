@@ -11,7 +11,9 @@ import torch
 
 from cnnexp.config import Composer, ConfigError, plain_config
 from cnnexp.config.build import build_job, check_job
-from cnnexp.runs import config_hash
+from cnnexp.inference import load_trained
+from cnnexp.notebook.run import Run
+from cnnexp.runs import RunFolder, config_hash
 from cnnexp.training import read_checkpoint
 from tests.config.tiny_runs import checked, tiny_job, tiny_run
 
@@ -42,6 +44,12 @@ def _write(kind: str) -> tuple[str, ...]:
     return (*ARRAYS, f"data.file={kind}.npz")
 
 
+def _predicted(folder: RunFolder, kind: str) -> torch.Tensor:
+    """What the run in ``folder`` says of the images that :func:`_write` made."""
+    images = torch.as_tensor(np.load(f"{kind}.npz")["images"]).unsqueeze(1)
+    return Run(folder, lambda: load_trained(folder)).predict(images)
+
+
 MODEL = ("model=tiny", "model.channels=[8,8]", "trainer.max_epochs=6", "scheduler=none")
 
 
@@ -53,6 +61,10 @@ def test_several_labels_an_image(empty_folder: Path) -> None:
     assert 0.6 < run.result["test/acc"] <= 1
     assert {"train/acc", "val/acc", "test/acc"} <= run.names()
     assert run.folder.read_provenance()["dataset"]["targets"] == "labels"
+    found = _predicted(run.folder, "labels")
+    assert bool(((found > 0) & (found < 1)).all())
+    right = (found > 0.5) == torch.as_tensor(np.load("labels.npz")["labels"])
+    assert right.float().mean() > 0.6
 
 
 @pytest.mark.parametrize("loss", ["mse", "huber"])
@@ -65,6 +77,8 @@ def test_numbers_for_an_image(loss: str, empty_folder: Path) -> None:
     assert "test/acc" not in run.result
     assert run.result["test/rmse"] >= run.result["test/mae"]
     assert {"train/mae", "val/rmse", "test/r2"} <= run.names()
+    found = _predicted(run.folder, "numbers")
+    assert (found - torch.as_tensor(np.load("numbers.npz")["labels"])).abs().mean() < 0.25
 
 
 def test_the_classes_are_weighted_by_how_rare_they_are(empty_folder: Path) -> None:

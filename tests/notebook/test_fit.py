@@ -66,6 +66,8 @@ def test_names_give_a_run_folder_like_that_of_the_command() -> None:
         assert torch.equal(mine, theirs)
     images = torch.rand(2, *loaded.shape)
     assert torch.allclose(run.predict(images).sum(1), torch.ones(2))
+    whole = (images * 255).to(torch.uint8)
+    assert torch.equal(run.predict(whole), run.predict(whole / 255))
     assert repr(run) == (
         f"Run {run.folder}: test/acc {run.result['test/acc']:.4g}, val/acc {run.result['val/acc']:.4g} "
         f"after 2 epochs"
@@ -204,9 +206,10 @@ def test_a_mistake_is_one_message_and_writes_nothing(name: str, tmp_path: Path) 
 
 
 def test_overrides_are_written_as_hydra_reads_them() -> None:
-    assert overrides_of(
-        {"a": "it's", "b": True, "c": {"d": [1, 2.5]}, "e": "", "f": "null", "g": np.float64(0.5).item()}
-    ) == [r"a='it\'s'", "b=true", "c={d:[1,2.5]}", "e=''", "f='null'", "g=0.5"]  # fmt: skip
+    written = overrides_of({"a": "it's", "b": True, "c": {"d": [1, 2.5]}, "e": "", "f": "null"})
+    assert written == [r"a='it\'s'", "b=true", "c={d:[1,2.5]}", "e=''", "f='null'"]
+    from_numpy = {"g": np.float64(0.5), "h": np.int64(3), "i": np.bool_(True), "j": Path("x/y")}
+    assert overrides_of(from_numpy) == ["g=0.5", "h=3", "i=true", "j=x/y"]
 
 
 def test_the_log_is_as_it_was_afterwards(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
+
+import numpy as np
 
 from cnnexp.config import ConfigError
 
@@ -34,10 +37,14 @@ def overrides_of(settings: Mapping[str, Any] | Sequence[str]) -> list[str]:
 
 
 def _written(key: str, value: Any) -> str:
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):
         return repr(value)
+    if isinstance(value, PurePath):
+        value = str(value)
     if isinstance(value, str):
         if _PLAIN.fullmatch(value) and value.lower() not in ("null", "true", "false"):
             return value

@@ -58,8 +58,16 @@ class Run:
         return self.trained.network
 
     def predict(self, images: Tensor) -> Tensor:
-        """The probability of each class, (N, classes), of images (N, C, H, W) in 0…1."""
-        return self.trained.classifier(images).softmax(1)
+        """The probability of each class or label, or the numbers, (N, C), of images.
+
+        Args:
+            images: (N, C, H, W): floats in 0…1, or whole numbers in 0…255, as :func:`cnnexp.fit` takes them.
+        """
+        whole = not images.is_floating_point()
+        output = self.trained.classifier(images / 255 if whole else images)
+        if self.trained.targets == "numbers":
+            return output
+        return output.sigmoid() if self.trained.targets == "labels" else output.softmax(1)
 
     def __repr__(self) -> str:
         result, name = self.result, self._folder

@@ -187,9 +187,7 @@ class Call:
                 passed.append(None)
                 continue
             leaves.append(value.detach().clone().requires_grad_(wanted))
-            # a copy, because a leaf may not be changed in place, and functions may change arguments
-            given = scattered(leaves[i]) if strided else leaves[i].clone()
-            passed.append(torch.view_as_complex(given.contiguous()) if leaf.complex else given)
+            passed.append(_given(leaves[i], leaf.complex, strided))
         arguments = [fill(passed) for fill in self._arguments]
         with torch.enable_grad(), random_numbers(seed):
             result = self.subject.call(*arguments, **self.keywords)
@@ -242,6 +240,13 @@ def _distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
         if b.is_floating_point() and b.numel()
     ]
     return max((gap for gap in gaps if gap == gap), default=0.0)
+
+
+def _given(leaf: Tensor, complex: bool, strided: bool) -> Tensor:
+    """What a subject gets of a leaf: a copy, as functions may change arguments, and a leaf may not be."""
+    with torch.enable_grad():  # whoever calls us
+        value = torch.view_as_complex(leaf.contiguous()) if complex else leaf
+        return scattered(value) if strided else value.clone()
 
 
 def scattered(tensor: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from cnnexp.proofs.agreement import compare, shapes
+from cnnexp.proofs.agreement import TWIN_TOLERANCE, compare, shapes
 from cnnexp.proofs.calls import Call, random_numbers
 from cnnexp.proofs.cases import Case
 from cnnexp.proofs.cuts import reached
@@ -203,16 +203,19 @@ def _judge_in_best_dtype(
                 text = f"float64: {type(refusals[0]).__name__}: {refusals[0]}"
                 report.missing("dtype and shape", text)
             call.settle()
-            _judge_call(report, call, options, twin)
-            if twin is not None or not refusals:
-                _agree(report, subject, case, options, twin)
+            noise = _judge_call(report, call, options, twin)
+            if twin is not None:
+                _agree(report, call, twin, noise)
+            if options.strict and not refusals:
+                _agree_with_gradcheck(subject.call, case.to(torch.float64), options)
             return
     raise refusals[0]
 
 
 def _judge_call(
     report: Report, call: Call, options: Options, twin: Callable[..., Any] | None
-) -> None:
+) -> Noise:
+    """Judge all aspects that ``options`` ask for; the precision with which the call computes."""
     subject, run = call.subject, call.run()
     sent = Sent(run)
     subject.named_after(sent.outputs(run))
@@ -222,48 +225,48 @@ def _judge_call(
                         "positional arguments, no parameter")  # fmt: skip
     if not run.outputs:
         raise TypeError("the function returns no tensor")
+    noise = _FLOAT32_NOISE
     if not sent.kept:
         report.wrong("first derivative", "no output requires a gradient: autograd sees no way back")
-        return
-    noise = _FLOAT32_NOISE
+        return noise
     if call.dtype == torch.float64:
         noise = noise_of(lambda values: sent.row(call, values), call.values())
     if options.dtype_and_shape:
         judge_dtypes(report, call, sent, noise)
         judge_layouts(report, call, sent, noise)
     if options.first_derivative:
+        _say_unchecked(report, subject)
         judge_first_derivative(report, call, sent, noise, options.elements)
     if options.second_derivative:
         judge_second_derivative(report, call, sent, noise)
     if options.batched:
-        beside = None
-        if twin is not None and options.strict:
-            beside = Call(Subject(twin), call.case, call.dtype)
-        judge_batched(report, call, sent, noise, beside)
+        beside = twin if options.strict else None
+        other = None if beside is None else Call(Subject(beside), call.case, call.dtype)
+        judge_batched(report, call, sent, noise, other)
     if options.deterministic:
         judge_determinism(report, call, sent)
     if options.inputs_unchanged:
         judge_inputs(report, call, sent)
+    return noise
 
 
-def _agree(
-    report: Report,
-    subject: Subject,
-    case: Case,
-    options: Options,
-    twin: Callable[..., Any] | None,
-) -> None:
-    if twin is not None:
-        report.verdict(TWIN)
-        before = len(report.failures)
-        with Call(subject, case, torch.float64), Call(Subject(twin), case, torch.float64):
-            compare(report, subject.call, twin, case.to(torch.float64))
-        found = report.failures[before:]
-        report.failures[before:] = []
-        for line in found:
-            report.wrong(TWIN, line)
-    if options.strict:
-        _agree_with_gradcheck(subject.call, case.to(torch.float64), options)
+def _say_unchecked(report: Report, subject: Subject) -> None:
+    for name, tensor in subject.trained:
+        if tensor.is_complex():
+            report.missing("first derivative", f"{name} is complex: ∂L/∂{name} is not checked")
+
+
+def _agree(report: Report, call: Call, twin: Callable[..., Any], noise: Noise) -> None:
+    """Compare with ``twin`` as exactly as the call computes."""
+    report.verdict(TWIN)
+    before = len(report.failures)
+    tolerance = 100 * noise.relative if noise.coarse else TWIN_TOLERANCE
+    with Call(Subject(twin), call.case, call.dtype):
+        compare(report, call.subject.call, twin, call.case.to(call.dtype), tolerance)
+    found = report.failures[before:]
+    report.failures[before:] = []
+    for line in found:
+        report.wrong(TWIN, line)
 
 
 def _agree_with_gradcheck(function: Callable[..., Any], case: Case, options: Options) -> None:

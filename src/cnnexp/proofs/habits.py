@@ -54,8 +54,12 @@ def judge_layouts(report: Report, call: Call, sent: Sent, noise: Noise) -> None:
         other = call.run(strided=True)
         same = _all_close(sent.outputs(other), sent.outputs(run), noise)
         # the order of random numbers may follow the layout, as that of torch's dropout does
-        if not same and not draws(call) and not _follows_seed(call, sent, run, noise):
-            report.wrong(aspect, "an input that is not contiguous gives another result")
+        again = sent.gradients(other)
+        expected = sent.gradients_unless_raised(run)
+        right = expected is None or _all_close(again, expected, noise)
+        if not (same and right) and not draws(call) and not _follows_seed(call, sent, run, noise):
+            what = "gradient" if same else "result"
+            report.wrong(aspect, f"an input that is not contiguous gives another {what}")
     except Exception as error:
         text = "inputs that are not contiguous"
         report.missing(aspect, f"{text}: {type(error).__name__}: {error}")

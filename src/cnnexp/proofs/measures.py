@@ -21,7 +21,8 @@ def values_and_gradients(
     outputs = list(output) if isinstance(output, tuple) else [output]
     generator = torch.Generator().manual_seed(7)
     shape, dtype = outputs[0].shape, outputs[0].dtype
-    grad = torch.randn(shape, generator=generator, dtype=torch.float64).to(outputs[0].device, dtype)
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    grad = torch.randn(shape, generator=generator, dtype=wide).to(outputs[0].device, dtype)
     grads = torch.autograd.grad(
         outputs[0], [t for t in inputs if isinstance(t, Tensor) and t.requires_grad], grad
     )
@@ -30,7 +31,7 @@ def values_and_gradients(
 
 def _leaf(tensor: Tensor) -> Tensor:
     copy = tensor.detach().clone(memory_format=torch.preserve_format)
-    return copy.requires_grad_(copy.is_floating_point())
+    return copy.requires_grad_(copy.is_floating_point() or copy.is_complex())
 
 
 def largest_error(found: Sequence[Tensor], true: Sequence[Tensor]) -> float:
@@ -42,7 +43,7 @@ def largest_error(found: Sequence[Tensor], true: Sequence[Tensor]) -> float:
     for one, other in zip(found, true, strict=True):
         if one.shape != other.shape:
             return torch.inf
-        one, other = one.double(), other.double()
+        one, other = (_real(each).double() for each in (one, other))
         finite = other.isfinite()
         if not torch.equal(one.nan_to_num(0, 1, -1)[~finite], other.nan_to_num(0, 1, -1)[~finite]):
             return torch.inf
@@ -52,3 +53,7 @@ def largest_error(found: Sequence[Tensor], true: Sequence[Tensor]) -> float:
             scale = max(1.0, other[finite].abs().max().item())
             largest = max(largest, (one - other)[finite].abs().max().item() / scale)
     return largest
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

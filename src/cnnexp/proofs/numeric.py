@@ -52,10 +52,24 @@ class Numeric:
         self.jacobian = self.jacobian.double()
         expected = self.jacobian @ weights.double()
         self.expected = expected.reshape(self.value.shape) if self.whole else expected
-        size = self._size = (middle.abs() * weights.abs()).sum().item()
+        self._reached = (self.jacobian != 0).any(0) | self._changed(middle)
+        size = self._size = (middle.abs() * weights.abs())[self._reached].sum().item()
         self.floor = 10 * noise.relative * size / noise.step if math.isfinite(size) else math.inf
         self.unjudged = 0
         self._plain = torch.ones(len(self.places), dtype=torch.bool)
+
+    def _changed(self, middle: Tensor) -> Tensor:
+        """A mask of the outputs that the leaf reaches: the rounding of others, such as a mask's −1e9, would
+        hide what it does to these.
+        """
+        generator = torch.Generator().manual_seed(31)
+        drawn = torch.randn(self.value.shape, generator=generator, dtype=torch.float64)
+        values, by = self.call.values(), drawn.to(self.value.dtype).to(self.value.device)
+        values[self.leaf] = self.value + self.noise.step * by
+        try:
+            return self.row(self.call, values) != middle
+        except Exception:  # outside the function's domain
+            return torch.ones_like(middle, dtype=torch.bool)
 
     def _moved(self, place: int, by: float) -> Tensor:
         values = self.call.values()
@@ -73,7 +87,13 @@ class Numeric:
 
     def _difference(self, place: int) -> Tensor:
         h = self._step(place)
-        return (self._moved(place, h) - self._moved(place, -h)) / (2 * h)
+        above, below = self._moved(place, h), self._moved(place, -h)
+        # equal infinities too: a constant
+        return torch.where(above == below, 0.0, (above - below) / (2 * h))
+
+    def _loss(self, outputs: Tensor) -> Tensor:
+        """Σ weights · outputs, of those that the leaf reaches."""
+        return outputs[self._reached] @ self.weights[self._reached]
 
     def _slope(self, place: int, found: float) -> Slope:
         """The slope at one element, with steps on the scale of 1 or of the element, whichever fits
@@ -84,7 +104,7 @@ class Numeric:
         slopes = []
         for scale in scales:
             slope = slope_at(
-                lambda by: (self._moved(place, by) @ self.weights).item(),
+                lambda by: self._loss(self._moved(place, by)).item(),
                 self.noise,
                 scale,
                 self._size,
@@ -171,7 +191,7 @@ class Numeric:
             noise = 1e-5 * drawn.to(kept.dtype).to(kept.device) * kept.abs().clamp(min=1.0)
             try:
                 self.value = kept + noise
-                slope = (self._moved(place, h) - self._moved(place, -h)) @ self.weights / (2 * h)
+                slope = self._loss(self._moved(place, h) - self._moved(place, -h)) / (2 * h)
             finally:
                 self.value = kept
             slopes.append(slope.item())
@@ -221,7 +241,7 @@ class Numeric:
         def loss(by: float) -> float:
             values = self.call.values()
             values[self.leaf] = self.value + by * step
-            return (self.row(self.call, values) @ self.weights).item()
+            return self._loss(self.row(self.call, values)).item()
 
         mine = (found @ direction).item()
         size = (found * direction).norm().item()

@@ -287,7 +287,7 @@ def _beside(name: str, way: _Way) -> str:
 def _see_that_it_runs(begin: _Beginning, model: str) -> None:
     try:
         begin.ways_of_torch()["torch NCHW"].forward()
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         n, channels, *size = begin.images.shape
         raise ValueError(
             f"{model} does not train on {n} images of {channels}×{size[0]}×{size[1]}: {error}"

@@ -1,0 +1,119 @@
+"""Mistakes that hide behind large constants, layouts, complex numbers or a twin, and right functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cnnexp import check
+
+
+class _Masked(torch.autograd.Function):
+    """Attention's mask: the gradient by ``factor`` times what it is."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, mask: Tensor, fill: float, factor: float) -> Tensor:
+        ctx.save_for_backward(mask)
+        ctx.factor = factor
+        return scores.masked_fill(mask, fill)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.factor * grads[0].masked_fill(ctx.saved_tensors[0], 0), None, None, None
+
+
+@pytest.mark.parametrize("size", [8, 40])  # checked element by element, and by samples
+@pytest.mark.parametrize("fill", [-1e9, torch.finfo(torch.float32).min, -torch.inf])
+def test_large_constants_among_the_outputs_hide_no_mistake(fill: float, size: int) -> None:
+    mask = torch.ones(size, size, dtype=torch.bool).triu(1)
+    scores = torch.randn(size, size)
+    for factor in (1.0, 7.0, -1.0, 0.0):
+        report = check(
+            lambda s, m, factor=factor: _Masked.apply(s, m, fill, factor), [[scores, mask]]
+        )
+        assert report.verdicts["first derivative"].state == ("right" if factor == 1 else "wrong")
+
+
+class _Cube(torch.autograd.Function):
+    """x³, whose backward takes x as if it were contiguous."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return 3 * torch.as_strided(x, (x.numel(),), (1,)).view(x.shape) ** 2 * grads[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_gradients_at_inputs_that_are_not_contiguous_are_compared(dtype: torch.dtype) -> None:
+    verdict = check(_Cube, [[torch.randn(3, 4, dtype=dtype).abs().to(dtype)]]).verdicts
+    said = "an input that is not contiguous gives another gradient"
+    assert said in str(verdict["dtype and shape"].wrong)
+    assert verdict["first derivative"].state == "right"
+
+
+class _Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(3, dtype=torch.complex64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w * x
+
+
+def test_a_complex_parameter_is_said_to_be_unchecked() -> None:
+    report = check(_Scaled(), [[torch.randn(3, dtype=torch.complex64)]])
+    said = str(report.verdicts["first derivative"].missing)
+    assert "w is complex: ∂L/∂w is not checked" in said
+
+
+def _only_float32(x: Tensor) -> Tensor:
+    if x.dtype != torch.float32:
+        raise TypeError("this kernel takes float32")
+    return torch.sin(x)
+
+
+def _float32_inside(x: Tensor) -> Tensor:
+    return torch.tanh(x.float()).to(x.dtype)
+
+
+def _shifted(x: Tensor) -> Tensor:
+    return 1.001 * _float32_inside(x)
+
+
+def _conjugated(x: Tensor) -> Tensor:
+    return torch.fft.fft(x).conj().resolve_conj()
+
+
+@pytest.mark.parametrize(
+    ("function", "twin", "agrees"),
+    [
+        (_only_float32, torch.sin, True),
+        (_only_float32, torch.tanh, False),
+        (_float32_inside, torch.tanh, True),
+        (_shifted, torch.tanh, False),
+        (torch.fft.fft, torch.fft.fft, True),
+        (_conjugated, torch.fft.fft, False),
+        (nn.Dropout(0.5), nn.Dropout(0.5), True),
+        (nn.Dropout(0.5), nn.Dropout(0.4), False),
+    ],
+)
+def test_a_twin_is_compared_as_exactly_as_the_function_computes(
+    function: Any, twin: Any, agrees: bool
+) -> None:
+    before = torch.get_rng_state()
+    verdict = check(function, [[torch.linspace(-1, 1, 12)]], twin=twin).verdicts
+    assert verdict["agreement with the twin"].state == ("right" if agrees else "wrong")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_caller_without_gradients_does_not_make_it_wrong() -> None:
+    with torch.no_grad():
+        assert check(torch.sin, [[torch.randn(3)]])
