@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cnnexp import check
 
@@ -117,3 +118,37 @@ def test_a_twin_is_compared_as_exactly_as_the_function_computes(
 def test_a_caller_without_gradients_does_not_make_it_wrong() -> None:
     with torch.no_grad():
         assert check(torch.sin, [[torch.randn(3)]])
+
+
+class _HardShrink(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * (x.abs() > 0.5)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return 7 * grads[0] * (ctx.saved_tensors[0].abs() > 0.5)
+
+
+def test_a_jump_at_the_values_is_said() -> None:
+    report = check(_HardShrink, [[torch.tensor([0.5, 2.0, -3.0, 0.1])]])
+    verdict = report.verdicts["first derivative"]
+    assert verdict.state == "not offered"
+    assert "the function jumps at these values, or is noise" in str(verdict.missing)
+    assert check(_HardShrink, [[torch.tensor([0.4, 2.0])]]).verdicts["first derivative"].wrong
+
+
+def test_gradients_that_parameters_have_stay() -> None:
+    layer, images = nn.Linear(3, 3), torch.randn(2, 3, requires_grad=True)
+    layer(images).sum().backward()
+    before = {name: p.grad.clone() for name, p in layer.named_parameters() if p.grad is not None}
+
+    def checkpointed(x: Tensor) -> Tensor:
+        return checkpoint(layer, x, use_reentrant=True)
+
+    assert check(checkpointed, [[images.detach()]])
+    assert len(before) == 2
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is not None
+        assert torch.equal(parameter.grad, before[name])

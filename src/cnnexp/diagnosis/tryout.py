@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -85,8 +86,11 @@ def try_suggestion(found: RunDiagnosis, steps: int, allowed: Sequence[str] = ())
         process = start_anew(Job(config, place, tuple(allowed)), {}, threads=_threads())
         try:
             process.close()
-        finally:
-            code = process.exit_code()
+        except BaseException:  # Ctrl-C: nobody is to write into a folder that goes
+            process.send(signal.SIGKILL)
+            process.close()
+            raise
+        code = process.exit_code()
         return _result(found, folder, overrides, steps, code)
 
 

@@ -86,6 +86,8 @@ def low_precision_errors(
     except Exception as error:
         report.fail(f"{shapes(case)} {dtype}: {type(error).__name__}: {error}")
         return None
+    if [t.dtype for t in (*ours[0], *ours[1])] != [t.dtype for t in (*theirs[0], *theirs[1])]:
+        report.fail(f"{shapes(case)} {dtype}: other dtypes than torch")
     true = exact[0] + exact[1]
     return largest_error(ours[0] + ours[1], true), largest_error(theirs[0] + theirs[1], true)
 

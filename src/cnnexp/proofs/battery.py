@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnnexp import ops
-from cnnexp.proofs.agreement import check_against_twin, low_precision_errors
+from cnnexp.proofs.agreement import check_against_twin, low_precision_errors, shapes
 from cnnexp.proofs.cases import CASES, SMOOTH_CASES, Case
 from cnnexp.proofs.check import Options, judge
 from cnnexp.proofs.devices import CPU, judged_on, moved, twin_on
@@ -97,6 +97,10 @@ def _low(
             # where torch itself overflows there is no reference
             if found is not None and math.isfinite(found[1]):
                 errors.append(found)
+                if math.isinf(found[0]) and algorithm != ops.NATIVE:
+                    report.fail(
+                        f"{shapes(case)} {dtype}: not finite, or other shapes, unlike torch"
+                    )
     if errors:
         # One rounding decides on which side of a kink a value falls, and then the gradients differ
         # entirely. And torch's own bfloat16 gradient of a grouped convolution of tiny channels_last

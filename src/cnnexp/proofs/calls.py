@@ -98,6 +98,10 @@ class Call:
 
     def __enter__(self) -> Call:
         with ExitStack() as undo:  # the last to be entered is the first to be undone
+            for _, tensor in self.subject.trained:
+                if tensor.is_leaf:  # some ways to differentiate leave their results there
+                    undo.callback(setattr, tensor, "grad", tensor.grad)
+                    tensor.grad = None
             for tensor in _held(self.subject):
                 if tensor.is_floating_point() or tensor.is_complex():
                     undo.callback(setattr, tensor, "data", tensor.data)

@@ -47,6 +47,7 @@ from cnnexp.proofs.second import judge_second_derivative
 from cnnexp.proofs.subject import Subject
 
 _FLOAT32_NOISE = Noise(2.4e-7)
+_JUMP = 1e-3  # of the results' size: with more noise than this any gradient would agree
 
 
 class Options(NamedTuple):
@@ -235,7 +236,7 @@ def _judge_call(
         judge_dtypes(report, call, sent, noise)
         judge_layouts(report, call, sent, noise)
     if options.first_derivative:
-        _say_unchecked(report, subject)
+        _say_unchecked(report, subject, noise)
         judge_first_derivative(report, call, sent, noise, options.elements)
     if options.second_derivative:
         judge_second_derivative(report, call, sent, noise)
@@ -250,7 +251,13 @@ def _judge_call(
     return noise
 
 
-def _say_unchecked(report: Report, subject: Subject) -> None:
+def _say_unchecked(report: Report, subject: Subject, noise: Noise) -> None:
+    if noise.relative > _JUMP:
+        report.missing(
+            "first derivative",
+            f"the function jumps at these values, or is noise, by {noise.relative:.0e} of its size: no "
+            f"difference tells a derivative; give other values",
+        )
     for name, tensor in subject.trained:
         if tensor.is_complex():
             report.missing("first derivative", f"{name} is complex: ∂L/∂{name} is not checked")
