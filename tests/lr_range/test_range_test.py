@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,19 @@ def test_every_optimizer_is_tested_and_keeps_its_ratios(
     if scaled:
         assert all(min(rates) == pytest.approx(0.1 * max(rates)) for rates in seen)
     assert list(empty_folder.iterdir()) == []
+
+
+def test_a_signal_ends_it_as_before(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: set[object] = set()
+    start = _RisingRate.on_train_batch_start
+
+    def look(self, *arguments) -> None:
+        handlers.add(signal.getsignal(signal.SIGTERM))
+        start(self, *arguments)
+
+    monkeypatch.setattr(_RisingRate, "on_train_batch_start", look)
+    run_range_test(_job("optimizer=sgd"), Ramp(1e-4, 1.0, 20))
+    assert handlers == {signal.getsignal(signal.SIGTERM)}
 
 
 def test_the_weights_move_by_the_rate(empty_folder: Path) -> None:

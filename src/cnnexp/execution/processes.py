@@ -112,10 +112,11 @@ def warm_up() -> multiprocessing.context.ForkServerContext:
     """Start the server that imports what jobs need, if there is none yet, without waiting for it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cnnexp.execution.warm"])
-    resource_tracker.ensure_running()  # which forkserver does as well, and unblocks signals
-    # a terminal sends Ctrl-C to every process of a command: the server would end by it while it imports
-    with _blocked(STOPPING):
-        forkserver.ensure_running()
+    # a terminal sends Ctrl-C to every process of a command: the server would end by it while it imports. It
+    # would start the tracker as well, which unblocks signals
+    for start in (resource_tracker.ensure_running, forkserver.ensure_running):
+        with _blocked(STOPPING):
+            start()
     return context
 
 

@@ -71,9 +71,8 @@ def _main() -> int:
     try:
         take_ctrl_c()
         return _run_given()
-    except (
-        KeyboardInterrupt
-    ):  # before a training takes it; the process that started this one says so
+    except KeyboardInterrupt:
+        # before a training takes it; the process that started this one says so
         return 130
 
 

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from cnnexp.lr_range.curve import LossCurve, Ramp
 from cnnexp.training import Classifier, TrainingJob, make_classifier, quiet_lightning
 from cnnexp.training.batch_size import settle_batch_size
+from cnnexp.training.lightning_internals import leave_signals_alone
 from cnnexp.training.settle import settle
 from cnnexp.training.trainer_settings import lightning_settings, overfits
 
@@ -62,6 +63,7 @@ def run_range_test(job: TrainingJob, ramp: Ramp) -> LossCurve:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+        leave_signals_alone(trainer)
         trainer.precision_plugin.convert_module(classifier)
         settle(job, classifier, trainer)
         try:
@@ -89,8 +91,9 @@ def check_testable(job: TrainingJob) -> None:
             "privacy=dp_sgd: a range test trains on the private images, for which no account pays; test on "
             "public images with privacy=none, or compare rates in a search, whose trainings are counted"
         )
+    images = job.data.images  # loaded for real, whoever is the first to ask
     with torch.device("meta"):
-        optimizer = job.optimizer(job.network(job.data.images))
+        optimizer = job.optimizer(job.network(images))
     if not _base_rate(optimizer):
         raise RangeTestError(
             f"optimizer: {type(optimizer).__name__} has no learning rate above 0 that could be raised"

@@ -88,7 +88,7 @@ def ask_no_rank_for_sigterm(trainer: L.Trainer) -> None:
 
 
 def leave_signals_alone(trainer: L.Trainer) -> None:
-    """Let ``trainer`` not take SIGTERM, which ends it as a failure where it comes before the first step.
+    """Let ``trainer`` not take SIGTERM, by which it ends as a failure, or with the exit code of a success.
 
     The Trainer's arguments and ``plugins`` were looked at: only under SLURM is there a switch, and it is for
     another signal.
