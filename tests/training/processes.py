@@ -13,6 +13,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from cnnexp.execution.processes import take_signals
 from cnnexp.runs import RunFolder
 from cnnexp.training import Parallelism, TrainingJob, TrainingStopped, connect_ranks, run_training
 
@@ -31,6 +32,7 @@ def by_ranks(job: TrainingJob, count: int) -> TrainingJob:
 def _work(
     make: Callable[[int], TrainingJob], rank: int, count: int, port: int, folder: str, resume: bool
 ) -> None:
+    take_signals()  # which a server that a sweep has started holds back
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
