@@ -115,6 +115,10 @@ def test_a_twin_is_compared_as_exactly_as_the_function_computes(
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_result_that_is_conjugated_lazily_is_read() -> None:
+    assert check(torch.conj, [[torch.randn(3, dtype=torch.complex64)]])
+
+
 def test_a_caller_without_gradients_does_not_make_it_wrong() -> None:
     with torch.no_grad():
         assert check(torch.sin, [[torch.randn(3)]])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnexp.proofs.cases import Case
+from cnnexp.proofs.measures import as_real
 from cnnexp.proofs.subject import Subject
 
 _PATIENCE = 1000
@@ -286,7 +287,7 @@ def _reset(module: nn.Module, attributes: dict[str, Any]) -> None:
 
 def _outputs(result: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(result, Tensor):
-        yield name, torch.view_as_real(result) if result.is_complex() else result
+        yield name, as_real(result)
         return
     if dataclasses.is_dataclass(result) and not isinstance(result, type):
         result = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}

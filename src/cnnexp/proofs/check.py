@@ -241,9 +241,10 @@ def _judge_call(
     if options.second_derivative:
         judge_second_derivative(report, call, sent, noise)
     if options.batched:
-        beside = twin if options.strict else None
-        other = None if beside is None else Call(Subject(beside), call.case, call.dtype)
-        judge_batched(report, call, sent, noise, other)
+        beside = None
+        if twin is not None and options.strict:
+            beside = Call(Subject(twin), call.case, call.dtype)
+        judge_batched(report, call, sent, noise, beside)
     if options.deterministic:
         judge_determinism(report, call, sent)
     if options.inputs_unchanged:

@@ -53,10 +53,10 @@ def judge_layouts(report: Report, call: Call, sent: Sent, noise: Noise) -> None:
     try:
         other = call.run(strided=True)
         same = _all_close(sent.outputs(other), sent.outputs(run), noise)
-        # the order of random numbers may follow the layout, as that of torch's dropout does
         again = sent.gradients(other)
         expected = sent.gradients_unless_raised(run)
         right = expected is None or _all_close(again, expected, noise)
+        # the order of random numbers may follow the layout, as that of torch's dropout does
         if not (same and right) and not draws(call) and not _follows_seed(call, sent, run, noise):
             what = "gradient" if same else "result"
             report.wrong(aspect, f"an input that is not contiguous gives another {what}")

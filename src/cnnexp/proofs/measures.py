@@ -43,7 +43,7 @@ def largest_error(found: Sequence[Tensor], true: Sequence[Tensor]) -> float:
     for one, other in zip(found, true, strict=True):
         if one.shape != other.shape:
             return torch.inf
-        one, other = (_real(each).double() for each in (one, other))
+        one, other = (as_real(each).double() for each in (one, other))
         finite = other.isfinite()
         if not torch.equal(one.nan_to_num(0, 1, -1)[~finite], other.nan_to_num(0, 1, -1)[~finite]):
             return torch.inf
@@ -55,5 +55,6 @@ def largest_error(found: Sequence[Tensor], true: Sequence[Tensor]) -> float:
     return largest
 
 
-def _real(tensor: Tensor) -> Tensor:
+def as_real(tensor: Tensor) -> Tensor:
+    """``tensor``, a complex one as pairs of real numbers."""
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

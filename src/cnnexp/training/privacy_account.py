@@ -8,7 +8,6 @@ from functools import cached_property
 from cnnexp.privacy import ADJACENCY, Accountant, Mechanism, PrivacyError, PrivacySettings
 from cnnexp.runs import SpentSteps
 from cnnexp.training.resume.point import ResumePoint
-from cnnexp.training.resume.position import Position
 from cnnexp.training.trainer_settings import epoch_batches
 from cnnexp.training.training_job import TrainingJob
 
@@ -158,20 +157,14 @@ def privacy_account(
             f"batches into which each image comes by itself; use ImageDataModule(…, sampling='poisson')"
         )
     rate = job.data.sampling_rate
+    planned = _planned(job)
     return PrivacyAccount(
         job.privacy,
         spent,
         sampling_rate=rate,
-        planned=_planned(job),
-        trained=point is not None and _has_all_steps(job, point.position),
+        planned=planned,
+        trained=point is not None and 0 < planned <= point.position.step,
     )
-
-
-def _has_all_steps(job: TrainingJob, position: Position) -> bool:
-    """Whether a training that resumes there has made all its steps, and is only to be tested."""
-    epochs, steps = job.trainer.get("max_epochs"), job.trainer.get("max_steps", -1)
-    by_epochs = epochs is not None and 0 <= epochs <= position.epoch
-    return position.finished and (by_epochs or 0 <= steps <= position.step)
 
 
 def _planned(job: TrainingJob) -> int:
