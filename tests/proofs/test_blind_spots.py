@@ -156,3 +156,28 @@ def test_gradients_that_parameters_have_stay() -> None:
     for name, parameter in layer.named_parameters():
         assert parameter.grad is not None
         assert torch.equal(parameter.grad, before[name])
+
+
+class _Remembers(nn.Module):
+    """Keeps a table by shape, as position encodings do, and counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 3)
+        self.table: dict[torch.Size, Tensor] = {}
+        self.seen = [0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen[0] += 1
+        if x.shape not in self.table:
+            self.table[x.shape] = torch.ones_like(x)
+        return self.inner(x) + self.table[x.shape]
+
+
+def test_tables_that_a_module_keeps_are_left_as_they_were() -> None:
+    layer, images = _Remembers(), torch.randn(2, 3)
+    assert check(layer, [[images]])
+    assert (layer.table, layer.seen) == ({}, [0])
+    assert layer(images).dtype == torch.float32  # not of the proof's float64
+    assert check(lambda x: layer(x), [[images]])
+    assert layer.seen == [1]

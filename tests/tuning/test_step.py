@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import cnnexp.nn
-from cnnexp.nn.as_found import left_as_found
+from cnnexp.as_found import left_as_found
 from cnnexp.nn.layer import Layer
 from cnnexp.tuning import step as step_module
 from cnnexp.tuning.step import Step, like_a_loss

@@ -2,7 +2,7 @@
 
 from cnnexp.nn import activation
 from cnnexp.nn.activation import *  # noqa: F403  (what is public there)
-from cnnexp.nn.as_found import left_as_found
+from cnnexp.as_found import left_as_found
 from cnnexp.nn.conv import Conv2d, ConvReLUPool, ConvTanhPool
 from cnnexp.nn.conversion import Conversion, conversion
 from cnnexp.nn.dropout import Dropout

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from cnnexp.nn.as_found import left_as_found
+from cnnexp.as_found import left_as_found
 from cnnexp.nn.conv import Conv2d
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.norm import BatchNorm2d

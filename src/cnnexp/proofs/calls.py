@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnnexp.as_found import left_as_found
 from cnnexp.proofs.cases import Case
 from cnnexp.proofs.measures import as_real
 from cnnexp.proofs.subject import Subject
@@ -99,6 +100,8 @@ class Call:
 
     def __enter__(self) -> Call:
         with ExitStack() as undo:  # the last to be entered is the first to be undone
+            for module in self.subject.modules.values():
+                undo.enter_context(left_as_found(module))
             for _, tensor in self.subject.trained:
                 if tensor.is_leaf:  # some ways to differentiate leave their results there
                     undo.callback(setattr, tensor, "grad", tensor.grad)
@@ -111,13 +114,10 @@ class Call:
                 undo.callback(tensor.requires_grad_, tensor.requires_grad)
             trained = {id(held.tensor) for held in self.subject.trained}
             for module in self.subject.parts():
-                if not isinstance(module, torch.jit.ScriptModule):
-                    undo.callback(_reset, module, dict(vars(module)))
                 for name, buffer in module.named_buffers(recurse=False):
                     if id(buffer) not in trained:
                         kept = buffer.detach().clone()
                         self._buffers.append((module, name, buffer, kept))
-            undo.callback(self._restore_buffers)
             for name, tensor in self.subject.trained:
                 if not tensor.is_complex():
                     self.leaves.append(Leaf(name, tensor.detach().clone(), tensor, False))
@@ -278,11 +278,6 @@ def _held(subject: Subject) -> list[Tensor]:
         found += [*part.parameters(recurse=False), *part.buffers(recurse=False)]
         found += [value for value in vars(part).values() if isinstance(value, Tensor)]
     return list({id(tensor): tensor for tensor in found}.values())
-
-
-def _reset(module: nn.Module, attributes: dict[str, Any]) -> None:
-    vars(module).clear()
-    vars(module).update(attributes)
 
 
 def _outputs(result: Any, name: str) -> Iterator[tuple[str, Tensor]]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cnnexp.data import ImageSet
-from cnnexp.nn.as_found import left_as_found
+from cnnexp.as_found import left_as_found
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cnnexp import ops
 from cnnexp.kernels.compilation import clock
-from cnnexp.nn.as_found import left_as_found
+from cnnexp.as_found import left_as_found
 from cnnexp.nn.conversion import listed
 from cnnexp.nn.done import is_done
 from cnnexp.nn.fuse_linears import in_runs, members_of, settle_runs
@@ -80,7 +80,7 @@ def choose_step(network: nn.Module, images: Tensor, run: Run | None = None) -> S
     network, size of the batch and machine: the choice is kept in the user's cache, unless other programs
     disturbed the measurement. ``network`` itself is run, in training mode, with its hooks, on
     ``images``: once, forward, where the choice is known. It is restored
-    after each step (see ``cnnexp.nn.as_found``), and so are the random states in the end; only the values
+    after each step (see ``cnnexp.as_found``), and so are the random states in the end; only the values
     of its tensors are copied. Lazy layers are initialised first, as by any first pass.
 
     A layer that the pass does not call (unused, of another branch, of the evaluation) takes
