@@ -1,8 +1,8 @@
 """Layers over ``cnnexp.ops``, each a drop-in replacement for its twin in ``torch.nn``."""
 
+from cnnexp.as_found import left_as_found
 from cnnexp.nn import activation
 from cnnexp.nn.activation import *  # noqa: F403  (what is public there)
-from cnnexp.as_found import left_as_found
 from cnnexp.nn.conv import Conv2d, ConvReLUPool, ConvTanhPool
 from cnnexp.nn.conversion import Conversion, conversion
 from cnnexp.nn.dropout import Dropout

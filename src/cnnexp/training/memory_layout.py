@@ -7,8 +7,8 @@ import logging
 import torch
 from torch import nn
 
-from cnnexp.data import ImageSet
 from cnnexp.as_found import left_as_found
+from cnnexp.data import ImageSet
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnexp import ops
-from cnnexp.kernels.compilation import clock
 from cnnexp.as_found import left_as_found
+from cnnexp.kernels.compilation import clock
 from cnnexp.nn.conversion import listed
 from cnnexp.nn.done import is_done
 from cnnexp.nn.fuse_linears import in_runs, members_of, settle_runs
