@@ -53,7 +53,7 @@ def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_wrong_value_is_found_by_the_twin() -> None:
     report = check(Square.apply, CALLS, twin=lambda x: x.square() + 1)
-    assert "differs from torch by" in report.failures[0]
+    assert "((3,)): the output differs from the twin's by " in report.failures[0]
 
 
 def test_an_input_that_is_written_to_is_found() -> None:

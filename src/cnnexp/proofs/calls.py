@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from cnnexp.as_found import left_as_found
 from cnnexp.proofs.cases import Case
-from cnnexp.proofs.measures import as_real
+from cnnexp.proofs.measures import can_require_grad, named_outputs
 from cnnexp.proofs.subject import Subject
 
 _PATIENCE = 1000
@@ -91,7 +90,7 @@ class Call:
         cast, place = _cast(value, self.dtype), len(self.leaves)
         if not isinstance(cast, Tensor):
             return lambda _: cast
-        if not (cast.is_floating_point() or cast.is_complex()):
+        if not can_require_grad(cast):
             self._constants[name] = cast
             return lambda _: cast.clone()
         pairs = torch.view_as_real(cast.contiguous()) if cast.is_complex() else cast
@@ -107,7 +106,7 @@ class Call:
                     undo.callback(setattr, tensor, "grad", tensor.grad)
                     tensor.grad = None
             for tensor in _held(self.subject):
-                if tensor.is_floating_point() or tensor.is_complex():
+                if can_require_grad(tensor):
                     undo.callback(setattr, tensor, "data", tensor.data)
                     tensor.data = _cast(tensor.data, self.dtype).clone()
             for _, tensor in self.subject.trained:
@@ -196,7 +195,7 @@ class Call:
         arguments = [fill(passed) for fill in self._arguments]
         with torch.enable_grad(), random_numbers(seed):
             result = self.subject.call(*arguments, **self.keywords)
-        return Run(leaves, passed, list(_outputs(result, "the output")), arguments)
+        return Run(leaves, passed, list(named_outputs(result, "the output")), arguments)
 
     def written(self, run: Run) -> list[str]:
         """The names of the arguments without a gradient, such as classes, that ``run`` changed."""
@@ -227,7 +226,7 @@ class Call:
                 given[i] = torch.view_as_complex(tensor) if self.leaves[i].complex else tensor
             arguments = [fill(given) for fill in self._arguments]
             result = self.subject.call(*arguments, **self.keywords)
-            return [t for _, t in _outputs(result, "")]
+            return [t for _, t in named_outputs(result)]
 
         with torch.no_grad(), random_numbers(0):
             for i, leaf in enumerate(self.leaves):
@@ -278,21 +277,6 @@ def _held(subject: Subject) -> list[Tensor]:
         found += [*part.parameters(recurse=False), *part.buffers(recurse=False)]
         found += [value for value in vars(part).values() if isinstance(value, Tensor)]
     return list({id(tensor): tensor for tensor in found}.values())
-
-
-def _outputs(result: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(result, Tensor):
-        yield name, as_real(result)
-        return
-    if dataclasses.is_dataclass(result) and not isinstance(result, type):
-        result = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    name = name.replace("the output", "output")
-    if isinstance(result, Mapping):
-        for key, value in result.items():
-            yield from _outputs(value, f"{name}[{key!r}]")
-    elif isinstance(result, (tuple, list)):
-        for i, value in enumerate(result):
-            yield from _outputs(value, f"{name}[{i}]")
 
 
 @contextmanager

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from cnnexp.proofs.agreement import TWIN_TOLERANCE, compare, shapes
+from cnnexp.proofs.agreement import judge_twin, shapes
 from cnnexp.proofs.calls import Call, random_numbers
 from cnnexp.proofs.cases import Case
 from cnnexp.proofs.cuts import reached
@@ -42,7 +42,8 @@ from cnnexp.proofs.habits import (
     judge_inputs,
     judge_layouts,
 )
-from cnnexp.proofs.report import ASPECTS, TWIN, Report, Verdict
+from cnnexp.proofs.measures import can_require_grad, named_outputs
+from cnnexp.proofs.report import ASPECTS, Report, Verdict
 from cnnexp.proofs.second import judge_second_derivative
 from cnnexp.proofs.subject import Subject
 
@@ -94,7 +95,8 @@ def check(
         cases: The calls, each a sequence of positional arguments or a :class:`Case`, whose keyword
             arguments are not differentiated by. Keep them small. At a kink, such as a tie of a
             maximum, any slope between those of the two sides counts as right.
-        twin: Computes the same in another way; values and gradients are compared with it.
+        twin: Computes the same in another way; all outputs are compared with it, and the gradients by
+            arguments and by tensors that both hold.
         dtype_and_shape: Whether outputs and gradients must have the inputs' precision, and arguments
             and gradients may be non-contiguous.
         first_derivative: Whether gradients are compared with central differences.
@@ -206,7 +208,7 @@ def _judge_in_best_dtype(
             call.settle()
             noise = _judge_call(report, call, options, twin)
             if twin is not None:
-                _agree(report, call, twin, noise)
+                judge_twin(report, call, twin, noise)
             if options.strict and not refusals:
                 _agree_with_gradcheck(subject.call, case.to(torch.float64), options)
             return
@@ -264,34 +266,24 @@ def _say_unchecked(report: Report, subject: Subject, noise: Noise) -> None:
             report.missing("first derivative", f"{name} is complex: ∂L/∂{name} is not checked")
 
 
-def _agree(report: Report, call: Call, twin: Callable[..., Any], noise: Noise) -> None:
-    """Compare with ``twin`` as exactly as the call computes."""
-    report.verdict(TWIN)
-    before = len(report.failures)
-    tolerance = 100 * noise.relative if noise.coarse else TWIN_TOLERANCE
-    with Call(Subject(twin), call.case, call.dtype):
-        compare(report, call.subject.call, twin, call.case.to(call.dtype), tolerance)
-    found = report.failures[before:]
-    report.failures[before:] = []
-    for line in found:
-        report.wrong(TWIN, line)
-
-
 def _agree_with_gradcheck(function: Callable[..., Any], case: Case, options: Options) -> None:
-    def first(*tensors: Tensor) -> Tensor:
-        output = function(*tensors, **case.arguments)
-        return output[0] if isinstance(output, tuple) else output
+    def outputs(*tensors: Any) -> tuple[Tensor, ...]:
+        given = named_outputs(function(*tensors, **case.arguments))
+        return tuple(t for _, t in given if t.is_floating_point())
 
-    inputs = [t.detach().clone().requires_grad_() for t in case.tensors]
+    inputs = [
+        t.detach().clone().requires_grad_() if isinstance(t, Tensor) and can_require_grad(t) else t
+        for t in case.tensors
+    ]
     with warnings.catch_warnings():
         # vmap's warning about performance does not matter here
         warnings.filterwarnings("ignore", ".*performance drop.*")
         gradcheck(
-            first,
+            outputs,
             inputs,
             check_batched_grad=options.batched,
             check_undefined_grad=True,
             check_grad_dtypes=True,
         )
         if options.second_derivative:
-            gradgradcheck(first, inputs)
+            gradgradcheck(outputs, inputs)

@@ -11,6 +11,7 @@ from torch import Tensor
 from cnnexp.ops.torch_internals import watching
 from cnnexp.proofs.calls import Call
 from cnnexp.proofs.gradients import Sent
+from cnnexp.proofs.measures import can_require_grad
 
 
 def cut_in(call: Call, sent: Sent) -> str | None:
@@ -88,4 +89,4 @@ def _saved_loose(node: Any) -> bool:
     except (RuntimeError, TypeError):
         return False
     loose = (t for t in kept if isinstance(t, Tensor) and not t.requires_grad)
-    return any(t.is_floating_point() or t.is_complex() for t in loose)
+    return any(map(can_require_grad, loose))

@@ -12,6 +12,7 @@ from cnnexp.proofs.calls import Call, Run, scattered
 from cnnexp.proofs.cuts import draws
 from cnnexp.proofs.differences import Noise
 from cnnexp.proofs.gradients import Sent, signed
+from cnnexp.proofs.measures import can_require_grad
 from cnnexp.proofs.report import Report
 
 
@@ -193,7 +194,7 @@ def _all_close(
             continue
         if one.shape != other.shape:
             return False
-        if not (other.is_floating_point() or other.is_complex()):  # classes, masks
+        if not can_require_grad(other):  # classes, masks
             if not torch.equal(one, other):
                 return False
             continue

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,21 +18,44 @@ def values_and_gradients(
     The tensors keep their memory layout; tensors without floating-point numbers get no gradient.
     """
     inputs = [_leaf(t) if isinstance(t, Tensor) else t for t in tensors]
-    output = function(*inputs, **arguments)
-    outputs = list(output) if isinstance(output, tuple) else [output]
+    outputs = [t for _, t in named_outputs(function(*inputs, **arguments))]
     generator = torch.Generator().manual_seed(7)
-    shape, dtype = outputs[0].shape, outputs[0].dtype
-    wide = torch.complex128 if dtype.is_complex else torch.float64
-    grad = torch.randn(shape, generator=generator, dtype=wide).to(outputs[0].device, dtype)
+    grad = torch.randn(outputs[0].shape, generator=generator, dtype=torch.float64)
     grads = torch.autograd.grad(
-        outputs[0], [t for t in inputs if isinstance(t, Tensor) and t.requires_grad], grad
+        outputs[0],
+        [t for t in inputs if isinstance(t, Tensor) and t.requires_grad],
+        grad.to(outputs[0].device, outputs[0].dtype),
     )
     return [t.detach() for t in outputs], list(grads)
 
 
+def named_outputs(result: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors in ``result``, alone or in tuples, lists, mappings and dataclasses, each with its name.
+
+    A complex one comes as pairs of real numbers.
+    """
+    if isinstance(result, Tensor):
+        yield name, as_real(result)
+        return
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        result = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    name = name.replace("the output", "output")
+    if isinstance(result, Mapping):
+        for key, value in result.items():
+            yield from named_outputs(value, f"{name}[{key!r}]")
+    elif isinstance(result, (tuple, list)):
+        for i, value in enumerate(result):
+            yield from named_outputs(value, f"{name}[{i}]")
+
+
 def _leaf(tensor: Tensor) -> Tensor:
     copy = tensor.detach().clone(memory_format=torch.preserve_format)
-    return copy.requires_grad_(copy.is_floating_point() or copy.is_complex())
+    return copy.requires_grad_(can_require_grad(copy))
+
+
+def can_require_grad(tensor: Tensor) -> bool:
+    """Whether ``tensor`` has numbers that can require a gradient."""
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def largest_error(found: Sequence[Tensor], true: Sequence[Tensor]) -> float:
