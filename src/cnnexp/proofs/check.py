@@ -95,8 +95,7 @@ def check(
         cases: The calls, each a sequence of positional arguments or a :class:`Case`, whose keyword
             arguments are not differentiated by. Keep them small. At a kink, such as a tie of a
             maximum, any slope between those of the two sides counts as right.
-        twin: Computes the same in another way; all outputs are compared with it, and the gradients by
-            arguments and by tensors that both hold.
+        twin: Computes the same in another way; all outputs and gradients are compared with it.
         dtype_and_shape: Whether outputs and gradients must have the inputs' precision, and arguments
             and gradients may be non-contiguous.
         first_derivative: Whether gradients are compared with central differences.
