@@ -163,6 +163,27 @@ def test_a_data_module_brings_its_validation_images() -> None:
     assert sizes == [90, 90, 90]
 
 
+def test_our_data_module_brings_its_split_and_batches() -> None:
+    own: dict[str, Any] = {
+        "batch_size": 8,
+        "eval_batch_size": 9,
+        "val_size": 0.5,
+        "train_size": 16,
+        "split_seed": 3,
+        "folds": None,
+        "fold": None,
+        "num_workers": 0,
+    }
+    module = ImageDataModule(lambda: load_synthetic(40, image_size=8, num_classes=3), **own)
+    run = cnnexp.fit(Net, module, epochs=1, **QUIET)
+    assert {key: run.config["data"][key] for key in own} == own
+    assert RunFolder(run.folder).read_provenance()["dataset"]["sizes"][0] == 16
+    folds = {"folds": 2, "fold": 1, "val_size": None, "split_seed": 0}
+    overrides = ["data.folds=2", "data.fold=1"]
+    other = cnnexp.fit(Net, module, epochs=1, batch_size=4, overrides=overrides, **QUIET)
+    assert {key: other.config["data"][key] for key in own} == own | folds | {"batch_size": 4}
+
+
 def test_what_eight_bits_cannot_hold_is_said(caplog: pytest.LogCaptureFixture) -> None:
     images, labels = _pair()
     as_image_set((images / 300, labels), (images, labels))

@@ -22,7 +22,7 @@ from cnnexp.config.resolvers import register_resolvers
 from cnnexp.config.resumption import check_overrides, check_resumable
 from cnnexp.config.selection import run_to_resume
 from cnnexp.config.targets import allowed_prefixes
-from cnnexp.data import ImageSet, as_image_set, offered_images
+from cnnexp.data import ImageDataModule, ImageSet, as_image_set, offered_images
 from cnnexp.execution import Job, run_job
 from cnnexp.execution.checking import checked_job
 from cnnexp.execution.folders import run_folder
@@ -44,6 +44,11 @@ _LOADED_BY = (
     "seed",
     "_target_",
 )  # of data=synthetic
+# What a data module of ours says of its images; their order, and where batches lie, are the run's.
+_OF_MODULE = (
+    *("batch_size", "eval_batch_size", "val_size", "folds", "fold", "train_size"),
+    *("split_seed", "num_workers"),
+)
 _SHORT = {"epochs": "trainer.max_epochs", "lr": "optimizer.lr", "batch_size": "data.batch_size"}
 
 
@@ -106,7 +111,8 @@ def fit(
             ``image_size`` if it takes them, whose weights the seed draws.
         data: A name in ``conf/data`` (default ``"mnist"``); ``(x, y)``, images (N, C, H, W) or (N, H, W) in
             0…255 as integers or 0…1 as floats, and classes (N,); a ``Dataset``; an ``ImageSet``; or a data
-            module. See ``cnnexp.data.as_image_set``.
+            module; an ``ImageDataModule`` with its split, its sizes of batches and its workers. See
+            ``cnnexp.data.as_image_set``.
         test: Test images for ``data``, likewise; without them a sixth of ``data`` is held out.
         classes: Names of the classes of ``data``.
         overrides: Any other setting: ``{"data.val_size": 0.2}`` or ``["data.val_size=0.2"]``.
@@ -244,12 +250,32 @@ def _choices(given: _Given, model: Any, data: Any, wished: Sequence[str]) -> lis
     if given.images is not None:
         if own := [key for key in keys if key.removeprefix("data.") in _LOADED_BY and "." in key]:
             raise ConfigError(f"{own[0]}: the images are given as an object; change that")
-        held = "0" if given.images.val is not None else "0.1"
-        size = [] if "data.folds" in keys else [f"data.val_size={held}"]
-        chosen = ["data=synthetic", *size, *chosen]
+        chosen = ["data=synthetic", *_split_of(data, given.images, keys), *chosen]
     elif isinstance(data, str):
         chosen.insert(0, f"data={data}")
     return chosen
+
+
+def _split_of(data: Any, images: ImageSet, keys: Sequence[str]) -> list[str]:
+    """Overrides for how images given as an object are split and batched, unless ``keys`` say it.
+
+    A data module of ours brings its own; else a tenth is held out where there are no images for validation.
+    """
+    if isinstance(data, ImageDataModule):
+        settings = {key: getattr(data, key) for key in _OF_MODULE}
+    else:
+        settings = {"val_size": 0 if images.val is not None else 0.1}
+    if "data.folds" in keys:
+        left_out = ("val_size", "folds", "fold", "split_seed")  # which follow from it
+    elif "data.val_size" in keys:
+        left_out = ("folds", "fold")
+    else:
+        left_out = ()
+    return [
+        f"data.{key}={'null' if value is None else value}"
+        for key, value in settings.items()
+        if key not in left_out
+    ]
 
 
 def _refuse_ranks(given: _Given, parallel: object) -> None:
