@@ -111,8 +111,7 @@ def fit(
             ``image_size`` if it takes them, whose weights the seed draws.
         data: A name in ``conf/data`` (default ``"mnist"``); ``(x, y)``, images (N, C, H, W) or (N, H, W) in
             0…255 as integers or 0…1 as floats, and classes (N,); a ``Dataset``; an ``ImageSet``; or a data
-            module; an ``ImageDataModule`` with its split, its sizes of batches and its workers. See
-            ``cnnexp.data.as_image_set``.
+            module, an ``ImageDataModule`` with its split and batches. See ``cnnexp.data.as_image_set``.
         test: Test images for ``data``, likewise; without them a sixth of ``data`` is held out.
         classes: Names of the classes of ``data``.
         overrides: Any other setting: ``{"data.val_size": 0.2}`` or ``["data.val_size=0.2"]``.
