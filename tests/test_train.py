@@ -277,8 +277,9 @@ def test_a_config_yaml_runs_again_with_the_same_result(
 def test_a_sweep_makes_one_folder_a_job_and_skips_what_is_done(
     command: Command, empty_folder: Path
 ) -> None:
-    few = ("backward=direct", "name=opt", "optimizer=adam,sgd", "seed=0,1")
-    sweep = ("cnnexp.train", "-m", *SHORT, *few)
+    few = ("backward=direct", "name=opt", "optimizer=adam,sgd", "seed=0,1", "data.size=200")
+    own = ["data=synthetic" if each == "data=digits" else each for each in SHORT]
+    sweep = ("cnnexp.train", "-m", *own, "data.val_size=40", *few)
     done = command(*sweep)
     assert done.returncode == 0, done.stderr
     runs = run_folders(empty_folder)
@@ -293,9 +294,22 @@ def test_a_sweep_makes_one_folder_a_job_and_skips_what_is_done(
     assert again.returncode == 0
     assert again.stdout.count("is done already") == 4
     assert [run.result.stat().st_mtime_ns for run in runs] == before
-    # a result on other data, as of digits that stood in for MNIST, is not this job's
+    # results on data that is not found now are never overwritten
     provenance = runs[0].read_provenance()
-    provenance["dataset"]["checksum"] = "of other data"
+    kept = provenance["dataset"]["name"]
+    provenance["dataset"] |= {"checksum": "of other data", "name": "mine"}
+    runs[0].write_provenance(provenance)
+    refused = command(*sweep)
+    assert refused.returncode == 2
+    assert (
+        "began on mine with the checksum of other data, but the data found now has"
+        in refused.stderr
+    )
+    assert "what is there would be lost; give data.root or CNNEXP_DATA as then" in refused.stderr
+    assert [run.result.stat().st_mtime_ns for run in runs] == before
+    # what digits gave that stood in for the data set is no result of this job
+    assert kept != "digits"
+    provenance["dataset"]["name"] = "digits"
     runs[0].write_provenance(provenance)
     assert command(*sweep).stdout.count("is done already") == 3
     assert runs[0].result.stat().st_mtime_ns > before[0]

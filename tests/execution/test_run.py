@@ -9,6 +9,9 @@ import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from cnnexp import train
+from cnnexp.config import Composer, plain_config
+from cnnexp.execution import Job, run_job
+from cnnexp.runs import RunFolder
 from tests.conftest import Command
 
 SMALL = (
@@ -88,3 +91,29 @@ def test_a_run_is_composed_once(
     assert len(composed) == 1
     (result,) = empty_folder.rglob("result.json")
     assert ("here" in str(result)) == ("hydra.run.dir=here" in more)
+
+
+@pytest.mark.usefixtures("own_logging")
+@pytest.mark.parametrize(("name", "kept"), [("mine", True), ("digits", False)])
+def test_a_job_does_not_overwrite_what_began_on_other_data(
+    name: str, kept: bool, empty_folder: Path
+) -> None:
+    """As on a node that lacks the data; but digits stood in for them."""
+    overrides = ["data=synthetic" if each == "data=digits" else each for each in SMALL]
+    config = plain_config(Composer("train").compose([*overrides, "data.size=60"]))
+    folder = RunFolder(empty_folder / "job")
+    folder.path.mkdir()
+    folder.write_provenance({"dataset": {"name": name, "checksum": "1234"}})
+    folder.write_status("stopped", epoch=3)
+    folder.metrics.write_text("of three epochs")
+    run_job(Job(config, str(folder), ()))
+    status = folder.read_status()
+    if kept:
+        assert (status["state"], status["epoch"]) == ("failed", 3)
+        assert (
+            f"{folder}: began on mine with the checksum 1234, but the data found" in status["error"]
+        )
+        assert folder.metrics.read_text() == "of three epochs"
+    else:
+        assert status["state"] == "done"
+        assert folder.read_provenance()["dataset"]["name"] == "synthetic"

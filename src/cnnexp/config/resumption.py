@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cnnexp.regularization import Regularizer
 
 
+_STAND_IN = "digits"  # the data set that stands in for one that is not there
 _LARGEST = 1 << 20  # bytes of a config.yaml; one of cnnexp's has a few thousand
 
 # Callbacks that put an average, or what is left of the weights, in the place of the weights at the end.
@@ -110,10 +111,8 @@ def check_resumable(
     if longer:
         _check_longer(old, new, regularizing)
     if folder.read_provenance() and not trained_on(folder, checksum):
-        data = folder.read_provenance().get("dataset", {})
         raise ConfigError(
-            f"run={folder}: began on {data.get('name')} with the checksum {data.get('checksum')}, but the "
-            f"data found now has the checksum {checksum}; set data.root to where the run's data is"
+            f"run={folder}: {_on_other_data(folder, checksum)}; set data.root to where the run's data is"
         )
 
 
@@ -146,6 +145,32 @@ def _check_longer(
                 f"trainer.max_epochs={epochs}: {each.name} {each.fixed_length} of {before} epochs, so that "
                 f"it cannot be extended"
             )
+
+
+def check_not_of_other_data(folder: RunFolder, name: str, checksum: str) -> None:
+    """Refuse to train anew, on the data set ``name``, in a folder that holds results on other data.
+
+    What digits gave that stood in for the data set is no result, and gives way.
+
+    Raises:
+        ConfigError: The folder's run began on other data.
+    """
+    data = folder.read_provenance().get("dataset")
+    stood_in = data is not None and data.get("name") == _STAND_IN != name
+    if data is None or stood_in or trained_on(folder, checksum):
+        return
+    raise ConfigError(
+        f"{folder}: {_on_other_data(folder, checksum)}, and what is there would be lost; give data.root or "
+        f"CNNEXP_DATA as then, choose another sweep.name, or delete the folder"
+    )
+
+
+def _on_other_data(folder: RunFolder, checksum: str) -> str:
+    data = folder.read_provenance().get("dataset", {})
+    return (
+        f"began on {data.get('name')} with the checksum {data.get('checksum')}, but the data found now has "
+        f"the checksum {checksum}"
+    )
 
 
 def trained_on(folder: RunFolder, checksum: str) -> bool:

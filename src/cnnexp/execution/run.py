@@ -7,7 +7,8 @@ import pkgutil
 import sys
 from typing import TYPE_CHECKING
 
-from cnnexp.config.resumption import trained_on
+from cnnexp.config.errors import ConfigError
+from cnnexp.config.resumption import check_not_of_other_data, trained_on
 from cnnexp.execution.job import Job
 from cnnexp.postponed import quick_imports
 from cnnexp.runs import RunFolder, process_rank
@@ -101,9 +102,18 @@ def _say_failed(folder: RunFolder, reason: str, first: bool) -> None:
 
 
 def _goes_on(folder: RunFolder, training: TrainingJob) -> bool:
-    """Whether there is a run to resume; a run that began on other data is cleared away."""
-    again = folder.status.exists()
-    if again and not trained_on(folder, training.data.images.checksum):
+    """Whether there is a run to resume; one on data that stood in for these is cleared away.
+
+    Raises:
+        ConfigError: It began on other data; status.json says so, the rest stays as it was.
+    """
+    again, images = folder.status.exists(), training.data.images
+    if again and not trained_on(folder, images.checksum):
+        try:
+            check_not_of_other_data(folder, images.name, images.checksum)
+        except ConfigError as error:
+            folder.end_status("failed", str(error))
+            raise
         folder.clear()
         return False
     return again

@@ -14,6 +14,7 @@ from cnnexp.config.compose import conf_dir
 from cnnexp.config.dry_run import refuse_dry_run
 from cnnexp.config.hydra_internals import hand_to_hydra
 from cnnexp.config.hydra_settings import folder_of, for_all, for_sweep, sweep_overrides
+from cnnexp.config.resumption import check_not_of_other_data
 from cnnexp.execution.checking import checked_job
 from cnnexp.execution.folders import exit_code, make_folder
 from cnnexp.execution.processes import warm_up
@@ -62,6 +63,7 @@ def run_sweep(
     sweep = Path(folder_of(whole, "sweep"))
     folders: dict[str, RunFolder] = {}
     checksums: list[tuple[Sequence[str], Mapping[str, Any], str]] = []
+    notices: list[str] = []
     for overrides in known:
         config = composer.compose(overrides)
         plain = plain_config(config)
@@ -70,7 +72,12 @@ def run_sweep(
             continue
         folders[job] = RunFolder(sweep / job)
         checked = checked_job(config, plain, given, launcher == "slurm")
-        checksums.append((overrides, plain, checked.data.images.checksum))
+        images = checked.data.images
+        check_not_of_other_data(folders[job], images.name, images.checksum)
+        checksums.append((overrides, plain, images.checksum))
+        if images.notice and images.notice not in notices:
+            notices.append(images.notice)
+            print(images.notice, flush=True)
     if len(folders) < len(known):
         different = _count(len(folders), "different job")
         print(f"{len(known)} combinations of values make {different}: what is the same runs once")
