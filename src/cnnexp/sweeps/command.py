@@ -23,6 +23,9 @@ from cnnexp.sweeps.hydra import check_settings, prepare
 from cnnexp.sweeps.ledger import Ledger
 from cnnexp.sweeps.sweepers import known_jobs
 
+_Job = tuple[
+    Sequence[str], Mapping[str, Any], str
+]  # its overrides, its config, its data's checksum
 _MANY = 20  # checking this many jobs takes some seconds
 
 
@@ -61,9 +64,37 @@ def run_sweep(
     if len(known) > _MANY:
         print(f"checking {len(known)} jobs", flush=True)
     sweep = Path(folder_of(whole, "sweep"))
+    folders, checked = _checked(known, composer, given, sweep, launcher == "slurm")
+    if len(folders) < len(known):
+        different = _count(len(folders), "different job")
+        print(f"{len(known)} combinations of values make {different}: what is the same runs once")
+    if any(config.get("validate_only") for _, config, _ in checked):
+        all_of_them = "" if jobs.complete else " that are known before the sweep starts"
+        print(f"checked: {_count(len(folders), 'job')}{all_of_them} can start")
+        return 0
+    make_folder(sweep, "hydra.sweep.dir")
+    for overrides, plain, data in checked:
+        prepare([o for o in overrides if not o.startswith("hydra")], plain, data)
+    Ledger(sweep).begin(sys.argv[1:])
+    flags.overrides.append(quoted("hydra.sweep.dir", sweep))  # one folder for all jobs
+    hand_to_hydra(parser, flags, conf_dir(), task)
+    return exit_code(list(folders.values())) if jobs.complete else 0
+
+
+def _checked(
+    known: Sequence[Sequence[str]],
+    composer: Composer,
+    given: Sequence[str],
+    sweep: Path,
+    elsewhere: bool,
+) -> tuple[dict[str, RunFolder], list[_Job]]:
+    """The folders of the different ones of the jobs ``known``, and these, each checked.
+
+    ``elsewhere``: they run on other machines. What stands in for a data set is said, once.
+    """
     folders: dict[str, RunFolder] = {}
-    checksums: list[tuple[Sequence[str], Mapping[str, Any], str]] = []
-    notices: list[str] = []
+    jobs: list[_Job] = []
+    notices: set[str] = set()
     for overrides in known:
         config = composer.compose(overrides)
         plain = plain_config(config)
@@ -71,27 +102,13 @@ def run_sweep(
         if (job := config_hash(plain)) in folders:
             continue
         folders[job] = RunFolder(sweep / job)
-        checked = checked_job(config, plain, given, launcher == "slurm")
-        images = checked.data.images
+        images = checked_job(config, plain, given, elsewhere).data.images
         check_not_of_other_data(folders[job], images.name, images.checksum)
-        checksums.append((overrides, plain, images.checksum))
+        jobs.append((overrides, plain, images.checksum))
         if images.notice and images.notice not in notices:
-            notices.append(images.notice)
+            notices.add(images.notice)
             print(images.notice, flush=True)
-    if len(folders) < len(known):
-        different = _count(len(folders), "different job")
-        print(f"{len(known)} combinations of values make {different}: what is the same runs once")
-    if any(config.get("validate_only") for _, config, _ in checksums):
-        all_of_them = "" if jobs.complete else " that are known before the sweep starts"
-        print(f"checked: {_count(len(folders), 'job')}{all_of_them} can start")
-        return 0
-    make_folder(sweep, "hydra.sweep.dir")
-    for overrides, plain, data in checksums:
-        prepare([o for o in overrides if not o.startswith("hydra")], plain, data)
-    Ledger(sweep).begin(sys.argv[1:])
-    flags.overrides.append(quoted("hydra.sweep.dir", sweep))  # one folder for all jobs
-    hand_to_hydra(parser, flags, conf_dir(), task)
-    return exit_code(list(folders.values())) if jobs.complete else 0
+    return folders, jobs
 
 
 def _refuse_chosen_fold(swept: Sequence[str]) -> None:
