@@ -78,7 +78,8 @@ def mine(empty_folder: Path) -> tuple[str, ...]:
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The configs that would be checked, which takes torch; here they are only noted."""
     noted: list[object] = []
-    images = SimpleNamespace(images=SimpleNamespace(checksum="0"))
+    one = SimpleNamespace(name="none", checksum="0", notice="")
+    images = SimpleNamespace(images=one)
 
     def check(composed: object, config: object, *rest: object) -> SimpleNamespace:
         noted.append(config)
@@ -174,7 +175,7 @@ def test_params_of_the_sweeper_are_the_space_of_a_search(
     typed: Typed,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def study(folder: Path, settings: object, found: dict[str, object]) -> None:
+    def study(folder: Path, settings: object, found: dict[str, object], shared: str) -> None:
         raise ConfigError(f"searched: {sorted(found)}")
 
     monkeypatch.setattr("cnnexp.sweeps.sweepers.open_study", study)

@@ -146,7 +146,23 @@ def test_a_search_runs_goes_on_and_lives_with_failures(
     assert "best: trial" in said
     assert "Invalid beta parameter" in said
 
-    assert _search(*given, "hydra.sweeper.n_trials=5", monkeypatch=monkeypatch) == 0
+    five = (*given, "hydra.sweeper.n_trials=5")
+    assert _search(*five, monkeypatch=monkeypatch) == 0
+    assert len(open_study(ledger.path, SearchSettings(), {}).trials) == 5
+    wider = [each.replace("1e-1", "1e-2") for each in five]
+    assert _search(*wider, monkeypatch=monkeypatch) == 0  # ranges may change
+    capfd.readouterr()
+    others = {
+        "settings that all trials share": [*five, "seed=3"],
+        "objectives": [*five, "hydra.sweeper.objectives=[val/loss]"],
+        "directions": [*five, "hydra.sweeper.directions=[minimize]"],
+        "search space": [each.replace("[2.0,2.0]", "[0.9,0.99]") for each in five],
+    }
+    for what, other in others.items():
+        assert _search(*other, monkeypatch=monkeypatch) == 2
+        said = capfd.readouterr().err
+        assert f"outputs/sweeps/s: holds another search, whose {what} are " in said
+        assert said.endswith("; choose another sweep.name, or delete that folder\n")
     assert len(open_study(ledger.path, SearchSettings(), {}).trials) == 5
 
 
@@ -297,6 +313,10 @@ def test_a_trial_of_a_stopped_command_goes_on_with_the_next(empty_folder: Path) 
         return Path(_job(ledger, *own).folder).name
 
     Search(study, settings, 1, space, [], job_of, ledger, launch).run()
+    Search(study, settings, 1, space, [], job_of, ledger, launch)._tell(
+        0, next(iter(ledger.entries()))
+    )
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2  # another was first
     assert tried[0] == [f"optimizer.lr={lost.params['optimizer.lr']}"]
     assert [t.state.name for t in study.trials] == ["COMPLETE", "COMPLETE"]
 

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 STUDY = "cnnexp"
 _JOURNAL = "optuna.journal"  # the study's file, in the sweep's folder
+_OF = "cnnexp.search"  # the study's attribute that says what it searches
 _SAMPLERS = ("tpe", "cmaes", "random", "grid", "qmc")
 _PRUNERS = ("median", "hyperband")
 
@@ -107,12 +108,19 @@ class SearchSettings:
 
 
 def open_study(
-    folder: Path, settings: SearchSettings, space: Mapping[str, Any]
+    folder: Path, settings: SearchSettings, space: Mapping[str, Any], shared: str | None = None
 ) -> optuna.study.Study:
     """The study in ``folder``, a new one if there is none yet.
 
+    Args:
+        folder: The sweep's.
+        settings: The objectives, the sampler and the pruner.
+        space: The search space.
+        shared: What identifies the settings that all trials share; None to open any study.
+
     Raises:
-        ConfigError: A package of the extra ``search`` is missing, or the sampler cannot search this space.
+        ConfigError: A package of the extra ``search`` is missing, the sampler cannot search this space, or
+            the study in ``folder`` is of another search.
     """
     try:
         import optuna
@@ -130,8 +138,45 @@ def open_study(
         directions=[optuna.study.StudyDirection[name.upper()] for name in settings.directions],
         load_if_exists=True,
     )
+    if shared is not None:
+        _check_same_search(study, folder, _identity(settings, space, shared))
     study.sampler = _sampler(settings, space, len(study.trials))
     return study
+
+
+def _identity(settings: SearchSettings, space: Mapping[str, Any], shared: str) -> dict[str, Any]:
+    """What must not change in a study, by the words for it: the range of a number may."""
+    import optuna
+
+    kinds = {
+        key: each.choices
+        if isinstance(each, optuna.distributions.CategoricalDistribution)
+        else [type(each).__name__]
+        for key, each in sorted(space.items())
+    }
+    return {
+        "objectives": list(settings.objectives),
+        "directions": list(settings.directions),
+        "search space": {key: [str(value) for value in values] for key, values in kinds.items()},
+        "settings that all trials share": shared,
+    }
+
+
+def _check_same_search(study: optuna.study.Study, folder: Path, now: Mapping[str, Any]) -> None:
+    """Note in a new study what it is of; refuse to go on with one that is of something else.
+
+    Its trials would steer, or be, the result of a search that they are no trials of.
+    """
+    before = study.user_attrs.get(_OF)
+    if before is None:
+        study.set_user_attr(_OF, dict(now))
+        return
+    for what, value in now.items():
+        if value != before.get(what):
+            raise ConfigError(
+                f"{folder}: holds another search, whose {what} are {before.get(what)}, not {value}; choose "
+                f"another sweep.name, or delete that folder"
+            )
 
 
 def storage_in(folder: Path) -> optuna.storages.JournalStorage:
@@ -277,7 +322,9 @@ class Search:
             result = entry.folder.read_result()
             values = [result.get(key) for key in self.settings.objectives]
             if all(isinstance(value, (int, float)) for value in values):
-                self.study.tell(number, [float(value) for value in values if value is not None])
+                figures = [float(value) for value in values if value is not None]
+                # another command may have waited for the same job
+                self.study.tell(number, figures, skip_if_finished=True)
                 return
             log.warning("%s: result.json has no %s", entry.folder, list(self.settings.objectives))
         if entry.state in ("stopped", "interrupted"):  # the next command resumes it
@@ -285,7 +332,7 @@ class Search:
         state = TrialState.PRUNED if entry.state == "pruned" else TrialState.FAIL
         if state == TrialState.PRUNED and not self.study.trials[number].intermediate_values:
             state = TrialState.FAIL
-        self.study.tell(number, state=state)
+        self.study.tell(number, state=state, skip_if_finished=True)
 
     def _sum_up(self) -> None:
         from optuna.trial import TrialState

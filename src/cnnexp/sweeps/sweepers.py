@@ -50,10 +50,16 @@ class SweepJobs:
         """Enter a job into the ledger; return its id."""
         config = prepared(own)
         if config is None:
-            loader = self._context.config_loader
-            config = plain_config(loader.load_sweep_config(self._sweep, list(own)))
+            config = self._composed(own)
             prepare(own, config)
         return self.ledger.add(config, own)
+
+    def identity(self, own: Sequence[str]) -> str:
+        """What identifies a job, which is not entered into the ledger."""
+        return config_hash(prepared(own) or self._composed(own))
+
+    def _composed(self, own: Sequence[str]) -> dict[str, Any]:
+        return plain_config(self._context.config_loader.load_sweep_config(self._sweep, list(own)))
 
     def at_a_time(self) -> int:
         """How many jobs the launcher runs at a time; 1 where nobody knows."""
@@ -93,7 +99,7 @@ def search(jobs: SweepJobs, arguments: Sequence[str], given: Mapping[str, Any]) 
     at_once = settings.at_once
     if isinstance(at_once, str):  # a sampler that is told nothing in between draws at random
         at_once = min(jobs.at_a_time(), max(1, settings.n_trials // _ROUNDS))
-    study = open_study(jobs.ledger.path, settings, space)
+    study = open_study(jobs.ledger.path, settings, space, jobs.identity(fixed))
     Search(study, settings, at_once, space, fixed, jobs.add, jobs.ledger, jobs.launch).run()
 
 
