@@ -33,7 +33,7 @@ def _write(
         "seed": seed,
         "name": "x",
         "optimizer": optimizer,
-        "data": {"split_seed": seed, "root": "d"},
+        "data": {"split_seed": changes.get("split_seed", seed), "root": "d"},
         "checkpoint": {"monitor": changes.get("monitor", "val/acc")},
     }
     folder.write_config(config)
@@ -84,6 +84,16 @@ def test_runs_that_differ_by_their_seeds_are_one_setting(tmp_path: Path) -> None
     assert (best["lr"], best["runs"], best["val/acc"]) == ("0.1", "3", "91.00 [88.52, 93.48] %")
     assert worst["test/acc"] == "79.00 [79.00, 79.00] %"
     assert warnings_about(runs) == []
+
+
+def test_seeds_on_one_split_are_one_setting(tmp_path: Path) -> None:
+    """Also the seed that is the split's, by which one might think that the split follows the seed."""
+    for seed in range(3):
+        _write(tmp_path / f"a{seed}", seed, lr=0.1, split_seed=0)
+        _write(tmp_path / f"b{seed}", seed, lr=0.5, split_seed=0)
+    runs = gather([tmp_path])
+    assert list(settings_that_differ(runs)) == ["optimizer.lr"]
+    assert [len(g.runs) for g in group_runs(runs, settings_that_differ(runs))] == [3, 3]
 
 
 def test_no_interval_of_one_value() -> None:

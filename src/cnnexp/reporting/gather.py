@@ -15,6 +15,8 @@ from cnnexp.runs import RunFolder, RunFolderError
 from cnnexp.runs.files import leaves, read_json
 from cnnexp.runs.keys import meaning
 
+_SPLIT = "data.split_seed"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -87,11 +89,9 @@ def _read(folder: RunFolder) -> Run:
     flat = dict(leaves(config))
     fold = _fold(flat)
     choices = _choices(content(lambda: read_json(folder.job)).get("overrides", ()))
-    if flat.get("data.split_seed") == flat.get("seed"):  # the split then follows the seed
-        flat.pop("data.split_seed", None)
     if fold is not None:  # whichever way the folds were shuffled, the setting is the same
-        flat.pop("data.split_seed", None)
-        choices.pop("data.split_seed", None)
+        flat.pop(_SPLIT, None)
+        choices.pop(_SPLIT, None)
     return Run(
         folder,
         str(status.get("state", "unreadable" if problems else "waiting")),
@@ -164,6 +164,8 @@ def settings_that_differ(runs: Sequence[Run]) -> dict[str, list[Any]]:
     configs do; otherwise they are keys of the configs, without those that follow from a chosen class.
     """
     by_config = _differing([run.config for run in runs])
+    if all(run.config.get(_SPLIT) in (None, run.seed) for run in runs):  # it follows the seed
+        by_config.pop(_SPLIT, None)
     targets = {key.removesuffix("_target_") for key in by_config if key.endswith("._target_")}
     for part in targets:
         chosen = by_config[f"{part}_target_"]
