@@ -163,6 +163,16 @@ def test_a_data_module_brings_its_validation_images() -> None:
     assert sizes == [90, 90, 90]
 
 
+def test_a_file_that_has_changed_is_read_anew(tmp_path: Path) -> None:
+    checksums = []
+    for shift in (0, 1):
+        images, labels = _pair()
+        np.savez(tmp_path / "mine.npz", images=images.numpy(), labels=(labels.numpy() + shift) % 3)
+        run = cnnexp.fit("tiny", "arrays", epochs=1, overrides={"data.file": "mine.npz"}, **QUIET)
+        checksums.append(RunFolder(run.folder).read_provenance()["dataset"]["checksum"])
+    assert checksums[0] != checksums[1]
+
+
 def test_our_data_module_brings_its_split_and_batches() -> None:
     own: dict[str, Any] = {
         "batch_size": 8,

@@ -46,6 +46,11 @@ def _loader(node: Mapping[str, Any], extra: Sequence[str]) -> Callable[[], Image
     return partial(_once, function, json.dumps(node, sort_keys=True), tuple(extra))
 
 
+def forget_images() -> None:
+    """Read the files of the next image set anew: they may have changed since the last run began."""
+    _once.cache_clear()
+
+
 @lru_cache(maxsize=2)  # checked first, then run, then the next job of a sweep: read once
 def _once(load: Callable[..., ImageSet], node: str, extra: Sequence[str]) -> ImageSet:
     arguments = check_target("data", json.loads(node), extra=extra).keywords

@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from cnnexp.config import Composer, ConfigError, plain_config
+from cnnexp.config.data import forget_images
 from cnnexp.config.hydra_settings import for_all
 from cnnexp.config.resolvers import register_resolvers
 from cnnexp.config.resumption import check_overrides, check_resumable
@@ -78,7 +79,8 @@ class _Given:
         return parts
 
     def offer(self) -> ExitStack:
-        """Within it the config's names mean these objects."""
+        """Within it the config's names mean these objects, and files are read anew."""
+        forget_images()
         stack = ExitStack()
         if self.model is not None:
             stack.enter_context(offered_network(self.model, key_of_network(self.model)))
