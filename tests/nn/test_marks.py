@@ -101,6 +101,68 @@ class _InPlace(nn.Module):
         return self.relu(z)
 
 
+def test_a_second_relu_gives_a_tensor_of_its_own() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn, self.relu = nn.BatchNorm2d(4), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.relu(self.bn(x))
+            z = self.relu(y)
+            z += 1
+            return y + z
+
+    torch.manual_seed(0)
+    network, image = Twice().double(), torch.randn(3, 4, 6, 6, dtype=torch.float64)
+    ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True)
+    assert count(ours, BatchNormAct2d) == 1
+    with torch.no_grad():
+        torch.testing.assert_close(ours(image), network(image))
+
+
+class _HandsOn(Tensor):
+    """As MONAI's and fastai's: what stands on a tensor is copied to all that is computed from it."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        if isinstance(found, _HandsOn) and args and isinstance(args[0], _HandsOn):
+            vars(found).update(vars(args[0]))
+        return found
+
+
+class _Residuals(nn.Module):
+    """One ReLU in several places, also behind a linear layer and of a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.more, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.relu, self.silu = nn.ReLU(), nn.SiLU()
+        self.hidden, self.last = nn.Linear(4 * 36, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn(self.conv(x)))
+        y = self.relu(self.norm(self.more(y)) + y)
+        y = self.silu(self.norm(self.more(y)))
+        return self.last(self.relu(self.hidden(y.flatten(1))))
+
+
+@pytest.mark.parametrize("options", [{}, {"recompute": True}, {"functions": True}])
+def test_classes_that_hand_on_what_stands_on_a_tensor(options: dict[str, bool]) -> None:
+    torch.manual_seed(0)
+    network = _Residuals().double()
+    ours = cnnexp.nn.replace_layers(copy.deepcopy(network), "fused", quiet=True, **options)
+    image = torch.randn(3, 3, 6, 6, dtype=torch.float64).as_subclass(_HandsOn)
+    found, expected = ours(image), network(image)
+    for each in (found, expected):
+        each.sum().backward()
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(ours.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
 @pytest.mark.parametrize("way", ["inference", "no_grad", "compiled", "vmap", "grad of func"])
 def test_a_relu_of_several_places_activates_again_what_was_added_to(way: str) -> None:
     torch.manual_seed(0)

@@ -21,6 +21,7 @@ from cnnexp.ops.torch_internals import (
     forward_level,
     has_hooks,
     has_hooks_of_all,
+    in_backward,
     in_torch_func,
     is_batched_by_autograd,
     is_replica,
@@ -232,6 +233,15 @@ def test_graphs_are_told_of_once_and_after_a_reset_as_well() -> None:
         assert told == ["begin", "end"] * (len(told) // 2)
         assert len(told) <= 4  # the backward by itself
         torch.compiler.reset()
+
+
+def test_a_backward_that_runs_is_known() -> None:
+    seen = []
+    x = torch.ones(2, requires_grad=True)
+    y = 2 * x
+    y.register_hook(lambda _: seen.append(in_backward()))
+    y.sum().backward()
+    assert (seen, in_backward()) == ([True], False)
 
 
 def test_writes_into_a_tensor_are_counted() -> None:

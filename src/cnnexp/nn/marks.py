@@ -14,6 +14,9 @@ another one of the same storage, which has the mark as well. (Where the tensor c
 time, as with ``save_on_cpu`` around such a checkpoint, the activation is computed again.) A ReLU of several
 places after ``z += y`` so activates the same tensor again. Its mark is on the tensor alone, since a ReLU of
 what a ReLU gave changes neither result nor gradient; where writes are not counted, it takes the mark off.
+What another ReLU gives of the same tensor outside a backward is a tensor of its own, as torch's is: it is
+computed. A tensor of somebody's own class gets no mark for a ReLU, since some classes hand on what stands on
+a tensor to all that is computed from it.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnexp.ops.torch_internals import in_torch_func, writes_into
+from cnnexp.ops.torch_internals import in_backward, in_torch_func, writes_into
 
 _BLOCK = "activated_in_block_of_cnnexp"
 _FOR_RELU = "activated_by_cnnexp"
@@ -55,7 +58,8 @@ def mark(output: Tensor, block: Block | None) -> Tensor:
     if block is None:
         return output
     if block.shared:
-        setattr(output, _FOR_RELU, _writes(output))
+        if type(output) is Tensor:
+            setattr(output, _FOR_RELU, _writes(output))
     elif torch.compiler.is_compiling():
         setattr(output, _BLOCK, block)
     else:
@@ -78,14 +82,18 @@ def has_mark(input: object, block: Block) -> bool:
 
 
 def has_mark_for_relu(input: Tensor) -> bool:
-    """Whether ``input`` has a mark for a ReLU of several places, and nobody has changed it since."""
+    """Whether a ReLU of several places has nothing to do, as the layer before has activated ``input``."""
     found = getattr(input, _FOR_RELU, None)
-    if found is None:
+    if found is None or type(input) is not Tensor:
         return False
     writes = _writes(input)
     if writes < 0:
         setattr(input, _FOR_RELU, None)  # torch.compile cannot delete it
-    return found == writes
+        return found == writes
+    if found == writes:
+        setattr(input, _FOR_RELU, (writes,))  # looked at, and not written into until now
+        return True
+    return found == (writes,) and in_backward()
 
 
 def _writes(tensor: Tensor) -> int:

@@ -105,8 +105,12 @@ def recomputable(
 
 
 def mark(output: Tensor, recipe: Recipe) -> None:
-    """Let ``output``, as it is now, be computed again by ``recipe``."""
-    setattr(output, _NAME, recipe._replace(version=writes_into(output)))
+    """Let ``output``, as it is now, be computed again by ``recipe``.
+
+    A tensor of somebody's own class stays without: some hand on what stands on a tensor to its results.
+    """
+    if type(output) is Tensor:
+        setattr(output, _NAME, recipe._replace(version=writes_into(output)))
 
 
 def marked_as(found: Tensor, output: Tensor) -> Tensor:
@@ -129,7 +133,7 @@ def recipe_of(tensor: Tensor | None) -> Recipe | None:
         (False, True)
     """
     recipe = getattr(tensor, _NAME, None)
-    if tensor is None or not isinstance(recipe, Recipe):
+    if type(tensor) is not Tensor or not isinstance(recipe, Recipe):
         return None
     return recipe if writes_into(tensor) == recipe.version else None
 

@@ -25,6 +25,7 @@ __all__ = [
     "forward_level",
     "has_hooks",
     "has_hooks_of_all",
+    "in_backward",
     "in_torch_func",
     "is_batched_by_autograd",
     "is_replica",
@@ -248,6 +249,14 @@ def tell_of_graphs(begin: Callable[[object], None], end: Callable[[object], None
     if begin not in callback_handler.start_callbacks:
         callback_handler.register_start_callback(begin)
         callback_handler.register_end_callback(end)
+
+
+def in_backward() -> bool:
+    """Whether a backward is running in this thread, as when a checkpoint computes its part again.
+
+    ``torch.utils.checkpoint`` was looked at: it tells its own functions alone.
+    """
+    return torch._C._current_graph_task_id() >= 0
 
 
 def writes_into(tensor: Tensor) -> int:
