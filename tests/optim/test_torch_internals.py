@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnnexp.optim.torch_internals import move_by_adagrad, move_by_adam, move_by_sgd, whole_step
+from cnnexp.optim.torch_internals import (
+    lost_by_copies_of_lbfgs,
+    move_by_adagrad,
+    move_by_adam,
+    move_by_sgd,
+    whole_step,
+)
 
 KERNELS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "Adagrad": (lambda *of: move_by_adagrad(*of), torch.optim.Adagrad, {}),
@@ -34,6 +40,14 @@ def test_each_kernel_moves_weights_and_state_as_the_class_does(kind: str) -> Non
     assert torch.equal(moved, weight)
     for name, value in optimizer.state[weight].items():
         assert torch.equal(own[name][0], value)
+
+
+def test_what_copies_of_lbfgs_lack() -> None:
+    weights = [nn.Parameter(torch.ones(2))]
+    optimizer = torch.optim.LBFGS(weights)
+    lost = lost_by_copies_of_lbfgs(optimizer)
+    assert not lost.keys() & optimizer.__getstate__().keys()
+    assert any(value == weights for value in lost.values())
 
 
 def test_the_whole_step_has_no_hooks() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from cnnexp.optim.torch_internals import lost_by_copies_of_lbfgs, whole_step
+
 
 class LBFGS(torch.optim.LBFGS):
     """``torch.optim.LBFGS`` that also takes gradients in channels_last; torch's takes contiguous ones only.
@@ -33,4 +35,8 @@ class LBFGS(torch.optim.LBFGS):
                         parameter.grad = parameter.grad.contiguous()
             return loss
 
-        return super().step(contiguous)
+        return whole_step(torch.optim.LBFGS)(self, contiguous)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a file holds."""
+        return {**super().__getstate__(), **lost_by_copies_of_lbfgs(self)}

@@ -46,30 +46,37 @@ class MuonWithAdamW(Optimizer):
         ns_steps: int = 5,
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
-        split: list[dict[str, Any]] = []
-        for group in self.param_groups:  # each group is split into matrices and the rest
-            matrices = [p for p in group["params"] if p.dim() >= 2]
-            rest = [p for p in group["params"] if p.dim() < 2]
-            split += [{**group, "params": part} for part in (matrices, rest) if part]
-        self.param_groups = split
+        of_muon = {"momentum": momentum, "ns_steps": ns_steps, "adjust_lr_fn": "match_rms_adamw"}
+        self._own = of_muon, {"betas": (betas[0], betas[1]), "eps": eps}
         self._inner: list[Optimizer] = []
-        for group in split:
-            common = {"lr": group["lr"], "weight_decay": group["weight_decay"]}
-            flat = [nn.Parameter(_as_matrix(p.detach(), p)) for p in group["params"]]
-            if group["params"][0].dim() >= 2:
+        groups, self.param_groups = self.param_groups, []
+        for group in groups:
+            self._divide(group)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Train further parameters, as of layers that are no longer frozen."""
+        super().add_param_group(param_group)
+        if "_inner" in vars(self):  # and torch's __init__ has not called this
+            self._divide(self.param_groups.pop())
+
+    def _divide(self, group: dict[str, Any]) -> None:
+        """Add a group of the matrices in ``group`` and one of the rest, each with its optimiser."""
+        common = {"lr": group["lr"], "weight_decay": group["weight_decay"]}
+        of_muon, of_adam = self._own
+        for matrices in (True, False):
+            own = [p for p in group["params"] if (p.dim() >= 2) == matrices]
+            flat = [nn.Parameter(_as_matrix(p.detach(), p)) for p in own]
+            if own:
+                self.param_groups.append({**group, "params": own})
                 self._inner.append(
-                    torch.optim.Muon(
-                        flat,
-                        **common,
-                        momentum=momentum,
-                        ns_steps=ns_steps,
-                        adjust_lr_fn="match_rms_adamw",
-                    )
+                    torch.optim.Muon(flat, **common, **of_muon)
+                    if matrices
+                    else torch.optim.AdamW(flat, **common, **of_adam)
                 )
-            else:
-                self._inner.append(
-                    torch.optim.AdamW(flat, **common, betas=(betas[0], betas[1]), eps=eps)
-                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a file holds."""
+        return {**super().__getstate__(), "_own": self._own, "_inner": self._inner}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -82,12 +89,15 @@ class MuonWithAdamW(Optimizer):
             (own,) = inner.param_groups
             own |= {"lr": group["lr"], "weight_decay": group["weight_decay"]}
             for parameter, flat in zip(group["params"], own["params"], strict=True):
-                flat.data = _as_matrix(parameter.data, parameter)  # the same memory
+                flat.data = _as_matrix(parameter.data, parameter)  # mostly the same memory
                 grad = parameter.grad
                 flat.grad = None if grad is None else _as_matrix(grad, parameter)
             inner.step()
-            for flat in own["params"]:
+            for parameter, flat in zip(group["params"], own["params"], strict=True):
                 flat.grad = None
+                if flat.data_ptr() != parameter.data_ptr():  # a weight with gaps, or transposed
+                    places = parameter.data.permute(_axes(parameter))
+                    places.copy_(flat.data.view(places.shape))
         return loss
 
     def state_dict(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -116,5 +126,10 @@ def _as_matrix(values: Tensor, parameter: Tensor) -> Tensor:
     """``values`` as a matrix (C_out, rest), in the order in which ``parameter`` lies in memory."""
     if parameter.dim() < 2:
         return values
-    last = parameter.dim() == 4 and not parameter.is_contiguous()  # channels_last
-    return (values.permute(0, 2, 3, 1) if last else values).reshape(values.size(0), -1)
+    return values.permute(_axes(parameter)).reshape(values.size(0), -1)
+
+
+def _axes(parameter: Tensor) -> list[int]:
+    """The axes of ``parameter``: the first, then the others in the order in which they lie in memory."""
+    rest = sorted(range(1, parameter.dim()), key=parameter.stride, reverse=True)
+    return [0, *rest] if parameter.dim() else []

@@ -85,18 +85,30 @@ class NormalizedMuon(Optimizer):
         settings = {"momentum": momentum, "ns_steps": ns_steps, "weight_decay": weight_decay}
         super().__init__(params, {"lr": lr, "adam_share": adam_share, **settings})
         self._hidden: list[Tensor] = []
-        rest: list[dict[str, Any]] = []
         last = [p for group in self.param_groups for p in group["params"] if p.dim() >= 2][-1:]
-        for group in self.param_groups:
-            hidden = [p for p in group["params"] if p.dim() >= 2 and not any(p is x for x in last)]
-            self._hidden += hidden
-            others = [p for p in group["params"] if not any(p is x for x in hidden)]
-            rest.append({"params": others, "weight_decay": group["weight_decay"]})
+        rest = [self._without_hidden(group, last) for group in self.param_groups]
         # a group of no parameters stays, so that the groups of both are the same
         dense = not any(has_gaps(each) for group in rest for each in group["params"])
         self._adam = AdamW(
             rest, lr=lr * adam_share, betas=(betas[0], betas[1]), eps=eps, fused=dense
         )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Train further layers, as when they are no longer frozen: all of their weights are hidden ones."""
+        super().add_param_group(param_group)
+        if "_adam" in vars(self):  # and torch's __init__ has not called this
+            self._adam.add_param_group(self._without_hidden(self.param_groups[-1], ()))
+
+    def _without_hidden(self, group: dict[str, Any], last: Sequence[Tensor]) -> dict[str, Any]:
+        """What Adam has of ``group``; its hidden weights are noted."""
+        hidden = [p for p in group["params"] if p.dim() >= 2 and not any(p is x for x in last)]
+        self._hidden += hidden
+        others = [p for p in group["params"] if not any(p is x for x in hidden)]
+        return {"params": others, "weight_decay": group["weight_decay"]}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a file holds."""
+        return {**super().__getstate__(), "_hidden": self._hidden, "_adam": self._adam}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnexp.optim.torch_internals import whole_step
+
 
 class SAM(torch.optim.SGD):
     """SGD by the gradient not at the weights but at the worst point nearby, ``rho`` along the gradient.
@@ -61,8 +63,12 @@ class SAM(torch.optim.SGD):
         with torch.no_grad():
             for parameter, at in moved:
                 parameter.copy_(at)  # subtracting ε instead would round
-        super().step()
+        whole_step(torch.optim.SGD)(self)
         return loss
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a file holds."""
+        return {**super().__getstate__(), "rho": self.rho}
 
     @torch.no_grad()
     def _climb(self) -> list[tuple[Tensor, Tensor]]:

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["move_by_adagrad", "move_by_adam", "move_by_sgd", "whole_step"]
+__all__ = [
+    "lost_by_copies_of_lbfgs",
+    "move_by_adagrad",
+    "move_by_adam",
+    "move_by_sgd",
+    "whole_step",
+]
 
 _Group = Mapping[str, Any]
 
@@ -86,3 +92,11 @@ def whole_step(kind: type[Optimizer]) -> Callable[..., Any]:
     """
     step: Any = kind.step
     return step.__wrapped__ if getattr(step, "hooked", False) else step
+
+
+def lost_by_copies_of_lbfgs(optimizer: torch.optim.LBFGS) -> dict[str, Any]:
+    """The attributes without which a step of ``optimizer`` fails, and which torch's copies lack.
+
+    ``copy.deepcopy`` and ``pickle`` were looked at: torch's optimisers give them settings, states and groups.
+    """
+    return {name: vars(optimizer)[name] for name in ("_params", "_numel_cache")}
