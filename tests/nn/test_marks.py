@@ -128,7 +128,8 @@ class _HandsOn(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = super().__torch_function__(func, types, args, kwargs or {})
         if isinstance(found, _HandsOn) and args and isinstance(args[0], _HandsOn):
-            vars(found).update(vars(args[0]))
+            for name, value in vars(args[0]).items():
+                setattr(found, name, value)
         return found
 
 
