@@ -48,15 +48,16 @@ def passed(network: nn.Module, loss: Loss, batch: Sequence[Tensor]) -> tuple[lis
         total = _total(loss, output, targets)
         if not total.requires_grad:
             raise PerSampleError("the loss does not depend on any parameter that trains")
+        noted = len(calls)  # a checkpoint's part is called again in the backward
         leaves = [*(call.anchor for call in calls), *parameters.values()]
         found = torch.autograd.grad(total, leaves, allow_unused=True)
-    for name, gradient in zip(parameters, found[len(calls) :], strict=True):
+    for name, gradient in zip(parameters, found[noted:], strict=True):
         if gradient is not None:
             raise PerSampleError(
                 f"{name} is used outside of the layer that it belongs to, so that its gradient cannot be "
                 f"told by sample; call the layer, or freeze it (requires_grad_(False))"
             )
-    return calls, samples
+    return calls[:noted], samples
 
 
 def _parts(batch: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:

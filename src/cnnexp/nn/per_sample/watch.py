@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from cnnexp.nn.conv import Conv2d, ConvReLUPool, ConvTanhPool
 from cnnexp.nn.deferring import (
@@ -71,6 +73,7 @@ def watched_layers(network: nn.Module) -> dict[str, tuple[nn.Module, type[Call]]
         seen.add(module)
         kind = _KINDS.get(type(module))
         own = any(p.requires_grad for p in module.parameters(recurse=False))
+        own = own or is_parametrized(module)  # whose parameters lie within what makes its weights
         if kind is None and own:
             kind = OpaqueCall
         if kind is None:
@@ -103,7 +106,7 @@ def watched(network: nn.Module, samples: int, copies: int = 1) -> Iterator[list[
         for name, (layer, kind) in layers.items():
             forward = layer.alone if isinstance(layer, Deferring) else layer.forward
             make = partial(kind, name, layer, forward, copies)
-            layer.forward = partial(_call, make, calls, samples * copies)
+            layer.forward = partial(_call, make, forward, calls, samples * copies)
         yield calls
     finally:
         for name, (layer, _) in layers.items():
@@ -113,10 +116,24 @@ def watched(network: nn.Module, samples: int, copies: int = 1) -> Iterator[list[
 
 
 def _call(
-    make: Callable[[], Call], calls: list[Call], rows: int, *inputs: Any, **options: Any
+    make: Callable[[], Call],
+    forward: Callable[..., Any],
+    calls: list[Call],
+    rows: int,
+    *inputs: Any,
+    **options: Any,
 ) -> Tensor:
     """Stand in for the layer's ``forward``."""
     call = make()
+    inputs, options = _by_position(forward, inputs, options)
+    if not any(isinstance(each, Tensor) for each in inputs) or any(
+        isinstance(each, Tensor) for each in options.values()
+    ):
+        raise PerSampleError(
+            f"{call.name} ({type(call.layer).__name__}) takes no tensor of the batch, or one that cannot be "
+            f"given by its position, so that its gradients cannot be told apart by sample; freeze it "
+            f"(parameters.frozen)"
+        )
     with _without_gradient(call):
         output, kept = call.run(*inputs, **options)
     for each in (*inputs, output):
@@ -124,6 +141,25 @@ def _call(
     calls.append(call)
     kept = [each.detach() for each in kept]
     return call.after(_Tap.apply(output, call.anchor, call, *kept))
+
+
+def _by_position(
+    forward: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call, with tensors that are given by name in their places among the others."""
+    if not any(isinstance(each, Tensor) for each in options.values()):
+        return inputs, options
+    left = dict(options)
+    names = [
+        each.name
+        for each in inspect.signature(forward).parameters.values()
+        if each.kind is each.POSITIONAL_OR_KEYWORD
+    ]
+    for name in names[len(inputs) :]:
+        if not isinstance(left.get(name), Tensor):
+            break
+        inputs = (*inputs, left.pop(name))
+    return inputs, left
 
 
 @contextmanager
