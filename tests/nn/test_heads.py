@@ -281,3 +281,26 @@ def test_a_network_goes_when_nobody_has_it() -> None:
         assert weight.shape == (8, 3, 3, 3)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("by", ["convert", "replace"])
+@pytest.mark.parametrize("first", [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(3)], ids=["conv", "norm"])
+def test_hooks_on_what_a_block_computes_stay_when_it_is_split(first: nn.Module, by: str) -> None:
+    network = nn.Sequential(copy.deepcopy(first), nn.ReLU(), nn.MaxPool2d(2))
+    ours = replace_layers(network, "fused", quiet=True).eval()
+    seen: list[str] = []
+    handles = [
+        ours[place].register_forward_hook(lambda layer, *_: seen.append(type(layer).__name__))
+        for place in (1, 2)
+    ]
+    if by == "convert":
+        replace_layers(ours, "direct", quiet=True)
+    else:
+        ours[0] = copy.deepcopy(first)
+    image = torch.randn(2, 3, 6, 6)
+    ours(image)
+    names = {"convert": ["ReLU", "MaxPool2d"], "replace": seen}[by]
+    assert (len(seen), seen) == (2, names)
+    handles[0].remove()
+    ours(image)
+    assert len(seen) == 3

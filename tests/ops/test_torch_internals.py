@@ -19,6 +19,7 @@ from cnnexp.ops.torch_internals import (
     exporting,
     factors_of,
     forward_level,
+    hand_over_hooks,
     has_hooks,
     has_hooks_of_all,
     in_backward,
@@ -233,6 +234,21 @@ def test_graphs_are_told_of_once_and_after_a_reset_as_well() -> None:
         assert told == ["begin", "end"] * (len(told) // 2)
         assert len(told) <= 4  # the backward by itself
         torch.compiler.reset()
+
+
+def test_hooks_are_handed_over_with_their_handles() -> None:
+    source, target, seen = torch.nn.Identity(), torch.nn.Tanh(), list[str]()
+    handles = [
+        source.register_forward_pre_hook(lambda *_: seen.append("before")),
+        source.register_forward_hook(lambda *_, **__: seen.append("after"), with_kwargs=True),
+        source.register_full_backward_hook(lambda *_: seen.append("back")),
+    ]
+    hand_over_hooks(source, target)
+    for each in handles:
+        target(torch.ones(2, requires_grad=True)).sum().backward()
+        each.remove()
+    assert seen == ["before", "after", "back", "after", "back", "back"]
+    assert not has_hooks(target)
 
 
 def test_a_backward_that_runs_is_known() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from cnnexp.nn.layer import traced
 from cnnexp.nn.marks import Block, has_mark, mark
 from cnnexp.nn.places import Places
+from cnnexp.ops.torch_internals import hand_over_hooks
 
 
 class Done(nn.Identity):
@@ -35,6 +36,13 @@ class Done(nn.Identity):
         ):
             return input
         return vars(self)["part"](input)
+
+    def part_again(self) -> nn.Module:
+        """The layer whose place it is, with the hooks that were put on this one."""
+        part: nn.Module = vars(self)["part"]
+        part.training = self.training
+        hand_over_hooks(self, part)
+        return part
 
     def extra_repr(self) -> str:
         """Name the layer whose place it is."""

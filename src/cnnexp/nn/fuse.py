@@ -99,7 +99,7 @@ def split_blocks(module: nn.Module) -> None:
     for parent in module.modules():
         for name, layer in in_order(parent):
             if isinstance(layer, Done):
-                setattr(parent, name, layer.part)
+                setattr(parent, name, layer.part_again())
     split_norms(module)
     undo_calls(module)
     for layer in module.modules():

@@ -98,7 +98,7 @@ def split(head: Head) -> None:
     parent = None if places is None else places.parent()
     for name, layer in [] if parent is None else [*parent.named_children()]:
         if isinstance(layer, Done) and layer.of_block is block:
-            setattr(parent, name, layer.part)
+            setattr(parent, name, layer.part_again())
     head.part_again()
     head.algorithm = way_of(head)
     log.warning(

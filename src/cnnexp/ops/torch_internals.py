@@ -23,6 +23,7 @@ __all__ = [
     "exporting",
     "factors_of",
     "forward_level",
+    "hand_over_hooks",
     "has_hooks",
     "has_hooks_of_all",
     "in_backward",
@@ -39,6 +40,12 @@ __all__ = [
     "watching",
     "writes_into",
 ]
+
+_HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+    *("_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"),
+)
 
 _Asked = TypeVar("_Asked", bound=Callable[..., Any])
 
@@ -179,6 +186,16 @@ def has_hooks(module: nn.Module) -> bool:
         or module._backward_hooks
         or module._backward_pre_hooks
     )
+
+
+def hand_over_hooks(source: nn.Module, target: nn.Module) -> None:
+    """Let hooks on the calls of ``source`` hang on those of ``target``; their handles still take them off.
+
+    ``torch.nn.Module`` was looked at: it tells of no hook, so that none can be registered again elsewhere.
+    """
+    for name in _HOOKS:
+        if hooks := vars(source)[name]:
+            vars(target)[name] = hooks
 
 
 def has_hooks_of_all() -> bool:
