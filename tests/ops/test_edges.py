@@ -94,6 +94,18 @@ def test_an_output_of_negative_size_is_refused(algorithm: str, size: tuple[int, 
         ops.adaptive_avg_pool2d(torch.ones(1, 1, 4, 5), size, algorithm=algorithm)
 
 
+@pytest.mark.parametrize("size", [1, 2, (4, 5), (3, 7)], ids=str)
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("adaptive_avg_pool2d"))
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_one_infinite_pixel_is_in_the_means_that_read_it_alone(
+    algorithm: str, size: int | tuple[int, int], value: float
+) -> None:
+    image = torch.ones(1, 2, 4, 5)
+    image[0, 1, 2, 3] = value
+    found = ops.adaptive_avg_pool2d(image, size, algorithm=algorithm)
+    torch.testing.assert_close(found, F.adaptive_avg_pool2d(image, size), equal_nan=True)
+
+
 @pytest.mark.parametrize("algorithm", ops.algorithm_names("cross_entropy"))
 @pytest.mark.parametrize("reduce", [None, False, True])
 @pytest.mark.parametrize("size_average", [None, False, True])

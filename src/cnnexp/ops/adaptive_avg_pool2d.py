@@ -1,4 +1,4 @@
-"""Average-pooling to a given size.
+"""Average-pooling to a given size: torch's forward, and the gradient as two matrix products.
 
 Output (p, q) averages the rows ⌊p·H/P⌋ … ⌈(p+1)·H/P⌉ − 1 and the columns ⌊q·W/Q⌋ … ⌈(q+1)·W/Q⌉ − 1.
 The average over a rectangle is the average over rows of the average over columns. With A the matrix
@@ -7,6 +7,9 @@ The average over a rectangle is the average over rows of the average over column
 transposes:
 
     Y = A·X·Bᵀ        ∂L/∂X = Aᵀ·G·B
+
+The forward is torch's, as the products with the zeros in A and B would spread one infinite pixel over its
+whole plane.
 
 Source: docs/derivation.md.
 """
@@ -40,7 +43,7 @@ def averaging_matrix(size: int, positions: int, like: Tensor) -> Tensor:
 
 def forward(input: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """x: (…, H, W), A: (P, H), B: (Q, W) → y: (…, P, Q)."""
-    return rows @ input @ columns.transpose(0, 1)
+    return F.adaptive_avg_pool2d(input, (rows.size(0), columns.size(0)))
 
 
 def grad_input(grad_output: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -113,5 +116,5 @@ declare(
     adaptive_avg_pool2d,
     native=F.adaptive_avg_pool2d,
     direct=_direct,
-    summary="averaging as two matrix products, the gradient by their transposes",
+    summary="torch's forward, the gradient by two products with averaging matrices",
 )
