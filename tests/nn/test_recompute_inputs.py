@@ -7,6 +7,7 @@ import gc
 import io
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -226,6 +227,26 @@ def test_compiled_exported_copied_and_pickled(name: str) -> None:
     file.seek(0)
     read = torch.load(file, weights_only=False)
     _same(_results(read, _image()), _results(copy.deepcopy(network), _image()))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated")
+@every_network
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_trace_of_jit_can_be_saved(name: str, autocast: bool) -> None:
+    """With gradients, which a recorded Function of ours would not give away."""
+    network, image = _both(NETWORKS[name]())[1].float(), _image().float()
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(3))
+    whole = nn.Sequential(network, head)
+    whole(image)
+    replace_layers(head, "fused", recompute=True, quiet=True)
+    whole.eval()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast, cache_enabled=False):
+        traced: Any = torch.jit.trace(whole, image)
+        file = io.BytesIO()
+        torch.jit.save(traced, file)
+        file.seek(0)
+        again = torch.jit.load(file)
+        torch.testing.assert_close(again(image), whole(image), rtol=2e-2, atol=2e-2)
 
 
 class _Changed(Block):

@@ -11,6 +11,7 @@ from cnnexp import ops
 from cnnexp.nn.layer import Layer
 from cnnexp.nn.marks import has_mark_for_relu
 from cnnexp.nn.twins import replaces
+from cnnexp.ops.registry import recorded
 from cnnexp.ops.relu import relu_of_sum
 
 __all__ = ["GELU", "LeakyReLU", "ReLU", "Tanh"]
@@ -27,7 +28,8 @@ class ReLU(Layer, nn.ReLU):
         """Return the result in the shape of ``input``, which may be any."""
         if has_mark_for_relu(input):
             return input
-        return relu_of_sum(input, self.inplace) if self.recompute else super().forward(input)
+        again = self.recompute and not recorded()
+        return relu_of_sum(input, self.inplace) if again else super().forward(input)
 
     def compute(self, input: Tensor) -> Tensor:
         """Return the result in the shape of ``input``, which may be any."""

@@ -16,6 +16,7 @@ from cnnexp.nn.twins import become, replaces
 from cnnexp.ops.conv2d.unkept import conv2d as of_unkept
 from cnnexp.ops.recomputed import can_be_recomputed
 from cnnexp.ops.recomputed_inputs import INPUTS
+from cnnexp.ops.registry import recorded
 
 DEPTHWISE = "depthwise"
 
@@ -31,10 +32,10 @@ class Conv2d(Layer, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C_in, H, W) or (C_in, H, W) to (N, C_out, P, Q) or (C_out, P, Q)."""
-        if self.reads is not None:
+        if self.reads is not None and not recorded():
             input = INPUTS[self.reads](input)
         again = self.algorithm == ops.NATIVE and can_be_recomputed(input)
-        if again and self.weight.requires_grad:
+        if again and self.weight.requires_grad and not recorded():
             return of_unkept(*_arguments(self, input))
         return super().forward(input)
 

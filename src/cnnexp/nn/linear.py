@@ -12,6 +12,7 @@ from cnnexp.nn.layer import Layer
 from cnnexp.nn.twins import replaces
 from cnnexp.ops.autocast import cast_dtype
 from cnnexp.ops.linear import unkept
+from cnnexp.ops.registry import recorded
 
 
 @replaces(nn.Linear)
@@ -23,7 +24,8 @@ class Linear(Layer, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, …, C_in) to (N, …, C_out)."""
-        if self.recompute and cast_dtype(input) not in (None, self.weight.dtype):
+        cast = self.recompute and cast_dtype(input) not in (None, self.weight.dtype)
+        if cast and not recorded():
             return unkept(input, self.weight, self.bias)
         return super().forward(input)
 

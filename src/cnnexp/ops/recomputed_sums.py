@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cnnexp.ops.forward_mode import transformed
 from cnnexp.ops.recomputed import Recipe, recipe_of
+from cnnexp.ops.registry import recorded
 from cnnexp.ops.torch_internals import makers_of_sum, notes_on, writes_into
 
 _DEEPEST = 8  # recipes within each other: then a tensor is kept, so that the lists of what is kept stay short
@@ -37,7 +38,7 @@ class _Note(NamedTuple):
 
 def note(operand: Tensor) -> None:
     """Let who reads a sum of ``operand`` and another tensor find it."""
-    node = None if transformed() else operand.grad_fn
+    node = None if transformed() or recorded() else operand.grad_fn
     if node is None:
         return
     recipe = recipe_of(operand)

@@ -32,6 +32,11 @@ class UnsupportedInputError(NotImplementedError):  # a RuntimeError, and what to
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def recorded() -> bool:
+    """Whether ``torch.export`` or ``torch.jit.trace`` records the operators of the call."""
+    return exporting() or torch.jit.is_tracing()
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """One way to compute one op, forward and backward.
@@ -67,8 +72,7 @@ class Algorithm:
 
         Integers have no gradient, so there is nothing to choose: torch computes what it can.
         """
-        recorded = exporting() or torch.jit.is_tracing()
-        if recorded and self.name != NATIVE:
+        if self.name != NATIVE and recorded():
             return get_algorithm(self.op, NATIVE)(input, *args, **kwargs)
         if self.devices and input.device.type not in self.devices:
             raise UnsupportedInputError(self._refusal("device", input.device.type, self.devices))
