@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from cnnexp import ops
@@ -104,6 +105,27 @@ def test_one_infinite_pixel_is_in_the_means_that_read_it_alone(
     image[0, 1, 2, 3] = value
     found = ops.adaptive_avg_pool2d(image, size, algorithm=algorithm)
     torch.testing.assert_close(found, F.adaptive_avg_pool2d(image, size), equal_nan=True)
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_a_class_that_is_none_is_named(wrong: int) -> None:
+    logits = torch.zeros(4, 3)
+    target = torch.tensor([0, 255, wrong, 2])
+    with pytest.raises(IndexError, match=rf"Target {wrong} is out of bounds: the classes are 0…2"):
+        ops.cross_entropy(logits, target, ignore_index=255)
+    target[2] = 1
+    found = ops.cross_entropy(logits, target, ignore_index=255)
+    torch.testing.assert_close(found, F.cross_entropy(logits, target, ignore_index=255))
+
+
+@pytest.mark.parametrize("algorithm", ops.algorithm_names("cross_entropy"))
+def test_fake_tensors_have_no_classes_to_look_at(algorithm: str) -> None:
+    with FakeTensorMode():
+        logits, target = torch.zeros(4, 3, requires_grad=True), torch.zeros(4, dtype=torch.int64)
+        loss = ops.cross_entropy(logits, target, algorithm=algorithm)
+        loss.backward()
+        assert logits.grad is not None
+        assert (loss.shape, logits.grad.shape) == ((), (4, 3))
 
 
 @pytest.mark.parametrize("algorithm", ops.algorithm_names("cross_entropy"))

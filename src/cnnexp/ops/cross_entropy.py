@@ -194,8 +194,9 @@ def _one_hot(
 
 
 def _readable(target: Tensor) -> bool:
-    """Whether looking at the values costs no synchronisation and breaks no graph."""
-    return target.device.type == "cpu" and not torch.compiler.is_compiling() and not in_torch_func()
+    """Whether looking at the values costs no synchronisation and breaks no graph; fake tensors have none."""
+    plain = type(target) is Tensor and target.device.type == "cpu"
+    return plain and not torch.compiler.is_compiling() and not in_torch_func()
 
 
 def _check_classes(target: Tensor, classes: int, ignore_index: int) -> bool:
@@ -205,9 +206,9 @@ def _check_classes(target: Tensor, classes: int, ignore_index: int) -> bool:
     least, greatest = map(int, target.aminmax())
     if least >= 0 and greatest < classes:
         return not least <= ignore_index <= greatest
-    for found in target[target != ignore_index].tolist():
-        if not 0 <= found < classes:
-            raise IndexError(f"Target {found} is out of bounds: the classes are 0…{classes - 1}")
+    wrong = target[(target != ignore_index) & ((target < 0) | (target >= classes))]
+    if wrong.numel():
+        raise IndexError(f"Target {wrong[0]} is out of bounds: the classes are 0…{classes - 1}")
     return False
 
 
