@@ -98,13 +98,18 @@ def test_the_classes_are_weighted_by_how_rare_they_are(empty_folder: Path) -> No
     assert not [name for name in state if "loss" in name]  # a run's affair, not its network's
 
 
+@pytest.mark.parametrize(
+    "loss", ["cnnexp.nn.CrossEntropyLoss", "cnnexp.nn.FocalLoss", "torch.nn.MultiMarginLoss"]
+)
 @pytest.mark.parametrize("weights", ["balanced", "[0.01,1]"])
 def test_with_weights_no_result_depends_on_how_images_are_put_together(
-    weights: str, empty_folder: Path
+    weights: str, loss: str, empty_folder: Path
 ) -> None:
+    """Also of a loss that is divided by the number of images, whatever these weigh."""
     arrays, found = _write("classes"), []
     for number, size in enumerate((1, 7, 500)):
-        given = (f"loss.class_weights={weights}", f"data.eval_batch_size={size}")
+        own = f"loss={{_target_:{loss},class_weights:{weights}}}"
+        given = ("~loss", f"+{own}", f"data.eval_batch_size={size}")
         folder = empty_folder / str(number)
         folder.mkdir()
         result = tiny_run(folder, *arrays, *MODEL, *given).result
@@ -196,6 +201,8 @@ def test_a_loss_of_ones_own() -> None:
         ("classes", ("loss.class_weights=[1]",), r"class_weights=\[1\]: must be balanced, or a number for "
          r"each of 2: 0, 1"),
         ("classes", ("loss.class_weights=[1,-1]",), r"must be at least 0 and finite"),
+        ("classes", ("loss.class_weights=balanced", "accelerator=ddp_cpu", "accelerator.num_nodes=2",
+         "accelerator.devices=1"), r"the weighted mean of a batch is not that of its slices"),
         ("classes", ("loss=focal", "regularization=mixup"), r"regularization.mixup: blends labels"),
         ("classes", ("+loss.label_smoothing=0.1",), r"is regularization=label_smoothing"),
         ("labels", ("loss=binary_cross_entropy", 'data.classes=["0","1"]'), r"has labels, not one class"),

@@ -163,3 +163,13 @@ def test_a_weight_with_gaps_has_the_loop() -> None:
     assert _made(network=network).defaults["fused"] is None
     with pytest.raises(ConfigError, match=r"optimizer: fused=True: a weight of shape \(3, 4\)"):
         _made("+optimizer.fused=true", network=network)
+
+
+@pytest.mark.parametrize("average", ["ema", "swa"])
+def test_one_average_of_the_weights_is_enough(average: str) -> None:
+    pytest.importorskip("schedulefree")
+    message = (
+        f"AdamWScheduleFree gives averages of the weights itself, and regularization={average}"
+    )
+    with pytest.raises(ConfigError, match=message):
+        _made("optimizer=schedule_free", f"regularization={average}")

@@ -58,10 +58,11 @@ def loss_of(typed: TrainConfig, extra: Sequence[str] = ()) -> LossFactory | None
             "loss: a private training has the plain softmax cross-entropy, each image of which counts the "
             "same; set loss=cross_entropy"
         )
-    if weights is not None and typed.accelerator.devices not in (1, "1"):
+    several = typed.accelerator.devices not in (1, "1") or typed.accelerator.num_nodes != 1
+    if weights is not None and several:
         raise ConfigError(
             "loss.class_weights: the weighted mean of a batch is not that of its slices; set "
-            "accelerator.devices=1"
+            "accelerator.devices=1 and accelerator.num_nodes=1"
         )
     return partial(_loss, node, weights, typed.backward.name, tuple(extra))
 

@@ -40,6 +40,12 @@ def check_kind(
     if not isinstance(kind, type):
         return
     check_sharded(typed.accelerator, kind, regularizing)
+    averaging = [each.name for each in regularizing if each.sole == "replace the weights"]
+    if averaging and hasattr(kind, "train") and hasattr(kind, "eval"):
+        raise ConfigError(
+            f"optimizer: {kind.__name__} gives averages of the weights itself, and "
+            f"regularization={averaging[0]} replaces them by others; leave one out"
+        )
     if not asks_again(kind):
         return
     if accumulated:

@@ -61,6 +61,7 @@ class FocalLoss(Layer, nn.Module):
 
     op = "focal_loss"
     targets = "classes"
+    mean_by_weights = True
     weight: Tensor | None
 
     def __init__(

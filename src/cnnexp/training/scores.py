@@ -78,10 +78,12 @@ def judged(outputs: Tensor, wanted: Tensor, targets: str) -> tuple[Tensor, Tenso
 def counted(loss: nn.Module, labels: Tensor) -> float:
     """What a batch counts for in the mean of several: its images, or where classes have weights, theirs.
 
-    A loss whose classes have weights is divided by the sum of those, so that a mean by images would depend on
-    which images are together in a batch.
+    The cross-entropy, and a loss whose class says ``mean_by_weights = True``, is divided by the sum of the
+    weights, so that a mean by images would depend on which images are together in a batch.
     """
     weight = getattr(loss, "weight", None)
-    if not isinstance(weight, Tensor) or labels.dim() != 1 or labels.is_floating_point():
+    known = isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss))
+    by_weights = getattr(loss, "mean_by_weights", known) and labels.dim() == 1
+    if not isinstance(weight, Tensor) or not by_weights or labels.is_floating_point():
         return labels.size(0)
     return float(weight[labels].sum())
