@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from cnnexp.config import Composer, plain_config
 from cnnexp.config.build import build_job
 from cnnexp.config.resolvers import register_resolvers
-from cnnexp.data import batch_loader
+from cnnexp.data import batch_loader, load_digits
 from cnnexp.inference import Evaluation, evaluate, load_trained
 from cnnexp.inference.evaluation import with_weights
 from cnnexp.inference.run_data import data_of_run, judges_of_run
@@ -130,3 +130,32 @@ def test_the_runs_own_loss_and_metrics(tmp_path: Path) -> None:
     plain = evaluate(trained.classifier, batch_loader(data.images.test, 50))
     assert plain.loss != pytest.approx(found.loss, rel=0.05)
     assert plain.metrics == {}
+
+
+@pytest.mark.parametrize("names", [[*"9876543210"], ["nine", *"876543210"]], ids=["same", "other"])
+def test_classes_of_other_data_are_known_by_their_names(
+    names: list[str],
+    digits_run: RunFolder,
+    found: Evaluation,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As of folders, which are sorted as text, beside a table, whose classes are sorted as numbers."""
+    digits = load_digits().test
+    images, labels = digits.batch(torch.arange(len(digits)))
+    file = tmp_path / "mine.npz"
+    parts = {"images": images.numpy(), "labels": 9 - labels.numpy()}
+    np.savez(file, **parts, **{f"test_{key}": value for key, value in parts.items()})
+    trained = load_trained(digits_run, backward="auto")
+    own = ["data=arrays", f"data.file={file}", f"data.names=[{','.join(names)}]"]
+    test = data_of_run(trained, own).images.test
+    again = evaluate(trained.classifier, batch_loader(test, 100))
+    if names[0] == "9":
+        assert again.confusion == found.confusion
+        assert caplog.text == ""
+    else:
+        assert (
+            "data: the classes of mine have other names than the run's, as nine for 0: they"
+            in caplog.text
+        )
+        assert again.accuracy < 0.5

@@ -217,6 +217,7 @@ def _named(
                 f"{file}: the parts have labels of several widths, {sorted(widths)}"
             )
         (count,) = widths
-    if names is not None and len(names) != count:
-        raise ValueError(f"names=[{', '.join(names)}]: must be {count}, as many as the labels have")
-    return tuple(names) if names is not None else tuple(map(str, range(count)))
+    named = tuple(map(str, range(count) if names is None else names))  # [9,8] are numbers to YAML
+    if len(named) != count:
+        raise ValueError(f"names=[{', '.join(named)}]: must be {count}, as many as the labels have")
+    return named

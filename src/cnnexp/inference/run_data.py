@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,11 +16,15 @@ from cnnexp.config.resumption import trained_on
 from cnnexp.data import DataUnavailableError, ImageDataModule
 from cnnexp.inference.network import TrainedNetwork, for_inference
 
+log = logging.getLogger(__name__)
+
 
 def data_of_run(
     trained: TrainedNetwork, data: Sequence[str] = (), extra_targets: Sequence[str] = ()
 ) -> ImageDataModule:
     """The images that ``trained`` was trained on, or others; split, and checked to fit the network.
+
+    Classes of the same names have the run's order, whatever theirs was; other names are said by a warning.
 
     Args:
         trained: The network of a run folder.
@@ -47,6 +52,22 @@ def data_of_run(
             f"data: the network takes {_shape(trained.shape)} images of {len(trained.classes)} classes, "
             f"but {images.name} has {_shape(images.train.shape)} of {len(images.classes)}"
         )
+    if images.classes == trained.classes:
+        return module
+    if images.targets == "classes" and set(images.classes) == set(trained.classes):
+        ordered = {**config["data"], "classes": list(trained.classes)}  # as the outputs are
+        module = build_job({**config, "data": ordered}, extra_targets).data
+        module.split()
+        return module
+    here, there = next(
+        each for each in zip(images.classes, trained.classes, strict=True) if each[0] != each[1]
+    )
+    log.warning(
+        "data: the classes of %s have other names than the run's, as %s for %s: they are taken in this order",
+        images.name,
+        here,
+        there,
+    )
     return module
 
 
