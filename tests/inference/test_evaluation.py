@@ -144,8 +144,8 @@ def test_classes_of_other_data_are_known_by_their_names(
     digits = load_digits().test
     images, labels = digits.batch(torch.arange(len(digits)))
     file = tmp_path / "mine.npz"
-    parts = {"images": images.numpy(), "labels": 9 - labels.numpy()}
-    np.savez(file, **parts, **{f"test_{key}": value for key, value in parts.items()})
+    pixels, turned = images.numpy(), 9 - labels.numpy()
+    np.savez(file, images=pixels, labels=turned, test_images=pixels, test_labels=turned)
     trained = load_trained(digits_run, backward="auto")
     own = ["data=arrays", f"data.file={file}", f"data.names=[{','.join(names)}]"]
     test = data_of_run(trained, own).images.test
