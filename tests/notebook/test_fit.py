@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import cnnexp
 from cnnexp.config import ConfigError
@@ -154,6 +154,27 @@ def test_data_of_any_kind_become_the_same_images() -> None:
     synthetic = load_synthetic(20)
     assert as_image_set(synthetic) is synthetic
     assert as_image_set(ImageDataModule(lambda: synthetic)) is synthetic
+
+
+class _Flipped(Dataset):
+    """Each image as it is or mirrored, as torchvision's ``RandomHorizontalFlip`` gives it."""
+
+    def __len__(self) -> int:
+        return 90
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        image, label = _pair()[0][place], int(_pair()[1][place])
+        return (image.flip(1) if torch.rand(()) < 0.5 else image).unsqueeze(0), label
+
+
+def test_a_data_set_that_draws_its_images_is_refused() -> None:
+    torch.manual_seed(0)
+    with pytest.raises(
+        ValueError, match=r"data: item \d of _Flipped is another image each time; leave"
+    ):
+        as_image_set(_Flipped())
+    with pytest.raises(ConfigError, match="leave random transforms out"):
+        cnnexp.fit("tiny", _Flipped(), epochs=1, **QUIET)
 
 
 def test_a_data_module_brings_its_validation_images() -> None:

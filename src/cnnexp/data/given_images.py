@@ -21,6 +21,7 @@ __all__ = ["as_image_set", "given_images", "offered_images"]
 log = logging.getLogger(__name__)
 
 _OFFERED: dict[str, ImageSet] = {}
+_DRAWN_AGAIN = 16  # images of a data set that are taken twice, to see whether they are drawn
 _TEST_SHARE = 6  # one image of six, where no test images are given
 
 
@@ -137,6 +138,7 @@ def _labelled(what: str, data: Any) -> LabelledImages:
         ):
             raise ValueError(f"{what}: {type(data).__name__} must give pairs (image, class)")
         images = torch.stack([_tensor(image) for image, _ in items])
+        _refuse_draws(what, sized, images)
         labels = torch.as_tensor([int(label) for _, label in items])
     else:
         raise ValueError(
@@ -144,6 +146,18 @@ def _labelled(what: str, data: Any) -> LabelledImages:
             f"Dataset or a data module"
         )
     return LabelledImages(_bytes(what, images), _classes(what, labels, len(images)))
+
+
+def _refuse_draws(what: str, sized: Any, images: Tensor) -> None:
+    """Refuse a data set that changes its images at random: one draw of each would be kept for all epochs."""
+    for place, image in enumerate(images[:_DRAWN_AGAIN]):
+        again = _tensor(sized[place][0])
+        if again.shape != image.shape or not torch.allclose(again, image, equal_nan=True):
+            raise ValueError(
+                f"{what}: item {place} of {type(sized).__name__} is another image each time; leave random "
+                f"transforms out, and change the images of each batch by the regularization, as by "
+                f"random_shift or random_flip"
+            )
 
 
 def _tensor(image: Any) -> Tensor:
