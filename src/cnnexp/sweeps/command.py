@@ -23,9 +23,8 @@ from cnnexp.sweeps.hydra import check_settings, prepare
 from cnnexp.sweeps.ledger import Ledger
 from cnnexp.sweeps.sweepers import known_jobs
 
-_Job = tuple[
-    Sequence[str], Mapping[str, Any], str
-]  # its overrides, its config, its data's checksum
+# Its overrides, its config, the checksum of its data.
+_Job = tuple[Sequence[str], Mapping[str, Any], str]
 _MANY = 20  # checking this many jobs takes some seconds
 
 
